@@ -1,0 +1,319 @@
+"""Configuration: one TOML file, every key with a default, every mistake named in one line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.periods import SECOND_NS, Period
+
+Deal = Literal["merged", "each", "off"]
+Depth = Literal["full5", "full10", "full20", "merged", "each", "off"]
+
+_T = TypeVar("_T")
+_SYMBOL = re.compile(r"[A-Z0-9]{1,20}_[A-Z0-9]{1,20}")
+_ID = re.compile(r"[a-z][a-z0-9]{0,19}")
+_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+_UNITS_NS = {"ms": 10**6, "s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECOND_NS, "d": 86400 * SECOND_NS}
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    pass
+
+
+class Exchange(_Table, frozen=True):
+    websocket: str = "wss://contract.mexc.com/edge"
+    rest: str = "https://api.mexc.com"
+    ca_file: str = ""
+    ping_interval: str = "15s"
+
+    @property
+    def ping_interval_s(self) -> float:
+        """Seconds between JSON pings."""
+        return duration_ns(self.ping_interval) / SECOND_NS
+
+
+class Channels(_Table, frozen=True):
+    ticker: bool = True
+    deal: Deal = "merged"
+    depth: Depth = "full20"
+
+
+class Egress(_Table, frozen=True):
+    mode: str = "direct"
+    echo_url: str = ""
+    min_exits: int = 3
+
+
+class ClickHouse(_Table, frozen=True):
+    mode: Literal["embedded", "server"] = "embedded"
+    host: str = "127.0.0.1"
+    port: int = 9000
+    user: str = "default"
+    password_file: str = ""
+    database: str = "ch_mexc"
+
+
+class _ChannelsOverride(_Table, frozen=True):
+    ticker: bool | msgspec.UnsetType = msgspec.UNSET
+    deal: Deal | msgspec.UnsetType = msgspec.UNSET
+    depth: Depth | msgspec.UnsetType = msgspec.UNSET
+
+
+class _EgressOverride(_Table, frozen=True):
+    mode: str | msgspec.UnsetType = msgspec.UNSET
+    echo_url: str | msgspec.UnsetType = msgspec.UNSET
+    min_exits: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class _SymbolTable(_Table, frozen=True):
+    id: str = ""
+    channels: _ChannelsOverride = _ChannelsOverride()
+    egress: _EgressOverride = _EgressOverride()
+
+
+class _File(_Table, frozen=True):
+    symbols: list[str] = msgspec.field(default_factory=lambda: ["BTC_USDT", "ETH_USDT", "SOL_USDT"])
+    data_dir: str = "./data"
+    export_dir: str = "./exports"
+    period: str = "1h"
+    spool_keep: str = "24h"
+    exchange: Exchange = Exchange()
+    channels: Channels = Channels()
+    egress: Egress = Egress()
+    clickhouse: ClickHouse = ClickHouse()
+    symbol: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """One symbol as configured: the exchange's name (``BTC_USDT``), our id (``btc``), its channels and egress."""
+
+    name: str
+    id: str
+    channels: Channels
+    egress: Egress
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration, checked. Durations are nanoseconds."""
+
+    symbols: tuple[Symbol, ...]
+    data_dir: Path
+    export_dir: Path
+    period: Period
+    spool_keep_ns: int
+    exchange: Exchange
+    clickhouse: ClickHouse
+    path: Path | None = None
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.data_dir / "spool"
+
+    @property
+    def control_dir(self) -> Path:
+        return self.data_dir / "control"
+
+    def symbol(self, key: str) -> Symbol:
+        """The symbol of that id or exchange name; ConfigError naming the choices otherwise."""
+        for symbol in self.symbols:
+            if key in (symbol.id, symbol.name):
+                return symbol
+        known = ", ".join(s.id for s in self.symbols)
+        raise ConfigError(f"{key!r} is not a configured symbol; choose one of: {known}")
+
+
+def duration_ns(text: str) -> int:
+    """Nanoseconds of a duration such as ``15s``, ``500ms``, ``1h``; ValueError otherwise."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration: a whole number with ms, s, m, h or d, such as 15s or 1h")
+    return int(match[1]) * _UNITS_NS[match[2]]
+
+
+def load(path: Path | None) -> Config:
+    """Read and check the file; without one, the defaults. ConfigError for anything that does not fit."""
+    if path is None:
+        return parse("", None)
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path | None) -> Config:
+    """Check a configuration text; ``path`` only names it in messages."""
+    where = str(path) if path else "configuration"
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: {error}") from error  # tomllib names line and column
+    try:
+        return _check(_convert(raw, _File, ""), path)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _convert(raw: Any, kind: type[_T], prefix: str) -> _T:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), kind, prefix)) from error
+
+
+def _check(file: _File, path: Path | None) -> Config:
+    symbols = _symbols(file)
+    try:
+        period = Period(_duration("period", file.period))
+    except ValueError as error:
+        raise ConfigError(f"period: {file.period!r} does not fit: {error}") from error
+    keep = _duration("spool_keep", file.spool_keep)
+    if not 2 <= _duration("exchange.ping_interval", file.exchange.ping_interval) / SECOND_NS <= 30:
+        raise ConfigError("exchange.ping_interval: allowed are 2s to 30s (the exchange closes after 60 s without one)")
+    _url("exchange.websocket", file.exchange.websocket, ("ws", "wss"))
+    _url("exchange.rest", file.exchange.rest, ("http", "https"))
+    if not 1 <= file.clickhouse.port <= 65535:
+        raise ConfigError(f"clickhouse.port: {file.clickhouse.port} is outside 1 to 65535")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", file.clickhouse.database):
+        raise ConfigError("clickhouse.database: allowed are letters, digits and _, not starting with a digit")
+    for key in ("data_dir", "export_dir"):
+        if not getattr(file, key):
+            raise ConfigError(f"{key}: a folder is needed")
+    return Config(
+        symbols=symbols,
+        data_dir=Path(file.data_dir).expanduser().absolute(),
+        export_dir=Path(file.export_dir).expanduser().absolute(),
+        period=period,
+        spool_keep_ns=keep,
+        exchange=file.exchange,
+        clickhouse=file.clickhouse,
+        path=path,
+    )
+
+
+def _symbols(file: _File) -> tuple[Symbol, ...]:
+    if not file.symbols:
+        raise ConfigError("symbols: at least one is needed, such as BTC_USDT")
+    tables = {name: _convert(raw, _SymbolTable, f"symbol.{name}.") for name, raw in file.symbol.items()}
+    for name in tables:
+        if name not in file.symbols:
+            raise ConfigError(f"symbol.{name}: not in symbols; allowed are {', '.join(file.symbols)}")
+    result: list[Symbol] = []
+    for name in file.symbols:
+        if not _SYMBOL.fullmatch(name):
+            raise ConfigError(f"symbols: {name!r} is not BASE_QUOTE in capitals and digits, such as BTC_USDT")
+        table = tables.get(name, _SymbolTable())
+        result.append(
+            Symbol(
+                name=name,
+                id=_symbol_id(name, table.id),
+                channels=_override(file.channels, table.channels),
+                egress=_egress(f"symbol.{name}.egress", _override(file.egress, table.egress)),
+            )
+        )
+        if not any(
+            (
+                result[-1].channels.ticker,
+                result[-1].channels.deal != "off",
+                result[-1].channels.depth != "off",
+            )
+        ):
+            raise ConfigError(f"channels: all are off for {name}; nothing would be recorded")
+    for what, values in (("symbol", [s.name for s in result]), ("id", [s.id for s in result])):
+        twice = sorted({v for v in values if values.count(v) > 1})
+        if twice:
+            raise ConfigError(f"symbols: {what} {twice[0]!r} is there twice; [symbol.X] id sets another id")
+    return tuple(result)
+
+
+def _symbol_id(name: str, given: str) -> str:
+    base, _, quote = name.partition("_")
+    candidate = given or (base if quote == "USDT" else base + quote).lower()
+    if not _ID.fullmatch(candidate) or candidate[-1].isdigit():
+        raise ConfigError(
+            f"symbol.{name}.id: {candidate!r} does not fit (lower-case letters and digits, at most 20, "
+            f'starting with a letter, not ending in a digit); set [symbol.{name}] id = "…"'
+        )
+    return candidate
+
+
+def _override(base: Any, over: Any) -> Any:
+    given = {f: v for f in over.__struct_fields__ if (v := getattr(over, f)) is not msgspec.UNSET}
+    return msgspec.structs.replace(base, **given)
+
+
+def _egress(key: str, egress: Egress) -> Egress:
+    if egress.mode not in ("direct", "tor"):
+        parts = _split(egress.mode)
+        if parts is None or parts.scheme != "socks5h" or not parts.hostname or not parts.port or parts.path:
+            raise ConfigError(f"{key}.mode: {egress.mode!r} is not allowed; use direct, tor or socks5h://host:port")
+        if parts.username or parts.password:
+            raise ConfigError(f"{key}.mode: no user or password may stand in the proxy address")
+    if egress.echo_url:
+        _url(f"{key}.echo_url", egress.echo_url, ("http", "https"))
+    if egress.min_exits < 1:
+        raise ConfigError(f"{key}.min_exits: at least 1")
+    return egress
+
+
+def _split(url: str) -> Any:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError where it is no port
+    except ValueError:
+        return None
+    return parts
+
+
+def _url(key: str, value: str, schemes: tuple[str, ...]) -> None:
+    parts = _split(value)
+    if parts is None or parts.scheme not in schemes or not parts.hostname:
+        raise ConfigError(f"{key}: {value!r} is not an address starting with {' or '.join(s + '://' for s in schemes)}")
+
+
+def _duration(key: str, text: str) -> int:
+    try:
+        return duration_ns(text)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def _explain(message: str, kind: type, prefix: str) -> str:
+    """Turn msgspec's message into ``key: what is wrong; what is allowed``."""
+    match = re.fullmatch(r"(.*?)(?: - at `(key in )?\$\.?([^`]*)`)?", message)
+    if match is None:
+        return message
+    what, path = match[1], match[3] or ""
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
+    found = _type_at(kind, path)
+    path = f"{prefix}{path}".rstrip(".")
+    if unknown:
+        key = f"{path}.{unknown[1]}" if path else unknown[1]
+        return f"{key}: unknown key; allowed are {', '.join(found.__struct_fields__)}"
+    choices = [str(c) for c in typing.get_args(found)] if typing.get_origin(found) is Literal else []
+    if choices:
+        return f"{path}: {what[0].lower()}{what[1:]}; allowed are {', '.join(choices)}"
+    return f"{path}: {what[0].lower()}{what[1:]}"
+
+
+def _type_at(kind: type, path: str) -> Any:
+    found: Any = kind
+    for step in filter(None, re.sub(r"\[\d+\]", ".[]", path).split(".")):
+        found = typing.get_args(found)[-1] if step == "[]" else typing.get_type_hints(found)[step]
+        if isinstance(found, types.UnionType) or typing.get_origin(found) is typing.Union:
+            found = next(a for a in typing.get_args(found) if a is not msgspec.UnsetType)
+    return found

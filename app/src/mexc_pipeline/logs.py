@@ -1,0 +1,82 @@
+"""Structured logs: text on a terminal, one JSON object a line elsewhere, repeated lines held back.
+
+Use ``logging.getLogger("mexc_pipeline.<part>").info("fixed phrase", extra={"fields": {...}})``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields: dict[str, Any] = dict(getattr(record, "fields", {}))
+    if record.exc_info and record.exc_info[1] is not None:
+        error = record.exc_info[1]
+        fields["error"] = f"{type(error).__name__}: {error}"
+    return fields
+
+
+class JsonFormatter(logging.Formatter):
+    """``{"at": ISO 8601 UTC, "level": …, "part": …, "msg": …, fields…}``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        entry = {
+            "at": at,
+            "level": record.levelname.lower(),
+            "part": record.name.removeprefix("mexc_pipeline."),
+            "msg": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """``12:00:00 INFO collector connected egress=direct``, time in UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%H:%M:%S", time.gmtime(record.created))
+        part = record.name.removeprefix("mexc_pipeline.")
+        pairs = "".join(f" {key}={value}" for key, value in _fields(record).items())
+        line = f"{at} {record.levelname:<7} {part:<9} {record.getMessage()}{pairs}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class RateLimit(logging.Filter):
+    """Lets a phrase of one logger through ``burst`` times in ``window_s``; then says how many it held back."""
+
+    def __init__(self, burst: int = 10, window_s: float = 60.0) -> None:
+        super().__init__()
+        self._burst = burst
+        self._window_s = window_s
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key = (record.name, str(record.msg))
+        began, count = self._seen.get(key, (record.created, 0))
+        held = count - self._burst
+        if record.created - began >= self._window_s:
+            began, count = record.created, 0
+            if held > 0:
+                record.fields = {**getattr(record, "fields", {}), "held_back": held}
+        self._seen[key] = (began, count + 1)
+        return count < self._burst
+
+
+def setup(level: str = "INFO") -> None:
+    """Send the package's logs to standard error: JSON under systemd or ``MEXC_PIPELINE_LOG=json``, text otherwise."""
+    handler = logging.StreamHandler(sys.stderr)
+    wanted = os.environ.get("MEXC_PIPELINE_LOG", "json" if "JOURNAL_STREAM" in os.environ else "text")
+    handler.setFormatter(JsonFormatter() if wanted == "json" else TextFormatter())
+    handler.addFilter(RateLimit())
+    root = logging.getLogger("mexc_pipeline")
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    root.propagate = False

@@ -1,0 +1,44 @@
+"""Periods: equal stretches of UTC time, counted from midnight, that name segments, tables and files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+SECOND_NS = 1_000_000_000
+HOUR_NS = 3_600 * SECOND_NS
+DAY_NS = 24 * HOUR_NS
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A period length in nanoseconds that divides a day; all instants are Unix nanoseconds, UTC."""
+
+    length_ns: int
+
+    def __post_init__(self) -> None:
+        if self.length_ns < 2 * SECOND_NS or DAY_NS % self.length_ns or self.length_ns % SECOND_NS:
+            raise ValueError("a period is a whole number of seconds, at least 2 s, that divides a day")
+
+    def start(self, instant_ns: int) -> int:
+        """Start of the period that holds the instant."""
+        return instant_ns - instant_ns % self.length_ns
+
+    def end(self, start_ns: int) -> int:
+        """The edge: first instant after the period that starts at ``start_ns``."""
+        return start_ns + self.length_ns
+
+    def name(self, start_ns: int) -> str:
+        """``YYYYMMDDHH`` where the period is a multiple of an hour, else ``YYYYMMDDHHMMSS``."""
+        at = _EPOCH + timedelta(seconds=start_ns // SECOND_NS)
+        return at.strftime("%Y%m%d%H" if self.length_ns % HOUR_NS == 0 else "%Y%m%d%H%M%S")
+
+
+def parse_name(name: str) -> int:
+    """Start, in Unix nanoseconds, of the period of that name; ValueError for anything else."""
+    form = {10: "%Y%m%d%H", 14: "%Y%m%d%H%M%S"}.get(len(name))
+    if form is None or not name.isascii() or not name.isdigit():
+        raise ValueError(f"{name!r} is not a period name (YYYYMMDDHH or YYYYMMDDHHMMSS)")
+    at = datetime.strptime(name, form).replace(tzinfo=UTC)
+    return ((at - _EPOCH) // timedelta(seconds=1)) * SECOND_NS

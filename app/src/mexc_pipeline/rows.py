@@ -1,0 +1,82 @@
+"""The row: what the recorder keeps of every frame and of everything that happened to the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import msgspec
+
+
+class Mt(IntEnum):
+    """Row type; the numbers are those of the ClickHouse ``Enum8``."""
+
+    TICKER = 1
+    DEAL = 2
+    DEPTH = 3
+    DEAD_LETTER = 4
+    EVENT = 5
+    REPAIRED = 6
+
+
+MT_NAMES: dict[int, str] = {1: "t", 2: "d", 3: "dp", 4: "dl", 5: "ev", 6: "r"}
+"""The short names by which files and tables show a row type."""
+MT_CODES: dict[str, int] = {name: code for code, name in MT_NAMES.items()}
+
+
+class Row(NamedTuple):
+    """``seq`` per symbol from 1; ``rx`` Unix ns; ``ts`` Unix ms; ``mt`` see :class:`Mt`; ``m`` the frame's bytes."""
+
+    seq: int
+    rx: int
+    ts: int
+    mt: int
+    m: bytes
+
+
+class Frame(NamedTuple):
+    """A received frame before it has a place in the sequence: ``rx`` Unix ns as the clock gave it,
+    ``ts`` Unix ms or None where the frame names none."""
+
+    rx: int
+    ts: int | None
+    mt: int
+    m: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Rows as five columns of equal length, in seq order."""
+
+    seq: list[int]
+    rx: list[int]
+    ts: list[int]
+    mt: list[int]
+    m: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.seq)
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[int, int, int, int, bytes]]) -> Columns:
+        """Transpose rows of (seq, rx, ts, mt, m)."""
+        columns = list(zip(*rows, strict=True))
+        if not columns:
+            return cls([], [], [], [], [])
+        return cls(*(list(c) for c in columns))
+
+    def rows(self) -> Iterable[Row]:
+        """The rows again, one by one."""
+        return map(Row._make, zip(self.seq, self.rx, self.ts, self.mt, self.m, strict=True))
+
+    def slice(self, start: int, stop: int) -> Columns:
+        """Rows ``start`` to ``stop`` (exclusive) by position."""
+        s = slice(start, stop)
+        return Columns(self.seq[s], self.rx[s], self.ts[s], self.mt[s], self.m[s])
+
+
+def event(name: str, **fields: Any) -> bytes:
+    """The ``m`` of an event row: a JSON object with ``event`` first. Fields that are None are left out."""
+    return msgspec.json.encode({"event": name, **{k: v for k, v in fields.items() if v is not None}})

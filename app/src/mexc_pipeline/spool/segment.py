@@ -1,0 +1,278 @@
+"""A segment: one SQLite file with the rows of one period (or one part of a period that was cut).
+
+States go open → closed → exported; pruning removes the file. The collector (or, in its absence, export holding
+the same lock) opens and closes; export alone marks ``exported``; everybody else reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mexc_pipeline.periods import parse_name
+from mexc_pipeline.rows import MT_NAMES, Columns
+
+State = Literal["open", "closed", "exported"]
+
+FORMAT = 1
+"""Version of the segment's own schema, kept in ``user_version``."""
+
+_NAME = re.compile(r"(\d{10}|\d{14})(?:\.part([1-9]\d*))?\.sqlite")
+_SCHEMA = """
+CREATE TABLE rows (
+  seq INTEGER PRIMARY KEY,
+  rx  INTEGER NOT NULL,
+  ts  INTEGER NOT NULL,
+  mt  INTEGER NOT NULL,
+  m   BLOB    NOT NULL
+) STRICT;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+
+class SegmentError(Exception):
+    """A segment that cannot be read: not a segment, damaged, or of a newer format."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """Which stretch a segment covers: start of the period (Unix ns) and, for what follows a cut, the part from 2.
+
+    ``part`` is 1 for the first segment of a period, also where it is never cut.
+    """
+
+    start_ns: int
+    part: int = 1
+    period: str = field(compare=False, default="")
+
+    @property
+    def file(self) -> str:
+        return f"{self.period}.sqlite" if self.part == 1 else f"{self.period}.part{self.part}.sqlite"
+
+    @classmethod
+    def parse(cls, file: str) -> SegmentName | None:
+        """The name of a segment file, None for any other file."""
+        match = _NAME.fullmatch(file)
+        if match is None:
+            return None
+        try:
+            return cls(parse_name(match[1]), int(match[2] or 1), match[1])
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """What a segment says of itself.
+
+    ``first_seq`` and ``last_seq`` are 0 while there is no row. ``edge_ns`` is the first instant after its period.
+    From ``closed`` on: ``counts`` (rows per type name), ``bytes`` (of ``m``), ``digests`` (hex per column),
+    ``digest``, ``gaps`` and ``final`` (False where the period was cut here and went on) hold the whole segment.
+    ``cut`` is set where it was closed before its edge. ``exported`` describes the file, from ``exported`` on.
+    """
+
+    path: Path
+    name: SegmentName
+    id: str
+    symbol: str
+    spool_id: str
+    version: str
+    edge_ns: int
+    state: State
+    first_seq: int
+    last_seq: int
+    rows: int
+    counts: dict[str, int]
+    bytes: int
+    digests: dict[str, str]
+    digest: str
+    gaps: int
+    cut: bool
+    exported: dict[str, Any]
+
+    @property
+    def is_part(self) -> bool:
+        """Whether its file is a ``.partN`` file: the period was cut before or at this segment."""
+        return self.name.part > 1 or self.cut
+
+    @property
+    def final(self) -> bool:
+        """Whether its period ends with it."""
+        return not self.cut
+
+    @property
+    def file(self) -> str:
+        """Name of the Parquet file it becomes."""
+        part = f".part{self.name.part}" if self.is_part else ""
+        return f"{self.id}{self.name.period}{part}.parquet"
+
+
+def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Connection:
+    """Open a segment file that exists. ``readonly`` never writes rows (it may touch the shared-memory file)."""
+    mode = "ro" if readonly else "rw"
+    quoted = str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    db = sqlite3.connect(
+        f"file:{quoted}?mode={mode}", uri=True, isolation_level=None, timeout=timeout_s, check_same_thread=False
+    )
+    db.execute("PRAGMA synchronous=FULL")
+    return db
+
+
+def create(path: Path, meta: dict[str, Any]) -> sqlite3.Connection:
+    """Make a new segment with its meta rows; durable, folder entry included, when this returns."""
+    making = path.with_name(f".{path.name}.new")
+    for leftover in (making, *(making.with_name(making.name + end) for end in ("-wal", "-shm", "-journal"))):
+        leftover.unlink(missing_ok=True)
+    db = sqlite3.connect(making, isolation_level=None)
+    try:
+        db.execute("PRAGMA synchronous=FULL")
+        db.executescript(f"BEGIN; PRAGMA user_version={FORMAT}; {_SCHEMA}")
+        put_meta(db, meta)
+        db.execute("COMMIT")
+    finally:
+        db.close()
+    os.link(making, path)  # never replaces a segment that is there
+    making.unlink()
+    sync_folder(path.parent)
+    db = connect(path, readonly=False)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA wal_autocheckpoint=0")
+    return db
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def put_meta(db: sqlite3.Connection, meta: dict[str, Any]) -> None:
+    """Write meta keys, each as JSON."""
+    db.executemany(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [(key, json.dumps(value)) for key, value in meta.items()],
+    )
+
+
+def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
+    """Read what a segment says of itself; SegmentError where it is none of ours."""
+    try:
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        if version > FORMAT:
+            raise SegmentError(f"{path}: segment format {version} is newer than this program knows ({FORMAT})")
+        db.execute("BEGIN")
+        try:
+            meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta").fetchall()}
+            first, last = db.execute("SELECT min(seq), max(seq) FROM rows").fetchone()
+        finally:
+            db.execute("COMMIT")
+        name = SegmentName.parse(path.name)
+        if name is None:
+            raise SegmentError(f"{path}: not a segment's name")
+        first, last = first or 0, last or 0
+        return SegmentInfo(
+            path=path,
+            name=name,
+            id=meta["id"],
+            symbol=meta["symbol"],
+            spool_id=meta["spool_id"],
+            version=meta["version"],
+            edge_ns=meta["edge_ns"],
+            state=meta["state"],
+            first_seq=first,
+            last_seq=last,
+            rows=meta.get("rows", last - first + 1 if last else 0),
+            counts=meta.get("counts", {}),
+            bytes=meta.get("bytes", 0),
+            digests=meta.get("digests", {}),
+            digest=meta.get("digest", ""),
+            gaps=meta.get("gaps", 0),
+            cut=meta.get("cut", False),
+            exported=meta.get("exported", {}),
+        )
+    except (sqlite3.DatabaseError, KeyError, ValueError) as error:
+        raise SegmentError(f"{path}: not a readable segment: {error}") from error
+
+
+class SegmentReader:
+    """Reads one segment beside its writer, a block at a time; no statement stays open between blocks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._db = connect(path, readonly=True)
+        except sqlite3.Error as error:
+            raise SegmentError(f"{path}: cannot be opened: {error}") from error
+
+    def __enter__(self) -> SegmentReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def info(self) -> SegmentInfo:
+        return get_info(self._db, self.path)
+
+    def read(self, after_seq: int, max_rows: int = 5000, max_bytes: int = 8 << 20, until_seq: int = 1 << 62) -> Columns:
+        """Committed rows with ``after_seq`` < seq ≤ ``until_seq`` in seq order: at most ``max_rows``, and no more once
+        their frames exceed ``max_bytes``; empty at the end."""
+        rows: list[tuple[int, int, int, int, bytes]] = []
+        size = 0
+        try:
+            cursor = self._db.execute(
+                "SELECT seq, rx, ts, mt, m FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+                (after_seq, until_seq, max_rows),
+            )
+            while len(rows) < max_rows and size < max_bytes and (more := cursor.fetchmany(256)):
+                rows += more
+                size += sum(len(row[4]) for row in more)
+            cursor.close()
+        except sqlite3.Error as error:
+            raise SegmentError(f"{self.path}: cannot be read after seq {after_seq}: {error}") from error
+        return Columns.of(rows)
+
+    def blocks(self, after_seq: int = 0, max_rows: int = 5000, max_bytes: int = 8 << 20) -> Iterator[Columns]:
+        """All rows after ``after_seq``, block by block."""
+        while len(block := self.read(after_seq, max_rows, max_bytes)):
+            yield block
+            after_seq = block.seq[-1]
+
+    def counts(self) -> dict[str, int]:
+        """Rows per type name as they are now, zero where there is none."""
+        found = dict(self._db.execute("SELECT mt, count(*) FROM rows GROUP BY mt").fetchall())
+        return {name: found.get(code, 0) for code, name in MT_NAMES.items()}
+
+    def tail(self, mt: int, limit: int) -> Columns:
+        """The newest ``limit`` rows of a type, in seq order."""
+        rows = self._db.execute(
+            "SELECT seq, rx, ts, mt, m FROM rows WHERE mt = ? ORDER BY seq DESC LIMIT ?", (mt, limit)
+        ).fetchall()
+        return Columns.of(reversed(rows))
+
+
+def segments(folder: Path) -> list[tuple[SegmentName, Path]]:
+    """Segment files of one symbol's spool folder, oldest first; empty where there is no folder."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    found = [(name, folder / file) for file in names if (name := SegmentName.parse(file)) is not None]
+    return sorted(found)
+
+
+def info(path: Path) -> SegmentInfo:
+    """What the segment at ``path`` says of itself. SegmentError where it cannot be read."""
+    with SegmentReader(path) as reader:
+        return reader.info()
