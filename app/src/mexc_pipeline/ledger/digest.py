@@ -25,6 +25,7 @@ class _Hash(Protocol):
     def update(self, data: Buffer, /) -> None: ...
     def digest(self) -> bytes: ...
     def hexdigest(self) -> str: ...
+    def copy(self) -> _Hash: ...
 
 
 def _little_endian(code: str, values: Sequence[int]) -> array[int]:
@@ -60,6 +61,13 @@ class RowDigest:
         for name, data in zip(COLUMNS, (seq, rx, ts, mt, length, m), strict=True):
             self._hashes[name].update(data)
         self.rows += rows
+
+    def copy(self) -> RowDigest:
+        """An independent digest that goes on from here."""
+        other = RowDigest()
+        other._hashes = {name: h.copy() for name, h in self._hashes.items()}
+        other.rows = self.rows
+        return other
 
     def columns(self) -> dict[str, str]:
         """Hex digest per column."""

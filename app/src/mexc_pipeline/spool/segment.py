@@ -140,6 +140,11 @@ def create(path: Path, meta: dict[str, Any]) -> sqlite3.Connection:
     os.link(making, path)  # never replaces a segment that is there
     making.unlink()
     sync_folder(path.parent)
+    return connect_writer(path)
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """Open a segment for its one writer: write-ahead log, each commit fsynced, checkpoints left to others."""
     db = connect(path, readonly=False)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA wal_autocheckpoint=0")

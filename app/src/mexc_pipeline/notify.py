@@ -1,0 +1,39 @@
+"""Tells systemd how the service is doing; does nothing where systemd did not start it (no ``NOTIFY_SOCKET``).
+
+Protocol: sd_notify(3).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def _send(message: str) -> None:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto(message.encode(), address)
+
+
+def ready() -> None:
+    """The service works: locks are held and its loops run."""
+    _send("READY=1")
+
+
+def watchdog() -> None:
+    """The loops made progress since the last call."""
+    _send("WATCHDOG=1")
+
+
+def stopping() -> None:
+    """The service is ending."""
+    _send("STOPPING=1")
+
+
+def status(text: str) -> None:
+    """One line for ``systemctl status``."""
+    _send(f"STATUS={text}")

@@ -1,0 +1,170 @@
+"""What happens to a segment after its last frame: sealed, marked exported, pruned."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline.ledger.digest import RowDigest
+from mexc_pipeline.rows import MT_NAMES, Columns, Mt, event
+from mexc_pipeline.spool.segment import (
+    SegmentError,
+    SegmentInfo,
+    SegmentReader,
+    connect,
+    get_info,
+    info,
+    put_meta,
+    segments,
+    sync_folder,
+)
+
+log = logging.getLogger("mexc_pipeline.spool")
+
+_GAP = b'{"event":"gap"'
+
+
+class Tally:
+    """Running digest and counts of one segment's rows, fed in seq order with every committed row once."""
+
+    def __init__(self) -> None:
+        self.digest = RowDigest()
+        self.counts = dict.fromkeys(MT_NAMES, 0)
+        self.bytes = 0
+        self.gaps = 0
+        self.last_rx = 0
+
+    def add(self, block: Columns) -> None:
+        if not len(block):
+            return
+        self.digest.update(block)
+        for mt in set(block.mt):
+            self.counts[mt] += block.mt.count(mt)
+        self.bytes += sum(map(len, block.m))
+        if Mt.EVENT in block.mt:
+            self.gaps += sum(m.startswith(_GAP) for mt, m in zip(block.mt, block.m, strict=True) if mt == Mt.EVENT)
+        self.last_rx = block.rx[-1]
+
+    def copy(self) -> Tally:
+        """An independent tally that goes on from here."""
+        other = Tally()
+        other.digest = self.digest.copy()
+        other.counts = dict(self.counts)
+        other.bytes, other.gaps, other.last_rx = self.bytes, self.gaps, self.last_rx
+        return other
+
+    @classmethod
+    def of(cls, path: Path) -> Tally:
+        """Tally of what a segment holds, by reading it."""
+        tally = cls()
+        with SegmentReader(path) as reader:
+            for block in reader.blocks():
+                tally.add(block)
+        return tally
+
+
+def seal(db: sqlite3.Connection, path: Path, tally: Tally, *, at_ns: int, cut: bool) -> SegmentInfo:
+    """Write the ``sealed`` row and close the segment in one commit, then fold the write-ahead log into the file.
+
+    ``at_ns`` is the segment's edge, or with ``cut`` the moment of the cut; the sealed row's rx is the last instant
+    before it, never before the row that precedes it. ``tally`` is left as it was, so a failed call can be made again.
+    The caller holds the spool's lock.
+    """
+    tally = tally.copy()
+    before = get_info(db, path)
+    rx = max(tally.last_rx, at_ns - 1)
+    sealed = Columns(
+        [before.last_seq + 1],
+        [rx],
+        [rx // 1_000_000],
+        [Mt.EVENT],
+        [event("sealed", cut=cut or None, rows=before.rows + 1)],
+    )
+    tally.add(sealed)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", next(iter(sealed.rows())))
+        put_meta(
+            db,
+            {
+                "state": "closed",
+                "cut": cut,
+                "rows": tally.digest.rows,
+                "counts": {name: tally.counts[code] for code, name in MT_NAMES.items()},
+                "bytes": tally.bytes,
+                "gaps": tally.gaps,
+                "digests": tally.digest.columns(),
+                "digest": tally.digest.total(),
+            },
+        )
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return get_info(db, path)
+
+
+def seal_left_open(folder: Path, now_ns: int, cut: bool = False) -> list[SegmentInfo]:
+    """Close every open segment whose edge has passed, with ``cut`` also the one of the running period.
+
+    For whoever holds the spool's lock while no collector runs. Segments that cannot be read are left and logged.
+    """
+    sealed: list[SegmentInfo] = []
+    for _, path in segments(folder):
+        try:
+            found = info(path)
+            if found.state != "open" or not (cut or now_ns >= found.edge_ns):
+                continue
+            if not found.rows:
+                remove(path)
+                continue
+            early = now_ns < found.edge_ns
+            db = connect(path, readonly=False)
+            try:
+                sealed.append(seal(db, path, Tally.of(path), at_ns=now_ns if early else found.edge_ns, cut=early))
+            finally:
+                db.close()
+        except SegmentError as error:
+            log.error("segment cannot be closed", extra={"fields": {"segment": str(path), "error": str(error)}})
+    return sealed
+
+
+def mark_exported(path: Path, exported: dict[str, Any]) -> None:
+    """Record that the segment's file was read back and equals it. Durable when this returns."""
+    db = connect(path, readonly=False)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        put_meta(db, {"state": "exported", "exported": exported})
+        db.execute("COMMIT")
+    finally:
+        db.close()
+
+
+def remove(path: Path) -> None:
+    """Delete a segment file and what SQLite keeps beside it."""
+    path.unlink(missing_ok=True)
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:
+    """Delete exported segments whose file was proven ``keep_ns`` ago or earlier.
+
+    The newest segment always stays: it is how the next seq is known.
+    """
+    pruned: list[Path] = []
+    for _, path in segments(folder)[:-1]:
+        try:
+            found = info(path)
+        except SegmentError as error:
+            log.error("segment cannot be read", extra={"fields": {"segment": str(path), "error": str(error)}})
+            continue
+        if found.state == "exported" and now_ns - int(found.exported["at_ns"]) >= keep_ns:
+            remove(path)
+            pruned.append(path)
+    return pruned
