@@ -1,0 +1,126 @@
+"""The `simulate` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.simulator.config import FlatOut, SimulatorConfig
+from mexc_pipeline.simulator.faults import KINDS, parse_fault
+from mexc_pipeline.simulator.market import NATURAL_RATE
+from mexc_pipeline.simulator.service import serve
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_KINDS = "\n".join(f"  {kind:<17} {text}" for kind, (_, text) in KINDS.items())
+_EPILOG = f"\b\nKinds of fault:\n{_KINDS}"
+
+
+@click.command("simulate", epilog=_EPILOG)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8765,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port for WebSocket and REST; 0 picks a free one.",
+)
+@click.option("--seed", default=1, show_default=True, help="Same seed, same market.")
+@click.option(
+    "--symbols",
+    default="BTC_USDT,ETH_USDT,SOL_USDT",
+    show_default=True,
+    help="Contracts that are listed, separated by commas.",
+)
+@click.option(
+    "--rate",
+    default=NATURAL_RATE,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Frames/s per symbol of ticker, deal and depth.full together.",
+)
+@click.option(
+    "--commit-rate",
+    default=50.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Book versions/s per symbol at the natural rate (ETH_USDT on the exchange: 2194).",
+)
+@click.option(
+    "--heartbeat",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds without a JSON ping until a connection is closed; 0: never.",
+)
+@click.option(
+    "--heartbeat-end",
+    default="notice",
+    show_default=True,
+    type=click.Choice(["notice", "abrupt"]),
+    help="Close with the rs.error notice and a close frame, or just end the connection.",
+)
+@click.option(
+    "--tickers-rows",
+    default=100,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Rows of the first push.tickers (the exchange: 1269).",
+)
+@click.option(
+    "--rest-lag",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="REST books are up to this many versions behind.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="'KEY=VALUE …'",
+    help="What goes wrong when: kind=, at= (seconds), conn=, symbol=, channel=, for= (seconds), "
+    "count=, every=, delay=, size=, value=. May be repeated. Kinds are listed below.",
+)
+@click.option(
+    "--log-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write every frame sent here, one file per connection.",
+)
+@click.option("--tls-cert", type=_FILE, help="Serve TLS with this certificate (PEM).")
+@click.option("--tls-key", type=_FILE, help="Private key of the certificate (PEM).")
+@click.option(
+    "--flat-out",
+    is_flag=True,
+    help="Send frames rendered in advance, as fast as the client reads, once it has subscribed.",
+)
+@click.option(
+    "--flat-out-rate", type=click.FloatRange(min=0, min_open=True), help="With --flat-out: this many frames/s instead."
+)
+@click.option("--flat-out-frames", type=click.IntRange(min=1), help="With --flat-out: stop after so many frames.")
+@click.option("--flat-out-seconds", type=click.FloatRange(min=0, min_open=True),
+              help="With --flat-out: stop after so many seconds.")  # fmt: skip
+def simulate(
+    host: str, port: int, seed: int, symbols: str, rate: float, commit_rate: float, heartbeat: float,
+    heartbeat_end: str, tickers_rows: int, rest_lag: int, faults: tuple[str, ...], log_dir: Path | None,
+    tls_cert: Path | None, tls_key: Path | None, flat_out: bool, flat_out_rate: float | None,
+    flat_out_frames: int | None, flat_out_seconds: float | None,
+) -> None:  # fmt: skip
+    """Run an offline exchange: MEXC's futures WebSocket (/edge) and REST on one port.
+
+    Ends with exit status 0 on SIGINT or SIGTERM.
+    """
+    names = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    if not names or len(set(names)) < len(names):
+        raise ConfigError("--symbols takes one or more different contracts, such as BTC_USDT,ETH_USDT")
+    if not flat_out and (flat_out_rate or flat_out_frames or flat_out_seconds):
+        raise ConfigError("--flat-out-rate, --flat-out-frames and --flat-out-seconds need --flat-out")
+    config = SimulatorConfig(
+        host=host, port=port, seed=seed, symbols=names, rate=rate, commit_rate=commit_rate,
+        heartbeat=heartbeat, heartbeat_end="notice" if heartbeat_end == "notice" else "abrupt",
+        tickers_rows=tickers_rows, rest_lag=rest_lag, faults=tuple(parse_fault(text) for text in faults),
+        log_dir=log_dir, keep_sent=False, tls_cert=tls_cert, tls_key=tls_key,
+        flat_out=FlatOut(flat_out_frames, flat_out_seconds, flat_out_rate) if flat_out else None,
+    )  # fmt: skip
+    serve(config, lambda ws, rest: click.echo(f"simulating {', '.join(names)} on {ws} and {rest}"))

@@ -1,0 +1,231 @@
+"""Faults as data: what goes wrong, when, for which connection, symbol and channel; and which are on now.
+
+A fault is written as `at=12.5 conn=* symbol=BTC_USDT kind=reset`; `KINDS` lists what can go wrong.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from mexc_pipeline.errors import ConfigError
+
+
+class Effect(Enum):
+    """How a kind of fault works."""
+
+    SEND = "sent at once on every matching connection, `count` times"
+    NEXT = "changes the next `count` matching frames"
+    CONNECTION = "ends every matching connection at once"
+    WINDOW = "holds for `for` seconds, or until cleared"
+    LISTENER = "the port behaves so for `for` seconds (default 5)"
+
+
+KINDS: dict[str, tuple[Effect, str]] = {
+    "bad_json": (Effect.SEND, "a frame that breaks off in the middle of its JSON"),
+    "not_object": (Effect.SEND, "JSON that is not an object"),
+    "unknown_channel": (Effect.SEND, "a push on a channel nobody knows"),
+    "foreign_symbol": (Effect.SEND, "a ticker of a symbol the connection did not subscribe to"),
+    "invalid_utf8": (Effect.SEND, "a text frame that is not UTF-8"),
+    "huge": (Effect.SEND, "a valid ticker of `size` bytes (default 2 MiB)"),
+    "ts_null": (Effect.SEND, "a ticker whose ts is null"),
+    "ts_type": (Effect.SEND, "a ticker whose ts is of the wrong type; value=string|float|short|bool"),
+    "ts_missing": (Effect.SEND, "a ticker without ts"),
+    "empty": (Effect.SEND, "a text frame of no bytes"),
+    "rs_error": (Effect.SEND, "an rs.error; value is its text"),
+    "binary": (Effect.SEND, "a binary frame"),
+    "client_id": (Effect.SEND, "a clientId control frame, as a sister venue sends"),
+    "extra_pong": (Effect.SEND, "a pong nobody asked for"),
+    "frame": (Effect.SEND, "the frame given as `value`"),
+    "ws_ping": (Effect.SEND, "a WebSocket ping control frame"),
+    "drop": (Effect.NEXT, "not sent; for depth a version gap"),
+    "version_gap": (Effect.NEXT, "a depth frame that is not sent, so that versions are missing"),
+    "version_back": (Effect.NEXT, "sent with a version that goes back by 1000"),
+    "duplicate": (Effect.NEXT, "sent twice"),
+    "begin_end": (Effect.NEXT, "merged depth with begin and end value=missing|null|zero"),
+    "fragmented": (Effect.NEXT, "sent as three WebSocket fragments"),
+    "half": (Effect.NEXT, "half of it sent, then the connection ends; value=fin|reset"),
+    "double_pong": (Effect.NEXT, "a ping answered by two pongs"),
+    "big_tickers": (Effect.NEXT, "push.tickers padded with more rows to `size` bytes (default 2 MiB)"),
+    "reset": (Effect.CONNECTION, "TCP reset"),
+    "abort": (Effect.CONNECTION, "TCP end without a close frame (clients see 1006)"),
+    "close": (Effect.CONNECTION, "close frame with value as code (default 1001), without notice"),
+    "close_notice": (Effect.CONNECTION, "the rs.error heartbeat notice, then a close frame without code"),
+    "garbage": (Effect.CONNECTION, "bytes that are neither WebSocket nor TLS, then the end"),
+    "stall": (Effect.WINDOW, "nothing more is sent (of `channel` only, if given); "
+              "value=lose|hold|resubscribe: frames are lost (default), held, or lost until a resubscribe"),
+    "no_ack": (Effect.WINDOW, "subscriptions work but are not acknowledged"),
+    "slow_ack": (Effect.WINDOW, "acks come `delay` seconds late (default 2)"),
+    "no_pong": (Effect.WINDOW, "pings are not answered"),
+    "burst": (Effect.WINDOW, "the market runs value times as fast (default 10)"),
+    "refuse_handshake": (Effect.WINDOW, "HTTP status value (403 or 404) in place of the upgrade"),
+    "rest_403": (Effect.WINDOW, "REST answers an HTML page with status 403"),
+    "rest_510": (Effect.WINDOW, "REST answers code 510 inside status 200"),
+    "rest_lag": (Effect.WINDOW, "REST is value versions behind (default 200), commits too"),
+    "rest_stale": (Effect.WINDOW, "every REST book is older than the one before"),
+    "rest_slow": (Effect.WINDOW, "REST answers `delay` seconds late (default 2)"),
+    "refuse_connect": (Effect.LISTENER, "the port is closed"),
+    "mute": (Effect.LISTENER, "TCP is accepted, then nothing is said"),
+    "tls_failure": (Effect.LISTENER, "TCP is accepted, then answered by bytes that are not TLS, and closed"),
+}  # fmt: skip
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "ts_type": ("string", "float", "short", "bool"),
+    "begin_end": ("missing", "null", "zero"),
+    "half": ("fin", "reset"),
+    "stall": ("lose", "hold", "resubscribe"),
+    "refuse_handshake": ("403", "404"),
+}
+_INTEGER_VALUES = ("close", "rest_lag", "burst")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault. None for `conn`, `symbol`, `channel` means any.
+
+    `at`: seconds after the simulator's start (ignored by `inject`). `seconds`: how long a window
+    lasts, None until cleared. `every`: seconds between repetitions, None for once. `payload` and
+    `opcode` serve kind `frame` where the bytes do not fit into `value`.
+    """
+
+    kind: str
+    at: float = 0.0
+    conn: int | None = None
+    symbol: str | None = None
+    channel: str | None = None
+    seconds: float | None = None
+    count: int = 1
+    every: float | None = None
+    delay: float = 2.0
+    size: int = 2 * 1024 * 1024
+    value: str = ""
+    payload: bytes = b""
+    opcode: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"fault kind {self.kind!r} is unknown; known are {', '.join(KINDS)}")
+        choices = _CHOICES.get(self.kind, ())
+        if self.value and choices and self.value not in choices:
+            raise ConfigError(
+                f"fault {self.kind} takes value={'|'.join(choices)}, not {self.value!r}"
+            )  # fmt: skip
+        if self.value and self.kind in _INTEGER_VALUES and not self.value.isdigit():
+            raise ConfigError(f"fault {self.kind} takes a whole number as value, not {self.value!r}")
+
+    @property
+    def effect(self) -> Effect:
+        return KINDS[self.kind][0]
+
+    def matches(self, conn: int | None, symbol: str | None, channel: str | None) -> bool:
+        """Whether this fault concerns a frame or connection; None on either side matches anything."""
+        return (
+            (self.conn is None or conn is None or self.conn == conn)
+            and (self.symbol is None or symbol is None or self.symbol == symbol)
+            and (self.channel is None or channel is None or self.channel == channel)
+        )
+
+
+_PARSERS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "kind": ("kind", str),
+    "at": ("at", float),
+    "conn": ("conn", int),
+    "symbol": ("symbol", str),
+    "channel": ("channel", str),
+    "for": ("seconds", float),
+    "count": ("count", int),
+    "every": ("every", float),
+    "delay": ("delay", float),
+    "size": ("size", int),
+    "value": ("value", str),
+}
+
+
+def parse_fault(text: str) -> Fault:
+    """Parse `key=value` pairs separated by spaces (quotes as in a shell); `*` means any.
+
+    Raises ConfigError naming the key and what is allowed.
+    """
+    fields: dict[str, object] = {}
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"fault {text!r}: {error}") from error
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in _PARSERS:
+            raise ConfigError(f"fault {text!r}: {word!r} is not one of {'=, '.join(_PARSERS)}=")
+        name, parser = _PARSERS[key]
+        if value == "*" and key in ("conn", "symbol", "channel"):
+            continue
+        try:
+            fields[name] = parser(value)
+        except ValueError as error:
+            raise ConfigError(f"fault {text!r}: {key} takes a number, not {value!r}") from error
+        if isinstance(number := fields[name], int | float) and number < 0:
+            raise ConfigError(f"fault {text!r}: {key} must not be negative")
+    if "kind" not in fields:
+        raise ConfigError(f"fault {text!r} has no kind=; known are {', '.join(KINDS)}")
+    return Fault(**fields)  # type: ignore[arg-type]  # names and types come from _PARSERS
+
+
+@dataclass
+class _Active:
+    fault: Fault
+    until: float | None
+    remaining: int
+
+
+@dataclass
+class FaultBoard:
+    """The faults that are on now: windows by their end on a monotonic clock, changes by how many are left."""
+
+    _active: list[_Active] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self._active)
+
+    def add(self, fault: Fault, now: float) -> None:
+        until = None if fault.seconds is None or fault.effect is Effect.NEXT else now + fault.seconds
+        self._active.append(_Active(fault, until, fault.count))
+
+    def clear(self) -> None:
+        self._active.clear()
+
+    def expire(self, now: float) -> None:
+        """Forget windows that have ended."""
+        self._active = [a for a in self._active if a.until is None or a.until > now]
+
+    def holding(
+        self, kind: str, now: float, conn: int | None = None, symbol: str | None = None, channel: str | None = None
+    ) -> Fault | None:
+        """Return the first window of that kind that is open and matches."""
+        for active in self._active:
+            still_on = active.until is None or active.until > now
+            if still_on and active.fault.kind == kind and active.fault.matches(conn, symbol, channel):
+                return active.fault
+        return None
+
+    def take(
+        self, kind: str, conn: int | None = None, symbol: str | None = None, channel: str | None = None
+    ) -> Fault | None:
+        """Use up one of the changes of that kind still to be made to a matching frame."""
+        for active in self._active:
+            if active.fault.kind == kind and active.fault.matches(conn, symbol, channel):
+                active.remaining -= 1
+                if active.remaining <= 0:
+                    self._active.remove(active)
+                return active.fault
+        return None
+
+    def resubscribed(self, conn: int, symbol: str, channel: str) -> None:
+        """End the stalls that last only until the client subscribes again."""
+        self._active = [
+            a
+            for a in self._active
+            if not (
+                a.fault.kind == "stall" and a.fault.value == "resubscribe" and a.fault.matches(conn, symbol, channel)
+            )
+        ]

@@ -1,0 +1,259 @@
+"""Renders one symbol's activity as the exchange's frames: wire key order, unstable number spelling.
+
+Which frames are rendered never changes the market itself: each stream has its own random source.
+Key order and spelling: observed on the wire, 2024-11 to 2026-09 (fixtures/README.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, NamedTuple
+
+from mexc_pipeline.simulator import samples
+from mexc_pipeline.simulator.book import Commit, Side
+from mexc_pipeline.simulator.market import Activity, Contract, Deal, Market, MarketSettings, Merged
+from mexc_pipeline.simulator.numbers import respell, spell
+
+FULL_LIMITS = (5, 10, 20, 50)
+
+_TIMES = re.compile(rb'"(ts|ct)":\d{13}')
+_SYMBOL = re.compile(rb'"symbol":"[A-Z_0-9]+"')
+_WINDOW = re.compile(rb'"t":\d{10}\b')
+_INTERVAL = re.compile(rb'"interval":"\w+"')
+
+
+class Push(NamedTuple):
+    """One market-data frame. `stream` names the subscription variant, `channel` lacks `push.`."""
+
+    symbol: str
+    stream: str
+    channel: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Style:
+    """Spellings and shapes the exchange has used.
+
+    `respelled` is the share of frames with unusual number spellings. `deal_form`: a list since
+    2025-08-21, one object before. `deal_id`: a string of digits since 2026, absent before, an
+    integer in the documentation. `deal_cts`: present since 2026-06.
+    """
+
+    respelled: float = 0.25
+    deal_form: Literal["list", "object"] = "list"
+    deal_id: Literal["string", "int", "absent"] = "string"
+    deal_cts: bool = True
+
+
+class Renderer:
+    """Turns values of one contract into frames. Owns the spelling's random sources, nothing else."""
+
+    def __init__(self, spec: Contract, seed: int, style: Style) -> None:
+        self._spec = spec
+        self._seed = seed
+        self._style = style
+        self._sources: dict[str, Random] = {}
+
+    def source(self, stream: str) -> Random:
+        """Return the random source that belongs to one stream of this symbol."""
+        if stream not in self._sources:
+            self._sources[stream] = Random(f"frames:{self._seed}:{self._spec.symbol}:{stream}")
+        return self._sources[stream]
+
+    def _varied(self, stream: str) -> Random | None:
+        rng = self.source(stream)
+        return rng if rng.random() < self._style.respelled else None
+
+    def price(self, tick: int, rng: Random | None = None) -> str:
+        """Spell a price; with a random source, one in three is spelled in an unusual way."""
+        text = spell(tick, self._spec.scale)
+        return respell(text, rng) if rng is not None and rng.random() < 0.33 else text
+
+    def levels(self, levels: Iterable[tuple[int, int, int]], rng: Random | None = None) -> str:
+        return ",".join(f"[{self.price(tick, rng)},{quantity},{orders}]" for tick, quantity, orders in levels)
+
+    def envelope(self, channel: str, data: str, now_ms: int) -> bytes:
+        return f'{{"symbol":"{self._spec.symbol}","data":{data},"channel":"push.{channel}","ts":{now_ms}}}'.encode()
+
+    def ticker_data(self, market: Market, rng: Random | None = None) -> str:
+        """Return the `data` object of `push.ticker`: the real frame's keys in its order."""
+        spec, t = self._spec, market.ticker
+        change = t.last - t.open24
+        rate = spell(change * 10_000 // t.open24, 4)
+        values: dict[str, str] = {
+            "symbol": f'"{spec.symbol}"',
+            "lastPrice": self.price(t.last, rng),
+            "riseFallRate": rate,
+            "fairPrice": self.price(t.fair, rng),
+            "indexPrice": self.price(t.index, rng),
+            "volume24": str(t.volume24) if rng is None else respell(str(t.volume24), rng),
+            "amount24": spell(t.amount24 * spec.size_units, spec.scale + spec.size_scale),
+            "maxBidPrice": self.price(t.last * 11 // 10, rng),
+            "minAskPrice": self.price(t.last * 9 // 10, rng),
+            "lower24Price": self.price(t.low24, rng),
+            "high24Price": self.price(t.high24, rng),
+            "timestamp": str(t.last_time),
+            "bid1": self.price(market.book.best("bids"), rng),
+            "ask1": self.price(market.book.best("asks"), rng),
+            "holdVol": str(t.hold),
+            "riseFallValue": spell(change, spec.scale),
+            "fundingRate": spell(t.funding, 6),
+            "zone": '"UTC+8"',
+            "riseFallRates": f"[{rate},0.1008,0.2262,0.2628,0.2439,1.0564]",
+            "riseFallRatesOfTimezone": f"[0.0065,-0.0013,{rate}]",
+        }
+        return "{" + ",".join(f'"{key}":{value}' for key, value in values.items()) + "}"
+
+    def deal(self, deal: Deal, rng: Random | None = None) -> str:
+        """Return one deal item."""
+        text = (
+            f'{{"p":{self.price(deal.tick, rng)},"v":{deal.quantity},"T":{deal.taker},"O":{deal.opens},'
+            f'"M":{deal.own},"t":{deal.time}'
+        )
+        if self._style.deal_id != "absent":
+            text += f',"i":"{deal.number}"' if self._style.deal_id == "string" else f',"i":{deal.number}'
+        if self._style.deal_cts:
+            text += f',"cts":"{deal.time}"'
+        return text + "}"
+
+    def deals(self, group: list[Deal], stream: str, now_ms: int) -> list[bytes]:
+        """Render deals given oldest first: merged frames hold them newest first (wire, 2026-09-02)."""
+        rng = self._varied(stream)
+        items = [self.deal(deal, rng) for deal in group]
+        if self._style.deal_form == "object":
+            return [self.envelope("deal", item, now_ms) for item in items]
+        if stream == "deal.each":
+            return [self.envelope("deal", f"[{item}]", now_ms) for item in items]
+        return [self.envelope("deal", f"[{','.join(reversed(items))}]", now_ms)]
+
+    def merged(self, merged: Merged, now_ms: int) -> bytes:
+        """Render all changes of `begin`..`end`, in no order; `version` equals `end`."""
+        rng = self.source("depth")
+        changes = list(merged.changes.items())
+        rng.shuffle(changes)
+        varied = self._varied("depth")
+        sides: dict[Side, str] = {
+            wanted: self.levels(
+                ((tick, *level) for (side, tick), level in changes if side == wanted), varied
+            )
+            for wanted in ("asks", "bids")
+        }  # fmt: skip
+        return self.envelope(
+            "depth",
+            f'{{"cts":{merged.cts},"asks":[{sides["asks"]}],"bids":[{sides["bids"]}],'
+            f'"end":{merged.end},"begin":{merged.begin},"version":{merged.end}}}',
+            now_ms,
+        )
+
+    def commit_data(self, commit: Commit, rng: Random | None = None) -> str:
+        """Return one version as the object of `depth_commits` and of unmerged `push.depth`."""
+        level = self.levels([(commit.tick, commit.quantity, commit.orders)], rng)
+        asks, bids = (level, "") if commit.side == "asks" else ("", level)
+        return f'{{"cts":{commit.cts},"asks":[{asks}],"bids":[{bids}],"version":{commit.version}}}'
+
+    def full(self, market: Market, limit: int, cts: int, now_ms: int) -> bytes:
+        """Render the whole top of the book, best first."""
+        rng = self._varied(f"depth.full.{limit}")
+        asks = self.levels(market.book.top("asks", limit), rng)
+        bids = self.levels(market.book.top("bids", limit), rng)
+        return self.envelope(
+            "depth.full",
+            f'{{"cts":{cts},"asks":[{asks}],"bids":[{bids}],"version":{market.book.version}}}',
+            now_ms,
+        )
+
+    def sampled(self, channel: str, now_ms: int, option: str) -> bytes:
+        """Return a real frame of a channel the market does not model, with our symbol and times."""
+        frame = samples.of_channel(f"push.{channel}")[0]
+        frame = _SYMBOL.sub(b'"symbol":"%b"' % self._spec.symbol.encode(), frame)
+        frame = _TIMES.sub(rb'"\1":%d' % now_ms, frame)
+        frame = _WINDOW.sub(b'"t":%d' % (now_ms // 60_000 * 60), frame)
+        return _INTERVAL.sub(b'"interval":"%b"' % option.encode(), frame)
+
+
+class SymbolFeed:
+    """One symbol's market together with its frames: tick it and get what its subscribers are owed."""
+
+    def __init__(self, spec: Contract, seed: int, settings: MarketSettings, style: Style, now_ms: int) -> None:
+        self.spec = spec
+        self.market = Market(spec, seed, settings, now_ms)
+        self.renderer = Renderer(spec, seed, style)
+
+    def tick(self, seconds: float, now_ms: int, wanted: Iterable[str]) -> list[Push]:
+        """Advance the market and render the `wanted` streams, in a fixed order."""
+        activity = self.market.tick(seconds, now_ms)
+        pushes: list[Push] = []
+        for stream in sorted(wanted):
+            channel = channel_of(stream)
+            pushes += [
+                Push(self.spec.symbol, stream, channel, payload)
+                for payload in self._render(stream, channel, activity, now_ms)
+            ]
+        return pushes
+
+    def _render(self, stream: str, channel: str, activity: Activity, now_ms: int) -> list[bytes]:
+        render = self.renderer
+        if stream == "depth.each":
+            rng = render.source(stream)
+            return [
+                render.envelope("depth", render.commit_data(c, rng if rng.random() < 0.1 else None), now_ms)
+                for c in activity.commits
+            ]
+        if stream == "depth":
+            return [render.merged(activity.merged, now_ms)] if activity.merged else []
+        if channel == "deal":
+            return [f for group in activity.deals for f in render.deals(group, stream, now_ms)]
+        return [self._snapshot(stream, channel, now_ms) for _ in range(activity.due[channel])]
+
+    def _snapshot(self, stream: str, channel: str, now_ms: int) -> bytes:
+        render, market, symbol = self.renderer, self.market, self.spec.symbol
+        figures = market.ticker
+        if channel == "ticker":
+            rng = render.source(stream)
+            varied = rng if rng.random() < 0.25 else None
+            return render.envelope(channel, render.ticker_data(market, varied), now_ms)
+        if channel == "depth.full":
+            return render.full(market, int(stream.rpartition(".")[2]), now_ms - 4, now_ms)
+        if channel in ("index.price", "fair.price"):
+            price = render.price(figures.index if channel == "index.price" else figures.fair)
+            return render.envelope(channel, f'{{"symbol":"{symbol}","price":{price}}}', now_ms)
+        if channel == "funding.rate":
+            settle = (now_ms // 28_800_000 + 1) * 28_800_000
+            rate = spell(figures.funding, 6)
+            return render.envelope(channel, f'{{"symbol":"{symbol}","rate":{rate},"nextSettleTime":{settle}}}', now_ms)
+        return render.sampled(channel, now_ms, stream.rpartition(".")[2])
+
+
+_CHANNELS = (
+    "ticker", "deal", "depth.full", "depth.step", "depth", "index.price", "fair.price", "funding.rate", "kline",
+)  # fmt: skip
+
+
+def channel_of(stream: str) -> str:
+    """Return the channel a stream belongs to: `depth.full` for `depth.full.20`."""
+    for channel in _CHANNELS:
+        if stream == channel or stream.startswith(channel + "."):
+            return channel
+    raise ValueError(f"unknown stream {stream}")
+
+
+def stream_of(method: str, param: dict[str, object]) -> str | None:
+    """Return the stream a `sub.` or `unsub.` topic means, None for a topic without symbol or unknown.
+
+    `compress` means merging of updates and defaults to true; `depth.full` without a limit is 20
+    (official futures WebSocket page, 2025-04).
+    """
+    if method in ("deal", "depth"):
+        return f"{method}.each" if param.get("compress") is False else method
+    if method == "depth.full":
+        limit = param.get("limit", 20)
+        return f"depth.full.{limit}" if limit in FULL_LIMITS and not isinstance(limit, bool) else None
+    if method == "depth.step":
+        return f"depth.step.{param.get('step', '10')}"
+    if method == "kline":
+        return f"kline.{param.get('interval', 'Min1')}"
+    return method if method in _CHANNELS else None

@@ -1,0 +1,156 @@
+"""The simulator inside another program: its loop in a thread, its records to look at."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from decimal import Decimal
+from types import TracebackType
+from typing import NamedTuple, Self, TypeVar
+
+from mexc_pipeline.simulator.config import SimulatorConfig
+from mexc_pipeline.simulator.exchange import WS_PATH, ClientMessage, ConnectionInfo, Exchange, RestRequest
+from mexc_pipeline.simulator.faults import Fault
+from mexc_pipeline.simulator.numbers import to_decimal
+from mexc_pipeline.simulator.sentlog import SentFrame
+
+T = TypeVar("T")
+
+
+class BookView(NamedTuple):
+    """A book at one version: price to (quantity in contracts, number of orders)."""
+
+    version: int
+    asks: dict[Decimal, tuple[int, int]]
+    bids: dict[Decimal, tuple[int, int]]
+
+
+class Simulator:
+    """Context manager. Every method may be called from any thread.
+
+    Records (`sent`, `received`, `requests`, `connections`) stay readable after the end.
+    """
+
+    def __init__(self, config: SimulatorConfig | None = None) -> None:
+        self.config = config or SimulatorConfig()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="simulator", daemon=True)
+        self._exchange = Exchange(self.config)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._exchange.start(), self._loop).result(10)
+        except BaseException:
+            self._end_loop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            asyncio.run_coroutine_threadsafe(self._exchange.stop(), self._loop).result(10)
+        finally:
+            self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _call(self, work: Callable[[], T]) -> T:
+        result: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - handed to the calling thread
+                result.set_exception(error)
+
+        self._loop.call_soon_threadsafe(run)
+        return result.result(30)
+
+    @property
+    def port(self) -> int:
+        return self._exchange.port
+
+    @property
+    def ws_url(self) -> str:
+        scheme = "wss" if self.config.tls_cert else "ws"
+        return f"{scheme}://{self.config.host}:{self.port}{WS_PATH}"
+
+    @property
+    def rest_url(self) -> str:
+        scheme = "https" if self.config.tls_cert else "http"
+        return f"{scheme}://{self.config.host}:{self.port}"
+
+    @property
+    def sent(self) -> list[SentFrame]:
+        """All data frames so far: connection by connection, each in the order of sending."""
+        return [frame for log in list(self._exchange.logs) for frame in log.frames()]
+
+    def sent_on(self, conn: int) -> list[SentFrame]:
+        """The data frames of one connection (numbered from 1) in the order of sending."""
+        return list(self._exchange.logs[conn - 1].frames())
+
+    @property
+    def connections(self) -> list[ConnectionInfo]:
+        """All WebSocket connections so far, also those that have ended."""
+        return list(self._exchange.connections)
+
+    @property
+    def open_connections(self) -> list[ConnectionInfo]:
+        return [info for info in self.connections if info.closed_ns is None]
+
+    @property
+    def received(self) -> list[ClientMessage]:
+        """Every frame clients have sent."""
+        return list(self._exchange.received)
+
+    @property
+    def requests(self) -> list[RestRequest]:
+        """Every REST request, and handshakes that were refused."""
+        return list(self._exchange.requests)
+
+    def inject(self, fault: Fault) -> int:
+        """Make a fault happen now; return how many open connections it concerns."""
+        return self._call(lambda: self._exchange.inject(fault))
+
+    def clear_faults(self) -> None:
+        """End every window and forget every change not yet made."""
+        self._call(self._exchange.board.clear)
+
+    def tick(self, count: int = 1) -> None:
+        """Let the market run for `count` ticks (for `manual=True`)."""
+        self._call(lambda: self._exchange.advance(count))
+
+    def version(self, symbol: str) -> int:
+        """The newest version of a symbol's book."""
+        return self._call(lambda: self._exchange.feeds[symbol].market.book.version)
+
+    def book(self, symbol: str, version: int | None = None) -> BookView:
+        """The simulator's own book at a version (None: now). Raises LookupError if not retained."""
+
+        def look() -> BookView:
+            feed = self._exchange.feeds[symbol]
+            book = feed.market.book
+            levels = book.at(book.version if version is None else version)
+            asks, bids = (
+                {to_decimal(tick, feed.spec.scale): level for tick, level in side.items()}
+                for side in (levels.asks, levels.bids)
+            )
+            return BookView(levels.version, asks, bids)
+
+        return self._call(look)
+
+    def wait_for(self, predicate: Callable[[Simulator], bool], timeout: float = 10.0) -> None:
+        """Wait until `predicate(self)` holds. Raises TimeoutError after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not predicate(self):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the simulator did not get there within {timeout} s")
+            time.sleep(0.005)

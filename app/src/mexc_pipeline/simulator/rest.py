@@ -1,0 +1,198 @@
+"""The REST side: public contract endpoints answered from the same books the socket shows.
+
+Shapes, the 510-in-200 throttle and newest-first commits: measured on the venue, 2026-09 and 2026-10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from itertools import islice
+from random import Random
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+from mexc_pipeline.simulator.book import Levels
+from mexc_pipeline.simulator.frames import SymbolFeed
+from mexc_pipeline.simulator.market import Contract
+from mexc_pipeline.simulator.numbers import spell
+
+PREFIX = "/api/v1/contract/"
+MAX_LEVELS = 1500
+
+FORBIDDEN_PAGE = (
+    b"<HTML><HEAD>\n<TITLE>Access Denied</TITLE>\n</HEAD><BODY>\n<H1>Access Denied</H1>\n"
+    b"You don't have permission to access this resource on this server.\n</BODY>\n</HTML>\n"
+)
+
+
+class Answer(NamedTuple):
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+
+
+def json_answer(text: str, status: HTTPStatus = HTTPStatus.OK) -> Answer:
+    return Answer(status, "application/json", text.encode())
+
+
+def success(data: str) -> Answer:
+    return json_answer(f'{{"success":true,"code":0,"data":{data}}}')
+
+
+def failure(code: int, message: str) -> Answer:
+    """A refusal as the exchange gives it: inside HTTP 200."""
+    return json_answer(f'{{"success":false,"code":{code},"message":"{message}"}}')
+
+
+def throttled() -> Answer:
+    return failure(510, "Requests are too frequent")
+
+
+def forbidden() -> Answer:
+    return Answer(HTTPStatus.FORBIDDEN, "text/html", FORBIDDEN_PAGE)
+
+
+class Throttle:
+    """Counts requests per address in fixed windows; the next window always succeeds."""
+
+    def __init__(self, limit: int, window: float) -> None:
+        self._limit = limit
+        self._window = window
+        self._counts: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def allows(self, address: str, endpoint: str, limit_factor: int, now: float) -> bool:
+        if not self._limit:
+            return True
+        window = int(now / self._window)
+        seen, count = self._counts.get((address, endpoint), (window, 0))
+        count = count + 1 if seen == window else 1
+        self._counts[address, endpoint] = (window, count)
+        return count <= self._limit * limit_factor
+
+
+class Rest:
+    """Answers requests. Owns the throttle and the lag of what it serves."""
+
+    def __init__(self, feeds: Mapping[str, SymbolFeed], seed: int, lag: int, limit: int, window: float) -> None:
+        self._feeds = feeds
+        self._lag = lag
+        self._rng = Random(f"rest:{seed}")
+        self._throttle = Throttle(limit, window)
+        self._served: dict[str, int] = {}
+
+    def answer(
+        self, target: str, address: str, now: float, now_ms: int, lag: int | None = None, stale: bool = False
+    ) -> Answer:
+        """Answer a GET. `now` in monotonic seconds; `lag`: exact versions behind; `stale`: go back in time."""
+        url = urlsplit(target)
+        query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        if not url.path.startswith(PREFIX):
+            return json_answer('{"success":false,"code":404,"message":"Not Found"}', HTTPStatus.NOT_FOUND)
+        name, *args = url.path.removeprefix(PREFIX).rstrip("/").split("/")
+        match name, args:
+            case "ping", []:
+                return success(str(now_ms))
+            case "detail", []:
+                return self._detail(query.get("symbol"))
+            case "ticker", []:
+                return self._ticker(query.get("symbol"))
+            case ("depth", [symbol]) | ("deals", [symbol]) | ("funding_rate", [symbol]):
+                feed = self._feeds.get(symbol.upper())
+                if feed is None:
+                    return failure(1001, "Contract does not exist")
+                limit = _number(query.get("limit"))
+                if name == "deals":
+                    return self._deals(feed, limit)
+                if name == "funding_rate":
+                    return self._funding(feed, now_ms)
+                if limit != 20 and not self._throttle.allows(address, name, 1, now):
+                    return throttled()
+                return self._depth(feed, limit, now_ms, lag, stale)
+            case "depth_commits", [symbol, count]:
+                feed = self._feeds.get(symbol.upper())
+                if feed is None:
+                    return failure(1001, "Contract does not exist")
+                if not self._throttle.allows(address, name, 2, now):
+                    return throttled()
+                return self._commits(feed, _number(count) or 0, lag or 0)
+            case _:
+                return json_answer('{"success":false,"code":404,"message":"Not Found"}', HTTPStatus.NOT_FOUND)
+
+    def _version(self, feed: SymbolFeed, lag: int | None, stale: bool) -> int:
+        book, symbol = feed.market.book, feed.spec.symbol
+        version = book.version - (self._rng.randint(0, self._lag) if lag is None else lag)
+        if stale and symbol in self._served:
+            version = min(version, self._served[symbol] - 1 - self._rng.randint(0, 50))
+        version = max(version, book.oldest())
+        self._served[symbol] = version
+        return version
+
+    def _depth(self, feed: SymbolFeed, limit: int | None, now_ms: int, lag: int | None, stale: bool) -> Answer:
+        levels = feed.market.book.at(self._version(feed, lag, stale))
+        count = min(limit or MAX_LEVELS, MAX_LEVELS)
+        asks, bids = (feed.renderer.levels(side) for side in best_first(levels, count))
+        return success(
+            f'{{"cts":null,"asks":[{asks}],"bids":[{bids}],"version":{levels.version},"timestamp":{now_ms}}}'
+        )
+
+    def _commits(self, feed: SymbolFeed, count: int, lag: int) -> Answer:
+        newest_first = islice(feed.market.book.commits(), lag, lag + min(count, 1000))
+        return success("[" + ",".join(feed.renderer.commit_data(change) for change in newest_first) + "]")
+
+    def _deals(self, feed: SymbolFeed, limit: int | None) -> Answer:
+        newest = list(feed.market.recent)[::-1][: min(limit or 100, 100)]
+        return success(
+            "["
+            + ",".join(
+                f'{{"p":{feed.renderer.price(d.tick)},"v":{d.quantity},"T":{d.taker},"O":{d.opens},'
+                f'"M":{d.own},"t":{d.time}}}'
+                for d in newest
+            )
+            + "]"
+        )
+
+    def _funding(self, feed: SymbolFeed, now_ms: int) -> Answer:
+        settle = (now_ms // 28_800_000 + 1) * 28_800_000
+        rate = spell(feed.market.ticker.funding, 6)
+        return success(
+            f'{{"symbol":"{feed.spec.symbol}","fundingRate":{rate},"maxFundingRate":0.0018,'
+            f'"minFundingRate":-0.0018,"collectCycle":8,"nextSettleTime":{settle},"timestamp":{now_ms}}}'
+        )
+
+    def _ticker(self, symbol: str | None) -> Answer:
+        if symbol is None:
+            return success("[" + ",".join(f.renderer.ticker_data(f.market) for f in self._feeds.values()) + "]")
+        feed = self._feeds.get(symbol.upper())
+        if feed is None:
+            return failure(1001, "Contract does not exist")
+        return success(feed.renderer.ticker_data(feed.market))
+
+    def _detail(self, symbol: str | None) -> Answer:
+        if symbol is None:
+            return success("[" + ",".join(detail(feed.spec) for feed in self._feeds.values()) + "]")
+        feed = self._feeds.get(symbol.upper())
+        return failure(1001, "Contract does not exist") if feed is None else success(detail(feed.spec))
+
+
+def best_first(levels: Levels, count: int) -> tuple[Iterable[tuple[int, int, int]], ...]:
+    """Return the top `count` (tick, quantity, orders) of asks and of bids."""
+    return (
+        [(tick, *levels.asks[tick]) for tick in sorted(levels.asks)[:count]],
+        [(tick, *levels.bids[tick]) for tick in sorted(levels.bids, reverse=True)[:count]],
+    )
+
+
+def detail(spec: Contract) -> str:
+    """Return the contract's description with the keys clients use."""
+    base, _, quote = spec.symbol.partition("_")
+    return (
+        f'{{"symbol":"{spec.symbol}","displayName":"{spec.symbol} PERPETUAL","baseCoin":"{base}",'
+        f'"quoteCoin":"{quote}","settleCoin":"{quote}","contractSize":{spell(spec.size_units, spec.size_scale)},'
+        f'"priceScale":{spec.scale},"volScale":0,"priceUnit":{spell(1, spec.scale)},"volUnit":1,"minVol":1,'
+        f'"state":0,"apiAllowed":true}}'
+    )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None
