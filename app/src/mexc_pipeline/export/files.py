@@ -1,0 +1,296 @@
+"""One segment to one proven file: written aside, read back, compared, linked into place.
+
+Every step can be interrupted and the whole run again; nothing that exists is ever replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.export.names import FileName
+from mexc_pipeline.export.parquet import Content, FileError, FileWriter, metadata, metadata_of, read_content
+from mexc_pipeline.export.report import Exported
+from mexc_pipeline.ledger.digest import differing
+from mexc_pipeline.spool.lifecycle import mark_exported
+from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, sync_folder
+
+BLOCK_ROWS = 8192
+BLOCK_BYTES = 8 << 20
+_MAGIC = b"PAR1"
+_FOLDER_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+Hook = Callable[[str], None]
+
+
+class FolderError(UserError):
+    """The export folder itself cannot take files; no other segment would fare better."""
+
+
+class StoppedError(Exception):
+    """The run was asked to end; what was half done is gone and will be done again."""
+
+
+def no_hook(step: str) -> None:
+    """Default for the steps' hook; a test's may end the process there."""
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the export folder where only it is missing. FolderError where files cannot be put there."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise FolderError(f"cannot create export folder {folder}: {error.strerror}") from error
+    else:
+        sync_folder(folder.parent)
+    if not folder.is_dir():
+        raise FolderError(f"export folder {folder} is not a folder; move it away or set export_dir")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FolderError(f"export folder {folder} is not writable; give its permissions or set export_dir")
+
+
+def temporary(folder: Path, file: str) -> Path:
+    """Where a file grows before it is proven."""
+    return folder / f".{file}.tmp"
+
+
+def sweep(folder: Path, ids: set[str]) -> list[Path]:
+    """Remove what an interrupted export of these symbols left; for the holder of the export lock. Foreign files with
+    such a name stay."""
+    removed: list[Path] = []
+    for path in folder.iterdir():
+        if not (path.name.startswith(".") and path.name.endswith(".tmp")):
+            continue
+        name = FileName.parse(path.name[1:-4])
+        if name is not None and name.id in ids and _is_unfinished(path):
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def _is_unfinished(path: Path) -> bool:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    with path.open("rb") as file:
+        return file.read(4) in (b"", _MAGIC)
+
+
+def export_segment(
+    info: SegmentInfo,
+    folder: Path,
+    check: Callable[[], None],
+    hook: Hook = no_hook,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> Exported:
+    """Turn a closed segment into its file and mark it exported; the caller holds the export lock.
+
+    Raises UserError with one line where the file cannot be made, proven or put in place, FolderError where the folder
+    takes no file, SegmentError where the segment cannot be read, and what ``check`` raises.
+    """
+    began = time.monotonic()
+    if not info.rows:
+        mark_exported(info.path, {"file": None, "rows": 0, "at_ns": now_ns(), "version": info.version})
+        return Exported(info.id, info.path.name, None, "empty")
+    target = folder / info.file
+    if os.path.lexists(target):
+        content = compare_existing(target, info, check)
+        written = False
+    else:
+        content, written = _write_and_link(info, folder, target, check, hook)
+    sync_folder(folder)
+    hook("folder synced")
+    seconds = time.monotonic() - began
+    mark_exported(
+        info.path,
+        {
+            "file": info.file,
+            "rows": content.rows,
+            "digest": content.digest,
+            "digests": content.digests,
+            "bytes": content.bytes,
+            "raw_bytes": content.raw_bytes,
+            "at_ns": now_ns(),
+            "part": info.name.part,
+            "final": info.final,
+            "first_seq": content.first_seq,
+            "last_seq": content.last_seq,
+            "counts": content.counts,
+            "seconds": round(seconds, 3),
+            "version": info.version,
+        },
+    )
+    hook("marked")
+    return Exported(
+        info.id,
+        info.path.name,
+        info.file,
+        "written" if written else "present",
+        content.rows,
+        content.bytes,
+        content.raw_bytes,
+        content.digest,
+        seconds,
+    )
+
+
+def copy_open(info: SegmentInfo, folder: Path, check: Callable[[], None]) -> Exported:
+    """Write an open segment's committed rows to another folder, proven likewise; the spool stays as it is.
+
+    An earlier copy of the same period is replaced, anything else of that name refused.
+    """
+    began = time.monotonic()
+    if not info.rows:
+        return Exported(info.id, info.path.name, None, "empty")
+    target = folder / info.file
+    if os.path.lexists(target) and metadata(target).get("copy") != "true":
+        raise UserError(f"{target} exists and is not an earlier copy; choose another folder for --copy-to")
+    making = temporary(folder, info.file)
+    making.unlink(missing_ok=True)
+    try:
+        content = _write_proven(info, making, check, no_hook, copy=True)
+        making.replace(target)
+    finally:
+        making.unlink(missing_ok=True)
+    sync_folder(folder)
+    return Exported(
+        info.id,
+        info.path.name,
+        info.file,
+        "copied",
+        content.rows,
+        content.bytes,
+        content.raw_bytes,
+        content.digest,
+        time.monotonic() - began,
+    )
+
+
+def compare_existing(target: Path, info: SegmentInfo, check: Callable[[], None]) -> Content:
+    """The content of a file that already has a segment's name. UserError, naming what differs, unless it is equal."""
+    kept = "both are kept: move the file away and export again"
+    try:
+        content = read_content(target, check)
+        said = metadata(target)
+    except FileError as error:
+        raise UserError(
+            f"{target} exists but is not the export of segment {info.path.name} ({error}); {kept}"
+        ) from error
+    columns = differing(content.digests, info.digests)
+    if columns:
+        raise UserError(
+            f"{target} exists and differs from segment {info.path.name} in column {', '.join(columns)}; {kept}"
+        )
+    if said.get("digest") != info.digest or said.get("id") != info.id:
+        raise UserError(f"{target} exists with the rows but not the metadata of segment {info.path.name}; {kept}")
+    return content
+
+
+def _write_and_link(
+    info: SegmentInfo, folder: Path, target: Path, check: Callable[[], None], hook: Hook
+) -> tuple[Content, bool]:
+    making = temporary(folder, info.file)
+    try:
+        content = _write_proven(info, making, check, hook)
+        try:
+            os.link(making, target)
+        except FileExistsError:
+            return compare_existing(target, info, check), False
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise FolderError(f"{folder}: its file system has no hard links; set export_dir elsewhere") from error
+            raise
+        hook("linked")
+    except OSError as error:
+        raise _explained(error, making) from error
+    finally:
+        with contextlib.suppress(OSError):  # what stays is swept by the next run; the first error matters
+            making.unlink(missing_ok=True)
+    hook("unlinked")
+    return content, True
+
+
+def _write_proven(
+    info: SegmentInfo, making: Path, check: Callable[[], None], hook: Hook, *, copy: bool = False
+) -> Content:
+    """Write, sync, read back, compare; the content as read back."""
+    writer = _write(info, making, check, hook, copy=copy)
+    spool = writer.digest.columns()
+    wrong = [] if copy else differing(spool, info.digests)
+    if wrong or (not copy and writer.digest.rows != info.rows):
+        raise UserError(
+            f"segment {info.path.name} no longer holds what the collector recorded "
+            f"(column {', '.join(wrong) or 'count'} differs); it is not exported and stays in the spool"
+        )
+    content = read_content(making, check)
+    wrong = differing(content.digests, spool)
+    if wrong:
+        detail = "; ".join(content.damaged.values())
+        raise UserError(
+            f"{info.file} read back differs from segment {info.path.name} in column {', '.join(wrong)}"
+            f"{' (' + detail + ')' if detail else ''}; the file was discarded, the segment stays"
+        )
+    said = metadata(making)
+    if said != _metadata(info, writer, copy=copy):
+        raise UserError(f"{info.file}: its metadata read back differs from what was written; the file was discarded")
+    hook("read back")
+    return content
+
+
+def _write(info: SegmentInfo, making: Path, check: Callable[[], None], hook: Hook, *, copy: bool) -> FileWriter:
+    fd = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with open(fd, "wb") as file, SegmentReader(info.path) as reader:
+        hook("created")
+        writer = FileWriter(file)
+        try:
+            after = 0
+            while len(block := reader.read(after, BLOCK_ROWS, BLOCK_BYTES, info.last_seq)):
+                check()
+                writer.add(block)
+                after = block.seq[-1]
+                hook("block")
+            writer.finish(_metadata(info, writer, copy=copy))
+            file.flush()
+            hook("written")
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what is read back comes from the disk
+            hook("synced")
+        except BaseException:
+            writer.abandon()
+            raise
+    return writer
+
+
+def _metadata(info: SegmentInfo, writer: FileWriter, *, copy: bool) -> dict[str, str]:
+    return {
+        "symbol": info.symbol,
+        "id": info.id,
+        "period": info.name.period,
+        "edge_ns": str(info.edge_ns),
+        "part": str(info.name.part),
+        "final": "true" if info.final and not copy else "false",
+        **metadata_of(writer),
+        "gaps": str(info.gaps),
+        "spool_id": info.spool_id,
+        "version": info.version,
+        **({"copy": "true"} if copy else {}),
+    }
+
+
+def _explained(error: OSError, making: Path) -> UserError:
+    folder = making.parent
+    if error.errno in _FOLDER_ERRORS:
+        why = {errno.ENOSPC: "is full", errno.EDQUOT: "is over its quota", errno.EROFS: "is read-only"}[
+            error.errno or 0
+        ]
+        return FolderError(f"export folder {folder} {why}; segments stay in the spool and are exported by the next run")
+    if isinstance(error, FileExistsError):
+        return UserError(f"{making} is in the way and not ours to delete; move it away and export again")
+    return UserError(f"cannot write in export folder {folder}: {error.strerror or error}")

@@ -1,0 +1,221 @@
+"""The export job: which segments there are to export, in what order, and what stands in the way."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.export.files import (
+    FolderError,
+    Hook,
+    StoppedError,
+    copy_open,
+    export_segment,
+    no_hook,
+    prepare_folder,
+    sweep,
+)
+from mexc_pipeline.export.report import Exported, ExportReport, Failed
+from mexc_pipeline.spool.lifecycle import seal_left_open
+from mexc_pipeline.spool.lock import LockedError, SpoolLock
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, info, segments
+
+log = logging.getLogger("mexc_pipeline.export")
+
+LOCK_WAIT_S = 30.0
+CUT_TIMEOUT_S = 30.0
+
+
+def main(
+    config: Config, ids: Sequence[str] | None = None, once: bool = False, copy_to: Path | None = None
+) -> ExportReport:
+    """Export every closed segment of the symbols (ids or exchange names; none: all, also those no longer configured).
+
+    ``once`` cuts the running period first. ``copy_to`` writes the open period's rows there instead and changes
+    nothing. SIGTERM and SIGINT end it early: nothing half done stays in the way. Raises ConfigError for an unknown
+    symbol and UserError where nothing can be exported at all; what concerns one segment is in the report.
+    """
+    stop = threading.Event()
+    with _signals(stop):
+        return run(config, ids, once, copy_to, stop=stop)
+
+
+def run(
+    config: Config,
+    ids: Sequence[str] | None = None,
+    once: bool = False,
+    copy_to: Path | None = None,
+    *,
+    stop: threading.Event | None = None,
+    hook: Hook = no_hook,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> ExportReport:
+    """:func:`main` without signal handling; ``hook`` is called with the name of each step of a file."""
+    report = ExportReport()
+    chosen = _chosen(config, ids)
+
+    def check() -> None:
+        if stop is not None and stop.is_set():
+            raise StoppedError
+
+    try:
+        if copy_to is not None:
+            _copy(config, chosen, copy_to, report, check)
+            return report
+        prepare_folder(config.export_dir)
+        with _export_lock(config, check):
+            for path in sweep(config.export_dir, set(chosen)):
+                log.info("unfinished file removed", extra={"fields": {"file": path.name}})
+            for symbol_id in chosen:
+                check()
+                _close_ended(config, symbol_id, once, now_ns(), report)
+            _export_all(config, chosen, report, check, hook)
+    except StoppedError:
+        report.stopped = True
+        log.info("export stopped")
+    return report
+
+
+def _chosen(config: Config, ids: Sequence[str] | None) -> list[str]:
+    """Symbol ids to work on; a spool folder counts also where its symbol is no longer configured."""
+    try:
+        folders = sorted(p.name for p in config.spool_dir.iterdir() if segments(p))
+    except (FileNotFoundError, NotADirectoryError):
+        folders = []
+    if not ids:
+        return list(dict.fromkeys([*(s.id for s in config.symbols), *folders]))
+    return list(dict.fromkeys(key if key in folders else config.symbol(key).id for key in ids))
+
+
+def _fail(report: ExportReport, symbol_id: str, segment: str | None, error: Exception) -> None:
+    report.failures.append(Failed(symbol_id, segment, str(error)))
+    fields = {"id": symbol_id, "segment": segment, "error": str(error)}
+    log.error("export failed", extra={"fields": fields})
+
+
+def _close_ended(config: Config, symbol_id: str, once: bool, now_ns: int, report: ExportReport) -> None:
+    """Close what a collector that is not running left open; with ``once`` have the running period cut."""
+    folder = config.spool_dir / symbol_id
+    try:
+        if once and _cut_by_collector(config, symbol_id):
+            return
+        left = [found for found in _open_segments(folder) if once or now_ns >= found.edge_ns]
+        if not left:
+            return
+        with SpoolLock(folder):
+            seal_left_open(folder, now_ns, cut=once)
+    except LockedError as error:
+        if once:  # otherwise its collector is running and closes the segment itself
+            _fail(report, symbol_id, None, error)
+    except (UserError, SegmentError, OSError) as error:
+        _fail(report, symbol_id, None, error)
+
+
+def _cut_by_collector(config: Config, symbol_id: str) -> bool:
+    """Ask the collector to cut; False where none is running. ControlError where it refuses or is silent."""
+    path = config.control_dir / f"{symbol_id}.sock"
+    try:
+        ask(path, "cut", timeout_s=CUT_TIMEOUT_S)
+    except ControlError as error:
+        if isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+            return False
+        raise
+    return True
+
+
+def _open_segments(folder: Path) -> list[SegmentInfo]:
+    found: list[SegmentInfo] = []
+    for _, path in segments(folder):
+        try:
+            segment = info(path)
+        except SegmentError:  # reported once, where segments are exported
+            continue
+        if segment.state == "open":
+            found.append(segment)
+    return found
+
+
+def _export_all(
+    config: Config, ids: Sequence[str], report: ExportReport, check: Callable[[], None], hook: Hook
+) -> None:
+    """Every closed segment, oldest first over all symbols."""
+    found = [(name, symbol_id, path) for symbol_id in ids for name, path in segments(config.spool_dir / symbol_id)]
+    for _, symbol_id, path in sorted(found):
+        check()
+        try:
+            segment = info(path)
+            if segment.state != "closed":
+                continue
+            done = export_segment(segment, config.export_dir, check, hook)
+        except FolderError as error:
+            _fail(report, symbol_id, path.name, error)
+            return
+        except (UserError, SegmentError, OSError) as error:
+            _fail(report, symbol_id, path.name, error)
+            continue
+        _done(report, done)
+
+
+def _copy(config: Config, ids: Sequence[str], folder: Path, report: ExportReport, check: Callable[[], None]) -> None:
+    if folder.absolute() == config.export_dir or (folder.exists() and folder.samefile(config.export_dir)):
+        raise UserError(f"--copy-to {folder} is the export folder; choose another, copies are not exports")
+    prepare_folder(folder)
+    for symbol_id in ids:
+        for segment in _open_segments(config.spool_dir / symbol_id)[-1:]:
+            check()
+            try:
+                done = copy_open(segment, folder, check)
+            except (UserError, SegmentError, OSError) as error:
+                _fail(report, symbol_id, segment.path.name, error)
+            else:
+                _done(report, done)
+
+
+def _done(report: ExportReport, done: Exported) -> None:
+    report.files.append(done)
+    fields = {"id": done.id, "file": done.file, "state": done.state, "rows": done.rows, "digest": done.digest[:12]}
+    log.info("segment exported", extra={"fields": {**fields, "seconds": round(done.seconds, 3)}})
+
+
+@contextmanager
+def _export_lock(config: Config, check: Callable[[], None]) -> Iterator[None]:
+    """One export at a time: waits for another to end, at most LOCK_WAIT_S, then LockedError naming it."""
+    lock = SpoolLock(config.data_dir / "export", what="export of")
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        check()
+        try:
+            lock.__enter__()
+            break
+        except LockedError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+        except OSError as error:
+            raise UserError(f"cannot use data folder {config.data_dir}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.__exit__()
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Set ``stop`` on SIGTERM and SIGINT, in the main thread only; the handlers before come back afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,312 @@
+"""The Parquet file: rows streamed in from a segment, and the file's content read back for proof.
+
+Both ways the digests are made from the columns' own buffers; memory is bounded by one row group.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
+from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns
+
+PREFIX = "mexc."
+GROUP_ROWS = 65_536
+GROUP_BYTES = 32 << 20
+"""A row group ends at either bound (a single frame may be larger than the second)."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("ts", pa.timestamp("ms", "UTC")),
+        pa.field("mt", pa.dictionary(pa.int32(), pa.string())),
+        pa.field("m", pa.string()),
+        pa.field("rx", pa.timestamp("ns", "UTC")),
+        pa.field("seq", pa.uint64()),
+    ]
+)
+
+_TYPES = pa.array([MT_NAMES[code] for code in sorted(MT_NAMES)])
+_PROBED = "seq", "rx", "ts", "mt", "m"
+_LITTLE = sys.byteorder == "little"
+
+
+class FileError(UserError):
+    """A Parquet file that is none of ours or cannot be read; the message names it."""
+
+
+def _no_stop() -> None:
+    return None
+
+
+class FileWriter:
+    """Writes rows to an open binary file; ``finish`` adds the metadata and the footer.
+
+    ``add`` raises FileError where a frame is not UTF-8, which the classification rules out.
+    """
+
+    def __init__(self, sink: IO[bytes]) -> None:
+        self.digest = RowDigest()
+        self.counts = dict.fromkeys(MT_NAMES.values(), 0)
+        self.raw_bytes = 0
+        self.first_seq = 0
+        self.last_seq = 0
+        self._batches: list[Any] = []
+        self._rows = 0
+        self._size = 0
+        self._writer = pq.ParquetWriter(
+            sink,
+            SCHEMA,
+            version="2.6",
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=["mt"],
+            column_encoding=dict.fromkeys(("ts", "rx", "seq"), "DELTA_BINARY_PACKED"),
+            write_statistics=["ts", "mt", "rx", "seq"],
+            sorting_columns=[pq.SortingColumn(SCHEMA.get_field_index("seq"))],
+        )
+
+    def add(self, block: Columns) -> None:
+        """Add rows, in seq order."""
+        if not len(block):
+            return
+        rows = len(block)
+        seq, rx, ts = array("Q", block.seq), array("q", block.rx), array("q", block.ts)
+        mt = bytes(block.mt)
+        m = b"".join(block.m)
+        offsets = np.zeros(rows + 1, dtype=np.int32)
+        length = np.fromiter(map(len, block.m), dtype=np.uint32, count=rows)
+        np.cumsum(length, out=offsets[1:])
+        text = pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(m))
+        try:
+            text.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise FileError(
+                f"a frame from seq {block.seq[0]} on is not UTF-8 and cannot be a string: {error}"
+            ) from error
+        codes = np.frombuffer(mt, dtype=np.uint8)
+        batch = pa.RecordBatch.from_arrays(
+            [
+                _primitive(SCHEMA.field("ts").type, ts),
+                pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32) - 1), _TYPES),
+                text,
+                _primitive(SCHEMA.field("rx").type, rx),
+                _primitive(SCHEMA.field("seq").type, seq),
+            ],
+            schema=SCHEMA,
+        )
+        if self._batches and (self._rows + rows > GROUP_ROWS or self._size + len(m) > GROUP_BYTES):
+            self._flush()
+        self._batches.append(batch)
+        self._rows += rows
+        self._size += len(m)
+        self.digest.update_buffers(rows, _le(seq), _le(rx), _le(ts), mt, _le(length), m)
+        for code, count in enumerate(np.bincount(codes).tolist()):
+            if count:
+                self.counts[MT_NAMES[code]] += count
+        self.raw_bytes += len(m)
+        self.first_seq = self.first_seq or block.seq[0]
+        self.last_seq = block.seq[-1]
+
+    def finish(self, metadata: dict[str, str]) -> None:
+        """Write what is left, the metadata (keys without their prefix) and the footer."""
+        self._flush()
+        self._writer.add_key_value_metadata({PREFIX + key: value for key, value in metadata.items()})
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of a file that is about to be deleted."""
+        self._batches.clear()
+        try:
+            self._writer.close()
+        except (OSError, ValueError, pa.ArrowException):
+            self._writer.is_open = False  # it could not write its footer; nobody will miss it
+
+    def _flush(self) -> None:
+        if self._batches:
+            self._writer.write_table(pa.Table.from_batches(self._batches, SCHEMA), row_group_size=GROUP_ROWS)
+        self._batches = []
+        self._rows = self._size = 0
+
+
+def _primitive(kind: Any, values: array[int]) -> Any:
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def _le(values: Any) -> Any:
+    """The values' buffer as little-endian bytes, whatever the machine's order."""
+    if _LITTLE:
+        return values
+    return np.asarray(values).byteswap()
+
+
+def metadata_of(writer: FileWriter) -> dict[str, str]:
+    """The metadata that the rows themselves decide: seq range, counts, digests."""
+    columns = writer.digest.columns()
+    return {
+        "first_seq": str(writer.first_seq),
+        "last_seq": str(writer.last_seq),
+        "rows": str(writer.digest.rows),
+        **{f"rows_{name}": str(count) for name, count in writer.counts.items()},
+        "digest": combine(columns),
+        **{f"digest_{name}": value for name, value in columns.items()},
+    }
+
+
+@dataclass(slots=True)
+class Content:
+    """What a file really holds, from its rows alone. ``rx`` in Unix ns; ``raw_bytes`` of ``m``.
+
+    ``damaged`` says per column (seq, rx, ts, mt, m) why it could not be read; its digest is then empty.
+    """
+
+    rows: int = 0
+    bytes: int = 0
+    raw_bytes: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+    first_rx: int = 0
+    last_rx: int = 0
+    consecutive: bool = True
+    rx_monotone: bool = True
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MT_NAMES.values(), 0))
+    digests: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The digest of all columns; empty where one could not be read."""
+        return combine(self.digests) if all(self.digests.get(name) for name in COLUMNS) else ""
+
+
+def open_file(path: Path) -> Any:
+    """The file as ``pyarrow.parquet.ParquetFile``, its schema checked. FileError where it is none of ours."""
+    try:
+        parquet = pq.ParquetFile(path)
+        schema = parquet.schema_arrow
+    except FileNotFoundError as error:
+        raise FileError(f"{path}: no such file") from error
+    except (OSError, pa.ArrowException) as error:
+        raise FileError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
+    if not schema.equals(SCHEMA):
+        parquet.close()
+        found = ", ".join(f"{f.name} {f.type}" for f in schema)
+        raise FileError(f"{path}: its columns are not those of an export (ts, mt, m, rx, seq): {found}")
+    return parquet
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The ``mexc.`` metadata of a file, keys without their prefix. FileError where it cannot be read."""
+    try:
+        pairs = pq.read_metadata(path).metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        raise FileError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
+    prefix = PREFIX.encode()
+    return {
+        key.removeprefix(prefix).decode(): value.decode("utf-8", "replace")
+        for key, value in pairs.items()
+        if key.startswith(prefix)
+    }
+
+
+def read_content(path: Path, check: Callable[[], None] = _no_stop) -> Content:
+    """Read every row of a file and digest it. ``check`` is called between pieces and may raise to stop.
+
+    A column that cannot be decoded is noted in ``damaged``. FileError where the file as a whole cannot be read.
+    """
+    content = Content(bytes=path.stat().st_size if path.exists() else 0)
+    digest = _Probe(content)
+    with open_file(path) as parquet:
+        for group in range(parquet.num_row_groups):
+            for column in _PROBED:
+                check()
+                if column in content.damaged:
+                    continue
+                try:
+                    table = parquet.read_row_group(group, columns=[column], use_threads=False)
+                    for chunk in table.column(0).chunks:
+                        digest.add(column, chunk)
+                except (OSError, ValueError, pa.ArrowException) as error:
+                    content.damaged[column] = f"row group {group}: {_first_line(error)}"
+        content.rows = parquet.metadata.num_rows
+    digest.close()
+    return content
+
+
+class _Probe:
+    """Digests and order checks of a file's columns, chunk by chunk."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._digest = {name: RowDigest() for name in _PROBED}
+        self._seen = dict.fromkeys(_PROBED, False)
+
+    def add(self, column: str, chunk: Any) -> None:
+        if chunk.null_count:
+            raise ValueError(f"{chunk.null_count} values are missing")
+        if len(chunk):
+            getattr(self, f"_{column}")(chunk)
+            self._seen[column] = True
+
+    def close(self) -> None:
+        content = self._content
+        sources = {"seq": "seq", "rx": "rx", "ts": "ts", "mt": "mt", "len": "m", "m": "m"}
+        for name, column in sources.items():
+            content.digests[name] = "" if column in content.damaged else self._digest[column].columns()[name]
+
+    def _feed(self, column: str, **buffers: Any) -> None:
+        self._digest[column].update_buffers(0, *(buffers.get(name, b"") for name in COLUMNS))
+
+    def _seq(self, chunk: Any) -> None:
+        values = chunk.to_numpy(zero_copy_only=True)
+        content = self._content
+        before = content.last_seq if self._seen["seq"] else int(values[0]) - 1
+        if int(values[0]) != before + 1 or not bool((values[1:] - values[:-1] == 1).all()):
+            content.consecutive = False
+        content.first_seq = content.first_seq or int(values[0])
+        content.last_seq = int(values[-1])
+        self._feed("seq", seq=_le(values))
+
+    def _rx(self, chunk: Any) -> None:
+        values = chunk.view(pa.int64()).to_numpy(zero_copy_only=True)
+        content = self._content
+        if not self._seen["rx"]:
+            content.first_rx = content.last_rx = int(values[0])
+        if int(values[0]) < content.last_rx or not bool((values[1:] >= values[:-1]).all()):
+            content.rx_monotone = False
+        content.last_rx = int(values[-1])
+        self._feed("rx", rx=_le(values))
+
+    def _ts(self, chunk: Any) -> None:
+        self._feed("ts", ts=_le(chunk.view(pa.int64()).to_numpy(zero_copy_only=True)))
+
+    def _mt(self, chunk: Any) -> None:
+        names = chunk.dictionary.to_pylist()
+        unknown = [name for name in names if name not in MT_CODES]
+        if unknown:
+            raise ValueError(f"unknown row type {unknown[0]!r}")
+        codes = np.array([MT_CODES[name] for name in names], dtype=np.uint8)[chunk.indices.to_numpy()]
+        for code, count in enumerate(np.bincount(codes).tolist()):
+            if count:
+                self._content.counts[MT_NAMES[code]] += count
+        self._feed("mt", mt=codes)
+
+    def _m(self, chunk: Any) -> None:
+        _, offset_buffer, data = chunk.buffers()
+        offsets = np.frombuffer(offset_buffer, dtype=np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        text = memoryview(data)[int(offsets[0]) : int(offsets[-1])] if data is not None else b""
+        self._content.raw_bytes += len(text)
+        self._feed("m", len=_le(np.diff(offsets).astype(np.uint32)), m=text)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
