@@ -1,0 +1,42 @@
+# The verbs of the README. Everything runs in .venv, which these rules make and keep up to date.
+
+PYTHON ?= python3
+ARGS ?=
+TESTS ?= tests/unit tests/integration
+WORKERS ?= 2
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo run test lint clean
+
+help:
+	@echo "make demo   record the bundled exchange simulator for a while and prove every file (offline)"
+	@echo "make run    record the live exchange; ARGS='--config my.toml --duration 60s' is handed on"
+	@echo "make test   lint, types, imports, unit and integration tests"
+	@echo "make lint   the same without the tests"
+	@echo "make clean  remove .venv and caches; recorded data is left alone"
+
+demo: $(READY)
+	$(BIN)/mexc-pipeline demo $(ARGS)
+
+run: $(READY)
+	$(BIN)/mexc-pipeline run $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Installing is slow, so it happens only when what is to be installed has changed.
+$(READY): requirements.txt app/constraints.txt app/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@

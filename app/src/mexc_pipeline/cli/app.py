@@ -1,0 +1,116 @@
+"""The command group and what becomes of its errors: one line each, exit 1 or 2, no traceback."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+import mexc_pipeline
+from mexc_pipeline.cli.options import add_common_params, common_params, debug, parent_option
+from mexc_pipeline.errors import ConfigError, UserError
+
+log = logging.getLogger("mexc_pipeline.cli")
+
+PROGRAM = "mexc-pipeline"
+
+# Loaded when asked for: a collector must stay small, so its command line imports nothing of the others.
+_COMMANDS = {
+    "run": "mexc_pipeline.cli.machine:run",
+    "demo": "mexc_pipeline.cli.machine:demo",
+    "collect": "mexc_pipeline.cli.parts:collect",
+    "store": "mexc_pipeline.cli.parts:store",
+    "export": "mexc_pipeline.cli.parts:export",
+    "verify": "mexc_pipeline.cli.look:verify",
+    "status": "mexc_pipeline.cli.look:status",
+    "ledger": "mexc_pipeline.cli.look:ledger",
+    "query": "mexc_pipeline.cli.look:query",
+    "doctor": "mexc_pipeline.cli.look:doctor",
+    "simulate": "mexc_pipeline.simulator.command:simulate",
+    "completion": "mexc_pipeline.cli.parts:completion",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are looked up."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        target = _COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, _, name = target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        add_common_params(command)
+        if cmd_name == "simulate" and "parent_fd" not in {param.name for param in command.params}:
+            command.params.append(parent_option())  # the demo's simulator must not outlive the demo
+        return command
+
+
+@click.command(
+    cls=LazyGroup,
+    params=list(common_params()),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(mexc_pipeline.__version__, prog_name=PROGRAM)
+def cli() -> None:
+    """Record MEXC futures market data frame by frame, and prove each period's file complete.
+
+    Start with `demo` (offline), then `run`. Exit status: 0 done, 1 a check or job failed, 2 wrong usage or
+    configuration.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line; the process ends with its exit status."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(args: list[str]) -> int:
+    """Run one command line and return its exit status; errors are said on standard error, one line each."""
+    try:
+        status = cli.main(args, prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
+        return 2
+    except click.UsageError as error:
+        where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
+        return _fail(f"{_one_line(error.format_message()).rstrip('.')}{where}", 2)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 1)
+    except ConfigError as error:
+        return _fail(str(error), 2)
+    except UserError as error:
+        return _fail(str(error), 1)
+    except BrokenPipeError:
+        # The reader of our output has gone (`… | head`); the interpreter must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if log.isEnabledFor(logging.DEBUG) and logging.getLogger("mexc_pipeline").handlers:
+            log.exception("unexpected error")
+        return _fail(f"unexpected {type(error).__name__}: {error} (--debug logs the traceback)", 1)
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str, status: int) -> int:
+    click.echo(f"{PROGRAM}: {_one_line(message)}", err=True)
+    return status
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+__all__ = ["cli", "debug", "invoke", "main"]

@@ -1,0 +1,67 @@
+"""The commands that run everything on one machine: run and demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mexc_pipeline.cli.options import Command, Duration, configuration, debug, json_option
+
+if TYPE_CHECKING:
+    from mexc_pipeline.run.account import Closing
+
+
+def _closed(closing: Closing, as_json: bool) -> int:
+    from mexc_pipeline.run.table import closing_json, print_closing
+
+    if as_json:
+        click.echo(json.dumps(closing_json(closing)))
+    else:
+        print_closing(closing)
+    return 0 if closing.ok else 1
+
+
+@click.command(cls=Command)
+@click.option("--duration", type=Duration(), metavar="60s", help="End after this long; without it, on Ctrl-C.")
+@json_option
+@click.pass_context
+def run(ctx: click.Context, duration: float | None, as_json: bool) -> int:
+    """Record, load, export and verify everything on this machine, supervised.
+
+    The first Ctrl-C (or SIGTERM, or the end of the duration) closes sockets and segments, exports and verifies. Exit
+    status 0 only if every period of this run and every leftover verified and each symbol got a frame. A second signal
+    kills at once; nothing committed is lost.
+    """
+    from mexc_pipeline.run import run as supervise
+
+    config = configuration(ctx)
+    return _closed(supervise(config, duration, "DEBUG" if debug(ctx) else "INFO"), as_json)
+
+
+@click.command(cls=Command)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="demo-data",
+    show_default=True,
+    help="Where to put the demo's folder; each demo makes a new one in it.",
+)
+@click.option("--duration", type=Duration(), default="45s", show_default=True, help="How long to record.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    help="Frames a second and symbol from the simulated exchange.",
+)
+@json_option
+@click.pass_context
+def demo(ctx: click.Context, folder: Path, duration: float, rate: float, as_json: bool) -> int:
+    """Show the whole job offline: three symbols from the bundled exchange simulator, every file proven."""
+    from mexc_pipeline.run.demo import demo as show
+
+    return _closed(show(folder, duration, rate, "DEBUG" if debug(ctx) else "INFO"), as_json)

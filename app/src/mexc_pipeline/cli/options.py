@@ -1,0 +1,145 @@
+"""What commands share: ``--config`` and ``--debug`` on either side of the command, durations, symbol ids."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mexc_pipeline import config, lifeline, logs
+from mexc_pipeline.errors import ConfigError
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_CONFIG = "mexc_pipeline.config"
+_DEBUG = "mexc_pipeline.debug"
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value:
+        ctx.meta[_CONFIG if param.name == "config" else _DEBUG] = value
+
+
+def common_params() -> list[click.Option]:
+    """The options that stand before or after a command; the one after it wins."""
+    return [
+        click.Option(
+            ["--config"],
+            type=click.Path(path_type=Path),
+            envvar="MEXC_PIPELINE_CONFIG",
+            show_envvar=True,
+            expose_value=False,
+            callback=_remember,
+            metavar="PATH",
+            help="Configuration file (TOML). Without one, the defaults.",
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            callback=_remember,
+            help="Log in detail, with a traceback for an unexpected error.",
+        ),
+    ]
+
+
+class Command(click.Command):
+    """A command that also takes the common options after its name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        add_common_params(self)
+
+
+class ChildCommand(Command):
+    """A command that a supervisor may start: it takes the hidden ``--parent-fd``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(parent_option())
+
+
+def add_common_params(command: click.Command) -> None:
+    """Give a command made elsewhere the options every command takes."""
+    own = {param.name for param in command.params}
+    # The variable is read once, by the group; a command's own option must be given to override.
+    for option in common_params():
+        if option.name not in own:
+            option.envvar = None
+            command.params.append(option)
+
+
+def configuration(ctx: click.Context) -> config.Config:
+    """The checked configuration this invocation names. ConfigError where it does not fit."""
+    return config.load(ctx.meta.get(_CONFIG))
+
+
+def debug(ctx: click.Context) -> bool:
+    """Whether ``--debug`` was given."""
+    return bool(ctx.meta.get(_DEBUG))
+
+
+def start_logs(ctx: click.Context, quiet: bool = False) -> None:
+    """Logs to standard error; ``quiet`` leaves only warnings, for commands whose output is the answer."""
+    logs.setup("DEBUG" if debug(ctx) else "WARNING" if quiet else "INFO")
+    logging.captureWarnings(True)
+
+
+class Duration(click.ParamType[float]):
+    """A duration such as ``60s`` or ``1h``; the value is seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return config.duration_ns(value) / 1e9
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class SymbolId(click.ParamType[str]):
+    """A configured symbol by id or exchange name, completed from the configuration; checked by the command."""
+
+    name = "id"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
+    ) -> list[click.shell_completion.CompletionItem]:
+        try:
+            ids = [symbol.id for symbol in configuration(ctx).symbols]
+        except ConfigError:
+            return []  # a half-typed command line is no place for an error
+        return [click.shell_completion.CompletionItem(i) for i in ids if i.startswith(incomplete)]
+
+
+def json_option(function: _F) -> _F:
+    """``--json``: the answer as JSON on standard output."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(function)
+
+
+def _watch(_ctx: click.Context, _param: click.Parameter, value: int | None) -> None:
+    if value is None:
+        return
+    try:
+        lifeline.watch(value)
+    except OSError as error:
+        raise ConfigError(f"--parent-fd: {value} is not an open file descriptor") from error
+
+
+def parent_option() -> click.Option:
+    """Hidden ``--parent-fd N``: end when the process that holds the other end of this pipe ends."""
+    return click.Option(
+        ["--parent-fd"],
+        type=int,
+        hidden=True,
+        expose_value=False,
+        callback=_watch,
+        help="Read end of the supervisor's lifeline pipe.",
+    )

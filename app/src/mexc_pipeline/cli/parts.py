@@ -1,0 +1,72 @@
+"""The commands that services run, and the small ones: collect, store, export, import, completion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from mexc_pipeline.cli.options import ChildCommand, Command, SymbolId, configuration, json_option, start_logs
+
+
+@click.command(cls=ChildCommand)
+@click.argument("symbol", metavar="ID", type=SymbolId())
+@click.pass_context
+def collect(ctx: click.Context, symbol: str) -> int:
+    """Record one symbol until SIGTERM: commit and exit 0 within 5 s, never cutting a segment."""
+    from mexc_pipeline import collector
+
+    config = configuration(ctx)
+    chosen = config.symbol(symbol)
+    start_logs(ctx)
+    return collector.main(config, chosen)
+
+
+@click.command(cls=ChildCommand)
+@click.pass_context
+def store(ctx: click.Context) -> int:
+    """Load every symbol's segments into ClickHouse until SIGTERM, and compare what was loaded."""
+    from mexc_pipeline import store as part
+
+    config = configuration(ctx)
+    start_logs(ctx)
+    return part.main(config)
+
+
+@click.command(cls=ChildCommand)
+@click.argument("symbols", metavar="[ID]...", nargs=-1, type=SymbolId())
+@click.option("--once", is_flag=True, help="Cut the running period now and export what it holds so far.")
+@click.option(
+    "--copy-to",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write the open period's rows into this folder and change nothing else.",
+)
+@json_option
+@click.pass_context
+def export(ctx: click.Context, symbols: tuple[str, ...], once: bool, copy_to: Path | None, as_json: bool) -> int:
+    """Turn every closed segment into a Parquet file, read it back and compare; oldest first."""
+    from mexc_pipeline import export as part
+    from mexc_pipeline.cli import printing
+
+    if once and copy_to is not None:
+        raise click.UsageError("--once cuts the period, --copy-to leaves it alone: choose one", ctx)
+    config = configuration(ctx)
+    ids = [config.symbol(key).id for key in symbols] or None
+    start_logs(ctx, quiet=True)
+    return printing.result(part.main(config, ids, once=once, copy_to=copy_to), as_json)
+
+
+@click.command(cls=Command)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    For bash: `mexc-pipeline completion bash > ~/.local/share/bash-completion/completions/mexc-pipeline`.
+    """
+    from mexc_pipeline.cli.app import PROGRAM, cli
+
+    found = get_completion_class(shell)
+    assert found is not None, shell
+    click.echo(found(cli, {}, PROGRAM, "_MEXC_PIPELINE_COMPLETE").source())

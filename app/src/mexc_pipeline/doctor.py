@@ -1,0 +1,225 @@
+"""What must be true of a machine before recording starts, and what had better be.
+
+A hard check that fails means ``run`` cannot do its job; a soft one is said and recording goes on: the exchange or the
+ClickHouse server may come back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline.config import Config, Egress
+from mexc_pipeline.egress.dial import EgressError
+from mexc_pipeline.egress.http import get
+
+HARD_FREE = 256 << 20
+"""Bytes below which recording does not start."""
+SOFT_FREE = 5 << 30
+EXCHANGE_S = 8.0
+CLICKHOUSE_S = 3.0
+CLOCK_MS = 2000
+MADE_IN = 1_760_000_000
+"""Unix seconds, October 2025: a clock before it was never set."""
+TIME_ERROR = 5
+"""What adjtimex(2) returns while the kernel's clock is not synchronised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: ``text`` says what was found, ``advice`` what to do where it is not ok."""
+
+    name: str
+    ok: bool
+    hard: bool
+    text: str
+    advice: str = ""
+
+    def line(self) -> str:
+        """One line for a terminal."""
+        mark = "ok" if self.ok else "FAIL" if self.hard else "warn"
+        return f"{mark:<4} {self.name}: {self.text}" + (f"; {self.advice}" if self.advice and not self.ok else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All checks of one examination."""
+
+    checks: list[Check]
+
+    @property
+    def ok(self) -> bool:
+        """No hard check failed."""
+        return all(check.ok or not check.hard for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``: ok, checks."""
+        return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
+
+
+def examine(config: Config) -> Diagnosis:
+    """Examine this machine for that configuration; changes nothing but for a probe file it removes again."""
+    checks = [python(), sqlite(), clock(time.time()), synchronised(_adjtimex)]
+    for key, folder in (("data_dir", config.data_dir), ("export_dir", config.export_dir)):
+        checks.append(writable(key, folder))
+        checks.append(space(key, folder))
+    checks.append(clickhouse(config))
+    checks += exchange(config)
+    return Diagnosis(checks)
+
+
+def python() -> Check:
+    """3.11 is the oldest version this is tested with."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Check("Python", sys.version_info >= (3, 11), True, found, "3.11 or newer is needed")
+
+
+def sqlite() -> Check:
+    """Segments are STRICT tables (SQLite 3.37)."""
+    return Check(
+        "SQLite", sqlite3.sqlite_version_info >= (3, 37), True, sqlite3.sqlite_version, "3.37 or newer is needed"
+    )
+
+
+def clock(now_s: float) -> Check:
+    """A clock that was never set gives rows no later one can follow: ``rx`` never goes back."""
+    at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now_s))
+    return Check("clock", now_s >= MADE_IN, True, at, "set the clock first: times of rows never go back")
+
+
+def _adjtimex() -> int:
+    return int(ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(512)))  # modes 0: only reads
+
+
+def synchronised(ask: Callable[[], int]) -> Check:
+    """Whether the kernel says that something (NTP, PTP) steers its clock; ``ask`` returns what adjtimex(2) does."""
+    try:
+        state = ask()
+    except (OSError, AttributeError):
+        state = -1
+    if state < 0:
+        return Check("clock synchronised", False, False, "the kernel does not tell", "make sure NTP runs")
+    text = "no" if state == TIME_ERROR else "yes"
+    return Check("clock synchronised", state != TIME_ERROR, False, text, "start an NTP client (timesyncd, chrony)")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or its nearest parent that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def writable(key: str, folder: Path) -> Check:
+    """Files can be made, synced and linked there (files reach ``export_dir`` and segments their place by ``link``)."""
+    place = _existing(folder)
+    name = f"{key} writable"
+    advice = "choose another folder, or give this user the right to write there"
+    if not place.is_dir():
+        return Check(name, False, True, f"{place} is not a folder", advice)
+    try:
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".doctor-") as probe:
+            probe.write(b"x")
+            probe.flush()
+            os.fsync(probe.fileno())
+            link = Path(f"{probe.name}.link")
+            os.link(probe.name, link)
+            link.unlink()
+    except OSError as error:
+        return Check(name, False, True, f"{place}: {error.strerror or error}", advice)
+    return Check(name, True, True, str(folder) if place == folder else f"{folder} (will be made)")
+
+
+def space(key: str, folder: Path) -> Check:
+    """Room left on the file system."""
+    try:
+        free = shutil.disk_usage(_existing(folder)).free
+    except OSError as error:
+        return Check(f"{key} space", False, True, error.strerror or str(error), "choose another folder")
+    text = f"{free / (1 << 30):.1f} GiB free"
+    if free < HARD_FREE:
+        return Check(f"{key} space", False, True, text, f"at least {HARD_FREE >> 20} MiB are needed")
+    return Check(f"{key} space", free >= SOFT_FREE, False, text, f"below {SOFT_FREE >> 30} GiB a busy day may not fit")
+
+
+def clickhouse(config: Config) -> Check:
+    """The embedded engine is installed, or the server's port answers."""
+    settings = config.clickhouse
+    if settings.mode == "embedded":
+        there = importlib.util.find_spec("chdb") is not None
+        advice = "install it: pip install './app[embedded]', or set [clickhouse] mode = \"server\""
+        return Check("ClickHouse", there, True, f"embedded (chDB) {'installed' if there else 'not installed'}", advice)
+    where = f"{settings.host}:{settings.port}"
+    advice = "recording goes on without it; loading catches up when it answers"
+    try:
+        socket.create_connection((settings.host, settings.port), timeout=CLICKHOUSE_S).close()
+    except OSError as error:
+        return Check("ClickHouse", False, False, f"{where}: {error.strerror or error}", advice)
+    return Check("ClickHouse", True, False, f"{where} answers")
+
+
+def exchange(config: Config) -> list[Check]:
+    """The exchange's REST ping (``/api/v1/contract/ping``), once through each configured egress, all at the same time.
+
+    The answer carries the exchange's clock in ms (official futures REST page), so ours can be compared.
+    """
+    found: dict[Egress, list[Check]] = {}
+
+    def ask(egress: Egress) -> None:
+        found[egress] = _ping(config, egress)
+
+    threads = [
+        (egress, threading.Thread(target=ask, args=(egress,), name="doctor", daemon=True)) for egress in _ways(config)
+    ]
+    for _, thread in threads:
+        thread.start()
+    deadline = time.monotonic() + EXCHANGE_S
+    checks: list[Check] = []
+    for egress, thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        checks += found.get(egress) or [_unreachable(config, egress, f"no answer within {EXCHANGE_S:g} s")]
+    return checks
+
+
+def _ways(config: Config) -> Iterable[Egress]:
+    return dict.fromkeys(symbol.egress for symbol in config.symbols)
+
+
+def _unreachable(config: Config, egress: Egress, why: str) -> Check:
+    advice = "recording starts and retries for ever; check the address, the network and [egress] mode"
+    return Check(f"exchange by {egress.mode}", False, False, f"{config.exchange.rest}: {why}", advice)
+
+
+def _ping(config: Config, egress: Egress) -> list[Check]:
+    began = time.time()
+    try:
+        status, body = get(egress, config.exchange.rest, "/api/v1/contract/ping", ca_file=config.exchange.ca_file)
+    except EgressError as error:
+        return [_unreachable(config, egress, str(error))]
+    took = time.time() - began
+    if status != 200:
+        return [_unreachable(config, egress, f"HTTP {status}")]
+    checks = [Check(f"exchange by {egress.mode}", True, False, f"{config.exchange.rest} in {took * 1000:.0f} ms")]
+    try:
+        theirs = json.loads(body)["data"]
+    except (ValueError, KeyError, TypeError):
+        return [_unreachable(config, egress, "answered something else than a ping")]
+    if isinstance(theirs, int):
+        off = round((began + took / 2) * 1000 - theirs)
+        ok = abs(off) <= CLOCK_MS + took * 500
+        advice = "feed delays will be wrong by that much; check NTP"
+        checks.append(Check(f"clock against exchange by {egress.mode}", ok, False, f"{off:+d} ms", advice))
+    return checks

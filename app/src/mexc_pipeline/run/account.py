@@ -1,0 +1,194 @@
+"""The account of a run: every period it touched or found left over, received = stored = exported, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline.config import Config
+from mexc_pipeline.rows import MT_NAMES, Mt
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, info, segments
+
+FRAME_TYPES = (Mt.TICKER, Mt.DEAL, Mt.DEPTH, Mt.DEAD_LETTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One period (or part of one) of one symbol.
+
+    ``received`` counts rows in the spool, ``stored`` rows compared in ClickHouse, ``exported`` rows read back from the
+    file (None: not done). ``ratio`` is bytes of frames over bytes of the file. ``verdict`` is ``verified`` or what is
+    wrong.
+    """
+
+    id: str
+    symbol: str
+    period: str
+    part: int | None
+    counts: dict[str, int]
+    first_seq: int
+    last_seq: int
+    received: int
+    stored: int | None
+    exported: int | None
+    bytes: int
+    ratio: float | None
+    digest: str
+    file: str
+    verdict: str
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict == "verified"
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What a run says at its end; ``problems`` are one line each and belong to no single period."""
+
+    lines: list[Line]
+    problems: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems and all(line.ok for line in self.lines)
+
+
+def line_of(
+    segment: SegmentInfo, compared: Mapping[str, Any] | None, file_problem: str | None, store_problem: str | None = None
+) -> Line:
+    """Judge one segment.
+
+    ``compared`` is what store says of it (``rows``, ``ok``, ``columns``), None where it says nothing;
+    ``file_problem`` is what verification of its file found, None where it is right. A period of no rows has no file
+    and needs none.
+    """
+    exported = segment.exported
+    rows = exported.get("rows") if segment.state == "exported" else None
+    stored = compared.get("rows") if compared is not None else None
+    if segment.state == "open":
+        verdict = "still open"
+    elif segment.state != "exported":
+        verdict = "not exported"
+    elif not segment.rows:
+        verdict, stored = "verified", 0
+    elif file_problem is not None:
+        verdict = file_problem
+    elif exported.get("digest") != segment.digest or rows != segment.rows:
+        verdict = "file differs from the spool"
+    elif compared is None:
+        verdict = f"not compared in ClickHouse{f' ({store_problem})' if store_problem else ''}"
+    elif not compared.get("ok"):
+        verdict = f"ClickHouse differs in {', '.join(compared.get('columns', [])) or 'content'}"
+    elif stored != segment.rows:
+        verdict = f"ClickHouse holds {stored} rows"
+    else:
+        verdict = "verified"
+    size = int(exported.get("bytes") or 0)
+    return Line(
+        id=segment.id,
+        symbol=segment.symbol,
+        period=segment.name.period,
+        part=segment.name.part if segment.is_part else None,
+        counts=segment.counts,
+        first_seq=segment.first_seq,
+        last_seq=segment.last_seq,
+        received=segment.rows,
+        stored=stored,
+        exported=rows,
+        bytes=size,
+        ratio=round(segment.bytes / size, 2) if size else None,
+        digest=segment.digest,
+        file=segment.file,
+        verdict=verdict,
+    )
+
+
+@dataclass(slots=True)
+class Periods:
+    """Which segments this run answers for: those that appear while it runs and those it found not yet exported.
+
+    Made before the first collector starts; ``scan`` is called from time to time, so that a segment pruned while the
+    run goes on is still accounted for.
+    """
+
+    config: Config
+    unreadable: dict[Path, str] = field(default_factory=dict)
+    _found: dict[Path, SegmentInfo] = field(default_factory=dict)
+    _settled_before: set[Path] = field(default_factory=set)
+    _began_at: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, config: Config) -> Periods:
+        """Take note of what is there before anything is recorded."""
+        periods = cls(config)
+        periods.scan()
+        periods._settled_before = {path for path, found in periods._found.items() if found.state == "exported"}
+        for symbol in config.symbols:
+            periods._began_at[symbol.id] = max(
+                (found.last_seq for found in periods._found.values() if found.id == symbol.id), default=0
+            )
+        return periods
+
+    def scan(self) -> None:
+        """Look at the spool again; an exported segment does not change any more and is not read twice."""
+        for path in self._paths():
+            known = self._found.get(path)
+            if known is not None and known.state == "exported":
+                continue
+            try:
+                self._found[path] = info(path)
+                self.unreadable.pop(path, None)
+            except SegmentError as error:
+                if path.exists():  # not merely pruned since it was listed
+                    self.unreadable[path] = str(error)
+
+    def _paths(self) -> Iterable[Path]:
+        for symbol in self.config.symbols:
+            for _, path in segments(self.config.spool_dir / symbol.id):
+                yield path
+
+    def ours(self) -> list[SegmentInfo]:
+        """The segments this run answers for, oldest first within each symbol."""
+        order = {symbol.id: place for place, symbol in enumerate(self.config.symbols)}
+        mine = [found for path, found in self._found.items() if path not in self._settled_before]
+        return sorted(mine, key=lambda found: (order.get(found.id, len(order)), found.name))
+
+    def exported(self, symbol_id: str) -> int:
+        """How many of this run's segments of a symbol are exported."""
+        return sum(found.id == symbol_id and found.state == "exported" for found in self.ours())
+
+    def waiting(self, now_ns: int, settle_ns: int = 500_000_000) -> list[SegmentName]:
+        """Segments that could be exported now: closed ones, and open ones whose edge passed ``settle_ns`` ago."""
+        return [
+            found.name
+            for found in self.ours()
+            if found.state == "closed" or (found.state == "open" and found.edge_ns + settle_ns <= now_ns)
+        ]
+
+    def silent(self) -> list[str]:
+        """Ids of symbols that got no frame since this run began."""
+        return [symbol.id for symbol in self.config.symbols if not self._got_frame(symbol.id)]
+
+    def _got_frame(self, symbol_id: str) -> bool:
+        before = self._began_at.get(symbol_id, 0)
+        for found in reversed(self.ours()):
+            if found.id != symbol_id or found.last_seq <= before or not found.path.exists():
+                continue
+            with SegmentReader(found.path) as reader:
+                for kind in FRAME_TYPES:
+                    newest = reader.tail(kind, 1)
+                    if len(newest) and newest.seq[0] > before:
+                        return True
+        return False
+
+
+def totals(lines: Iterable[Line]) -> dict[str, int]:
+    """Rows per type over all lines."""
+    total = dict.fromkeys(MT_NAMES.values(), 0)
+    for line in lines:
+        for name, count in line.counts.items():
+            total[name] = total.get(name, 0) + count
+    return total

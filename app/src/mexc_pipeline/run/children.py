@@ -1,0 +1,176 @@
+"""Child processes: started in their own session with a lifeline, restarted with backoff when they die."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+log = logging.getLogger("mexc_pipeline.run")
+
+Lines = Callable[[str, str], None]
+"""Takes a child's name and one line it wrote to standard error."""
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Seconds to wait before the next start: doubling, capped, jittered; forgotten after a long enough life."""
+
+    first_s: float = 0.5
+    cap_s: float = 30.0
+    forget_s: float = 60.0
+    failures: int = 0
+
+    def after(self, lived_s: float, jitter: float) -> float:
+        """The wait after a life of ``lived_s``; ``jitter`` in [0, 1) spreads it between half and the whole."""
+        self.failures = 1 if lived_s >= self.forget_s else self.failures + 1
+        whole = min(self.cap_s, self.first_s * 2.0 ** min(self.failures - 1, 16))
+        return whole * (0.5 + jitter / 2)
+
+
+class Lifeline:
+    """The pipe whose write end only this process holds: its end of file tells children that we are gone."""
+
+    def __init__(self) -> None:
+        self.read_fd, self._write_fd = os.pipe()  # neither is inherited unless a child is given the read end
+
+    def close(self) -> None:
+        os.close(self._write_fd)
+        os.close(self.read_fd)
+
+
+class Child:
+    """One child process; ``lines`` gets its standard error line by line, without it the stream is shared."""
+
+    def __init__(self, name: str, args: Sequence[str], lifeline: Lifeline, lines: Lines | None = None) -> None:
+        self.name = name
+        self.started = time.monotonic()
+        # Its own session, so that Ctrl-C on the terminal reaches the supervisor alone, which ends them in order.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mexc_pipeline", *args, "--parent-fd", str(lifeline.read_fd)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if lines is None else subprocess.PIPE,
+            pass_fds=(lifeline.read_fd,),
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        self._reader: threading.Thread | None = None
+        if lines is not None and self.process.stderr is not None:
+            self._reader = threading.Thread(
+                target=_pass_on, args=(name, self.process.stderr, lines), name=f"log-{name}", daemon=True
+            )
+            self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def lived_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def poll(self) -> int | None:
+        """Exit status once it has ended (negative: the signal), None while it runs."""
+        return self.process.poll()
+
+    def terminate(self) -> None:
+        self.process.terminate()  # does nothing where it has been waited for
+
+    def kill(self) -> None:
+        """End it and whatever it started, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def end(self, timeout_s: float) -> int:
+        """SIGTERM, a bounded wait, then SIGKILL; the exit status."""
+        self.terminate()
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s: float) -> int:
+        """Exit status; killed where it does not end in time."""
+        try:
+            status = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            log.error(
+                "child did not end in time and was killed", extra={"fields": {"child": self.name, "pid": self.pid}}
+            )
+            self.kill()
+            status = self.process.wait()
+        if self._reader is not None:
+            self._reader.join(timeout=5)
+        return status
+
+
+def _pass_on(name: str, stream: IO[str], lines: Lines) -> None:
+    with stream:
+        for line in stream:
+            lines(name, line.rstrip("\n"))
+
+
+def how_it_ended(status: int) -> str:
+    """``exit 1`` or ``SIGKILL``, for a message."""
+    if status >= 0:
+        return f"exit {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+class Keeper:
+    """Keeps one child running: starts it, and starts it again after it died, until told otherwise.
+
+    ``refusal`` says, for an exit status, why starting again is pointless (None: it is not); ``given_up`` holds that
+    reason.
+    """
+
+    def __init__(self, name: str, start: Callable[[], Child], refusal: Callable[[int], str | None]) -> None:
+        self.name = name
+        self.child: Child | None = None
+        self.given_up = ""
+        self.restarts = 0
+        self._start = start
+        self._refusal = refusal
+        self._backoff = Backoff()
+        self._next_start = 0.0
+
+    def tend(self) -> None:
+        """Look after the child once: notice its end, start it when its time has come. Call a few times a second."""
+        if self.given_up:
+            return
+        now = time.monotonic()
+        if self.child is not None:
+            status = self.child.poll()
+            if status is None:
+                return
+            self._died(self.child, status, now)
+        elif now >= self._next_start:
+            self.child = self._start()
+
+    def _died(self, child: Child, status: int, now: float) -> None:
+        self.child = None
+        fields = {"child": self.name, "pid": child.pid, "ended": how_it_ended(status)}
+        reason = self._refusal(status)
+        if reason is not None:
+            self.given_up = reason
+            log.error("child cannot run and is not started again", extra={"fields": {**fields, "reason": reason}})
+            return
+        wait = self._backoff.after(child.lived_s, random.random())  # noqa: S311 - spreads restarts, keeps no secret
+        self._next_start = now + wait
+        self.restarts += 1
+        log.warning("child died and will be restarted", extra={"fields": {**fields, "in_s": round(wait, 2)}})
+
+    def kill(self) -> None:
+        if self.child is not None:
+            self.child.kill()

@@ -1,0 +1,95 @@
+"""``demo``: the main job, offline: the simulator in a process of its own and a ``run`` that records it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mexc_pipeline import config
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.run.account import Closing
+from mexc_pipeline.run.children import Lifeline
+from mexc_pipeline.run.main import run
+
+log = logging.getLogger("mexc_pipeline.run")
+
+SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT")
+PERIOD = "10s"
+START_S = 15.0
+_ADDRESSES = re.compile(r"(wss?://\S+).*?(https?://\S+)")
+
+
+def demo(folder: Path, duration_s: float, rate: float, level: str = "INFO") -> Closing:
+    """Record the simulator for ``duration_s`` into a new folder below ``folder``; nothing that is there is touched."""
+    place = folder.absolute() / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    try:
+        place.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot make {place}: {error.strerror or error}") from error
+    with simulator(place / "simulator.log", rate) as (websocket, rest):
+        path = place / "demo.toml"
+        path.write_text(settings(place, websocket, rest))
+        sys.stderr.write(f"demo: three symbols from the simulator at {websocket}, period {PERIOD}, into {place}\n")
+        return run(config.load(path), duration_s, level)
+
+
+def settings(place: Path, websocket: str, rest: str) -> str:
+    """The configuration the demo runs with."""
+    quoted = str(place).replace("\\", "\\\\").replace('"', '\\"')
+    names = ", ".join(f'"{name}"' for name in SYMBOLS)
+    return f"""\
+symbols    = [{names}]
+data_dir   = "{quoted}/data"
+export_dir = "{quoted}/exports"
+period     = "{PERIOD}"
+
+[exchange]
+websocket = "{websocket}"
+rest      = "{rest}"
+"""
+
+
+@contextmanager
+def simulator(output: Path, rate: float) -> Iterator[tuple[str, str]]:
+    """The simulator as a child on a free port of the loopback; yields its WebSocket and REST addresses."""
+    lifeline = Lifeline()
+    args = ["simulate", "--port", "0", "--seed", "1", "--symbols", ",".join(SYMBOLS), "--rate", f"{rate:g}"]
+    with output.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mexc_pipeline", *args, "--parent-fd", str(lifeline.read_fd)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            pass_fds=(lifeline.read_fd,),
+            start_new_session=True,
+            text=True,
+        )
+    watchdog = threading.Timer(START_S, process.kill)  # a simulator that says nothing ends the wait below
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        watchdog.cancel()
+        found = _ADDRESSES.search(line)
+        if found is None:
+            said = output.read_text().strip().splitlines()
+            raise UserError(f"the simulator did not start: {said[-1] if said else 'no output'}")
+        yield found[1], found[2]
+    finally:
+        watchdog.cancel()
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        lifeline.close()

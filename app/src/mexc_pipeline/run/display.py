@@ -1,0 +1,110 @@
+"""The live summary on standard error: a table that redraws on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mexc_pipeline.run.children import Lines
+from mexc_pipeline.run.watch import Snapshot, View
+
+PLAIN_EVERY_S = 5.0
+LIVE_EVERY_S = 0.5
+TYPES = ("t", "d", "dp", "dl", "ev", "r")
+
+
+def age(seconds: float | None) -> str:
+    """``0.3 s``; a dash where there is none."""
+    return "–" if seconds is None else f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def plain_line(view: View, exported: int) -> str:
+    """One symbol on one line."""
+    rows = " ".join(f"{kind} {view.rows.get(kind, 0)}" for kind in TYPES if view.rows.get(kind) or kind in TYPES[:4])
+    return (
+        f"{view.id:<8} {view.state:<10} rows {view.total:,} ({view.rate:.1f}/s) {rows} seq {view.last_seq} "
+        f"last {age(view.frame_age_s)} backlog {'–' if view.backlog is None else view.backlog} "
+        f"segment {view.segment or '–'} exported {exported}"
+    )
+
+
+def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str) -> Table:
+    """The table a terminal shows."""
+    table = Table(title=f"{heading} · store {snapshot.store}", title_justify="left", expand=False)
+    for name in ("symbol", "state"):
+        table.add_column(name)
+    for name in ("rows", "rows/s", *TYPES, "seq", "last row", "backlog"):
+        table.add_column(name, justify="right")
+    table.add_column("segment")
+    table.add_column("files", justify="right")
+    for view in snapshot.views:
+        style = {"live": "green", "down": "red"}.get(view.state, "yellow")
+        table.add_row(
+            view.symbol,
+            Text(view.state, style=style),
+            f"{view.total:,}",
+            f"{view.rate:.1f}",
+            *(f"{view.rows.get(kind, 0):,}" for kind in TYPES),
+            str(view.last_seq),
+            age(view.frame_age_s),
+            "–" if view.backlog is None else f"{view.backlog:,}",
+            view.segment.removesuffix(".sqlite"),
+            str(exported.get(view.id, 0)),
+        )
+        for warning in view.warnings:
+            table.add_row("", Text(warning, style="yellow"))
+    return table
+
+
+class Display:
+    """Shows snapshots at its own pace. ``lines`` is where children's logs go, None where they need no help."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._shown = 0.0
+
+    @property
+    def terminal(self) -> bool:
+        return self._console.is_terminal
+
+    @property
+    def lines(self) -> Lines | None:
+        """On a terminal children's lines are prefixed and printed above the table; elsewhere the stream is shared."""
+        return self._print if self.terminal else None
+
+    def start(self) -> None:
+        if self.terminal:
+            # Standard error is replaced while the table stands, so that log lines appear above it.
+            self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
+            self._live.start()
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, snapshot: Snapshot, exported: Mapping[str, int], heading: str) -> None:
+        """Show it when it is time again."""
+        now = time.monotonic()
+        if now - self._shown < (LIVE_EVERY_S if self._live else PLAIN_EVERY_S):
+            return
+        self._shown = now
+        if self._live is not None:
+            self._live.update(live_table(snapshot, exported, heading), refresh=True)
+            return
+        sys.stderr.write("".join(f"{plain_line(view, exported.get(view.id, 0))}\n" for view in snapshot.views))
+        sys.stderr.flush()
+
+    def say(self, text: str) -> None:
+        """A line of our own."""
+        self._console.print(text, markup=False)
+
+    def _print(self, name: str, line: str) -> None:
+        self._console.print(Text(f"{name:<8}│ {line}"))

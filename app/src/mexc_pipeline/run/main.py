@@ -1,0 +1,87 @@
+"""``run``: examine the machine, supervise the parts until told to stop, end in order, say what was proven."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from mexc_pipeline import doctor, logs
+from mexc_pipeline.config import Config
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.run.account import Closing
+from mexc_pipeline.run.children import Lifeline
+from mexc_pipeline.run.display import Display
+from mexc_pipeline.run.supervisor import TICK_S, Stop, Supervisor
+from mexc_pipeline.run.watch import Watcher
+
+log = logging.getLogger("mexc_pipeline.run")
+
+
+def run(config: Config, duration_s: float | None = None, level: str = "INFO") -> Closing:
+    """Record until the first SIGINT or SIGTERM, or for ``duration_s`` seconds from the start of the collectors.
+
+    UserError where a hard check fails or no symbol can be recorded.
+    """
+    logs.setup(level)
+    _examine(config)
+    _make_folders(config)
+    stop = Stop()
+    stop.install()
+    display = Display()
+    lifeline = Lifeline()
+    display.start()
+    logs.setup(level)  # on a terminal standard error now belongs to the live table
+    watcher = Watcher(config)
+    try:
+        supervisor = Supervisor(config, lifeline, stop, display.lines)
+        try:
+            supervisor.start()
+            watcher.start()
+            _record(supervisor, watcher, display, duration_s)
+            display.say("ending: closing segments, exporting, comparing, verifying …")
+            return supervisor.finish()
+        finally:
+            watcher.close()
+            supervisor.close()
+    finally:
+        display.close()
+        logs.setup(level)
+        lifeline.close()
+
+
+def _record(supervisor: Supervisor, watcher: Watcher, display: Display, duration_s: float | None) -> None:
+    began = time.monotonic()
+    while supervisor.recording:
+        ran = time.monotonic() - began
+        if duration_s is not None and ran >= duration_s:
+            return
+        if supervisor.stop.event.wait(TICK_S):
+            return
+        supervisor.tick()
+        rest = f" of {duration_s:.0f} s" if duration_s is not None else " s, Ctrl-C ends"
+        display.show(watcher.snapshot, supervisor.exported(), f"recording for {ran:.0f}{rest}")
+    log.error("no symbol can be recorded")
+
+
+def _examine(config: Config) -> None:
+    diagnosis = doctor.examine(config)
+    for check in diagnosis.checks:
+        if not check.ok and not check.hard:
+            fields = {"check": check.name, "found": check.text, "advice": check.advice}
+            log.warning("check failed", extra={"fields": fields})
+    failed = [check for check in diagnosis.checks if check.hard and not check.ok]
+    if failed:
+        raise UserError("; ".join(f"{check.name}: {check.text} ({check.advice})" for check in failed))
+
+
+def _make_folders(config: Config) -> None:
+    for folder in (config.data_dir, config.export_dir):
+        _make_folder(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror or error}") from error

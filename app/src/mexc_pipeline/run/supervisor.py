@@ -1,0 +1,265 @@
+"""The supervisor: store first, a collector per symbol, an export after every edge, and an orderly, proven end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.run.account import Closing, Periods, line_of
+from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, Lines, how_it_ended
+from mexc_pipeline.spool.lock import FILE as LOCK_FILE
+from mexc_pipeline.spool.lock import holder
+
+log = logging.getLogger("mexc_pipeline.run")
+
+TICK_S = 0.1
+STORE_START_S = 15.0
+COLLECTOR_END_S = 10.0
+STORE_END_S = 15.0
+EXPORT_S = 900.0
+STORE_SILENT_S = 60.0
+"""How long the end waits for a store that makes no progress."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """Set by the first SIGINT or SIGTERM; the second one kills every child and this process at once."""
+
+    event: threading.Event = field(default_factory=threading.Event)
+    children: list[Child] = field(default_factory=list)
+
+    def install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.event.is_set():
+            self.event.set()
+            return
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+        # Only committed rows count, and those are safe: nothing is left to tidy up.
+        os.write(2, b"mexc-pipeline: killed by a second signal; the next start picks up everything committed\n")
+        os._exit(1)
+
+
+def lock_holder(folder: Path) -> str | None:
+    """Who holds the spool lock of a folder right now, None where nobody does."""
+    try:
+        fd = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        who = holder(folder) or {}
+        return f"process {who.get('pid', '?')} on {who.get('host', '?')}"
+    finally:
+        os.close(fd)
+    return None
+
+
+class Supervisor:
+    """Owns every child of one ``run``. Used from one thread; ``stop`` may be set from anywhere."""
+
+    def __init__(self, config: Config, lifeline: Lifeline, stop: Stop, lines: Lines | None = None) -> None:
+        self.config = config
+        self.periods = Periods.begin(config)
+        self.stop = stop
+        self._lifeline = lifeline
+        self._lines = lines
+        self._common = ["--config", str(config.path)] if config.path else []
+        self._store = Keeper("store", lambda: self._child("store", ["store"]), self._store_refusal)
+        self._collectors = [
+            Keeper(symbol.id, self._collect(symbol.id), self._collector_refusal(symbol.id)) for symbol in config.symbols
+        ]
+        self._export: Child | None = None
+        self._export_backoff = Backoff(first_s=1.0)
+        self._export_not_before = 0.0
+        self._scanned = 0.0
+
+    def _child(self, name: str, args: list[str]) -> Child:
+        child = Child(name, [*self._common, *args], self._lifeline, self._lines)
+        self.stop.children = [known for known in self.stop.children if known.poll() is None] + [child]
+        log.info("child started", extra={"fields": {"child": name, "pid": child.pid}})
+        return child
+
+    def _collect(self, symbol_id: str) -> Any:
+        return lambda: self._child(symbol_id, ["collect", symbol_id])
+
+    def _collector_refusal(self, symbol_id: str) -> Any:
+        def refusal(status: int) -> str | None:
+            if status == 2:
+                return "its configuration was refused"
+            who = lock_holder(self.config.spool_dir / symbol_id)
+            return f"its spool is held by {who}" if who else None
+
+        return refusal
+
+    def _store_refusal(self, status: int) -> str | None:
+        return "its configuration was refused" if status == 2 else None
+
+    # While it runs
+
+    def start(self) -> None:
+        """Start store, wait a bounded time until it answers, then start the collectors whether it did or not."""
+        deadline = time.monotonic() + STORE_START_S
+        while not self.stop.event.is_set() and not self._store.given_up and time.monotonic() < deadline:
+            self._store.tend()
+            if self._store_status() is not None:
+                break
+            self.stop.event.wait(TICK_S)
+        else:
+            log.warning("store does not answer yet; recording starts without it")
+        for keeper in self._collectors:
+            keeper.tend()
+
+    def tick(self) -> None:
+        """Look after everything once; call it about every ``TICK_S``."""
+        self._store.tend()
+        for keeper in self._collectors:
+            keeper.tend()
+        self._tend_export()
+
+    @property
+    def recording(self) -> bool:
+        """Whether any symbol is still recorded or will be again."""
+        return any(not keeper.given_up for keeper in self._collectors)
+
+    def exported(self) -> dict[str, int]:
+        """Segments exported so far per symbol."""
+        return {symbol.id: self.periods.exported(symbol.id) for symbol in self.config.symbols}
+
+    def _tend_export(self) -> None:
+        now = time.monotonic()
+        if self._export is not None:
+            status = self._export.poll()
+            if status is None:
+                return
+            child, self._export = self._export, None
+            if status == 0:
+                self._export_backoff.failures = 0
+                self._export_not_before = now + 1.0
+            else:
+                wait = self._export_backoff.after(0.0, 1.0)
+                self._export_not_before = now + wait
+                fields = {"ended": how_it_ended(status), "pid": child.pid, "in_s": wait}
+                log.warning("export failed and will be tried again", extra={"fields": fields})
+        if now - self._scanned < 1.0 and now < self._export_not_before:
+            return
+        if now - self._scanned >= 1.0:
+            self.periods.scan()
+            self._scanned = now
+        if now >= self._export_not_before and self.periods.waiting(time.time_ns()):
+            self._export = self._child("export", ["export"])
+            self._export_not_before = now + 1.0
+
+    # The end
+
+    def finish(self) -> Closing:
+        """End recording, cut and export what is open, wait for the store's comparison, verify every file."""
+        self._end_collectors()
+        problems = self._export_rest()
+        self.periods.scan()
+        compared, store_problem = self._await_store()
+        files, verify_problems = verify_files(self.config)
+        problems += verify_problems
+        problems += [f"{keeper.name}: {keeper.given_up}" for keeper in self._collectors if keeper.given_up]
+        problems += [f"{symbol_id}: no frame was received" for symbol_id in self.periods.silent()]
+        problems += list(self.periods.unreadable.values())
+        lines = [
+            line_of(
+                segment, compared.get(segment.id, {}).get(segment.path.name), files.get(segment.file), store_problem
+            )
+            for segment in self.periods.ours()
+        ]
+        return Closing(lines, problems)
+
+    def close(self) -> None:
+        """End what still runs: store in order, everything else at once."""
+        if self._store.child is not None:
+            self._store.child.end(STORE_END_S)
+        for child in self.stop.children:
+            if child.poll() is None:
+                child.kill()
+                child.wait(5.0)
+
+    def _end_collectors(self) -> None:
+        running = [(keeper, keeper.child) for keeper in self._collectors if keeper.child is not None]
+        for _, child in running:
+            child.terminate()
+        for keeper, child in running:
+            status = child.wait(COLLECTOR_END_S)
+            if status != 0:
+                fields = {"child": keeper.name, "ended": how_it_ended(status)}
+                log.warning("collector did not end cleanly", extra={"fields": fields})
+
+    def _export_rest(self) -> list[str]:
+        if self._export is not None:
+            self._export.wait(EXPORT_S)
+            self._export = None
+        status = self._child("export", ["export", "--once"]).wait(EXPORT_S)
+        return [] if status == 0 else [f"export --once: {how_it_ended(status)}"]
+
+    def _store_status(self) -> dict[str, Any] | None:
+        with contextlib.suppress(ControlError):
+            return ask(self.config.control_dir / "store.sock", "status", timeout_s=2.0)
+        return None
+
+    def _await_store(self) -> tuple[dict[str, dict[str, Any]], str | None]:
+        """What store compared, per symbol and segment file; waits as long as that makes progress."""
+        wanted = {
+            (found.id, found.path.name) for found in self.periods.ours() if found.rows and found.state == "exported"
+        }
+        compared: dict[str, dict[str, Any]] = {}
+        problem: str | None = None
+        progress, moved = None, time.monotonic()
+        while True:
+            self._store.tend()
+            status = self._store_status()
+            if status is not None:
+                symbols: Mapping[str, Any] = status.get("symbols") or {}
+                for symbol_id, loaded in symbols.items():
+                    compared.setdefault(symbol_id, {}).update(loaded.get("compared") or {})
+                problem = None if status.get("reachable") else f"it does not answer: {status.get('error') or '?'}"
+                state = (
+                    sum(len(found) for found in compared.values()),
+                    {symbol_id: loaded.get("loaded_seq") for symbol_id, loaded in symbols.items()},
+                )
+                if state != progress:
+                    progress, moved = state, time.monotonic()
+            else:
+                problem = self._store.given_up or "store does not answer"
+            if all(name in compared.get(symbol_id, {}) for symbol_id, name in wanted):
+                return compared, problem
+            if self._store.given_up or time.monotonic() - moved > STORE_SILENT_S:
+                return compared, problem or "store made no progress"
+            time.sleep(TICK_S)
+
+
+def verify_files(config: Config) -> tuple[dict[str, str], list[str]]:
+    """Re-prove every exported file: what is wrong per file name, and what is wrong with no single file."""
+    from mexc_pipeline import verify
+
+    report = verify.exports(config)
+    files: dict[str, str] = {}
+    problems: list[str] = []
+    for finding in report.findings:
+        if not finding.ok:
+            if finding.file:
+                files.setdefault(finding.file, finding.text)
+            problems.append(finding.text)
+    return files, problems

@@ -1,0 +1,81 @@
+"""The closing table and its JSON."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mexc_pipeline.run.account import Closing, Line, totals
+
+TYPES = ("t", "d", "dp", "dl", "ev", "r")
+
+
+def closing_json(closing: Closing) -> dict[str, Any]:
+    """For ``--json``: ok, problems, periods (one object each)."""
+    return {
+        "ok": closing.ok,
+        "problems": closing.problems,
+        "periods": [{**asdict(line), "ok": line.ok} for line in closing.lines],
+    }
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _cells(line: Line) -> list[str]:
+    part = "" if line.part is None else f" part {line.part}"
+    return [
+        line.symbol,
+        f"{line.period}{part}",
+        *(f"{line.counts.get(kind, 0):,}" for kind in TYPES),
+        f"{line.first_seq}–{line.last_seq}" if line.received else "–",
+        f"{line.bytes:,}",
+        "–" if line.ratio is None else f"{line.ratio:.1f}",
+        line.digest[:12],
+        _count(line.received),
+        _count(line.stored),
+        _count(line.exported),
+    ]
+
+
+def closing_table(closing: Closing) -> Table:
+    """One row per symbol and period: rows per type, seq range, bytes, ratio, digest, the three counts, verdict."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("symbol", "period"):
+        table.add_column(name, no_wrap=True)
+    for name in (*TYPES, "seq", "bytes", "ratio"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("digest", no_wrap=True)
+    for name in ("received", "stored", "exported"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for line in closing.lines:
+        table.add_row(*_cells(line), Text(line.verdict, style="green" if line.ok else "bold red"))
+    return table
+
+
+def print_closing(closing: Closing) -> None:
+    """Print table, problems and the one-line result on standard output."""
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 240  # nobody's window: lines are not folded
+    console.print(closing_table(closing))
+    for problem in closing.problems:
+        console.print(f"problem: {problem}", markup=False)
+    rows = totals(closing.lines)
+    size = sum(line.bytes for line in closing.lines)
+    count = f"{len(closing.lines)} periods, {sum(rows.values()):,} rows, {size:,} bytes"
+    if closing.ok:
+        console.print(f"{count}: received = stored = exported, all verified")
+    else:
+        wrong = sum(not line.ok for line in closing.lines)
+        console.print(
+            f"{count}: NOT verified ({wrong} of {len(closing.lines)} periods, {len(closing.problems)} problems)"
+        )

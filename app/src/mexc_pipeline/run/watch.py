@@ -1,0 +1,138 @@
+"""What the running parts say of themselves, asked over their control sockets in the background."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlError, ask
+
+RATE_WINDOW_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One symbol at one moment; ``rate`` is rows a second, ``frame_age_s`` None before the first frame.
+
+    ``backlog`` is rows not yet in ClickHouse (None: store does not say).
+    """
+
+    id: str
+    symbol: str
+    state: str
+    rows: dict[str, int] = field(default_factory=dict)
+    rate: float = 0.0
+    last_seq: int = 0
+    frame_age_s: float | None = None
+    segment: str = ""
+    backlog: int | None = None
+    reconnects: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Rows since its collector started."""
+        return sum(self.rows.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All symbols and the store at one moment."""
+
+    views: tuple[View, ...]
+    store: str
+
+
+def view_of(
+    symbol_id: str,
+    name: str,
+    status: Mapping[str, Any] | None,
+    store: Mapping[str, Any] | None,
+    rate: float,
+    now_ns: int,
+) -> View:
+    """A symbol's view from its collector's and the store's ``status`` (None: no answer)."""
+    loaded = ((store or {}).get("symbols") or {}).get(symbol_id) or {}
+    backlog = loaded.get("backlog")
+    if status is None:
+        return View(symbol_id, name, "down", backlog=backlog)
+    last = status.get("last_rx_ns") or 0
+    return View(
+        id=symbol_id,
+        symbol=name,
+        state=str(status.get("state", "?")),
+        rows=dict(status.get("rows") or {}),
+        rate=rate,
+        last_seq=int(status.get("last_seq") or 0),
+        frame_age_s=max(0.0, (now_ns - last) / 1e9) if last else None,
+        segment=str(status.get("segment") or ""),
+        backlog=backlog,
+        reconnects=int(status.get("reconnects") or 0),
+        warnings=tuple(map(str, status.get("warnings") or ())),
+    )
+
+
+def store_text(status: Mapping[str, Any] | None) -> str:
+    """The store in a word or two."""
+    if status is None:
+        return "down"
+    return "ok" if status.get("reachable") else f"ClickHouse does not answer: {status.get('error') or '?'}"
+
+
+class Watcher:
+    """Asks every part for its status once a period, in a thread of its own: a silent part delays nobody else."""
+
+    def __init__(self, config: Config, every_s: float = 1.0) -> None:
+        self._config = config
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._totals: dict[str, deque[tuple[float, int]]] = {s.id: deque(maxlen=64) for s in config.symbols}
+        self._snapshot = Snapshot(tuple(View(s.id, s.name, "starting") for s in config.symbols), "starting")
+        self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest answers."""
+        return self._snapshot  # replaced whole, never changed
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self._snapshot = self._look()
+
+    def _look(self) -> Snapshot:
+        store = self._ask("store")
+        views: list[View] = []
+        for symbol in self._config.symbols:
+            status = self._ask(symbol.id)
+            views.append(view_of(symbol.id, symbol.name, status, store, self._rate(symbol.id, status), time.time_ns()))
+        return Snapshot(tuple(views), store_text(store))
+
+    def _ask(self, who: str) -> dict[str, Any] | None:
+        try:
+            return ask(self._config.control_dir / f"{who}.sock", "status", timeout_s=1.0)
+        except ControlError:
+            return None  # shown as down; the supervisor says why
+
+    def _rate(self, symbol_id: str, status: Mapping[str, Any] | None) -> float:
+        history = self._totals[symbol_id]
+        now = time.monotonic()
+        total = sum((status.get("rows") or {}).values()) if status else 0
+        if not status or (history and total < history[-1][1]):
+            history.clear()  # a new process counts from zero
+        history.append((now, total))
+        while len(history) > 2 and now - history[0][0] > RATE_WINDOW_S:
+            history.popleft()
+        began, first = history[0]
+        return (total - first) / (now - began) if now > began else 0.0
