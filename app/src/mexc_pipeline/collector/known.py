@@ -1,0 +1,80 @@
+"""What is known of a symbol outside its spool folder, asked before the first row gets its seq.
+
+The collector itself reads neither Parquet nor ClickHouse: files are read by a short-lived process, tables by the
+store process of this host.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from mexc_pipeline import config, control
+
+log = logging.getLogger("mexc_pipeline.collector")
+
+FILES_S = 30.0
+STORE_S = 5.0
+WRITER_ALIVE_S = 45.0
+"""A writer counts as alive while its last statistics are no older: three times their interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """``last_seq``: the highest known; ``writer``: who else records the symbol at this moment, None where nobody
+    does; ``unknown``: what could not be asked."""
+
+    last_seq: int
+    exports: tuple[str, ...]
+    writer: str | None
+    unknown: tuple[str, ...]
+
+
+def known(settings: config.Config, symbol: config.Symbol, spool_ids: frozenset[str]) -> Known:
+    """Ask the files and the store. ``spool_ids`` are this folder's own, so that it does not find itself alive."""
+    unknown: list[str] = []
+    exports = tuple(sorted(p.name for p in settings.export_dir.glob(f"{symbol.id}[0-9]*.parquet")))
+    last = _newest_in_files(settings, symbol, unknown) if exports else 0
+    writer = None
+    try:
+        answer = control.ask(settings.control_dir / "store.sock", "known", timeout_s=STORE_S, id=symbol.id)
+    except control.ControlError as error:
+        unknown.append(f"tables: {error}")
+    else:
+        last = max(last, int(answer["last_seq"]))
+        writer = _alive_elsewhere(answer.get("writer"), spool_ids)
+    return Known(last, exports, writer, tuple(unknown))
+
+
+def _newest_in_files(settings: config.Config, symbol: config.Symbol, unknown: list[str]) -> int:
+    command = [sys.executable, "-m", "mexc_pipeline.export.newest", str(settings.export_dir), symbol.id]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=FILES_S, check=True)
+        return int(json.loads(done.stdout)["last_seq"])
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        unknown.append(f"files: {error}")
+        return 0
+
+
+def _alive_elsewhere(writer: dict[str, object] | None, spool_ids: frozenset[str]) -> str | None:
+    if not writer or writer.get("spool_id") in spool_ids or float(str(writer["age_s"])) > WRITER_ALIVE_S:
+        return None
+    host, pid = str(writer["host"]), int(str(writer.get("pid", 0)))
+    if host == socket.gethostname() and pid and not _runs(pid):
+        return None  # of a data folder that is gone
+    return f"process {pid or '?'} on {host}, spool {writer['spool_id']}, seen {float(str(writer['age_s'])):.0f} s ago"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,243 @@
+"""Wires one symbol's feed, inbox, recorder, control socket and signals into the collector process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any
+
+from mexc_pipeline import __version__, config, notify
+from mexc_pipeline.collector.inbox import Inbox
+from mexc_pipeline.collector.known import Known, known
+from mexc_pipeline.collector.preflight import Listing, ask_listing
+from mexc_pipeline.collector.recorder import Recorder
+from mexc_pipeline.collector.statistics import Statistics
+from mexc_pipeline.control import ControlServer
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.feed.feed import Feed
+from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.spool.lock import SpoolLock
+from mexc_pipeline.spool.segment import SegmentError, info, segments
+from mexc_pipeline.spool.writer import Spool
+
+log = logging.getLogger("mexc_pipeline.collector")
+
+STATISTICS_S = 15.0
+STUCK_S = 20.0
+"""A loop without a sign of life for this long no longer feeds the watchdog."""
+FEED_END_S = 3.0
+COMMIT_END_S = 1.5
+
+
+def main(settings: config.Config, symbol: config.Symbol) -> int:
+    """Record one symbol until SIGTERM or SIGINT. 0 after an orderly stop, 1 where frames could not be committed, 2
+    where the exchange does not list the symbol. Raises LockedError and UserError where another writer is alive."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with SpoolLock(settings.spool_dir / symbol.id):
+        return _Collector(settings, symbol, stop).run()
+
+
+class _Collector:
+    def __init__(self, settings: config.Config, symbol: config.Symbol, stop: threading.Event) -> None:
+        self._settings = settings
+        self._symbol = symbol
+        self._stop = stop
+        self._folder = settings.spool_dir / symbol.id
+        self._inbox = Inbox()
+        self._statistics = Statistics()
+        self._feed = Feed(symbol, settings.exchange, self._inbox.put)
+        self._listing = Listing("unknown", "not asked yet")
+        self._spool: Spool | None = None
+        self._recorder: Recorder | None = None
+        self._known = Known(0, (), None, ())
+
+    def run(self) -> int:
+        began_ns = time.time_ns()
+        # The socket is made while files and tables are asked for the last seq: frames wait in the inbox meanwhile.
+        feed = threading.Thread(target=self._feed.run, name="feed", daemon=True)
+        feed.start()
+        threading.Thread(target=self._ask_listing, name="listing", daemon=True).start()
+        spool, recorder = self._open(began_ns)
+        writer = threading.Thread(target=recorder.run, name="recorder", daemon=True)
+        writer.start()
+        server = ControlServer(
+            self._settings.control_dir / f"{self._symbol.id}.sock", {"status": self._status, "cut": self._cut}
+        )
+        try:
+            notify.ready()
+            self._watch(feed, writer)
+            notify.stopping()
+        finally:
+            self._end(feed, writer)
+            server.close()
+        return self._verdict(writer, spool, recorder)
+
+    def _open(self, began_ns: int) -> tuple[Spool, Recorder]:
+        self._known = known(self._settings, self._symbol, self._own_spool_ids())
+        for problem in self._known.unknown:
+            log.warning("not asked for the last seq", extra={"fields": {"symbol": self._symbol.id, "why": problem}})
+        if self._known.writer is not None:
+            self._feed.stop()
+            raise UserError(
+                f"{self._symbol.name} is being recorded already by {self._known.writer}; stop that one first"
+            )
+        spool = Spool(
+            self._folder,
+            self._symbol.id,
+            self._symbol.name,
+            self._settings.period,
+            known_seq=self._known.last_seq,
+            exports=self._known.exports,
+        )
+        recovered = spool.recovered
+        started = event(
+            "started",
+            clean=recovered.clean,
+            last_seq=spool.last_seq,
+            last_rx=spool.last_rx,
+            version=__version__,
+            spool_id=spool.spool_id,
+            replaced=recovered.replaced or None,
+            set_apart=list(recovered.set_apart) or None,
+        )
+        spool.append([Frame(began_ns, None, Mt.EVENT, started)])
+        log.info(
+            "recording",
+            extra={
+                "fields": {
+                    "symbol": self._symbol.name,
+                    "next_seq": spool.last_seq + 1,
+                    "clean": recovered.clean,
+                    "egress": self._symbol.egress.mode,
+                    "spool_id": spool.spool_id,
+                }
+            },
+        )
+        self._spool = spool
+        self._recorder = Recorder(spool, self._inbox, self._statistics, self._settings.spool_keep_ns)
+        return spool, self._recorder
+
+    def _own_spool_ids(self) -> frozenset[str]:
+        ids: set[str] = set()
+        for _, path in segments(self._folder):
+            try:
+                ids.add(info(path).spool_id)
+            except SegmentError:
+                continue  # reported when the spool is opened
+        return frozenset(ids)
+
+    def _ask_listing(self) -> None:
+        self._listing = ask_listing(self._settings, self._symbol)
+        if self._listing.verdict == "unlisted":
+            log.error(
+                "symbol refused", extra={"fields": {"symbol": self._symbol.name, "exchange_said": self._listing.said}}
+            )
+            self._stop.set()
+        elif self._listing.verdict == "unknown":
+            log.warning(
+                "symbol not confirmed by the exchange",
+                extra={"fields": {"symbol": self._symbol.name, "exchange_said": self._listing.said}},
+            )
+
+    # -- while it runs
+
+    def _watch(self, feed: threading.Thread, writer: threading.Thread) -> None:
+        """Feed the watchdog while both loops live; one line of statistics every 15 s."""
+        next_line = time.monotonic() + STATISTICS_S
+        before = self._statistics.snapshot()["rows"]
+        while not self._stop.wait(1.0):
+            now = time.monotonic()
+            if not feed.is_alive() or not writer.is_alive():
+                log.error("a loop has ended", extra={"fields": {"feed": feed.is_alive(), "writer": writer.is_alive()}})
+                return
+            if now - min(self._feed.beat, self._require_recorder().beat) < STUCK_S:
+                notify.watchdog()
+            if now >= next_line:
+                next_line = now + STATISTICS_S
+                before = self._line(before)
+
+    def _line(self, before: dict[str, int]) -> dict[str, int]:
+        status = self._status({})
+        rows: dict[str, int] = status["rows"]
+        rates = {name: round((rows[name] - before[name]) / STATISTICS_S, 2) for name in rows}
+        fields = {
+            "symbol": status["id"],
+            "state": status["state"],
+            "last_seq": status["last_seq"],
+            **{f"{name}_s": rate for name, rate in rates.items() if rate},
+            "reconnects": status["reconnects"],
+            "delay_ms": status["delay_ms"],
+            "durable_ms": status["durable_ms"],
+        }
+        log.info("statistics", extra={"fields": fields})
+        notify.status(f"{status['state']}, seq {status['last_seq']}, {sum(rates.values()):.1f} rows/s")
+        return rows
+
+    def _require_recorder(self) -> Recorder:
+        assert self._recorder is not None
+        return self._recorder
+
+    def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+        spool, recorder = self._spool, self._require_recorder()
+        assert spool is not None
+        warnings = [w for w in (recorder.trouble,) if w]
+        if self._listing.verdict == "unknown":
+            warnings.append(f"symbol not confirmed by the exchange: {self._listing.said}")
+        if self._listing.verdict == "unlisted":
+            warnings.append(f"the exchange does not list {self._symbol.name}: {self._listing.said}")
+        warnings += [f"not asked for the last seq: {problem}" for problem in self._known.unknown]
+        return {
+            "id": self._symbol.id,
+            "symbol": self._symbol.name,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "version": __version__,
+            "spool_id": spool.spool_id,
+            "last_seq": spool.last_seq,
+            "last_rx_ns": spool.last_rx,
+            "segment": spool.segment,
+            "inbox_bytes": self._inbox.bytes,
+            **self._feed.status(),
+            **self._statistics.snapshot(),
+            "listing": self._listing.said,
+            "warnings": warnings,
+        }
+
+    def _cut(self, _: dict[str, Any]) -> dict[str, Any]:
+        try:
+            cut = self._require_recorder().cut(30.0)
+        except FutureTimeout as error:
+            raise UserError("the spool could not be cut within 30 s; see the collector's log") from error
+        spool = self._spool
+        assert spool is not None
+        return {"segment": cut.path.name if cut else None, "last_seq": spool.last_seq}
+
+    # -- ending
+
+    def _end(self, feed: threading.Thread, writer: threading.Thread) -> None:
+        self._feed.stop()
+        feed.join(FEED_END_S)
+        self._inbox.close()
+        writer.join(COMMIT_END_S)
+        if writer.is_alive():
+            self._require_recorder().give_up()
+            writer.join(0.3)
+
+    def _verdict(self, writer: threading.Thread, spool: Spool, recorder: Recorder) -> int:
+        died = not self._stop.is_set()
+        if not writer.is_alive():
+            spool.close()
+        if recorder.lost or writer.is_alive():
+            log.error("frames not committed at the end", extra={"fields": {"frames": recorder.lost or "unknown"}})
+            return 1
+        log.info("stopped", extra={"fields": {"symbol": self._symbol.id, "last_seq": spool.last_seq}})
+        if self._listing.verdict == "unlisted":
+            return 2
+        return 1 if died else 0

@@ -1,0 +1,112 @@
+"""The writing loop: takes frames from the inbox, commits them, ends segments when the clock says so."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from mexc_pipeline.collector.inbox import Inbox
+from mexc_pipeline.collector.statistics import Statistics
+from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo
+from mexc_pipeline.spool.writer import Spool
+
+log = logging.getLogger("mexc_pipeline.collector")
+
+IDLE_S = 0.25
+"""How long the loop waits for frames before it looks at the clock: the most by which a quiet segment closes late."""
+MOST_FRAMES = 4096
+PRUNE_S = 60.0
+RETRY_S = 0.5
+T = TypeVar("T")
+
+_TROUBLE = (sqlite3.Error, OSError, SegmentError)
+
+
+class Recorder:
+    """Owns the spool's writer. :meth:`run` is its one thread; other threads ask through :meth:`cut`."""
+
+    def __init__(self, spool: Spool, inbox: Inbox, statistics: Statistics, keep_ns: int) -> None:
+        self._spool = spool
+        self._inbox = inbox
+        self._statistics = statistics
+        self._keep_ns = keep_ns
+        self._cuts: list[Future[SegmentInfo | None]] = []
+        self._guard = threading.Lock()  # of _cuts
+        self._give_up = threading.Event()
+        self._next_prune = 0.0
+        self.beat = time.monotonic()
+        self.trouble: str | None = None
+        self.lost = 0
+        """Frames received that could not be committed before the process had to end."""
+
+    def run(self) -> None:
+        """Commit until the inbox is closed and empty, then write ``stopped``."""
+        while True:
+            frames = self._inbox.take(IDLE_S, MOST_FRAMES)
+            self.beat = time.monotonic()
+            if not self._write(frames):
+                return
+            self._attempt(lambda: self._spool.tick(time.time_ns()))
+            self._serve_cuts()
+            if self.beat >= self._next_prune:
+                self._next_prune = self.beat + PRUNE_S
+                self._attempt(lambda: self._spool.prune(time.time_ns(), self._keep_ns))
+            if self._inbox.drained:
+                break
+        self._write([Frame(time.time_ns(), None, Mt.EVENT, event("stopped"))])
+
+    def cut(self, timeout_s: float) -> SegmentInfo | None:
+        """End the open segment now, after all frames received before the call; from any thread."""
+        asked: Future[SegmentInfo | None] = Future()
+        with self._guard:
+            self._cuts.append(asked)
+        self._inbox.wake()
+        return asked.result(timeout_s)
+
+    def give_up(self) -> None:
+        """Stop trying to commit: the process has to end."""
+        self._give_up.set()
+
+    def _write(self, frames: list[Frame]) -> bool:
+        """Commit the frames however long the disk refuses; False where it was told to give up."""
+        while frames:
+            rest = frames
+            block = self._attempt(lambda rest=rest: self._spool.append(rest))  # type: ignore[misc]
+            if block is None:
+                self.lost += len(frames)
+                return False
+            self._statistics.committed(block, time.time_ns())
+            frames = frames[len(block) :]
+        return True
+
+    def _attempt(self, action: Callable[[], T]) -> T | None:
+        while True:
+            try:
+                result = action()
+            except _TROUBLE as error:
+                self.trouble = f"spool: {error}"
+                log.error("spool refuses, trying again", extra={"fields": {"error": str(error)}})
+                if self._give_up.wait(RETRY_S):
+                    return None
+                self.beat = time.monotonic()  # waiting for the disk is not being stuck
+            else:
+                self.trouble = None
+                return result
+
+    def _serve_cuts(self) -> None:
+        with self._guard:
+            asked, self._cuts = self._cuts, []
+        if not asked:
+            return
+        while frames := self._inbox.take(0, MOST_FRAMES):
+            if not self._write(frames):
+                break
+        cut = self._attempt(lambda: self._spool.cut(time.time_ns()))
+        for future in asked:
+            future.set_result(cut)

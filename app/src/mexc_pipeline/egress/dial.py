@@ -1,0 +1,190 @@
+"""Dialling: name, TCP or SOCKS, TLS, each with a deadline; what comes back is a plain connected socket.
+
+``websocket-client``'s own proxy options are not used: they pass over PySocks, can hang for a minute and obey proxy
+variables of the environment even for direct connections. This module reads no variable of the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import socks
+
+from mexc_pipeline.config import Egress
+from mexc_pipeline.errors import UserError
+
+CONNECT_S = 10.0
+SOCKS_S = 20.0
+TLS_S = 10.0
+
+
+class EgressError(UserError):
+    """The connection could not be made; the message names the step that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """A connected socket and how it left: ``peer`` is the far end of the TCP connection (the exchange, or the
+    proxy), ``local`` ours, both ``address:port``."""
+
+    sock: socket.socket
+    mode: str
+    peer: str
+    local: str
+
+
+@contextmanager
+def deadline(sock: socket.socket, seconds: float, step: str) -> Iterator[None]:
+    """Shut the socket down when the block takes longer than ``seconds``, however busily it trickles."""
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            sock.close()  # was not connected yet
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:
+        if over.is_set():
+            raise EgressError(f"{step}: not done within {seconds:g} s") from error
+        raise
+    finally:
+        timer.cancel()
+    if over.is_set():
+        raise EgressError(f"{step}: not done within {seconds:g} s")
+
+
+def dial(egress: Egress, url: str, ca_file: str = "") -> Dialled:
+    """Connect to the host of ``url`` (ws, wss, http or https) by the configured egress.
+
+    Raises EgressError. With a proxy the name is resolved by the proxy, and there is no way round it: a proxy that
+    fails means no connection.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    secure = parts.scheme in ("wss", "https")
+    port = parts.port or (443 if secure else 80)
+    if egress.mode == "direct":
+        sock = _direct(host, port)
+    elif egress.mode.startswith("socks5h://"):
+        sock = _socks(egress.mode, host, port)
+    else:
+        raise EgressError(f"egress {egress.mode}: not available in this version; use direct or socks5h://host:port")
+    peer, local = _name(sock.getpeername()), _name(sock.getsockname())
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if secure:
+            sock = _tls(sock, host, ca_file)
+    except BaseException:
+        sock.close()
+        raise
+    return Dialled(sock, egress.mode, peer, local)
+
+
+def _direct(host: str, port: int) -> socket.socket:
+    problems: list[str] = []
+    for family, address in _resolve(host, port):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.settimeout(CONNECT_S)
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            problems.append(f"{address[0]}: {error.strerror or error}")
+        else:
+            return sock
+    raise EgressError(f"connect to {host}:{port}: {'; '.join(problems)}")
+
+
+def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    """Addresses of a host. The system's resolver knows no deadline, so it is asked from a thread that can be left."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return [(socket.AF_INET6 if address.version == 6 else socket.AF_INET, (host, port))]
+    found: list[tuple[socket.AddressFamily, tuple[str, int]]] = []
+    failed: list[OSError] = []
+
+    def ask() -> None:
+        try:
+            for family, _, _, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                found.append((family, (str(where[0]), int(where[1]))))
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=ask, name="resolve", daemon=True)
+    thread.start()
+    thread.join(CONNECT_S)
+    if failed:
+        raise EgressError(f"resolve {host}: {failed[0].strerror or failed[0]}")
+    if not found:
+        raise EgressError(f"resolve {host}: no answer within {CONNECT_S:g} s")
+    return found
+
+
+def _socks(mode: str, host: str, port: int) -> socket.socket:
+    proxy = urlsplit(mode)
+    where = f"{proxy.hostname}:{proxy.port}"
+    try:
+        proxy_family, proxy_address = _resolve(proxy.hostname or "", proxy.port or 0)[0]
+    except EgressError as error:
+        raise EgressError(f"proxy {where}: {error}") from error
+    sock = socks.socksocket(proxy_family, socket.SOCK_STREAM)
+    sock.set_proxy(socks.SOCKS5, proxy_address[0], proxy_address[1], rdns=True)
+    sock.settimeout(SOCKS_S)
+    try:
+        with deadline(sock, SOCKS_S, f"proxy {where}: connect to {host}:{port}"):
+            sock.connect((host, port))
+        plain = socket.socket(fileno=sock.detach())  # PySocks' own recv is no longer needed
+    except (OSError, socks.ProxyError) as error:
+        sock.close()
+        raise EgressError(f"proxy {where}: {error}") from error
+    except EgressError:
+        sock.close()
+        raise
+    plain.settimeout(CONNECT_S)
+    return plain
+
+
+def _tls(sock: socket.socket, host: str, ca_file: str) -> socket.socket:
+    try:
+        context = ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise EgressError(f"ca_file {ca_file}: {error.strerror or error}") from error
+    sock.settimeout(TLS_S)
+    try:
+        wrapped = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    except OSError as error:
+        raise EgressError(f"TLS with {host}: {error}") from error
+    try:
+        with deadline(wrapped, TLS_S, f"TLS with {host}"):
+            wrapped.do_handshake()
+    except EgressError:
+        wrapped.close()
+        raise
+    except OSError as error:
+        wrapped.close()
+        raise EgressError(f"TLS with {host}: {getattr(error, 'verify_message', '') or error}") from error
+    return wrapped
+
+
+def _name(address: object) -> str:
+    if isinstance(address, tuple):
+        host, port = address[0], address[1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(address)

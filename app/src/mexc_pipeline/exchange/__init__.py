@@ -1,0 +1,1 @@
+"""MEXC's futures protocol as pure functions: what to send, and what a received frame is."""

@@ -1,0 +1,187 @@
+"""Requests to the futures socket, and the classification of what it sends.
+
+Sources: the official futures WebSocket page (2026-04) and update log for methods and parameters; public captures of
+2025 and 2026 for what the wire really carries (acks that name no symbol, deals as lists, two pongs for one ping).
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import msgspec
+
+from mexc_pipeline.config import Channels
+from mexc_pipeline.rows import Mt
+
+MAX_CLASSIFIED = 1_048_576
+"""Bytes up to which a frame can be anything but a dead letter."""
+MAX_STORED = 64 << 20
+"""Bytes of the largest frame that is read at all."""
+
+PING = b'{"method":"ping"}'
+TEXT, BINARY = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One channel of one symbol: what asks for it, what confirms it and what it delivers."""
+
+    channel: str
+    """``push.…`` as in the frames."""
+    ack: str
+    """``rs.sub.…``; it names no symbol."""
+    request: bytes
+    mt: Mt
+
+
+def subscriptions(symbol: str, channels: Channels) -> tuple[Subscription, ...]:
+    """What to ask for. ``each`` sends ``compress:false``: every update by itself instead of merged ones."""
+    wanted: list[Subscription] = []
+
+    def add(method: str, mt: Mt, **param: object) -> None:
+        request = msgspec.json.encode({"method": f"sub.{method}", "param": {"symbol": symbol, **param}})
+        wanted.append(Subscription(f"push.{method}", f"rs.sub.{method}", request, mt))
+
+    if channels.ticker:
+        add("ticker", Mt.TICKER)
+    if channels.deal == "merged":
+        add("deal", Mt.DEAL)
+    elif channels.deal == "each":
+        add("deal", Mt.DEAL, compress=False)
+    if channels.depth.startswith("full"):
+        add("depth.full", Mt.DEPTH, limit=int(channels.depth.removeprefix("full")))
+    elif channels.depth == "merged":
+        add("depth", Mt.DEPTH)
+    elif channels.depth == "each":
+        add("depth", Mt.DEPTH, compress=False)
+    return tuple(wanted)
+
+
+class Control(Enum):
+    """Control frames: they are acted on and not stored."""
+
+    PONG = "pong"
+    ACK = "ack"
+    CLIENT_ID = "clientId"
+
+
+class Classified(NamedTuple):
+    """What a frame is: a control frame, or a row's ``mt``, ``ts`` (Unix ms or None) and ``m``.
+
+    ``channel`` is the frame's own, None where it has none; ``answer`` is the text of an ``rs.…`` answer.
+    """
+
+    control: Control | None
+    mt: Mt
+    ts: int | None
+    m: bytes
+    channel: str | None
+    answer: str | None = None
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    channel: str | msgspec.UnsetType = msgspec.UNSET
+    symbol: str | msgspec.UnsetType = msgspec.UNSET
+    ts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _LooseEnvelope(msgspec.Struct, gc=False):
+    """For frames whose ``channel`` or ``symbol`` is of a wrong type: their ``ts`` still counts."""
+
+    ts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class Classifier:
+    """Tells what each frame of one symbol's connection is. Never raises: what it cannot read is a dead letter."""
+
+    def __init__(self, symbol: str, wanted: tuple[Subscription, ...]) -> None:
+        self._symbol = symbol
+        self._mts = {s.channel: s.mt for s in wanted}
+        self._decode = msgspec.json.Decoder(_Envelope).decode
+        self._decode_loose = msgspec.json.Decoder(_LooseEnvelope).decode
+
+    def classify(self, opcode: int, payload: bytes) -> Classified:
+        """``opcode`` 1 (text) or 2 (binary) and the whole payload."""
+        if opcode != TEXT or not _is_utf8(payload):
+            return Classified(None, Mt.DEAD_LETTER, None, wrap(opcode, payload), None)
+        if len(payload) > MAX_CLASSIFIED:
+            return Classified(None, Mt.DEAD_LETTER, self._loose_ts(payload), payload, None)
+        try:
+            envelope = self._decode(payload)
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            return Classified(None, Mt.DEAD_LETTER, self._loose_ts(payload), payload, None)
+        channel = envelope.channel if isinstance(envelope.channel, str) else None
+        raw_ts = envelope.ts
+        ts: int | None = None
+        good_ts = True
+        if isinstance(raw_ts, msgspec.Raw):
+            text = bytes(raw_ts)
+            good_ts = len(text) == 13 and text.isdigit()
+            if good_ts:
+                ts = int(text)
+        if channel is not None:
+            mt = self._mts.get(channel)
+            if mt is not None and envelope.symbol == self._symbol and good_ts:
+                return Classified(None, mt, ts, payload, channel)
+            if channel == "pong":
+                return Classified(Control.PONG, Mt.EVENT, ts, payload, channel)
+            if channel.startswith("rs.sub."):
+                return Classified(Control.ACK, Mt.EVENT, ts, payload, channel, _text(envelope.data))
+            if channel == "clientId":
+                return Classified(Control.CLIENT_ID, Mt.EVENT, ts, payload, channel)
+        answer = _text(envelope.data) if channel is not None and channel.startswith("rs.") else None
+        return Classified(None, Mt.DEAD_LETTER, ts, payload, channel, answer)
+
+    def _loose_ts(self, payload: bytes) -> int | None:
+        try:
+            raw = self._decode_loose(payload).ts
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            return None
+        text = bytes(raw) if isinstance(raw, msgspec.Raw) else b""
+        return int(text) if len(text) == 13 and text.isdigit() else None
+
+
+def wrap(opcode: int, payload: bytes) -> bytes:
+    """A binary frame, or text that is not UTF-8, as the JSON object by which it is stored."""
+    return b'{"base64":"%s","opcode":%d}' % (base64.b64encode(payload), opcode)
+
+
+def unwrap(m: bytes) -> tuple[int, bytes] | None:
+    """Opcode and payload of a dead letter made by :func:`wrap`; None for any other ``m``."""
+    if not m.startswith(b'{"base64":"'):
+        return None
+    try:
+        found = msgspec.json.decode(m, type=_Wrapped)
+        return found.opcode, base64.b64decode(found.base64, validate=True)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+
+
+class _Wrapped(msgspec.Struct, forbid_unknown_fields=True):
+    base64: str
+    opcode: int
+
+
+def _is_utf8(payload: bytes) -> bool:
+    if payload.isascii():
+        return True
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _text(data: object) -> str | None:
+    """The ``data`` of an answer as one short line."""
+    if not isinstance(data, msgspec.Raw):
+        return None
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return str(value)[:200]

@@ -1,0 +1,315 @@
+"""The reading loop: connect, subscribe, read, ping, watch; and again, for ever, until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import random
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import websocket
+
+from mexc_pipeline import __version__, config
+from mexc_pipeline.egress.dial import Dialled, EgressError, deadline, dial
+from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
+from mexc_pipeline.feed.link import ReadAhead
+from mexc_pipeline.feed.watch import (
+    Action,
+    Backoff,
+    ClockWatch,
+    Confirmed,
+    Reconnect,
+    Resubscribe,
+    Stalled,
+    Watch,
+)
+from mexc_pipeline.rows import Frame, Mt, event
+
+log = logging.getLogger("mexc_pipeline.feed")
+
+HANDSHAKE_S = 10.0
+TICK_S = 1.0
+"""Longest wait for a frame before timers are looked at."""
+SETTLED_S = 60.0
+"""A connection that lived this long resets the pause before the next try."""
+PATIENCE_S = 10.0
+"""Seconds beyond the ping interval in which at least a pong must have come."""
+GOODBYE_S = 2.0
+"""How long the exchange may take to answer our close; frames that come meanwhile are still kept."""
+
+Sink = Callable[[list[Frame]], None]
+Dial = Callable[[config.Egress, str, str], Dialled]
+
+
+class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is over
+    """The connection is over; ``code`` is the WebSocket close code, 1006 where there was none."""
+
+    def __init__(self, reason: str, code: int = 1006) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Feed:
+    """Reads one symbol. ``sink`` gets frames and events in the order they happened and may block to slow us down."""
+
+    def __init__(self, symbol: config.Symbol, exchange: config.Exchange, sink: Sink, dialler: Dial = dial) -> None:
+        self._symbol = symbol
+        self._exchange = exchange
+        self._sink = sink
+        self._dial = dialler
+        self._wanted = {s.channel: s for s in subscriptions(symbol.name, symbol.channels)}
+        self._acks = {s.ack: s.channel for s in self._wanted.values()}
+        self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
+        self._stop = threading.Event()
+        self._guard = threading.Lock()  # of _ws, which stop() uses from another thread
+        self._ws: websocket.WebSocket | None = None
+        self._link: ReadAhead | None = None
+        self._received = 0
+        self._batch: list[Frame] = []
+        self._touched: dict[str, int] = {}
+        self._watch: Watch | None = None
+        self._clock = ClockWatch(time.time_ns(), time.monotonic_ns())
+        self._next_ping = 0.0
+        self._stop_by = 0.0
+        self.reconnects = 0
+        self.connected_since_ns: int | None = None
+        self.exchange_said: str | None = None
+        self.egress: dict[str, Any] = {"mode": symbol.egress.mode}
+        self.beat = time.monotonic()
+        """Monotonic seconds of the loop's last sign of life."""
+
+    # -- life
+
+    def run(self) -> None:
+        """Read until :meth:`stop`; never raises for anything the network or the exchange does."""
+        backoff = Backoff(random.Random())  # noqa: S311 - jitter, not a secret
+        while not self._stop.is_set():
+            began = time.monotonic()
+            self.beat = began
+            code, reason = 1006, ""
+            try:
+                self._session()
+            except _Ended as ended:
+                code, reason = ended.code, str(ended)
+            except (EgressError, OSError, websocket.WebSocketException) as error:
+                reason = str(error) or type(error).__name__
+            except Exception as error:  # the library's own surprises must not end a recording; they are logged whole
+                log.exception("connection failed unexpectedly")
+                reason = f"{type(error).__name__}: {error}"
+            finally:
+                self._leave()
+            if self._stop.is_set():
+                code, reason = 1000, "stopped"
+            self._event("disconnected", code=code, reason=reason[:500])
+            self._flush()
+            if self._stop.is_set():
+                break
+            self.reconnects += 1
+            if time.monotonic() - began >= SETTLED_S:
+                backoff.reset()
+            pause = backoff.next_s()
+            log.warning(
+                "disconnected",
+                extra={
+                    "fields": {"symbol": self._symbol.id, "reason": reason, "code": code, "retry_s": round(pause, 2)}
+                },
+            )
+            self._pause(pause)
+
+    def stop(self) -> None:
+        """Say goodbye to the exchange and end :meth:`run`, from any thread; returns at once."""
+        self._stop_by = time.monotonic() + GOODBYE_S
+        self._stop.set()
+        with self._guard:
+            if self._ws is not None and self._ws.connected:
+                try:
+                    self._ws.send(struct.pack("!H", 1000), websocket.ABNF.OPCODE_CLOSE)
+                except (OSError, websocket.WebSocketException) as error:
+                    log.debug("no goodbye", extra={"fields": {"error": str(error)}})
+
+    def status(self) -> dict[str, Any]:
+        """Channels, egress, what the exchange said; see the control socket's ``status``."""
+        watch = self._watch
+        if self.connected_since_ns is not None:
+            state = "stopping" if self._stop.is_set() else "live"
+        else:
+            state = "stopping" if self._stop.is_set() else "connecting"
+        return {
+            "state": state,
+            "reconnects": self.reconnects,
+            "connected_since_ns": self.connected_since_ns,
+            "channels": watch.status(time.monotonic()) if watch else {},
+            "egress": self.egress,
+            "exchange_said": self.exchange_said,
+        }
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stop.wait(min(left, TICK_S)):
+            self.beat = time.monotonic()
+            self._look_at_clock()
+            self._flush()
+
+    # -- one connection
+
+    def _session(self) -> None:
+        url = self._exchange.websocket
+        dialled = self._dial(self._symbol.egress, url, self._exchange.ca_file)
+        link = ReadAhead(dialled.sock, self._before_wait)
+        ws = websocket.WebSocket(skip_utf8_validation=True)
+        try:
+            self._handshake(ws, link, dialled, url)
+        except BaseException:
+            dialled.sock.close()
+            raise
+        dialled.sock.settimeout(TICK_S)
+        now = time.monotonic()
+        self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now)
+        self._next_ping = now
+        self.connected_since_ns = time.time_ns()
+        self.egress = {"mode": dialled.mode, "peer": dialled.peer, "local": dialled.local}
+        self._link = link
+        with self._guard:
+            self._ws = ws
+        self._event("connected", egress=dialled.mode, peer=dialled.peer, local=dialled.local)
+        for subscription in self._wanted.values():
+            self._subscribe(subscription)
+        self._read(ws)
+
+    def _handshake(self, ws: websocket.WebSocket, link: ReadAhead, dialled: Dialled, url: str) -> None:
+        dialled.sock.settimeout(HANDSHAKE_S)
+        try:
+            with deadline(dialled.sock, HANDSHAKE_S, "WebSocket handshake"):
+                ws.connect(  # type: ignore[no-untyped-call]
+                    url,
+                    socket=link,
+                    header=[f"User-Agent: mexc-pipeline/{__version__}"],
+                    suppress_origin=True,
+                    redirect_limit=0,  # a redirect would be followed by a connection of the library's own
+                )
+        except websocket.WebSocketBadStatusException as error:
+            raise _Ended(f"handshake refused with HTTP {error.status_code}") from error
+        except websocket.WebSocketTimeoutException as error:
+            raise _Ended(f"WebSocket handshake: not done within {HANDSHAKE_S:g} s") from error
+        if ws.getstatus() != 101:
+            raise _Ended(f"handshake answered with HTTP {ws.getstatus()}")
+
+    def _read(self, ws: websocket.WebSocket) -> None:
+        classify, batch_of, touched = self._classify, self._batch_append, self._touched
+        clock = time.time_ns
+        while True:
+            try:
+                opcode, frame = ws.recv_data_frame(True)
+            except websocket.WebSocketTimeoutException:
+                continue  # every read begins with a look at the timers; the library keeps what it has of a frame
+            rx = clock()
+            if opcode > 2:
+                self._on_protocol_frame(opcode, frame.data)
+                continue
+            control, mt, ts, m, channel, answer = classify(opcode, frame.data)
+            if control is None:
+                batch_of(Frame(rx, ts, mt, m))
+                if channel is not None:
+                    touched[channel] = rx
+                if answer is not None:
+                    self._said(answer)
+            elif control is Control.ACK:
+                self._on_ack(channel or "", answer)
+
+    def _batch_append(self, frame: Frame) -> None:
+        self._batch.append(frame)
+
+    def _on_protocol_frame(self, opcode: int, data: bytes) -> None:
+        if opcode != websocket.ABNF.OPCODE_CLOSE:
+            return  # ping (answered by the library) or pong
+        code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
+        raise _Ended(data[2:].decode(errors="replace") or "closed by the exchange", code)
+
+    def _on_ack(self, ack: str, answer: str | None) -> None:
+        if answer != "success":
+            self._said(f"{ack}: {answer}")
+            return
+        channel = self._acks.get(ack)
+        if channel is not None and self._watch is not None:
+            self._act(self._watch.ack(channel, time.monotonic()))
+
+    def _said(self, answer: str) -> None:
+        self.exchange_said = answer
+        log.warning("exchange says", extra={"fields": {"symbol": self._symbol.id, "said": answer}})
+
+    # -- timers
+
+    def _before_wait(self) -> None:
+        """All that was read is decoded: hand it over, then look at the timers."""
+        now = time.monotonic()
+        self.beat = now
+        watch, ws = self._watch, self._ws
+        if watch is None or ws is None:
+            return  # still in the handshake, which has its own deadline
+        if ws.frame_buffer.length is not None and ws.frame_buffer.length > MAX_STORED:
+            raise _Ended(f"a frame of {ws.frame_buffer.length} bytes is more than is kept ({MAX_STORED})", 1009)
+        if self._link is not None and self._link.received != self._received:
+            self._received = self._link.received
+            watch.alive(now)
+        for channel in self._touched:
+            self._act(watch.data(channel, now))
+        self._touched.clear()
+        self._look_at_clock()
+        self._flush()
+        if self._stop.is_set():
+            if now >= self._stop_by:
+                raise _Ended("stopped", 1000)
+            return
+        if now >= self._next_ping:
+            self._next_ping = now + self._exchange.ping_interval_s
+            ws.send(PING)
+        self._act(watch.due(now))
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Confirmed(channel, by):
+                    self._event("subscribed", channel=channel, by=by)
+                case Stalled(channel, age):
+                    self._event("stalled", channel=channel, age_s=round(age, 1))
+                    log.warning("channel stalled", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})
+                case Resubscribe(channel):
+                    self._subscribe(self._wanted[channel])
+                case Reconnect(reason):
+                    self._event("stalled", reason=reason)
+                    raise _Ended(reason)
+
+    def _subscribe(self, subscription: Subscription) -> None:
+        if self._ws is not None:
+            self._ws.send(subscription.request)
+
+    def _look_at_clock(self) -> None:
+        step = self._clock.step_ms(time.time_ns(), time.monotonic_ns())
+        if step is not None:
+            self._event("clock", step_ms=round(step, 3))
+            log.warning("clock stepped", extra={"fields": {"step_ms": round(step, 3)}})
+
+    # -- handing over
+
+    def _event(self, name: str, **fields: Any) -> None:
+        self._batch.append(Frame(time.time_ns(), None, Mt.EVENT, event(name, **fields)))
+
+    def _flush(self) -> None:
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self._sink(batch)
+
+    def _leave(self) -> None:
+        with self._guard:
+            ws, self._ws = self._ws, None
+        self._watch = None
+        self.connected_since_ns = None
+        self._touched.clear()
+        self._link = None
+        self._received = 0
+        if ws is not None:
+            ws.abort()  # type: ignore[no-untyped-call]
+            ws.shutdown()  # type: ignore[no-untyped-call]
