@@ -100,7 +100,7 @@ class Book:
         sides: dict[Side, dict[int, Level]] = {s: dict(levels) for s, levels in self._levels.items()}
         for change in islice(self.commits(), self.version - version):
             if change.before == ABSENT:
-                del sides[change.side][change.tick]
+                sides[change.side].pop(change.tick, None)  # deleting what was not there is a version too
             else:
                 sides[change.side][change.tick] = change.before
         return Levels(version, sides["asks"], sides["bids"])

@@ -6,7 +6,6 @@ Owns the connections, the subscriptions and the listening socket.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import ssl
 from dataclasses import dataclass
@@ -423,13 +422,3 @@ def _tls(config: SimulatorConfig) -> ssl.SSLContext | None:
     except OSError as error:
         raise UserError(f"cannot read the TLS certificate or key: {error}") from error
     return context
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

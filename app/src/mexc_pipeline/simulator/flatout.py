@@ -78,6 +78,8 @@ class Flood:
 
     async def _send(self, session: Session, count: int) -> bool:
         """Send up to `count` frames without wrapping around; whole frames the client got are logged."""
+        if not await session.drained():  # a pong may be under way: the log keeps the order of the wire
+            return False
         first = self.sent % len(self._pool)
         count = min(count, len(self._pool) - first)
         session.write_piece(self._bytes[self._ends[first] : self._ends[first + count]])

@@ -185,8 +185,10 @@ class Session:
         self._transport.write(encoded)
 
     async def drained(self) -> bool:
-        """Wait until the operating system has everything; False where the connection is over."""
+        """Wait until the operating system has everything, also what stood in line; False where it is over."""
         try:
+            while self._pump_task is not None:
+                await asyncio.wait([self._pump_task])
             await self._connection.drain()
         except OSError:
             return False
