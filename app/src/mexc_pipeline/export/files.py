@@ -17,12 +17,11 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.parquet import Content, FileError, FileWriter, metadata, metadata_of, read_content
 from mexc_pipeline.export.report import Exported
+from mexc_pipeline.export.source import blocks
 from mexc_pipeline.ledger.digest import differing
 from mexc_pipeline.spool.lifecycle import mark_exported
-from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, sync_folder
+from mexc_pipeline.spool.segment import SegmentInfo, sync_folder
 
-BLOCK_ROWS = 8192
-BLOCK_BYTES = 8 << 20
 _MAGIC = b"PAR1"
 _FOLDER_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -246,15 +245,13 @@ def _write_proven(
 
 def _write(info: SegmentInfo, making: Path, check: Callable[[], None], hook: Hook, *, copy: bool) -> FileWriter:
     fd = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    with open(fd, "wb") as file, SegmentReader(info.path) as reader:
+    with open(fd, "wb") as file:
         hook("created")
         writer = FileWriter(file)
         try:
-            after = 0
-            while len(block := reader.read(after, BLOCK_ROWS, BLOCK_BYTES, info.last_seq)):
+            for block in blocks(info):
                 check()
                 writer.add(block)
-                after = block.seq[-1]
                 hook("block")
             writer.finish(_metadata(info, writer, copy=copy))
             file.flush()

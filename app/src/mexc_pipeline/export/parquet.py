@@ -22,6 +22,7 @@ from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns
 
 PREFIX = "mexc."
 GROUP_ROWS = 65_536
+READ_ROWS = 4096
 GROUP_BYTES = 32 << 20
 """A row group ends at either bound (a single frame may be larger than the second)."""
 
@@ -191,7 +192,7 @@ class Content:
 def open_file(path: Path) -> Any:
     """The file as ``pyarrow.parquet.ParquetFile``, its schema checked. FileError where it is none of ours."""
     try:
-        parquet = pq.ParquetFile(path)
+        parquet = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
         schema = parquet.schema_arrow
     except FileNotFoundError as error:
         raise FileError(f"{path}: no such file") from error
@@ -226,17 +227,13 @@ def read_content(path: Path, check: Callable[[], None] = _no_stop) -> Content:
     content = Content(bytes=path.stat().st_size if path.exists() else 0)
     digest = _Probe(content)
     with open_file(path) as parquet:
-        for group in range(parquet.num_row_groups):
-            for column in _PROBED:
-                check()
-                if column in content.damaged:
-                    continue
-                try:
-                    table = parquet.read_row_group(group, columns=[column], use_threads=False)
-                    for chunk in table.column(0).chunks:
-                        digest.add(column, chunk)
-                except (OSError, ValueError, pa.ArrowException) as error:
-                    content.damaged[column] = f"row group {group}: {_first_line(error)}"
+        for column in _PROBED:
+            try:
+                for batch in parquet.iter_batches(READ_ROWS, columns=[column], use_threads=False):
+                    check()
+                    digest.add(column, batch.column(0))
+            except (OSError, ValueError, pa.ArrowException) as error:
+                content.damaged[column] = _first_line(error)
         content.rows = parquet.metadata.num_rows
     digest.close()
     return content
