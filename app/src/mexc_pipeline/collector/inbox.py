@@ -7,7 +7,7 @@ from collections import deque
 
 from mexc_pipeline.rows import Frame
 
-MAX_BYTES = 128 << 20
+MAX_BYTES = 32 << 20
 
 
 class Inbox:
