@@ -21,7 +21,9 @@ QUERY_S = 300.0
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, what: str | None, as_json: bool) -> int:
-    """Prove what was recorded; without an argument everything, services included.
+    """Prove what was recorded.
+
+    Without an argument everything, services included.
 
     exports: every file from its own metadata, the sequence across files, against the spool while it has the period.
     clickhouse: rates and shares per type, freshness, counts against the spool. egress: exits as configured.
@@ -53,7 +55,10 @@ def verify(ctx: click.Context, what: str | None, as_json: bool) -> int:
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> int:
-    """Examine this machine: Python, disk, clock, writable folders, ClickHouse, the exchange. Exit 1 on a hard fault."""
+    """Examine this machine.
+
+    Python, disk, clock, writable folders, ClickHouse, the exchange. Exit 1 where recording could not work (FAIL).
+    """
     from mexc_pipeline import doctor as examination
 
     found = examination.examine(configuration(ctx))
@@ -69,7 +74,11 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
 @json_option
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> int:
-    """Show collectors, last frame per channel, backlog and last export. Exit 1 where a part does not answer."""
+    """Show what every part is doing.
+
+    Collectors, last frame per channel, backlog, last export, what the exchange answered. Exit 1 where a part does not
+    answer.
+    """
     config = configuration(ctx)
     found = gather(config)
     if as_json:
@@ -154,7 +163,7 @@ def _print_status(found: dict[str, Any]) -> None:
     for symbol in found["symbols"]:
         said = symbol["collector"]
         if "problem" in said:
-            click.echo(f"{symbol['id']}: {said['problem']}")
+            click.echo(said["problem"])
         if said.get("exchange_said"):
             click.echo(f"{symbol['id']}: the exchange said: {said['exchange_said']}")
         for warning in said.get("warnings") or []:
@@ -169,7 +178,7 @@ def _age(seconds: float | None) -> str:
 @json_option
 @click.pass_context
 def ledger(ctx: click.Context, as_json: bool) -> int:
-    """List every exported file: received, exported, digest, gaps, from the files' own metadata."""
+    """List every file: received, exported, digest, gaps."""
     from mexc_pipeline import verify as proofs
 
     return printing.result(proofs.ledger(configuration(ctx)), as_json)
@@ -181,7 +190,10 @@ def ledger(ctx: click.Context, as_json: bool) -> int:
 @json_option
 @click.pass_context
 def query(ctx: click.Context, sql: str, max_rows: int, as_json: bool) -> int:
-    """Ask ClickHouse: one read-only SQL statement, also into the embedded engine of a running `run`."""
+    """Ask ClickHouse one read-only SQL statement.
+
+    Also into the embedded engine of a running `run`.
+    """
     config = configuration(ctx)
     start_logs(ctx, quiet=True)
     answer = answer_query(config, sql, max_rows)

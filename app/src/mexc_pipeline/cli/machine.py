@@ -29,7 +29,7 @@ def _closed(closing: Closing, as_json: bool) -> int:
 @json_option
 @click.pass_context
 def run(ctx: click.Context, duration: float | None, as_json: bool) -> int:
-    """Record, load, export and verify everything on this machine, supervised.
+    """Record, load, export and verify, all on this machine.
 
     The first Ctrl-C (or SIGTERM, or the end of the duration) closes sockets and segments, exports and verifies. Exit
     status 0 only if every period of this run and every leftover verified and each symbol got a frame. A second signal
@@ -61,7 +61,10 @@ def run(ctx: click.Context, duration: float | None, as_json: bool) -> int:
 @json_option
 @click.pass_context
 def demo(ctx: click.Context, folder: Path, duration: float, rate: float, as_json: bool) -> int:
-    """Show the whole job offline: three symbols from the bundled exchange simulator, every file proven."""
+    """Show the whole job offline, in a minute.
+
+    Three symbols from the bundled exchange simulator, ten-second periods, every file proven.
+    """
     from mexc_pipeline.run.demo import demo as show
 
     return _closed(show(folder, duration, rate, "DEBUG" if debug(ctx) else "INFO"), as_json)

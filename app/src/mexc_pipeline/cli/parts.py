@@ -14,7 +14,10 @@ from mexc_pipeline.cli.options import ChildCommand, Command, SymbolId, configura
 @click.argument("symbol", metavar="ID", type=SymbolId())
 @click.pass_context
 def collect(ctx: click.Context, symbol: str) -> int:
-    """Record one symbol until SIGTERM: commit and exit 0 within 5 s, never cutting a segment."""
+    """Record one symbol until SIGTERM.
+
+    Then it commits and exits 0 within 5 s, never cutting a segment.
+    """
     from mexc_pipeline import collector
 
     config = configuration(ctx)
@@ -26,7 +29,10 @@ def collect(ctx: click.Context, symbol: str) -> int:
 @click.command(cls=ChildCommand)
 @click.pass_context
 def store(ctx: click.Context) -> int:
-    """Load every symbol's segments into ClickHouse until SIGTERM, and compare what was loaded."""
+    """Load the recording into ClickHouse until SIGTERM.
+
+    What was loaded is compared with the recording by content, at every period's end.
+    """
     from mexc_pipeline import store as part
 
     config = configuration(ctx)
@@ -46,7 +52,10 @@ def store(ctx: click.Context) -> int:
 @json_option
 @click.pass_context
 def export(ctx: click.Context, symbols: tuple[str, ...], once: bool, copy_to: Path | None, as_json: bool) -> int:
-    """Turn every closed segment into a Parquet file, read it back and compare; oldest first."""
+    """Turn ended periods into proven Parquet files.
+
+    Every closed segment, oldest first, is written, read back and compared before its file gets its name.
+    """
     from mexc_pipeline import export as part
     from mexc_pipeline.cli import printing
 

@@ -134,7 +134,12 @@ class Periods:
 
     def scan(self) -> None:
         """Look at the spool again; an exported segment does not change any more and is not read twice."""
-        for path in self._paths():
+        paths = set(self._paths())
+        for gone in [path for path, found in self._found.items() if path not in paths and not found.rows]:
+            del self._found[gone]  # made for a row that never came, and removed again
+        for gone in [path for path in self.unreadable if path not in paths]:
+            del self.unreadable[gone]
+        for path in sorted(paths):
             known = self._found.get(path)
             if known is not None and known.state == "exported":
                 continue

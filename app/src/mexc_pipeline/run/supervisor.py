@@ -103,14 +103,14 @@ class Supervisor:
     def _collector_refusal(self, symbol_id: str) -> Any:
         def refusal(status: int) -> str | None:
             if status == 2:
-                return "its configuration was refused"
+                return "its configuration or its symbol was refused; its log says why"
             who = lock_holder(self.config.spool_dir / symbol_id)
             return f"its spool is held by {who}" if who else None
 
         return refusal
 
     def _store_refusal(self, status: int) -> str | None:
-        return "its configuration was refused" if status == 2 else None
+        return "its configuration was refused; its log says why" if status == 2 else None
 
     # While it runs
 

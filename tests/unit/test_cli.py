@@ -1,0 +1,305 @@
+"""The command line: help everywhere, one line per error, exit statuses, nothing heavy for a collector."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from mexc_pipeline import config
+from mexc_pipeline.cli import app
+from mexc_pipeline.cli.app import cli, invoke
+from mexc_pipeline.control import ControlServer
+from mexc_pipeline.errors import ConfigError, UserError
+
+COMMANDS = [
+    "run", "demo", "collect", "store", "export", "verify", "status", "ledger", "query", "doctor", "simulate", "import",
+    "completion",
+]  # fmt: skip
+
+
+def _walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None, name
+            yield from _walk(below, f"{path} {name}")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "settings.toml"
+    path.write_text(f'symbols = ["BTC_USDT"]\ndata_dir = "{tmp_path}/data"\nexport_dir = "{tmp_path}/exports"\n')
+    return path
+
+
+def _one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    err = capsys.readouterr().err
+    assert err.strip().count("\n") == 0, err
+    assert "Traceback" not in err
+    assert err.strip().startswith("mexc-pipeline: ")
+    return err
+
+
+def test_the_contracts_commands_are_there() -> None:
+    assert sorted(cli.list_commands(click.Context(cli))) == sorted(COMMANDS)
+
+
+def test_every_command_and_every_option_has_help() -> None:
+    seen = 0
+    for path, command in _walk(cli, "mexc-pipeline"):
+        assert command.help, path
+        for param in command.params:
+            if isinstance(param, click.Option):
+                assert param.help, f"{path} {param.opts}"
+                seen += 1
+    assert seen > 20
+
+
+def test_every_command_takes_config_after_its_name() -> None:
+    for path, command in _walk(cli, "mexc-pipeline"):
+        assert "--config" in {opt for param in command.params for opt in param.opts}, path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_exits_0(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke([name, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("Usage: mexc-pipeline ")
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["nonsense"], "nonsense"),
+        (["run", "--bogus"], "--bogus"),
+        (["run", "--duration", "soon"], "soon"),
+        (["collect"], "ID"),
+        (["verify", "everything"], "everything"),
+        (["export", "--once", "--copy-to", "x"], "--copy-to"),
+        (["simulate", "--port", "99999"], "99999"),
+        (["completion", "powershell"], "powershell"),
+        (["store", "--parent-fd", "99"], "99"),
+    ],
+)
+def test_wrong_usage_exits_2_in_one_line(args: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(args) == 2
+    assert named in _one_error_line(capsys)
+
+
+def test_no_command_shows_help_and_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke([]) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["store"], ["collect", "btc"], ["export"], ["status"], ["doctor"], ["query", "x"]]
+)
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('symbols = ["btc"]', "'btc'"),
+        ("spool_keeep = 1", "spool_keeep"),
+        ("[channels]\ndepth = 'full7'", "full20"),
+        ("symbols = ]", "line 1"),
+    ],
+)
+def test_a_wrong_configuration_exits_2_before_anything_starts(
+    tmp_path: Path, command: list[str], text: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    assert invoke([*command, "--config", str(path)]) == 2
+    error = _one_error_line(capsys)
+    assert named in error
+    assert str(path) in error
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_unknown_symbol_exits_2_and_names_the_choices(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["collect", "doge", "--config", str(settings)]) == 2
+    assert "choose one of: btc" in _one_error_line(capsys)
+
+
+def test_config_before_after_and_by_variable(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(settings.read_text().replace("BTC_USDT", "DOGE_USDT"))
+
+    def symbol(args: list[str]) -> str:
+        invoke(args)
+        found: str = json.loads(capsys.readouterr().out)["symbols"][0]["id"]
+        return found
+
+    assert symbol(["--config", str(settings), "status", "--json"]) == "btc"
+    assert symbol(["status", "--json", "--config", str(settings)]) == "btc"
+    assert symbol(["--config", str(other), "status", "--json", "--config", str(settings)]) == "btc"
+    monkeypatch.setenv("MEXC_PIPELINE_CONFIG", str(other))
+    assert symbol(["status", "--json"]) == "doge"
+    assert symbol(["--config", str(settings), "status", "--json"]) == "btc"
+    assert symbol(["status", "--json", "--config", str(settings)]) == "btc"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("the disk is full"), 1, "the disk is full"),
+        (ConfigError("no such key"), 2, "no such key"),
+        (KeyboardInterrupt(), 1, "interrupted"),
+        (RuntimeError("a\nb"), 1, "unexpected RuntimeError: a b"),
+    ],
+)
+def test_errors_become_one_line_and_a_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, status: int, said: str
+) -> None:
+    def fail(_path: Path | None) -> config.Config:
+        raise error
+
+    monkeypatch.setattr(config, "load", fail)
+    assert invoke(["status"]) == status
+    assert said in _one_error_line(capsys)
+
+
+def test_status_says_what_does_not_run_and_exits_1(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["status", "--config", str(settings)]) == 1
+    out = capsys.readouterr().out
+    assert "store is not running" in out
+    assert "btc is not running" in out
+
+
+def test_status_shows_channels_backlog_and_the_exchanges_words(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {
+        "id": "btc", "symbol": "BTC_USDT", "state": "live", "last_seq": 42, "rows": {"t": 2, "d": 40}, "reconnects": 1,
+        "channels": {"push.ticker": {"confirmed": "ack", "age_s": 0.25}}, "exchange_said": "Contract not exists",
+        "egress": {"mode": "direct", "peer": "203.0.113.9:443", "local": ""}, "warnings": ["inbox is long"],
+    }  # fmt: skip
+    stored = {"engine": "chDB 26", "reachable": True, "error": None, "symbols": {"btc": {"backlog": 7}}}
+    control = tmp_path / "data" / "control"
+    collector = ControlServer(control / "btc.sock", {"status": lambda _: dict(said)})
+    store = ControlServer(control / "store.sock", {"status": lambda _: dict(stored)})
+    try:
+        assert invoke(["status", "--config", str(settings)]) == 0
+        out = capsys.readouterr().out
+        for word in (
+            "live",
+            "42",
+            "push.ticker",
+            "0.2 s ago",
+            "Contract not exists",
+            "inbox is long",
+            "203.0.113.9:443",
+        ):
+            assert word in out, word
+        assert invoke(["status", "--json", "--config", str(settings)]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["symbols"][0]["store"]["backlog"] == 7
+    finally:
+        collector.close()
+        store.close()
+
+
+def test_query_asks_the_running_store(settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[dict[str, object]] = []
+
+    def answer(request: dict[str, object]) -> dict[str, object]:
+        asked.append(request)
+        return {"columns": ["n"], "types": ["UInt64"], "rows": [[18446744073709551615]], "truncated": True}
+
+    store = ControlServer(tmp_path / "data" / "control" / "store.sock", {"query": answer})
+    try:
+        args = ["query", "SELECT 1", "--max-rows", "1", "--config", str(settings)]
+        assert invoke(args) == 0
+        out, err = capsys.readouterr()
+        assert "18446744073709551615" in out
+        assert "only the first 1 rows" in err
+        assert invoke([*args, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["rows"] == [[18446744073709551615]]
+    finally:
+        store.close()
+    assert [(a["sql"], a["max_rows"]) for a in asked] == [("SELECT 1", 1)] * 2
+
+
+def test_doctor_exits_1_only_on_a_hard_fault(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with settings.open("a") as file:
+        file.write('[exchange]\nrest = "http://127.0.0.1:1"\n')
+    assert invoke(["doctor", "--json", "--config", str(settings)]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
+    (tmp_path / "exports").write_text("in the way")
+    assert invoke(["doctor", "--config", str(settings)]) == 1
+    assert "FAIL export_dir writable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["completion", shell]) == 0
+    assert "_MEXC_PIPELINE_COMPLETE" in capsys.readouterr().out
+
+
+def test_completion_knows_the_configured_symbols(settings: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys; from mexc_pipeline.cli import main; sys.argv[0] = 'mexc-pipeline'; main()"],
+        env={
+            "MEXC_PIPELINE_CONFIG": str(settings),
+            "_MEXC_PIPELINE_COMPLETE": "bash_complete",
+            "COMP_WORDS": "mexc-pipeline collect ",
+            "COMP_CWORD": "2",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert found.stdout.split() == ["plain,btc"], found.stderr
+
+
+def test_a_collectors_command_line_loads_nothing_heavy() -> None:
+    heavy = ["rich", "pandas", "numpy", "pyarrow", "chdb", "clickhouse_driver", "websockets"]
+    code = (
+        "import sys, json; from mexc_pipeline.cli.app import cli; import click;"
+        "cli.get_command(click.Context(cli), 'collect'); import mexc_pipeline.collector;"
+        f"print(json.dumps([m for m in {heavy!r} if m in sys.modules]))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert json.loads(found.stdout) == []
+
+
+def test_a_reader_that_leaves_early_causes_no_noise() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m mexc_pipeline completion bash | true; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+def test_debug_logs_the_traceback_of_an_unexpected_error(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mexc_pipeline.cli import look
+
+    def fail(*_: object) -> dict[str, object]:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(look, "answer_query", fail)
+    assert invoke(["query", "SELECT 1", "--config", str(settings)]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert invoke(["query", "SELECT 1", "--debug", "--config", str(settings)]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert app.PROGRAM == "mexc-pipeline"

@@ -1,0 +1,309 @@
+"""The supervisor's decisions: when to start again, what to answer for, what counts as proven."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline.config import Config, parse
+from mexc_pipeline.periods import SECOND_NS
+from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.run.account import Closing, Periods, line_of, totals
+from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, how_it_ended
+from mexc_pipeline.run.demo import settings
+from mexc_pipeline.run.display import age, plain_line
+from mexc_pipeline.run.supervisor import lock_holder
+from mexc_pipeline.run.table import closing_json, print_closing
+from mexc_pipeline.run.watch import View, store_text, view_of
+from mexc_pipeline.spool.lifecycle import mark_exported, remove, seal_left_open
+from mexc_pipeline.spool.lock import SpoolLock
+from mexc_pipeline.spool.segment import SegmentInfo, info, segments
+from mexc_pipeline.spool.writer import Spool
+
+T0 = 1_790_000_000 * SECOND_NS
+
+
+def _config(tmp_path: Path) -> Config:
+    folders = f'data_dir = "{tmp_path}/data"\nexport_dir = "{tmp_path}/exports"\n'
+    text = f'symbols = ["BTC_USDT", "ETH_USDT"]\n{folders}period = "10s"'
+    return parse(text, None)
+
+
+def _record(config: Config, rx: int, kinds: list[Mt], symbol: str = "btc") -> None:
+    (config.spool_dir / symbol).mkdir(parents=True, exist_ok=True)
+    spool = Spool(config.spool_dir / symbol, symbol, f"{symbol.upper()}_USDT", config.period)
+    spool.append([Frame(rx + i, None, kind, b'{"event":"started"}') for i, kind in enumerate(kinds)])
+    spool.close()
+
+
+def _export_all(config: Config, symbol: str = "btc") -> list[SegmentInfo]:
+    """Close and mark exported as export would, without a file."""
+    folder = config.spool_dir / symbol
+    seal_left_open(folder, T0 + 3600 * SECOND_NS)
+    found = []
+    for _, path in segments(folder):
+        segment = info(path)
+        if segment.state == "closed":
+            mark_exported(path, {"rows": segment.rows, "digest": segment.digest, "bytes": 100, "at_ns": time.time_ns()})
+        found.append(info(path))
+    return found
+
+
+# Backoff and keepers
+
+
+@given(st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 1, exclude_max=True)), min_size=1, max_size=60))
+def test_backoff_stays_between_half_the_first_and_the_cap(lives: list[tuple[float, float]]) -> None:
+    backoff = Backoff()
+    for lived, jitter in lives:
+        assert 0.25 <= backoff.after(lived, jitter) <= 30.0
+
+
+def test_backoff_doubles_and_is_forgotten_after_a_long_life() -> None:
+    backoff = Backoff()
+    assert [backoff.after(0.1, 1.0) for _ in range(4)] == [0.5, 1.0, 2.0, 4.0]
+    assert backoff.after(61.0, 1.0) == 0.5
+
+
+class _Fake:
+    """Stands for a child: lives until told how it ended."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.pid = 1
+        self.lived_s = 0.0
+
+    def poll(self) -> int | None:
+        return self.status
+
+
+def _keeper(refusal: Callable[[int], str | None] = lambda _: None) -> tuple[Keeper, list[Any]]:
+    started: list[Any] = []
+
+    def start() -> Any:
+        started.append(_Fake())
+        return started[-1]
+
+    return Keeper("btc", start, refusal), started
+
+
+def test_a_child_that_dies_is_started_again_after_its_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mexc_pipeline.run.children.time.monotonic", lambda: now[0])
+    keeper, started = _keeper()
+    keeper.tend()
+    keeper.tend()
+    assert len(started) == 1
+    started[0].status = -9
+    keeper.tend()
+    keeper.tend()
+    assert len(started) == 1, "not before the wait is over"
+    now[0] += 0.6
+    keeper.tend()
+    assert len(started) == 2
+    assert keeper.restarts == 1
+
+
+def test_a_child_that_cannot_run_is_not_started_again() -> None:
+    keeper, started = _keeper(lambda status: "refused" if status == 2 else None)
+    keeper.tend()
+    started[0].status = 2
+    for _ in range(3):
+        keeper.tend()
+    assert len(started) == 1
+    assert keeper.given_up == "refused"
+
+
+def test_a_real_child_has_its_own_session_and_passes_its_lines_on() -> None:
+    lines: list[tuple[str, str]] = []
+    lifeline = Lifeline()
+    try:
+        child = Child("x", ["no-such-command"], lifeline, lambda name, line: lines.append((name, line)))
+        assert child.wait(30) == 2
+    finally:
+        lifeline.close()
+    assert [name for name, _ in lines] == ["x"]
+    assert "no-such-command" in lines[0][1]
+
+
+def test_a_child_that_does_not_end_is_killed() -> None:
+    lifeline = Lifeline()
+    try:
+        child = Child("x", ["simulate", "--port", "0"], lifeline)
+        assert child.wait(0.01) == -9
+    finally:
+        lifeline.close()
+
+
+@pytest.mark.parametrize(("status", "text"), [(0, "exit 0"), (2, "exit 2"), (-9, "SIGKILL"), (-200, "signal 200")])
+def test_how_a_child_ended(status: int, text: str) -> None:
+    assert how_it_ended(status) == text
+
+
+def test_the_lock_is_asked_not_its_file(tmp_path: Path) -> None:
+    assert lock_holder(tmp_path) is None
+    with SpoolLock(tmp_path):
+        assert str(lock_holder(tmp_path)).startswith("process ")
+    assert (tmp_path / "lock").exists()
+    assert lock_holder(tmp_path) is None
+
+
+# The account
+
+
+def test_what_was_settled_before_is_not_this_runs_business_but_leftovers_are(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    _record(config, T0, [Mt.TICKER])
+    _export_all(config)
+    _record(config, T0 + 10 * SECOND_NS, [Mt.TICKER])
+    seal_left_open(config.spool_dir / "btc", T0 + 100 * SECOND_NS)
+    periods = Periods.begin(config)
+    _record(config, T0 + 20 * SECOND_NS, [Mt.TICKER])
+    periods.scan()
+    assert [(found.name.start_ns - T0) // SECOND_NS for found in periods.ours()] == [10, 20]
+
+
+def test_a_symbol_without_a_new_frame_is_silent(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    _record(config, T0, [Mt.TICKER])
+    periods = Periods.begin(config)
+    periods.scan()
+    assert periods.silent() == ["btc", "eth"], "frames of an earlier run do not count"
+    _record(config, T0 + 5, [Mt.EVENT])
+    periods.scan()
+    assert periods.silent() == ["btc", "eth"], "an event is no frame"
+    _record(config, T0 + 10, [Mt.DEAD_LETTER])
+    periods.scan()
+    assert periods.silent() == ["eth"]
+
+
+def test_what_waits_for_export(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    _record(config, T0, [Mt.TICKER])
+    periods = Periods.begin(config)
+    assert periods.waiting(T0 + 9 * SECOND_NS) == []
+    assert len(periods.waiting(T0 + 11 * SECOND_NS)) == 1, "its edge has passed: nobody closed it, export will"
+    _export_all(config)
+    periods.scan()
+    assert periods.waiting(T0 + 11 * SECOND_NS) == []
+
+
+def test_a_segment_pruned_during_the_run_stays_in_the_account(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    periods = Periods.begin(config)
+    _record(config, T0, [Mt.TICKER])
+    found = _export_all(config)
+    periods.scan()
+    remove(found[0].path)
+    periods.scan()
+    assert [segment.state for segment in periods.ours()] == ["exported"]
+
+
+def test_an_unreadable_segment_is_a_problem_until_it_can_be_read(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    folder = config.spool_dir / "btc"
+    folder.mkdir(parents=True)
+    (folder / "20260101000000.sqlite").write_bytes(b"no database at all, though its name says so")
+    periods = Periods.begin(config)
+    assert "not a database" in next(iter(periods.unreadable.values()))
+    (folder / "20260101000000.sqlite").unlink()
+    periods.scan()
+    assert not periods.unreadable
+
+
+@pytest.fixture
+def proven(tmp_path: Path) -> SegmentInfo:
+    config = _config(tmp_path)
+    _record(config, T0, [Mt.EVENT, Mt.TICKER, Mt.DEAL])
+    return _export_all(config)[0]
+
+
+def _compared(segment: SegmentInfo, **other: Any) -> dict[str, Any]:
+    return {"rows": segment.rows, "ok": True, "columns": [], **other}
+
+
+def test_received_stored_exported_and_the_digest_make_a_verified_line(proven: SegmentInfo) -> None:
+    line = line_of(proven, _compared(proven), None)
+    assert line.ok
+    assert line.received == line.stored == line.exported == 4  # with the sealed row
+    assert line.counts["t"] == 1
+    assert line.ratio is not None
+    assert line.ratio > 0
+
+
+def test_every_defect_has_its_verdict(proven: SegmentInfo) -> None:
+    from dataclasses import replace
+
+    def verdict(segment: SegmentInfo, compared: dict[str, Any] | None, file: str | None = None) -> str:
+        line = line_of(segment, compared, file)
+        assert not line.ok
+        return line.verdict
+
+    right = _compared(proven)
+    assert verdict(proven, None) == "not compared in ClickHouse"
+    assert verdict(proven, _compared(proven, ok=False, columns=["m"])) == "ClickHouse differs in m"
+    assert verdict(proven, _compared(proven, rows=3)) == "ClickHouse holds 3 rows"
+    assert verdict(proven, right, "digest_m differs") == "digest_m differs"
+    assert verdict(replace(proven, state="closed"), right) == "not exported"
+    assert verdict(replace(proven, state="open"), right) == "still open"
+    assert verdict(replace(proven, digest="00"), right) == "file differs from the spool"
+    assert verdict(replace(proven, exported={**proven.exported, "rows": 3}), right) == "file differs from the spool"
+
+
+def test_a_closing_with_a_problem_is_not_ok(proven: SegmentInfo, capsys: pytest.CaptureFixture[str]) -> None:
+    good = line_of(proven, _compared(proven), None)
+    assert Closing([good], []).ok
+    bad = Closing([good], ["eth: no frame was received"])
+    assert not bad.ok
+    assert closing_json(bad)["problems"] == ["eth: no frame was received"]
+    print_closing(bad)
+    out = capsys.readouterr().out
+    assert "NOT verified" in out
+    assert "eth: no frame was received" in out
+    print_closing(Closing([good], []))
+    out = capsys.readouterr().out
+    assert "all verified" in out
+    assert good.digest[:12] in out
+    assert totals([good, good])["t"] == 2
+
+
+# What is shown
+
+
+def test_a_view_from_answers() -> None:
+    status = {"state": "live", "rows": {"t": 1, "dp": 2}, "last_seq": 9, "last_rx_ns": 10**9, "segment": "x.sqlite"}
+    view = view_of("btc", "BTC_USDT", status, {"symbols": {"btc": {"backlog": 4}}}, 1.5, 3 * 10**9)
+    assert (view.total, view.backlog, view.frame_age_s) == (3, 4, 2.0)
+    line = plain_line(view, 7)
+    assert "live" in line
+    assert "backlog 4" in line
+    assert "exported 7" in line
+
+
+def test_a_part_that_does_not_answer_is_down() -> None:
+    view = view_of("btc", "BTC_USDT", None, None, 0.0, 0)
+    assert view.state == "down"
+    assert "backlog –" in plain_line(view, 0)
+    assert store_text(None) == "down"
+    assert store_text({"reachable": False, "error": "refused"}) == "ClickHouse does not answer: refused"
+    assert store_text({"reachable": True}) == "ok"
+    assert View("btc", "BTC_USDT", "x").total == 0
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(None, "–"), (0.25, "0.2 s"), (123.4, "123 s")])
+def test_ages(seconds: float | None, text: str) -> None:
+    assert age(seconds) == text
+
+
+def test_the_demos_configuration_is_valid_wherever_it_lies(tmp_path: Path) -> None:
+    place = tmp_path / 'a "quoted" \\ folder'
+    found = parse(settings(place, "ws://127.0.0.1:1/edge", "http://127.0.0.1:1"), None)
+    assert found.data_dir == place / "data"
+    assert len(found.symbols) == 3
+    assert found.exchange.websocket == "ws://127.0.0.1:1/edge"
