@@ -39,8 +39,9 @@ def run(config: Config, duration_s: float | None = None, level: str = "INFO") ->
             supervisor.start()
             watcher.start()
             _record(supervisor, watcher, display, duration_s)
-            display.say("ending: closing segments, exporting, comparing, verifying …")
-            return supervisor.finish()
+            display.close()  # from here on plain lines, also on a terminal
+            logs.setup(level)
+            return supervisor.finish(display.say)
         finally:
             watcher.close()
             supervisor.close()

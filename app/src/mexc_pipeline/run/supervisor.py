@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -31,6 +31,7 @@ STORE_END_S = 15.0
 EXPORT_S = 900.0
 STORE_SILENT_S = 60.0
 """How long the end waits for a store that makes no progress."""
+SAY_EVERY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -117,8 +118,11 @@ class Supervisor:
     def start(self) -> None:
         """Start store, wait a bounded time until it answers, then start the collectors whether it did or not."""
         deadline = time.monotonic() + STORE_START_S
-        while not self.stop.event.is_set() and not self._store.given_up and time.monotonic() < deadline:
+        while not self.stop.event.is_set() and time.monotonic() < deadline:
             self._store.tend()
+            if self._store.given_up or self._store.restarts > 1:
+                log.error("store does not start; recording starts without it")
+                break
             if self._store_status() is not None:
                 break
             self.stop.event.wait(TICK_S)
@@ -169,12 +173,19 @@ class Supervisor:
 
     # The end
 
-    def finish(self) -> Closing:
-        """End recording, cut and export what is open, wait for the store's comparison, verify every file."""
+    def finish(self, say: Callable[[str], None]) -> Closing:
+        """End recording, cut and export what is open, wait for the store's comparison, verify every file.
+
+        ``say`` gets a line for each of these steps.
+        """
+        say("ending: closing sockets and segments")
         self._end_collectors()
+        say("ending: exporting what is not exported yet")
         problems = self._export_rest()
         self.periods.scan()
-        compared, store_problem = self._await_store()
+        say("ending: comparing with ClickHouse")
+        compared, store_problem = self._await_store(say)
+        say("ending: verifying the files")
         files, verify_problems = verify_files(self.config)
         problems += verify_problems
         problems += [f"{keeper.name}: {keeper.given_up}" for keeper in self._collectors if keeper.given_up]
@@ -219,14 +230,15 @@ class Supervisor:
             return ask(self.config.control_dir / "store.sock", "status", timeout_s=2.0)
         return None
 
-    def _await_store(self) -> tuple[dict[str, dict[str, Any]], str | None]:
+    def _await_store(self, say: Callable[[str], None]) -> tuple[dict[str, dict[str, Any]], str | None]:
         """What store compared, per symbol and segment file; waits as long as that makes progress."""
         wanted = {
             (found.id, found.path.name) for found in self.periods.ours() if found.rows and found.state == "exported"
         }
         compared: dict[str, dict[str, Any]] = {}
         problem: str | None = None
-        progress, moved = None, time.monotonic()
+        progress: object = None
+        moved = said = time.monotonic()
         while True:
             self._store.tend()
             status = self._store_status()
@@ -247,7 +259,11 @@ class Supervisor:
                 return compared, problem
             if self._store.given_up or time.monotonic() - moved > STORE_SILENT_S:
                 return compared, problem or "store made no progress"
-            time.sleep(TICK_S)
+            if time.monotonic() - said > SAY_EVERY_S:
+                said = time.monotonic()
+                done = sum(name in compared.get(symbol_id, {}) for symbol_id, name in wanted)
+                say(f"ending: {done} of {len(wanted)} periods compared" + (f"; {problem}" if problem else ""))
+            time.sleep(TICK_S)  # nobody announces progress: the store is asked
 
 
 def verify_files(config: Config) -> tuple[dict[str, str], list[str]]:

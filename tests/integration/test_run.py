@@ -1,0 +1,264 @@
+"""``run`` as a user starts it, against the simulator: proven to the end, orderly in every kind of end."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mexc_pipeline.run.supervisor import lock_holder
+from mexc_pipeline.simulator.config import SimulatorConfig
+from mexc_pipeline.simulator.inprocess import Simulator
+from mexc_pipeline.spool.lock import SpoolLock
+
+SYMBOLS = ("BTC_USDT", "ETH_USDT")
+IDS = ("btc", "eth")
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
+    """Wait for something other processes do and nobody announces."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+@dataclass
+class Place:
+    """A folder with a configuration for one test."""
+
+    root: Path
+    simulator: Simulator
+
+    @property
+    def config(self) -> Path:
+        return self.root / "test.toml"
+
+    @property
+    def exports(self) -> Path:
+        return self.root / "exports"
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "data" / "spool"
+
+    def write(self, symbols: tuple[str, ...] = SYMBOLS) -> None:
+        self.config.write_text(
+            f'symbols = {json.dumps(symbols)}\ndata_dir = "{self.root}/data"\nexport_dir = "{self.exports}"\n'
+            f'period = "5s"\n[exchange]\nwebsocket = "{self.simulator.ws_url}"\nrest = "{self.simulator.rest_url}"\n'
+        )
+
+    @contextlib.contextmanager
+    def run(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+        """``run`` with these arguments; what is left of it at the end is killed."""
+        with (self.root / "out").open("w") as out, (self.root / "err").open("w") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mexc_pipeline", "run", "--json", "--config", str(self.config), *args],
+                stdout=out,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+                text=True,
+            )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()  # its children end by their lifeline
+                process.wait()
+
+    def answer(self) -> dict[str, Any]:
+        """The closing JSON on standard output."""
+        found: dict[str, Any] = json.loads((self.root / "out").read_text())
+        return found
+
+    def err(self) -> str:
+        return (self.root / "err").read_text()
+
+    def children(self, process: subprocess.Popen[str]) -> dict[str, int]:
+        """Process ids of the running children by what they run (a symbol id, ``store``, ``export``)."""
+        found: dict[str, int] = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                words = (entry / "cmdline").read_bytes().decode().split("\0")
+            except (OSError, ValueError):
+                continue  # ended meanwhile
+            if parent == process.pid and "mexc_pipeline" in words:
+                command = words[words.index("mexc_pipeline") + 1 :]
+                found[next(word for word in command if word in (*IDS, "store", "export"))] = int(entry.name)
+        return found
+
+    def sent(self, symbol: str) -> list[bytes]:
+        return [frame.payload for frame in self.simulator.sent if frame.symbol == symbol and _is_push(frame.payload)]
+
+    def received(self, symbol_id: str) -> int:
+        """Frames in the spool, as far as segments are still there."""
+        count = 0
+        for path in (self.spool / symbol_id).glob("*.sqlite"):
+            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+                count += db.execute("SELECT count(*) FROM rows WHERE mt <= 4").fetchone()[0]
+        return count
+
+    def exported(self, symbol_id: str) -> pa.Table:
+        """All exported rows of a symbol in seq order."""
+        files = [pq.read_table(path) for path in self.exports.glob(f"{symbol_id}*.parquet")]
+        return pa.concat_tables([f.replace_schema_metadata(None) for f in files]).sort_by("seq")
+
+
+def _is_push(payload: bytes) -> bool:
+    return b'"channel":"push.' in payload
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with Simulator(SimulatorConfig(symbols=SYMBOLS, rate=40.0)) as simulator:
+        found = Place(tmp_path, simulator)
+        found.write()
+        yield found
+
+
+def test_a_run_proves_every_period_and_exits_0(place: Place) -> None:
+    with place.run("--duration", "12s") as process:
+        assert process.wait(110) == 0, place.err()
+    answer = place.answer()
+    assert answer["ok"]
+    assert answer["problems"] == []
+    for symbol, symbol_id in zip(SYMBOLS, IDS, strict=True):
+        lines = [line for line in answer["periods"] if line["id"] == symbol_id]
+        assert len(lines) >= 3, "several rotations"
+        for before, after in itertools.pairwise(lines):
+            assert after["first_seq"] == before["last_seq"] + 1
+        for line in lines:
+            assert line["received"] == line["stored"] == line["exported"] == line["last_seq"] - line["first_seq"] + 1
+        rows = place.exported(symbol_id)
+        assert rows["seq"].to_pylist() == list(range(1, len(rows) + 1))
+        frames = [m.encode() for mt, m in zip(rows["mt"].to_pylist(), rows["m"].to_pylist(), strict=True) if mt != "ev"]
+        sent = place.sent(symbol)
+        assert len(frames) > 100
+        assert frames == sent[: len(frames)], "byte for byte and in order"
+        assert len(sent) - len(frames) < 20, "only what was under way when the socket closed"
+    for symbol_id in (*IDS, "store"):
+        assert not (place.root / "data" / "control" / f"{symbol_id}.sock").exists(), "nothing is left behind"
+
+
+def test_kill_9_of_run_ends_its_children_within_a_second_and_nothing_is_lost(place: Place) -> None:
+    with place.run() as process:
+        until(lambda: place.received("btc") > 20 and place.received("eth") > 20, "frames in the spool")
+        children = place.children(process)
+        assert {*IDS, "store"} <= set(children)
+        process.kill()
+        began = time.monotonic()
+        until(lambda: not any(map(_alive, children.values())), "the children to end", 3.0)
+        assert time.monotonic() - began < 1.5
+        process.wait()
+    assert [lock_holder(place.spool / symbol_id) for symbol_id in IDS] == [None, None]
+    kept = {symbol_id: place.received(symbol_id) for symbol_id in IDS}
+    with place.run("--duration", "3s") as process:
+        assert process.wait(110) == 0, place.err()
+    for symbol_id in IDS:
+        rows = place.exported(symbol_id)
+        assert rows["seq"].to_pylist() == list(range(1, len(rows) + 1))
+        assert len(rows) > kept[symbol_id]
+
+
+@pytest.mark.parametrize("victim", ["btc", "store"])
+def test_a_child_that_dies_is_started_again_and_said_so(place: Place, victim: str) -> None:
+    with place.run("--duration", "12s") as process:
+        until(lambda: place.received("btc") > 20, "frames in the spool")
+        killed = place.children(process)[victim]
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: place.children(process).get(victim, killed) != killed, f"another {victim}")
+        assert process.wait(110) == 0, place.err()
+    assert "child died and will be restarted" in place.err()
+    assert "SIGKILL" in place.err()
+    rows = place.exported("btc")
+    assert rows["seq"].to_pylist() == list(range(1, len(rows) + 1))
+
+
+def test_ctrl_c_ends_in_order(place: Place) -> None:
+    with place.run() as process:
+        until(lambda: place.received("btc") > 20 and place.received("eth") > 20, "frames in the spool")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(110) == 0, place.err()
+    assert {line["verdict"] for line in place.answer()["periods"]} == {"verified"}
+
+
+def test_a_second_signal_kills_and_loses_nothing_committed(place: Place) -> None:
+    with place.run() as process:
+        until(lambda: place.received("btc") > 20, "frames in the spool")
+        children = place.children(process)
+        os.kill(children["store"], signal.SIGSTOP)  # so that the orderly end cannot be over too soon
+        process.send_signal(signal.SIGTERM)
+        until(lambda: "ending" in place.err(), "the orderly end to begin")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 1
+        until(lambda: not any(map(_alive, children.values())), "the children to end", 3.0)
+    assert place.received("btc") > 20
+
+
+def test_an_altered_file_makes_it_exit_1_and_is_named(place: Place) -> None:
+    with place.run("--duration", "14s") as process:
+        path: Path = until(lambda: next(iter(sorted(place.exports.glob("btc*.parquet"))), None), "a first file")
+        table = pq.read_table(path)
+        m = table["m"].to_pylist()
+        m[-1] = m[-1][:-1] + " "
+        altered = table.set_column(table.schema.get_field_index("m"), "m", pa.array(m, pa.string()))
+        pq.write_table(altered, path, compression="zstd")
+        assert process.wait(110) == 1, place.err()
+    answer = place.answer()
+    assert not answer["ok"]
+    assert any(path.name in problem for problem in answer["problems"])
+    wrong = [line for line in answer["periods"] if line["verdict"] != "verified"]
+    assert [line["file"] for line in wrong] == [path.name]
+
+
+def test_a_symbol_held_elsewhere_is_said_once_and_fails_the_run(place: Place) -> None:
+    with SpoolLock(place.spool / "eth"), place.run("--duration", "8s") as process:
+        assert process.wait(110) == 1, place.err()
+    answer = place.answer()
+    assert any("eth" in problem and str(os.getpid()) in problem for problem in answer["problems"])
+    assert {line["verdict"] for line in answer["periods"] if line["id"] == "btc"} == {"verified"}
+    assert place.err().count("is not started again") == 1
+
+
+def test_a_symbol_the_exchange_does_not_list_fails_the_run_and_no_other(place: Place) -> None:
+    place.write(("BTC_USDT", "NOPE_USDT"))
+    with place.run("--duration", "8s") as process:
+        assert process.wait(110) == 1, place.err()
+    problems = place.answer()["problems"]
+    assert any("nope" in problem for problem in problems)
+    assert not any("btc" in problem for problem in problems)
+
+
+def test_a_hard_check_that_fails_stops_it_before_anything_starts(place: Place) -> None:
+    place.exports.write_text("in the way")
+    with place.run("--duration", "8s") as process:
+        assert process.wait(60) == 1
+    assert "export_dir writable" in place.err().splitlines()[-1]
+    assert not place.spool.exists()
