@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mexc_pipeline import simulator
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.simulator import wire
 from mexc_pipeline.simulator.faults import KINDS, Effect, Fault, FaultBoard, parse_fault
@@ -220,3 +221,15 @@ def test_the_other_rest_endpoints() -> None:
     assert get(subject, "funding_rate/BTC_USDT")["success"]
     for target in ("nothing", "depth", "depth/BTC_USDT/1"):
         assert subject.answer(f"/api/v1/contract/{target}", "a", 0, NOW).status == 404
+
+
+def test_the_simulator_shares_no_code_with_what_it_judges() -> None:
+    folder = Path(simulator.__file__).parent
+    used = {
+        line.split()[1]
+        for path in folder.glob("*.py")
+        for line in path.read_text().splitlines()
+        if line.strip().startswith(("from mexc_pipeline", "import mexc_pipeline"))
+    }
+    outside = {name for name in used if not name.startswith("mexc_pipeline.simulator")}
+    assert outside == {"mexc_pipeline.errors"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -9,9 +10,11 @@ import click
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.simulator.config import FlatOut, SimulatorConfig
 from mexc_pipeline.simulator.faults import KINDS, parse_fault
+from mexc_pipeline.simulator.frames import Style
 from mexc_pipeline.simulator.market import NATURAL_RATE
 from mexc_pipeline.simulator.service import serve
 
+_SYMBOL = re.compile("[A-Z0-9]+_[A-Z0-9]+")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _KINDS = "\n".join(f"  {kind:<17} {text}" for kind, (_, text) in KINDS.items())
 _EPILOG = f"\b\nKinds of fault:\n{_KINDS}"
@@ -62,6 +65,13 @@ _EPILOG = f"\b\nKinds of fault:\n{_KINDS}"
     help="Close with the rs.error notice and a close frame, or just end the connection.",
 )
 @click.option(
+    "--deal-form",
+    default="list",
+    show_default=True,
+    type=click.Choice(["list", "object"]),
+    help="Deals as a list, or one object a frame as before 2025-08.",
+)
+@click.option(
     "--tickers-rows",
     default=100,
     show_default=True,
@@ -103,7 +113,7 @@ _EPILOG = f"\b\nKinds of fault:\n{_KINDS}"
               help="With --flat-out: stop after so many seconds.")  # fmt: skip
 def simulate(
     host: str, port: int, seed: int, symbols: str, rate: float, commit_rate: float, heartbeat: float,
-    heartbeat_end: str, tickers_rows: int, rest_lag: int, faults: tuple[str, ...], log_dir: Path | None,
+    heartbeat_end: str, deal_form: str, tickers_rows: int, rest_lag: int, faults: tuple[str, ...], log_dir: Path | None,
     tls_cert: Path | None, tls_key: Path | None, flat_out: bool, flat_out_rate: float | None,
     flat_out_frames: int | None, flat_out_seconds: float | None,
 ) -> None:  # fmt: skip
@@ -112,14 +122,14 @@ def simulate(
     Ends with exit status 0 on SIGINT or SIGTERM.
     """
     names = tuple(name.strip() for name in symbols.split(",") if name.strip())
-    if not names or len(set(names)) < len(names):
+    if not names or len(set(names)) < len(names) or not all(_SYMBOL.fullmatch(name) for name in names):
         raise ConfigError("--symbols takes one or more different contracts, such as BTC_USDT,ETH_USDT")
     if not flat_out and (flat_out_rate or flat_out_frames or flat_out_seconds):
         raise ConfigError("--flat-out-rate, --flat-out-frames and --flat-out-seconds need --flat-out")
     config = SimulatorConfig(
         host=host, port=port, seed=seed, symbols=names, rate=rate, commit_rate=commit_rate,
         heartbeat=heartbeat, heartbeat_end="notice" if heartbeat_end == "notice" else "abrupt",
-        tickers_rows=tickers_rows, rest_lag=rest_lag, faults=tuple(parse_fault(text) for text in faults),
+        style=Style(deal_form="object" if deal_form == "object" else "list"), tickers_rows=tickers_rows, rest_lag=rest_lag, faults=tuple(parse_fault(text) for text in faults),
         log_dir=log_dir, keep_sent=False, tls_cert=tls_cert, tls_key=tls_key,
         flat_out=FlatOut(flat_out_frames, flat_out_seconds, flat_out_rate) if flat_out else None,
     )  # fmt: skip

@@ -155,7 +155,7 @@ class Exchange:
             server = await serve_websocket(
                 self._handle, self.config.host, self.port, process_request=self._request,
                 create_connection=Tracked, ssl=self._tls, compression=None, ping_interval=None,
-                open_timeout=None, close_timeout=2, max_size=1024 * 1024, write_limit=0,
+                open_timeout=None, ssl_handshake_timeout=5 if self._tls else None, close_timeout=2, max_size=1024 * 1024, write_limit=0,
                 max_queue=None, server_header=None,
             )  # fmt: skip
         except OSError as error:

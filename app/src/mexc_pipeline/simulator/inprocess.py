@@ -36,11 +36,13 @@ class Simulator:
 
     def __init__(self, config: SimulatorConfig | None = None) -> None:
         self.config = config or SimulatorConfig()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="simulator", daemon=True)
         self._exchange = Exchange(self.config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="simulator", daemon=True)
         self._thread.start()
         try:
             asyncio.run_coroutine_threadsafe(self._exchange.start(), self._loop).result(10)
@@ -52,17 +54,26 @@ class Simulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        assert self._loop is not None
         try:
             asyncio.run_coroutine_threadsafe(self._exchange.stop(), self._loop).result(10)
         finally:
             self._end_loop()
 
     def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        loop, thread = self._loop, self._thread
+        assert loop is not None
+        assert thread is not None
+        self._loop = None
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
     def _call(self, work: Callable[[], T]) -> T:
+        """Run `work` on the loop; once the simulator has ended there is nothing to wait for."""
+        loop = self._loop
+        if loop is None:
+            return work()
         result: Future[T] = Future()
 
         def run() -> None:
@@ -71,8 +82,12 @@ class Simulator:
             except BaseException as error:  # noqa: BLE001 - handed to the calling thread
                 result.set_exception(error)
 
-        self._loop.call_soon_threadsafe(run)
+        loop.call_soon_threadsafe(run)
         return result.result(30)
+
+    def _settle(self) -> None:
+        """Let the loop finish its step: a frame a client already has is then in the log."""
+        self._call(lambda: None)
 
     @property
     def port(self) -> int:
@@ -91,11 +106,13 @@ class Simulator:
     @property
     def sent(self) -> list[SentFrame]:
         """All data frames so far: connection by connection, each in the order of sending."""
+        self._settle()
         return [frame for log in list(self._exchange.logs) for frame in log.frames()]
 
     def sent_on(self, conn: int) -> list[SentFrame]:
-        """The data frames of one connection (numbered from 1) in the order of sending."""
-        return list(self._exchange.logs[conn - 1].frames())
+        """The data frames of one connection (numbered from 1) in the order of sending; none if it is yet to come."""
+        self._settle()
+        return [frame for log in self._exchange.logs[conn - 1 : conn] for frame in log.frames()]
 
     @property
     def connections(self) -> list[ConnectionInfo]:
