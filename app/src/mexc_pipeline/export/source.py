@@ -34,17 +34,17 @@ def blocks(info: SegmentInfo, max_rows: int = BLOCK_ROWS, max_bytes: int = BLOCK
 def _block(db: sqlite3.Connection, info: SegmentInfo, after: int, until: int, max_bytes: int) -> Columns:
     rows: list[tuple[int, int, int, bytes]] = []
     size = 0
-    cursor = db.execute("SELECT rx, ts, mt, m FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq", (after, until))
-    for row in cursor:
+    for row in db.execute("SELECT rx, ts, mt, m FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq", (after, until)):
         rows.append(row)
         size += len(row[3])
         if size >= max_bytes:
             break
-    cursor.close()
-    # seq is the key, so as many rows as numbers in a range are exactly these numbers: not fetching it saves a tenth
-    until = after + len(rows) if size >= max_bytes else until
-    (held,) = db.execute("SELECT count(*) FROM rows WHERE seq > ? AND seq <= ?", (after, until)).fetchone()
-    if not rows or held != len(rows) or held != until - after:
+    # seq is the key: as many rows as there are numbers in a range are exactly these numbers, so it is not fetched
+    held = len(rows)
+    if size >= max_bytes:
+        until = after + held
+        (held,) = db.execute("SELECT count(*) FROM rows WHERE seq > ? AND seq <= ?", (after, until)).fetchone()
+    if not held or held != until - after:
         raise SegmentError(f"{info.path}: rows are missing between seq {after} and {until + 1}")
     rx, ts, mt, m = zip(*rows, strict=True)
     return Columns(list(range(after + 1, until + 1)), list(rx), list(ts), list(mt), list(m))

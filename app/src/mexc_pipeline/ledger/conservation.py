@@ -1,0 +1,88 @@
+"""Conservation of rows: per file of a symbol, what was received, stored and exported, and whether it is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["proven", "waiting", "differs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One place that holds the rows: how many, and their digest where it is known (hex, else empty).
+
+    ``ok`` False where the place itself found that its content differs.
+    """
+
+    rows: int
+    digest: str = ""
+    ok: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Conservation:
+    """One file's worth of a symbol: a period, or a part of one.
+
+    ``received`` is what the spool recorded, ``stored`` the compared ClickHouse table, ``exported`` the file; None
+    where that place no longer or not yet has it. ``bytes`` is the file's size, ``raw_bytes`` the frames in it.
+    """
+
+    id: str
+    period: str
+    part: int
+    file: str
+    received: Side | None = None
+    stored: Side | None = None
+    exported: Side | None = None
+    first_seq: int = 0
+    last_seq: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    gaps: int = 0
+    bytes: int = 0
+    raw_bytes: int = 0
+
+    @property
+    def digest(self) -> str:
+        return next((s.digest for s in (self.exported, self.received) if s is not None and s.digest), "")
+
+    @property
+    def ratio(self) -> float | None:
+        """Frames' bytes by file bytes; None without a file."""
+        return self.raw_bytes / self.bytes if self.bytes else None
+
+    @property
+    def verdict(self) -> Verdict:
+        """``differs`` where two places disagree, ``waiting`` until there is a file, else ``proven``."""
+        sides = [s for s in (self.received, self.stored, self.exported) if s is not None]
+        digests = {s.digest for s in sides if s.digest}
+        seqs = self.last_seq - self.first_seq + 1 if self.last_seq else 0
+        if len({s.rows for s in sides}) > 1 or len(digests) > 1 or not all(s.ok for s in sides):
+            return "differs"
+        if self.exported is None:
+            return "waiting"
+        if self.exported.rows != seqs or (self.counts and sum(self.counts.values()) != seqs):
+            return "differs"
+        return "proven"
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "id": self.id,
+            "period": self.period,
+            "part": self.part,
+            "file": self.file,
+            **{
+                name: None if side is None else side.rows
+                for name, side in (("received", self.received), ("stored", self.stored), ("exported", self.exported))
+            },
+            "first_seq": self.first_seq,
+            "last_seq": self.last_seq,
+            "counts": dict(self.counts),
+            "gaps": self.gaps,
+            "bytes": self.bytes,
+            "raw_bytes": self.raw_bytes,
+            "digest": self.digest,
+            "verdict": self.verdict,
+        }

@@ -1,0 +1,133 @@
+"""Reading exported files back as pandas DataFrames.
+
+All functions take a symbol (id such as ``btc``, or the exchange's name ``BTC_USDT``), a half-open stretch of time
+``start`` ≤ rx < ``end`` (ISO 8601 text, datetime, ``pandas.Timestamp`` or Unix nanoseconds; without a zone it is UTC;
+None is open) and the folder of the files, and read plain and part files alike. Columns are Arrow-backed. Numbers are
+exact decimals unless ``floats=True``; one that does not fit its decimal type exactly raises ValueError.
+``imported=True`` reads ``export_dir/imported`` instead, where ``rx`` and ``seq`` are null and time means ``ts``.
+
+Frames that cannot be decoded are left out, counted in ``df.attrs["skipped"]``, the first hundred seqs listed in
+``df.attrs["skipped_seq"]``, and warned of. UserError where a symbol has no files, FileError for an unreadable file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from mexc_pipeline.export.parquet import SCHEMA
+from mexc_pipeline.read import decode
+from mexc_pipeline.read.decode import Skipped
+from mexc_pipeline.read.files import Instant, find, tables
+
+__all__ = ["Instant", "book", "frames", "tickers", "trades"]
+
+
+def frames(
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    export_dir: Path | str,
+    types: Sequence[str] | None = None,
+    imported: bool = False,
+) -> pd.DataFrame:
+    """Rows as they are in the files, in seq order.
+
+    Columns: ``ts`` timestamp[ms, UTC], the frame's own time; ``mt`` string, one of t, d, dp, dl, ev, r; ``m`` string,
+    the frame as sent; ``rx`` timestamp[ns, UTC], when it was received; ``seq`` uint64. ``types`` picks row types.
+    """
+    found = list(tables(find(symbol, export_dir, imported=imported), start, end, types, imported=imported))
+    if not found:
+        found = [SCHEMA.empty_table().set_column(1, "mt", pa.array([], pa.string()))]
+    return _pandas(pa.concat_tables(found).replace_schema_metadata(None))
+
+
+def trades(
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    export_dir: Path | str,
+    floats: bool = False,
+    imported: bool = False,
+) -> pd.DataFrame:
+    """One row per trade, frames in seq order and trades in the order of the wire (within a frame not by time).
+
+    Columns: ``rx``, ``ts``, ``seq`` of the frame; ``n`` int32, position in it from 0; ``time`` timestamp[ms, UTC] of
+    the trade; ``price`` decimal128(19, 12) in the quote currency; ``volume`` decimal128(18, 6) in contracts; ``side``
+    string, the taker's: buy or sell; ``open_type`` int8: 1 opens a position, 2 reduces one, 3 neither;
+    ``self_trade`` bool; ``id`` string, null in frames before 2026; ``cts`` timestamp[ms, UTC], the matching engine's,
+    null before mid-2026. Fields: official futures WebSocket page, 2026-04, and observed on the wire, 2026-09.
+    """
+    source = tables(find(symbol, export_dir, imported=imported), start, end, ["d"], imported=imported)
+    return _decoded(source, lambda table, skipped: decode.trades(table, skipped, floats=floats))
+
+
+def tickers(
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    export_dir: Path | str,
+    floats: bool = False,
+    imported: bool = False,
+) -> pd.DataFrame:
+    """One row per ticker frame; what a frame leaves out is null.
+
+    Columns: ``rx``, ``ts``, ``seq``; ``time`` timestamp[ms, UTC], last trade; prices, decimal128(19, 12): ``last``,
+    ``bid``, ``ask``, ``fair`` (mark), ``index``, ``high24``, ``low24``, ``max_bid``, ``min_ask`` (price limits);
+    decimal128(38, 18): ``volume24`` and ``open_interest`` in contracts, ``amount24`` in the quote currency,
+    ``funding_rate`` and ``change_rate24`` as fractions, ``change24`` as a price.
+    """
+    source = tables(find(symbol, export_dir, imported=imported), start, end, ["t"], imported=imported)
+    return _decoded(source, lambda table, skipped: decode.tickers(table, skipped, floats=floats))
+
+
+def book(
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    export_dir: Path | str,
+    levels: int | None = None,
+    floats: bool = False,
+    imported: bool = False,
+) -> pd.DataFrame:
+    """Full-depth books in long form: one row per frame, side and level, at most ``levels`` a side.
+
+    Columns: ``rx``, ``ts``, ``seq`` of the frame; ``version`` int64 of the book; ``cts`` timestamp[ms, UTC];
+    ``side`` string, ask or bid; ``level`` int32, 1 is the best; ``price`` decimal128(19, 12); ``volume``
+    decimal128(18, 6) in contracts; ``orders`` int64. Incremental depth frames say nothing without the book before
+    them: they are left out and counted in ``df.attrs["incremental"]``.
+    """
+    if levels is not None and levels < 1:
+        raise ValueError("levels is at least 1")
+    source = tables(find(symbol, export_dir, imported=imported), start, end, ["dp"], imported=imported)
+    return _decoded(source, lambda table, skipped: decode.book(table, skipped, levels=levels, floats=floats))
+
+
+def _decoded(source: Iterator[Any], build: Callable[[Any, Skipped], Any]) -> pd.DataFrame:
+    skipped = Skipped()
+    built = [build(table, skipped) for table in source]
+    if not built:
+        empty = SCHEMA.empty_table().set_column(1, "mt", pa.array([], pa.string()))
+        built = [build(empty, skipped)]
+    df = _pandas(pa.concat_tables(built))
+    df.attrs["skipped"] = len(skipped.seqs)
+    df.attrs["skipped_seq"] = skipped.seqs[:100]
+    df.attrs["incremental"] = skipped.other
+    if skipped.seqs:
+        text = f"{len(skipped.seqs)} frames could not be decoded and were left out (seq {skipped.seqs[0]} first)"
+        warnings.warn(text, stacklevel=3)
+    return df
+
+
+def _pandas(table: Any) -> pd.DataFrame:
+    df: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return df

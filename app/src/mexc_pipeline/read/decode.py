@@ -1,0 +1,272 @@
+"""Frames decoded into columns: trades, tickers and books as Arrow tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec import Raw
+
+from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column, milliseconds
+
+_F = TypeVar("_F")
+_AT_ONCE = 4096
+
+
+@dataclass(slots=True)
+class Skipped:
+    """Frames that were left out: ``seqs`` of those that could not be decoded, ``other`` counts those of another
+    channel of the same type."""
+
+    seqs: list[int | None] = field(default_factory=list)
+    other: int = 0
+
+
+class _Deal(msgspec.Struct, gc=False):
+    p: Raw
+    v: Raw
+    t: Raw
+    T: int | None = None
+    O: int | None = None  # noqa: E741 -- the exchange's name
+    M: int | None = None
+    i: int | str | None = None
+    cts: Raw = NULL
+
+
+class _DealFrame(msgspec.Struct):
+    data: list[_Deal] | _Deal
+
+
+class _Ticker(msgspec.Struct, rename="camel", gc=False):
+    last_price: Raw = NULL
+    bid1: Raw = NULL
+    ask1: Raw = NULL
+    fair_price: Raw = NULL
+    index_price: Raw = NULL
+    high24_price: Raw = msgspec.field(default=NULL, name="high24Price")
+    lower24_price: Raw = msgspec.field(default=NULL, name="lower24Price")
+    max_bid_price: Raw = NULL
+    min_ask_price: Raw = NULL
+    volume24: Raw = NULL
+    amount24: Raw = NULL
+    hold_vol: Raw = NULL
+    funding_rate: Raw = NULL
+    rise_fall_rate: Raw = NULL
+    rise_fall_value: Raw = NULL
+    timestamp: Raw = NULL
+
+
+class _TickerFrame(msgspec.Struct, gc=False):
+    data: _Ticker
+
+
+class _Book(msgspec.Struct):
+    asks: list[list[Raw]]
+    bids: list[list[Raw]]
+    version: int
+    cts: Raw = NULL
+
+
+class _BookFrame(msgspec.Struct):
+    channel: str
+    data: _Book
+
+
+class _Channel(msgspec.Struct, gc=False):
+    channel: str
+
+
+class _Decoder(Generic[_F]):
+    """Decodes frames many at a time; one that does not fit costs only its own batch a slower pass."""
+
+    def __init__(self, kind: type[_F]) -> None:
+        self._one = msgspec.json.Decoder(kind)
+        self._many: msgspec.json.Decoder[list[_F]] = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
+
+    def all(self, frames: Sequence[bytes]) -> list[_F | None]:
+        """The frames decoded, None where one could not be."""
+        result: list[_F | None] = []
+        for start in range(0, len(frames), _AT_ONCE):
+            piece = frames[start : start + _AT_ONCE]
+            try:
+                decoded = self._many.decode(b"[" + b",".join(piece) + b"]")
+            except msgspec.DecodeError:
+                decoded = []
+            result += decoded if len(decoded) == len(piece) else [self._try(frame) for frame in piece]
+        return result
+
+    def _try(self, frame: bytes) -> _F | None:
+        try:
+            return self._one.decode(frame)
+        except msgspec.DecodeError:  # counted and reported as skipped
+            return None
+
+
+_DEALS = _Decoder(_DealFrame)
+_TICKERS = _Decoder(_TickerFrame)
+_BOOKS = _Decoder(_BookFrame)
+_CHANNELS = _Decoder(_Channel)
+
+_TICKER_COLUMNS: tuple[tuple[str, str, Any], ...] = (
+    ("last", "last_price", PRICE),
+    ("bid", "bid1", PRICE),
+    ("ask", "ask1", PRICE),
+    ("fair", "fair_price", PRICE),
+    ("index", "index_price", PRICE),
+    ("high24", "high24_price", PRICE),
+    ("low24", "lower24_price", PRICE),
+    ("max_bid", "max_bid_price", PRICE),
+    ("min_ask", "min_ask_price", PRICE),
+    ("volume24", "volume24", WIDE),
+    ("amount24", "amount24", WIDE),
+    ("open_interest", "hold_vol", WIDE),
+    ("funding_rate", "funding_rate", WIDE),
+    ("change_rate24", "rise_fall_rate", WIDE),
+    ("change24", "rise_fall_value", WIDE),
+)
+
+
+def trades(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
+    """Deal frames as one row per trade, in the order of the wire."""
+    return _without_undecodable(table, skipped, _DEALS, lambda rows, frames: _trades(rows, frames, floats))
+
+
+def tickers(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
+    """Ticker frames as one row each."""
+    return _without_undecodable(table, skipped, _TICKERS, lambda rows, frames: _tickers(rows, frames, floats))
+
+
+def book(table: Any, skipped: Skipped, *, levels: int | None = None, floats: bool = False) -> Any:
+    """Full-depth frames as one row per side and level. Incremental ones are counted in ``skipped.other``."""
+    likely = pc.match_substring(table.column("m"), "push.depth.full")
+    full = table.filter(likely)
+    others = table.filter(pc.invert(likely))
+    for seq, frame in zip(others.column("seq").to_pylist(), _CHANNELS.all(_frames(others)), strict=True):
+        if frame is None:
+            skipped.seqs.append(seq)
+        else:
+            skipped.other += 1
+
+    def build(rows: Any, frames: Sequence[_BookFrame]) -> Any:
+        return _book(rows, frames, levels, floats)
+
+    return _without_undecodable(full, skipped, _BOOKS, build)
+
+
+def _frames(table: Any) -> list[bytes]:
+    frames: list[bytes] = table.column("m").cast(pa.binary()).to_pylist()
+    return frames
+
+
+def _without_undecodable(
+    table: Any, skipped: Skipped, decoder: _Decoder[_F], build: Callable[[Any, Sequence[_F]], Any]
+) -> Any:
+    """Decode, leave out what does not decode (here, or when its numbers turn out to be none), build the columns."""
+    decoded = decoder.all(_frames(table))
+    while True:
+        good = [n for n, frame in enumerate(decoded) if frame is not None]
+        if len(good) < len(decoded):
+            wrong = [n for n, frame in enumerate(decoded) if frame is None]
+            skipped.seqs += table.column("seq").take(pa.array(wrong, pa.int64())).to_pylist()
+            table = table.take(pa.array(good, pa.int64()))
+        frames = [frame for frame in decoded if frame is not None]
+        try:
+            return build(table, frames)
+        except NotNumbers as error:
+            decoded = [None if n in set(error.positions) else frame for n, frame in enumerate(frames)]
+
+
+def _spread(rows: Any, counts: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+    """Position of the frame of every value, and rx, ts and seq repeated likewise."""
+    which = np.repeat(np.arange(len(counts)), counts)
+    index = pa.array(which)
+    return which, {name: rows.column(name).combine_chunks().take(index) for name in ("rx", "ts", "seq")}
+
+
+def _number(which: Any, raws: Sequence[Raw], kind: Any, floats: bool) -> Any:
+    try:
+        return column(raws, kind, floats=floats)
+    except NotNumbers as error:
+        raise NotNumbers([int(which[n]) for n in error.positions]) from None
+
+
+def _time(which: Any, raws: Sequence[Raw]) -> Any:
+    try:
+        return milliseconds(raws)
+    except NotNumbers as error:
+        raise NotNumbers([int(which[n]) for n in error.positions]) from None
+
+
+def _trades(rows: Any, frames: Sequence[_DealFrame], floats: bool) -> Any:
+    lists = [f.data if isinstance(f.data, list) else [f.data] for f in frames]
+    counts = [len(deals) for deals in lists]
+    which, head = _spread(rows, counts)
+    deals = list(chain.from_iterable(lists))
+    sides = pa.array([d.T for d in deals], pa.int8())
+    ids = [d.i for d in deals]
+    return pa.table(
+        {
+            **head,
+            "n": pa.array(np.arange(len(deals)) - np.repeat(np.cumsum([0, *counts])[:-1], counts), pa.int32()),
+            "time": _time(which, [d.t for d in deals]),
+            "price": _number(which, [d.p for d in deals], PRICE, floats),
+            "volume": _number(which, [d.v for d in deals], VOLUME, floats),
+            "side": pc.if_else(
+                pc.equal(sides, 1),
+                "buy",
+                pc.if_else(pc.equal(sides, 2), "sell", pa.scalar(None, pa.string())),
+            ),
+            "open_type": pa.array([d.O for d in deals], pa.int8()),
+            "self_trade": pc.equal(pa.array([d.M for d in deals], pa.int8()), 1),
+            "id": pa.array([i if i is None or isinstance(i, str) else str(i) for i in ids], pa.string()),
+            "cts": _time(which, [d.cts for d in deals]),
+        }
+    )
+
+
+def _tickers(rows: Any, frames: Sequence[_TickerFrame], floats: bool) -> Any:
+    data = [f.data for f in frames]
+    which, head = _spread(rows, [1] * len(data))
+    return pa.table(
+        {
+            **head,
+            "time": _time(which, [d.timestamp for d in data]),
+            **{
+                name: _number(which, [getattr(d, attribute) for d in data], kind, floats)
+                for name, attribute, kind in _TICKER_COLUMNS
+            },
+        }
+    )
+
+
+def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, floats: bool) -> Any:
+    sides = [side[:levels] for f in frames for side in (f.data.asks, f.data.bids)]
+    short = [n // 2 for n, side in enumerate(sides) if any(len(level) < 2 for level in side)]
+    other = [n for n, f in enumerate(frames) if f.channel != "push.depth.full"]
+    if short or other:
+        raise NotNumbers([*short, *other])
+    counts = np.array([len(side) for side in sides], dtype=np.int64)
+    which, head = _spread(rows, (counts[0::2] + counts[1::2]).tolist())
+    flat = list(chain.from_iterable(sides))
+    index = pa.array(which)
+    versions = pa.array([f.data.version for f in frames], pa.int64())
+    cts = _time(np.arange(len(frames)), [f.data.cts for f in frames])
+    side_of = pa.array(np.repeat(np.tile(np.array([0, 1], dtype=np.int8), len(frames)), counts))
+    return pa.table(
+        {
+            **head,
+            "version": versions.take(index),
+            "cts": cts.take(index),
+            "side": pa.array(["ask", "bid"]).take(side_of),
+            "level": pa.array(np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts) + 1, pa.int32()),
+            "price": _number(which, [level[0] for level in flat], PRICE, floats),
+            "volume": _number(which, [level[1] for level in flat], VOLUME, floats),
+            "orders": _number(which, [level[2] if len(level) > 2 else NULL for level in flat], pa.int64(), floats),
+        }
+    )

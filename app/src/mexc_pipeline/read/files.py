@@ -1,0 +1,135 @@
+"""Rows of exported files as Arrow tables: which files, which row groups, which rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.export.names import exported_files
+from mexc_pipeline.export.parquet import SCHEMA, metadata, open_file
+from mexc_pipeline.rows import MT_CODES
+
+Instant = int | str | datetime
+"""Unix nanoseconds, ISO 8601 text or a datetime (also ``pandas.Timestamp``); without a zone it is UTC."""
+
+IMPORTED = "imported"
+"""Folder in ``export_dir`` that holds what was imported, and the metadata key that marks it."""
+
+_NS = 1_000_000_000
+
+
+def instant_ns(value: Instant) -> int:
+    """Unix nanoseconds. ValueError for text that is no time."""
+    if isinstance(value, int):
+        return value
+    exact = getattr(value, "value", None)  # pandas.Timestamp: finer than a datetime
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    if isinstance(exact, int):
+        return int(at.as_unit("ns").value)  # type: ignore[attr-defined]
+    seconds = int(at.replace(microsecond=0).timestamp())
+    return seconds * _NS + at.microsecond * 1000
+
+
+def find(symbol: str, export_dir: Path | str, *, imported: bool = False) -> list[Path]:
+    """Files of a symbol (id, or the exchange's name) in time order. UserError naming what there is otherwise.
+
+    UserError also where an imported file lies among recorded ones.
+    """
+    folder = Path(export_dir) / IMPORTED if imported else Path(export_dir)
+    files = exported_files(folder)
+    ids = sorted({name.id for name, _ in files})
+    wanted = symbol
+    if symbol not in ids:
+        last = {name.id: path for name, path in files}
+        wanted = next((i for i, path in last.items() if metadata(path).get("symbol") == symbol), "")
+    paths = [path for name, path in files if name.id == wanted]
+    if not paths:
+        there = f"there are files of {', '.join(ids)}" if ids else "there are no exported files"
+        raise UserError(f"no files of {symbol!r} in {folder}: {there}")
+    for path in paths:
+        if (IMPORTED in metadata(path)) != imported:
+            what = "recorded" if imported else "imported"
+            raise UserError(
+                f"{path}: {what} file in a folder that must not hold it; move it (imported=True reads those)"
+            )
+    return paths
+
+
+def tables(
+    paths: Iterable[Path],
+    start: Instant | None = None,
+    end: Instant | None = None,
+    types: Sequence[str] | None = None,
+    *,
+    imported: bool = False,
+) -> Iterator[Any]:
+    """One ``pyarrow.Table`` per file, in seq order: rows with ``start`` ≤ rx < ``end`` (imported: ts) and those types.
+
+    ValueError for an unknown type or time, FileError for a file that cannot be read.
+    """
+    unknown = [t for t in types or () if t not in MT_CODES]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is not a row type; choose from {', '.join(MT_CODES)}")
+    low = instant_ns(start) if start is not None else None
+    high = instant_ns(end) if end is not None else None
+    for path in paths:
+        with open_file(path) as parquet:
+            column = "ts" if imported else "rx"
+            unit = _NS // 1000 if imported else 1
+            groups = [g for g in range(parquet.num_row_groups) if _overlaps(parquet, g, column, unit, low, high)]
+            picked = [_pick(parquet.read_row_group(g), column, unit, low, high, types) for g in groups]
+        if picked:
+            yield pa.concat_tables(picked)
+
+
+def newest(paths: Sequence[Path], mt: str, rows: int) -> Any:
+    """The newest rows of a type as one table in seq order, read from the end of the files."""
+    found: list[Any] = []
+    missing = rows
+    for path in reversed(paths):
+        if metadata(path).get(f"rows_{mt}") == "0":
+            continue
+        with open_file(path) as parquet:
+            for group in reversed(range(parquet.num_row_groups)):
+                table = _pick(parquet.read_row_group(group), "rx", 1, None, None, [mt])
+                found.insert(0, table.slice(max(0, len(table) - missing)))
+                missing -= len(found[0])
+                if missing <= 0:
+                    return pa.concat_tables(found)
+    return pa.concat_tables(found) if found else _plain(SCHEMA.empty_table())
+
+
+def _overlaps(parquet: Any, group: int, column: str, unit: int, low: int | None, high: int | None) -> bool:
+    statistics = parquet.metadata.row_group(group).column(SCHEMA.get_field_index(column)).statistics
+    if statistics is None or not statistics.has_min_max:
+        return True
+    first, last = statistics.min_raw * unit, statistics.max_raw * unit
+    return (high is None or first < high) and (low is None or last >= low)
+
+
+def _plain(table: Any) -> Any:
+    """``mt`` as text: the same in every file, and what pandas compares without surprises."""
+    return table.set_column(1, "mt", table.column("mt").cast(pa.string()))
+
+
+def _pick(table: Any, column: str, unit: int, low: int | None, high: int | None, types: Sequence[str] | None) -> Any:
+    table = _plain(table)
+    keep: list[Any] = []
+    times = table.column(column).cast(pa.int64())
+    if low is not None:
+        keep.append(pc.greater_equal(times, -(-low // unit)))
+    if high is not None:
+        keep.append(pc.less(times, -(-high // unit)))
+    if types is not None:
+        keep.append(pc.is_in(table.column("mt"), pa.array(list(types), pa.string())))
+    for mask in keep[1:]:
+        keep[0] = pc.and_(keep[0], mask)
+    return table.filter(keep[0]) if keep else table

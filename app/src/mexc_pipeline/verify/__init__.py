@@ -1,0 +1,7 @@
+"""Verification of what was recorded, from the outside: nothing here trusts what the recorder says it did."""
+
+from mexc_pipeline.verify.exports import exports
+from mexc_pipeline.verify.ledger import ledger
+from mexc_pipeline.verify.report import Finding, Report
+
+__all__ = ["Finding", "Report", "exports", "ledger"]

@@ -1,0 +1,200 @@
+"""Proves every exported file again: from the file alone, from file to file, and against the spool while it has it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from pathlib import Path
+
+from mexc_pipeline.config import Config
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.export.names import FileName, exported_files
+from mexc_pipeline.export.parquet import Content, metadata, read_content
+from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
+from mexc_pipeline.periods import SECOND_NS
+from mexc_pipeline.rows import MT_NAMES
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, info, segments
+from mexc_pipeline.verify.newest import newest_lines
+from mexc_pipeline.verify.report import Finding, Report
+
+EXPORT_DUE_NS = 600 * SECOND_NS
+"""A closed segment whose period ended longer ago than this and that has no file is a finding."""
+
+NEWEST = 3
+
+
+@dataclass(slots=True)
+class FileProof:
+    """One file: what it says, what it holds, and what is wrong with it (text and the columns concerned)."""
+
+    name: FileName
+    path: Path
+    said: dict[str, str] = field(default_factory=dict)
+    content: Content = field(default_factory=Content)
+    wrong: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+
+    @property
+    def finding(self) -> Finding:
+        if self.wrong:
+            return Finding(self.name.id, self.path.name, False, "; ".join(self.wrong), tuple(self.columns))
+        c = self.content
+        text = f"{c.rows:,} rows, seq {c.first_seq} to {c.last_seq}, digest {c.digest[:12]}"
+        return Finding(self.name.id, self.path.name, True, text)
+
+
+def exports(config: Config, ids: Iterable[str] | None = None, *, newest: int = NEWEST) -> Report:
+    """Re-prove the files of the symbols (none: all that ``export_dir`` or the spool has).
+
+    Notes hold the ``newest`` rows per type and symbol. Never raises for what is wrong with a file.
+    """
+    report = Report("exports")
+    files = exported_files(config.export_dir)
+    by_id = {symbol: list(group) for symbol, group in groupby(files, key=lambda item: item[0].id)}
+    wanted = list(ids) if ids is not None else sorted({*by_id, *_spooled(config)})
+    for symbol in wanted:
+        proofs = [prove(name, path) for name, path in by_id.get(symbol, [])]
+        report.findings += [proof.finding for proof in proofs]
+        spooled, unreadable = _segments(config, symbol)
+        report.findings += unreadable
+        report.findings += continuity(proofs)
+        report.findings += against_spool(proofs, spooled, time.time_ns())
+        sound = [proof.path for proof in proofs if not proof.wrong]
+        if newest and sound:
+            report.notes += newest_lines(symbol, sound, newest)
+    if not report.findings:
+        report.notes.append(f"no files in {config.export_dir} and nothing closed in the spool")
+    return report
+
+
+def prove(name: FileName, path: Path) -> FileProof:
+    """Judge one file by nothing but itself."""
+    proof = FileProof(name, path)
+    try:
+        proof.said = metadata(path)
+        proof.content = read_content(path)
+    except (UserError, OSError) as error:
+        proof.wrong.append(str(error))
+        return proof
+    said, held = proof.said, proof.content
+    if "imported" in said:
+        proof.wrong.append("an imported file among the recorded ones; imported files belong in imported/")
+        return proof
+    for column, why in held.damaged.items():
+        proof.wrong.append(f"column {column} cannot be read ({why})")
+        proof.columns.append(column)
+    columns = [c for c in COLUMNS if said.get(f"digest_{c}") != held.digests.get(c) and c not in proof.columns]
+    if columns:
+        proof.wrong.append(f"content differs from its digest in column {', '.join(columns)}")
+        proof.columns += columns
+    promised = {c: said.get(f"digest_{c}", "") for c in COLUMNS}
+    if not all(promised.values()) or said.get("digest") != combine(promised):
+        proof.wrong.append("its metadata contradicts itself: digest is not that of the six column digests")
+    proof.wrong += _metadata_against_rows(name, said, held)
+    if not held.damaged:
+        proof.wrong += _order(name, said, held)
+    return proof
+
+
+def _metadata_against_rows(name: FileName, said: dict[str, str], held: Content) -> list[str]:
+    expected = {
+        "id": name.id,
+        "period": name.period,
+        "part": str(name.part),
+        "rows": str(held.rows),
+        "first_seq": str(held.first_seq),
+        "last_seq": str(held.last_seq),
+        "raw_bytes": str(held.raw_bytes),
+        **{f"rows_{t}": str(held.counts[t]) for t in MT_NAMES.values()},
+    }
+    if held.damaged:
+        expected = {key: expected[key] for key in ("id", "period", "part", "rows")}
+    wrong = [
+        f"metadata says {key} {said.get(key, 'nothing')}, the file has {value}"
+        for key, value in expected.items()
+        if said.get(key) != value
+    ]
+    if name.plain and said.get("final") != "true":
+        wrong.append("a plain file whose metadata does not say final")
+    return wrong
+
+
+def _order(name: FileName, said: dict[str, str], held: Content) -> list[str]:
+    wrong: list[str] = []
+    if not held.consecutive:
+        wrong.append("seq does not go up by exactly one")
+    if not held.rx_monotone:
+        wrong.append("rx goes back")
+    edge = said.get("edge_ns", "")
+    if held.rows and held.first_rx < name.start_ns:
+        wrong.append("a row before its period")
+    if not edge.isdigit():
+        wrong.append("metadata does not say where its period ends (edge_ns)")
+    elif held.rows and held.last_rx >= int(edge):
+        wrong.append("a row after its period")
+    return wrong
+
+
+def continuity(proofs: list[FileProof]) -> list[Finding]:
+    """Judge that seq goes on from file to file and the parts of a period are complete."""
+    findings: list[Finding] = []
+    known = [p for p in proofs if p.content.last_seq and "seq" not in p.content.damaged]
+    for before, after in pairwise(known):
+        want, got = before.content.last_seq + 1, after.content.first_seq
+        if got > want:
+            text = f"seq {want} to {got - 1} ({got - want} rows) are in no file between it and {after.path.name}"
+            findings.append(Finding(before.name.id, before.path.name, False, text))
+        elif got < want:
+            text = f"{after.path.name} starts at seq {got} but this file goes to {want - 1}: rows twice"
+            findings.append(Finding(before.name.id, before.path.name, False, text))
+        if after.name.start_ns == before.name.start_ns and after.name.part != before.name.part + 1:
+            text = f"part {before.name.part + 1} of period {before.name.period} is missing"
+            findings.append(Finding(before.name.id, before.path.name, False, text))
+    if known and not findings:
+        text = f"seq {known[0].content.first_seq} to {known[-1].content.last_seq} without a hole in {len(known)} files"
+        findings.append(Finding(known[0].name.id, "continuity", True, text))
+    return findings
+
+
+def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: int) -> list[Finding]:
+    """Judge the files against the segments that are still there."""
+    findings: list[Finding] = []
+    by_file = {proof.path.name: proof for proof in proofs}
+    for segment in spooled:
+        if segment.state == "open" or not segment.rows:
+            continue
+        proof = by_file.get(segment.file)
+        if proof is None:
+            due = segment.state == "exported" or now_ns - segment.edge_ns > EXPORT_DUE_NS
+            text = f"segment {segment.path.name} was exported but the file is gone"
+            if segment.state == "closed":
+                text = f"segment {segment.path.name} ({segment.rows:,} rows) waits for export"
+            findings.append(Finding(segment.id, segment.file, not due, text))
+            continue
+        columns = differing(proof.content.digests, segment.digests)
+        text = f"equals segment {segment.path.name}: received = exported = {segment.rows:,} rows"
+        if columns:
+            text = f"differs from segment {segment.path.name} in column {', '.join(columns)}"
+        findings.append(Finding(segment.id, segment.file, not columns, text, tuple(columns)))
+    return findings
+
+
+def _spooled(config: Config) -> list[str]:
+    try:
+        return sorted(folder.name for folder in config.spool_dir.iterdir() if segments(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _segments(config: Config, symbol: str) -> tuple[list[SegmentInfo], list[Finding]]:
+    found: list[SegmentInfo] = []
+    unreadable: list[Finding] = []
+    for _, path in segments(config.spool_dir / symbol):
+        try:
+            found.append(info(path))
+        except SegmentError as error:
+            if path.exists():  # else pruned a moment ago
+                unreadable.append(Finding(symbol, path.name, False, str(error)))
+    return found, unreadable

@@ -1,0 +1,61 @@
+"""The newest rows of a symbol in words, so that a person can see that what is recorded makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline.read import decode
+from mexc_pipeline.read.decode import Skipped
+from mexc_pipeline.read.files import newest
+from mexc_pipeline.rows import MT_CODES
+
+_WIDTH = 110
+
+
+def newest_lines(symbol: str, paths: Sequence[Path], rows: int) -> list[str]:
+    """One line per row: type, receive time, seq, and what the frame says. Paths in time order."""
+    lines: list[str] = []
+    for mt in MT_CODES:
+        table = newest(paths, mt, rows)
+        for n in range(len(table)):
+            row = table.slice(n, 1)
+            lines.append(f"     {symbol} {mt:<2} {_head(row)} {_say(mt, row)}")
+    return lines
+
+
+def _head(row: Any) -> str:
+    rx = row.column("rx").cast("int64")[0].as_py()
+    text = str(row.column("rx")[0].cast("timestamp[us, UTC]", safe=False).as_py().replace(tzinfo=None))
+    return f"{text.partition('.')[0]}.{rx % 10**9:09d} seq {row.column('seq')[0].as_py()}:"
+
+
+def _say(mt: str, row: Any) -> str:
+    """What a frame says; its beginning as it is where it is not decoded."""
+    said: list[str] = []
+    try:
+        if mt == "t":
+            said = [f"last {_n(r['last'])} bid {_n(r['bid'])} ask {_n(r['ask'])}" for r in _rows(decode.tickers, row)]
+        elif mt == "d":
+            said = [f"{r['side']} {_n(r['volume'])} at {_n(r['price'])}" for r in _rows(decode.trades, row)]
+        elif mt == "dp":
+            said = [f"{r['side']} {_n(r['volume'])} at {_n(r['price'])}" for r in _rows(_best, row)]
+    except ValueError as error:
+        said = [str(error)]
+    text = ", ".join(said) or row.column("m")[0].as_py()
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
+
+
+def _best(row: Any, skipped: Skipped) -> Any:
+    return decode.book(row, skipped, levels=1)
+
+
+def _rows(build: Any, row: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = build(row, Skipped()).to_pylist()
+    return rows
+
+
+def _n(value: Any) -> str:
+    """A decimal without its padding."""
+    return "–" if value is None else f"{value.normalize():f}"
