@@ -1,0 +1,236 @@
+"""Compares sealed tables with their segments, by content; drops them once their file is proven.
+
+Works beside the loader, on segments the loader has left behind. A table that differs is set apart and loaded again.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline.ledger.digest import RowDigest, combine, differing
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, segments
+from mexc_pipeline.spool.segment import info as segment_info
+from mexc_pipeline.store.catalog import Catalog, Held
+from mexc_pipeline.store.engine import Capabilities, Engine, EngineError, RefusedError, is_damage, row_table_sql
+from mexc_pipeline.store.loader import MAX_BYTES, MAX_ROWS, Progress, without
+from mexc_pipeline.store.workers import StoppingError
+
+log = logging.getLogger("mexc_pipeline.store")
+
+BUSY_S = 0.5
+AGAIN_S = 60.0
+"""Before a table that differs even after it was loaded again is tried once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A table against its segment: ``columns`` differ; ``refused`` rows of the segment are not in the table."""
+
+    rows: int
+    columns: list[str] = field(default_factory=list)
+    refused: int = 0
+    error: str = ""
+
+    @property
+    def same(self) -> bool:
+        """The table holds what it can hold."""
+        return not self.columns and not self.error
+
+    @property
+    def ok(self) -> bool:
+        """The table holds every row of the segment."""
+        return self.same and not self.refused
+
+    def as_json(self) -> dict[str, Any]:
+        return {"rows": self.rows, "ok": self.ok, "columns": self.columns, "refused": self.refused, "error": self.error}
+
+
+def compare(
+    engine: Engine, table: str, segment: SegmentInfo, refused: set[int], stopping: threading.Event | None = None
+) -> Comparison:
+    """Read the table and compare its content with a closed segment's digests. A table that cannot be read differs."""
+    digest = RowDigest()
+    try:
+        for block in engine.read_blocks(table):
+            digest.update(block)
+            if stopping is not None and stopping.is_set():
+                raise StoppingError("the store is ending")
+    except RefusedError as error:
+        if not is_damage(error):
+            raise
+        return Comparison(digest.rows, [], len(refused), f"cannot be read: {error}")
+    return Comparison(digest.rows, differing(digest.columns(), _expected(segment, refused)), len(refused))
+
+
+def _expected(segment: SegmentInfo, refused: set[int]) -> dict[str, str]:
+    if not refused:
+        return segment.digests
+    digest = RowDigest()
+    with SegmentReader(segment.path) as reader:
+        for block in reader.blocks():
+            digest.update(without(block, refused))
+    return digest.columns()
+
+
+class Auditor:
+    """One symbol's sealed tables; used by one thread. ``step`` raises EngineError and SegmentError."""
+
+    def __init__(
+        self, symbol_id: str, folder: Path, engine: Engine, loader: Progress, stopping: threading.Event
+    ) -> None:
+        self._id = symbol_id
+        self._folder = folder
+        self._engine = engine
+        self._loader = loader
+        self._stopping = stopping
+        self._catalog = Catalog(symbol_id, engine)
+        self._names = self._catalog.names
+        self._capabilities = Capabilities()
+        self._connected = False
+        self._done: set[SegmentName] = set()
+        self._not_before: dict[SegmentName, float] = {}
+        self.compared: dict[str, Comparison] = {}
+
+    def step(self) -> float:
+        """Look at every segment the loader has left behind; returns the seconds until the next look."""
+        behind = [(n, p) for n, p in segments(self._folder) if self._loader.is_left_behind(n)]
+        if not behind:
+            return BUSY_S
+        try:
+            if not self._connected:
+                self._capabilities = self._engine.connect()
+                self._connected = True
+                self._done.clear()
+                self._engine.execute(f"DROP TABLE IF EXISTS {self._names.reload}")
+            for name, path in behind:
+                if name not in self._done and time.monotonic() >= self._not_before.get(name, 0):
+                    self._audit(name, path)
+        except EngineError:
+            self.detach()
+            raise
+        return BUSY_S
+
+    def detach(self) -> None:
+        """Let go of the engine; the next step connects anew."""
+        self._connected = False
+        self._engine.close()
+
+    def _audit(self, name: SegmentName, path: Path) -> None:
+        try:
+            segment = segment_info(path)
+        except SegmentError:
+            if not path.exists():
+                return  # pruned meanwhile
+            self._not_before[name] = time.monotonic() + AGAIN_S  # the loader has said so
+            return
+        if segment.state == "open":
+            return
+        if not segment.rows:
+            self._done.add(name)
+            return
+        held, table = Held.of(segment), self._names.sealed(segment)
+        tables = self._catalog.tables()
+        if segment.state == "exported" and held in self._catalog.logged():
+            if table in tables:
+                self._engine.execute(f"DROP TABLE IF EXISTS {table}")
+            self._done.add(name)
+            return
+        fresh = False
+        if table in tables and self._catalog.holdings().get(table) != held:
+            return  # of another spool; the loader sets it apart
+        if table not in tables:
+            log.warning("sealed table is missing, loading it again", extra={"fields": {"table": table}})
+            self.compared.pop(segment.path.name, None)
+            self._reload(segment)
+        if segment.path.name not in self.compared:
+            fresh = True
+            if not self._prove(segment, table):
+                return
+        if segment.state == "exported" and (fresh or self._prove(segment, table)):
+            self._finish(segment, table)
+            self._done.add(name)
+
+    def _prove(self, segment: SegmentInfo, table: str) -> bool:
+        """Compare; where the table differs set it apart, load it again and compare once more."""
+        comparison = self._compare(segment, table)
+        if not comparison.same:
+            self._report(segment, table, comparison)
+            aside = self._catalog.set_apart(table, "altered", Held.of(segment))
+            log.warning("differing table set apart", extra={"fields": {"table": table, "as": aside}})
+            self._reload(segment)
+            comparison = self._compare(segment, table)
+            if not comparison.same:
+                self._report(segment, table, comparison)
+                self._not_before[segment.name] = time.monotonic() + AGAIN_S
+        self.compared[segment.path.name] = comparison
+        if comparison.same:
+            log.info(
+                "sealed table compared",
+                extra={
+                    "fields": {"table": table, "rows": comparison.rows, "refused": comparison.refused, "same": True}
+                },
+            )
+        return comparison.same
+
+    def _compare(self, segment: SegmentInfo, table: str) -> Comparison:
+        return compare(self._engine, table, segment, self._catalog.refused(Held.of(segment)), self._stopping)
+
+    def _report(self, segment: SegmentInfo, table: str, comparison: Comparison) -> None:
+        log.error(
+            "sealed table differs from its segment",
+            extra={
+                "fields": {
+                    "table": table,
+                    "columns": ",".join(comparison.columns) or comparison.error,
+                    "rows": comparison.rows,
+                    "segment_rows": segment.rows,
+                    "segment": segment.path.name,
+                }
+            },
+        )
+
+    def _reload(self, segment: SegmentInfo) -> None:
+        """Load a whole segment under another name and move it into place, so that a half-loaded one is never taken
+        for a sealed one."""
+        names, held = self._names, Held.of(segment)
+        refused = self._catalog.refused(held)
+        self._engine.execute(f"DROP TABLE IF EXISTS {names.reload}")
+        self._engine.execute(row_table_sql(names.reload, self._capabilities))
+        with SegmentReader(segment.path) as reader:
+            for block in reader.blocks(0, MAX_ROWS, MAX_BYTES):
+                wanted = without(block, refused)
+                if self._stopping.is_set():
+                    raise StoppingError("the store is ending")
+                if len(wanted):
+                    self._engine.insert_block(names.reload, wanted, str(uuid.uuid4()))
+        table = names.sealed(segment)
+        self._catalog.hold(table, held)
+        self._engine.execute(f"RENAME TABLE {names.reload} TO {table}")
+
+    def _finish(self, segment: SegmentInfo, table: str) -> None:
+        """The file's row goes into ``export_log``, then the table goes."""
+        comparison = self.compared[segment.path.name]
+        verdict = verdict_of(segment, comparison)
+        if self._catalog.log_export(segment, comparison.rows, socket.gethostname(), verdict):
+            log.info(
+                "file logged",
+                extra={"fields": {"file": segment.exported["file"], "rows": segment.rows, "verdict": verdict}},
+            )
+        self._engine.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def verdict_of(segment: SegmentInfo, comparison: Comparison) -> str:
+    """``verified`` where received, stored and exported are one, else what is not."""
+    exported = segment.exported
+    if exported["digest"] != combine(segment.digests) or exported["rows"] != segment.rows:
+        return "file differs from spool"
+    if comparison.refused:
+        return f"{comparison.refused} rows refused by ClickHouse"
+    return "verified" if comparison.ok else "table differs from spool"

@@ -1,0 +1,238 @@
+"""The engine inside this process: chDB on ``data_dir/clickhouse``. Nothing else imports chDB."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.rows import Columns
+from mexc_pipeline.store import native
+from mexc_pipeline.store.engine import (
+    ROW_COLUMNS,
+    TYPES_DATETIME64,
+    Capabilities,
+    EngineError,
+    RefusedError,
+    Result,
+    UnreachableError,
+    read_sql,
+)
+
+log = logging.getLogger("mexc_pipeline.store")
+
+_T = TypeVar("_T")
+_CODE = re.compile(r"Code: (\d+)\.")
+_QUERY_SETTINGS = (
+    "max_execution_time = 60, output_format_json_quote_64bit_integers = 0, output_format_json_quote_decimals = 1, "
+    "output_format_json_quote_denormals = 1"
+)
+
+
+class EmbeddedFolder:
+    """The engine's folder and the right to use it: one process, any number of connections.
+
+    Raises UserError where another process uses it or chDB is not installed. A folder that will not open is renamed
+    ``clickhouse.broken-<time>``, never deleted; the store loads a new one from the spool.
+    """
+
+    def __init__(self, folder: Path, database: str) -> None:
+        try:
+            from chdb.session import Session
+        except ImportError as error:
+            raise UserError(
+                'the embedded ClickHouse is not installed; pip install "mexc-pipeline[embedded]", '
+                'or set clickhouse.mode = "server"'
+            ) from error
+        self._session: Callable[[str], Any] = Session
+        self._lock = threading.Lock()
+        self.folder = folder
+        self.database = database
+        self.set_aside: Path | None = None
+        self._keeper = self._open()  # the engine stops when its last session is closed
+
+    def close(self) -> None:
+        """Stop the engine, once the connections are closed too."""
+        self._keeper.close()
+
+    def session(self) -> Any:
+        """A new connection."""
+        with self._lock:
+            return self._session(str(self.folder))
+
+    def engine(self) -> EmbeddedEngine:
+        """An engine of this folder, to be used by one thread."""
+        return EmbeddedEngine(self)
+
+    def _open(self) -> Any:
+        _refuse_if_in_use(self.folder)
+        try:
+            return self._session(str(self.folder))
+        except RuntimeError as error:
+            aside = _free_name(self.folder.with_name(f"{self.folder.name}.broken-{int(time.time())}"))
+            log.error(
+                "embedded ClickHouse did not open; its folder is set aside and loaded anew from the spool",
+                extra={"fields": {"folder": str(self.folder), "aside": str(aside), "error": str(error)}},
+            )
+            self.folder.rename(aside)
+            self.set_aside = aside
+        try:
+            return self._session(str(self.folder))
+        except RuntimeError as error:
+            raise UserError(f"embedded ClickHouse does not open even in a new folder {self.folder}: {error}") from error
+
+
+def _free_name(path: Path) -> Path:
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def _refuse_if_in_use(folder: Path) -> None:
+    """The engine tells "in use" from "damaged" only on standard error; ask the lock it takes itself."""
+    try:
+        fd = os.open(folder / "status", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"the embedded ClickHouse folder {folder} is in use by another process; stop it first"
+        ) from None
+    finally:
+        os.close(fd)
+
+
+class EmbeddedEngine:
+    """See :class:`engine.Engine`. A statement is done when its call returns: there is no reply to lose."""
+
+    def __init__(self, folder: EmbeddedFolder) -> None:
+        self._folder = folder
+        self._session: Any = None
+        self._capabilities = Capabilities()
+
+    def connect(self) -> Capabilities:
+        self.close()
+        try:
+            self._session = self._folder.session()
+        except RuntimeError as error:
+            raise UnreachableError(str(error)) from error
+        self.execute(f"CREATE DATABASE IF NOT EXISTS {self._folder.database} ENGINE = Atomic")
+        self.execute(f"USE {self._folder.database}")
+        version = str(self.select("SELECT version()")[0][0])
+        self._capabilities = Capabilities(version)
+        return self._capabilities
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def execute(self, sql: str) -> None:
+        session = self._open()
+        _guarded(lambda: session.query(sql))
+
+    def select(self, sql: str) -> list[tuple[Any, ...]]:
+        session = self._open()
+        data: bytes = _guarded(lambda: session.query(sql, "Native").bytes())
+        return [row for block in native.decode([data], strings_as_bytes=False) for row in zip(*block, strict=True)]
+
+    def insert(self, table: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> None:
+        data = native.encode(columns, [list(c) for c in zip(*rows, strict=True)])
+        self._insert(table, [name for name, _ in columns], data)
+
+    def insert_block(self, table: str, block: Columns, query_id: str) -> None:  # noqa: ARG002
+        data = native.encode(list(zip(ROW_COLUMNS, TYPES_DATETIME64, strict=True)), native.rows_block(block))
+        self._insert(table, ROW_COLUMNS, data)
+
+    def read_blocks(self, table: str) -> Iterator[Columns]:
+        session = self._open()
+        sql = f"{read_sql(table, self._capabilities)} SETTINGS max_threads = 1"  # with more, blocks come out of order
+        stream = _guarded(lambda: session.send_query(sql, "Native"))
+        try:
+            blocks = native.decode(_chunks(stream), strings_as_bytes=True)
+            while (block := _guarded(lambda: next(blocks, None))) is not None:
+                yield native.columns_of(block)
+        finally:
+            _guarded(stream.close)
+
+    def is_running(self, query_id: str) -> bool:  # noqa: ARG002
+        return False
+
+    def query(self, sql: str, max_rows: int) -> Result:
+        session = self._folder.session()  # its own: what the user's statement sets ends with it
+        try:
+            _guarded(lambda: session.query(f"USE {self._folder.database}"))
+            _guarded(lambda: session.query(f"SET {_QUERY_SETTINGS}"))
+            _guarded(lambda: session.query("SET readonly = 1"))
+            return _guarded(lambda: _read_result(session, sql, max_rows))
+        finally:
+            session.close()
+
+    def _insert(self, table: str, names: Sequence[str], data: bytes) -> None:
+        session = self._open()
+
+        def run() -> None:
+            with session.send_insert(f"INSERT INTO {table} ({', '.join(names)})", "Native") as inserter:
+                inserter.append(data)
+                inserter.finish()
+
+        _guarded(run)
+
+    def _open(self) -> Any:
+        if self._session is None:
+            raise UnreachableError("not connected")
+        return self._session
+
+
+def _chunks(stream: Any) -> Iterator[bytes]:
+    for chunk in stream:
+        yield chunk.bytes()
+
+
+def _guarded(call: Callable[[], _T]) -> _T:
+    try:
+        return call()
+    except EngineError:
+        raise
+    except RuntimeError as error:
+        found = _CODE.search(str(error))
+        raise RefusedError(str(error), int(found[1]) if found else 0) from error
+    except Exception as error:  # ChdbError derives from Exception and is imported only with the engine
+        if type(error).__name__ != "ChdbError":
+            raise
+        found = _CODE.search(str(error))
+        raise RefusedError(str(error), int(found[1]) if found else 0) from error
+
+
+def _read_result(session: Any, sql: str, max_rows: int) -> Result:
+    form = "JSONCompactEachRowWithNamesAndTypes"
+    lines: list[Any] = []
+    wanted = max_rows + 3
+    stream = session.send_query(sql, form)
+    try:
+        for chunk in stream:
+            text = chunk.bytes().decode(errors="replace")
+            lines += map(json.loads, filter(None, text.split("\n")[: wanted - len(lines)]))
+            if len(lines) >= wanted:
+                break
+    finally:
+        stream.close()
+    if not lines:  # a stream without rows has no header either
+        text = session.query(sql, form).bytes().decode(errors="replace")
+        lines = [json.loads(line) for line in text.split("\n") if line]
+    if not lines:
+        return Result([], [], [])
+    names, types, *rows = lines
+    return Result(names, types, rows[:max_rows], len(rows) > max_rows)

@@ -1,0 +1,156 @@
+"""The engine the store loads into: what an adapter must do, and how its failures are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mexc_pipeline.rows import Columns
+
+ENUM = "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4, 'ev' = 5, 'r' = 6)"
+ROW_COLUMNS = ("ts", "mt", "m", "rx", "seq")
+TYPES_DATETIME64 = ("DateTime64(3, 'UTC')", ENUM, "String", "DateTime64(9, 'UTC')", "UInt64")
+"""Column types of a row table, in the order of :data:`ROW_COLUMNS`."""
+TYPES_INT64 = ("Int64", ENUM, "String", "Int64", "UInt64")
+"""The same for engines without ``DateTime64`` (before 20.1): both times as the integers they are, ms and ns."""
+
+
+class EngineError(Exception):
+    """The engine failed; ``code`` is ClickHouse's error code, 0 where it gave none."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message.partition("Stack trace")[0].strip().replace("\n", " ")[:500])
+        self.code = code
+
+
+class UnreachableError(EngineError):
+    """No answer, or none in time, or no admission: what became of the statement is not known."""
+
+
+class RefusedError(EngineError):
+    """The engine answered that it will not do it."""
+
+
+UNKNOWN_TABLE = 60
+UNKNOWN_DATABASE = 81
+TABLE_EXISTS = 57
+CIRCUMSTANCES = frozenset(
+    {
+        48,  # NOT_IMPLEMENTED
+        60,  # UNKNOWN_TABLE
+        75,  # CANNOT_WRITE_TO_FILE_DESCRIPTOR, also a full disk
+        76,  # CANNOT_OPEN_FILE
+        81,  # UNKNOWN_DATABASE
+        159,  # TIMEOUT_EXCEEDED
+        160,  # TOO_SLOW
+        164,  # READONLY
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        236,  # ABORTED, the server is shutting down
+        242,  # TABLE_IS_READ_ONLY
+        243,  # NOT_ENOUGH_SPACE
+        394,  # QUERY_WAS_CANCELLED
+        439,  # CANNOT_SCHEDULE_TASK
+        473,  # DEADLOCK_AVOIDED, lock timeout
+        497,  # ACCESS_DENIED
+    }
+)
+"""Codes that say something about the engine's state and nothing about the rows it was given."""
+ADMISSION = frozenset({192, 193, 194, 516, 531})
+"""Codes of an unknown user, a wrong password and the like: the engine is not usable until somebody acts."""
+
+_FILES_OR_DAMAGE = frozenset({75, 76})
+_MEMORY = 241
+
+
+def is_damage(error: RefusedError) -> bool:
+    """Whether a table that could not be read must be taken for damaged."""
+    return error.code not in CIRCUMSTANCES - _FILES_OR_DAMAGE and error.code != _MEMORY
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A result for a user: every value is JSON-safe; 64-bit integers and decimals are exact."""
+
+    columns: list[str]
+    types: list[str]
+    rows: list[list[Any]]
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the engine at hand can do."""
+
+    version: str = ""
+    row_types: tuple[str, ...] = field(default=TYPES_DATETIME64)
+    exchange: bool = True
+
+    @property
+    def has_datetime64(self) -> bool:
+        return self.row_types is TYPES_DATETIME64
+
+
+class Engine(Protocol):
+    """One connection to an engine, used by one thread. Every method but ``close`` raises EngineError."""
+
+    def connect(self) -> Capabilities:
+        """Connect anew, creating the database where it is missing."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection; a later ``connect`` makes a new one."""
+        ...
+
+    def execute(self, sql: str) -> None:
+        """Run a statement without a result."""
+        ...
+
+    def select(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a small result of integers and strings."""
+        ...
+
+    def insert(self, table: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert a few rows; ``columns`` are (name, type); times are Unix seconds."""
+        ...
+
+    def insert_block(self, table: str, block: Columns, query_id: str) -> None:
+        """Insert a block into a row table as one statement under that id."""
+        ...
+
+    def read_blocks(self, table: str) -> Iterator[Columns]:
+        """All rows of a row table in the order they were inserted, a block at a time."""
+        ...
+
+    def is_running(self, query_id: str) -> bool:
+        """Whether the statement of that id is still being worked on."""
+        ...
+
+    def query(self, sql: str, max_rows: int) -> Result:
+        """A user's read-only statement, already let through by :func:`readonly.check`."""
+        ...
+
+
+EngineFactory = Callable[[], Engine]
+
+
+def read_sql(table: str, capabilities: Capabilities) -> str:
+    """Reads a row table as integers and bytes, in the order seq, rx, ts, mt, m."""
+    if capabilities.has_datetime64:
+        rx, ts = "toUnixTimestamp64Nano(rx)", "toUnixTimestamp64Milli(ts)"
+    else:
+        rx, ts = "rx", "ts"
+    return f"SELECT seq, {rx} AS rx_ns, {ts} AS ts_ms, CAST(mt AS Int8) AS code, m FROM {table}"
+
+
+def row_table_sql(table: str, capabilities: Capabilities) -> str:
+    """Creates a row table where there is none of that name."""
+    columns = ", ".join(f"{n} {t}" for n, t in zip(ROW_COLUMNS, capabilities.row_types, strict=True))
+    return f"CREATE TABLE IF NOT EXISTS {table} ({columns}) ENGINE = StripeLog"
+
+
+def quote(text: str) -> str:
+    """A string literal."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

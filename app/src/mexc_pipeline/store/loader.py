@@ -1,0 +1,430 @@
+"""Loads one symbol's segments into its current table, in seq order, and swaps the table at a segment's end.
+
+The spool is the truth: whatever cannot be explained from it is dropped and loaded again, or, where the spool does not
+have those rows, set apart under another name. Nothing is ever loaded on top of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline.rows import Columns, Mt
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, segments
+from mexc_pipeline.spool.segment import info as segment_info
+from mexc_pipeline.store.catalog import Catalog, Extent, Held
+from mexc_pipeline.store.engine import (
+    CIRCUMSTANCES,
+    Capabilities,
+    Engine,
+    EngineError,
+    RefusedError,
+    UnreachableError,
+    is_damage,
+    row_table_sql,
+)
+from mexc_pipeline.store.schema import apply
+
+log = logging.getLogger("mexc_pipeline.store")
+
+FLUSH_S = 0.09
+"""Between two looks for new rows; with the insert itself a row is in ClickHouse within about 0.1 s."""
+IDLE_S = 0.2
+MAX_ROWS = 10_000
+MAX_BYTES = 16 << 20
+ATTEMPTS = 3
+_CONNECTED = b'{"event":"connected"'
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a loader stands; written by the loader, read by others."""
+
+    segment: SegmentName | None = None
+    through: SegmentName | None = None
+    loaded_seq: int = 0
+    spool_id: str = ""
+    refused_rows: int = 0
+    unreadable: str = ""
+
+    def is_left_behind(self, name: SegmentName) -> bool:
+        """Whether the loader is done with that segment: its rows, if any, are in a table of their own."""
+        segment, through = self.segment, self.through
+        return (segment is not None and name < segment) or (through is not None and name <= through)
+
+
+class Loader:
+    """Loads one symbol; used by one thread. ``step`` raises EngineError and SegmentError, after which it starts over
+    from what the engine says it has."""
+
+    def __init__(self, symbol_id: str, folder: Path, engine: Engine, schema_lock: threading.Lock) -> None:
+        self._id = symbol_id
+        self._folder = folder
+        self._engine = engine
+        self._schema_lock = schema_lock
+        self._catalog = Catalog(symbol_id, engine)
+        self._names = self._catalog.names
+        self._capabilities = Capabilities()
+        self._attached = False
+        self._done: set[Held] = set()
+        self._reader: SegmentReader | None = None
+        self._segment: SegmentInfo | None = None
+        self._after: SegmentInfo | None = None
+        self._empty_folder = True
+        self._refused: set[int] = set()
+        self._limit = MAX_ROWS
+        self._suspect_until = 0
+        self._refusals = 0
+        self._query_id = ""
+        self._unreadable: set[str] = set()
+        self.progress = Progress()
+
+    def step(self) -> float:
+        """Do what is next; returns the seconds until there may be more to do."""
+        try:
+            if not self._attached:
+                self._attach()
+            if self._segment is None and not self._next():
+                return IDLE_S
+            return self._load()
+        except EngineError:
+            self.detach()
+            raise
+
+    def detach(self) -> None:
+        """Forget everything but the spool; the next step asks the engine."""
+        self._attached = False
+        self._engine.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = self._segment = None
+
+    # From nothing to a known state
+
+    def _attach(self) -> None:
+        self._let_go()
+        self._capabilities = self._engine.connect()
+        with self._schema_lock:
+            for file in apply(self._engine):
+                log.info("schema file applied", extra={"fields": {"file": file}})
+        self._wait_for_lost_statement()
+        names, catalog = self._names, self._catalog
+        tables, holdings = catalog.tables(), catalog.holdings()
+        logged = catalog.logged()
+        present = self._present()
+        self._empty_folder = not present
+        self._done = set(logged)
+        for table in sorted(tables):
+            if not names.is_sealed(table) or self._empty_folder:
+                continue
+            held = holdings.get(table)
+            if held is None or held not in present:
+                if held is not None and held in logged:
+                    self._engine.execute(f"DROP TABLE IF EXISTS {table}")  # exported, compared, pruned
+                else:
+                    self._orphan(table, held)
+            elif self._has_rows(table):
+                self._done.add(held)
+        if names.next in tables and names.current not in tables:  # a swap was cut short between its two renames
+            self._engine.execute(f"RENAME TABLE {names.next} TO {names.current}")
+        self._engine.execute(row_table_sql(names.current, self._capabilities))
+        self._after = None
+        self.progress.segment = self.progress.through = None
+        self._attached = True
+        if present:
+            self._resume(holdings.get(names.current), present)
+
+    def _has_rows(self, table: str) -> bool:
+        """A table that cannot be read counts as one with rows: what it had is found out by comparing it."""
+        try:
+            return self._catalog.count(table) > 0
+        except RefusedError as error:
+            if not is_damage(error):
+                raise
+            return True
+
+    def _wait_for_lost_statement(self) -> None:
+        if not self._query_id:
+            return
+        deadline = time.monotonic() + 60
+        while self._engine.is_running(self._query_id):
+            if time.monotonic() > deadline:
+                raise UnreachableError("an insert whose reply was lost is still running")
+            time.sleep(0.1)
+        self._query_id = ""
+
+    def _present(self) -> dict[Held, SegmentInfo]:
+        """The segments of the spool that can be read. One folder may hold those of several spools, one after another:
+        a spool that was restored from an older copy goes on under a new id."""
+        found: dict[Held, SegmentInfo] = {}
+        for _, path in segments(self._folder):
+            try:
+                segment = segment_info(path)
+            except SegmentError as error:
+                if path.exists():
+                    self._report_unreadable(path, error)
+                continue
+            found[Held.of(segment)] = segment
+        return found
+
+    def _resume(self, held: Held | None, present: dict[Held, SegmentInfo]) -> None:
+        """Decide what the current table is good for."""
+        names, current = self._names, self._names.current
+        segment = present.get(held) if held is not None else None
+        extent: Extent | None
+        try:
+            extent = self._catalog.extent(current)
+        except RefusedError as error:
+            if not is_damage(error):
+                raise
+            extent = None
+            log.error("current table cannot be read", extra={"fields": {"table": current, "error": str(error)}})
+        if extent is not None and not extent.rows:
+            return
+        if segment is None or held is None:
+            self._orphan(current, held)
+            self._engine.execute(row_table_sql(current, self._capabilities))
+            return
+        refused = self._catalog.refused(held)
+        if extent is not None and extent.last > segment.last_seq:
+            # The spool does not have these rows (it was restored from an earlier day): they must not be lost here.
+            self._orphan(current, held)
+            self._engine.execute(row_table_sql(current, self._capabilities))
+        elif extent is None or held in self._done or not _continuous(extent, segment, refused):
+            log.warning(
+                "current table is loaded anew", extra={"fields": {"table": current, "segment": segment.path.name}}
+            )
+            self._engine.execute(f"DROP TABLE IF EXISTS {current}")
+            self._engine.execute(row_table_sql(names.current, self._capabilities))
+            if held not in self._done:
+                self._take(segment, segment.first_seq - 1, refused)
+        else:
+            self._take(segment, extent.last, refused)
+
+    def _orphan(self, table: str, held: Held | None) -> None:
+        name = self._catalog.set_apart(table, "orphan", held)
+        log.warning(
+            "table of another spool set apart",
+            extra={"fields": {"id": self._id, "table": table, "as": name, "spool_id": held.spool_id if held else "?"}},
+        )
+
+    def _report_unreadable(self, path: Path, error: SegmentError) -> None:
+        if path.name not in self._unreadable:
+            self._unreadable.add(path.name)
+            log.error("segment cannot be read", extra={"fields": {"id": self._id, "error": str(error)}})
+        self.progress.unreadable = path.name
+
+    # Segment after segment
+
+    def _next(self) -> bool:
+        """Begin with the oldest segment that is not done; False where there is none yet."""
+        found = segments(self._folder)
+        if (self._empty_folder and found) or self._folder_was_replaced(found):
+            self._attached = False  # tables of whatever was here before must be looked at first
+            return False
+        for name, path in found:
+            if self._after is not None and name <= self._after.name:
+                continue
+            try:
+                segment = segment_info(path)
+            except SegmentError as error:
+                if path.exists():
+                    self._report_unreadable(path, error)
+                continue
+            held = Held.of(segment)
+            if not segment.rows and segment.state == "open":
+                return False
+            if segment.rows and held not in self._done:
+                self._catalog.hold(self._names.current, held)
+                self._take(segment, segment.first_seq - 1, self._catalog.refused(held))
+                return True
+            self._after = segment
+            self.progress.through = name
+        return False
+
+    def _folder_was_replaced(self, found: list[tuple[SegmentName, Path]]) -> bool:
+        """Whether the segment that was done last is no longer the same one."""
+        if self._after is None:
+            return False
+        path = dict(found).get(self._after.name)
+        try:
+            return path is None or Held.of(segment_info(path)) != Held.of(self._after)
+        except SegmentError:
+            return not self._after.path.exists()
+
+    def _take(self, segment: SegmentInfo, loaded_seq: int, refused: set[int]) -> None:
+        self._let_go()
+        self._reader = SegmentReader(segment.path)
+        self._segment = segment
+        self._refused = refused
+        self.progress.spool_id = segment.spool_id
+        self.progress.segment = segment.name
+        self.progress.loaded_seq = loaded_seq
+        self.progress.refused_rows = len(refused)
+
+    def _load(self) -> float:
+        if self._reader is None or self._segment is None:
+            raise RuntimeError("no segment is open")
+        began = time.monotonic()
+        try:
+            block = self._reader.read(self.progress.loaded_seq, self._limit, MAX_BYTES)
+            if len(block):
+                self._insert(self._segment, block)
+                if len(block) >= self._limit or sum(map(len, block.m)) >= MAX_BYTES:
+                    return 0.0
+                return max(0.0, FLUSH_S - (time.monotonic() - began))
+            if not self._segment.path.exists():
+                log.warning("segment is gone from the spool", extra={"fields": {"segment": str(self._segment.path)}})
+                self._attached = False
+                return 0.0
+            segment = self._reader.info()
+        except SegmentError as error:
+            self._abandon(self._segment, error)
+            return 0.0
+        if segment.state != "open" and self.progress.loaded_seq >= segment.last_seq:
+            self._swap(segment)
+            return 0.0
+        return FLUSH_S
+
+    def _abandon(self, segment: SegmentInfo, error: SegmentError) -> None:
+        """What was loaded of a segment that can no longer be read is the best copy there is: keep it."""
+        self._report_unreadable(segment.path, error)
+        if not segment.path.exists():
+            self._attached = False
+            return
+        if self._has_rows(self._names.current):
+            self._orphan(self._names.current, Held.of(segment))
+            self._engine.execute(row_table_sql(self._names.current, self._capabilities))
+        self._after = segment
+        self.progress.through = segment.name
+        self._let_go()
+
+    # One batch
+
+    def _insert(self, segment: SegmentInfo, block: Columns) -> None:
+        if Mt.EVENT in block.mt:
+            self._log_egress(segment, block)
+        last = block.seq[-1]
+        wanted = without(block, self._refused)
+        if len(wanted):
+            self._query_id = str(uuid.uuid4())
+            try:
+                self._engine.insert_block(self._names.current, wanted, self._query_id)
+            except RefusedError as error:
+                self._query_id = ""
+                self._consider(segment, wanted, error)
+                raise
+            self._query_id = ""
+        self._refusals = 0
+        if last >= self._suspect_until:
+            self._limit = MAX_ROWS
+        self.progress.loaded_seq = last
+
+    def _consider(self, segment: SegmentInfo, block: Columns, error: RefusedError) -> None:
+        """After a refusal: try again, with half as many rows, or skip the one row that is to blame."""
+        if error.code in CIRCUMSTANCES:
+            return
+        self._refusals += 1
+        narrowing = block.seq[0] < self._suspect_until
+        if self._refusals < ATTEMPTS and not (narrowing and len(block) > 1):
+            return
+        if len(block) > 1:
+            if not narrowing:
+                log.warning(
+                    "batch refused, looking for the row",
+                    extra={"fields": {"id": self._id, "first_seq": block.seq[0], "rows": len(block)}},
+                )
+            self._suspect_until = max(self._suspect_until, block.seq[-1])
+            self._limit = max(1, len(block) // 2)
+            self._refusals = 0
+        elif self._accepts_others():
+            seq = block.seq[0]
+            self._catalog.refuse(Held.of(segment), seq, str(error))
+            self._refusals = 0
+            self.progress.refused_rows += 1
+            log.error("row refused and skipped", extra={"fields": {"id": self._id, "seq": seq, "error": str(error)}})
+
+    def _accepts_others(self) -> bool:
+        """Whether the engine takes a harmless row: only then is a refused one to blame for its refusal."""
+        probe = self._names.probe
+        self._engine.execute(row_table_sql(probe, self._capabilities))
+        try:
+            self._engine.insert_block(probe, Columns([0], [0], [0], [int(Mt.EVENT)], [b"{}"]), str(uuid.uuid4()))
+        except RefusedError:
+            return False
+        finally:
+            self._engine.execute(f"DROP TABLE IF EXISTS {probe}")
+        return True
+
+    def _log_egress(self, segment: SegmentInfo, block: Columns) -> None:
+        """How each connection left the host goes to ``egress_log`` before its row is loaded: never missed, never
+        twice."""
+        for row in block.rows():
+            if row.mt != Mt.EVENT or not row.m.startswith(_CONNECTED):
+                continue
+            if self._catalog.egress_logged(segment.spool_id, row.seq):
+                continue
+            event = json.loads(row.m)
+            values: list[tuple[str, str, Any]] = [
+                ("at", "DateTime('UTC')", row.rx // 10**9),
+                ("id", "String", self._id),
+                ("spool_id", "String", segment.spool_id),
+                ("seq", "UInt64", row.seq),
+                *((key, "String", str(event.get(key, ""))) for key in ("egress", "peer", "local", "circuit", "exit")),
+                ("event", "String", row.m.decode()),
+                ("host", "String", socket.gethostname()),
+            ]
+            self._engine.insert("egress_log", [(n, t) for n, t, _ in values], [[v for _, _, v in values]])
+
+    # The end of a segment
+
+    def _swap(self, segment: SegmentInfo) -> None:
+        """The current table becomes the segment's own; an empty one takes its place. Can be cut short anywhere: what
+        the tables hold tells how far it came."""
+        names, engine, catalog = self._names, self._engine, self._catalog
+        sealed, held = names.sealed(segment), Held.of(segment)
+        if catalog.count(names.current):
+            if sealed in catalog.tables() and self._has_rows(sealed):
+                self._orphan(sealed, catalog.holdings().get(sealed))
+            catalog.hold(sealed, held)
+            if self._capabilities.exchange:
+                engine.execute(row_table_sql(sealed, self._capabilities))
+                engine.execute(f"EXCHANGE TABLES {names.current} AND {sealed}")
+            else:
+                engine.execute(f"DROP TABLE IF EXISTS {sealed}")
+                engine.execute(row_table_sql(names.next, self._capabilities))
+                engine.execute(f"RENAME TABLE {names.current} TO {sealed}, {names.next} TO {names.current}")
+        log.info(
+            "table sealed", extra={"fields": {"table": sealed, "rows": segment.rows, "last_seq": segment.last_seq}}
+        )
+        self._done.add(held)
+        self._after = segment
+        self.progress.through = segment.name
+        self.progress.refused_rows = 0
+        self._let_go()
+
+
+def _continuous(extent: Extent, segment: SegmentInfo, refused: set[int]) -> bool:
+    """Whether the table holds an unbroken stretch of the segment from its first row on."""
+    first = segment.first_seq
+    while first in refused:
+        first += 1
+    missing = sum(first <= seq <= extent.last for seq in refused)
+    return extent.first == first and extent.rows + missing == extent.last - first + 1
+
+
+def without(block: Columns, seqs: set[int]) -> Columns:
+    """The block but for the rows of those seqs."""
+    if not seqs or seqs.isdisjoint(block.seq):
+        return block
+    return Columns.of(row for row in block.rows() if row.seq not in seqs)

@@ -1,0 +1,150 @@
+"""Answers to what others ask the store over its control socket, each with a connection of its own."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.rows import MT_NAMES
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, segments
+from mexc_pipeline.spool.segment import info as segment_info
+from mexc_pipeline.store import readonly, schema
+from mexc_pipeline.store.auditor import compare
+from mexc_pipeline.store.catalog import Catalog, Held
+from mexc_pipeline.store.engine import UNKNOWN_TABLE, Engine, EngineError, EngineFactory, RefusedError, quote
+
+_STALE_S = 60
+
+
+def query(factory: EngineFactory, sql: str, max_rows: int) -> dict[str, Any]:
+    """Run a user's read-only statement. UserError where it is not one or the engine refuses it."""
+    statement = readonly.check(sql)
+    try:
+        result = factory().query(statement, max_rows)
+    except EngineError as error:
+        raise UserError(f"query: {error}") from error
+    return {"columns": result.columns, "types": result.types, "rows": result.rows, "truncated": result.truncated}
+
+
+def known(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:
+    """The highest seq ClickHouse knows of a symbol, in any table, and who wrote last. UserError where it cannot say."""
+    engine = factory()
+    try:
+        engine.connect()
+        schema.apply(engine)
+        return {"last_seq": _last_seq(engine, symbol_id), "writer": _writer(engine, symbol_id)}
+    except EngineError as error:
+        raise UserError(f"ClickHouse cannot say what it has of {symbol_id}: {error}") from error
+    finally:
+        engine.close()
+
+
+def _last_seq(engine: Engine, symbol_id: str) -> int:
+    catalog = Catalog(symbol_id, engine)
+    names = catalog.names
+    found = [int(engine.select(f"SELECT max(last_seq) FROM export_log WHERE id = {quote(symbol_id)}")[0][0])]
+    found.append(int(engine.select(f"SELECT max(last_seq) FROM collector_stats WHERE id = {quote(symbol_id)}")[0][0]))
+    for table in catalog.tables():
+        if not (table == names.current or names.is_sealed(table) or names.is_set_apart(table)):
+            continue
+        try:
+            found.append(int(engine.select(f"SELECT max(seq) FROM {table}")[0][0]))
+        except RefusedError as error:
+            if names.is_set_apart(table) or error.code == UNKNOWN_TABLE:
+                continue  # damaged and set apart for it, or swapped meanwhile; its rows are counted elsewhere
+            raise
+    return max(found)
+
+
+def _writer(engine: Engine, symbol_id: str) -> dict[str, Any] | None:
+    rows = engine.select(
+        "SELECT host, spool_id, toInt64(toUInt32(now())) - toInt64(toUInt32(at)) FROM collector_stats "
+        f"WHERE id = {quote(symbol_id)} ORDER BY at DESC LIMIT 1"
+    )
+    return {"host": rows[0][0], "spool_id": rows[0][1], "age_s": max(0, rows[0][2])} if rows else None
+
+
+def verify(factory: EngineFactory, spool_dir: Path, ids: list[str]) -> dict[str, Any]:
+    """Rates and shares per type, freshness, counts against the spool, and the content of sealed tables."""
+    engine = factory()
+    findings: list[dict[str, Any]] = []
+    try:
+        engine.connect()
+        for symbol_id in ids:
+            findings += _verify_symbol(engine, spool_dir / symbol_id, symbol_id)
+    except EngineError as error:
+        findings.append({"symbol": "", "table": "", "ok": False, "text": f"ClickHouse cannot be used: {error}"})
+    finally:
+        engine.close()
+    return {"findings": findings, "ok": all(f["ok"] for f in findings)}
+
+
+def _verify_symbol(engine: Engine, folder: Path, symbol_id: str) -> list[dict[str, Any]]:
+    catalog = Catalog(symbol_id, engine)
+    names, findings = catalog.names, []
+
+    def say(table: str, ok: bool, text: str) -> None:
+        findings.append({"symbol": symbol_id, "table": table, "ok": ok, "text": text})
+
+    by_held: dict[Held, SegmentInfo] = {}
+    for _, path in segments(folder):
+        try:
+            segment = segment_info(path)
+        except SegmentError as error:
+            if path.exists():
+                say("", False, f"segment {path.name} cannot be read: {error}")
+            continue
+        by_held[Held.of(segment)] = segment
+    holdings, tables = catalog.holdings(), catalog.tables()
+    for table in sorted(tables):
+        held = holdings.get(table)
+        segment_of = by_held.get(held) if held is not None else None
+        try:
+            if table == names.current:
+                say(table, *_live(engine, table, segment_of))
+            elif names.is_sealed(table) and segment_of is not None and segment_of.state != "open":
+                refused = catalog.refused(Held.of(segment_of))
+                comparison = compare(engine, table, segment_of, refused)
+                what = comparison.error or f"differs from its segment in {', '.join(comparison.columns)}"
+                same = f"{comparison.rows} rows, content as in segment {segment_of.path.name}"
+                missing = f", {comparison.refused} rows refused by ClickHouse" if comparison.refused else ""
+                say(table, comparison.ok, (same if comparison.same else what) + missing)
+            elif names.is_set_apart(table):
+                say(table, True, f"set apart, {catalog.count(table)} rows; drop it when it is no longer of use")
+        except RefusedError as error:
+            if error.code != UNKNOWN_TABLE:  # swapped or dropped meanwhile, which is as it should be
+                say(table, False, f"cannot be read: {error}")
+    if names.current not in tables:
+        say(names.current, False, "there is no current table; is the store running?")
+    return findings
+
+
+def _live(engine: Engine, table: str, segment: SegmentInfo | None) -> tuple[bool, str]:
+    """Judge the table that is being filled, by its rows up to one moment."""
+    rows = engine.select(f"SELECT CAST(mt AS Int8), count(), max(seq), min(seq) FROM {table} GROUP BY mt")
+    total = sum(row[1] for row in rows)
+    if not total:
+        return True, "empty"
+    last, first = max(row[2] for row in rows), min(row[3] for row in rows)
+    shares = ", ".join(f"{MT_NAMES[mt]} {count} ({count / total:.1%})" for mt, count, _, _ in sorted(rows))
+    if segment is None:
+        return False, f"{total} rows of a segment that is not in the spool; {shares}"
+    with SegmentReader(segment.path) as reader:
+        expected = last - segment.first_seq + 1
+        here = reader.info()
+        newest = reader.read(last - 1, 1, until_seq=last)
+        begin = reader.read(first - 1, 1, until_seq=first)
+    if not len(newest) or not len(begin):
+        return False, f"has seq {first} to {last}, which the spool does not have; {shares}"
+    seconds = max(1e-3, (newest.rx[0] - begin.rx[0]) / 1e9)
+    behind, age = here.last_seq - last, time.time() - newest.rx[0] / 1e9
+    text = (
+        f"{total} rows, {total / seconds:.1f}/s: {shares}; newest row {age:.1f} s old, {behind} rows behind the spool"
+    )
+    if total != expected:
+        return False, f"{text}; the spool has {expected} rows up to seq {last}"
+    if behind and age > _STALE_S:
+        return False, f"{text}; loading does not keep up"
+    return True, text

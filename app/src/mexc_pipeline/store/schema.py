@@ -1,0 +1,44 @@
+"""Brings an engine's tables up to date from the numbered files in ``sql/``."""
+
+from __future__ import annotations
+
+import re
+import time
+from importlib import resources
+
+from mexc_pipeline.store.engine import Engine
+
+_FILE = re.compile(r"(\d{3})_\w+\.sql")
+
+
+def files() -> list[tuple[int, str, list[str]]]:
+    """(version, file name, statements) in order."""
+    found = []
+    for entry in resources.files(__package__).joinpath("sql").iterdir():
+        if match := _FILE.fullmatch(entry.name):
+            found.append((int(match[1]), entry.name, statements(entry.read_text())))
+    return sorted(found)
+
+
+def statements(text: str) -> list[str]:
+    """The statements of a file: comments start with ``--``, a statement ends with ``;`` at the end of a line."""
+    code = "\n".join(line.partition("--")[0].rstrip() for line in text.splitlines())
+    return [s.strip() for s in re.split(r";\s*(?:\n|$)", code) if s.strip()]
+
+
+def apply(engine: Engine) -> list[str]:
+    """Apply what has not been applied here yet; returns the names of those files. Raises EngineError."""
+    (version, name, first), *rest = files()
+    for statement in first:
+        engine.execute(statement)
+    known = {row[0] for row in engine.select("SELECT version FROM schema_versions")}
+    applied = []
+    for version, name, parts in rest:
+        if version in known:
+            continue
+        for statement in parts:
+            engine.execute(statement)
+        columns = [("version", "UInt32"), ("file", "String"), ("at", "DateTime('UTC')")]
+        engine.insert("schema_versions", columns, [(version, name, int(time.time()))])
+        applied.append(name)
+    return applied

@@ -1,0 +1,182 @@
+"""The store process: a loader and an auditor per symbol, statistics, and the control socket."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from mexc_pipeline import lifeline, notify
+from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlServer
+from mexc_pipeline.spool.lock import SpoolLock
+from mexc_pipeline.spool.segment import SegmentError, segments
+from mexc_pipeline.spool.segment import info as segment_info
+from mexc_pipeline.store import questions
+from mexc_pipeline.store.auditor import Auditor
+from mexc_pipeline.store.catalog import Catalog
+from mexc_pipeline.store.engine import EngineError, EngineFactory
+from mexc_pipeline.store.loader import Loader
+from mexc_pipeline.store.stats import EVERY_S, Statistics
+from mexc_pipeline.store.workers import Health, Worker
+
+log = logging.getLogger("mexc_pipeline.store")
+
+_STUCK_S = 180.0
+"""Longer than any one step may take: a lost reply is waited for during a minute, a silent server during half."""
+_STOP_S = 4.0
+
+
+class Store:
+    """Everything the store runs, without process concerns; ``close`` ends it after the batch at hand."""
+
+    def __init__(self, config: Config, factory: EngineFactory, stats_every_s: float = EVERY_S) -> None:
+        self._config = config
+        self._factory = factory
+        self._stopping = threading.Event()
+        self.health = Health()
+        self._schema_lock = threading.Lock()
+        self._workers: list[Worker] = []
+        self._loaders: dict[str, Loader] = {}
+        self._auditors: dict[str, Auditor] = {}
+        for symbol in config.symbols:
+            folder = config.spool_dir / symbol.id
+            loader = Loader(symbol.id, folder, factory(), self._schema_lock)
+            auditor = Auditor(symbol.id, folder, factory(), loader.progress, self._stopping)
+            self._loaders[symbol.id], self._auditors[symbol.id] = loader, auditor
+            self._workers.append(Worker(f"load-{symbol.id}", loader, self._stopping, self.health))
+            self._workers.append(Worker(f"audit-{symbol.id}", auditor, self._stopping, self.health, is_prompt=False))
+        statistics = Statistics(list(self._loaders), config.control_dir, factory(), self._backlog, stats_every_s)
+        self._workers.append(Worker("statistics", statistics, self._stopping, self.health))
+
+    def start(self) -> None:
+        for worker in self._workers:
+            worker.start()
+
+    def close(self, timeout_s: float = _STOP_S) -> bool:
+        """End after the batch at hand; False where a thread did not end in time."""
+        self._stopping.set()
+        deadline = time.monotonic() + timeout_s
+        ended = [worker.join(max(0.05, deadline - time.monotonic())) for worker in self._workers]
+        return all(ended)
+
+    def is_turning(self) -> bool:
+        """Whether every thread came round lately. Auditors may work long on one table and are not asked."""
+        oldest = min(worker.turned_at for worker in self._workers if worker.is_prompt)
+        return time.monotonic() - oldest < _STUCK_S
+
+    def handlers(self) -> dict[str, Any]:
+        """What the control socket answers."""
+        return {"status": self.status, "query": self._query, "known": self._known, "verify": self._verify}
+
+    def status(self, _request: dict[str, Any] | None = None) -> dict[str, Any]:
+        """How loading stands, per symbol."""
+        tables = self._tables()
+        return {
+            "engine": self._config.clickhouse.mode,
+            "reachable": self.health.error is None,
+            "error": self.health.error,
+            "symbols": {
+                symbol_id: self._symbol_status(symbol_id, tables.get(symbol_id, set())) for symbol_id in self._loaders
+            },
+        }
+
+    def _tables(self) -> dict[str, set[str]]:
+        if self.health.error is not None:
+            return {}
+        engine = self._factory()
+        try:
+            engine.connect()
+            return {symbol_id: Catalog(symbol_id, engine).tables() for symbol_id in self._loaders}
+        except EngineError as error:
+            self.health.failed(error)
+            return {}
+        finally:
+            engine.close()
+
+    def _symbol_status(self, symbol_id: str, tables: set[str]) -> dict[str, Any]:
+        progress, names = self._loaders[symbol_id].progress, Catalog(symbol_id, self._factory()).names
+        last = self._spool_last(symbol_id)
+        return {
+            "current_segment": progress.segment.file if progress.segment else None,
+            "loaded_seq": progress.loaded_seq,
+            "spool_last_seq": last,
+            "backlog": max(0, last - progress.loaded_seq),
+            "sealed": sorted(t for t in tables if names.is_sealed(t)),
+            "skipped_rows": progress.refused_rows,
+            "orphans": sorted(t for t in tables if names.is_set_apart(t)),
+            "unreadable_segment": progress.unreadable or None,
+            "compared": {file: c.as_json() for file, c in dict(self._auditors[symbol_id].compared).items()},
+        }
+
+    def _spool_last(self, symbol_id: str) -> int:
+        for _, path in reversed(segments(self._config.spool_dir / symbol_id)):
+            with contextlib.suppress(SegmentError):  # reported by the loader; the one before it still counts
+                if last := segment_info(path).last_seq:
+                    return last
+        return 0
+
+    def _backlog(self, symbol_id: str, spool_last_seq: int) -> int:
+        return max(0, spool_last_seq - self._loaders[symbol_id].progress.loaded_seq)
+
+    def _query(self, request: dict[str, Any]) -> dict[str, Any]:
+        return questions.query(self._factory, str(request.get("sql", "")), int(request.get("max_rows", 1000)))
+
+    def _known(self, request: dict[str, Any]) -> dict[str, Any]:
+        return questions.known(self._factory, self._config.symbol(str(request.get("id", ""))).id)
+
+    def _verify(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return questions.verify(self._factory, self._config.spool_dir, list(self._loaders))
+
+
+@contextlib.contextmanager
+def _engines(config: Config) -> Any:
+    """The factory of engines for the configured mode."""
+    if config.clickhouse.mode == "server":
+        from mexc_pipeline.store.server import ServerEngine
+
+        # The driver logs a traceback for every failed attempt; Health says the same in one line an outage.
+        logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)
+        yield lambda: ServerEngine(config.clickhouse)
+        return
+    from mexc_pipeline.store.embedded import EmbeddedFolder
+
+    folder = EmbeddedFolder(config.data_dir / "clickhouse", config.clickhouse.database)
+    try:
+        yield folder.engine
+    finally:
+        folder.close()
+
+
+def main(config: Config, parent_fd: int | None = None) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status. UserError where it cannot start."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    if parent_fd is not None:
+        lifeline.watch(parent_fd)
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    with SpoolLock(config.data_dir / "store", "store"), _engines(config) as factory:
+        store = Store(config, factory)
+        store.start()
+        server = ControlServer(config.control_dir / "store.sock", store.handlers())
+        notify.ready()
+        log.info("store runs", extra={"fields": {"engine": config.clickhouse.mode, "symbols": len(config.symbols)}})
+        try:
+            while not stop.wait(1.0):
+                if store.is_turning():
+                    notify.watchdog()
+        finally:
+            notify.stopping()
+            server.close()
+            ended = store.close()
+        log.info("store stopped", extra={"fields": {"clean": ended}})
+    return 0

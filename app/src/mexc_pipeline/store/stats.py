@@ -1,0 +1,119 @@
+"""What the collectors say of themselves, every 15 s: a row in ``collector_stats`` and a log line per symbol."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline import control
+from mexc_pipeline.rows import MT_NAMES
+from mexc_pipeline.store.engine import Engine
+
+log = logging.getLogger("mexc_pipeline.stats")
+
+EVERY_S = 15.0
+_KEPT = 1000
+"""Rows kept while the engine cannot be reached; older ones are given up."""
+_NAN = float("nan")
+
+Column = tuple[str, str, Any]
+
+
+@dataclass(slots=True)
+class _Before:
+    at: float
+    rows: int
+    bytes: int
+
+
+class Statistics:
+    """Asks the collectors and writes what they answer; used by one thread. ``step`` raises EngineError."""
+
+    def __init__(
+        self, ids: list[str], control_dir: Path, engine: Engine, backlog: Callable[[str, int], int], every_s: float
+    ) -> None:
+        self._ids = ids
+        self._control_dir = control_dir
+        self._engine = engine
+        self._backlog = backlog
+        self._every_s = every_s
+        self._before: dict[str, _Before] = {}
+        self._waiting: deque[list[Column]] = deque(maxlen=_KEPT)
+        self._connected = False
+        self._due = 0.0
+
+    def step(self) -> float:
+        """Ask when it is time, then write what waits; returns the seconds until the next turn."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self._every_s
+            for symbol_id in self._ids:
+                self._ask(symbol_id)
+        if self._waiting:
+            if not self._connected:
+                self._engine.connect()
+                self._connected = True
+            rows = list(self._waiting)
+            self._engine.insert(
+                "collector_stats", [(n, t) for n, t, _ in rows[0]], [[v for _, _, v in r] for r in rows]
+            )
+            self._waiting.clear()
+        return min(1.0, max(0.05, self._due - time.monotonic()))
+
+    def detach(self) -> None:
+        self._connected = False
+        self._engine.close()
+
+    def _ask(self, symbol_id: str) -> None:
+        try:
+            status = control.ask(self._control_dir / f"{symbol_id}.sock", "status", timeout_s=2.0)
+        except control.ControlError as error:
+            log.warning("collector does not answer", extra={"fields": {"id": symbol_id, "error": str(error)}})
+            return
+        row = stats_row(status, self._backlog(symbol_id, int(status["last_seq"])), self._rates(symbol_id, status))
+        self._waiting.append(row)
+        values = {name: value for name, _, value in row}
+        shown = ("state", "last_seq", "rows_per_s", "reconnects", "backlog", "delay_p50_ms", "delay_p99_ms", "egress")
+        log.info("recording", extra={"fields": {"id": symbol_id, **{key: values[key] for key in shown}}})
+
+    def _rates(self, symbol_id: str, status: Mapping[str, Any]) -> tuple[float, float]:
+        now, rows, size = time.monotonic(), sum(status["rows"].values()), sum(status["bytes"].values())
+        before = self._before.get(symbol_id)
+        self._before[symbol_id] = _Before(now, rows, size)
+        if before is None or rows < before.rows or now <= before.at:  # the first, or the collector began anew
+            return _NAN, _NAN
+        seconds = now - before.at
+        return round((rows - before.rows) / seconds, 1), round((size - before.bytes) / seconds, 1)
+
+
+def stats_row(status: Mapping[str, Any], backlog: int, rates: tuple[float, float]) -> list[Column]:
+    """(column, type, value) of a ``collector_stats`` row from a collector's answer to ``status``."""
+    delay, durable = status.get("delay_ms") or {}, status.get("durable_ms") or {}
+    egress = status.get("egress") or {}
+    return [
+        ("at", "DateTime('UTC')", int(time.time())),
+        ("id", "String", status["id"]),
+        ("symbol", "String", status["symbol"]),
+        ("host", "String", status["host"]),
+        ("spool_id", "String", status["spool_id"]),
+        ("version", "String", status["version"]),
+        ("state", "String", status["state"]),
+        ("last_seq", "UInt64", int(status["last_seq"])),
+        *((f"rows_{name}", "UInt64", int(status["rows"].get(name, 0))) for name in MT_NAMES.values()),
+        *((f"bytes_{name}", "UInt64", int(status["bytes"].get(name, 0))) for name in MT_NAMES.values()),
+        ("rows_per_s", "Float64", rates[0]),
+        ("bytes_per_s", "Float64", rates[1]),
+        ("reconnects", "UInt64", int(status.get("reconnects", 0))),
+        ("backlog", "UInt64", max(0, backlog)),
+        ("delay_p50_ms", "Float64", float(delay.get("p50", _NAN))),
+        ("delay_p99_ms", "Float64", float(delay.get("p99", _NAN))),
+        ("durable_p50_ms", "Float64", float(durable.get("p50", _NAN))),
+        ("durable_p99_ms", "Float64", float(durable.get("p99", _NAN))),
+        ("egress", "String", str(egress.get("mode") or "")),
+        ("egress_address", "String", str(egress.get("local") or "")),
+    ]
