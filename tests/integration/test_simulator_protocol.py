@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -251,6 +252,33 @@ def test_rest_beside_the_socket(sim: Simulator) -> None:
     assert 510 in codes, "more than ten within a window are throttled inside HTTP 200"
     assert rest(sim, "nothing")[0] == 404
     assert [r.status for r in sim.requests][-1] == 404
+
+
+def test_echo_tells_a_client_its_address(sim: Simulator) -> None:
+    with urllib.request.urlopen(f"{sim.rest_url}/echo", timeout=10) as answer:
+        assert answer.read() == b"127.0.0.1"
+    assert sim.requests[0].peer.startswith("127.0.0.1:")
+
+
+def test_logs_of_an_earlier_run_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "conn-000001.log").write_bytes(b"evidence")
+    with pytest.raises(UserError, match="earlier run"), Simulator(SimulatorConfig(log_dir=tmp_path)):
+        pass
+    with pytest.raises(UserError, match="cannot write logs"):
+        Simulator(SimulatorConfig(log_dir=tmp_path / "conn-000001.log")).__enter__()
+
+
+def test_flat_out_follows_what_is_subscribed() -> None:
+    settings = FlatOut(frames=450, pool=90, settle=0.05)
+    with Simulator(SimulatorConfig(rate=1.0, flat_out=settings)) as sim:
+        with connected(sim, "depth", "deal") as client:
+            while len(client.frames) < 452:
+                client.read()
+            assert client.count(b'"push.depth"') == 200
+            assert client.count(b'"push.deal"') == 250
+        with connected(sim, "funding.rate") as client:
+            client.channel("rs.sub.funding.rate")
+            assert client.quiet(0.3)
 
 
 def test_what_was_logged_as_sent_is_what_arrived(tmp_path: Path) -> None:

@@ -109,14 +109,32 @@ _EPILOG = f"\b\nKinds of fault:\n{_KINDS}"
     "--flat-out-rate", type=click.FloatRange(min=0, min_open=True), help="With --flat-out: this many frames/s instead."
 )
 @click.option("--flat-out-frames", type=click.IntRange(min=1), help="With --flat-out: stop after so many frames.")
-@click.option("--flat-out-seconds", type=click.FloatRange(min=0, min_open=True),
-              help="With --flat-out: stop after so many seconds.")  # fmt: skip
+@click.option(
+    "--flat-out-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --flat-out: stop after so many seconds.",
+)
 def simulate(
-    host: str, port: int, seed: int, symbols: str, rate: float, commit_rate: float, heartbeat: float,
-    heartbeat_end: str, deal_form: str, tickers_rows: int, rest_lag: int, faults: tuple[str, ...], log_dir: Path | None,
-    tls_cert: Path | None, tls_key: Path | None, flat_out: bool, flat_out_rate: float | None,
-    flat_out_frames: int | None, flat_out_seconds: float | None,
-) -> None:  # fmt: skip
+    host: str,
+    port: int,
+    seed: int,
+    symbols: str,
+    rate: float,
+    commit_rate: float,
+    heartbeat: float,
+    heartbeat_end: str,
+    deal_form: str,
+    tickers_rows: int,
+    rest_lag: int,
+    faults: tuple[str, ...],
+    log_dir: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    flat_out: bool,
+    flat_out_rate: float | None,
+    flat_out_frames: int | None,
+    flat_out_seconds: float | None,
+) -> None:
     """Run an offline exchange: MEXC's futures WebSocket (/edge) and REST on one port.
 
     Ends with exit status 0 on SIGINT or SIGTERM.
@@ -127,10 +145,23 @@ def simulate(
     if not flat_out and (flat_out_rate or flat_out_frames or flat_out_seconds):
         raise ConfigError("--flat-out-rate, --flat-out-frames and --flat-out-seconds need --flat-out")
     config = SimulatorConfig(
-        host=host, port=port, seed=seed, symbols=names, rate=rate, commit_rate=commit_rate,
-        heartbeat=heartbeat, heartbeat_end="notice" if heartbeat_end == "notice" else "abrupt",
-        style=Style(deal_form="object" if deal_form == "object" else "list"), tickers_rows=tickers_rows, rest_lag=rest_lag, faults=tuple(parse_fault(text) for text in faults),
-        log_dir=log_dir, keep_sent=False, tls_cert=tls_cert, tls_key=tls_key,
+        host=host,
+        port=port,
+        seed=seed,
+        symbols=names,
+        rate=rate,
+        commit_rate=commit_rate,
+        heartbeat=heartbeat,
+        heartbeat_end="notice" if heartbeat_end == "notice" else "abrupt",
+        style=Style(deal_form="object" if deal_form == "object" else "list"),
+        tickers_rows=tickers_rows,
+        rest_lag=rest_lag,
+        faults=tuple(parse_fault(text) for text in faults),
+        retain=20_000,
+        log_dir=log_dir,
+        keep_sent=False,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         flat_out=FlatOut(flat_out_frames, flat_out_seconds, flat_out_rate) if flat_out else None,
-    )  # fmt: skip
+    )
     serve(config, lambda ws, rest: click.echo(f"simulating {', '.join(names)} on {ws} and {rest}"))

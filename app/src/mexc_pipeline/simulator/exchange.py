@@ -10,6 +10,7 @@ import logging
 import ssl
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from random import Random
 
 from websockets.asyncio.server import Server, ServerConnection
@@ -24,7 +25,7 @@ from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.faults import Effect, Fault, FaultBoard
 from mexc_pipeline.simulator.flatout import Flood, render_pool
 from mexc_pipeline.simulator.frames import Push, SymbolFeed
-from mexc_pipeline.simulator.market import contract
+from mexc_pipeline.simulator.market import NATURAL_RATE, contract
 from mexc_pipeline.simulator.sentlog import ConnectionLog
 from mexc_pipeline.simulator.session import Session
 from mexc_pipeline.simulator.tickers import AllTickers
@@ -102,7 +103,7 @@ class Exchange:
     async def start(self) -> None:
         """Listen and let the market run. Raises UserError where the port cannot be had."""
         if self.config.log_dir is not None:
-            self.config.log_dir.mkdir(parents=True, exist_ok=True)
+            _prepare(self.config.log_dir)
         await self._listen()
         self._spawn(self._housekeeping())
         if not self.config.manual:
@@ -153,11 +154,22 @@ class Exchange:
 
         try:
             server = await serve_websocket(
-                self._handle, self.config.host, self.port, process_request=self._request,
-                create_connection=Tracked, ssl=self._tls, compression=None, ping_interval=None,
-                open_timeout=None, ssl_handshake_timeout=5 if self._tls else None, close_timeout=2, max_size=1024 * 1024, write_limit=0,
-                max_queue=None, server_header=None,
-            )  # fmt: skip
+                self._handle,
+                self.config.host,
+                self.port,
+                process_request=self._request,
+                create_connection=Tracked,
+                ssl=self._tls,
+                compression=None,
+                ping_interval=None,
+                open_timeout=None,
+                ssl_handshake_timeout=5 if self._tls else None,
+                close_timeout=2,
+                max_size=1024 * 1024,
+                write_limit=0,
+                max_queue=None,
+                server_header=None,
+            )
         except OSError as error:
             raise UserError(
                 f"cannot listen on {self.config.host}:{self.port}: {error.strerror}; choose another --port"
@@ -235,22 +247,22 @@ class Exchange:
         loop = asyncio.get_running_loop()
         while (wait := session.last_subscribed + settings.settle - loop.time()) > 0:
             await asyncio.sleep(wait)
+        step = 0.2 * NATURAL_RATE / self.config.rate
         pools = [
-            render_pool(feed, streams, settings.pool, self.now_ms())
+            render_pool(feed, streams, settings.pool, step, self.now_ms())
             for symbol, feed in self.feeds.items()
             if (streams := [stream for name, stream in session.streams if name == symbol])
         ]
-        if not pools:
+        pool = [frame for group in zip(*filter(None, pools), strict=True) for frame in group]
+        if not pool:
             return
-        pool = [frame for group in zip(*pools, strict=True) for frame in group]
         flood = Flood(pool, settings, self.config.clock_ns)
         begin = loop.time()
         await flood.run(session)
         log.info(
             "flood ended",
-            extra={"fields": {"conn": session.number, "frames": flood.sent,
-                              "seconds": round(loop.time() - begin, 3)}},
-        )  # fmt: skip
+            extra={"fields": {"conn": session.number, "frames": flood.sent, "seconds": round(loop.time() - begin, 3)}},
+        )
 
     # Connections
 
@@ -288,9 +300,13 @@ class Exchange:
             return rest_api.throttled()
         lag = board.holding("rest_lag", now)
         return self._rest.answer(
-            target, peer.rpartition(":")[0], now, self.now_ms(),
-            lag=int(lag.value or 200) if lag else None, stale=board.holding("rest_stale", now) is not None,
-        )  # fmt: skip
+            target,
+            peer.rpartition(":")[0],
+            now,
+            self.now_ms(),
+            lag=int(lag.value or 200) if lag else None,
+            stale=board.holding("rest_stale", now) is not None,
+        )
 
     async def _handle(self, connection: ServerConnection) -> None:
         number = len(self.connections) + 1
@@ -348,11 +364,12 @@ class Exchange:
         matching = [
             session
             for session in list(self.sessions.values())
-            if session.open and any(
+            if session.open
+            and any(
                 fault.matches(session.number, symbol or None, None)
                 for symbol in ({s for s, _ in session.streams} or {""})
             )
-        ]  # fmt: skip
+        ]
         log.info("fault", extra={"fields": {"kind": fault.kind, "connections": len(matching)}})
         if fault.effect is Effect.LISTENER:
             self._spawn(self._replace_listener(fault))
@@ -409,6 +426,16 @@ class Exchange:
 def _peer(connection: ServerConnection) -> str:
     address = connection.remote_address
     return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+
+
+def _prepare(folder: Path) -> None:
+    """Make the log folder; logs of another run are evidence and not overwritten."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.glob("conn-*.log")):
+            raise UserError(f"{folder} holds the logs of an earlier run; choose another --log-dir")
+    except OSError as error:
+        raise UserError(f"cannot write logs to {folder}: {error.strerror}") from error
 
 
 def _tls(config: SimulatorConfig) -> ssl.SSLContext | None:

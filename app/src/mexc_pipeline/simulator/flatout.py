@@ -22,16 +22,25 @@ PIECE = 256 * 1024
 _STEP = 0.002
 
 
-def render_pool(feed: SymbolFeed, streams: Iterable[str], size: int, now_ms: int) -> list[PoolFrame]:
-    """Render `size` frames of the subscribed streams in the mix's shares; the feed's market moves on."""
+def render_pool(feed: SymbolFeed, streams: Iterable[str], size: int, seconds: float, now_ms: int) -> list[PoolFrame]:
+    """Render `size` frames of the subscribed streams in the mix's shares; the feed's market moves on.
+
+    Incremental depth takes the place of full depth where that is what was subscribed to. Other
+    channels are too rare to be flooded with: without one of the mix the pool is empty.
+    `seconds`: market time from one frame to the next.
+    """
     by_channel = {channel_of(stream): stream for stream in sorted(streams)}
-    order = [by_channel[channel] for channel in MIX if channel in by_channel] or sorted(streams)
+    if "depth" in by_channel:
+        by_channel.setdefault("depth.full", by_channel["depth"])
+    order = [by_channel[channel] for channel in MIX if channel in by_channel]
+    if not order:
+        return []
     waiting: dict[str, list[bytes]] = {stream: [] for stream in order}
     pool: list[PoolFrame] = []
     while len(pool) < size:
         stream = order[len(pool) % len(order)]
         while not waiting[stream]:
-            for push in feed.tick(0.2, now_ms, [stream]):
+            for push in feed.tick(seconds, now_ms, [stream]):
                 waiting[stream].append(push.payload)
         pool.append(PoolFrame(feed.spec.symbol, waiting[stream].pop(0)))
     return pool

@@ -137,11 +137,9 @@ class Renderer:
         rng.shuffle(changes)
         varied = self._varied("depth")
         sides: dict[Side, str] = {
-            wanted: self.levels(
-                ((tick, *level) for (side, tick), level in changes if side == wanted), varied
-            )
+            wanted: self.levels(((tick, *level) for (side, tick), level in changes if side == wanted), varied)
             for wanted in ("asks", "bids")
-        }  # fmt: skip
+        }
         return self.envelope(
             "depth",
             f'{{"cts":{merged.cts},"asks":[{sides["asks"]}],"bids":[{sides["bids"]}],'
@@ -229,8 +227,16 @@ class SymbolFeed:
 
 
 _CHANNELS = (
-    "ticker", "deal", "depth.full", "depth.step", "depth", "index.price", "fair.price", "funding.rate", "kline",
-)  # fmt: skip
+    "ticker",
+    "deal",
+    "depth.full",
+    "depth.step",
+    "depth",
+    "index.price",
+    "fair.price",
+    "funding.rate",
+    "kline",
+)
 
 
 def channel_of(stream: str) -> str:

@@ -161,10 +161,18 @@ class Market:
         mid = spec.mid
         turnover = rng.randrange(10_000_000, 900_000_000)
         self.ticker = Ticker(
-            last=mid, last_time=now_ms, open24=mid - mid // 1600, high24=mid + mid // 90, low24=mid - mid // 100,
-            volume24=turnover, amount24=turnover * mid, hold=turnover // 10,
-            index=mid + mid // 8000, fair=mid - mid // 40000, funding=100,
-        )  # fmt: skip
+            last=mid,
+            last_time=now_ms,
+            open24=mid - mid // 1600,
+            high24=mid + mid // 90,
+            low24=mid - mid // 100,
+            volume24=turnover,
+            amount24=turnover * mid,
+            hold=turnover // 10,
+            index=mid + mid // 8000,
+            fair=mid - mid // 40000,
+            funding=100,
+        )
         scale = settings.rate / NATURAL_RATE
         self._commit_pacer = _Pacer(settings.commit_rate * scale, 0.4)
         self._pacers = {name: _Pacer(rate * scale, 0.0 if name == "depth" else 0.4) for name, rate in _NATURAL.items()}

@@ -18,6 +18,8 @@ from mexc_pipeline.simulator.market import Contract
 from mexc_pipeline.simulator.numbers import spell
 
 PREFIX = "/api/v1/contract/"
+ECHO_PATH = "/echo"
+"""Not the exchange's: answers the address the request came from, for clients that go through a proxy."""
 MAX_LEVELS = 1500
 
 FORBIDDEN_PAGE = (
@@ -87,6 +89,8 @@ class Rest:
         """Answer a GET. `now` in monotonic seconds; `lag`: exact versions behind; `stale`: go back in time."""
         url = urlsplit(target)
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        if url.path == ECHO_PATH:
+            return Answer(HTTPStatus.OK, "text/plain", address.encode())
         if not url.path.startswith(PREFIX):
             return json_answer('{"success":false,"code":404,"message":"Not Found"}', HTTPStatus.NOT_FOUND)
         name, *args = url.path.removeprefix(PREFIX).rstrip("/").split("/")

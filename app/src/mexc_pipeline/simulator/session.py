@@ -162,20 +162,21 @@ class Session:
                 self._pump_task = self._loop.create_task(self._pump())
 
     async def _pump(self) -> None:
-        while self._in_flight is not None:
-            try:
+        try:
+            while self._in_flight is not None:
                 await self._connection.drain()
-            except OSError:
-                break  # the connection broke: ended() records the frame in flight as broken
-            if self._connection.state is not State.OPEN:
-                break
-            self._log(self._in_flight, whole=True)
-            self._in_flight = None
-            while self._line and self._in_flight is None:
-                frame = self._line.popleft()
-                self._line_bytes -= len(frame.encoded)
-                self._write(frame)
-        self._pump_task = None
+                if self._connection.state is not State.OPEN:
+                    return
+                self._log(self._in_flight, whole=True)
+                self._in_flight = None
+                while self._line and self._in_flight is None and self.open:
+                    frame = self._line.popleft()
+                    self._line_bytes -= len(frame.encoded)
+                    self._write(frame)
+        except OSError:
+            return  # the connection broke: ended() records the frame in flight as broken
+        finally:
+            self._pump_task = None
 
     def _log(self, frame: _Frame, whole: bool) -> None:
         self.log.frame(self._venue.config.clock_ns(), frame.opcode, frame.symbol, frame.payload, whole)
@@ -237,9 +238,10 @@ class Session:
         self.close(None, reason)
 
     def _send_half(self, payload: bytes, symbol: str, how: str) -> None:
-        encoded = wire.encode(OP_TEXT, payload)
-        self._transport.write(encoded[: len(encoded) // 2])
-        self._log(_Frame(OP_TEXT, symbol, payload, encoded), whole=False)
+        if self.open and self._in_flight is None:  # otherwise the one in flight is the one that breaks
+            encoded = wire.encode(OP_TEXT, payload)
+            self._transport.write(encoded[: len(encoded) // 2])
+            self._log(_Frame(OP_TEXT, symbol, payload, encoded), whole=False)
         if how == "reset":
             self.reset("half frame")
         else:
