@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, configuration, json_option, start_logs
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.rows import MT_NAMES
+
+if TYPE_CHECKING:
+    from mexc_pipeline.ledger.conservation import Conservation
 
 QUERY_S = 300.0
 
@@ -178,10 +182,43 @@ def _age(seconds: float | None) -> str:
 @json_option
 @click.pass_context
 def ledger(ctx: click.Context, as_json: bool) -> int:
-    """List every file: received, exported, digest, gaps."""
+    """Show conservation: received, stored, exported.
+
+    One line per file or ended period; exit 1 where two places differ.
+    """
     from mexc_pipeline import verify as proofs
 
-    return printing.result(proofs.ledger(configuration(ctx)), as_json)
+    config = configuration(ctx)
+    start_logs(ctx, quiet=True)
+    entries = proofs.ledger(config)
+    ok = all(entry.verdict != "differs" for entry in entries)
+    if as_json:
+        printing.as_json({"ok": ok, "entries": [entry.to_json() for entry in entries]})
+        return 0 if ok else 1
+    printing.table(
+        ["file", *MT_NAMES.values(), "seq", "gaps", "bytes", "ratio", "digest", *_SIDES, "verdict"],
+        [_ledger_row(entry) for entry in entries],
+        right=(*MT_NAMES.values(), "seq", "gaps", "bytes", "ratio", *_SIDES),
+    )
+    return 0 if ok else 1
+
+
+_SIDES = ("received", "stored", "exported")
+
+
+def _ledger_row(entry: Conservation) -> list[object]:
+    sides = [side.rows if side is not None else "–" for side in (entry.received, entry.stored, entry.exported)]
+    return [
+        entry.file,
+        *(entry.counts.get(kind, 0) for kind in MT_NAMES.values()),
+        f"{entry.first_seq}–{entry.last_seq}",
+        entry.gaps,
+        entry.bytes or "–",
+        "–" if entry.ratio is None else f"{entry.ratio:.1f}",
+        entry.digest[:12],
+        *sides,
+        entry.verdict,
+    ]
 
 
 @click.command(cls=Command)
@@ -208,10 +245,15 @@ def query(ctx: click.Context, sql: str, max_rows: int, as_json: bool) -> int:
 
 def answer_query(config: Config, sql: str, max_rows: int) -> dict[str, Any]:
     """Columns, types and rows: from the running store, else from the engine opened for this one question."""
+    from mexc_pipeline import store
+    from mexc_pipeline.run.supervisor import lock_holder
+
     path = config.control_dir / "store.sock"
     if path.exists():
-        return ask(path, "query", timeout_s=QUERY_S, sql=sql, max_rows=max_rows)
-    from mexc_pipeline import store
-
+        try:
+            return ask(path, "query", timeout_s=QUERY_S, sql=sql, max_rows=max_rows)
+        except ControlError:
+            if lock_holder(config.data_dir / "store") is not None:
+                raise  # a store runs: it refused, or it is too busy
     found: dict[str, Any] = store.query(config, sql, max_rows)
     return found

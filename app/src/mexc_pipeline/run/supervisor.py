@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,10 +17,12 @@ from typing import Any
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.run.account import Closing, Periods, line_of
 from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, Lines, how_it_ended
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
 from mexc_pipeline.spool.lock import holder
+from mexc_pipeline.spool.segment import SegmentInfo
 
 log = logging.getLogger("mexc_pipeline.run")
 
@@ -186,7 +188,7 @@ class Supervisor:
         say("ending: comparing with ClickHouse")
         compared, store_problem = self._await_store(say)
         say("ending: verifying the files")
-        files, verify_problems = verify_files(self.config)
+        files, verify_problems = verify_files(self.config, self.periods.ours())
         problems += verify_problems
         problems += [f"{keeper.name}: {keeper.given_up}" for keeper in self._collectors if keeper.given_up]
         problems += [f"{symbol_id}: no frame was received" for symbol_id in self.periods.silent()]
@@ -266,16 +268,24 @@ class Supervisor:
             time.sleep(TICK_S)  # nobody announces progress: the store is asked
 
 
-def verify_files(config: Config) -> tuple[dict[str, str], list[str]]:
-    """Re-prove every exported file: what is wrong per file name, and what is wrong with no single file."""
-    from mexc_pipeline import verify
+def verify_files(config: Config, ours: Sequence[SegmentInfo]) -> tuple[dict[str, str], list[str]]:
+    """Re-prove the files of these segments, each from itself, from one to the next, and against the spool.
 
-    report = verify.exports(config)
+    What is wrong per file name, and all of it as lines. Files of earlier runs are not read: ``verify exports`` does.
+    """
+    from mexc_pipeline.verify.exports import against_spool, continuity, prove
+
+    wanted = {segment.file for segment in ours if segment.rows and segment.state == "exported"}
     files: dict[str, str] = {}
     problems: list[str] = []
-    for finding in report.findings:
-        if not finding.ok:
-            if finding.file:
-                files.setdefault(finding.file, finding.text)
-            problems.append(finding.text)
+    for symbol in config.symbols:
+        proofs = [
+            prove(name, path) for name, path in exported_files(config.export_dir, symbol.id) if path.name in wanted
+        ]
+        spooled = [segment for segment in ours if segment.id == symbol.id and segment.state == "exported"]
+        findings = [proof.finding for proof in proofs] + continuity(proofs)
+        for finding in findings + against_spool(proofs, spooled, time.time_ns()):
+            if not finding.ok:
+                files.setdefault(finding.subject, finding.text)
+                problems.append(f"{finding.subject}: {finding.text}")
     return files, problems

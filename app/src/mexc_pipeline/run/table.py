@@ -47,7 +47,7 @@ def _cells(line: Line) -> list[str]:
 
 def closing_table(closing: Closing) -> Table:
     """One row per symbol and period: rows per type, seq range, bytes, ratio, digest, the three counts, verdict."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("symbol", "period"):
         table.add_column(name, no_wrap=True)
     for name in (*TYPES, "seq", "bytes", "ratio"):
@@ -64,9 +64,9 @@ def closing_table(closing: Closing) -> Table:
 def print_closing(closing: Closing) -> None:
     """Print table, problems and the one-line result on standard output."""
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 240  # nobody's window: lines are not folded
-    console.print(closing_table(closing))
+    table = closing_table(closing)
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=500)).maximum)
+    console.print(table)  # a narrow window folds lines; it does not hide figures
     for problem in closing.problems:
         console.print(f"problem: {problem}", markup=False)
     rows = totals(closing.lines)

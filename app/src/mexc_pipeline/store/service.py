@@ -13,6 +13,7 @@ from typing import Any
 from mexc_pipeline import lifeline, notify
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlServer
+from mexc_pipeline.errors import UserError
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, segments
 from mexc_pipeline.spool.segment import info as segment_info
@@ -134,7 +135,7 @@ class Store:
 
 
 @contextlib.contextmanager
-def _engines(config: Config) -> Any:
+def engines(config: Config) -> Any:
     """The factory of engines for the configured mode."""
     if config.clickhouse.mode == "server":
         from mexc_pipeline.store.server import ServerEngine
@@ -152,6 +153,18 @@ def _engines(config: Config) -> Any:
         folder.close()
 
 
+def query(config: Config, sql: str, max_rows: int) -> dict[str, Any]:
+    """Answer one read-only statement while no store runs, with an engine opened for it alone.
+
+    UserError where the statement is refused, where a store holds the embedded engine, or where nothing was loaded yet.
+    """
+    if config.clickhouse.mode == "embedded" and not (config.data_dir / "clickhouse").is_dir():
+        raise UserError(f"nothing was loaded into {config.data_dir} yet; start mexc-pipeline run or store")
+    lock = SpoolLock(config.data_dir / "store", "store") if config.clickhouse.mode == "embedded" else None
+    with lock or contextlib.nullcontext(), engines(config) as factory:
+        return questions.query(factory, sql, max_rows)
+
+
 def main(config: Config, parent_fd: int | None = None) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status. UserError where it cannot start."""
     stop = threading.Event()
@@ -164,7 +177,7 @@ def main(config: Config, parent_fd: int | None = None) -> int:
     if parent_fd is not None:
         lifeline.watch(parent_fd)
     config.data_dir.mkdir(parents=True, exist_ok=True)
-    with SpoolLock(config.data_dir / "store", "store"), _engines(config) as factory:
+    with SpoolLock(config.data_dir / "store", "store"), engines(config) as factory:
         store = Store(config, factory)
         store.start()
         server = ControlServer(config.control_dir / "store.sock", store.handlers())

@@ -1,0 +1,21 @@
+"""What ClickHouse holds, judged by the store, which alone may open the embedded engine."""
+
+from __future__ import annotations
+
+from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.verify.report import Finding, Report
+
+VERIFY_S = 600.0
+
+
+def clickhouse(config: Config) -> Report:
+    """Rates and shares per type, freshness, counts against the spool, content of sealed tables."""
+    report = Report("clickhouse")
+    try:
+        answer = ask(config.control_dir / "store.sock", "verify", timeout_s=VERIFY_S)
+    except ControlError as error:
+        report.findings.append(Finding("", "store", False, str(error)))
+        return report
+    report.findings += [Finding(f["symbol"], f["table"], bool(f["ok"]), f["text"]) for f in answer["findings"]]
+    return report
