@@ -16,7 +16,14 @@ from mexc_pipeline.simulator.faults import KINDS, Effect, Fault, FaultBoard, par
 from mexc_pipeline.simulator.frames import Style, SymbolFeed
 from mexc_pipeline.simulator.market import MarketSettings, contract
 from mexc_pipeline.simulator.rest import Rest
-from mexc_pipeline.simulator.sentlog import ConnectionLog, PoolFrame, SentFrame, read_sent_log
+from mexc_pipeline.simulator.sentlog import (
+    ConnectionInfo,
+    ConnectionLog,
+    PoolFrame,
+    SentFrame,
+    read_connection,
+    read_sent_log,
+)
 
 NOW = 1_790_000_000_000
 
@@ -104,6 +111,10 @@ def test_framing(payload: bytes) -> None:
     assert (size if head == 2 else int.from_bytes(encoded[2:head], "big")) == len(payload)
 
 
+def read_connection_of(folder: Path) -> ConnectionInfo:
+    return read_connection(folder / "conn-000003.log")
+
+
 frames = st.lists(
     st.tuples(
         st.integers(0, 2**62), st.sampled_from([1, 2]), st.sampled_from(["", "BTC_USDT"]), st.binary(max_size=300),
@@ -123,12 +134,15 @@ def test_the_log_file_gives_back_what_memory_holds(
 ) -> None:
     folder: Path = tmp_path_factory.mktemp("log")
     log = ConnectionLog(3, "127.0.0.1:1", 5, keep=True, folder=folder)
+    log.flush()
     for frame in written:
         log.frame(*frame)
     pool = [PoolFrame("BTC_USDT", b"%d" % n) for n in range(size)]
     log.pool(pool)
     log.run(77, first, count)
+    assert read_connection_of(folder) == ConnectionInfo(3, "127.0.0.1:1", 5), "it has not ended"
     log.end(99, "reset")
+    assert read_connection_of(folder) == ConnectionInfo(3, "127.0.0.1:1", 5, "", 99, "reset")
     expected = [SentFrame(3, *frame) for frame in written]
     expected += [SentFrame(3, 77, 1, "BTC_USDT", b"%d" % (n % size), True) for n in range(first, first + count)]
     assert list(log.frames()) == expected

@@ -26,7 +26,7 @@ from mexc_pipeline.simulator.faults import Effect, Fault, FaultBoard
 from mexc_pipeline.simulator.flatout import Flood, render_pool
 from mexc_pipeline.simulator.frames import Push, SymbolFeed
 from mexc_pipeline.simulator.market import NATURAL_RATE, contract
-from mexc_pipeline.simulator.sentlog import ConnectionLog
+from mexc_pipeline.simulator.sentlog import ConnectionInfo, ConnectionLog
 from mexc_pipeline.simulator.session import Session
 from mexc_pipeline.simulator.tickers import AllTickers
 
@@ -35,18 +35,6 @@ _HOUSEKEEPING = 0.02
 _MOST_TICKS_BEHIND = 100
 
 log = logging.getLogger("mexc_pipeline.simulator")
-
-
-@dataclass
-class ConnectionInfo:
-    """One WebSocket connection, numbered from 1; times in Unix nanoseconds; peer is `address:port`."""
-
-    number: int
-    peer: str
-    opened_ns: int
-    user_agent: str
-    closed_ns: int | None = None
-    end: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
 from mexc_pipeline.simulator.config import SimulatorConfig
-from mexc_pipeline.simulator.exchange import WS_PATH, ClientMessage, ConnectionInfo, Exchange, RestRequest
+from mexc_pipeline.simulator.exchange import WS_PATH, ClientMessage, Exchange, RestRequest
 from mexc_pipeline.simulator.faults import Fault
 from mexc_pipeline.simulator.numbers import to_decimal
-from mexc_pipeline.simulator.sentlog import SentFrame
+from mexc_pipeline.simulator.sentlog import ConnectionInfo, SentFrame
 
 T = TypeVar("T")
 

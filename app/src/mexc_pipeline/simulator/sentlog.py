@@ -26,6 +26,8 @@ TEXT, BINARY = 1, 2
 _HEAD = struct.Struct("<IB")
 _FRAME = struct.Struct("<qBB")
 _RUN = struct.Struct("<qQQ")
+_OPEN = struct.Struct("<Iq")
+_TIME = struct.Struct("<q")
 _OPENED, _WHOLE, _BROKEN, _ENDED, _POOL, _POOL_RUN = range(1, 7)
 
 
@@ -43,6 +45,22 @@ class SentFrame(NamedTuple):
     symbol: str
     payload: bytes
     whole: bool
+
+
+@dataclass
+class ConnectionInfo:
+    """One WebSocket connection, numbered from 1; times in Unix nanoseconds; peer is `address:port`.
+
+    `end` says why it ended: `reset`, `abort`, `close`, `heartbeat`, `half frame`, `garbage`,
+    `backlog`, `simulator stopped`, or `client (code)` where the client or the network ended it.
+    """
+
+    number: int
+    peer: str
+    opened_ns: int
+    user_agent: str = ""
+    closed_ns: int | None = None
+    end: str = ""
 
 
 class PoolFrame(NamedTuple):
@@ -71,7 +89,7 @@ class ConnectionLog:
         if folder is not None:
             self._file = (folder / f"conn-{conn:06d}.log").open("wb")
             self._file.write(MAGIC)
-            self._record(_OPENED, struct.pack("<Iq", conn, time_ns) + peer.encode())
+            self._record(_OPENED, _OPEN.pack(conn, time_ns) + peer.encode())
 
     def frame(self, time_ns: int, opcode: int, symbol: str, payload: bytes, whole: bool = True) -> None:
         """Record one frame."""
@@ -109,7 +127,7 @@ class ConnectionLog:
     def end(self, time_ns: int, reason: str) -> None:
         """Record the connection's end and close the file."""
         if self._file is not None:
-            self._record(_ENDED, struct.pack("<q", time_ns) + reason.encode())
+            self._record(_ENDED, _TIME.pack(time_ns) + reason.encode())
             self._file.close()
             self._file = None
 
@@ -129,12 +147,8 @@ def _expand(conn: int, run: _Run, pool: Sequence[PoolFrame]) -> Iterator[SentFra
         yield SentFrame(conn, run.time_ns, TEXT, frame.symbol, frame.payload, True)
 
 
-def read_sent_log(path: Path | str) -> Iterator[SentFrame]:
-    """Iterate over the frames of one connection's log file, in the order of sending.
-
-    Raises ValueError where the file is not such a log; a record cut off at the end is left out.
-    """
-    conn, pool = 0, list[PoolFrame]()
+def _records(path: Path | str) -> Iterator[tuple[int, bytes]]:
+    """Iterate over (type, body) of the whole records of a file."""
     with Path(path).open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ValueError(f"{path} is not a simulator's sent log")
@@ -143,17 +157,41 @@ def read_sent_log(path: Path | str) -> Iterator[SentFrame]:
             body = file.read(length - 1)
             if len(body) < length - 1:
                 return
-            if kind == _OPENED:
-                conn = struct.unpack_from("<I", body)[0]
-            elif kind in (_WHOLE, _BROKEN, _POOL):
-                time_ns, opcode, size = _FRAME.unpack_from(body)
-                symbol = body[_FRAME.size : _FRAME.size + size].decode()
-                payload = body[_FRAME.size + size :]
-                if kind == _POOL:
-                    pool.append(PoolFrame(symbol, payload))
-                else:
-                    yield SentFrame(conn, time_ns, opcode, symbol, payload, kind == _WHOLE)
-            elif kind == _POOL_RUN:
-                yield from _expand(conn, _Run(*_RUN.unpack(body)), pool)
-            elif kind != _ENDED:
-                raise ValueError(f"{path} holds an unknown record type {kind}")
+            yield kind, body
+
+
+def read_sent_log(path: Path | str) -> Iterator[SentFrame]:
+    """Iterate over the frames of one connection's log file, in the order of sending.
+
+    Raises ValueError where the file is not such a log; a record cut off at the end is left out.
+    """
+    conn, pool = 0, list[PoolFrame]()
+    for kind, body in _records(path):
+        if kind == _OPENED:
+            conn = _OPEN.unpack_from(body)[0]
+        elif kind in (_WHOLE, _BROKEN, _POOL):
+            time_ns, opcode, size = _FRAME.unpack_from(body)
+            symbol = body[_FRAME.size : _FRAME.size + size].decode()
+            payload = body[_FRAME.size + size :]
+            if kind == _POOL:
+                pool.append(PoolFrame(symbol, payload))
+            else:
+                yield SentFrame(conn, time_ns, opcode, symbol, payload, kind == _WHOLE)
+        elif kind == _POOL_RUN:
+            yield from _expand(conn, _Run(*_RUN.unpack(body)), pool)
+        elif kind != _ENDED:
+            raise ValueError(f"{path} holds an unknown record type {kind}")
+
+
+def read_connection(path: Path | str) -> ConnectionInfo:
+    """Return whose log file this is and how the connection ended (`closed_ns` None: the log breaks off)."""
+    info: ConnectionInfo | None = None
+    for kind, body in _records(path):
+        if kind == _OPENED:
+            conn, opened_ns = _OPEN.unpack_from(body)
+            info = ConnectionInfo(conn, body[_OPEN.size :].decode(), opened_ns)
+        elif kind == _ENDED and info is not None:
+            info.closed_ns, info.end = _TIME.unpack_from(body)[0], body[_TIME.size :].decode()
+    if info is None:
+        raise ValueError(f"{path} does not say which connection it is of")
+    return info
