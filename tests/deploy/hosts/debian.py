@@ -1,0 +1,93 @@
+"""The Debian 12 tree that guests boot from, and the apt repository they install from without a network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from deploy.hosts.cache import made
+from deploy.hosts.errors import run
+
+SUITE = "bookworm"
+_RECIPE = "1"  # raise it when the code below makes something else of the same inputs
+_TREE_PACKAGES = (
+    "ca-certificates", "dbus", "iproute2", "openssh-server", "python3", "python3-apt", "systemd", "systemd-sysv",
+)  # fmt: skip
+_REPOSITORY = "/srv/apt"
+_DEFAULT_MIRROR = "http://deb.debian.org/debian"
+
+
+def tree() -> Path:
+    """The folder guests boot from; they see it through an overlay and never write to it."""
+    return made("tree", (_RECIPE, SUITE, *_TREE_PACKAGES), _build_tree)
+
+
+def repository() -> Path:
+    """The folder that guests see as ``/srv/apt``: packages of ``packages.txt`` with their dependencies, indexed."""
+    base = tree()
+    return made("apt", (_RECIPE, base.name, *packages()), lambda work: _build_repository(work, base))
+
+
+def packages() -> list[str]:
+    """The packages that roles install."""
+    lines = (Path(__file__).parent / "packages.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def mirror() -> str:
+    """The Debian mirror of this machine's own apt, if it names one: it is the one that can be reached."""
+    for file in sorted(Path("/etc/apt").glob("sources.list*/*")) + [Path("/etc/apt/sources.list")]:
+        if not file.is_file():
+            continue
+        for line in file.read_text(errors="replace").splitlines():
+            found = re.match(r"(?:URIs:|deb\s+(?:\[.*?\]\s+)?)\s*(https?://\S+/debian)/?(?:\s|$)", line)
+            if found:
+                return found[1]
+    return _DEFAULT_MIRROR
+
+
+def _build_tree(work: Path) -> None:
+    run(["debootstrap", "--variant=minbase", f"--include={','.join(_TREE_PACKAGES)}", SUITE, work, mirror()])
+    shutil.rmtree(work / "var/cache/apt/archives")
+    (work / "var/cache/apt/archives/partial").mkdir(parents=True)
+    (work / "etc/machine-id").write_text("uninitialized\n")
+    units = work / "etc/systemd/system"
+    # Tests come in through the guest's namespaces, not over its network, so nothing of theirs listens there.
+    for unit in ("systemd-firstboot.service", "ssh.service", "ssh.socket"):
+        (units / unit).unlink(missing_ok=True)
+        (units / unit).symlink_to("/dev/null")
+    (work / "etc/tmpfiles.d/sshd.conf").write_text("d /run/sshd 0755 root root -\n")
+    (work / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:{_REPOSITORY} ./\n")
+    (work / "etc/resolv.conf").unlink(missing_ok=True)
+    (work / "etc/resolv.conf").write_text("# no resolver: names of the test network stand in /etc/hosts\n")
+
+
+def _build_repository(work: Path, base: Path) -> None:
+    state = work / ".apt"
+    for part in ("lists/partial", "archives/partial"):
+        (state / part).mkdir(parents=True)
+    sources = state / "sources.list"
+    where = mirror()
+    sources.write_text(
+        f"deb {where} {SUITE} main\ndeb {where} {SUITE}-updates main\ndeb {where}-security {SUITE}-security main\n"
+    )
+    options = [
+        f"Dir::State::status={base}/var/lib/dpkg/status",
+        f"Dir::State::lists={state}/lists",
+        f"Dir::Cache={state}",
+        f"Dir::Etc::sourcelist={sources}",
+        "Dir::Etc::sourceparts=-",
+        f"Dir::Etc::trustedparts={base}/etc/apt/trusted.gpg.d",
+        "APT::Sandbox::User=root",
+        "APT::Get::List-Cleanup=false",
+    ]
+    apt = ["apt-get", "-q", *(word for option in options for word in ("-o", option))]
+    run([*apt, "update"])
+    run([*apt, "--yes", "--download-only", "install", *packages()])
+    for package in (state / "archives").glob("*.deb"):
+        package.rename(work / package.name)
+    shutil.rmtree(state)
+    index = run(["apt-ftparchive", "packages", "."], cwd=work)
+    (work / "Packages").write_text(index)
+    (work / "Release").write_text(run(["apt-ftparchive", "release", "."], cwd=work))

@@ -1,0 +1,34 @@
+"""Which guests there are and which addresses they have: the one place that knows the test network."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+BRIDGE = "mexcbr0"
+NETWORK = ipaddress.IPv4Network("198.51.100.0/24")  # documentation ranges (RFC 5737): nothing real answers there
+RELAYS = ipaddress.IPv4Network("203.0.113.0/24")
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """One test host; ``groups`` are its inventory groups, ``routes`` are (destination, gateway)."""
+
+    name: str
+    address: str
+    groups: tuple[str, ...]
+    routes: tuple[tuple[str, str], ...] = ()
+
+
+_NET1 = "198.51.100.30"
+_TO_RELAYS = ((str(RELAYS), _NET1),)
+
+GUESTS = {
+    guest.name: guest
+    for guest in (
+        Guest("ch1", "198.51.100.10", ("clickhouse_hosts",)),
+        Guest("col1", "198.51.100.21", ("collector_hosts",), _TO_RELAYS),
+        Guest("col2", "198.51.100.22", ("collector_hosts",), _TO_RELAYS),
+        Guest("net1", _NET1, ("test_network",)),
+    )
+}

@@ -1,0 +1,88 @@
+"""All the guests of one scenario, and what the rest needs to reach them: a key and an inventory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.hosts import debian, wheels
+from deploy.hosts.errors import HostsError, run
+from deploy.hosts.guests import Machine, create_bridge, entering, remove_bridge
+from deploy.hosts.layout import BRIDGE, GUESTS
+
+
+class Scenario:
+    """The guests whose state is kept in one folder."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state.absolute()
+        self._key = self._state / "ssh_key"
+        self._binds = self._state / "binds.json"  # as they were at creation: the checkout may have changed since
+        self.inventory = self._state / "hosts.json"
+
+    def create(self, names: Sequence[str]) -> None:
+        """Boot these guests. Raises HostsError where there are guests already."""
+        if Path(f"/sys/class/net/{BRIDGE}").exists():
+            raise HostsError(f"there is a bridge {BRIDGE} already: another run is on, or one was not cleaned up")
+        base = debian.tree()
+        binds = {str(debian.repository()): "/srv/apt", str(wheels.wheelhouse()): "/srv/wheelhouse"}
+        self._state.mkdir(parents=True, exist_ok=True)
+        self._binds.write_text(json.dumps(binds))
+        self._key.unlink(missing_ok=True)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test hosts", "-f", self._key])
+        authorized = self._key.with_suffix(".pub").read_text()
+        create_bridge()
+        for name in names:
+            machine = self._machine(name)
+            machine.prepare(base, authorized)
+            machine.boot()
+        self.inventory.write_text(json.dumps(self._inventory(names), indent=1))
+
+    def machine(self, name: str) -> Machine:
+        """A guest that runs. Raises HostsError."""
+        if not self._folder(name).is_dir():
+            raise HostsError(f"there is no guest {name} in {self._state}")
+        return self._machine(name)
+
+    def destroy(self) -> None:
+        """End what was started from this folder and remove it; also what an interrupted run left."""
+        folders = sorted((self._state / "guests").glob("*"))
+        for folder in folders:
+            Machine(GUESTS[folder.name], folder).remove()
+        if folders or self._key.exists():
+            remove_bridge()
+        shutil.rmtree(self._state, ignore_errors=True)
+
+    def _machine(self, name: str) -> Machine:
+        binds = tuple((Path(here), there) for here, there in json.loads(self._binds.read_text()).items())
+        return Machine(GUESTS[name], self._folder(name), binds)
+
+    def _folder(self, name: str) -> Path:
+        return self._state / "guests" / name
+
+    def _inventory(self, names: Sequence[str]) -> dict[str, object]:
+        hosts = {name: self._connection(name) for name in names}
+        groups = sorted({group for name in names for group in GUESTS[name].groups})
+        members = {group: {n: {} for n in names if group in GUESTS[n].groups} for group in groups}
+        return {"all": {"hosts": hosts, "children": {group: {"hosts": members[group]} for group in groups}}}
+
+    def _connection(self, name: str) -> dict[str, object]:
+        leader = self._folder(name) / "leader"
+        inside = " ".join(entering(0)).replace("-t 0", f"-t $(cat {leader})")
+        options = [
+            f"ProxyCommand='{inside} /usr/sbin/sshd -i'",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            "ControlMaster=no",  # a shared connection outlives a guest that is made anew, and hangs the next run
+            "ControlPath=none",
+        ]
+        return {
+            "ansible_host": GUESTS[name].address,
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": str(self._key),
+            "ansible_ssh_common_args": " ".join(f"-o {option}" for option in options),
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }

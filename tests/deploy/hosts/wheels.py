@@ -1,0 +1,86 @@
+"""The wheelhouse that guests see as ``/srv/wheelhouse``: this project and what it needs, without embedded ClickHouse.
+
+It holds the project three times: as it is; as ``.post1``, the same under a newer version, to upgrade to; and as
+``.post2``, whose collector refuses to start, to be rolled back from.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from deploy.hosts.cache import made
+from deploy.hosts.errors import HostsError, run
+
+ROOT = Path(__file__).resolve().parents[3]
+_APP = ROOT / "app"
+_RECIPE = "1"
+_GUEST_PYTHON = "3.11"  # Debian 12's
+
+
+def wheelhouse() -> Path:
+    """The folder of wheels."""
+    return made("wheelhouse", (_RECIPE, *_sources()), _build)
+
+
+def version() -> str:
+    """The version of the application as it is in the checkout."""
+    found = re.search(r'^version = "([^"]+)"', (_APP / "pyproject.toml").read_text(), re.MULTILINE)
+    if found is None:
+        raise HostsError(f"{_APP}/pyproject.toml names no version")
+    return found[1]
+
+
+def _sources() -> list[bytes]:
+    files = [p for p in _APP.rglob("*") if p.is_file() and not any(_made(part) for part in p.parts)]
+    parts: list[bytes] = []
+    for path in sorted(files):
+        parts += [str(path.relative_to(_APP)).encode(), path.read_bytes()]
+    return parts
+
+
+def _made(part: str) -> bool:
+    return part in ("__pycache__", "build") or part.endswith(".egg-info")
+
+
+def _build(work: Path) -> None:
+    source = work / ".src"
+    ignore = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    for suffix in ("", ".post1", ".post2"):
+        shutil.rmtree(source, ignore_errors=True)
+        shutil.copytree(_APP, source, ignore=ignore)
+        _rename(source, suffix)
+        run([*_pip("wheel"), "--no-deps", "--wheel-dir", work, source])
+    shutil.rmtree(source)
+    dependencies = made("wheels", (_RECIPE, *_requirements()), lambda into: _download(into, work))
+    for wheel in dependencies.glob("*.whl"):
+        os.link(wheel, work / wheel.name)
+
+
+def _requirements() -> list[bytes]:
+    return [(_APP / name).read_bytes() for name in ("constraints.txt", "pyproject.toml")]
+
+
+def _download(into: Path, app: Path) -> None:
+    (wheel,) = (w for w in app.glob("mexc_pipeline-*.whl") if ".post" not in w.name)
+    run([
+        *_pip("download"), "--only-binary=:all:", "--python-version", _GUEST_PYTHON, "--dest", into,
+        "--constraint", _APP / "constraints.txt", wheel,
+    ])  # fmt: skip
+    (into / wheel.name).unlink()
+
+
+def _rename(source: Path, suffix: str) -> None:
+    old = version()
+    for path in (source / "pyproject.toml", source / "src/mexc_pipeline/__init__.py"):
+        path.write_text(path.read_text().replace(f'"{old}"', f'"{old}{suffix}"'))
+    if suffix == ".post2":
+        main = source / "src/mexc_pipeline/collector/__init__.py"
+        main.write_text(main.read_text() + '\nraise SystemExit("a version that does not work, made by a test")\n')
+
+
+def _pip(verb: str) -> list[str]:
+    return [sys.executable, "-m", "pip", verb, "--quiet", "--disable-pip-version-check"]
