@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,10 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Raw
 
-from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column, milliseconds
+from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column
 
 _F = TypeVar("_F")
-_AT_ONCE = 4096
+_AT_ONCE = 2048
+
+_Ms = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""Unix milliseconds; decoding is lax, so that digits in quotes (as ``cts`` in deals) are a number too."""
+_Code = Annotated[int, msgspec.Meta(ge=0, le=127)]
 
 
 @dataclass(slots=True)
@@ -31,15 +35,15 @@ class Skipped:
 class _Deal(msgspec.Struct, gc=False):
     p: Raw
     v: Raw
-    t: Raw
-    T: int | None = None
-    O: int | None = None  # noqa: E741 -- the exchange's name
-    M: int | None = None
+    t: _Ms | None
+    T: _Code | None = None
+    O: _Code | None = None  # noqa: E741 -- the exchange's name
+    M: _Code | None = None
     i: int | str | None = None
-    cts: Raw = NULL
+    cts: _Ms | None = None
 
 
-class _DealFrame(msgspec.Struct):
+class _DealFrame(msgspec.Struct, gc=False):
     data: list[_Deal] | _Deal
 
 
@@ -59,21 +63,21 @@ class _Ticker(msgspec.Struct, rename="camel", gc=False):
     funding_rate: Raw = NULL
     rise_fall_rate: Raw = NULL
     rise_fall_value: Raw = NULL
-    timestamp: Raw = NULL
+    timestamp: _Ms | None = None
 
 
 class _TickerFrame(msgspec.Struct, gc=False):
     data: _Ticker
 
 
-class _Book(msgspec.Struct):
+class _Book(msgspec.Struct, gc=False):
     asks: list[list[Raw]]
     bids: list[list[Raw]]
     version: int
-    cts: Raw = NULL
+    cts: _Ms | None = None
 
 
-class _BookFrame(msgspec.Struct):
+class _BookFrame(msgspec.Struct, gc=False):
     channel: str
     data: _Book
 
@@ -83,23 +87,19 @@ class _Channel(msgspec.Struct, gc=False):
 
 
 class _Decoder(Generic[_F]):
-    """Decodes frames many at a time; one that does not fit costs only its own batch a slower pass."""
+    """Decodes frames in one call; where one of them does not fit, one by one."""
 
     def __init__(self, kind: type[_F]) -> None:
-        self._one = msgspec.json.Decoder(kind)
-        self._many: msgspec.json.Decoder[list[_F]] = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
+        self._one = msgspec.json.Decoder(kind, strict=False)
+        self._many: msgspec.json.Decoder[list[_F]] = msgspec.json.Decoder(list[kind], strict=False)  # type: ignore[valid-type]
 
     def all(self, frames: Sequence[bytes]) -> list[_F | None]:
         """The frames decoded, None where one could not be."""
-        result: list[_F | None] = []
-        for start in range(0, len(frames), _AT_ONCE):
-            piece = frames[start : start + _AT_ONCE]
-            try:
-                decoded = self._many.decode(b"[" + b",".join(piece) + b"]")
-            except msgspec.DecodeError:
-                decoded = []
-            result += decoded if len(decoded) == len(piece) else [self._try(frame) for frame in piece]
-        return result
+        try:
+            decoded = self._many.decode(b"[" + b",".join(frames) + b"]")
+        except msgspec.DecodeError:
+            decoded = []
+        return [*decoded] if len(decoded) == len(frames) else [self._try(frame) for frame in frames]
 
     def _try(self, frame: bytes) -> _F | None:
         try:
@@ -147,11 +147,12 @@ def book(table: Any, skipped: Skipped, *, levels: int | None = None, floats: boo
     likely = pc.match_substring(table.column("m"), "push.depth.full")
     full = table.filter(likely)
     others = table.filter(pc.invert(likely))
-    for seq, frame in zip(others.column("seq").to_pylist(), _CHANNELS.all(_frames(others)), strict=True):
-        if frame is None:
-            skipped.seqs.append(seq)
-        else:
-            skipped.other += 1
+    for piece in _pieces(others):
+        for seq, frame in zip(piece.column("seq").to_pylist(), _CHANNELS.all(_frames(piece)), strict=True):
+            if frame is None:
+                skipped.seqs.append(seq)
+            else:
+                skipped.other += 1
 
     def build(rows: Any, frames: Sequence[_BookFrame]) -> Any:
         return _book(rows, frames, levels, floats)
@@ -164,22 +165,32 @@ def _frames(table: Any) -> list[bytes]:
     return frames
 
 
+def _pieces(table: Any) -> list[Any]:
+    """Few enough frames at a time that neither memory nor the garbage collector feels their decoded objects."""
+    return [table.slice(start, _AT_ONCE) for start in range(0, max(len(table), 1), _AT_ONCE)]
+
+
 def _without_undecodable(
     table: Any, skipped: Skipped, decoder: _Decoder[_F], build: Callable[[Any, Sequence[_F]], Any]
 ) -> Any:
     """Decode, leave out what does not decode (here, or when its numbers turn out to be none), build the columns."""
+    return pa.concat_tables([_piece(piece, skipped, decoder, build) for piece in _pieces(table)])
+
+
+def _piece(table: Any, skipped: Skipped, decoder: _Decoder[_F], build: Callable[[Any, Sequence[_F]], Any]) -> Any:
     decoded = decoder.all(_frames(table))
     while True:
-        good = [n for n, frame in enumerate(decoded) if frame is not None]
-        if len(good) < len(decoded):
-            wrong = [n for n, frame in enumerate(decoded) if frame is None]
+        wrong = [n for n, frame in enumerate(decoded) if frame is None]
+        if wrong:
+            good = [n for n, frame in enumerate(decoded) if frame is not None]
             skipped.seqs += table.column("seq").take(pa.array(wrong, pa.int64())).to_pylist()
             table = table.take(pa.array(good, pa.int64()))
         frames = [frame for frame in decoded if frame is not None]
         try:
             return build(table, frames)
         except NotNumbers as error:
-            decoded = [None if n in set(error.positions) else frame for n, frame in enumerate(frames)]
+            left_out = set(error.positions)
+            decoded = [None if n in left_out else frame for n, frame in enumerate(frames)]
 
 
 def _spread(rows: Any, counts: Sequence[int]) -> tuple[Any, dict[str, Any]]:
@@ -196,11 +207,8 @@ def _number(which: Any, raws: Sequence[Raw], kind: Any, floats: bool) -> Any:
         raise NotNumbers([int(which[n]) for n in error.positions]) from None
 
 
-def _time(which: Any, raws: Sequence[Raw]) -> Any:
-    try:
-        return milliseconds(raws)
-    except NotNumbers as error:
-        raise NotNumbers([int(which[n]) for n in error.positions]) from None
+def _time(values: Sequence[int | None]) -> Any:
+    return pa.array(values, pa.int64()).cast(pa.timestamp("ms", "UTC"))
 
 
 def _trades(rows: Any, frames: Sequence[_DealFrame], floats: bool) -> Any:
@@ -214,7 +222,7 @@ def _trades(rows: Any, frames: Sequence[_DealFrame], floats: bool) -> Any:
         {
             **head,
             "n": pa.array(np.arange(len(deals)) - np.repeat(np.cumsum([0, *counts])[:-1], counts), pa.int32()),
-            "time": _time(which, [d.t for d in deals]),
+            "time": _time([d.t for d in deals]),
             "price": _number(which, [d.p for d in deals], PRICE, floats),
             "volume": _number(which, [d.v for d in deals], VOLUME, floats),
             "side": pc.if_else(
@@ -225,7 +233,7 @@ def _trades(rows: Any, frames: Sequence[_DealFrame], floats: bool) -> Any:
             "open_type": pa.array([d.O for d in deals], pa.int8()),
             "self_trade": pc.equal(pa.array([d.M for d in deals], pa.int8()), 1),
             "id": pa.array([i if i is None or isinstance(i, str) else str(i) for i in ids], pa.string()),
-            "cts": _time(which, [d.cts for d in deals]),
+            "cts": _time([d.cts for d in deals]),
         }
     )
 
@@ -236,7 +244,7 @@ def _tickers(rows: Any, frames: Sequence[_TickerFrame], floats: bool) -> Any:
     return pa.table(
         {
             **head,
-            "time": _time(which, [d.timestamp for d in data]),
+            "time": _time([d.timestamp for d in data]),
             **{
                 name: _number(which, [getattr(d, attribute) for d in data], kind, floats)
                 for name, attribute, kind in _TICKER_COLUMNS
@@ -256,7 +264,7 @@ def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, floats: b
     flat = list(chain.from_iterable(sides))
     index = pa.array(which)
     versions = pa.array([f.data.version for f in frames], pa.int64())
-    cts = _time(np.arange(len(frames)), [f.data.cts for f in frames])
+    cts = _time([f.data.cts for f in frames])
     side_of = pa.array(np.repeat(np.tile(np.array([0, 1], dtype=np.int8), len(frames)), counts))
     return pa.table(
         {

@@ -7,7 +7,7 @@ on the wire, 2026-09): text goes straight to a decimal, never through a binary f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -21,7 +21,8 @@ WIDE = pa.decimal128(38, 18)
 """Everything else: turnovers, rates, open interest."""
 
 NULL = msgspec.Raw(b"null")
-_NUMBER = re.compile(rb'"?-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"?')
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_NONE = pa.scalar(None, pa.string())
 
 
 class NotNumbers(Exception):  # noqa: N818 -- carries positions to its only caller
@@ -38,23 +39,24 @@ def column(raws: Iterable[msgspec.Raw], kind: Any, *, floats: bool = False) -> A
     NotNumbers where some are no numbers. ValueError where one does not fit the type exactly, naming it.
     """
     target = pa.float64() if floats and pa.types.is_decimal(kind) else kind
-    texts = [bytes(raw) for raw in raws]
+    texts = pa.array([bytes(raw) for raw in raws], pa.string())
     try:
-        return pa.array(texts, pa.string()).cast(target)
+        return texts.cast(target)
     except pa.ArrowInvalid:
-        return _carefully(texts, target)
+        plain = pc.ascii_trim(pc.replace_with_mask(texts, pc.equal(texts, "null"), _NONE), characters='"')
+    try:
+        return plain.cast(target)
+    except pa.ArrowInvalid:
+        return _carefully(plain, target)
 
 
-def _carefully(texts: Sequence[bytes], target: Any) -> Any:
-    """The same where some values are null, in quotes, not numbers, or do not fit."""
-    wrong = [n for n, text in enumerate(texts) if text != b"null" and not _NUMBER.fullmatch(text)]
+def _carefully(plain: Any, target: Any) -> Any:
+    """The same where some are not numbers, do not fit, or are whole numbers spelled as decimals."""
+    wrong = [n for n, text in enumerate(plain.to_pylist()) if text is not None and not _NUMBER.fullmatch(text)]
     if wrong:
         raise NotNumbers(wrong)
-    plain = pa.array([None if text == b"null" else text.strip(b'"') for text in texts], pa.string())
     try:
-        if pa.types.is_integer(target):  # 12.0 and 1.2E+1 are whole numbers too
-            return plain.cast(WIDE).cast(target)
-        return plain.cast(target)
+        return plain.cast(WIDE).cast(target) if pa.types.is_integer(target) else plain.cast(target)
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"{_first_unfit(plain, target)} does not fit {target} exactly; floats=True reads it"
@@ -68,8 +70,3 @@ def _first_unfit(values: Any, target: Any) -> str:
         except pa.ArrowInvalid:
             return str(value)
     return "a value"
-
-
-def milliseconds(raws: Iterable[msgspec.Raw]) -> Any:
-    """A ``timestamp[ms, UTC]`` column from Unix milliseconds given as numbers or text."""
-    return pc.cast(column(raws, pa.int64()), pa.timestamp("ms", "UTC"))
