@@ -40,9 +40,11 @@ class EmbeddedBackend:
         from mexc_pipeline.store.embedded import EmbeddedFolder
 
         self.folder = EmbeddedFolder(folder, "ch_mexc")
+        self._engines: list[Engine] = []
 
     def engine(self) -> Engine:
-        return self.folder.engine()
+        self._engines.append(self.folder.engine())
+        return self._engines[-1]
 
     def table_files(self, table: str) -> Path:
         """The folder with the table's data files."""
@@ -54,6 +56,8 @@ class EmbeddedBackend:
         return self.folder.folder / "store" / uuid[:3] / uuid
 
     def close(self) -> None:
+        for engine in self._engines:  # while one is open this process can open no other folder
+            engine.close()
         self.folder.close()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +20,11 @@ from integration.store_support import (
     table_names,
     table_rows,
 )
+from mexc_pipeline.rows import Columns
+from mexc_pipeline.spool.segment import SegmentInfo
+from mexc_pipeline.store import questions, schema
 from mexc_pipeline.store.auditor import Auditor
-from mexc_pipeline.store.engine import Engine, EngineFactory
+from mexc_pipeline.store.engine import Engine, EngineFactory, RefusedError, row_table_sql
 from mexc_pipeline.store.loader import Loader
 
 
@@ -54,6 +60,12 @@ def new_auditor(factory: EngineFactory, recording: Recording, loader: Loader) ->
     return Auditor(recording.id, recording.folder, factory(), loader.progress, threading.Event())
 
 
+def audit(auditor: Auditor) -> None:
+    """Look at every segment once, connecting first where need be."""
+    while not auditor.step():
+        pass
+
+
 def drain(loader: Loader, recording: Recording) -> None:
     """Step until everything committed is loaded and every ended segment is swapped out."""
     for _ in range(200):
@@ -85,12 +97,12 @@ def test_a_sealed_table_is_compared_logged_and_dropped(backend: Backend, engine:
     name = f"btc_{first.name.period}"
     assert table_rows(engine, name) == recording.rows(first)
     assert table_rows(engine, "btc_current") == []
-    auditor.step()
+    audit(auditor)
     assert auditor.compared[first.path.name].ok
     assert auditor.compared[first.path.name].rows == 301
     assert name in table_names(engine)
     mark(first)
-    auditor.step()
+    audit(auditor)
     assert name not in table_names(engine)
     auditor.detach()
     auditor.step()  # a second look, from the start, changes nothing
@@ -101,3 +113,334 @@ def test_a_sealed_table_is_compared_logged_and_dropped(backend: Backend, engine:
     assert [row.seq for row in table_rows(engine, "btc_current")] == list(range(302, 307))
     loader.detach()
     auditor.detach()
+
+
+def sealed_name(segment: SegmentInfo) -> str:
+    return f"btc_{segment.name.period}"
+
+
+def test_parts_of_a_cut_period_have_tables_of_their_own(backend: Backend, engine: Engine, recording: Recording) -> None:
+    loader = new_loader(backend.engine, recording)
+    auditor = new_auditor(backend.engine, recording, loader)
+    recording.add(20)
+    first = recording.cut()
+    recording.add(30)
+    second = recording.end_period()
+    drain(loader, recording)
+    audit(auditor)
+    period = first.name.period
+    assert {f"btc_{period}_part1", f"btc_{period}_part2"} <= table_names(engine)
+    mark(first)
+    mark(second)
+    audit(auditor)
+    logged = engine.select("SELECT file, part, final, stored FROM export_log ORDER BY part")
+    assert logged == [(f"btc{period}.part1.parquet", 1, 0, 21), (f"btc{period}.part2.parquet", 2, 1, 31)]
+    assert not any(name.startswith(f"btc_{period}") for name in table_names(engine))
+
+
+def test_exported_segments_are_loaded_compared_and_dropped_late(
+    backend: Backend, engine: Engine, recording: Recording
+) -> None:
+    """ClickHouse came up hours later: the ledger's stored figure must still be measured, not assumed."""
+    for _ in range(3):
+        recording.add(40)
+        mark(recording.end_period())
+    recording.add(3)
+    loader = new_loader(backend.engine, recording)
+    auditor = new_auditor(backend.engine, recording, loader)
+    drain(loader, recording)
+    audit(auditor)
+    assert engine.select("SELECT count(), sum(stored), min(verdict) FROM export_log") == [(3, 123, "verified")]
+    assert {n for n in table_names(engine) if n.startswith("btc_")} == {"btc_current"}
+    assert [row.seq for row in table_rows(engine, "btc_current")] == [124, 125, 126]
+
+
+@pytest.mark.parametrize("stopped_after", range(1, 12))
+def test_a_loader_killed_anywhere_goes_on_where_it_was(
+    backend: Backend, engine: Engine, recording: Recording, stopped_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every statement of two loads and two swaps is in turn the last one that is done before the process dies."""
+
+    class KilledError(BaseException):
+        pass
+
+    mortal = backend.engine()
+    left = [stopped_after]
+
+    def dying(call: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: Any) -> None:
+            call(*args)
+            left[0] -= 1
+            if not left[0]:
+                raise KilledError
+
+        return run
+
+    for method in ("execute", "insert", "insert_block"):
+        monkeypatch.setattr(mortal, method, dying(getattr(mortal, method)))
+    recording.add(30)
+    first = recording.end_period()
+    recording.add(20)
+    second = recording.end_period()
+    recording.add(5)
+    schema.apply(engine)
+    with contextlib.suppress(KilledError):
+        drain(new_loader(lambda: mortal, recording), recording)
+    loader = new_loader(backend.engine, recording)
+    drain(loader, recording)
+    assert table_rows(engine, sealed_name(first)) == recording.rows(first)
+    assert table_rows(engine, sealed_name(second)) == recording.rows(second)
+    assert [row.seq for row in table_rows(engine, "btc_current")] == list(range(53, 58))
+    assert not [n for n in table_names(engine) if "orphan" in n]
+
+
+def test_tables_dropped_by_hand_come_back(backend: Backend, engine: Engine, recording: Recording) -> None:
+    loader = new_loader(backend.engine, recording)
+    auditor = new_auditor(backend.engine, recording, loader)
+    recording.add(50)
+    first = recording.end_period()
+    recording.add(20)
+    drain(loader, recording)
+    engine.execute(f"DROP TABLE {sealed_name(first)}")
+    engine.execute("DROP TABLE btc_current")
+    recording.add(5)
+    with pytest.raises(RefusedError):
+        drain(loader, recording)
+    drain(loader, recording)
+    audit(auditor)
+    assert table_rows(engine, "btc_current") == recording.rows()[51:]
+    assert table_rows(engine, sealed_name(first)) == recording.rows(first)
+
+
+@pytest.mark.parametrize("damage", ["shortened", "overwritten", "sizes"])
+def test_a_damaged_current_table_is_loaded_anew(
+    backend: Backend, engine: Engine, recording: Recording, damage: str
+) -> None:
+    loader = new_loader(backend.engine, recording)
+    recording.add(300)
+    drain(loader, recording)
+    files = backend.table_files("btc_current")
+    if damage == "sizes":
+        (files / "sizes.json").write_text("")
+    else:
+        with (files / "data.bin").open("r+b") as data:
+            if damage == "shortened":
+                data.truncate(1000)
+            else:
+                data.seek(300)
+                data.write(b"\xa5" * 400)
+    loader.detach()
+    recording.add(10)
+    drain(loader, recording)
+    assert table_rows(engine, "btc_current") == recording.rows()
+
+
+def test_a_table_changed_behind_our_back_is_found_by_content(
+    backend: Backend, engine: Engine, recording: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = new_loader(backend.engine, recording)
+    auditor = new_auditor(backend.engine, recording, loader)
+    recording.add(60)
+    first = recording.end_period()
+    drain(loader, recording)
+    audit(auditor)
+    name = sealed_name(first)
+    rows = table_rows(engine, name)
+    forged = [row._replace(m=row.m[:-1] + b"X") if row.seq == 30 else row for row in rows]
+    engine.execute(f"DROP TABLE {name}")
+    engine.execute(row_table_sql(name, engine.connect()))
+    engine.insert_block(name, Columns.of(forged), "forge")
+    mark(first)
+    audit(auditor)
+    apart = [n for n in table_names(engine) if n.startswith("btc_altered_")]
+    assert len(apart) == 1
+    assert table_rows(engine, apart[0]) == forged
+    errors = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert [(r.fields["table"], r.fields["columns"]) for r in errors] == [(name, "m")]  # type: ignore[attr-defined]
+    assert name not in table_names(engine), "loaded again, compared, logged and dropped"
+    assert engine.select("SELECT stored, verdict FROM export_log") == [(61, "verified")]
+
+
+def test_an_unreadable_sealed_table_is_set_apart_and_loaded_again(
+    backend: Backend, engine: Engine, recording: Recording
+) -> None:
+    loader = new_loader(backend.engine, recording)
+    auditor = new_auditor(backend.engine, recording, loader)
+    recording.add(300)
+    first = recording.end_period()
+    drain(loader, recording)
+    with (backend.table_files(sealed_name(first)) / "data.bin").open("r+b") as data:
+        data.seek(300)
+        data.write(b"\xa5" * 400)
+    audit(auditor)
+    assert table_rows(engine, sealed_name(first)) == recording.rows(first)
+    assert [n for n in table_names(engine) if n.startswith("btc_altered_")]
+    drain(new_loader(backend.engine, recording), recording)  # a damaged table that was set apart holds nobody up
+
+
+def test_rows_of_another_spool_are_set_apart(backend: Backend, engine: Engine, tmp_path: Path) -> None:
+    """The data folder was deleted; ClickHouse was not."""
+    old = Recording(tmp_path / "spool")
+    loader = new_loader(backend.engine, old)
+    old.add(40)
+    old.end_period()
+    old.add(7)
+    drain(loader, old)
+    loader.detach()
+    sealed_rows, current_rows = old.rows()[:41], old.rows()[41:]
+    assert questions.known(backend.engine, "btc")["last_seq"] == 48
+    old.close()
+    shutil.rmtree(tmp_path / "spool")
+    loader.step()  # no spool at all: nothing is touched
+    assert table_rows(engine, "btc_current") == current_rows
+    new = Recording(tmp_path / "spool", known_seq=48)
+    new.add(5)
+    drain(loader, new)
+    assert table_rows(engine, "btc_current") == new.rows()
+    assert [row.seq for row in new.rows()] == list(range(49, 54))
+    apart = sorted(n for n in table_names(engine) if n.startswith("btc_orphan_"))
+    assert sorted((table_rows(engine, n) for n in apart), key=len) == sorted([current_rows, sealed_rows], key=len)
+    assert questions.known(backend.engine, "btc")["last_seq"] == 53
+    new.close()
+
+
+def test_the_folder_replaced_under_a_running_loader(backend: Backend, engine: Engine, tmp_path: Path) -> None:
+    old = Recording(tmp_path / "spool")
+    loader = new_loader(backend.engine, old)
+    old.add(40)
+    drain(loader, old)
+    old.close()
+    shutil.rmtree(tmp_path / "spool")
+    new = Recording(tmp_path / "spool", known_seq=40)
+    new.add(6)
+    drain(loader, new)
+    assert table_rows(engine, "btc_current") == new.rows()
+    assert len([n for n in table_names(engine) if n.startswith("btc_orphan_")]) == 1
+    new.close()
+
+
+def test_a_spool_restored_from_an_older_copy(backend: Backend, engine: Engine, tmp_path: Path) -> None:
+    """Rows that only ClickHouse still has are kept under another name."""
+    old = Recording(tmp_path / "spool")
+    loader = new_loader(backend.engine, old)
+    old.add(10)
+    copy = tmp_path / "copy"
+    old.close()
+    shutil.copytree(tmp_path / "spool", copy)
+    old = Recording(tmp_path / "spool")
+    old.add(20)
+    drain(loader, old)
+    loader.detach()
+    lost = old.rows()
+    old.close()
+    shutil.rmtree(tmp_path / "spool")
+    shutil.copytree(copy, tmp_path / "spool")
+    drained = new_loader(backend.engine, old)
+    drained.step()  # before any collector has come back
+    apart = [n for n in table_names(engine) if n.startswith("btc_orphan_")]
+    found = sorted(row for n in apart for row in table_rows(engine, n))
+    assert found == lost
+
+
+def test_one_refused_row_is_found_skipped_and_counted(
+    backend: Backend, engine: Engine, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picky = backend.engine()
+    insert = picky.insert_block
+
+    def refusing(table: str, block: Columns, query_id: str) -> None:
+        if 37 in block.seq:
+            raise RefusedError("cannot take this", 27)
+        insert(table, block, query_id)
+
+    monkeypatch.setattr(picky, "insert_block", refusing)
+    loader = new_loader(lambda: picky, recording)
+    auditor = new_auditor(backend.engine, recording, loader)
+    recording.add(100)
+    refusals = 0
+    while loader.progress.loaded_seq < 100:
+        try:
+            loader.step()
+        except RefusedError:
+            refusals += 1
+            assert refusals < 40
+    rows = [row for row in recording.rows() if row.seq != 37]
+    assert table_rows(engine, "btc_current") == rows
+    assert loader.progress.refused_rows == 1
+    assert engine.select("SELECT id, seq FROM refused_rows") == [("btc", 37)]
+    again = new_loader(backend.engine, recording)
+    recording.add(1)
+    drain(again, recording)  # known to be missing: not loaded anew
+    assert len(table_rows(engine, "btc_current")) == 100
+    assert "btc_probe" not in table_names(engine)
+    first = recording.end_period()
+    drain(again, recording)
+    mark(first)
+    auditor = new_auditor(backend.engine, recording, again)
+    audit(auditor)
+    compared = auditor.compared[first.path.name]
+    assert (compared.ok, compared.same, compared.refused, compared.rows) == (False, True, 1, 101)
+    verdicts = engine.select("SELECT received, stored, verdict FROM export_log")
+    assert verdicts == [(102, 101, "1 rows refused by ClickHouse")]
+
+
+@pytest.mark.parametrize("code", [243, 27])
+def test_an_engine_that_refuses_everything_loses_nothing(
+    backend: Backend, engine: Engine, recording: Recording, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A full disk, or a refusal without a reason we know: no row is to blame, so none is skipped."""
+    full = backend.engine()
+    insert = full.insert_block
+    is_full = [True]
+
+    def refusing(table: str, block: Columns, query_id: str) -> None:
+        if is_full[0]:
+            raise RefusedError("no", code)
+        insert(table, block, query_id)
+
+    monkeypatch.setattr(full, "insert_block", refusing)
+    loader = new_loader(lambda: full, recording)
+    recording.add(8)
+    for _ in range(30):
+        with pytest.raises(RefusedError):
+            loader.step()
+    is_full[0] = False
+    drain(loader, recording)
+    assert table_rows(engine, "btc_current") == recording.rows()
+    assert engine.select("SELECT count() FROM refused_rows") == [(0,)]
+
+
+def test_a_segment_that_cannot_be_read_keeps_nobody_waiting(
+    backend: Backend, engine: Engine, recording: Recording
+) -> None:
+    recording.add(30)
+    first = recording.end_period()
+    recording.add(20)
+    second = recording.end_period()
+    first.path.write_bytes(b"not a segment")
+    loader = new_loader(backend.engine, recording)
+    drain(loader, recording)
+    assert loader.progress.unreadable == first.path.name
+    assert table_rows(engine, sealed_name(second)) == recording.rows(second)
+
+
+def test_each_connection_is_in_the_egress_log_once(backend: Backend, engine: Engine, recording: Recording) -> None:
+    event = b'{"event":"connected","egress":"socks5h","peer":"198.51.100.7:1080","local":"10.0.0.2:40000"}'
+    loader = new_loader(backend.engine, recording)
+    recording.event(event)
+    recording.add(3)
+    drain(loader, recording)
+    engine.execute("DROP TABLE btc_current")
+    recording.event(event)
+    with pytest.raises(RefusedError):
+        drain(loader, recording)
+    drain(loader, recording)
+    logged = engine.select("SELECT seq, egress, peer, local, event FROM egress_log ORDER BY seq")
+    assert [row[0] for row in logged] == [1, 5]
+    assert logged[0][1:] == ("socks5h", "198.51.100.7:1080", "10.0.0.2:40000", event.decode())
+
+
+def test_a_row_table_can_be_altered_only_through_a_numbered_file(backend: Backend, engine: Engine) -> None:
+    assert schema.apply(engine) == ["001_logs.sql", "002_loading.sql"]
+    assert schema.apply(engine) == []
+    assert engine.select("SELECT version FROM schema_versions ORDER BY version") == [(1,), (2,)]

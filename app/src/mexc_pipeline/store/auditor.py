@@ -25,6 +25,10 @@ from mexc_pipeline.store.workers import StoppingError
 log = logging.getLogger("mexc_pipeline.store")
 
 BUSY_S = 0.5
+LOOK_S = 5.0
+"""Between two looks at whether a sealed table that waits for its file is still there."""
+KEPT = 500
+"""Comparisons kept for whoever asks."""
 AGAIN_S = 60.0
 """Before a table that differs even after it was loaded again is tried once more."""
 
@@ -96,22 +100,30 @@ class Auditor:
         self._connected = False
         self._done: set[SegmentName] = set()
         self._not_before: dict[SegmentName, float] = {}
+        self._looked_at: dict[SegmentName, float] = {}
         self.compared: dict[str, Comparison] = {}
 
     def step(self) -> float:
         """Look at every segment the loader has left behind; returns the seconds until the next look."""
-        behind = [(n, p) for n, p in segments(self._folder) if self._loader.is_left_behind(n)]
-        if not behind:
+        now = time.monotonic()
+        due = [
+            (name, path)
+            for name, path in segments(self._folder)
+            if name not in self._done and now >= self._not_before.get(name, 0) and self._loader.is_left_behind(name)
+        ]
+        if not due:
             return BUSY_S
         try:
             if not self._connected:
                 self._capabilities = self._engine.connect()
                 self._connected = True
-                self._done.clear()
                 self._engine.execute(f"DROP TABLE IF EXISTS {self._names.reload}")
-            for name, path in behind:
-                if name not in self._done and time.monotonic() >= self._not_before.get(name, 0):
-                    self._audit(name, path)
+                self._done.clear()
+                self._looked_at.clear()
+                return 0.0
+            logged = self._catalog.logged() if len(due) > 1 else None
+            for name, path in due:
+                self._audit(name, path, logged)
         except EngineError:
             self.detach()
             raise
@@ -122,7 +134,7 @@ class Auditor:
         self._connected = False
         self._engine.close()
 
-    def _audit(self, name: SegmentName, path: Path) -> None:
+    def _audit(self, name: SegmentName, path: Path, logged: set[Held] | None) -> None:
         try:
             segment = segment_info(path)
         except SegmentError:
@@ -135,24 +147,25 @@ class Auditor:
         if not segment.rows:
             self._done.add(name)
             return
-        held, table = Held.of(segment), self._names.sealed(segment)
+        held, table, file = Held.of(segment), self._names.sealed(segment), path.name
+        if segment.state == "closed" and file in self.compared and time.monotonic() < self._looked_at[name] + LOOK_S:
+            return
+        self._looked_at[name] = time.monotonic()
         tables = self._catalog.tables()
-        if segment.state == "exported" and held in self._catalog.logged():
+        if segment.state == "exported" and held in (self._catalog.logged() if logged is None else logged):
             if table in tables:
                 self._engine.execute(f"DROP TABLE IF EXISTS {table}")
             self._done.add(name)
             return
-        fresh = False
         if table in tables and self._catalog.holdings().get(table) != held:
             return  # of another spool; the loader sets it apart
         if table not in tables:
             log.warning("sealed table is missing, loading it again", extra={"fields": {"table": table}})
-            self.compared.pop(segment.path.name, None)
+            self.compared.pop(file, None)
             self._reload(segment)
-        if segment.path.name not in self.compared:
-            fresh = True
-            if not self._prove(segment, table):
-                return
+        fresh = file not in self.compared
+        if fresh and not self._prove(segment, table):
+            return
         if segment.state == "exported" and (fresh or self._prove(segment, table)):
             self._finish(segment, table)
             self._done.add(name)
@@ -170,6 +183,8 @@ class Auditor:
                 self._report(segment, table, comparison)
                 self._not_before[segment.name] = time.monotonic() + AGAIN_S
         self.compared[segment.path.name] = comparison
+        while len(self.compared) > KEPT:
+            self.compared.pop(next(iter(self.compared)))
         if comparison.same:
             log.info(
                 "sealed table compared",

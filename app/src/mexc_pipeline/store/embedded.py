@@ -31,6 +31,7 @@ log = logging.getLogger("mexc_pipeline.store")
 
 _T = TypeVar("_T")
 _CODE = re.compile(r"Code: (\d+)\.")
+_STREAMED = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
 _QUERY_SETTINGS = (
     "max_execution_time = 60, output_format_json_quote_64bit_integers = 0, output_format_json_quote_decimals = 1, "
     "output_format_json_quote_denormals = 1"
@@ -77,6 +78,8 @@ class EmbeddedFolder:
         try:
             return self._session(str(self.folder))
         except RuntimeError as error:
+            if not self.folder.exists():
+                raise UserError(f"embedded ClickHouse cannot open a folder at {self.folder}: {error}") from error
             aside = _free_name(self.folder.with_name(f"{self.folder.name}.broken-{int(time.time())}"))
             log.error(
                 "embedded ClickHouse did not open; its folder is set aside and loaded anew from the spool",
@@ -220,7 +223,7 @@ def _read_result(session: Any, sql: str, max_rows: int) -> Result:
     form = "JSONCompactEachRowWithNamesAndTypes"
     lines: list[Any] = []
     wanted = max_rows + 3
-    stream = session.send_query(sql, form)
+    stream = session.send_query(sql, form) if _STREAMED.match(sql) else ()
     try:
         for chunk in stream:
             text = chunk.bytes().decode(errors="replace")
@@ -228,8 +231,9 @@ def _read_result(session: Any, sql: str, max_rows: int) -> Result:
             if len(lines) >= wanted:
                 break
     finally:
-        stream.close()
-    if not lines:  # a stream without rows has no header either
+        if stream:
+            stream.close()
+    if not lines:  # a stream without rows has no header either, and only SELECT can be streamed
         text = session.query(sql, form).bytes().decode(errors="replace")
         lines = [json.loads(line) for line in text.split("\n") if line]
     if not lines:

@@ -78,6 +78,7 @@ class Loader:
         self._segment: SegmentInfo | None = None
         self._after: SegmentInfo | None = None
         self._empty_folder = True
+        self._inode = 0
         self._refused: set[int] = set()
         self._limit = MAX_ROWS
         self._suspect_until = 0
@@ -128,7 +129,8 @@ class Loader:
             if not names.is_sealed(table) or self._empty_folder:
                 continue
             held = holdings.get(table)
-            if held is None or held not in present:
+            # A table that is sealed while its segment is open holds more than a spool restored from an older copy.
+            if held is None or held not in present or present[held].state == "open":
                 if held is not None and held in logged:
                     self._engine.execute(f"DROP TABLE IF EXISTS {table}")  # exported, compared, pruned
                 else:
@@ -140,6 +142,7 @@ class Loader:
         self._engine.execute(row_table_sql(names.current, self._capabilities))
         self._after = None
         self.progress.segment = self.progress.through = None
+        self.progress.loaded_seq = 0
         self._attached = True
         if present:
             self._resume(holdings.get(names.current), present)
@@ -200,7 +203,7 @@ class Loader:
             # The spool does not have these rows (it was restored from an earlier day): they must not be lost here.
             self._orphan(current, held)
             self._engine.execute(row_table_sql(current, self._capabilities))
-        elif extent is None or held in self._done or not _continuous(extent, segment, refused):
+        elif extent is None or held in self._done or not is_continuous(extent, segment, refused):
             log.warning(
                 "current table is loaded anew", extra={"fields": {"table": current, "segment": segment.path.name}}
             )
@@ -250,6 +253,7 @@ class Loader:
                 return True
             self._after = segment
             self.progress.through = name
+            self.progress.loaded_seq = max(self.progress.loaded_seq, segment.last_seq)
         return False
 
     def _folder_was_replaced(self, found: list[tuple[SegmentName, Path]]) -> bool:
@@ -265,6 +269,7 @@ class Loader:
     def _take(self, segment: SegmentInfo, loaded_seq: int, refused: set[int]) -> None:
         self._let_go()
         self._reader = SegmentReader(segment.path)
+        self._inode = segment.path.stat().st_ino
         self._segment = segment
         self._refused = refused
         self.progress.spool_id = segment.spool_id
@@ -283,7 +288,7 @@ class Loader:
                 if len(block) >= self._limit or sum(map(len, block.m)) >= MAX_BYTES:
                     return 0.0
                 return max(0.0, FLUSH_S - (time.monotonic() - began))
-            if not self._segment.path.exists():
+            if not self._is_in_place(self._segment.path):
                 log.warning("segment is gone from the spool", extra={"fields": {"segment": str(self._segment.path)}})
                 self._attached = False
                 return 0.0
@@ -296,10 +301,17 @@ class Loader:
             return 0.0
         return FLUSH_S
 
+    def _is_in_place(self, path: Path) -> bool:
+        """Whether the open segment is still the one of that name; its inode cannot be used again while it is open."""
+        try:
+            return path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
     def _abandon(self, segment: SegmentInfo, error: SegmentError) -> None:
         """What was loaded of a segment that can no longer be read is the best copy there is: keep it."""
         self._report_unreadable(segment.path, error)
-        if not segment.path.exists():
+        if not self._is_in_place(segment.path):
             self._attached = False
             return
         if self._has_rows(self._names.current):
@@ -414,7 +426,7 @@ class Loader:
         self._let_go()
 
 
-def _continuous(extent: Extent, segment: SegmentInfo, refused: set[int]) -> bool:
+def is_continuous(extent: Extent, segment: SegmentInfo, refused: set[int]) -> bool:
     """Whether the table holds an unbroken stretch of the segment from its first row on."""
     first = segment.first_seq
     while first in refused:

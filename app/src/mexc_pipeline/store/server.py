@@ -211,8 +211,8 @@ def _json_safe(value: Any) -> Any:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, decimal.Decimal):
         return format(value, "f")
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat(*([" "] if isinstance(value, datetime.datetime) else []))
+    if isinstance(value, datetime.datetime):
+        return value.replace(tzinfo=None).isoformat(" ")  # as ClickHouse writes it; the type names the zone
     if isinstance(value, Mapping):
         return {str(_json_safe(k)): _json_safe(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
