@@ -16,7 +16,8 @@ from mexc_pipeline.errors import UserError
 log = logging.getLogger("mexc_pipeline.control")
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
-MAX_LINE = 64 << 20
+MAX_ANSWER = 64 << 20
+MAX_REQUEST = 1 << 20
 
 
 class ControlError(UserError):
@@ -78,9 +79,13 @@ class ControlServer:
         with client:
             client.settimeout(60)
             try:
-                line = _read_line(client)
-                if line:
-                    client.sendall(json.dumps(self._answer(line), default=str).encode() + b"\n")
+                try:
+                    line = _read_line(client, MAX_REQUEST)
+                    answer = self._answer(line) if line else None
+                except ControlError as error:
+                    answer = {"ok": False, "error": str(error)}
+                if answer is not None:
+                    client.sendall(json.dumps(answer, default=str).encode() + b"\n")
             except OSError as error:
                 log.debug("control client went away", extra={"fields": {"error": str(error)}})
 
@@ -88,7 +93,7 @@ class ControlServer:
         try:
             request = json.loads(line)
             handler = self._handlers[request["cmd"]]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return {"ok": False, "error": f"not a command; known are {', '.join(sorted(self._handlers))}"}
         try:
             return {"ok": True, **handler(request)}
@@ -107,7 +112,7 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
             client.settimeout(timeout_s)
             client.connect(address)
             client.sendall(json.dumps({"cmd": cmd, **fields}).encode() + b"\n")
-            line = _read_line(client)
+            line = _read_line(client, MAX_ANSWER)
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise ControlError(f"{who} is not running (no answer at {path})") from error
     except PermissionError as error:
@@ -118,13 +123,16 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
         raise ControlError(f"{who}: {error.strerror or error}") from error
     if not line:
         raise ControlError(f"{who} closed the connection without an answer to {cmd}")
-    answer: dict[str, Any] = json.loads(line)
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except ValueError as error:
+        raise ControlError(f"{who} broke off in the middle of its answer to {cmd}") from error
     if not answer.pop("ok", False):
         raise ControlError(f"{who}: {answer.get('error', 'refused')}")
     return answer
 
 
-def _read_line(client: socket.socket) -> bytes:
+def _read_line(client: socket.socket, most: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while chunk := client.recv(65536):
@@ -132,6 +140,6 @@ def _read_line(client: socket.socket) -> bytes:
         size += len(chunk)
         if chunk.endswith(b"\n"):
             break
-        if size > MAX_LINE:
-            raise ControlError("a control line is longer than 64 MiB")
+        if size > most:
+            raise ControlError(f"a control line is longer than {most >> 20} MiB")
     return b"".join(parts)

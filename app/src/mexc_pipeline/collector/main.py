@@ -8,16 +8,20 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 from mexc_pipeline import __version__, config, notify
+from mexc_pipeline.collector.exits import Exits
 from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.collector.known import Known, known
 from mexc_pipeline.collector.preflight import Listing, ask_listing
 from mexc_pipeline.collector.recorder import Recorder
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.control import ControlServer
+from mexc_pipeline.egress.dial import dial
+from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame, Mt, event
@@ -39,7 +43,8 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
     where the exchange does not list the symbol. Raises LockedError and UserError where another writer is alive."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # From a thread: the handler may interrupt this very thread while it holds the event's lock.
+        signal.signal(number, lambda *_: threading.Thread(target=stop.set, name="signal").start())
     with SpoolLock(settings.spool_dir / symbol.id):
         return _Collector(settings, symbol, stop).run()
 
@@ -52,7 +57,10 @@ class _Collector:
         self._folder = settings.spool_dir / symbol.id
         self._inbox = Inbox()
         self._statistics = Statistics()
-        self._feed = Feed(symbol, settings.exchange, self._inbox.put)
+        tor = Tor(symbol.egress) if symbol.egress.mode == "tor" else None
+        self._feed = Feed(symbol, settings.exchange, self._inbox.put, tor.dial if tor else dial)
+        self._exits = Exits(settings, symbol, self._feed, tor) if tor else None
+        self._request = tor.request if tor else dial
         self._listing = Listing("unknown", "not asked yet")
         self._spool: Spool | None = None
         self._recorder: Recorder | None = None
@@ -64,12 +72,19 @@ class _Collector:
         feed = threading.Thread(target=self._feed.run, name="feed", daemon=True)
         feed.start()
         threading.Thread(target=self._ask_listing, name="listing", daemon=True).start()
+        if not self._ask_known():
+            self._feed.stop()
+            log.info("stopped before anything was recorded", extra={"fields": {"symbol": self._symbol.id}})
+            return 2 if self._listing.verdict == "unlisted" else 0
         spool, recorder = self._open(began_ns)
         writer = threading.Thread(target=recorder.run, name="recorder", daemon=True)
         writer.start()
         server = ControlServer(
-            self._settings.control_dir / f"{self._symbol.id}.sock", {"status": self._status, "cut": self._cut}
+            self._settings.control_dir / f"{self._symbol.id}.sock",
+            {"status": self._status, "cut": self._cut, "rotate": self._rotate},
         )
+        if self._exits is not None:
+            threading.Thread(target=self._exits.watch, args=(self._stop,), name="exits", daemon=True).start()
         try:
             notify.ready()
             self._watch(feed, writer)
@@ -79,8 +94,24 @@ class _Collector:
             server.close()
         return self._verdict(writer, spool, recorder)
 
+    def _ask_known(self) -> bool:
+        """Ask files and tables; False where the process is told to stop before they have answered."""
+        answer: Future[Known] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(known(self._settings, self._symbol, self._own_spool_ids()))
+            except BaseException as error:  # noqa: BLE001 - raised again by the waiting thread
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, name="known", daemon=True).start()
+        while not wait([answer], timeout=0.1).done:
+            if self._stop.is_set():
+                return False
+        self._known = answer.result()
+        return True
+
     def _open(self, began_ns: int) -> tuple[Spool, Recorder]:
-        self._known = known(self._settings, self._symbol, self._own_spool_ids())
         for problem in self._known.unknown:
             log.warning("not asked for the last seq", extra={"fields": {"symbol": self._symbol.id, "why": problem}})
         if self._known.writer is not None:
@@ -134,7 +165,7 @@ class _Collector:
         return frozenset(ids)
 
     def _ask_listing(self) -> None:
-        self._listing = ask_listing(self._settings, self._symbol)
+        self._listing = ask_listing(self._settings, self._symbol, self._request)
         if self._listing.verdict == "unlisted":
             log.error(
                 "symbol refused", extra={"fields": {"symbol": self._symbol.name, "exchange_said": self._listing.said}}
@@ -218,6 +249,13 @@ class _Collector:
         spool = self._spool
         assert spool is not None
         return {"segment": cut.path.name if cut else None, "last_seq": spool.last_seq}
+
+    def _rotate(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._exits is None:
+            raise UserError(
+                f"{self._symbol.id} leaves by {self._symbol.egress.mode}; only mode tor has exits to change"
+            )
+        return self._exits.rotate(request)
 
     # -- ending
 

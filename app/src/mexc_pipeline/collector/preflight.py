@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mexc_pipeline import config
-from mexc_pipeline.egress.dial import EgressError
+from mexc_pipeline.egress.dial import Dial, EgressError
 from mexc_pipeline.egress.http import get
 from mexc_pipeline.exchange.rest import Listing, detail_path, read_listing
 
@@ -12,12 +12,17 @@ ANSWER_S = 5.0
 __all__ = ["Listing", "ask_listing"]
 
 
-def ask_listing(settings: config.Config, symbol: config.Symbol) -> Listing:
+def ask_listing(settings: config.Config, symbol: config.Symbol, dialler: Dial) -> Listing:
     """Ask over the symbol's own egress; ``unknown`` where no answer came within 5 s of being connected."""
     exchange = settings.exchange
     try:
         status, body = get(
-            symbol.egress, exchange.rest, detail_path(symbol.name), ca_file=exchange.ca_file, within_s=ANSWER_S
+            symbol.egress,
+            exchange.rest,
+            detail_path(symbol.name),
+            ca_file=exchange.ca_file,
+            within_s=ANSWER_S,
+            dialler=dialler,
         )
     except EgressError as error:
         return Listing("unknown", str(error))

@@ -21,6 +21,7 @@ log = logging.getLogger("mexc_pipeline.collector")
 IDLE_S = 0.25
 """How long the loop waits for frames before it looks at the clock: the most by which a quiet segment closes late."""
 MOST_FRAMES = 4096
+ALL_FRAMES = 1 << 62
 PRUNE_S = 60.0
 RETRY_S = 0.5
 T = TypeVar("T")
@@ -104,9 +105,7 @@ class Recorder:
             asked, self._cuts = self._cuts, []
         if not asked:
             return
-        while frames := self._inbox.take(0, MOST_FRAMES):
-            if not self._write(frames):
-                break
+        self._write(self._inbox.take(0, ALL_FRAMES))
         cut = self._attempt(lambda: self._spool.cut(time.time_ns()))
         for future in asked:
             future.set_result(cut)

@@ -10,9 +10,9 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import socks
@@ -32,12 +32,17 @@ class EgressError(UserError):
 @dataclass(frozen=True, slots=True)
 class Dialled:
     """A connected socket and how it left: ``peer`` is the far end of the TCP connection (the exchange, or the
-    proxy), ``local`` ours, both ``address:port``."""
+    proxy), ``local`` ours, both ``address:port``. ``details`` are further fields for the ``connected`` event."""
 
     sock: socket.socket
     mode: str
     peer: str
     local: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+Dial = Callable[[Egress, str, str], Dialled]
+"""Makes a connection: the egress, the URL of what to connect to, and a private CA's certificate or nothing."""
 
 
 @contextmanager
@@ -73,21 +78,23 @@ def dial(egress: Egress, url: str, ca_file: str = "") -> Dialled:
     Raises EgressError. With a proxy the name is resolved by the proxy, and there is no way round it: a proxy that
     fails means no connection.
     """
+    if egress.mode == "tor":
+        from mexc_pipeline.egress.tor import Tor  # it is built on this module
+
+        return Tor(egress).request(egress, url, ca_file)
     parts = urlsplit(url)
     host = parts.hostname or ""
     secure = parts.scheme in ("wss", "https")
     port = parts.port or (443 if secure else 80)
-    if egress.mode == "direct":
-        sock = _direct(host, port)
-    elif egress.mode.startswith("socks5h://"):
-        sock = _socks(egress.mode, host, port)
-    else:
-        raise EgressError(f"egress {egress.mode}: not available in this version; use direct or socks5h://host:port")
-    peer, local = _name(sock.getpeername()), _name(sock.getsockname())
+    sock = _direct(host, port) if egress.mode == "direct" else _socks(egress.mode, host, port)
     try:
+        peer, local = _name(sock.getpeername()), _name(sock.getsockname())
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if secure:
-            sock = _tls(sock, host, ca_file)
+            sock = start_tls(sock, host, ca_file)
+    except OSError as error:
+        sock.close()
+        raise EgressError(f"connect to {host}:{port}: {error.strerror or error}") from error
     except BaseException:
         sock.close()
         raise
@@ -96,15 +103,17 @@ def dial(egress: Egress, url: str, ca_file: str = "") -> Dialled:
 
 def _direct(host: str, port: int) -> socket.socket:
     problems: list[str] = []
-    for family, address in _resolve(host, port):
+    addresses = _resolve(host, port)
+    for family, address in addresses:
         sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.settimeout(CONNECT_S)
+        sock.settimeout(CONNECT_S / len(addresses))  # together no longer than one alone
         try:
             sock.connect(address)
         except OSError as error:
             sock.close()
             problems.append(f"{address[0]}: {error.strerror or error}")
         else:
+            sock.settimeout(CONNECT_S)
             return sock
     raise EgressError(f"connect to {host}:{port}: {'; '.join(problems)}")
 
@@ -118,20 +127,20 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str
     else:
         return [(socket.AF_INET6 if address.version == 6 else socket.AF_INET, (host, port))]
     found: list[tuple[socket.AddressFamily, tuple[str, int]]] = []
-    failed: list[OSError] = []
+    failed: list[Exception] = []
 
     def ask() -> None:
         try:
             for family, _, _, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
                 found.append((family, (str(where[0]), int(where[1]))))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: no host can have such a name
             failed.append(error)
 
     thread = threading.Thread(target=ask, name="resolve", daemon=True)
     thread.start()
     thread.join(CONNECT_S)
     if failed:
-        raise EgressError(f"resolve {host}: {failed[0].strerror or failed[0]}")
+        raise EgressError(f"resolve {host}: {getattr(failed[0], 'strerror', None) or failed[0]}")
     if not found:
         raise EgressError(f"resolve {host}: no answer within {CONNECT_S:g} s")
     return found
@@ -161,7 +170,8 @@ def _socks(mode: str, host: str, port: int) -> socket.socket:
     return plain
 
 
-def _tls(sock: socket.socket, host: str, ca_file: str) -> socket.socket:
+def start_tls(sock: socket.socket, host: str, ca_file: str = "") -> socket.socket:
+    """TLS with SNI on a connected socket, which is closed where it fails. Raises EgressError."""
     try:
         context = ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import websocket
 
 from mexc_pipeline import __version__, config
-from mexc_pipeline.egress.dial import Dialled, EgressError, deadline, dial
+from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
 from mexc_pipeline.feed.link import ReadAhead
 from mexc_pipeline.feed.watch import (
@@ -31,7 +31,7 @@ from mexc_pipeline.rows import Frame, Mt, event
 log = logging.getLogger("mexc_pipeline.feed")
 
 HANDSHAKE_S = 10.0
-TICK_S = 1.0
+TICK_S = 0.5
 """Longest wait for a frame before timers are looked at."""
 SETTLED_S = 60.0
 """A connection that lived this long resets the pause before the next try."""
@@ -41,7 +41,6 @@ GOODBYE_S = 2.0
 """How long the exchange may take to answer our close; frames that come meanwhile are still kept."""
 
 Sink = Callable[[list[Frame]], None]
-Dial = Callable[[config.Egress, str, str], Dialled]
 
 
 class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is over
@@ -50,6 +49,10 @@ class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is
     def __init__(self, reason: str, code: int = 1006) -> None:
         super().__init__(reason)
         self.code = code
+
+
+class _Left(_Ended):
+    """The connection was given up on request; the next one need not wait."""
 
 
 class Feed:
@@ -64,7 +67,6 @@ class Feed:
         self._acks = {s.ack: s.channel for s in self._wanted.values()}
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
         self._stop = threading.Event()
-        self._guard = threading.Lock()  # of _ws, which stop() uses from another thread
         self._ws: websocket.WebSocket | None = None
         self._link: ReadAhead | None = None
         self._received = 0
@@ -73,7 +75,9 @@ class Feed:
         self._watch: Watch | None = None
         self._clock = ClockWatch(time.time_ns(), time.monotonic_ns())
         self._next_ping = 0.0
-        self._stop_by = 0.0
+        self._asked_to_leave: tuple[str, str, dict[str, Any]] | None = None
+        self._exit: str | None = None  # of the present connection, in mode tor
+        self._goodbye_by: float | None = None
         self.reconnects = 0
         self.connected_since_ns: int | None = None
         self.exchange_said: str | None = None
@@ -94,6 +98,8 @@ class Feed:
                 self._session()
             except _Ended as ended:
                 code, reason = ended.code, str(ended)
+                if isinstance(ended, _Left):
+                    backoff.reset()
             except (EgressError, OSError, websocket.WebSocketException) as error:
                 reason = str(error) or type(error).__name__
             except Exception as error:  # the library's own surprises must not end a recording; they are logged whole
@@ -103,7 +109,8 @@ class Feed:
                 self._leave()
             if self._stop.is_set():
                 code, reason = 1000, "stopped"
-            self._event("disconnected", code=code, reason=reason[:500])
+            self._event("disconnected", code=code, reason=reason[:500], exit=self._exit)
+            self._exit = None
             self._flush()
             if self._stop.is_set():
                 break
@@ -120,15 +127,16 @@ class Feed:
             self._pause(pause)
 
     def stop(self) -> None:
-        """Say goodbye to the exchange and end :meth:`run`, from any thread; returns at once."""
-        self._stop_by = time.monotonic() + GOODBYE_S
+        """Let :meth:`run` say goodbye to the exchange and end, from any thread; returns at once.
+
+        The reading thread itself sends the goodbye: a TLS socket must not be used by two threads at a time.
+        """
         self._stop.set()
-        with self._guard:
-            if self._ws is not None and self._ws.connected:
-                try:
-                    self._ws.send(struct.pack("!H", 1000), websocket.ABNF.OPCODE_CLOSE)
-                except (OSError, websocket.WebSocketException) as error:
-                    log.debug("no goodbye", extra={"fields": {"error": str(error)}})
+
+    def leave(self, reason: str, name: str, **fields: Any) -> None:
+        """Give the connection up and make another, from any thread; returns at once. The event of that name stands
+        before the ``disconnected`` row. Does nothing while there is no connection."""
+        self._asked_to_leave = (reason, name, fields)
 
     def status(self) -> dict[str, Any]:
         """Channels, egress, what the exchange said; see the control socket's ``status``."""
@@ -170,11 +178,11 @@ class Feed:
         self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now)
         self._next_ping = now
         self.connected_since_ns = time.time_ns()
-        self.egress = {"mode": dialled.mode, "peer": dialled.peer, "local": dialled.local}
+        self.egress = {"mode": dialled.mode, "peer": dialled.peer, "local": dialled.local, **dialled.details}
+        self._exit = dialled.details.get("exit")
         self._link = link
-        with self._guard:
-            self._ws = ws
-        self._event("connected", egress=dialled.mode, peer=dialled.peer, local=dialled.local)
+        self._ws = ws
+        self._event("connected", egress=dialled.mode, peer=dialled.peer, local=dialled.local, **dialled.details)
         for subscription in self._wanted.values():
             self._subscribe(subscription)
         self._read(ws)
@@ -249,8 +257,11 @@ class Feed:
         watch, ws = self._watch, self._ws
         if watch is None or ws is None:
             return  # still in the handshake, which has its own deadline
-        if ws.frame_buffer.length is not None and ws.frame_buffer.length > MAX_STORED:
-            raise _Ended(f"a frame of {ws.frame_buffer.length} bytes is more than is kept ({MAX_STORED})", 1009)
+        size = ws.frame_buffer.length or 0
+        if ws.cont_frame.cont_data:
+            size += len(ws.cont_frame.cont_data[1])
+        if size > MAX_STORED:
+            raise _Ended(f"a frame of {size} bytes or more is larger than what is kept ({MAX_STORED})", 1009)
         if self._link is not None and self._link.received != self._received:
             self._received = self._link.received
             watch.alive(now)
@@ -260,13 +271,23 @@ class Feed:
         self._look_at_clock()
         self._flush()
         if self._stop.is_set():
-            if now >= self._stop_by:
-                raise _Ended("stopped", 1000)
+            self._say_goodbye(ws, now)
             return
+        if self._asked_to_leave is not None:
+            reason, name, fields = self._asked_to_leave
+            self._event(name, **fields)
+            raise _Left(reason, 1000)
         if now >= self._next_ping:
             self._next_ping = now + self._exchange.ping_interval_s
             ws.send(PING)
         self._act(watch.due(now))
+
+    def _say_goodbye(self, ws: websocket.WebSocket, now: float) -> None:
+        if self._goodbye_by is None:
+            self._goodbye_by = now + GOODBYE_S
+            ws.send(struct.pack("!H", 1000), websocket.ABNF.OPCODE_CLOSE)
+        elif now >= self._goodbye_by:
+            raise _Ended("stopped", 1000)
 
     def _act(self, actions: list[Action]) -> None:
         for action in actions:
@@ -303,10 +324,10 @@ class Feed:
             self._sink(batch)
 
     def _leave(self) -> None:
-        with self._guard:
-            ws, self._ws = self._ws, None
+        ws, self._ws = self._ws, None
         self._watch = None
         self.connected_since_ns = None
+        self._asked_to_leave = None
         self._touched.clear()
         self._link = None
         self._received = 0

@@ -69,11 +69,17 @@ def seal(db: sqlite3.Connection, path: Path, tally: Tally, *, at_ns: int, cut: b
     """Write the ``sealed`` row and close the segment in one commit, then fold the write-ahead log into the file.
 
     ``at_ns`` is the segment's edge, or with ``cut`` the moment of the cut; the sealed row's rx is the last instant
-    before it, never before the row that precedes it. ``tally`` is left as it was, so a failed call can be made again.
-    The caller holds the spool's lock.
+    before it, never before the row that precedes it. A failed call can be made again: ``tally`` is left as it was, and
+    a segment that is closed already is only folded. The caller holds the spool's lock.
     """
-    tally = tally.copy()
     before = get_info(db, path)
+    if before.state == "open":
+        _close(db, before, tally.copy(), at_ns=at_ns, cut=cut)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return get_info(db, path)
+
+
+def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: int, cut: bool) -> None:
     rx = max(tally.last_rx, at_ns - 1)
     sealed = Columns(
         [before.last_seq + 1],
@@ -104,8 +110,6 @@ def seal(db: sqlite3.Connection, path: Path, tally: Tally, *, at_ns: int, cut: b
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return get_info(db, path)
 
 
 def seal_left_open(folder: Path, now_ns: int, cut: bool = False) -> list[SegmentInfo]:
@@ -157,14 +161,17 @@ def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:
 
     The newest segment always stays: it is how the next seq is known.
     """
-    pruned: list[Path] = []
-    for _, path in segments(folder)[:-1]:
+    found: list[SegmentInfo] = []
+    for _, path in segments(folder):
         try:
-            found = info(path)
+            found.append(info(path))
         except SegmentError as error:
             log.error("segment cannot be read", extra={"fields": {"segment": str(path), "error": str(error)}})
-            continue
-        if found.state == "exported" and now_ns - int(found.exported["at_ns"]) >= keep_ns:
-            remove(path)
-            pruned.append(path)
+    newest = max((segment.last_seq for segment in found), default=0)
+    pruned: list[Path] = []
+    for segment in found:
+        old = segment.state == "exported" and now_ns - int(segment.exported["at_ns"]) >= keep_ns
+        if old and segment.last_seq < newest:
+            remove(segment.path)
+            pruned.append(segment.path)
     return pruned

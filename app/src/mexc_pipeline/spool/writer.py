@@ -40,8 +40,9 @@ _INSERTS = {n: "INSERT INTO rows VALUES " + ",".join(["(?,?,?,?,?)"] * n) for n 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What opening the spool found. ``clean``: the last thing recorded was an orderly stop (also true for a new
-    spool). ``replaced``: rows newer than this folder exist elsewhere, so it was restored from an older copy."""
+    """What opening the spool found. ``clean``: the last thing recorded was an orderly stop (true for a symbol never
+    recorded before, false where its folder is gone). ``replaced``: rows newer than this folder exist elsewhere, so it
+    was restored from an older copy."""
 
     last_seq: int
     last_rx: int
@@ -99,6 +100,7 @@ class Spool:
         for empty in [f for f in found if not f.rows]:  # left by a crash before its first row
             remove(empty.path)
             found.remove(empty)
+        found.sort(key=lambda f: f.last_seq)  # not by name: the length of periods may have been changed
         last_seq = max((f.last_seq for f in found), default=0)
         replaced = known_seq > last_seq > 0
         if replaced:
@@ -106,7 +108,7 @@ class Spool:
             for stale in [f for f in found if f.state == "open"]:
                 apart.append(self._set_apart(stale.path, "stale", "newer rows of this symbol are known"))
                 found.remove(stale)
-        last_rx, clean = self._last_moment(found)
+        last_rx, clean = self._last_moment(found) if found else (0, known_seq == 0)
         self.last_seq = max(last_seq, known_seq)
         self.last_rx = last_rx
         new = not found or replaced
@@ -117,8 +119,6 @@ class Spool:
 
     def _last_moment(self, found: Sequence[SegmentInfo]) -> tuple[int, bool]:
         """Highest rx, and whether the newest rows are an orderly stop."""
-        if not found:
-            return 0, True
         last_rx = 0
         for segment in found:
             with SegmentReader(segment.path) as reader:
@@ -126,8 +126,8 @@ class Spool:
             last_rx = max(last_rx, rows[-1].rx)
             if segment.state != "open" and not segment.cut:
                 last_rx = max(last_rx, segment.edge_ns)  # no row may join a period that is closed
-        ends = [r.m for r in rows if not (r.mt == Mt.EVENT and r.m.startswith(b'{"event":"sealed"'))]
-        return last_rx, bool(ends) and ends[-1].startswith(b'{"event":"stopped"')
+        ends = [r for r in rows if not (r.mt == Mt.EVENT and r.m.startswith(b'{"event":"sealed"'))]
+        return last_rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(b'{"event":"stopped"')
 
     def _set_apart(self, path: Path, why: str, reason: str) -> str:
         for end in ("-wal", "-shm"):
@@ -244,17 +244,27 @@ class Spool:
 
     def tick(self, now_ns: int) -> SegmentInfo | None:
         """Seal the open segment where the clock has passed its edge; for quiet and disconnected symbols."""
-        if self._db is None or max(now_ns, self.last_rx) < self._edge:
+        if self._db is None or max(now_ns, self.last_rx) < self._edge or self._drop_empty():
             return None
         return self._seal(self._edge, cut=False)
 
     def cut(self, now_ns: int) -> SegmentInfo | None:
         """Seal the open segment now; what follows in its period is a further part. None where none is open."""
-        if self._db is None:
+        if self._db is None or self._drop_empty():
             return None
         if now_ns >= self._edge:
             return self.tick(now_ns)
         return self._seal(now_ns, cut=True)
+
+    def _drop_empty(self) -> bool:
+        """Whether the open segment had no row, because its first commit failed; it is removed then."""
+        if self._db is None or self._tally.digest.rows:
+            return False
+        self._checkpointer.watch(None)
+        self._db.close()
+        self._db = None
+        remove(self._path)
+        return True
 
     def _seal(self, at_ns: int, *, cut: bool) -> SegmentInfo:
         assert self._db is not None
@@ -263,7 +273,7 @@ class Spool:
         self._db.close()
         self._db = None
         self.last_seq = sealed.last_seq
-        self.last_rx = max(self._tally.last_rx, 0 if cut else at_ns)
+        self.last_rx = max(self._tally.last_rx, at_ns - 1 if cut else at_ns)
         log.info("segment closed", extra={"fields": {"segment": self._path.name, "rows": sealed.rows, "cut": cut}})
         return sealed
 

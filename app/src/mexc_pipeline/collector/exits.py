@@ -1,0 +1,104 @@
+"""Keeps a symbol's data socket on an exit that no other symbol uses, and changes it on request."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from mexc_pipeline import config, control
+from mexc_pipeline.egress.tor import Tor
+from mexc_pipeline.egress.uses import Use, local, logged
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.feed.feed import Feed
+
+log = logging.getLogger("mexc_pipeline.collector")
+
+LOOK_S = 15.0
+ROTATE_S = 50.0
+LOG_S = 90 * 86400
+"""How far back the newest connection of another symbol is looked for."""
+
+
+class Exits:
+    """One symbol's, in mode tor. ``watch`` runs in a thread of its own, ``rotate`` in a control client's."""
+
+    def __init__(self, settings: config.Config, symbol: config.Symbol, feed: Feed, tor: Tor) -> None:
+        self._settings = settings
+        self._symbol = symbol
+        self._feed = feed
+        self._tor = tor
+        target = urlsplit(settings.exchange.websocket)
+        self._port = target.port or (443 if target.scheme == "wss" else 80)
+
+    def watch(self, stop: threading.Event) -> None:
+        """Look every 15 s whether somebody else uses our exit, until told to stop."""
+        while not stop.wait(LOOK_S):
+            self.look()
+
+    def look(self) -> bool:
+        """Give our exit up where another symbol had it first; whether that was so.
+
+        It cannot happen while all hosts share the exits out by the same list of symbols; it does while they do not, or
+        where two relays leave by one address.
+        """
+        ours = self._ours()
+        if ours is None:
+            return False
+        for other in self._others():
+            if other.outside == ours.outside and (other.begin, other.symbol) < (ours.begin, ours.symbol):
+                log.error(
+                    "exit used by another symbol",
+                    extra={"fields": {"symbol": ours.symbol, "exit": ours.exit, "other": other.symbol}},
+                )
+                self._tor.drop(ours.exit)
+                reason = f"exit {ours.outside} is used by {other.symbol} too"
+                self._feed.leave(reason, "collision", exit=ours.exit, seen=ours.outside, other=other.symbol)
+                return True
+        return False
+
+    def rotate(self, _: dict[str, Any]) -> dict[str, Any]:
+        """The control command: connect anew by another exit; answers with the one before and the one now. UserError
+        where there is no connection, no other exit, or no new connection within 50 s."""
+        before, since = self._ours(), self._feed.connected_since_ns
+        if before is None:
+            raise UserError(f"{self._symbol.id} is not connected; its next connection chooses among all its exits")
+        if not self._tor.others(self._port):
+            raise UserError(f"{self._symbol.id} has no other exit at this moment; {before.exit} is kept")
+        self._feed.leave("another exit was asked for", "rotated", exit=before.exit)
+        until = time.monotonic() + ROTATE_S
+        while time.monotonic() < until:
+            now, connected = self._ours(), self._feed.connected_since_ns
+            if now is not None and connected != since:
+                return {"before": before.exit, "now": now.exit, "seen": now.outside}
+            time.sleep(0.1)
+        raise UserError(
+            f"{self._symbol.id} left exit {before.exit} and is not connected again within {ROTATE_S:g} s; see its log"
+        )
+
+    def _ours(self) -> Use | None:
+        egress, since = self._feed.egress, self._feed.connected_since_ns
+        if since is None or "exit" not in egress:
+            return None
+        return Use(self._symbol.id, egress["exit"], egress.get("seen") or egress["exit"], since // 10**9, None)
+
+    def _others(self) -> list[Use]:
+        """The present uses of other symbols: this host's from their collectors, the rest from ``egress_log``."""
+        here = {s.id for s in self._settings.symbols if s.egress.mode == "tor"} - {self._symbol.id}
+        found: list[Use] = []
+        for other in here:
+            try:
+                use = local(self._settings.control_dir, other)
+            except control.ControlError as error:
+                log.debug("not asked for its exit", extra={"fields": {"other": other, "why": str(error)}})
+            else:
+                if use is not None:
+                    found.append(use)
+        try:
+            elsewhere = logged(self._settings.control_dir, int(time.time()) - LOG_S, newest_only=True)
+        except control.ControlError as error:
+            log.debug("exits of other hosts not known", extra={"fields": {"why": str(error)}})
+            return found
+        return found + [use for use in elsewhere if use.end is None and use.symbol not in here | {self._symbol.id}]

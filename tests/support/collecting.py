@@ -1,0 +1,141 @@
+"""A collector process recording from a simulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.simulator import SentFrame, Simulator
+from support.oracle import expected
+from support.spooled import FRAMES, Stored, named, read_rows
+from support.waiting import until
+
+
+class Site:
+    """One configuration file and its folders."""
+
+    def __init__(
+        self,
+        folder: Path,
+        websocket: str,
+        rest: str,
+        *,
+        period: str = "1h",
+        ping: str = "15s",
+        extra: str = "",
+        exchange: str = "",
+        symbols: tuple[str, ...] = ("BTC_USDT",),
+    ) -> None:
+        self.folder = folder
+        self.config = folder / "config.toml"
+        self.data = folder / "data"
+        self.exports = folder / "exports"
+        self.config.write_text(
+            f"symbols = {json.dumps(symbols)}\n"
+            f'data_dir = "{self.data}"\nexport_dir = "{self.exports}"\nperiod = "{period}"\n'
+            f'[exchange]\nwebsocket = "{websocket}"\nrest = "{rest}"\nping_interval = "{ping}"\n{exchange}\n{extra}'
+        )
+
+    def rows(self, symbol_id: str = "btc") -> list[Stored]:
+        return read_rows(self.data / "spool" / symbol_id)
+
+    def spool(self, symbol_id: str = "btc") -> Path:
+        return self.data / "spool" / symbol_id
+
+
+def site_of(folder: Path, sim: Simulator, **settings: Any) -> Site:
+    return Site(folder, sim.ws_url, sim.rest_url, **settings)
+
+
+class Collector:
+    """A running ``mexc-pipeline collect``."""
+
+    def __init__(self, site: Site, symbol_id: str = "btc", env: dict[str, str] | None = None) -> None:
+        self.site = site
+        self.id = symbol_id
+        self.log = site.folder / f"{symbol_id}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "collect", symbol_id],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "MEXC_PIPELINE_LOG": "json", **(env or {})},
+                start_new_session=True,
+            )
+
+    def status(self) -> dict[str, Any] | None:
+        """What it says of itself; None while it does not answer."""
+        if self.process.poll() is not None:
+            raise AssertionError(f"the collector ended with {self.process.returncode}:\n{self.said()}")
+        try:
+            return ask(self.site.data / "control" / f"{self.id}.sock", "status", timeout_s=5)
+        except ControlError:
+            return None
+
+    def wait(self, wanted: Callable[[dict[str, Any]], Any], timeout_s: float = 15.0) -> dict[str, Any]:
+        """Its status once it satisfies ``wanted``."""
+
+        def probe() -> dict[str, Any] | None:
+            status = self.status()
+            return status if status is not None and wanted(status) else None
+
+        found = until(probe, timeout_s, "the wanted status")
+        assert found is not None
+        return found
+
+    def live(self, frames: int = 1) -> dict[str, Any]:
+        """Wait until it has committed that many frames since its start."""
+        return self.wait(lambda s: sum(s["rows"][name] for name in ("t", "d", "dp")) >= frames)
+
+    def event(self, name: str, timeout_s: float = 15.0, count: int = 1) -> dict[str, Any]:
+        """Wait for the ``count``-th event of that name in the spool and return it."""
+        until(lambda: len(named(self.site.rows(self.id), name)) >= count, timeout_s, f"event {name}")
+        return named(self.site.rows(self.id), name)[count - 1]
+
+    def stop(self, within_s: float = 5.0) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(within_s)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(5)
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+@contextmanager
+def collecting(site: Site, symbol_id: str = "btc", env: dict[str, str] | None = None) -> Iterator[Collector]:
+    """A collector that is killed at the end where it still runs."""
+    collector = Collector(site, symbol_id, env)
+    try:
+        yield collector
+    finally:
+        if collector.process.poll() is None:
+            collector.kill()
+
+
+def frames(rows: list[Stored]) -> list[tuple[int, bytes]]:
+    """Type and bytes of the rows that are frames."""
+    return [(r.mt, r.m) for r in rows if r.mt in FRAMES]
+
+
+def wanted(sent: list[SentFrame], symbol: str = "BTC_USDT") -> list[tuple[int, bytes]]:
+    """Type and bytes of the rows that frames sent whole must become, by the oracle."""
+    rows = [expected(f.opcode, f.payload, symbol) for f in sent if f.whole]
+    return [(row.mt, row.m) for row in rows if row is not None]
+
+
+def check_times(rows: list[Stored], symbol: str = "BTC_USDT") -> None:
+    """Assert that ``ts`` is the frame's own where it has one, else ``rx`` in whole milliseconds."""
+    for row in rows:
+        own = expected(1, row.m, symbol) if row.mt in FRAMES else None
+        assert row.ts == (row.rx // 1_000_000 if own is None or own.ts is None else own.ts)

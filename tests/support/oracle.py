@@ -1,0 +1,88 @@
+"""What a received frame must become, told with the json module alone: nothing of the recorder is used here."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from typing import Any, NamedTuple
+
+TICKER, DEAL, DEPTH, DEAD_LETTER = 1, 2, 3, 4
+CHANNELS = {"push.ticker": TICKER, "push.deal": DEAL, "push.depth.full": DEPTH}
+
+
+class Expected(NamedTuple):
+    """``ts`` None: the time of receiving counts."""
+
+    mt: int
+    ts: int | None
+    m: bytes
+
+
+class _Integer(str):
+    """The text of an integer, told apart from a string."""
+
+    __slots__ = ()
+
+
+class Ambiguous(Exception):  # noqa: N818 - not an error: the contract does not say
+    """A key stands there twice."""
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise Ambiguous
+    return dict(pairs)
+
+
+def parse(text: str) -> Any:
+    """The value of a JSON text by RFC 8259, integers as their text; ValueError otherwise.
+
+    Escapes of lone surrogates are refused too: they name no character. Deep nesting counts as unreadable.
+    """
+    try:
+        value = json.loads(text, parse_int=_Integer, parse_constant=_no_constant, object_pairs_hook=_object)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+    return value
+
+
+def _time(value: dict[str, Any]) -> int | None:
+    ts = value.get("ts")
+    return int(ts) if isinstance(ts, _Integer) and len(ts) == 13 and ts.isdigit() else None
+
+
+def expected(
+    opcode: int, payload: bytes, symbol: str = "BTC_USDT", channels: dict[str, int] | None = None
+) -> Expected | None:
+    """The row of a frame, None for a control frame. Raises Ambiguous where a key stands there twice."""
+    wanted = CHANNELS if channels is None else channels
+    text: str | None = None
+    with contextlib.suppress(UnicodeDecodeError):
+        text = payload.decode()
+    if opcode != 1 or text is None:
+        wrapped = {"base64": base64.b64encode(payload).decode(), "opcode": opcode}
+        return Expected(DEAD_LETTER, None, json.dumps(wrapped, separators=(",", ":")).encode())
+    try:
+        value = parse(text)
+    except ValueError:
+        return Expected(DEAD_LETTER, None, payload)
+    if not isinstance(value, dict):
+        return Expected(DEAD_LETTER, None, payload)
+    channel = value.get("channel")
+    if len(payload) <= 1_048_576 and isinstance(channel, str) and not isinstance(channel, _Integer):
+        good_ts = "ts" not in value or _time(value) is not None
+        name = value.get("symbol")
+        ours = name == symbol and not isinstance(name, _Integer)
+        if channel in wanted and ours and good_ts:
+            return Expected(wanted[channel], _time(value), payload)
+        odd_symbol = "symbol" in value and (not isinstance(name, str) or isinstance(name, _Integer))
+        control = channel in ("pong", "clientId") or channel.startswith("rs.sub.")
+        if control and not odd_symbol:
+            return None
+    return Expected(DEAD_LETTER, _time(value), payload)

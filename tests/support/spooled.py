@@ -1,0 +1,97 @@
+"""The rows of a spool folder, read with the sqlite3 module alone, and what must hold of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FRAMES = (1, 2, 3, 4)
+
+
+class Stored(NamedTuple):
+    seq: int
+    rx: int
+    ts: int
+    mt: int
+    m: bytes
+
+
+class Segment(NamedTuple):
+    file: str
+    meta: dict[str, Any]
+    rows: list[Stored]
+
+
+def read_segments(folder: Path) -> list[Segment]:
+    """Every segment file of a folder in the order of its rows."""
+    found = []
+    for path in folder.glob("*.sqlite"):
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+            rows = [Stored._make(row) for row in db.execute("SELECT seq, rx, ts, mt, m FROM rows ORDER BY seq")]
+        finally:
+            db.close()
+        found.append(Segment(path.name, meta, rows))
+    return sorted(found, key=lambda s: s.rows[0].seq if s.rows else 0)
+
+
+def read_rows(folder: Path) -> list[Stored]:
+    return [row for segment in read_segments(folder) for row in segment.rows]
+
+
+def digests(rows: list[Stored]) -> dict[str, str]:
+    """The six column digests by the contract's words."""
+    columns = {
+        "seq": b"".join(struct.pack("<Q", r.seq) for r in rows),
+        "rx": b"".join(struct.pack("<q", r.rx) for r in rows),
+        "ts": b"".join(struct.pack("<q", r.ts) for r in rows),
+        "mt": bytes(r.mt for r in rows),
+        "len": b"".join(struct.pack("<I", len(r.m)) for r in rows),
+        "m": b"".join(r.m for r in rows),
+    }
+    return {name: hashlib.sha256(data).hexdigest() for name, data in columns.items()}
+
+
+def digest(rows: list[Stored]) -> str:
+    found = digests(rows)
+    return hashlib.sha256(
+        b"".join(bytes.fromhex(found[name]) for name in ("seq", "rx", "ts", "mt", "len", "m"))
+    ).hexdigest()
+
+
+def check(folder: Path, first_seq: int = 1) -> list[Stored]:
+    """Assert what holds of every spool folder, whatever happened; return its rows."""
+    segments = read_segments(folder)
+    rows = [row for segment in segments for row in segment.rows]
+    assert [r.seq for r in rows] == list(range(first_seq, first_seq + len(rows))), "seq has a hole or a repeat"
+    assert [r.rx for r in rows] == sorted(r.rx for r in rows), "rx went back"
+    for segment in segments:
+        edge, length = segment.meta["edge_ns"], segment.meta["period_ns"]
+        own = [r for r in segment.rows if not r.m.startswith(b'{"event":"sealed"')]
+        assert all(edge - length <= r.rx < edge for r in own), f"{segment.file} holds a row of another period"
+        if segment.meta["state"] == "open":
+            assert len(own) == len(segment.rows)
+            continue
+        assert len(segment.rows) - len(own) == 1
+        assert segment.rows[-1].m.startswith(b'{"event":"sealed"'), "sealed is not the last row"
+        assert segment.rows[-1].rx < edge or segment.rows[-1].rx == own[-1].rx
+        assert segment.meta["digests"] == digests(segment.rows)
+        assert segment.meta["digest"] == digest(segment.rows)
+        assert segment.meta["rows"] == len(segment.rows)
+        assert segment.meta["bytes"] == sum(len(r.m) for r in segment.rows)
+    assert sum(s.meta["state"] == "open" for s in segments) <= 1
+    return rows
+
+
+def events(rows: list[Stored]) -> list[dict[str, Any]]:
+    """The event rows, parsed, with their seq."""
+    return [{**json.loads(r.m), "seq": r.seq} for r in rows if r.mt == 5]
+
+
+def named(rows: list[Stored], name: str) -> list[dict[str, Any]]:
+    return [e for e in events(rows) if e["event"] == name]

@@ -1,0 +1,171 @@
+"""Configuration: the defaults of the contract, overrides, and one line for every mistake."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline.config import Channels, ClickHouse, Config, Egress, Exchange, duration_ns, load, parse
+from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.periods import HOUR_NS, SECOND_NS
+
+CONTRACT = """
+symbols    = ["BTC_USDT", "ETH_USDT", "SOL_USDT"]
+data_dir   = "./data"
+export_dir = "./exports"
+period     = "1h"
+spool_keep = "24h"
+[exchange]
+websocket = "wss://contract.mexc.com/edge"
+rest      = "https://api.mexc.com"
+ca_file   = ""
+ping_interval = "15s"
+[channels]
+ticker = true
+deal   = "merged"
+depth  = "full20"
+[egress]
+mode = "direct"
+echo_url = ""
+min_exits = 3
+[clickhouse]
+mode = "embedded"
+host = "127.0.0.1"
+port = 9000
+user = "default"
+password_file = ""
+database = "ch_mexc"
+"""
+
+
+def test_every_key_has_the_contracts_default() -> None:
+    assert parse("", None) == parse(CONTRACT, None) == load(None)
+    config = parse("", None)
+    assert [s.id for s in config.symbols] == ["btc", "eth", "sol"]
+    assert config.period.length_ns == HOUR_NS
+    assert config.spool_keep_ns == 24 * HOUR_NS
+    assert config.exchange.ping_interval_s == 15
+    given = tomllib.loads(CONTRACT)
+    for table, kind in (("exchange", Exchange), ("channels", Channels), ("egress", Egress), ("clickhouse", ClickHouse)):
+        defaults = {f: getattr(kind(), f) for f in kind.__struct_fields__}
+        assert given[table].items() <= defaults.items(), "keys may be added, never changed"
+
+
+def test_a_symbols_own_table_overrides_only_what_it_names() -> None:
+    config = parse(
+        """
+        symbols = ["BTC_USDT", "1000PEPE_USDT", "BTC_USDC"]
+        [channels]
+        deal = "each"
+        [symbol.1000PEPE_USDT]
+        id = "pepe"
+        [symbol.1000PEPE_USDT.channels]
+        ticker = false
+        depth = "merged"
+        [symbol.BTC_USDC.egress]
+        mode = "socks5h://127.0.0.1:9050"
+        """,
+        None,
+    )
+    btc, pepe, usdc = config.symbols
+    assert (btc.id, pepe.id, usdc.id) == ("btc", "pepe", "btcusdc")
+    assert btc.channels == Channels(deal="each")
+    assert pepe.channels == Channels(ticker=False, deal="each", depth="merged")
+    assert (usdc.egress.mode, btc.egress.mode) == ("socks5h://127.0.0.1:9050", "direct")
+    assert config.symbol("pepe") is config.symbol("1000PEPE_USDT") is pepe
+    with pytest.raises(ConfigError, match="'eth' is not a configured symbol; choose one of: btc, pepe, btcusdc"):
+        config.symbol("eth")
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "allowed"),
+    [
+        ("symbols = 5", "symbols:", "array"),
+        ('symbols = ["BTC_USDT", 5]', "symbols[1]:", "str"),
+        ("symbols = []", "symbols:", "BTC_USDT"),
+        ('symbols = ["btc_usdt"]', "'btc_usdt'", "BASE_QUOTE"),
+        ('symbols = ["BTCUSDT"]', "'BTCUSDT'", "BASE_QUOTE"),
+        ('symbols = ["BTC_USDT", "BTC_USDT"]', "'BTC_USDT'", "twice"),
+        ('symbols = ["BTC_USDT", "XBT_USDT"]\n[symbol.XBT_USDT]\nid = "btc"', "'btc'", "twice"),
+        ('symbols = ["1000PEPE_USDT"]', "symbol.1000PEPE_USDT.id", "[symbol.1000PEPE_USDT] id"),
+        ('symbols = ["STORE_USDT"]', "symbol.STORE_USDT.id", "[symbol.STORE_USDT] id"),
+        ('[symbol.BTC_USDT]\nid = "Btc"', "symbol.BTC_USDT.id", "lower-case"),
+        ('[symbol.BTC_USDT]\nid = "btc2"', "symbol.BTC_USDT.id", "not ending in a digit"),
+        ("[symbol.DOGE_USDT]", "symbol.DOGE_USDT", "BTC_USDT, ETH_USDT, SOL_USDT"),
+        ("symbol = 5", "symbol:", "object"),
+        ("symbol = {BTC_USDT = 5}", "symbol", "object"),
+        ("[symbol.BTC_USDT]\ncolour = 1", "symbol.BTC_USDT.colour", "id, channels, egress"),
+        ('[symbol.BTC_USDT.channels]\ndeal = "some"', "symbol.BTC_USDT.channels.deal", "merged, each, off"),
+        ("[symbol.BTC_USDT.channels]\nspeed = 1", "symbol.BTC_USDT.channels.speed", "ticker, deal, depth"),
+        ('[symbol.BTC_USDT.egress]\nmin_exits = "3"', "symbol.BTC_USDT.egress.min_exits", "int"),
+        ("colour = 1", "colour", "symbols, data_dir, export_dir, period"),
+        ("[exchange]\ncolour = 1", "exchange.colour", "websocket, rest, ca_file, ping_interval"),
+        ("channels = 1", "channels:", "object"),
+        ('[channels]\ndepth = "full7"', "channels.depth", "full5, full10, full20, merged, each, off"),
+        ('[channels]\nticker = "yes"', "channels.ticker", "bool"),
+        ('[channels]\nticker = false\ndeal = "off"\ndepth = "off"', "channels", "nothing would be recorded"),
+        ('period = "7s"', "period", "divides a day"),
+        ('period = "1s"', "period", "at least 2 s"),
+        ('period = "soon"', "period", "15s or 1h"),
+        ("spool_keep = 5", "spool_keep", "str"),
+        ('spool_keep = "-1h"', "spool_keep", "15s or 1h"),
+        ('[exchange]\nping_interval = "61s"', "exchange.ping_interval", "2s to 30s"),
+        ('[exchange]\nwebsocket = "http://x"', "exchange.websocket", "ws:// or wss://"),
+        ('[exchange]\nrest = "https://a:99999"', "exchange.rest", "http:// or https://"),
+        ('[egress]\nmode = "socks5://h:1"', ".mode", "direct, tor or socks5h://host:port"),
+        ('[egress]\nmode = "socks5h://h"', ".mode", "direct, tor or socks5h://host:port"),
+        ('[egress]\nmode = "socks5h://me:secret@h:1"', ".mode", "no user or password"),
+        ('[egress]\necho_url = "ftp://x"', "echo_url", "http:// or https://"),
+        ("[egress]\nmin_exits = 0", "min_exits", "at least 1"),
+        ("[clickhouse]\nport = 0", "clickhouse.port", "1 to 65535"),
+        ('[clickhouse]\nmode = "cloud"', "clickhouse.mode", "embedded, server"),
+        ('[clickhouse]\ndatabase = "1; DROP"', "clickhouse.database", "letters, digits"),
+        ('data_dir = ""', "data_dir", "folder"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line_with_what_is_allowed(text: str, named: str, allowed: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, Path("my.toml"))
+    message = str(caught.value)
+    assert message.startswith("my.toml: ")
+    assert named in message
+    assert allowed in message
+    assert "\n" not in message
+    assert "secret" not in message
+
+
+def test_a_syntax_error_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text('period = "1h"\nspool_keep = \n')
+    with pytest.raises(ConfigError, match=r"my\.toml: .*line 2"):
+        load(path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file"):
+        load(tmp_path / "nowhere.toml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load(tmp_path)
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b"# \xe4")
+    with pytest.raises(ConfigError, match="not UTF-8 at byte 2"):
+        load(latin)
+
+
+def test_durations() -> None:
+    assert [duration_ns(t) for t in ("500ms", "2s", "3m", "4h", "5d")] == [
+        SECOND_NS // 2, 2 * SECOND_NS, 180 * SECOND_NS, 4 * HOUR_NS, 120 * HOUR_NS,
+    ]  # fmt: skip
+    for wrong in ("", "1", "s", "1.5s", "1 s", "-1s", "1S", "１s"):
+        with pytest.raises(ValueError, match="not a duration"):
+            duration_ns(wrong)
+
+
+def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config: Config = parse("", None)
+    assert config.data_dir == tmp_path / "data"
+    assert config.spool_dir == tmp_path / "data" / "spool"
+    assert config.control_dir == tmp_path / "data" / "control"

@@ -1,0 +1,56 @@
+"""The socket that reads ahead."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline.feed.link import ReadAhead
+
+
+@given(st.binary(min_size=1, max_size=500), st.lists(st.integers(1, 60), min_size=1, max_size=20))
+def test_every_byte_comes_once_and_in_order(data: bytes, sizes: list[int]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data)
+        theirs.close()
+        waits: list[int] = []
+        got = bytearray()
+        link = ReadAhead(ours, lambda: waits.append(len(got)))
+        turn = 0
+        while piece := link.recv(sizes[turn % len(sizes)]):
+            assert len(piece) <= sizes[turn % len(sizes)]
+            got += piece
+            turn += 1
+        assert bytes(got) == data
+        assert waits == [0, len(data)], "asked only when everything read had been handed out"
+        assert link.received == len(data)
+
+
+def test_a_timeout_loses_nothing_and_the_wait_may_end_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.01)
+        calls = [0]
+
+        def before_wait() -> None:
+            calls[0] += 1
+            if calls[0] == 4:
+                raise ConnectionError("enough")
+
+        link = ReadAhead(ours, before_wait)
+        theirs.sendall(b"ab")
+        assert link.recv(1) == b"a"
+        assert link.recv(5) == b"b"
+        with pytest.raises(TimeoutError):
+            link.recv(1)
+        theirs.sendall(b"c")
+        assert link.recv(1) == b"c"
+        with pytest.raises(ConnectionError, match="enough"):
+            link.recv(1)
+        assert not link._closed
+        link.close()
+        assert link._closed

@@ -1,0 +1,225 @@
+"""Subscriptions and the classification of frames, against an oracle written with the json module."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mexc_pipeline.config import Channels
+from mexc_pipeline.exchange.protocol import (
+    MAX_CLASSIFIED,
+    Classifier,
+    Control,
+    subscriptions,
+    unwrap,
+    wrap,
+)
+from mexc_pipeline.rows import Mt
+from mexc_pipeline.simulator import Fault, wire
+from mexc_pipeline.simulator.samples import frames as real_frames
+from support.oracle import CHANNELS, Ambiguous, expected
+
+NOW = 1_789_498_336_785
+CLASSIFIER = Classifier("BTC_USDT", subscriptions("BTC_USDT", Channels()))
+
+
+def agrees(opcode: int, payload: bytes) -> None:
+    """Assert that classifier and oracle say the same of a frame."""
+    found = CLASSIFIER.classify(opcode, payload)
+    try:
+        want = expected(opcode, payload)
+    except Ambiguous:
+        return  # the contract does not say; it must only not raise
+    if want is None:
+        assert found.control is not None, (opcode, payload)
+    else:
+        assert found.control is None, (opcode, payload)
+        assert (found.mt, found.ts, found.m) == want, (opcode, payload)
+
+
+def test_subscriptions_are_the_documented_requests() -> None:
+    def asked(**channels: object) -> list[dict[str, object]]:
+        return [json.loads(s.request) for s in subscriptions("BTC_USDT", Channels(**channels))]  # type: ignore[arg-type]
+
+    btc = {"symbol": "BTC_USDT"}
+    assert asked() == [
+        {"method": "sub.ticker", "param": btc},
+        {"method": "sub.deal", "param": btc},
+        {"method": "sub.depth.full", "param": {**btc, "limit": 20}},
+    ]
+    assert asked(ticker=False, deal="each", depth="each") == [
+        {"method": "sub.deal", "param": {**btc, "compress": False}},
+        {"method": "sub.depth", "param": {**btc, "compress": False}},
+    ]
+    assert asked(ticker=False, deal="off", depth="merged") == [{"method": "sub.depth", "param": btc}]
+    assert asked(ticker=False, deal="off", depth="full5")[0]["param"] == {**btc, "limit": 5}
+    full = subscriptions("BTC_USDT", Channels())[2]
+    assert (full.channel, full.ack, full.mt) == ("push.depth.full", "rs.sub.depth.full", Mt.DEPTH)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([1, 2]), st.binary(max_size=80))
+@example(1, b"")
+@example(1, b"[" * 100_000)
+@example(1, b"{" * 5000)
+@example(1, b'{"a":' * 5000)
+def test_any_bytes_are_classified_as_the_oracle_says(opcode: int, payload: bytes) -> None:
+    agrees(opcode, payload)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+TIMES = st.sampled_from([NOW, NOW // 1000, NOW * 10, -NOW, 0, True, None, str(NOW), NOW + 0.5, 1.7e12, [NOW]]) | JSON
+NAMES = st.sampled_from(["BTC_USDT", "ETH_USDT", "btc_usdt", None, 5, ""]) | JSON
+TOPICS = st.sampled_from(
+    [*CHANNELS, "push.depth", "pong", "clientId", "rs.sub.ticker", "rs.sub.", "rs.error", "rs.unsub.deal", None, 5, ""]
+)
+ENVELOPES = st.fixed_dictionaries(
+    {}, optional={"symbol": NAMES, "channel": TOPICS | JSON, "ts": TIMES, "data": JSON, "extra": JSON}
+)
+
+
+@st.composite
+def near_frames(draw: st.DrawFn) -> bytes:
+    """Envelopes, often good ones, spelled in odd ways and sometimes damaged."""
+    value = draw(ENVELOPES)
+    if draw(st.booleans()):
+        value |= {"symbol": "BTC_USDT", "channel": draw(st.sampled_from(sorted(CHANNELS)))}
+    if draw(st.booleans()):
+        value["ts"] = NOW
+    text = json.dumps(
+        value, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 0])), sort_keys=draw(st.booleans())
+    )
+    payload = text.encode("utf-8", "surrogatepass")
+    damage = draw(st.integers(0, 3))
+    if damage == 1:
+        at = draw(st.integers(0, len(payload)))
+        payload = payload[:at] + draw(st.binary(max_size=2)) + payload[at + draw(st.integers(0, 2)) :]
+    elif damage == 2:
+        payload = draw(st.sampled_from([b"\xef\xbb\xbf", b" \n", b"\x00"])) + payload
+    return payload
+
+
+@settings(max_examples=300)
+@given(near_frames())
+def test_frames_and_almost_frames_are_classified_as_the_oracle_says(payload: bytes) -> None:
+    agrees(1, payload)
+
+
+BASE = b'{"symbol":"BTC_USDT","data":%s,"channel":"push.ticker","ts":%s%s}'
+
+
+@pytest.mark.parametrize(
+    ("payload", "mt", "ts"),
+    [
+        (BASE % (b"{}", b"1789498336785", b""), Mt.TICKER, NOW),
+        (BASE % (b"not inspected", b"1789498336785", b""), Mt.DEAD_LETTER, None),
+        (BASE % (b"[1,2,[]]", b"1789498336785", b""), Mt.TICKER, NOW),
+        (BASE % (b'"\xff"', b"1789498336785", b""), Mt.DEAD_LETTER, None),
+        (BASE % (b'"\\ud800"', b"1789498336785", b""), Mt.DEAD_LETTER, None),
+        (BASE % (b'"\\ud83d\\ude00"', b"1789498336785", b""), Mt.TICKER, NOW),
+        (BASE % (b"NaN", b"1789498336785", b""), Mt.DEAD_LETTER, None),
+        (BASE % (b'"a\nb"', b"1789498336785", b""), Mt.DEAD_LETTER, None),
+        (BASE % (b"1", b"null", b""), Mt.DEAD_LETTER, None),
+        (BASE % (b"1", b'"1789498336785"', b""), Mt.DEAD_LETTER, None),
+        (BASE % (b"1", b"1789498336785.0", b""), Mt.DEAD_LETTER, None),
+        (BASE % (b"1", b"178949833678", b""), Mt.DEAD_LETTER, None),
+        (BASE % (b"1", b"-789498336785", b""), Mt.DEAD_LETTER, None),
+        (BASE % (b"1", b"0789498336785", b""), Mt.DEAD_LETTER, None),
+        (BASE % (b"1", b" 1789498336785 ", b""), Mt.TICKER, NOW),
+        (BASE.replace(b',"ts":%s%s', b"") % b"1", Mt.TICKER, None),
+        (BASE.replace(b"BTC", b"ETH") % (b"1", b"1789498336785", b""), Mt.DEAD_LETTER, NOW),
+        (BASE.replace(b"push", b"pull") % (b"1", b"1789498336785", b""), Mt.DEAD_LETTER, NOW),
+        (BASE.replace(b"push.ticker", b"push\\u002eticker") % (b"1", b"1789498336785", b""), Mt.TICKER, NOW),
+        (b'{"channel":"rs.error","data":"no","ts":1789498336785}', Mt.DEAD_LETTER, NOW),
+        (b'{"channel":"push.ticker","symbol":5,"ts":1789498336785}', Mt.DEAD_LETTER, NOW),
+        (b"[]", Mt.DEAD_LETTER, None),
+        (b"", Mt.DEAD_LETTER, None),
+    ],
+)
+def test_the_edges_of_the_rule(payload: bytes, mt: Mt, ts: int | None) -> None:
+    found = CLASSIFIER.classify(1, payload)
+    assert (found.control, found.mt, found.ts) == (None, mt, ts)
+    agrees(1, payload)
+
+
+def test_a_frame_is_a_frame_up_to_one_mebibyte() -> None:
+    pad = b'"%s"' % (b"x" * (MAX_CLASSIFIED - len(BASE % (b'""', b"1789498336785", b""))))
+    largest = BASE % (pad, b"1789498336785", b"")
+    assert len(largest) == MAX_CLASSIFIED == 1_048_576
+    assert CLASSIFIER.classify(1, largest).mt is Mt.TICKER
+    larger = largest.replace(b"xx", b"xxx", 1)
+    found = CLASSIFIER.classify(1, larger)
+    assert (found.mt, found.ts, found.m) == (Mt.DEAD_LETTER, NOW, larger)
+
+
+@pytest.mark.parametrize(
+    ("payload", "control"),
+    [
+        (b'{"channel":"pong","data":1789498336785,"ts":1789498336785}', Control.PONG),
+        (b'{"channel":"rs.sub.depth","data":"success","ts":1789498321789}', Control.ACK),
+        (b'{"channel":"clientId","data":"0a1b","ts":1789498321789}', Control.CLIENT_ID),
+    ],
+)
+def test_control_frames_are_told_apart(payload: bytes, control: Control) -> None:
+    assert CLASSIFIER.classify(1, payload).control is control
+    assert CLASSIFIER.classify(2, payload).mt is Mt.DEAD_LETTER, "a binary frame is never a control frame"
+
+
+def test_what_the_exchange_answers_is_passed_on() -> None:
+    ack = CLASSIFIER.classify(1, b'{"channel":"rs.sub.deal","data":"success","ts":1}')
+    assert (ack.channel, ack.answer) == ("rs.sub.deal", "success")
+    error = CLASSIFIER.classify(1, b'{"channel":"rs.error","data":"Contract [X] not exists","ts":1789498321790}')
+    assert (error.control, error.mt, error.answer) == (None, Mt.DEAD_LETTER, "Contract [X] not exists")
+    odd = CLASSIFIER.classify(1, b'{"channel":"rs.error","data":{"a":[1]},"ts":1789498321790}')
+    assert odd.answer == "{'a': [1]}"
+
+
+@given(st.sampled_from([1, 2]), st.binary(max_size=200))
+def test_a_wrapped_frame_can_be_unwrapped(opcode: int, payload: bytes) -> None:
+    m = wrap(opcode, payload)
+    assert unwrap(m) == (opcode, payload)
+    assert set(json.loads(m)) == {"base64", "opcode"}
+
+
+@pytest.mark.parametrize(
+    "m",
+    [b"", b"{}", b'{"base64":5,"opcode":1}', b'{"base64":"a","opcode":1}', b'{"base64":"","opcode":1,"x":1}', b"[1]"],
+)
+def test_other_dead_letters_are_not_unwrapped(m: bytes) -> None:
+    assert unwrap(m) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(k, "") for k in ("bad_json", "not_object", "unknown_channel", "foreign_symbol", "invalid_utf8", "huge", "ts_null",
+                       "empty", "rs_error", "binary")]
+    + [("ts_type", v) for v in ("string", "float", "short", "bool")],
+)  # fmt: skip
+def test_every_bad_frame_the_simulator_knows_is_a_dead_letter(kind: str, value: str) -> None:
+    opcode, payload = wire.fault_frame(Fault(kind, value=value), "BTC_USDT", NOW)
+    found = CLASSIFIER.classify(opcode, payload)
+    assert (found.control, found.mt) == (None, Mt.DEAD_LETTER)
+    assert payload in (found.m, (unwrap(found.m) or (0, b""))[1]), "the frame is kept whole"
+    agrees(opcode, payload)
+
+
+def test_the_real_frames_of_our_channels_are_never_dead_letters() -> None:
+    seen: set[Mt] = set()
+    for frame in real_frames():
+        symbol = json.loads(frame).get("symbol", "BTC_USDT")
+        for channels in (Channels(), Channels(depth="merged")):
+            wanted = subscriptions(symbol, channels)
+            found = Classifier(symbol, wanted).classify(1, frame)
+            if json.loads(frame)["channel"] in {s.channel for s in wanted}:
+                assert found.mt is not Mt.DEAD_LETTER
+                seen.add(found.mt)
+            want = expected(1, frame, symbol, {s.channel: int(s.mt) for s in wanted})
+            assert (found.control is not None) == (want is None)
+    assert seen == {Mt.TICKER, Mt.DEAL, Mt.DEPTH}

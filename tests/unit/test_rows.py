@@ -1,0 +1,34 @@
+"""Rows, columns and event rows."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns, Mt, Row, event
+
+ROWS = st.lists(
+    st.builds(Row, st.integers(1, 99), st.integers(0, 99), st.integers(0, 99), st.integers(1, 6), st.binary(max_size=5))
+)
+
+
+def test_the_names_are_those_of_the_contract() -> None:
+    assert MT_NAMES == {1: "t", 2: "d", 3: "dp", 4: "dl", 5: "ev", 6: "r"}
+    assert set(MT_NAMES) == set(Mt)
+    assert all(MT_CODES[name] == code for code, name in MT_NAMES.items())
+
+
+@given(ROWS)
+def test_columns_and_rows_are_two_views_of_the_same(rows: list[Row]) -> None:
+    columns = Columns.of(rows)
+    assert list(columns.rows()) == rows
+    assert len(columns) == len(rows)
+    assert list(columns.slice(1, 3).rows()) == rows[1:3]
+
+
+def test_an_event_names_itself_first_and_leaves_out_what_is_none() -> None:
+    m = event("started", clean=False, last_seq=0, replaced=None, set_apart=["ä"])
+    assert m.startswith(b'{"event":"started"')
+    assert json.loads(m) == {"event": "started", "clean": False, "last_seq": 0, "set_apart": ["ä"]}

@@ -1,0 +1,106 @@
+"""Sealing what was left open, marking as exported, pruning; and the log kept small beside the writer."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline.periods import SECOND_NS, Period
+from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.spool import checkpoint
+from mexc_pipeline.spool.lifecycle import mark_exported, prune, seal_left_open
+from mexc_pipeline.spool.segment import info
+from mexc_pipeline.spool.writer import Spool
+from support.spooled import check, read_segments
+from support.waiting import until
+
+T0 = 2_000_001_600 * SECOND_NS
+PERIOD = Period(10 * SECOND_NS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A spool with one closed segment and an open one of three rows."""
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD)
+    spool.append([Frame(T0, 5, 1, b"1"), Frame(T0 + 1, None, Mt.EVENT, event("gap", channel="push.depth"))])
+    spool.tick(T0 + 10 * SECOND_NS)
+    spool.append([Frame(T0 + 11 * SECOND_NS, 5, mt, b"abc") for mt in (2, 3, 4)])
+    spool.close()
+    return tmp_path
+
+
+def test_what_a_closed_segment_says_of_itself(folder: Path) -> None:
+    found = info(folder / read_segments(folder)[0].file)
+    assert found.counts == {"t": 1, "d": 0, "dp": 0, "dl": 0, "ev": 2, "r": 0}
+    assert (found.rows, found.gaps, found.first_seq, found.last_seq) == (3, 1, 1, 3)
+    assert found.bytes == sum(len(r.m) for r in read_segments(folder)[0].rows)
+    check(folder)
+
+
+def test_only_what_has_ended_is_sealed(folder: Path) -> None:
+    edge = T0 + 20 * SECOND_NS
+    assert seal_left_open(folder, edge - 1) == []
+    (sealed,) = seal_left_open(folder, edge)
+    assert (sealed.state, sealed.cut, sealed.last_seq) == ("closed", False, 7)
+    assert check(folder)[-1].rx == edge - 1
+    assert seal_left_open(folder, edge) == []
+
+
+def test_a_cut_ends_the_running_period_too(folder: Path) -> None:
+    (sealed,) = seal_left_open(folder, T0 + 12 * SECOND_NS, cut=True)
+    assert sealed.cut
+    assert sealed.file.endswith(".part1.parquet")
+    assert check(folder)[-1].rx == T0 + 12 * SECOND_NS - 1
+
+
+def test_a_cut_before_the_newest_row_does_not_go_back(folder: Path) -> None:
+    (sealed,) = seal_left_open(folder, T0, cut=True)
+    assert sealed.cut
+    assert check(folder)[-1].rx == T0 + 11 * SECOND_NS
+
+
+def test_one_that_cannot_be_read_hinders_no_other(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "2033051700.sqlite").write_bytes(b"broken" * 500)
+    with caplog.at_level(logging.ERROR):
+        assert len(seal_left_open(folder, T0 + 20 * SECOND_NS)) == 1
+    assert "segment cannot be closed" in caplog.text
+
+
+def test_only_proven_and_old_segments_are_pruned_and_never_the_newest(folder: Path) -> None:
+    seal_left_open(folder, T0 + 20 * SECOND_NS)
+    first, second = (folder / s.file for s in read_segments(folder))
+    now = T0 + 3600 * SECOND_NS
+    assert prune(folder, now, 0) == []
+    for path in (first, second):
+        mark_exported(path, {"at_ns": now, "rows": 3})
+    assert info(first).state == "exported"
+    assert info(first).exported == {"at_ns": now, "rows": 3}
+    assert prune(folder, now + 9, 10) == []
+    assert prune(folder, now + 10, 10) == [first]
+    assert prune(folder, now + 10**18, 10) == []
+    assert [s.file for s in read_segments(folder)] == [second.name]
+    assert not list(folder.glob(f"{first.name}*"))
+
+
+def test_the_log_is_folded_beside_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0.02)
+    monkeypatch.setattr(checkpoint, "FROM_BYTES", 256 << 10)
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD)
+    try:
+        spool.append([Frame(T0, 5, 1, b"x" * 4000)])
+        path = tmp_path / str(spool.segment)
+        wal = path.with_name(path.name + "-wal")
+
+        def folded() -> bool:
+            spool.append([Frame(T0, 5, 1, b"x" * 4000) for _ in range(20)])
+            return path.stat().st_size > 2 << 20
+
+        until(folded, 10, "a folded log")
+        assert wal.stat().st_size < path.stat().st_size, "its space is used again"
+        spool.cut(T0 + 1)
+        assert not wal.exists() or wal.stat().st_size == 0
+    finally:
+        spool.close()
+    check(tmp_path)
