@@ -30,6 +30,7 @@ _COMMANDS = {
     "ledger": "mexc_pipeline.cli.look:ledger",
     "query": "mexc_pipeline.cli.look:query",
     "doctor": "mexc_pipeline.cli.look:doctor",
+    "import": "mexc_pipeline.cli.parts:import_files",
     "simulate": "mexc_pipeline.simulator.command:simulate",
     "completion": "mexc_pipeline.cli.parts:completion",
 }
