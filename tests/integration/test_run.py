@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.run.supervisor import lock_holder
 from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.inprocess import Simulator
@@ -27,6 +28,7 @@ from mexc_pipeline.spool.lock import SpoolLock
 
 SYMBOLS = ("BTC_USDT", "ETH_USDT")
 IDS = ("btc", "eth")
+COUNT = "SELECT count() FROM btc_current"
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
@@ -66,11 +68,11 @@ class Place:
         )
 
     @contextlib.contextmanager
-    def run(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+    def run(self, *args: str, program: tuple[str, ...] = ("-m", "mexc_pipeline")) -> Iterator[subprocess.Popen[str]]:
         """``run`` with these arguments; what is left of it at the end is killed."""
         with (self.root / "out").open("w") as out, (self.root / "err").open("w") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "mexc_pipeline", "run", "--json", "--config", str(self.config), *args],
+                [sys.executable, *program, "run", "--json", "--config", str(self.config), *args],
                 stdout=out,
                 stderr=err,
                 stdin=subprocess.DEVNULL,
@@ -82,6 +84,13 @@ class Place:
             if process.poll() is None:
                 process.kill()  # its children end by their lifeline
                 process.wait()
+
+    def ask(self, *args: str) -> str:
+        """Standard output of another command."""
+        command = [sys.executable, "-m", "mexc_pipeline", "--config", str(self.config), *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout, done.stderr
+        return done.stdout
 
     def answer(self) -> dict[str, Any]:
         """The closing JSON on standard output."""
@@ -262,3 +271,53 @@ def test_a_hard_check_that_fails_stops_it_before_anything_starts(place: Place) -
         assert process.wait(60) == 1
     assert "export_dir writable" in place.err().splitlines()[-1]
     assert not place.spool.exists()
+
+
+def test_a_foreign_file_in_the_way_is_kept_and_only_that_period_fails(place: Place) -> None:
+    """Export says so, is tried again, and everything else goes on."""
+    with place.run("--duration", "13s") as process:
+        until(lambda: place.received("btc") > 5, "frames in the spool")
+        period = Period(5 * SECOND_NS)
+        foreign = place.exports / f"btc{period.name(period.end(period.start(time.time_ns())))}.parquet"
+        foreign.write_bytes(b"somebody else's")
+        assert process.wait(110) == 1, place.err()
+    answer = place.answer()
+    assert "export failed and will be tried again" in place.err()
+    wrong = [line["file"] for line in answer["periods"] if line["verdict"] != "verified"]
+    assert wrong == [foreign.name]
+    assert any("btc" in line["file"] for line in answer["periods"] if line["verdict"] == "verified")
+    assert foreign.read_bytes() == b"somebody else's"
+
+
+def test_without_a_store_recording_and_files_go_on_and_the_end_says_what_is_missing(place: Place) -> None:
+    (place.root / "data").mkdir()
+    (place.root / "data" / "store").write_text("a file where its folder should be")
+    impatient = (
+        "from mexc_pipeline.run import supervisor; supervisor.STORE_SILENT_S = 2.0;"
+        "from mexc_pipeline.cli import main; main()"
+    )
+    with place.run("--duration", "8s", program=("-c", impatient)) as process:
+        assert process.wait(110) == 1, place.err()
+    assert "recording starts without it" in place.err()
+    for line in place.answer()["periods"]:
+        assert line["received"] == line["exported"]
+        assert line["stored"] is None
+        assert "not compared in ClickHouse" in line["verdict"]
+    assert place.received("btc") > 100
+
+
+def test_status_and_query_answer_while_it_runs(place: Place) -> None:
+    with place.run() as process:
+        until(lambda: place.received("btc") > 50, "frames in the spool")
+        status = json.loads(place.ask("status", "--json"))
+        assert status["ok"]
+        assert {s["collector"]["state"] for s in status["symbols"]} == {"live"}
+        until(lambda: json.loads(place.ask("query", "--json", COUNT))["rows"][0][0] > 50, "rows in ClickHouse")
+        verified = json.loads(place.ask("verify", "egress", "--json"))
+        assert verified["ok"], verified
+        process.send_signal(signal.SIGINT)
+        assert process.wait(110) == 0, place.err()
+    files = json.loads(place.ask("query", "--json", "SELECT count() FROM export_log"))["rows"][0][0]
+    assert files == len(list(place.exports.glob("*.parquet"))), "answered with nothing running"
+    ledger = json.loads(place.ask("ledger", "--json"))
+    assert {entry["verdict"] for entry in ledger["entries"]} == {"proven"}

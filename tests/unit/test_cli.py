@@ -49,7 +49,7 @@ def _one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_the_contracts_commands_are_there() -> None:
-    assert sorted(cli.list_commands(click.Context(cli))) == sorted(COMMANDS)
+    assert set(COMMANDS) <= set(cli.list_commands(click.Context(cli)))
 
 
 def test_every_command_and_every_option_has_help() -> None:

@@ -79,3 +79,29 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None, shell
     click.echo(found(cli, {}, PROGRAM, "_MEXC_PIPELINE_COMPLETE").source())
+
+
+@click.command("import", cls=Command)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for the imported files. [default: export_dir/imported]",
+)
+@click.option("--symbol", metavar="ID", type=SymbolId(), help="Symbol id, where a file's name does not tell it.")
+@json_option
+@click.pass_context
+def import_files(
+    ctx: click.Context, files: tuple[Path, ...], to: Path | None, symbol: str | None, as_json: bool
+) -> int:
+    """Take over Parquet files of the v4 pipeline.
+
+    They are marked as imported and kept apart: their rows were never proven.
+    """
+    from mexc_pipeline import importer
+    from mexc_pipeline.cli import printing
+
+    config = configuration(ctx)
+    start_logs(ctx, quiet=True)
+    return printing.result(importer.import_files(config.export_dir, files, to, symbol), as_json)

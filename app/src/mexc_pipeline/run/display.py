@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -36,7 +37,13 @@ def plain_line(view: View, exported: int) -> str:
 
 def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str) -> Table:
     """The table a terminal shows."""
-    table = Table(title=f"{heading} · store {snapshot.store}", title_justify="left", expand=False)
+    table = Table(
+        title=f"{heading} · store {snapshot.store}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for name in ("symbol", "state"):
         table.add_column(name)
     for name in ("rows", "rows/s", *TYPES, "seq", "last row", "backlog"):

@@ -283,9 +283,10 @@ def verify_files(config: Config, ours: Sequence[SegmentInfo]) -> tuple[dict[str,
             prove(name, path) for name, path in exported_files(config.export_dir, symbol.id) if path.name in wanted
         ]
         spooled = [segment for segment in ours if segment.id == symbol.id and segment.state == "exported"]
-        findings = [proof.finding for proof in proofs] + continuity(proofs)
-        for finding in findings + against_spool(proofs, spooled, time.time_ns()):
+        of_files = [proof.finding for proof in proofs] + against_spool(proofs, spooled, time.time_ns())
+        for finding in of_files:
             if not finding.ok:
                 files.setdefault(finding.subject, finding.text)
-                problems.append(f"{finding.subject}: {finding.text}")
+        # A hole is no fault of the files on either side of it.
+        problems += [f"{f.subject}: {f.text}" for f in of_files + continuity(proofs) if not f.ok]
     return files, problems
