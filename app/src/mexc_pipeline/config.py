@@ -6,7 +6,7 @@ import re
 import tomllib
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -22,7 +22,9 @@ Depth = Literal["full5", "full10", "full20", "merged", "each", "off"]
 _T = TypeVar("_T")
 _SYMBOL = re.compile(r"[A-Z0-9]{1,20}_[A-Z0-9]{1,20}")
 _ID = re.compile(r"[a-z][a-z0-9]{0,19}")
-_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
+_RESERVED = frozenset({"store", "run", "export"})
+"""Names of control sockets that are no symbol's."""
 _UNITS_NS = {"ms": 10**6, "s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECOND_NS, "d": 86400 * SECOND_NS}
 
 
@@ -48,10 +50,21 @@ class Channels(_Table, frozen=True):
     depth: Depth = "full20"
 
 
-class Egress(_Table, frozen=True):
+class _EgressTable(_Table, frozen=True):
     mode: str = "direct"
     echo_url: str = ""
     min_exits: int = 3
+    socks_socket: str = "/run/tor-instances/{id}/socks"
+    control_socket: str = "/run/tor-instances/{id}/control"
+    deployment: tuple[str, ...] = ()
+    """Ids of all symbols of the deployment, on all hosts: they share the exits out among them."""
+
+
+class Egress(_EgressTable, frozen=True):
+    """One symbol's way out. In mode ``tor`` ``symbol`` is its id, the sockets are its own and ``deployment`` is not
+    empty; otherwise ``symbol`` is empty, so that equal ways compare equal."""
+
+    symbol: str = ""
 
 
 class ClickHouse(_Table, frozen=True):
@@ -61,6 +74,8 @@ class ClickHouse(_Table, frozen=True):
     user: str = "default"
     password_file: str = ""
     database: str = "ch_mexc"
+    secure: bool = False
+    ca_file: str = ""
 
 
 class _ChannelsOverride(_Table, frozen=True):
@@ -73,6 +88,8 @@ class _EgressOverride(_Table, frozen=True):
     mode: str | msgspec.UnsetType = msgspec.UNSET
     echo_url: str | msgspec.UnsetType = msgspec.UNSET
     min_exits: int | msgspec.UnsetType = msgspec.UNSET
+    socks_socket: str | msgspec.UnsetType = msgspec.UNSET
+    control_socket: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class _SymbolTable(_Table, frozen=True):
@@ -89,7 +106,7 @@ class _File(_Table, frozen=True):
     spool_keep: str = "24h"
     exchange: Exchange = Exchange()
     channels: Channels = Channels()
-    egress: Egress = Egress()
+    egress: _EgressTable = _EgressTable()
     clickhouse: ClickHouse = ClickHouse()
     symbol: dict[str, dict[str, Any]] = {}
 
@@ -237,7 +254,7 @@ def _symbols(file: _File) -> tuple[Symbol, ...]:
         twice = sorted({v for v in values if values.count(v) > 1})
         if twice:
             raise ConfigError(f"symbols: {what} {twice[0]!r} is there twice; [symbol.X] id sets another id")
-    return tuple(result)
+    return _share_exits(result, file.egress.deployment)
 
 
 def _symbol_id(name: str, given: str) -> str:
@@ -248,6 +265,8 @@ def _symbol_id(name: str, given: str) -> str:
             f"symbol.{name}.id: {candidate!r} does not fit (lower-case letters and digits, at most 20, "
             f'starting with a letter, not ending in a digit); set [symbol.{name}] id = "…"'
         )
+    if candidate in _RESERVED:
+        raise ConfigError(f'symbol.{name}.id: {candidate!r} names a part of this program; set [symbol.{name}] id = "…"')
     return candidate
 
 
@@ -256,7 +275,7 @@ def _override(base: Any, over: Any) -> Any:
     return msgspec.structs.replace(base, **given)
 
 
-def _egress(key: str, egress: Egress) -> Egress:
+def _egress(key: str, egress: _EgressTable) -> Egress:
     if egress.mode not in ("direct", "tor"):
         parts = _split(egress.mode)
         if parts is None or parts.scheme != "socks5h" or not parts.hostname or not parts.port or parts.path:
@@ -267,7 +286,39 @@ def _egress(key: str, egress: Egress) -> Egress:
         _url(f"{key}.echo_url", egress.echo_url, ("http", "https"))
     if egress.min_exits < 1:
         raise ConfigError(f"{key}.min_exits: at least 1")
-    return egress
+    for name in ("socks_socket", "control_socket"):
+        if not getattr(egress, name).startswith("/"):
+            raise ConfigError(f"{key}.{name}: the absolute path of a unix socket is needed; {{id}} is the symbol's id")
+    return Egress(**msgspec.structs.asdict(egress))
+
+
+def _share_exits(symbols: list[Symbol], deployment: tuple[str, ...]) -> tuple[Symbol, ...]:
+    """Give each symbol in mode tor its own sockets and the list of those with whom it shares the exits."""
+    for given in deployment:
+        if not _ID.fullmatch(given):
+            raise ConfigError(f"egress.deployment: {given!r} is not a symbol's id, such as btc")
+    everyone = tuple(sorted(set(deployment) or {s.id for s in symbols}))
+    shared: list[Symbol] = []
+    for symbol in symbols:
+        egress = symbol.egress
+        if symbol.id not in everyone:
+            raise ConfigError(f"egress.deployment: {symbol.id} is recorded here and missing there")
+        if egress.mode == "tor":
+            egress = msgspec.structs.replace(
+                egress,
+                symbol=symbol.id,
+                socks_socket=egress.socks_socket.replace("{id}", symbol.id),
+                control_socket=egress.control_socket.replace("{id}", symbol.id),
+                deployment=everyone,
+            )
+            for other in shared:
+                if other.egress.symbol and other.egress.control_socket == egress.control_socket:
+                    raise ConfigError(
+                        f"egress.control_socket: {other.id} and {symbol.id} share one Tor ({egress.control_socket}); "
+                        "each symbol needs its own: let {id} stand in the path"
+                    )
+        shared.append(replace(symbol, egress=egress))
+    return tuple(shared)
 
 
 def _split(url: str) -> Any:
@@ -312,7 +363,7 @@ def _explain(message: str, kind: type, prefix: str) -> str:
 
 def _type_at(kind: type, path: str) -> Any:
     found: Any = kind
-    for step in filter(None, re.sub(r"\[\d+\]", ".[]", path).split(".")):
+    for step in filter(None, re.sub(r"\[[^\]]*\]", ".[]", path).split(".")):
         found = typing.get_args(found)[-1] if step == "[]" else typing.get_type_hints(found)[step]
         if isinstance(found, types.UnionType) or typing.get_origin(found) is typing.Union:
             found = next(a for a in typing.get_args(found) if a is not msgspec.UnsetType)

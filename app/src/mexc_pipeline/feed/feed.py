@@ -177,9 +177,9 @@ class Feed:
         now = time.monotonic()
         self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now)
         self._next_ping = now
-        self.connected_since_ns = time.time_ns()
         self.egress = {"mode": dialled.mode, "peer": dialled.peer, "local": dialled.local, **dialled.details}
         self._exit = dialled.details.get("exit")
+        self.connected_since_ns = time.time_ns()
         self._link = link
         self._ws = ws
         self._event("connected", egress=dialled.mode, peer=dialled.peer, local=dialled.local, **dialled.details)

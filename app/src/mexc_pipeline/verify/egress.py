@@ -1,4 +1,8 @@
-"""Whether frames and REST requests leave as configured: the far end of every data socket, and a ping by each way."""
+"""Whether frames and REST requests leave as configured: the far end of every data socket, and a ping by each way.
+
+In mode tor the exit that a collector reports is compared with what its Tor says carries a stream now, with the share
+that belongs to the symbol, with ``egress_log``, and with the exits of all other symbols, now and in the past.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import get
+from mexc_pipeline.verify import exits
 from mexc_pipeline.verify.report import Finding, Report
 
 
@@ -18,6 +23,8 @@ def egress(config: Config) -> Report:
     for symbol in config.symbols:
         report.findings.append(_data_socket(config, symbol))
         report.findings.append(_rest(config, symbol))
+    if any(symbol.egress.mode == "tor" for symbol in config.symbols):
+        report.findings += exits.distinct(config)
     return report
 
 
@@ -32,6 +39,8 @@ def _data_socket(config: Config, symbol: Symbol) -> Finding:
     if mode != symbol.egress.mode:
         text = f"connected by {mode}, configured is {symbol.egress.mode}; restart its collector"
         return Finding(symbol.id, "data socket", False, text)
+    if mode == "tor":
+        return exits.carried(symbol, said)
     ok, text = judge_peer(symbol.egress.mode, str(peer), config.exchange.websocket)
     return Finding(symbol.id, "data socket", ok, text)
 
