@@ -165,7 +165,7 @@ def _export_all(
 
 
 def _copy(config: Config, ids: Sequence[str], folder: Path, report: ExportReport, check: Callable[[], None]) -> None:
-    if folder.absolute() == config.export_dir or (folder.exists() and folder.samefile(config.export_dir)):
+    if folder.resolve() == config.export_dir.resolve():
         raise UserError(f"--copy-to {folder} is the export folder; choose another, copies are not exports")
     prepare_folder(folder)
     for symbol_id in ids:

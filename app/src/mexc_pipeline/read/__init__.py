@@ -4,7 +4,8 @@ All functions take a symbol (id such as ``btc``, or the exchange's name ``BTC_US
 ``start`` ≤ rx < ``end`` (ISO 8601 text, datetime, ``pandas.Timestamp`` or Unix nanoseconds; without a zone it is UTC;
 None is open) and the folder of the files, and read plain and part files alike. Columns are Arrow-backed. Numbers are
 exact decimals unless ``floats=True``; one that does not fit its decimal type exactly raises ValueError.
-``imported=True`` reads ``export_dir/imported`` instead, where ``rx`` and ``seq`` are null and time means ``ts``.
+``frames(…, imported=True)`` reads files of the v4 pipeline instead (``export_dir/imported``, or ``export_dir`` itself):
+there ``rx`` and ``seq`` are null, time means ``ts``, and ``m`` is not a frame, so that only ``frames`` reads them.
 
 Frames that cannot be decoded are left out, counted in ``df.attrs["skipped"]``, the first hundred seqs listed in
 ``df.attrs["skipped_seq"]``, and warned of. UserError where a symbol has no files, FileError for an unreadable file.
@@ -55,7 +56,6 @@ def trades(
     *,
     export_dir: Path | str,
     floats: bool = False,
-    imported: bool = False,
 ) -> pd.DataFrame:
     """One row per trade, frames in seq order and trades in the order of the wire (within a frame not by time).
 
@@ -65,7 +65,7 @@ def trades(
     ``self_trade`` bool; ``id`` string, null in frames before 2026; ``cts`` timestamp[ms, UTC], the matching engine's,
     null before mid-2026. Fields: official futures WebSocket page, 2026-04, and observed on the wire, 2026-09.
     """
-    source = tables(find(symbol, export_dir, imported=imported), start, end, ["d"], imported=imported)
+    source = tables(find(symbol, export_dir), start, end, ["d"])
     return _decoded(source, lambda table, skipped: decode.trades(table, skipped, floats=floats))
 
 
@@ -76,7 +76,6 @@ def tickers(
     *,
     export_dir: Path | str,
     floats: bool = False,
-    imported: bool = False,
 ) -> pd.DataFrame:
     """One row per ticker frame; what a frame leaves out is null.
 
@@ -85,7 +84,7 @@ def tickers(
     decimal128(38, 18): ``volume24`` and ``open_interest`` in contracts, ``amount24`` in the quote currency,
     ``funding_rate`` and ``change_rate24`` as fractions, ``change24`` as a price.
     """
-    source = tables(find(symbol, export_dir, imported=imported), start, end, ["t"], imported=imported)
+    source = tables(find(symbol, export_dir), start, end, ["t"])
     return _decoded(source, lambda table, skipped: decode.tickers(table, skipped, floats=floats))
 
 
@@ -97,7 +96,6 @@ def book(
     export_dir: Path | str,
     levels: int | None = None,
     floats: bool = False,
-    imported: bool = False,
 ) -> pd.DataFrame:
     """Full-depth books in long form: one row per frame, side and level, at most ``levels`` a side.
 
@@ -108,7 +106,7 @@ def book(
     """
     if levels is not None and levels < 1:
         raise ValueError("levels is at least 1")
-    source = tables(find(symbol, export_dir, imported=imported), start, end, ["dp"], imported=imported)
+    source = tables(find(symbol, export_dir), start, end, ["dp"])
     return _decoded(source, lambda table, skipped: decode.book(table, skipped, levels=levels, floats=floats))
 
 

@@ -43,7 +43,9 @@ def find(symbol: str, export_dir: Path | str, *, imported: bool = False) -> list
 
     UserError also where an imported file lies among recorded ones.
     """
-    folder = Path(export_dir) / IMPORTED if imported else Path(export_dir)
+    folder = Path(export_dir)
+    if imported and (folder / IMPORTED).is_dir():
+        folder /= IMPORTED
     files = exported_files(folder)
     ids = sorted({name.id for name, _ in files})
     wanted = symbol

@@ -1,0 +1,202 @@
+"""Takes over hourly Parquet files of the earlier "v4" pipeline, marked as imported and kept apart from proven ones.
+
+Those files have three columns: ``ts`` (the exchange's time), ``mt`` and ``m``, where ``m`` is not the frame but some of
+its fields joined with ``|``. They carry no receive time and no sequence: ``rx`` and ``seq`` are null here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mexc_pipeline import __version__
+from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.export.files import prepare_folder, temporary
+from mexc_pipeline.export.names import FileName
+from mexc_pipeline.export.parquet import PREFIX, SCHEMA, FileError, metadata
+from mexc_pipeline.read.files import IMPORTED
+from mexc_pipeline.rows import MT_NAMES
+from mexc_pipeline.spool.segment import sync_folder
+
+_NAME = re.compile(r"(?P<id>[a-z][a-z0-9]*?)_?(?P<day>\d{8})_(?P<hour>\d{2})(?P<minute>\d{2})?(?:_debug)?\.parquet")
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One file taken over; ``untyped`` rows have no ``mt`` (a defect of the earliest v4 files, kept as it is)."""
+
+    source: str
+    file: str
+    state: Literal["written", "present"]
+    rows: int
+    untyped: int
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What an import did; failures are one line each and name the file."""
+
+    folder: str
+    files: list[Imported] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+    @property
+    def exit_status(self) -> int:
+        return 0 if self.ok else 1
+
+    def lines(self) -> list[str]:
+        """What a terminal shows."""
+        done = []
+        for f in self.files:
+            untyped = f", {f.untyped:,} without a type" if f.untyped else ""
+            done.append(f"{f.source}: {f.file} {f.state}, {f.rows:,} rows{untyped}, not proven")
+        return done + self.failures
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def import_files(
+    export_dir: Path, sources: Iterable[Path], to: Path | None = None, symbol_id: str | None = None
+) -> ImportReport:
+    """Import v4 files into ``to``, or else ``export_dir/imported``.
+
+    The symbol id and the hour come from a file's name (``btc_20250801_1400.parquet``, ``btc20250801_14.parquet``);
+    ``symbol_id`` overrides the one, the first ``ts`` stands in for the other. One file's failure does not stop the
+    others. ConfigError where ``to`` is the export folder itself, UserError where it cannot be written.
+    """
+    folder = to if to is not None else export_dir / IMPORTED
+    if folder.resolve() == export_dir.resolve():
+        raise ConfigError(f"--to {folder} is the export folder: imported files are never mixed into proven ones")
+    if to is None:
+        prepare_folder(export_dir)
+    prepare_folder(folder)
+    report = ImportReport(str(folder))
+    for source in sources:
+        try:
+            report.files.append(_import(source, folder, symbol_id))
+        except (UserError, OSError) as error:
+            text = error.strerror if isinstance(error, OSError) else str(error)
+            report.failures.append(f"{source}: {text}")
+    return report
+
+
+def _import(source: Path, folder: Path, symbol_id: str | None) -> Imported:
+    table = _converted(source)
+    match = _NAME.fullmatch(source.name)
+    name = _target_name(table, match, symbol_id)
+    target = folder / name
+    untyped = table.column("mt").null_count
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    if os.path.lexists(target):
+        if metadata(target).get("imported_sha256") != digest:
+            raise UserError(f"{target} exists and comes from another file; both are kept, move one away")
+        return Imported(source.name, name, "present", len(table), untyped)
+    said = _metadata(table, FileName.parse(name), source, digest)
+    making = temporary(folder, name)
+    making.unlink(missing_ok=True)
+    try:
+        with making.open("wb") as file:
+            with pq.ParquetWriter(file, SCHEMA, compression="zstd", compression_level=1) as writer:
+                writer.add_key_value_metadata(said)
+                writer.write_table(table, row_group_size=65_536)
+            file.flush()
+            os.fsync(file.fileno())
+        if not pq.ParquetFile(making).read().cast(SCHEMA).equals(table.cast(SCHEMA)):
+            raise UserError(f"{name} read back differs from {source.name}; it was discarded")
+        os.link(making, target)
+    finally:
+        making.unlink(missing_ok=True)
+    sync_folder(folder)
+    return Imported(source.name, name, "written", len(table), untyped)
+
+
+def _converted(source: Path) -> Any:
+    """The three columns in our types, two empty ones beside them; rows in the order of the file."""
+    try:
+        table = pq.ParquetFile(source).read()
+    except (OSError, pa.ArrowException) as error:
+        raise FileError(f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
+    columns = [c for c in table.column_names if c != "__index_level_0__"]  # pandas' own, where it was written
+    if sorted(columns) != ["m", "mt", "ts"]:
+        raise FileError(f"not a v4 file: its columns are {', '.join(columns)}, not ts, mt, m")
+    if not len(table):
+        raise FileError("it has no rows")
+    ts, m = table.column("ts"), table.column("m")
+    if not pa.types.is_timestamp(ts.type) or ts.null_count or m.null_count:
+        raise FileError("not a v4 file: ts must be a time and neither ts nor m may be missing")
+    try:
+        naive = ts.cast(pa.timestamp("ms", ts.type.tz))
+        exact = naive.cast(pa.int64()).cast(SCHEMA.field("ts").type)
+        text = m.cast(pa.string())
+        types = _types(table.column("mt"))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise FileError(f"a value does not fit our columns exactly ({str(error).splitlines()[0]})") from error
+    none = [pa.nulls(len(table), SCHEMA.field(c).type) for c in ("rx", "seq")]
+    return pa.table([exact, types.cast(SCHEMA.field("mt").type), text, *none], schema=SCHEMA)
+
+
+def _types(column: Any) -> Any:
+    """Row types as text; v4 wrote names, and in some revisions numbers or nothing."""
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        names = pa.array([MT_NAMES[code] for code in sorted(MT_NAMES)])
+        codes = pc.subtract(column.cast(pa.int64()), 1)
+        if pc.any(pc.or_(pc.less(codes, 0), pc.greater(codes, 3))).as_py():
+            raise FileError("its row types are numbers outside 1 to 4")
+        return names.take(codes.combine_chunks())
+    text = pa.nulls(len(column), pa.string()) if pa.types.is_null(column.type) else column.cast(pa.string())
+    unknown = sorted({str(t) for t in pc.unique(text).to_pylist() if t not in ("t", "d", "dp", "dl", None)})
+    if unknown:
+        raise FileError(f"unknown row type {unknown[0]!r}")
+    return text.combine_chunks()
+
+
+def _target_name(table: Any, match: re.Match[str] | None, symbol_id: str | None) -> str:
+    wanted = symbol_id or (match["id"] if match else None)
+    if wanted is None:
+        raise FileError("its name tells no symbol; give --symbol")
+    if match:
+        minute = match["minute"] or "00"
+        period = f"{match['day']}{match['hour']}" + ("" if minute == "00" else f"{minute}00")
+    else:
+        first = pc.min(table.column("ts").cast(pa.int64())).as_py()
+        start = pa.scalar(first - first % _HOUR_MS, pa.timestamp("ms")).as_py()
+        period = f"{start:%Y%m%d%H}"
+    name = f"{wanted}{period}.parquet"
+    if FileName.parse(name) is None:
+        raise FileError(f"{wanted!r} and {period!r} make no file name of ours; give --symbol")
+    return name
+
+
+def _metadata(table: Any, name: FileName | None, source: Path, digest: str) -> dict[str, str]:
+    assert name is not None  # _target_name made it
+    counts = {t["values"]: t["counts"] for t in pc.value_counts(table.column("mt").cast(pa.string())).to_pylist()}
+    return {
+        f"{PREFIX}{key}": value
+        for key, value in {
+            "imported": "v4",
+            "imported_from": source.name,
+            "imported_sha256": digest,
+            "id": name.id,
+            "period": name.period,
+            "rows": str(len(table)),
+            **{f"rows_{t}": str(counts.get(t, 0)) for t in MT_NAMES.values()},
+            "rows_untyped": str(counts.get(None, 0)),
+            "version": __version__,
+        }.items()
+    }

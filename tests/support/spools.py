@@ -1,0 +1,76 @@
+"""Spools filled by the real writer at moments the test chooses, and the configuration that points at them."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from mexc_pipeline.config import Config, parse
+from mexc_pipeline.rows import Frame
+from mexc_pipeline.spool.writer import Spool
+
+SECOND = 1_000_000_000
+T0 = 1_789_498_320 * SECOND
+"""Start of a ten-second period, 2026-09-15 18:52:00 UTC."""
+
+TICKER = (
+    '{"symbol":"BTC_USDT","data":{"symbol":"BTC_USDT","lastPrice":76376.1,"fairPrice":76374.40,"indexPrice":7.548E+4,'
+    '"volume24":25329.000000000000000000000000000000,"bid1":76376.2,"ask1":76376.3,"timestamp":1731137509138},'
+    '"channel":"push.ticker","ts":1731137509138}'
+)
+DEAL = (
+    '{"symbol":"BTC_USDT","data":[{"p":77526,"v":208,"T":1,"O":3,"M":2,"t":1788335243261,"i":"16005949690",'
+    '"cts":"1788335243261"},{"p":77525.9,"v":5,"T":2,"O":3,"M":1,"t":1788335243151,"i":"16005949659",'
+    '"cts":"1788335243151"}],"channel":"push.deal","ts":1788335243261}'
+)
+BOOK = (
+    '{"symbol":"BTC_USDT","data":{"cts":1789498322165,"asks":[[77526.10,48,1],[77526.2,347,1]],'
+    '"bids":[[77526,46,1],[77525.90,489,2]],"version":5220571685},"channel":"push.depth.full","ts":1789498322169}'
+)
+DEAD = '{"channel":"push.unheard.of","data":"Größe – 大","ts":null}'
+KINDS = ((1, TICKER), (2, DEAL), (3, BOOK), (4, DEAD))
+
+
+def configure(folder: Path, *symbols: str, period: str = "10s") -> Config:
+    names = ", ".join(f'"{s}"' for s in symbols or ("BTC_USDT",))
+    text = f'symbols = [{names}]\nperiod = "{period}"\ndata_dir = "{folder}/data"\nexport_dir = "{folder}/exports"\n'
+    path = folder / "config.toml"
+    path.write_text(text)
+    return parse(text, path)
+
+
+def open_spool(config: Config, symbol_id: str = "btc") -> Spool:
+    symbol = config.symbol(symbol_id)
+    folder = config.spool_dir / symbol_id
+    folder.mkdir(parents=True, exist_ok=True)
+    return Spool(folder, symbol_id, symbol.name, config.period)
+
+
+def some_frames(count: int, start_ns: int, step_ns: int = 1_000_001) -> list[Frame]:
+    """Frames of all kinds, from a moment on; every fourth without a time of its own."""
+    return [
+        Frame(
+            start_ns + n * step_ns,
+            None if n % 4 == 3 else 1_788_335_243_000 + n,
+            KINDS[n % 4][0],
+            KINDS[n % 4][1].encode(),
+        )
+        for n in range(count)
+    ]
+
+
+def fill(config: Config, symbol_id: str = "btc", periods: int = 1, rows: int = 20, start_ns: int = T0) -> None:
+    """Whole, closed periods one after the other."""
+    spool = open_spool(config, symbol_id)
+    for n in range(periods):
+        spool.append(some_frames(rows, start_ns + n * config.period.length_ns))
+        spool.tick(start_ns + (n + 1) * config.period.length_ns)
+    spool.close()
+
+
+def tamper(path: Path, statement: str) -> None:
+    """Change a segment as nobody should."""
+    db = sqlite3.connect(path)
+    with db:
+        db.execute(statement)
+    db.close()
