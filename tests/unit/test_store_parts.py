@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,8 @@ def test_time_columns_are_encoded_as_the_integers_they_are() -> None:
 
 
 def test_the_modern_engine_takes_the_drivers_block_exactly(tmp_path: Path) -> None:
-    session: Any = Session(str(tmp_path / "engine"))
+    open_session: Callable[[str], Any] = Session
+    session = open_session(str(tmp_path / "engine"))
     try:
         session.query("CREATE DATABASE d ENGINE = Atomic")
         session.query(row_table_sql("d.t", Capabilities()))

@@ -1,0 +1,582 @@
+"""The store as a process: outages, kill -9, lost replies, questions, and who may run beside whom."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.store_support import (
+    Backend,
+    EmbeddedBackend,
+    Recording,
+    ServerBackend,
+    mark,
+    table_names,
+    table_rows,
+    wait_for,
+)
+from mexc_pipeline import control
+from mexc_pipeline.config import Config, parse
+from mexc_pipeline.control import ControlServer
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.store import questions
+from mexc_pipeline.store.engine import Engine, RefusedError, UnreachableError
+from mexc_pipeline.store.loader import Loader
+from mexc_pipeline.store.server import ServerEngine
+from mexc_pipeline.store.service import Store
+
+_MAIN = """
+import sys
+from pathlib import Path
+from mexc_pipeline import logs, store
+from mexc_pipeline.config import load
+from mexc_pipeline.errors import UserError
+logs.setup()
+try:
+    sys.exit(store.main(load(Path(sys.argv[1]))))
+except UserError as error:
+    print(error, file=sys.stderr)
+    sys.exit(1)
+"""
+
+
+class Process:
+    """``store.main`` in a process of its own."""
+
+    def __init__(self, folder: Path, port: int = 0, symbols: str = '"BTC_USDT"') -> None:
+        self.root = folder
+        self.data = folder / "data"
+        self.log = folder / "store.log"
+        folder.mkdir(parents=True, exist_ok=True)
+        clickhouse = f'[clickhouse]\nmode = "server"\nport = {port}\n' if port else ""
+        self.file = folder / "config.toml"
+        self.file.write_text(f'symbols = [{symbols}]\ndata_dir = "{self.data}"\n{clickhouse}')
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.data / "control" / "store.sock"
+
+    def start(self) -> None:
+        with self.log.open("ab") as out:
+            self._process = subprocess.Popen([sys.executable, "-c", _MAIN, str(self.file)], stdout=out, stderr=out)
+
+    def ask(self, cmd: str, **fields: Any) -> dict[str, Any]:
+        return control.ask(self.socket, cmd, 20, **fields)
+
+    def is_up(self) -> bool:
+        with contextlib.suppress(control.ControlError):
+            return bool(self.ask("status"))
+        return False
+
+    def loaded(self, symbol_id: str = "btc") -> int:
+        return int(self.ask("status")["symbols"][symbol_id]["loaded_seq"])
+
+    def end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        status = self._process.wait(10)
+        self._process = None
+        return status
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+
+
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
+def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
+    with contextlib.ExitStack() as stack:
+        port = 0
+        if request.param == "server":
+            backend = ServerBackend(tmp_path / "server")
+            stack.callback(backend.close)
+            port = backend.server.port
+        found = Process(tmp_path / "store", port)
+        stack.callback(found.close)
+        yield found
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerBackend]:
+    found = ServerBackend(tmp_path / "server")
+    yield found
+    found.close()
+
+
+def rows_of(process: Process, table: str) -> list[tuple[int, str]]:
+    """(seq, hex of m) as the running store answers."""
+    answer = process.ask("query", sql=f"SELECT seq, hex(m) FROM {table} ORDER BY seq", max_rows=10**6)
+    return [(seq, m) for seq, m in answer["rows"]]
+
+
+def expected(recording: Recording) -> list[tuple[int, str]]:
+    return [(row.seq, row.m.hex().upper()) for row in recording.rows()]
+
+
+def test_killed_again_and_again_while_loading(process: Process) -> None:
+    """kill -9 at moments spread over loading and swapping: nothing twice, nothing missing, nothing set apart."""
+    recording = Recording(process.data / "spool")
+    dice = random.Random(7)
+    for _ in range(6):
+        process.start()
+        deadline = time.monotonic() + dice.uniform(1.0, 2.2)
+        while time.monotonic() < deadline:
+            recording.add(150)
+            if dice.random() < 0.1:
+                recording.end_period()
+            time.sleep(0.01)
+        process.end(signal.SIGKILL)
+    process.start()
+    recording.add(1)  # the newest segment is an open one: once it is loaded all others have tables of their own
+    wait_for(lambda: process.is_up() and process.loaded() == recording.spool.last_seq, 40)
+    names = [row[0] for row in process.ask("query", sql="SHOW TABLES", max_rows=1000)["rows"]]
+    tables = sorted(n for n in names if n == "btc_current" or n.startswith("btc_2"))
+    loaded = [row for table in tables for row in rows_of(process, table)]
+    assert sorted(loaded) == expected(recording)
+    assert not [n for n in names if "orphan" in n or "altered" in n]
+    compared = wait_for(
+        lambda: len(found := process.ask("status")["symbols"]["btc"]["compared"]) == len(tables) - 1 and found
+    )
+    assert all(c["ok"] for c in compared.values())
+    assert process.end(signal.SIGTERM) == 0
+    recording.close()
+
+
+def test_a_row_can_be_queried_soon_after_it_is_durable(process: Process) -> None:
+    recording = Recording(process.data / "spool")
+    process.start()
+    recording.add(10)
+    wait_for(lambda: process.is_up() and process.loaded() == 10)
+    delays = []
+    for _ in range(20):
+        last = recording.add(3).seq[-1]
+        began = time.monotonic()
+        wait_for(lambda last=last: process.loaded() >= last)  # type: ignore[misc]
+        delays.append(time.monotonic() - began)
+    assert sorted(delays)[-2] < 0.5, delays
+    recording.close()
+
+
+def test_sigterm_ends_it_soon_and_a_second_one_is_refused(process: Process) -> None:
+    recording = Recording(process.data / "spool")
+    process.start()
+    wait_for(process.is_up)
+    second = subprocess.run(
+        [sys.executable, "-c", _MAIN, str(process.file)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert second.returncode == 1
+    assert "in use by process" in second.stderr
+    assert process.is_up(), "the first one was not disturbed"
+    recording.add(1000)
+    began = time.monotonic()
+    assert process.end(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 5
+    assert not process.socket.exists()
+    recording.close()
+
+
+def test_its_end_follows_its_supervisors(tmp_path: Path) -> None:
+    process = Process(tmp_path / "store")
+    reading, writing = os.pipe()
+    code = _MAIN.replace("load(Path(sys.argv[1]))", f"load(Path(sys.argv[1])), parent_fd={reading}")
+    child = subprocess.Popen([sys.executable, "-c", code, str(process.file)], pass_fds=[reading])
+    os.close(reading)
+    try:
+        wait_for(process.is_up)
+        os.close(writing)
+        assert child.wait(3) in (0, 1)
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize("damage", ["metadata", "sizes"])
+def test_an_embedded_folder_that_does_not_open_is_set_aside(tmp_path: Path, damage: str) -> None:
+    process = Process(tmp_path / "store")
+    recording = Recording(process.data / "spool")
+    recording.add(100)
+    process.start()
+    wait_for(lambda: process.is_up() and process.loaded() == 100)
+    process.end(signal.SIGKILL)
+    folder = process.data / "clickhouse"
+    for file in folder.rglob("btc_current.sql" if damage == "metadata" else "sizes.json"):
+        file.write_text("")
+    recording.add(20)
+    process.start()
+    wait_for(lambda: process.is_up() and process.loaded() == 120)
+    assert rows_of(process, "btc_current") == expected(recording)
+    assert len(list(process.data.glob("clickhouse.broken-*"))) == 1
+    assert process.text().count("did not open") == 1
+    process.close()
+    recording.close()
+
+
+@pytest.mark.server
+def test_the_server_absent_stopped_and_killed_in_mid_insert(tmp_path: Path, server: ServerBackend) -> None:
+    server.server.stop()
+    process = Process(tmp_path / "store", server.server.port)
+    recording = Recording(process.data / "spool")
+    recording.add(500)
+    process.start()
+    status = wait_for(lambda: process.is_up() and not (s := process.ask("status"))["reachable"] and s)
+    assert "refused" in status["error"]
+    assert status["symbols"]["btc"]["backlog"] == 500
+    server.server.start()
+    wait_for(lambda: process.loaded() == 500)
+    stop = threading.Event()
+
+    def feed() -> None:
+        while not stop.is_set():
+            recording.add(400)
+            time.sleep(0.005)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        for _ in range(3):
+            before = process.loaded()
+            wait_for(lambda before=before: process.loaded() > before + 2000)  # type: ignore[misc]
+            server.server.kill()
+            server.server.start()
+    finally:
+        stop.set()
+        feeder.join()
+    sealed = recording.end_period()
+    wait_for(lambda: process.ask("status")["symbols"]["btc"]["compared"], 40)
+    assert process.ask("status")["symbols"]["btc"]["compared"][sealed.path.name]["ok"]
+    assert rows_of(process, f"btc_{sealed.name.period}") == expected(recording)
+    assert process.text().count("ClickHouse cannot be used") <= 5, "one line an outage"
+    assert process.end(signal.SIGTERM) == 0
+    recording.close()
+
+
+class SwallowingProxy:
+    """Forwards bytes to the server; when told to, swallows the end of an insert's answer and hangs up."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.swallow = threading.Event()
+        self.swallowed = 0
+        self._closing = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        inserting = False
+        with client, socket.create_connection(("127.0.0.1", self._target)) as upstream:
+            while True:
+                ready, _, _ = select.select([client, upstream], [], [], 30)
+                if not ready:
+                    return
+                for source in ready:
+                    try:
+                        data = source.recv(1 << 16)
+                    except OSError:
+                        return
+                    if not data:
+                        return
+                    if source is client:
+                        if b"INSERT INTO " in data or b"SELECT " in data:
+                            inserting = b"INSERT INTO btc_current" in data
+                        upstream.sendall(data)
+                    elif inserting and data == b"\x05" and self.swallow.is_set():  # end of stream: it is done there
+                        self.swallow.clear()
+                        self.swallowed += 1
+                        return
+                    else:
+                        client.sendall(data)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.mark.server
+def test_a_reply_lost_after_the_insert_was_done(tmp_path: Path, server: ServerBackend) -> None:
+    proxy = SwallowingProxy(server.server.port)
+    recording = Recording(tmp_path / "spool")
+    lossy = ServerEngine(server.settings(proxy.port).clickhouse, reply_s=5)
+    loader = Loader("btc", recording.folder, lossy, threading.Lock())
+    engine = server.engine()
+    engine.connect()
+    lost = 0
+    for _ in range(12):
+        recording.add(200)
+        proxy.swallow.set()
+        for _ in range(20):
+            try:
+                if loader.step() and loader.progress.loaded_seq == recording.spool.last_seq:
+                    break
+            except UnreachableError:
+                lost += 1
+    assert proxy.swallowed == lost == 12
+    assert table_rows(engine, "btc_current") == recording.rows()
+    loader.detach()
+    engine.close()
+    proxy.close()
+    recording.close()
+
+
+@pytest.mark.server
+def test_a_wrong_password_is_one_clear_line_and_is_read_again(tmp_path: Path) -> None:
+    backend_folder = tmp_path / "server"
+    from integration.clickhouse_server import ClickHouseServer
+
+    guarded = ClickHouseServer(backend_folder, password="s3cret")
+    guarded.start()
+    try:
+        secret = tmp_path / "password"
+        secret.write_text("wrong\n")
+        text = f'[clickhouse]\nmode = "server"\nport = {guarded.port}\npassword_file = "{secret}"\n'
+        engine = ServerEngine(parse(text, None).clickhouse)
+        with pytest.raises(UnreachableError, match="Wrong password") as caught:
+            engine.connect()
+        assert "\n" not in str(caught.value)
+        assert "s3cret" not in str(caught.value)
+        secret.write_text("s3cret\n")
+        assert engine.connect().version == "18.16.1"
+        engine.close()
+        secret.unlink()
+        with pytest.raises(UnreachableError, match="password_file"):
+            engine.connect()
+    finally:
+        guarded.stop()
+
+
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    found: Backend = (
+        EmbeddedBackend(tmp_path / "clickhouse") if request.param == "embedded" else ServerBackend(tmp_path / "server")
+    )
+    yield found
+    found.close()
+
+
+def test_queries_answer_and_nothing_can_be_changed_through_them(backend: Backend, tmp_path: Path) -> None:
+    engine = backend.engine()
+    engine.connect()
+    engine.execute("CREATE TABLE t (a UInt64, b String) ENGINE = MergeTree PARTITION BY tuple() ORDER BY a")
+    engine.insert("t", [("a", "UInt64"), ("b", "String")], [(2**64 - 1, "x"), (1, "ü\n")])
+    answer = questions.query(backend.engine, "SELECT a, b, a / 2 AS c FROM t ORDER BY a", 10)
+    assert answer["columns"] == ["a", "b", "c"]
+    assert answer["types"] == ["UInt64", "String", "Float64"]
+    assert answer["rows"][1][:2] == [2**64 - 1, "x"]
+    assert answer["rows"][0] == [1, "ü\n", 0.5]
+    assert json.loads(json.dumps(answer)) == answer
+    assert questions.query(backend.engine, "SELECT a FROM t WHERE a = 5", 10)["rows"] == []
+    cut = questions.query(backend.engine, "SELECT number FROM system.numbers LIMIT 100000", 10)
+    assert (len(cut["rows"]), cut["truncated"]) == (10, True)
+    shown = questions.query(backend.engine, "SHOW TABLES", 10)
+    assert (shown["rows"], shown["truncated"]) == ([["t"]], False)
+    for sql in ("SELECT nosuch FROM t", "SELEC 1", "SELECT * FROM nosuch"):
+        with pytest.raises(UserError):
+            questions.query(backend.engine, sql, 10)
+    out = tmp_path / "out"
+    writes = [
+        "INSERT INTO t VALUES (3, 'y')",
+        "DROP TABLE t",
+        "ATTACH TABLE u",
+        "CREATE TABLE u (a Int8) ENGINE = Memory",
+        "RENAME TABLE t TO u",
+        "TRUNCATE TABLE t",
+        f"SELECT 1 INTO OUTFILE '{out}'",
+    ]
+    for sql in writes:
+        with pytest.raises(UserError):
+            questions.query(backend.engine, sql, 10)
+        if "OUTFILE" in sql:
+            continue
+        with pytest.raises(RefusedError) as caught:  # the engine itself refuses too
+            backend.engine().query(sql, 10)
+        assert caught.value.code in (164, 62, 48)
+    assert not out.exists()
+    assert engine.select("SELECT count() FROM t") == [(2,)]
+    assert table_names(engine) == {"t"}
+    engine.close()
+
+
+def test_query_times_are_exact_to_the_nanosecond(tmp_path: Path) -> None:
+    backend = EmbeddedBackend(tmp_path / "clickhouse")
+    recording = Recording(tmp_path / "spool")
+    loader = Loader("btc", recording.folder, backend.engine(), threading.Lock())
+    recording.now += 123_455_789
+    recording.add(1)
+    loader.step()
+    answer = questions.query(backend.engine, "SELECT rx, ts, mt, seq FROM btc_current", 5)
+    assert answer["rows"][0][0] == "2023-11-14 22:13:20.123456789"
+    assert answer["rows"][0][2:] == ["t", 1]
+    loader.detach()
+    backend.close()
+    recording.close()
+
+
+def config_for(backend: Backend, tmp_path: Path, symbols: str) -> Config:
+    return parse(f'symbols = [{symbols}]\ndata_dir = "{tmp_path / "data"}"\n', None)
+
+
+def test_one_symbols_trouble_does_not_hold_the_others(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(backend, tmp_path, '"BTC_USDT", "ETH_USDT"')
+    btc, eth = Recording(config.spool_dir), Recording(config.spool_dir, "eth")
+
+    def factory() -> Engine:
+        engine = backend.engine()
+        insert = engine.insert_block
+
+        def refusing(table: str, *args: Any) -> None:
+            if table.startswith("btc"):
+                raise RefusedError("no", 27)
+            insert(table, *args)
+
+        monkeypatch.setattr(engine, "insert_block", refusing)
+        return engine
+
+    store = Store(config, factory, stats_every_s=60)
+    store.start()
+    btc.add(50)
+    for _ in range(5):
+        eth.add(50)
+        wait_for(lambda: store.status()["symbols"]["eth"]["loaded_seq"] == eth.spool.last_seq)
+    status = store.status()
+    assert status["symbols"]["btc"]["backlog"] == 50
+    assert status["symbols"]["btc"]["skipped_rows"] == 0
+    assert status["reachable"]
+    assert store.close()
+    btc.close()
+    eth.close()
+
+
+def a_status(rows: int) -> dict[str, Any]:
+    return {
+        "id": "btc",
+        "symbol": "BTC_USDT",
+        "pid": 1,
+        "host": "host1",
+        "version": "0.1.0",
+        "spool_id": "f00d",
+        "state": "live",
+        "last_seq": 777,
+        "last_rx_ns": 0,
+        "segment": None,
+        "rows": {"t": rows, "d": 5},
+        "bytes": {"t": rows * 100, "d": 50},
+        "reconnects": 2,
+        "connected_since_ns": None,
+        "channels": {},
+        "egress": {"mode": "direct", "peer": "198.51.100.9:443", "local": "192.0.2.5:4711"},
+        "exchange_said": None,
+        "delay_ms": {"p50": 12.5, "p99": 80.0},
+        "durable_ms": None,
+        "warnings": [],
+    }
+
+
+def test_statistics_become_a_row_and_a_line(backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = config_for(backend, tmp_path, '"BTC_USDT", "ETH_USDT"')
+    answers = iter(range(100, 10**6, 100))
+    collector = ControlServer(config.control_dir / "btc.sock", {"status": lambda _: a_status(next(answers))})
+    caplog.set_level("INFO", "mexc_pipeline.stats")
+    store = Store(config, backend.engine, stats_every_s=0.3)
+    store.start()
+    engine = backend.engine()
+    engine.connect()
+    try:
+        wait_for(lambda: "collector_stats" in table_names(engine))
+        wait_for(lambda: engine.select("SELECT count() FROM collector_stats")[0][0] >= 3)
+        rows = engine.select(
+            "SELECT id, host, spool_id, state, last_seq, rows_d, reconnects, backlog, delay_p99_ms, egress, "
+            "egress_address, rows_t, bytes_t FROM collector_stats ORDER BY rows_t LIMIT 1"
+        )
+        assert rows == [("btc", "host1", "f00d", "live", 777, 5, 2, 777, 80.0, "direct", "192.0.2.5:4711", 100, 10000)]
+        rates = engine.select("SELECT rows_per_s, bytes_per_s FROM collector_stats WHERE isFinite(rows_per_s) LIMIT 1")
+        assert 100 < rates[0][0] < 400
+        assert rates[0][1] == pytest.approx(rates[0][0] * 100, rel=0.01)
+        known = questions.known(backend.engine, "btc")
+        assert known["last_seq"] == 777, "also what only a collector's word tells"
+        assert known["writer"]["host"] == "host1"
+        assert 0 <= known["writer"]["age_s"] < 30
+        lines = [r for r in caplog.records if r.getMessage() == "recording"]
+        assert lines
+        assert lines[0].fields["id"] == "btc"  # type: ignore[attr-defined]
+        assert any("does not answer" in r.getMessage() for r in caplog.records), "the other symbol's is not running"
+    finally:
+        engine.close()
+        assert store.close()
+        collector.close()
+
+
+def test_verify_tells_good_from_bad(backend: Backend, tmp_path: Path) -> None:
+    config = config_for(backend, tmp_path, '"BTC_USDT"')
+    recording = Recording(config.spool_dir)
+    store = Store(config, backend.engine, stats_every_s=60)
+    store.start()
+    recording.add(90)
+    first = recording.end_period()
+    recording.add(30)
+    wait_for(lambda: store.status()["symbols"]["btc"]["loaded_seq"] == recording.spool.last_seq)
+    wait_for(lambda: store.status()["symbols"]["btc"]["compared"])
+    good = store.handlers()["verify"]({})
+    assert good["ok"], good
+    by_table = {f["table"]: f["text"] for f in good["findings"]}
+    assert "30 rows" in by_table["btc_current"]
+    assert "t 10 (33.3%)" in by_table["btc_current"]
+    assert "91 rows, content as in segment" in by_table[f"btc_{first.name.period}"]
+    assert store.close()
+    engine = backend.engine()
+    capabilities = engine.connect()
+    from mexc_pipeline.rows import Columns
+    from mexc_pipeline.store.engine import row_table_sql
+
+    for table, forge in (("btc_current", "twice"), (f"btc_{first.name.period}", "changed")):
+        rows = table_rows(engine, table)
+        rows = [*rows, rows[-1]] if forge == "twice" else [r._replace(ts=r.ts + (r.seq == 5)) for r in rows]
+        engine.execute(f"DROP TABLE {table}")
+        engine.execute(row_table_sql(table, capabilities))
+        engine.insert_block(table, Columns.of(rows), "forge")
+    bad = questions.verify(backend.engine, config.spool_dir, ["btc"])
+    assert not bad["ok"]
+    texts = {f["table"]: (f["ok"], f["text"]) for f in bad["findings"]}
+    assert texts[f"btc_{first.name.period}"] == (False, "differs from its segment in ts")
+    assert not texts["btc_current"][0]
+    assert "31 rows" in texts["btc_current"][1]
+    assert "the spool has 30 rows" in texts["btc_current"][1]
+    mark(first)
+    engine.close()
+    recording.close()
+
+
+def test_without_an_engine_the_questions_say_so(tmp_path: Path) -> None:
+    settings = parse('[clickhouse]\nmode = "server"\nport = 1\n', None).clickhouse
+    with pytest.raises(UserError, match="ClickHouse cannot say what it has of btc"):
+        questions.known(lambda: ServerEngine(settings), "btc")
+    with pytest.raises(UserError, match=r"^query: "):
+        questions.query(lambda: ServerEngine(settings), "SELECT 1", 1)
+    assert not questions.verify(lambda: ServerEngine(settings), tmp_path, ["btc"])["ok"]
