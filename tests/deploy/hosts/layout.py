@@ -8,6 +8,11 @@ from dataclasses import dataclass
 BRIDGE = "mexcbr0"
 NETWORK = ipaddress.IPv4Network("198.51.100.0/24")  # documentation ranges (RFC 5737): nothing real answers there
 RELAYS = ipaddress.IPv4Network("203.0.113.0/24")
+AUTHORITY, NAMESERVER, ECHO, EXCHANGE = "203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.250"
+EXCHANGE_PORT = 8443
+EXCHANGE_NAME, ECHO_NAME = "exchange.test", "echo.test"
+# Chosen so that btc, eth and sol own four each, and after doge has joined them every one of the four owns three.
+EXITS = tuple(f"203.0.113.{last}" for last in (11, 12, 13, 14, 15, 17, 18, 19, 20, 21, 22, 24))
 
 
 @dataclass(frozen=True, slots=True)

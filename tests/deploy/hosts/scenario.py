@@ -7,10 +7,21 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.hosts import debian, wheels
+from deploy.hosts import certificates, debian, wheels
 from deploy.hosts.errors import HostsError, run
 from deploy.hosts.guests import Machine, create_bridge, entering, remove_bridge
-from deploy.hosts.layout import BRIDGE, GUESTS
+from deploy.hosts.layout import (
+    AUTHORITY,
+    BRIDGE,
+    ECHO,
+    ECHO_NAME,
+    EXCHANGE,
+    EXCHANGE_NAME,
+    EXCHANGE_PORT,
+    EXITS,
+    GUESTS,
+    NAMESERVER,
+)
 
 
 class Scenario:
@@ -33,6 +44,7 @@ class Scenario:
         self._key.unlink(missing_ok=True)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test hosts", "-f", self._key])
         authorized = self._key.with_suffix(".pub").read_text()
+        certificates.make(self._state / "certificates", {"exchange": EXCHANGE_NAME, "ch1": GUESTS["ch1"].address})
         create_bridge()
         for name in names:
             machine = self._machine(name)
@@ -66,7 +78,18 @@ class Scenario:
         hosts = {name: self._connection(name) for name in names}
         groups = sorted({group for name in names for group in GUESTS[name].groups})
         members = {group: {n: {} for n in names if group in GUESTS[n].groups} for group in groups}
-        return {"all": {"hosts": hosts, "children": {group: {"hosts": members[group]} for group in groups}}}
+        known = {
+            "test_authority": AUTHORITY,
+            "test_nameserver": NAMESERVER,
+            "test_echo": ECHO,
+            "test_echo_name": ECHO_NAME,
+            "test_exchange": EXCHANGE,
+            "test_exchange_name": EXCHANGE_NAME,
+            "test_exchange_port": EXCHANGE_PORT,
+            "test_exits": list(EXITS),
+            "test_version": wheels.version(),
+        }
+        return {"all": {"hosts": hosts, "vars": known, "children": {group: {"hosts": members[group]} for group in groups}}}
 
     def _connection(self, name: str) -> dict[str, object]:
         leader = self._folder(name) / "leader"
