@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -401,7 +402,7 @@ def test_making_a_segment_can_fail_anywhere_and_be_done_again(
     spool = new(folder)
     opened.append(spool)
     append(spool, [frame(T0)])
-    target: Any = segment.os if step == "link" else segment
+    target: Any = os if step == "link" else segment
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(5, "injected")

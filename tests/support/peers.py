@@ -1,0 +1,170 @@
+"""Far ends for tests: a SOCKS5 proxy, servers that misbehave, a private certificate authority."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trustme
+
+Serve = Callable[[socket.socket, threading.Event], None]
+
+
+@dataclass
+class Server:
+    """A listening socket on loopback that hands each connection to ``serve`` on a thread of its own."""
+
+    serve: Serve
+    over: threading.Event = field(default_factory=threading.Event)
+    accepted: int = 0
+
+    def __post_init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return  # closed: the test is over
+            self.accepted += 1
+            self._open.append(client)
+            thread = threading.Thread(target=self._run, args=(client,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            self.serve(client, self.over)
+
+    def close(self) -> None:
+        self.over.set()
+        for sock in (self._listener, *self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        for thread in self._threads:
+            thread.join(5)
+
+
+@contextmanager
+def serving(serve: Serve) -> Iterator[Server]:
+    server = Server(serve)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def silent(client: socket.socket, over: threading.Event) -> None:
+    """Accept and say nothing."""
+    over.wait(60)
+
+
+def dripping(first: bytes, pause_s: float = 0.02) -> Serve:
+    """Send ``first`` over and over a byte at a time, never coming to an end: each read succeeds, no step ends."""
+
+    def serve(client: socket.socket, over: threading.Event) -> None:
+        at = 0
+        while not over.wait(pause_s):
+            client.sendall(first[at % len(first) :][:1])
+            at += 1
+
+    return serve
+
+
+def saying(answer: bytes) -> Serve:
+    """Read one request, answer these bytes, and end."""
+
+    def serve(client: socket.socket, over: threading.Event) -> None:
+        client.recv(65536)
+        client.sendall(answer)
+
+    return serve
+
+
+class SocksProxy:
+    """A SOCKS5 proxy without authentication that resolves names by its own table and remembers what it was asked."""
+
+    def __init__(self, hosts: dict[str, str], refuse: int = 0) -> None:
+        self.asked: list[tuple[int, str, int]] = []
+        """(address type, host, port) of every request; type 3 is a name."""
+        self._hosts = hosts
+        self._refuse = refuse
+
+    def serve(self, client: socket.socket, over: threading.Event) -> None:
+        count = _exactly(client, 2)[1]
+        assert 0 in _exactly(client, count)
+        client.sendall(b"\x05\x00")
+        _, command, _, kind = _exactly(client, 4)
+        assert command == 1
+        if kind == 3:
+            host = _exactly(client, _exactly(client, 1)[0]).decode()
+        else:
+            family, size = (socket.AF_INET, 4) if kind == 1 else (socket.AF_INET6, 16)
+            host = socket.inet_ntop(family, _exactly(client, size))
+        port = int.from_bytes(_exactly(client, 2), "big")
+        self.asked.append((kind, host, port))
+        if self._refuse:
+            client.sendall(bytes([5, self._refuse, 0, 1]) + bytes(6))
+            return
+        with socket.create_connection((self._hosts.get(host, host), port), timeout=10) as far:
+            client.sendall(b"\x05\x00\x00\x01" + bytes(6))
+            back = threading.Thread(target=_pump, args=(far, client), daemon=True)
+            back.start()
+            _pump(client, far)
+            back.join(10)
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            raise ConnectionError("the client went away")
+        data += piece
+    return data
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65536):
+            target.sendall(piece)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Paths of PEM files."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
+def certificates(folder: Path, *names: str) -> Certificates:
+    """A new authority and a certificate of it for these names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    authority = trustme.CA()
+    issued = authority.issue_cert(*names)
+    found = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    authority.cert_pem.write_to_path(str(found.authority))
+    found.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(str(found.key))
+    return found
+
+
+def free_port() -> int:
+    """A loopback port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port

@@ -1,0 +1,31 @@
+"""What systemd is told."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline import notify
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_hears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool) -> None:
+    name = f"@{tmp_path}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind("\0" + name[1:] if abstract else name)
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        notify.ready()
+        notify.watchdog()
+        notify.status("live, seq 5")
+        notify.stopping()
+        said = [systemd.recv(100) for _ in range(4)]
+    assert said == [b"READY=1", b"WATCHDOG=1", b"STATUS=live, seq 5", b"STOPPING=1"]
+
+
+def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify.ready()
+    notify.watchdog()

@@ -1,0 +1,49 @@
+"""Whether the exchange lists a symbol, read from its answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline.exchange.rest import detail_path, read_listing
+
+
+def ok(data: object) -> bytes:
+    return json.dumps({"success": True, "code": 0, "data": data}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict", "said"),
+    [
+        (200, ok({"symbol": "BTC_USDT"}), "listed", "listed"),
+        (200, ok([{"symbol": "ETH_USDT"}, {"symbol": "BTC_USDT"}]), "listed", "listed"),
+        (200, ok([{"symbol": "ETH_USDT"}]), "unlisted", "not among its 1 contracts"),
+        (200, ok({"symbol": "ETH_USDT"}), "unlisted", "not among"),
+        (200, b'{"success":false,"code":1001,"message":"Contract does not exist"}', "unlisted", "does not exist"),
+        (200, b'{"success":false,"code":510,"message":"Requests are too frequent"}', "unknown", "code 510"),
+        (200, b'{"success":"true","data":[]}', "unknown", "code None"),
+        (200, ok([]), "unknown", "without contracts"),
+        (200, ok(None), "unknown", "without contracts"),
+        (403, b"<html>Access Denied", "unknown", "HTTP 403"),
+        (404, ok({"symbol": "BTC_USDT"}), "unknown", "HTTP 404"),
+        (200, b"<html>", "unknown", "not JSON"),
+        (200, b"[1]", "unknown", "not an object"),
+        (200, b"[" * 100_000, "unknown", "not JSON"),
+    ],
+)
+def test_only_a_clear_answer_refuses_a_symbol(status: int, body: bytes, verdict: str, said: str) -> None:
+    found = read_listing("BTC_USDT", status, body)
+    assert found.verdict == verdict
+    assert said in found.said
+
+
+@given(st.sampled_from([200, 500]), st.binary(max_size=60))
+def test_no_answer_raises(status: int, body: bytes) -> None:
+    assert read_listing("BTC_USDT", status, body).verdict == "unknown"
+
+
+def test_the_path_names_the_symbol() -> None:
+    assert detail_path("BTC_USDT") == "/api/v1/contract/detail?symbol=BTC_USDT"
