@@ -177,7 +177,8 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
         db.execute("BEGIN")
         try:
             meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta").fetchall()}
-            first, last = db.execute("SELECT min(seq), max(seq) FROM rows").fetchone()
+            # Two subqueries: SQLite looks up one min or max in the index, but scans the table for both at once.
+            first, last = db.execute("SELECT (SELECT min(seq) FROM rows), (SELECT max(seq) FROM rows)").fetchone()
         finally:
             db.execute("COMMIT")
         name = SegmentName.parse(path.name)
