@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ def newest_lines(symbol: str, paths: Sequence[Path], rows: int) -> list[str]:
 
 def _head(row: Any) -> str:
     rx = row.column("rx").cast("int64")[0].as_py()
-    text = str(row.column("rx")[0].cast("timestamp[us, UTC]", safe=False).as_py().replace(tzinfo=None))
-    return f"{text.partition('.')[0]}.{rx % 10**9:09d} seq {row.column('seq')[0].as_py()}:"
+    text = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(rx // 10**9))
+    return f"{text}.{rx % 10**9:09d} seq {row.column('seq')[0].as_py()}:"
 
 
 def _say(mt: str, row: Any) -> str:
