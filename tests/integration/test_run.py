@@ -196,6 +196,34 @@ def test_kill_9_of_run_ends_its_children_within_a_second_and_nothing_is_lost(pla
         assert len(rows) > kept[symbol_id]
 
 
+def test_a_run_may_start_in_the_moment_the_one_before_was_killed(place: Place) -> None:
+    with place.run() as process:
+        until(lambda: place.received("btc") > 20, "frames in the spool")
+        process.kill()
+        process.wait()
+    with place.run("--duration", "3s") as process:
+        assert process.wait(110) == 0, place.err()
+
+
+def test_a_second_run_beside_the_first_leaves_it_alone(place: Place) -> None:
+    with place.run("--duration", "25s") as first:
+        until(lambda: place.received("btc") > 20 and place.received("eth") > 20, "frames in the spool")
+        second = subprocess.run(
+            [sys.executable, "-m", "mexc_pipeline", "run", "--json", "--config", str(place.config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert second.returncode == 1, second.stderr
+        said = json.loads(second.stdout)
+        assert said["periods"] == []
+        assert f"process {place.children(first)['btc']}" in " ".join(said["problems"])
+        assert first.wait(110) == 0, place.err()
+    parts = [line["part"] for line in place.answer()["periods"]]
+    assert 2 not in parts, "the other one's end cut nothing"
+
+
 @pytest.mark.parametrize("victim", ["btc", "store"])
 def test_a_child_that_dies_is_started_again_and_said_so(place: Place, victim: str) -> None:
     with place.run("--duration", "12s") as process:

@@ -28,6 +28,7 @@ log = logging.getLogger("mexc_pipeline.run")
 
 TICK_S = 0.1
 STORE_START_S = 15.0
+LOCKS_S = 3.0
 COLLECTOR_END_S = 10.0
 STORE_END_S = 15.0
 EXPORT_S = 900.0
@@ -89,6 +90,7 @@ class Supervisor:
         self._collectors = [
             Keeper(symbol.id, self._collect(symbol.id), self._collector_refusal(symbol.id)) for symbol in config.symbols
         ]
+        self._foreign: set[str] = set()  # symbols somebody else records: theirs to cut, export and answer for
         self._export: Child | None = None
         self._export_backoff = Backoff(first_s=1.0)
         self._export_not_before = 0.0
@@ -108,17 +110,32 @@ class Supervisor:
             if status == 2:
                 return "its configuration or its symbol was refused; its log says why"
             who = lock_holder(self.config.spool_dir / symbol_id)
-            return f"its spool is held by {who}" if who else None
+            if who is None:
+                return None
+            self._foreign.add(symbol_id)
+            return f"its spool is held by {who}"
 
         return refusal
 
     def _store_refusal(self, status: int) -> str | None:
-        return "its configuration was refused; its log says why" if status == 2 else None
+        if status == 2:
+            return "its configuration was refused; its log says why"
+        who = lock_holder(self.config.data_dir / "store")
+        return f"another store runs here: {who}" if who else None
+
+    def _await_locks(self) -> None:
+        """Give the children of a run that was killed a moment ago the second they take to end."""
+        folders = [self.config.data_dir / "store", *(self.config.spool_dir / s.id for s in self.config.symbols)]
+        deadline = time.monotonic() + LOCKS_S
+        while time.monotonic() < deadline and any(lock_holder(folder) for folder in folders):
+            if self.stop.event.wait(TICK_S):
+                return
 
     # While it runs
 
     def start(self) -> None:
         """Start store, wait a bounded time until it answers, then start the collectors whether it did or not."""
+        self._await_locks()
         deadline = time.monotonic() + STORE_START_S
         while not self.stop.event.is_set() and time.monotonic() < deadline:
             self._store.tend()
@@ -188,7 +205,8 @@ class Supervisor:
         say("ending: comparing with ClickHouse")
         compared, store_problem = self._await_store(say)
         say("ending: verifying the files")
-        files, verify_problems = verify_files(self.config, self.periods.ours())
+        ours = self._answered_for()
+        files, verify_problems = verify_files(self.config, ours)
         problems += verify_problems
         problems += [f"{keeper.name}: {keeper.given_up}" for keeper in self._collectors if keeper.given_up]
         problems += [f"{symbol_id}: no frame was received" for symbol_id in self.periods.silent()]
@@ -197,9 +215,12 @@ class Supervisor:
             line_of(
                 segment, compared.get(segment.id, {}).get(segment.path.name), files.get(segment.file), store_problem
             )
-            for segment in self.periods.ours()
+            for segment in ours
         ]
         return Closing(lines, problems)
+
+    def _answered_for(self) -> list[SegmentInfo]:
+        return [segment for segment in self.periods.ours() if segment.id not in self._foreign]
 
     def close(self) -> None:
         """End what still runs: store in order, everything else at once."""
@@ -224,7 +245,10 @@ class Supervisor:
         if self._export is not None:
             self._export.wait(EXPORT_S)
             self._export = None
-        status = self._child("export", ["export", "--once"]).wait(EXPORT_S)
+        ids = [symbol.id for symbol in self.config.symbols if symbol.id not in self._foreign]
+        if not ids:
+            return []
+        status = self._child("export", ["export", "--once", *ids]).wait(EXPORT_S)
         return [] if status == 0 else [f"export --once: {how_it_ended(status)}"]
 
     def _store_status(self) -> dict[str, Any] | None:
@@ -235,7 +259,7 @@ class Supervisor:
     def _await_store(self, say: Callable[[str], None]) -> tuple[dict[str, dict[str, Any]], str | None]:
         """What store compared, per symbol and segment file; waits as long as that makes progress."""
         wanted = {
-            (found.id, found.path.name) for found in self.periods.ours() if found.rows and found.state == "exported"
+            (found.id, found.path.name) for found in self._answered_for() if found.rows and found.state == "exported"
         }
         compared: dict[str, dict[str, Any]] = {}
         problem: str | None = None
