@@ -6,7 +6,7 @@ import base64
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline.egress.partition import (
@@ -34,6 +34,7 @@ exits = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(exits, ids)
 def test_every_usable_exit_belongs_to_exactly_one_symbol(found: list[Relay], deployment: list[str]) -> None:
     shares = [share(found, symbol, deployment) for symbol in deployment]
@@ -86,6 +87,7 @@ def test_entries_that_cannot_be_read_are_left_out_with_their_flags() -> None:
     assert [r.address for r in relays(broken + bad_address + _entry(5, "203.0.113.5", "Exit"))] == ["203.0.113.5"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_reading_a_consensus_never_fails(text: str) -> None:
     for relay in relays(text):

@@ -29,6 +29,7 @@ _COMMANDS = {
     "status": "mexc_pipeline.cli.look:status",
     "ledger": "mexc_pipeline.cli.look:ledger",
     "query": "mexc_pipeline.cli.look:query",
+    "egress": "mexc_pipeline.cli.egress:egress",
     "doctor": "mexc_pipeline.cli.look:doctor",
     "import": "mexc_pipeline.cli.parts:import_files",
     "simulate": "mexc_pipeline.simulator.command:simulate",

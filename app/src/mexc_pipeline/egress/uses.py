@@ -39,7 +39,8 @@ class Use:
 
     def overlaps(self, other: Use) -> bool:
         """Whether both lasted at the same time for at least a second."""
-        return (other.end is None or self.begin < other.end) and (self.end is None or other.begin < self.end)
+        ends = [end for end in (self.end, other.end) if end is not None]
+        return not ends or max(self.begin, other.begin) < min(ends)
 
 
 def uses(rows: Iterable[Sequence[Any]], alive: Mapping[str, int], now: int) -> list[Use]:

@@ -1,0 +1,147 @@
+"""A collector gives an exit up that another symbol had first, and changes it on request."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from mexc_pipeline import config
+from mexc_pipeline.collector.exits import Exits
+from mexc_pipeline.control import ControlServer
+from mexc_pipeline.egress.tor import Tor
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.feed.feed import Feed
+
+
+class StubFeed:
+    def __init__(self, begin: int) -> None:
+        self.connected_since_ns: int | None = begin * 10**9
+        self.egress: dict[str, Any] = {"mode": "tor", "exit": "203.0.113.11"}
+        self.left: list[tuple[str, str, dict[str, Any]]] = []
+        self.left_at = threading.Event()
+
+    def leave(self, reason: str, name: str, **fields: Any) -> None:
+        self.left.append((reason, name, fields))
+        self.left_at.set()
+
+
+class StubTor:
+    def __init__(self, others: int = 2) -> None:
+        self.dropped: list[str] = []
+        self._others = others
+
+    def drop(self, address: str) -> None:
+        self.dropped.append(address)
+
+    def others(self, port: int) -> int:
+        assert port == 443
+        return self._others
+
+
+class Stage:
+    def __init__(self, folder: Path) -> None:
+        text = f'data_dir = "{folder}"\n[egress]\nmode = "tor"\ndeployment = ["btc", "eth", "sol", "xrp"]\n'
+        self.settings = config.parse(text, None)
+        self.servers: list[ControlServer] = []
+        self.feed, self.tor = StubFeed(1000), StubTor()
+
+    def exits(self, symbol: str = "eth") -> Exits:
+        chosen = self.settings.symbol(symbol)
+        return Exits(self.settings, chosen, cast(Feed, self.feed), cast(Tor, self.tor))
+
+    def collector(self, symbol: str, address: str, begin: int) -> None:
+        status = {"egress": {"mode": "tor", "exit": address}, "connected_since_ns": begin * 10**9}
+        path = self.settings.control_dir / f"{symbol}.sock"
+        self.servers.append(ControlServer(path, {"status": lambda _: status}))
+
+    def store(self, symbol: str, address: str, begin: int, age_s: int) -> None:
+        now = int(time.time())
+
+        def query(request: dict[str, Any]) -> dict[str, Any]:
+            if "collector_stats" in request["sql"]:
+                return {"rows": [[symbol, now - age_s, now]]}
+            return {"rows": [[symbol, begin, "7", json.dumps({"event": "connected", "exit": address})]]}
+
+        self.servers.append(ControlServer(self.settings.control_dir / "store.sock", {"query": query}))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    for server in made.servers:
+        server.close()
+
+
+def test_an_exit_that_a_symbol_of_this_host_had_first_is_given_up(stage: Stage) -> None:
+    stage.collector("btc", "203.0.113.11", 900)
+    assert stage.exits().look()
+    assert stage.tor.dropped == ["203.0.113.11"]
+    ((reason, name, fields),) = stage.feed.left
+    assert (name, fields["other"], fields["exit"]) == ("collision", "btc", "203.0.113.11")
+    assert reason == "exit 203.0.113.11 is used by btc too"
+
+
+def test_who_had_it_first_keeps_it(stage: Stage) -> None:
+    stage.collector("btc", "203.0.113.11", 1100)
+    assert not stage.exits().look()
+    assert not stage.feed.left
+
+
+@pytest.mark.parametrize(("symbol", "gives_up"), [("eth", True), ("btc", False)])
+def test_of_two_in_the_same_second_exactly_one_gives_it_up(stage: Stage, symbol: str, gives_up: bool) -> None:
+    stage.collector("eth" if symbol == "btc" else "btc", "203.0.113.11", 1000)
+    assert stage.exits(symbol).look() is gives_up
+
+
+def test_what_the_world_sees_decides(stage: Stage) -> None:
+    stage.collector("btc", "203.0.113.99", 900)
+    stage.feed.egress["seen"] = "203.0.113.99"
+    assert stage.exits().look()
+    assert stage.tor.dropped == ["203.0.113.11"]
+
+
+@pytest.mark.parametrize(("age_s", "gives_up"), [(10, True), (600, False)])
+def test_symbols_of_other_hosts_are_known_from_the_log_while_they_live(
+    stage: Stage, age_s: int, gives_up: bool
+) -> None:
+    stage.store("xrp", "203.0.113.11", 900, age_s)
+    assert stage.exits().look() is gives_up
+
+
+def test_without_anybody_to_ask_nothing_changes(stage: Stage) -> None:
+    assert not stage.exits().look()
+
+
+def test_rotation_waits_for_the_new_connection(stage: Stage) -> None:
+    def reconnect() -> None:
+        assert stage.feed.left_at.wait(10)
+        stage.feed.connected_since_ns = None
+        stage.feed.egress = {"mode": "tor", "exit": "203.0.113.14"}
+        stage.feed.connected_since_ns = 2000 * 10**9
+
+    thread = threading.Thread(target=reconnect)
+    thread.start()
+    answer = stage.exits().rotate({})
+    thread.join()
+    assert answer == {"before": "203.0.113.11", "now": "203.0.113.14", "seen": "203.0.113.14"}
+    assert stage.feed.left[0][1] == "rotated"
+
+
+def test_rotation_without_another_exit_keeps_the_connection(stage: Stage) -> None:
+    stage.tor = StubTor(others=0)
+    with pytest.raises(UserError, match=r"no other exit at this moment; 203\.0\.113\.11 is kept"):
+        stage.exits().rotate({})
+    assert not stage.feed.left
+
+
+def test_rotation_of_what_is_not_connected_is_refused(stage: Stage) -> None:
+    stage.feed.connected_since_ns = None
+    with pytest.raises(UserError, match="eth is not connected"):
+        stage.exits().rotate({})
