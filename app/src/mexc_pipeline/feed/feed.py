@@ -202,8 +202,6 @@ class Feed:
             raise _Ended(f"handshake refused with HTTP {error.status_code}") from error
         except websocket.WebSocketTimeoutException as error:
             raise _Ended(f"WebSocket handshake: not done within {HANDSHAKE_S:g} s") from error
-        if ws.getstatus() != 101:
-            raise _Ended(f"handshake answered with HTTP {ws.getstatus()}")
 
     def _read(self, ws: websocket.WebSocket) -> None:
         classify, batch_of, touched = self._classify, self._batch_append, self._touched

@@ -1,0 +1,350 @@
+"""What the network and the exchange can do to a feed, with its patience shortened."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from mexc_pipeline import config
+from mexc_pipeline.egress import dial as dial_module
+from mexc_pipeline.exchange import protocol
+from mexc_pipeline.feed import feed as module
+from mexc_pipeline.feed import watch
+from mexc_pipeline.feed.feed import Feed
+from mexc_pipeline.rows import Frame
+from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
+from support.collecting import wanted
+from support.peers import Serve, dripping, free_port, saying, serving, silent
+from support.waiting import until
+
+
+class Rig:
+    """A feed on its thread; what it hands over is kept."""
+
+    def __init__(self, url: str, **exchange: str) -> None:
+        settings = config.parse("", None)
+        self.got: list[Frame] = []
+        self.blocked = threading.Event()
+        self.blocked.set()
+        self.feed = Feed(settings.symbols[0], config.Exchange(websocket=url, **exchange), self._sink)
+        self.thread = threading.Thread(target=self.feed.run)
+
+    def _sink(self, batch: list[Frame]) -> None:
+        self.blocked.wait(30)
+        self.got += batch
+
+    def events(self, *names: str) -> list[dict[str, Any]]:
+        found = [json.loads(f.m) for f in self.got if f.mt == 5]
+        return [e for e in found if not names or e["event"] in names]
+
+    def event(self, name: str, count: int = 1, timeout_s: float = 15.0) -> dict[str, Any]:
+        until(lambda: len(self.events(name)) >= count, timeout_s, f"event {name}")
+        return self.events(name)[count - 1]
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        return [(f.mt, f.m) for f in self.got if f.mt != 5]
+
+    def stop(self) -> None:
+        self.blocked.set()
+        self.feed.stop()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+@contextmanager
+def feeding(url: str, **exchange: str) -> Iterator[Rig]:
+    rig = Rig(url, **exchange)
+    rig.thread.start()
+    try:
+        yield rig
+    finally:
+        rig.stop()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of a second in place of ten: the same steps, sooner."""
+    monkeypatch.setattr(module, "HANDSHAKE_S", 0.4)
+    monkeypatch.setattr(module, "TICK_S", 0.05)
+    monkeypatch.setattr(module, "GOODBYE_S", 2.0)
+    monkeypatch.setattr(dial_module, "CONNECT_S", 0.4)
+    monkeypatch.setattr(module, "Backoff", lambda rng: watch.Backoff(rng, first_s=0.2, most_s=0.4))
+
+
+def test_pauses_between_tries_grow_and_nothing_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Backoff", lambda rng: watch.Backoff(rng, first_s=0.1, most_s=30))
+    with serving(saying(b"")) as server, feeding(f"ws://127.0.0.1:{server.port}/edge") as rig:
+        began = time.monotonic()
+        rig.event("disconnected", 4)
+        took = time.monotonic() - began
+        assert took >= 0.05 + 0.1 + 0.2, "three pauses of at least half of 0.1, 0.2 and 0.4 s"
+        assert server.accepted <= 5
+        assert rig.feed.reconnects >= 3
+
+
+REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:%d/edge\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [
+        (silent, "not done within 0.4 s"),
+        (dripping(b"HTTP/1.1 101 X\r\nA: b\r\n"), "not done within 0.4 s"),
+        (saying(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"), "HTTP 403"),
+        (saying(b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno!"), "HTTP 404"),
+        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), "HTTP 200"),
+        (saying(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"), ""),
+        (saying(b"HTTP/1.1 101 Swit"), ""),
+        (saying(b"\xff\x00\x01garbage\r\n\r\n"), ""),
+        (saying(b""), ""),
+    ],
+    ids=["silent", "drip", "403", "404", "200", "no accept key", "half", "garbage", "closes"],
+)  # fmt: skip
+def test_a_handshake_that_fails_is_recorded_and_tried_again(server: Serve, reason: str) -> None:
+    with serving(server) as far, feeding(f"ws://127.0.0.1:{far.port}/edge") as rig:
+        first = rig.event("disconnected")
+        assert reason in first["reason"]
+        assert first["reason"]
+        rig.event("disconnected", 2)
+        assert 2 <= far.accepted <= 3
+        assert not rig.events("connected")
+        assert rig.feed.status()["state"] == "connecting"
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with (
+        serving(silent) as trap,
+        serving(saying(REDIRECT % trap.port)) as far,
+        feeding(f"ws://127.0.0.1:{far.port}/edge") as rig,
+    ):
+        assert "edirect" in rig.event("disconnected", 2)["reason"]
+        assert trap.accepted == 0
+
+
+def test_a_closed_port_is_tried_until_it_opens() -> None:
+    port = free_port()
+    with feeding(f"ws://127.0.0.1:{port}/edge") as rig:
+        assert "refused" in rig.event("disconnected", 2)["reason"]
+        with Simulator(SimulatorConfig(port=port)):
+            rig.event("subscribed", 3)
+            assert rig.feed.status()["state"] == "live"
+        rig.event("disconnected", len(rig.events("disconnected")) + 1)
+        assert rig.feed.status()["connected_since_ns"] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "reason"),
+    [
+        (Fault("reset"), 1006, ""),
+        (Fault("abort"), 1006, ""),
+        (Fault("close", value="1001"), 1001, ""),
+        (Fault("close_notice"), 1005, "closed by the exchange"),
+        (Fault("garbage"), 1006, ""),
+        (Fault("half", value="fin"), 1006, ""),
+        (Fault("half", value="reset"), 1006, ""),
+    ],
+    ids=lambda v: f"{v.kind} {v.value}" if isinstance(v, Fault) else "",
+)
+def test_a_connection_that_ends_is_recorded_and_made_again(fault: Fault, code: int, reason: str) -> None:
+    with Simulator(SimulatorConfig(rate=100)) as sim, feeding(sim.ws_url) as rig:
+        rig.event("subscribed", 3)
+        sim.inject(fault)
+        end = rig.event("disconnected")
+        assert end["code"] == code
+        assert reason in end["reason"]
+        rig.event("subscribed", 6)
+        rig.stop()
+        first, second = wanted(sim.sent_on(1)), wanted(sim.sent_on(2))
+        got = rig.frames()
+        if fault.kind in ("reset", "half"):  # a reset throws away what the client's system had not handed over
+            assert got[-len(second) :] == second
+            head = got[: len(got) - len(second)]
+            assert head == first[: len(head)]
+        else:
+            assert got == first + second
+        assert rig.feed.reconnects == 1
+
+
+def test_data_confirms_where_no_ack_comes() -> None:
+    with Simulator(SimulatorConfig(rate=100, faults=(Fault("no_ack"),))) as sim:
+        sim.wait_for(lambda s: bool(s._exchange.board))
+        with feeding(sim.ws_url) as rig:
+            rig.event("subscribed", 3)
+            assert {(e["channel"], e["by"]) for e in rig.events("subscribed")} == {
+                ("push.ticker", "data"), ("push.deal", "data"), ("push.depth.full", "data"),
+            }  # fmt: skip
+
+
+def test_who_neither_acks_nor_delivers_is_asked_again_then_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "CONFIRM_S", 0.3)
+    with Simulator(SimulatorConfig(faults=(Fault("stall"),))) as sim:
+        sim.wait_for(lambda s: bool(s._exchange.board))
+        with feeding(sim.ws_url) as rig:
+            reason = rig.event("disconnected")["reason"]
+            assert "neither confirmed nor delivered" in reason
+            assert rig.events("stalled")[0]["reason"] == reason
+            asked = [m.data for m in sim.received if m.conn == 1 and "sub." in str(m.data)]
+            assert sorted(asked) == sorted(2 * asked[:3]), "each asked for twice"
+
+
+def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "DEFAULT_SILENCE_S", 1.0)
+    with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:
+        rig.event("subscribed", 3)
+        sim.inject(Fault("stall", channel="ticker", value="resubscribe"))
+        stalled = rig.event("stalled")
+        assert stalled["channel"] == "push.ticker"
+        assert stalled["age_s"] >= 1
+        seen = sum(f.mt == 1 for f in rig.got)
+        until(lambda: sum(f.mt == 1 for f in rig.got) > seen, 10, "tickers again")
+        assert len(sim.connections) == 1
+        assert not rig.events("disconnected")
+
+
+def test_a_channel_that_stays_silent_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "DEFAULT_SILENCE_S", 0.5)
+    with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:
+        rig.event("subscribed", 3)
+        sim.inject(Fault("stall", channel="depth.full", conn=1))
+        end = rig.event("disconnected")
+        assert "push.depth.full silent" in end["reason"]
+        assert [e.get("channel") for e in rig.events("stalled")][:1] == ["push.depth.full"]
+        rig.event("subscribed", 6)
+
+
+def test_a_frozen_connection_is_noticed_by_its_missing_pongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", -1.0)  # two seconds between pings less one
+    with Simulator(SimulatorConfig(rate=100)) as sim, feeding(sim.ws_url, ping_interval="2s") as rig:
+        rig.event("subscribed", 3)
+        sim.inject(Fault("stall", conn=1))
+        assert "no frame for 1 s" in rig.event("disconnected")["reason"]
+        rig.event("subscribed", 6)
+
+
+def test_double_pongs_large_and_fragmented_frames_pass() -> None:
+    with Simulator(SimulatorConfig(rate=100)) as sim, feeding(sim.ws_url) as rig:
+        rig.event("subscribed", 3)
+        for fault in (
+            Fault("double_pong"), Fault("client_id"), Fault("extra_pong"), Fault("ws_ping"),
+            Fault("fragmented", count=5),
+            Fault("huge", size=1_048_576), Fault("huge", size=9_000_000), Fault("duplicate", count=3),
+        ):  # fmt: skip
+            sim.inject(fault)
+        until(lambda: any(len(m) == 9_000_000 for _, m in rig.frames()), 15, "the large frame")
+        rig.stop()
+        assert rig.frames() == wanted(sim.sent)
+        assert [mt for mt, m in rig.frames() if len(m) == 1_048_576] == [1]
+        assert [mt for mt, m in rig.frames() if len(m) == 9_000_000] == [4]
+        assert len(sim.connections) == 1
+
+
+def test_a_frame_too_large_to_be_kept_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_STORED", 1 << 20)
+    assert protocol.MAX_STORED == 64 << 20
+    with Simulator(SimulatorConfig(rate=50)) as sim, feeding(sim.ws_url) as rig:
+        rig.event("subscribed", 3)
+        sim.inject(Fault("huge", size=40 << 20))
+        end = rig.event("disconnected")
+        assert end["code"] == 1009
+        assert "larger than what is kept" in end["reason"]
+        rig.event("subscribed", 6)
+
+
+def test_a_slow_disk_slows_reading_down_and_loses_nothing() -> None:
+    with Simulator(SimulatorConfig(rate=300)) as sim, feeding(sim.ws_url) as rig:
+        rig.event("subscribed", 3)
+        rig.blocked.clear()
+        sent = len(sim.sent)
+        sim.wait_for(lambda s: len(s.sent) > sent + 200, 15)
+        rig.blocked.set()
+        until(lambda: len(rig.frames()) > sent + 200, 10)
+        rig.stop()
+        assert rig.frames() == wanted(sim.sent)
+        assert rig.feed.reconnects == 0
+
+
+def test_steps_of_the_clock_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Simulator(SimulatorConfig(rate=100)) as sim, feeding(sim.ws_url) as rig:
+        rig.event("subscribed", 3)
+        real = time.time_ns
+        step = itertools.chain([-3_600_000, 7_200_000])
+
+        class Clock:
+            """The time module with another wall clock."""
+
+            offset_ns = 0
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(time, name)
+
+            def time_ns(self) -> int:
+                return real() + self.offset_ns
+
+        clock = Clock()
+        monkeypatch.setattr(module, "time", clock)
+        for n, ms in enumerate(step, 1):
+            clock.offset_ns += ms * 10**6
+            assert abs(rig.event("clock", n)["step_ms"] - ms) < 100
+        assert not rig.events("disconnected")
+
+
+def test_stop_waits_for_the_exchanges_goodbye_and_keeps_what_comes_before_it() -> None:
+    with Simulator(SimulatorConfig(rate=500)) as sim, feeding(sim.ws_url) as rig:
+        rig.event("subscribed", 3)
+        rig.stop()
+        assert rig.frames() == wanted(sim.sent)
+        assert rig.events()[-1] == {"event": "disconnected", "code": 1000, "reason": "stopped"}
+        sim.wait_for(lambda s: not s.open_connections)
+        assert "1000" in sim.connections[0].end
+
+
+def test_stop_does_not_wait_for_an_exchange_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GOODBYE_S", 0.3)
+
+    def deaf(client: socket.socket, over: threading.Event) -> None:
+        import base64
+        import hashlib
+
+        key = client.recv(65536).partition(b"Sec-WebSocket-Key: ")[2].split()[0]
+        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        client.sendall(
+            b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n"
+            % accept
+        )
+        over.wait(60)
+
+    with serving(deaf) as far, feeding(f"ws://127.0.0.1:{far.port}/edge") as rig:
+        rig.event("connected")
+        began = time.monotonic()
+        rig.stop()
+        assert time.monotonic() - began < 2
+
+
+def test_whatever_the_sink_raises_nothing_of_the_network_ends_the_feed() -> None:
+    """An error nobody foresaw is logged, recorded and survived."""
+    settings = config.parse("", None)
+    calls = itertools.count()
+    got: list[Frame] = []
+
+    def broken(*_: object) -> Any:
+        if next(calls) < 2:
+            raise ZeroDivisionError("surprise")
+        raise OSError(101, "Network is unreachable")
+
+    feed = Feed(settings.symbols[0], config.Exchange(), got.extend, broken)
+    thread = threading.Thread(target=feed.run)
+    thread.start()
+    probe: Callable[[], bool] = lambda: any(b"unreachable" in f.m for f in got)  # noqa: E731
+    until(probe, 10)
+    feed.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert json.loads(got[0].m)["reason"] == "ZeroDivisionError: surprise"
