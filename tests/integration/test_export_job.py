@@ -81,6 +81,7 @@ def test_every_closed_segment_becomes_a_file_that_equals_it(config: Config) -> N
         assert (said["symbol"], said["id"], said["part"], said["final"]) == ("BTC_USDT", "btc", "1", "true")
         assert (int(said["first_seq"]), int(said["last_seq"])) == (segment.rows[0].seq, segment.rows[-1].seq)
         assert [said[f"rows_{t}"] for t in ("t", "d", "dp", "dl", "ev", "r")] == ["5", "5", "5", "5", "1", "0"]
+        assert {k.decode() for k in pq.read_schema(path).metadata} == {f"mexc.{key}" for key in said}
         assert segment.meta["state"] == "exported"
         marked = segment.meta["exported"]
         assert (marked["file"], marked["rows"], marked["digest"]) == (done.file, 21, said["digest"])

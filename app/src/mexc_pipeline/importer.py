@@ -112,8 +112,8 @@ def _import(source: Path, folder: Path, symbol_id: str | None) -> Imported:
     making.unlink(missing_ok=True)
     try:
         with making.open("wb") as file:
-            with pq.ParquetWriter(file, SCHEMA, compression="zstd", compression_level=1) as writer:
-                writer.add_key_value_metadata(said)
+            schema = SCHEMA.with_metadata(said)
+            with pq.ParquetWriter(file, schema, compression="zstd", compression_level=1) as writer:
                 writer.write_table(table, row_group_size=65_536)
             file.flush()
             os.fsync(file.fileno())
@@ -159,7 +159,7 @@ def _types(column: Any) -> Any:
         if pc.any(pc.or_(pc.less(codes, 0), pc.greater(codes, 3))).as_py():
             raise FileError("its row types are numbers outside 1 to 4")
         return names.take(codes.combine_chunks())
-    text = pa.nulls(len(column), pa.string()) if pa.types.is_null(column.type) else column.cast(pa.string())
+    text = column.cast(pa.string())
     unknown = sorted({str(t) for t in pc.unique(text).to_pylist() if t not in ("t", "d", "dp", "dl", None)})
     if unknown:
         raise FileError(f"unknown row type {unknown[0]!r}")

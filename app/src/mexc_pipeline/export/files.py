@@ -15,7 +15,15 @@ from pathlib import Path
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName
-from mexc_pipeline.export.parquet import Content, FileError, FileWriter, metadata, metadata_of, read_content
+from mexc_pipeline.export.parquet import (
+    Content,
+    FileError,
+    FileWriter,
+    metadata,
+    metadata_of,
+    read_content,
+    row_metadata,
+)
 from mexc_pipeline.export.report import Exported
 from mexc_pipeline.export.source import blocks
 from mexc_pipeline.ledger.digest import differing
@@ -222,11 +230,11 @@ def _write_proven(
     """Write, sync, read back, compare; the content as read back."""
     writer = _write(info, making, check, hook, copy=copy)
     spool = writer.digest.columns()
-    wrong = [] if copy else differing(spool, info.digests)
-    if wrong or (not copy and writer.digest.rows != info.rows):
+    if not copy and metadata_of(writer) != _recorded(info):
+        wrong = ", ".join(differing(spool, info.digests)) or "count"
         raise UserError(
-            f"segment {info.path.name} no longer holds what the collector recorded "
-            f"(column {', '.join(wrong) or 'count'} differs); it is not exported and stays in the spool"
+            f"segment {info.path.name} no longer holds what the collector recorded (column {wrong} differs); "
+            "it is not exported and stays in the spool"
         )
     content = read_content(making, check)
     wrong = differing(content.digests, spool)
@@ -236,8 +244,7 @@ def _write_proven(
             f"{info.file} read back differs from segment {info.path.name} in column {', '.join(wrong)}"
             f"{' (' + detail + ')' if detail else ''}; the file was discarded, the segment stays"
         )
-    said = metadata(making)
-    if said != _metadata(info, writer, copy=copy):
+    if metadata(making) != {**_metadata(info, copy=copy), **metadata_of(writer)}:
         raise UserError(f"{info.file}: its metadata read back differs from what was written; the file was discarded")
     hook("read back")
     return content
@@ -247,13 +254,13 @@ def _write(info: SegmentInfo, making: Path, check: Callable[[], None], hook: Hoo
     fd = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     with open(fd, "wb") as file:
         hook("created")
-        writer = FileWriter(file)
+        writer = FileWriter(file, _metadata(info, copy=copy) if copy else {**_metadata(info), **_recorded(info)})
         try:
             for block in blocks(info):
                 check()
                 writer.add(block)
                 hook("block")
-            writer.finish(_metadata(info, writer, copy=copy))
+            writer.finish(metadata_of(writer) if copy else None)  # an open segment has recorded nothing yet
             file.flush()
             hook("written")
             os.fsync(fd)
@@ -265,7 +272,12 @@ def _write(info: SegmentInfo, making: Path, check: Callable[[], None], hook: Hoo
     return writer
 
 
-def _metadata(info: SegmentInfo, writer: FileWriter, *, copy: bool) -> dict[str, str]:
+def _recorded(info: SegmentInfo) -> dict[str, str]:
+    """What the collector recorded of a closed segment's rows, as file metadata."""
+    return row_metadata(info.first_seq, info.last_seq, info.rows, info.bytes, info.counts, info.digests)
+
+
+def _metadata(info: SegmentInfo, *, copy: bool = False) -> dict[str, str]:
     return {
         "symbol": info.symbol,
         "id": info.id,
@@ -273,8 +285,6 @@ def _metadata(info: SegmentInfo, writer: FileWriter, *, copy: bool) -> dict[str,
         "edge_ns": str(info.edge_ns),
         "part": str(info.name.part),
         "final": "true" if info.final and not copy else "false",
-        "raw_bytes": str(writer.raw_bytes),
-        **metadata_of(writer),
         "gaps": str(info.gaps),
         "spool_id": info.spool_id,
         "version": info.version,

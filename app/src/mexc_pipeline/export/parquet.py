@@ -50,12 +50,14 @@ def _no_stop() -> None:
 
 
 class FileWriter:
-    """Writes rows to an open binary file; ``finish`` adds the metadata and the footer.
+    """Writes rows to an open binary file.
 
-    ``add`` raises FileError where a frame is not UTF-8, which the classification rules out.
+    ``metadata`` (keys without their prefix) known beforehand is part of the Arrow schema too, where every reader looks;
+    what only the rows decide can be given to ``finish``, which writes the footer. ``add`` raises FileError where a
+    frame is not UTF-8, which the classification rules out.
     """
 
-    def __init__(self, sink: IO[bytes]) -> None:
+    def __init__(self, sink: IO[bytes], metadata: dict[str, str] | None = None) -> None:
         self.digest = RowDigest()
         self.counts = dict.fromkeys(MT_NAMES.values(), 0)
         self.raw_bytes = 0
@@ -66,7 +68,7 @@ class FileWriter:
         self._size = 0
         self._writer = pq.ParquetWriter(
             sink,
-            SCHEMA,
+            SCHEMA.with_metadata(_prefixed(metadata)) if metadata else SCHEMA,
             version="2.6",
             compression="zstd",
             compression_level=1,
@@ -118,10 +120,11 @@ class FileWriter:
         self.first_seq = self.first_seq or block.seq[0]
         self.last_seq = block.seq[-1]
 
-    def finish(self, metadata: dict[str, str]) -> None:
-        """Write what is left, the metadata (keys without their prefix) and the footer."""
+    def finish(self, metadata: dict[str, str] | None = None) -> None:
+        """Write what is left, further metadata and the footer."""
         self._flush()
-        self._writer.add_key_value_metadata({PREFIX + key: value for key, value in metadata.items()})
+        if metadata:
+            self._writer.add_key_value_metadata(_prefixed(metadata))
         self._writer.close()
 
     def abandon(self) -> None:
@@ -150,17 +153,35 @@ def _le(values: Any) -> Any:
     return np.asarray(values).byteswap()
 
 
-def metadata_of(writer: FileWriter) -> dict[str, str]:
-    """The metadata that the rows themselves decide: seq range, counts, digests."""
-    columns = writer.digest.columns()
+def _prefixed(metadata: dict[str, str]) -> dict[str, str]:
+    return {PREFIX + key: value for key, value in metadata.items()}
+
+
+def row_metadata(
+    first_seq: int, last_seq: int, rows: int, raw_bytes: int, counts: dict[str, int], digests: dict[str, str]
+) -> dict[str, str]:
+    """The metadata that the rows themselves decide; ``counts`` per type name, ``digests`` hex per column."""
     return {
-        "first_seq": str(writer.first_seq),
-        "last_seq": str(writer.last_seq),
-        "rows": str(writer.digest.rows),
-        **{f"rows_{name}": str(count) for name, count in writer.counts.items()},
-        "digest": combine(columns),
-        **{f"digest_{name}": value for name, value in columns.items()},
+        "first_seq": str(first_seq),
+        "last_seq": str(last_seq),
+        "rows": str(rows),
+        "raw_bytes": str(raw_bytes),
+        **{f"rows_{name}": str(counts.get(name, 0)) for name in MT_NAMES.values()},
+        "digest": combine(digests),
+        **{f"digest_{name}": digests[name] for name in COLUMNS},
     }
+
+
+def metadata_of(writer: FileWriter) -> dict[str, str]:
+    """:func:`row_metadata` of what was written."""
+    return row_metadata(
+        writer.first_seq,
+        writer.last_seq,
+        writer.digest.rows,
+        writer.raw_bytes,
+        writer.counts,
+        writer.digest.columns(),
+    )
 
 
 @dataclass(slots=True)

@@ -46,7 +46,7 @@ def frames(
     found = list(tables(find(symbol, export_dir, imported=imported), start, end, types, imported=imported))
     if not found:
         found = [SCHEMA.empty_table().set_column(1, "mt", pa.array([], pa.string()))]
-    return _pandas(pa.concat_tables(found).replace_schema_metadata(None))
+    return _pandas(pa.concat_tables(found))
 
 
 def trades(

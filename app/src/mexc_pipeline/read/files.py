@@ -118,8 +118,8 @@ def _overlaps(parquet: Any, group: int, column: str, unit: int, low: int | None,
 
 
 def _plain(table: Any) -> Any:
-    """``mt`` as text: the same in every file, and what pandas compares without surprises."""
-    return table.set_column(1, "mt", table.column("mt").cast(pa.string()))
+    """Without metadata and with ``mt`` as text: the same in every file, and no surprise in pandas."""
+    return table.replace_schema_metadata(None).set_column(1, "mt", table.column("mt").cast(pa.string()))
 
 
 def _pick(table: Any, column: str, unit: int, low: int | None, high: int | None, types: Sequence[str] | None) -> Any:

@@ -1,0 +1,226 @@
+"""Files altered behind our back are noticed by content, and the file and the column are named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mexc_pipeline.config import Config
+from mexc_pipeline.export import main
+from mexc_pipeline.spool.lifecycle import remove
+from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.verify import Finding, Report, exports, ledger
+from support.spools import SECOND, T0, configure, fill, open_spool, some_frames
+
+FILES = tuple(f"btc202609151852{s}.parquet" for s in ("00", "10", "20"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    config = configure(tmp_path)
+    fill(config, periods=3)
+    assert main(config).ok
+    return config
+
+
+def forget_spool(config: Config) -> None:
+    for _, path in segments(config.spool_dir / "btc"):
+        remove(path)
+
+
+def failed(report: Report) -> list[Finding]:
+    return [finding for finding in report.findings if not finding.ok]
+
+
+def rewrite(path: Path, change: Callable[[Any], Any], metadata: dict[bytes, bytes] | None = None) -> None:
+    """The file again with other rows but its own metadata, counts and all."""
+    table = pq.read_table(path)
+    changed = change(table).replace_schema_metadata({**table.schema.metadata, **(metadata or {})})
+    pq.write_table(changed, path, compression="zstd")
+
+
+def with_value(column: str, row: int, value: object) -> Callable[[Any], Any]:
+    def change(table: Any) -> Any:
+        values = table.column(column).cast(pa.string()) if column == "mt" else table.column(column)
+        listed = values.cast(pa.int64()).to_pylist() if column in ("ts", "rx", "seq") else values.to_pylist()
+        listed[row] = value(listed[row]) if callable(value) else value
+        array = pa.array(listed).cast(table.column(column).type)
+        return table.set_column(table.schema.get_field_index(column), table.schema.field(column), array)
+
+    return change
+
+
+def test_sound_files_verify_with_and_without_their_spool(config: Config) -> None:
+    report = exports(config)
+    assert report.ok, report.lines()
+    assert [f.subject for f in report.findings] == [*FILES, "continuity", *FILES]
+    forget_spool(config)
+    report = exports(config)
+    assert report.ok
+    assert [f.subject for f in report.findings] == [*FILES, "continuity"]
+
+
+def test_the_newest_rows_are_shown_readable(config: Config) -> None:
+    notes = exports(config).notes
+    assert [line.split()[1] for line in notes] == ["t"] * 3 + ["d"] * 3 + ["dp"] * 3 + ["dl"] * 3 + ["ev"] * 3
+    text = "\n".join(notes)
+    assert "last 76376.1 bid 76376.2 ask 76376.3" in text
+    assert "buy 208 at 77526, sell 5 at 77525.9" in text
+    assert "ask 48 at 77526.1, bid 46 at 77526" in text
+    assert "Größe – 大" in text
+    assert "2026-09-15 18:52:20.018000018 seq 61:" in text
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "named"),
+    [
+        ("m", lambda m: m.replace("7", "8", 1), ("m",)),
+        ("m", lambda m: m + " ", ("len", "m")),
+        ("rx", lambda rx: rx + 1, ("rx",)),
+        ("ts", lambda ts: ts + 1, ("ts",)),
+        ("mt", "dl", ("mt",)),
+        ("seq", lambda seq: seq + 100, ("seq",)),
+    ],
+)
+def test_an_altered_value_is_noticed_by_content(
+    config: Config, column: str, value: object, named: tuple[str, ...]
+) -> None:
+    rewrite(config.export_dir / FILES[1], with_value(column, 4, value))
+    forget_spool(config)
+    (finding,) = [f for f in failed(exports(config)) if f.columns]
+    assert finding.subject == FILES[1]
+    assert finding.columns == named
+    assert f"in column {', '.join(named)}" in finding.text
+
+
+def test_an_alteration_with_matching_metadata_is_noticed_against_the_spool(config: Config, tmp_path: Path) -> None:
+    other = configure(tmp_path / "data")
+    spool = open_spool(other)
+    frames = some_frames(20, T0)
+    spool.append([frames[0]._replace(m=frames[0].m.replace(b"76376.1", b"76376.2")), *frames[1:]])
+    spool.tick(T0 + 10 * SECOND)
+    spool.close()
+    assert main(other).ok
+    (config.export_dir / FILES[0]).write_bytes((other.export_dir / FILES[0]).read_bytes())
+    (finding,) = failed(exports(config, ["btc"]))
+    assert (finding.subject, finding.columns) == (FILES[0], ("m",))
+    assert "differs from segment 20260915185200.sqlite" in finding.text
+
+
+def test_one_flipped_bit_in_a_page_is_noticed_and_its_column_named(config: Config) -> None:
+    path = config.export_dir / FILES[2]
+    place = pq.read_metadata(path).row_group(0).column(2)
+    assert place.path_in_schema == "m"
+    whole = path.read_bytes()
+    forget_spool(config)
+    start, size = place.data_page_offset, place.total_compressed_size
+    noticed = 0
+    for at in range(start, start + size, max(1, size // 40)):
+        data = bytearray(whole)
+        data[at] ^= 1
+        path.write_bytes(data)
+        report = exports(config, newest=0)
+        if report.ok:
+            held = pq.read_table(path).column("m").to_pylist()
+            path.write_bytes(whole)
+            assert held == pq.read_table(path).column("m").to_pylist(), f"byte {at} altered a row unnoticed"
+            continue
+        noticed += 1
+        (finding,) = failed(report)
+        assert finding.subject == FILES[2]
+        assert "m" in finding.columns
+    assert noticed > 30
+
+
+def test_metadata_rewritten_to_fit_contradicts_itself(config: Config) -> None:
+    path = config.export_dir / FILES[0]
+    rewrite(path, lambda table: table.slice(0, 20), {b"mexc.rows": b"20", b"mexc.last_seq": b"20"})
+    texts = [f.text for f in failed(exports(config)) if f.subject == FILES[0]]
+    assert any("content differs from its digest" in text for text in texts)
+    assert any("metadata says rows_ev 1, the file has 0" in text for text in texts)
+
+
+def test_a_missing_hour_is_a_hole(config: Config) -> None:
+    forget_spool(config)
+    (config.export_dir / FILES[1]).unlink()
+    (finding,) = failed(exports(config))
+    assert finding.text == f"seq 22 to 42 (21 rows) are in no file between it and {FILES[2]}"
+
+
+def test_a_file_that_is_gone_while_the_spool_has_it(config: Config) -> None:
+    (config.export_dir / FILES[2]).unlink()
+    (finding,) = failed(exports(config))
+    assert finding.text == "segment 20260915185220.sqlite was exported but the file is gone"
+
+
+def test_an_old_closed_segment_without_a_file_is_overdue(config: Config) -> None:
+    spool = open_spool(config)
+    spool.append(some_frames(3, T0 + 30 * SECOND))
+    spool.tick(T0 + 40 * SECOND)
+    spool.close()
+    (finding,) = failed(exports(config))
+    assert finding.text == "segment 20260915185230.sqlite (4 rows) waits for export"
+
+
+def test_rows_twice_and_junk_and_imported_files_are_named(config: Config) -> None:
+    forget_spool(config)
+    copy = config.export_dir / "btc20260915185230.parquet"
+    copy.write_bytes((config.export_dir / FILES[2]).read_bytes())
+    (config.export_dir / "btc20260915185240.parquet").write_bytes(b"junk")
+    table = pq.read_table(config.export_dir / FILES[0]).replace_schema_metadata({"mexc.imported": "v4"})
+    pq.write_table(table, config.export_dir / "eth2026091518.parquet")
+    texts = {f.subject: f.text for f in failed(exports(config))}
+    assert "rows twice" in texts[FILES[2]]
+    assert "metadata says period 20260915185220, the file has 20260915185230" in texts[copy.name]
+    assert "not a readable Parquet file" in texts["btc20260915185240.parquet"]
+    assert "imported files belong in imported/" in texts["eth2026091518.parquet"]
+
+
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
+    config = configure(tmp_path)
+    spool = open_spool(config)
+    for n in range(3):
+        spool.append(some_frames(3, T0 + n * SECOND))
+        spool.cut(T0 + n * SECOND + SECOND // 2)
+    spool.close()
+    assert len(main(config).files) == 3
+    assert exports(config).ok
+    forget_spool(config)
+    (config.export_dir / "btc20260915185200.part2.parquet").unlink()
+    assert "part 2 of period 20260915185200 is missing" in [f.text for f in failed(exports(config))]
+
+
+def test_the_ledger_lists_received_stored_exported(config: Config) -> None:
+    spool = open_spool(config)
+    spool.append(some_frames(3, T0 + 30 * SECOND))
+    spool.tick(T0 + 40 * SECOND)
+    spool.close()
+    compared = {
+        "btc": {
+            "20260915185200.sqlite": {"rows": 21, "ok": True, "columns": []},
+            "20260915185210.sqlite": {"rows": 21, "ok": False, "columns": ["m"]},
+        }
+    }
+    rows = [entry.to_json() for entry in ledger(config, compared)]
+    assert [(r["received"], r["stored"], r["exported"], r["verdict"]) for r in rows] == [
+        (21, 21, 21, "proven"),
+        (21, 21, 21, "differs"),
+        (21, None, 21, "proven"),
+        (4, None, None, "waiting"),
+    ]
+    assert [(r["first_seq"], r["last_seq"]) for r in rows] == [(1, 21), (22, 42), (43, 63), (64, 67)]
+    forget_spool(config)
+    assert [e.verdict for e in ledger(config)] == ["proven"] * 3
+    (config.export_dir / FILES[0]).write_bytes(b"junk")
+    assert [e.verdict for e in ledger(config)] == ["differs", "proven", "proven"]
+
+
+def test_nothing_at_all_is_said(tmp_path: Path) -> None:
+    report = exports(configure(tmp_path))
+    assert report.ok
+    assert "no files in" in report.notes[0]

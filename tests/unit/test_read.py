@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from mexc_pipeline import read
+from mexc_pipeline.config import Config
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.export import main
+from mexc_pipeline.rows import Frame
+from support.spools import BOOK, DEAL, SECOND, T0, TICKER, configure, fill, open_spool
+
+READING = Path(__file__).parents[2] / "docs" / "reading.md"
+
+
+def export(config: Config, *frames: tuple[int, str]) -> Path:
+    """Export frames of given types as one file."""
+    spool = open_spool(config)
+    spool.append([Frame(T0 + n, None, mt, m.encode()) for n, (mt, m) in enumerate(frames)])
+    spool.tick(T0 + 10 * SECOND)
+    spool.close()
+    assert main(config).ok
+    return config.export_dir
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return configure(tmp_path)
+
+
+def test_frames_are_what_the_files_hold(config: Config) -> None:
+    fill(config, periods=2)
+    main(config)
+    df = read.frames("btc", export_dir=config.export_dir)
+    assert list(df.columns) == ["ts", "mt", "m", "rx", "seq"]
+    assert [str(t) for t in df.dtypes] == [
+        "timestamp[ms, tz=UTC][pyarrow]",
+        "string[pyarrow]",
+        "string[pyarrow]",
+        "timestamp[ns, tz=UTC][pyarrow]",
+        "uint64[pyarrow]",
+    ]
+    assert list(df.seq) == list(range(1, 43))
+    assert df.rx[1] == pd.Timestamp(T0 + 1_000_001, tz="UTC")
+    assert read.frames("BTC_USDT", export_dir=config.export_dir).equals(df)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "seqs"),
+    [
+        (T0 + 1_000_001, T0 + 3_000_003, [2, 3]),
+        ("2026-09-15T18:52:00.018", "2026-09-15 18:52:10.001000+00:00", [19, 20, 21, 22]),
+        (dt.datetime.fromisoformat("2026-09-15T18:52:10"), None, list(range(22, 43))),
+        (pd.Timestamp(T0 + 1_000_002, tz="UTC"), pd.Timestamp(T0 + 2_000_003), [3]),
+        (None, dt.datetime(2026, 9, 15, 20, 52, 0, 1, tzinfo=dt.timezone(dt.timedelta(hours=2))), [1]),
+        ("2027-01-01", None, []),
+    ],
+)
+def test_a_stretch_of_time_is_half_open(
+    config: Config, start: read.Instant | None, end: read.Instant | None, seqs: list[int]
+) -> None:
+    fill(config, periods=2)
+    main(config)
+    assert list(read.frames("btc", start, end, export_dir=config.export_dir).seq) == seqs
+
+
+def test_types_are_picked(config: Config) -> None:
+    fill(config)
+    main(config)
+    assert set(read.frames("btc", export_dir=config.export_dir, types=["dl", "ev"]).mt) == {"dl", "ev"}
+    with pytest.raises(ValueError, match="'x' is not a row type"):
+        read.frames("btc", export_dir=config.export_dir, types=["x"])
+
+
+def test_part_files_are_read_like_others(config: Config) -> None:
+    spool = open_spool(config)
+    for n in range(2):
+        spool.append([Frame(T0 + n * SECOND, None, 2, DEAL.encode())])
+        spool.cut(T0 + n * SECOND + 1)
+    spool.close()
+    main(config)
+    assert len(list(config.export_dir.iterdir())) == 2
+    assert len(read.trades("btc", export_dir=config.export_dir)) == 4
+
+
+def test_unknown_symbols_are_named_with_what_there_is(config: Config) -> None:
+    with pytest.raises(UserError, match="there are no exported files"):
+        read.frames("btc", export_dir=config.export_dir)
+    fill(config)
+    main(config)
+    with pytest.raises(UserError, match="there are files of btc"):
+        read.trades("ETH_USDT", export_dir=config.export_dir)
+
+
+def test_trades_of_every_shape(config: Config) -> None:
+    shapes = [
+        DEAL,
+        '{"symbol":"BTC_USDT","data":{"p":27307.3,"v":5,"T":2,"O":3,"M":1,"t":1680055941870},"channel":"push.deal"}',
+        '{"channel":"push.deal","data":[{"p":7.548E+4,"v":25329.000000000000000000000000000000,"T":1,"t":"1","i":77}]}',
+        '{"data":[{"p":"0.080100","v":"3","T":null,"t":null,"cts":1788335242156,"extra":[1]}]}',
+        '{"data":[]}',
+    ]
+    df = read.trades("btc", export_dir=export(config, *((2, s) for s in shapes)))
+    assert list(df.seq) == [1, 1, 2, 3, 4]
+    assert list(df.n) == [0, 1, 0, 0, 0]
+    assert [f"{p.normalize():f}" for p in df.price] == ["77526", "77525.9", "27307.3", "75480", "0.0801"]
+    assert list(df.volume) == [208, 5, 5, 25329, 3]
+    assert [None if pd.isna(s) else s for s in df.side] == ["buy", "sell", "sell", "buy", None]
+    assert [None if pd.isna(i) else i for i in df.id] == ["16005949690", "16005949659", None, "77", None]
+    assert df.time[2] == pd.Timestamp("2023-03-29T02:12:21.870Z")
+    assert pd.isna(df.cts[2])
+    assert df.cts[4] == pd.Timestamp(1788335242156, unit="ms", tz="UTC")
+    assert list(df.self_trade[:3]) == [False, True, True]
+    assert df.attrs["skipped"] == 0
+    assert str(df.price.dtype) == "decimal128(19, 12)[pyarrow]"
+    assert (df.price * df.volume).sum() == Decimal("77526") * 208 + Decimal("77525.9") * 5 + Decimal(
+        "27307.3"
+    ) * 5 + 75480 * 25329 + Decimal("0.0801") * 3
+
+
+def test_floats_only_when_asked_for(config: Config) -> None:
+    df = read.trades("btc", export_dir=export(config, (2, DEAL)), floats=True)
+    assert (str(df.price.dtype), list(df.price)) == ("double[pyarrow]", [77526.0, 77525.9])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        '{"data":[{"p":true,"v":1,"t":1}]}',
+        '{"data":[{"p":"much","v":1,"t":1}]}',
+        '{"data":[{"p":1,"t":1}]}',
+        '{"data":[{"p":1,"v":1,"t":1,"T":300}]}',
+        '{"data":7}',
+        '{"channel":"push.deal"}',
+        '{"data":[]},{"data":[]}',
+        "not json",
+    ],
+)
+def test_what_cannot_be_decoded_is_reported_not_dropped_silently(config: Config, bad: str) -> None:
+    folder = export(config, (2, DEAL), (2, bad), (2, DEAL))
+    with pytest.warns(UserWarning, match=r"1 frames could not be decoded and were left out \(seq 2 first\)"):
+        df = read.trades("btc", export_dir=folder)
+    assert list(df.seq) == [1, 1, 3, 3]
+    assert (df.attrs["skipped"], df.attrs["skipped_seq"]) == (1, [2])
+
+
+def test_a_number_that_does_not_fit_raises(config: Config) -> None:
+    folder = export(config, (2, '{"data":[{"p":0.0000000000001,"v":1,"t":1}]}'))
+    with pytest.raises(ValueError, match=r"0\.0000000000001 does not fit decimal128\(19, 12\) exactly"):
+        read.trades("btc", export_dir=folder)
+    assert list(read.trades("btc", export_dir=folder, floats=True).price) == [1e-13]
+
+
+def test_tickers(config: Config) -> None:
+    folder = export(
+        config, (1, TICKER), (1, '{"data":{"lastPrice":7.5e-7,"fundingRate":-0.000081}}'), (1, '{"data":[]}')
+    )
+    with pytest.warns(UserWarning, match="seq 3 first"):
+        df = read.tickers("btc", export_dir=folder)
+    assert list(df["last"]) == [Decimal("76376.1"), Decimal("0.00000075")]
+    assert df["index"][0] == 75480
+    assert df.volume24[0] == 25329
+    assert df.funding_rate[1] == Decimal("-0.000081")
+    assert pd.isna(df.bid[1])
+    assert df.time[0] == pd.Timestamp(1731137509138, unit="ms", tz="UTC")
+
+
+def test_book(config: Config) -> None:
+    depth = '{"symbol":"BTC_USDT","data":{"asks":[[1,2,3]],"bids":[],"version":9},"channel":"push.depth","ts":1}'
+    empty = '{"data":{"asks":[],"bids":[[0.080100,7405]],"version":2},"channel":"push.depth.full"}'
+    broken = '{"data":{"asks":[[1]],"bids":[],"version":3},"channel":"push.depth.full"}'
+    folder = export(config, (3, BOOK), (3, depth), (3, empty), (3, broken))
+    with pytest.warns(UserWarning, match="seq 4 first"):
+        df = read.book("btc", export_dir=folder)
+    assert list(zip(df.seq, df.side, df.level, df.price, df.volume, strict=True)) == [
+        (1, "ask", 1, Decimal("77526.1"), 48),
+        (1, "ask", 2, Decimal("77526.2"), 347),
+        (1, "bid", 1, Decimal("77526"), 46),
+        (1, "bid", 2, Decimal("77525.9"), 489),
+        (3, "bid", 1, Decimal("0.0801"), 7405),
+    ]
+    assert [None if pd.isna(o) else o for o in df.orders] == [1, 1, 1, 2, None]
+    assert list(df.version) == [5220571685] * 4 + [2]
+    assert (df.attrs["skipped"], df.attrs["incremental"]) == (1, 1)
+    with pytest.warns(UserWarning, match="seq 4"):
+        best = read.book("btc", export_dir=folder, levels=1)
+    assert list(best.level) == [1, 1, 1]
+    with pytest.raises(ValueError, match="at least 1"):
+        read.book("btc", export_dir=folder, levels=0)
+
+
+def test_nothing_in_the_stretch_gives_the_columns_all_the_same(config: Config) -> None:
+    fill(config)
+    main(config)
+    folder = config.export_dir
+    for function in (read.trades, read.tickers, read.book):
+        full, none = function("btc", export_dir=folder), function("btc", "2030-01-01", export_dir=folder)
+        assert (len(none), list(none.dtypes)) == (0, list(full.dtypes))
+        assert len(full)
+
+
+@pytest.mark.parametrize("language", ["python", "sql", "clickhouse"])
+def test_the_examples_of_the_page_run(config: Config, language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(config, periods=3)
+    main(config)
+    monkeypatch.chdir(config.export_dir.parent)
+    examples = re.findall(rf"```{language}\n(.*?)```", READING.read_text(), re.DOTALL)
+    assert examples
+    for example in examples:
+        if language == "python":
+            exec(example, {})
+        elif language == "sql":
+            assert duckdb.connect().execute(example).fetchall(), example
+        else:  # the engine allows itself once a process
+            script = "import chdb, sys; print(chdb.query(sys.argv[1], 'CSV'))"
+            done = subprocess.run([sys.executable, "-c", script, example], capture_output=True, text=True, timeout=60)
+            assert '"t",15,' in done.stdout, done.stderr
+
+
+def test_duckdb_sees_the_same_rows(config: Config) -> None:
+    fill(config)
+    main(config)
+    rows = duckdb.connect().execute(
+        f"SELECT seq, mt, m, epoch_ns(rx) FROM '{config.export_dir}/btc*.parquet' ORDER BY seq"
+    ).fetchall()  # fmt: skip
+    df = read.frames("btc", export_dir=config.export_dir)
+    assert [r[:3] for r in rows] == list(zip(df.seq, df.mt, df.m, strict=True))
+    assert json.loads(rows[1][2])["channel"] == "push.deal"
+    assert [r[3] // 1000 for r in rows] == [t.value // 1000 for t in df.rx]
