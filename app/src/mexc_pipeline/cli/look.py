@@ -139,7 +139,7 @@ def _print_status(found: dict[str, Any]) -> None:
         click.echo(f"store: {store['problem']}")
     else:
         answers = "answers" if store.get("reachable") else f"does not answer: {store.get('error')}"
-        click.echo(f"store: {store.get('engine', 'ClickHouse')} {answers}")
+        click.echo(f"store: ClickHouse ({store.get('engine')}) {answers}")
     rows = []
     for symbol in found["symbols"]:
         said, loaded, export = symbol["collector"], symbol["store"] or {}, symbol["last_export"]

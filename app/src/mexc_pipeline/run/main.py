@@ -34,7 +34,7 @@ def run(config: Config, duration_s: float | None = None, level: str = "INFO") ->
     logs.setup(level)  # on a terminal standard error now belongs to the live table
     watcher = Watcher(config)
     try:
-        supervisor = Supervisor(config, lifeline, stop, display.lines)
+        supervisor = Supervisor(config, lifeline, stop, display.lines, debug=level == "DEBUG")
         try:
             supervisor.start()
             watcher.start()

@@ -79,13 +79,15 @@ def lock_holder(folder: Path) -> str | None:
 class Supervisor:
     """Owns every child of one ``run``. Used from one thread; ``stop`` may be set from anywhere."""
 
-    def __init__(self, config: Config, lifeline: Lifeline, stop: Stop, lines: Lines | None = None) -> None:
+    def __init__(
+        self, config: Config, lifeline: Lifeline, stop: Stop, lines: Lines | None = None, debug: bool = False
+    ) -> None:
         self.config = config
         self.periods = Periods.begin(config)
         self.stop = stop
         self._lifeline = lifeline
         self._lines = lines
-        self._common = ["--config", str(config.path)] if config.path else []
+        self._common = [*(["--config", str(config.path)] if config.path else []), *(["--debug"] if debug else [])]
         self._store = Keeper("store", lambda: self._child("store", ["store"]), self._store_refusal)
         self._collectors = [
             Keeper(symbol.id, self._collect(symbol.id), self._collector_refusal(symbol.id)) for symbol in config.symbols
