@@ -19,8 +19,8 @@ ALIVE_S = 60
 ASK_S = 10.0
 MAX_ROWS = 200_000
 _STORE = "store.sock"
-_ALL = "SELECT id, toUInt32(at) AS second, toString(seq), event FROM egress_log WHERE at >= toDateTime({since})"
-_NEWEST = f"{_ALL} ORDER BY at DESC, egress_log.seq DESC LIMIT 1 BY id"
+_ALL = "SELECT id, toUInt32(at), toString(seq), event FROM egress_log WHERE at >= toDateTime({since})"
+_NEWEST = f"{_ALL} ORDER BY at DESC, seq DESC LIMIT 1 BY id"
 _ALIVE = (
     "SELECT id, toUInt32(max(at)), toUInt32(now()) FROM collector_stats WHERE at >= toDateTime({since}) GROUP BY id"
 )

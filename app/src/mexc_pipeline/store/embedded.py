@@ -226,8 +226,9 @@ def _read_result(session: Any, sql: str, max_rows: int) -> Result:
     stream = session.send_query(sql, form) if _STREAMED.match(sql) else ()
     try:
         for chunk in stream:
-            text = chunk.bytes().decode(errors="replace")
-            lines += map(json.loads, filter(None, text.split("\n")[: wanted - len(lines)]))
+            part = list(filter(None, chunk.bytes().decode(errors="replace").split("\n")))
+            header = 2 if lines else 0  # names and types stand at the head of every chunk
+            lines += map(json.loads, part[header : header + wanted - len(lines)])
             if len(lines) >= wanted:
                 break
     finally:

@@ -40,7 +40,7 @@ IDLE_S = 0.2
 MAX_ROWS = 10_000
 MAX_BYTES = 16 << 20
 ATTEMPTS = 3
-_CONNECTED = b'{"event":"connected"'
+_WAYS = (b'{"event":"connected"', b'{"event":"disconnected"')
 
 
 @dataclass(slots=True)
@@ -379,14 +379,16 @@ class Loader:
         return True
 
     def _log_egress(self, segment: SegmentInfo, block: Columns) -> None:
-        """How each connection left the host goes to ``egress_log`` before its row is loaded: never missed, never
-        twice."""
+        """How each connection left the host, and when it gave its exit free, goes to ``egress_log`` before its row is
+        loaded: never missed, never twice."""
         for row in block.rows():
-            if row.mt != Mt.EVENT or not row.m.startswith(_CONNECTED):
-                continue
-            if self._catalog.egress_logged(segment.spool_id, row.seq):
+            if row.mt != Mt.EVENT or not row.m.startswith(_WAYS):
                 continue
             event = json.loads(row.m)
+            if event["event"] == "disconnected" and not event.get("exit"):
+                continue  # there was no connection, or none whose exit anybody else could want
+            if self._catalog.egress_logged(segment.spool_id, row.seq):
+                continue
             values: list[tuple[str, str, Any]] = [
                 ("at", "DateTime('UTC')", row.rx // 10**9),
                 ("id", "String", self._id),

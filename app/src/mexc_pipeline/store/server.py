@@ -6,6 +6,7 @@ import datetime
 import decimal
 import math
 import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -161,6 +162,8 @@ class ServerEngine:
             send_receive_timeout=self._reply_s,
             sync_request_timeout=_CONNECT_S,
             tcp_keepalive=True,
+            secure=s.secure,
+            ca_certs=s.ca_file or ssl.get_default_verify_paths().cafile,
             settings=dict(settings),
         )
         client.iter_query_result_cls = _BlockResult

@@ -115,5 +115,5 @@ def stats_row(status: Mapping[str, Any], backlog: int, rates: tuple[float, float
         ("durable_p50_ms", "Float64", float(durable.get("p50", _NAN))),
         ("durable_p99_ms", "Float64", float(durable.get("p99", _NAN))),
         ("egress", "String", str(egress.get("mode") or "")),
-        ("egress_address", "String", str(egress.get("local") or "")),
+        ("egress_address", "String", str(egress.get("exit") or egress.get("local") or "")),
     ]
