@@ -231,9 +231,9 @@ def _write_proven(
     writer = _write(info, making, check, hook, copy=copy)
     spool = writer.digest.columns()
     if not copy and metadata_of(writer) != _recorded(info):
-        wrong = ", ".join(differing(spool, info.digests)) or "count"
+        altered = ", ".join(differing(spool, info.digests)) or "count"
         raise UserError(
-            f"segment {info.path.name} no longer holds what the collector recorded (column {wrong} differs); "
+            f"segment {info.path.name} no longer holds what the collector recorded (column {altered} differs); "
             "it is not exported and stays in the spool"
         )
     content = read_content(making, check)
