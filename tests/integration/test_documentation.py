@@ -1,0 +1,176 @@
+"""Every command and every piece of code that the documents show is run, beside a recording that is going on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from mexc_pipeline.config import parse
+from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "app" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ELSEWHERE = {"operators.md", "sizing.md"}
+"""Pages whose commands need the deployed system; the deployment tests run those."""
+_FENCE = re.compile(r"^```(\S*) ?(\S*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`(mexc-pipeline [^`]+)`")
+_WORDS = {"SQL": "SELECT 1", "DIR": "copied", "FILE…": "--help", "btc": "btc"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: page, language, what it is for, text."""
+
+    page: str
+    language: str
+    note: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.page}: {self.text.strip().splitlines()[0][:50]}"
+
+
+def blocks(language: str, note: str = "") -> list[Block]:
+    """Blocks of a language from all pages run here."""
+    found = []
+    for page in PAGES:
+        if page.name in ELSEWHERE:
+            continue
+        for match in _FENCE.finditer(page.read_text()):
+            if match[1] == language and (not note or match[2] == note):
+                found.append(Block(page.name, match[1], match[2], match[3]))
+    return found
+
+
+def commands() -> list[str]:
+    """``mexc-pipeline`` commands that the pages show, in blocks and in running text."""
+    found: dict[str, None] = {}
+    for page in PAGES:
+        if page.name in ELSEWHERE:
+            continue
+        text = page.read_text()
+        for match in _FENCE.finditer(text):
+            if match[1] == "sh":
+                for line in match[3].splitlines():
+                    command = line.split("  #")[0].strip().removeprefix(".venv/bin/")
+                    if command.startswith("mexc-pipeline "):
+                        found[command] = None
+        for match in _INLINE.finditer(_FENCE.sub("", text)):
+            found[match[1]] = None
+    return list(found)
+
+
+class Recording:
+    """A folder in which a recording of three symbols is going on."""
+
+    def __init__(self, folder: Path, sim: Simulator) -> None:
+        self.folder = folder
+        config = folder / "config.toml"
+        config.write_text(
+            f'period = "4s"\n[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n'
+            '[clickhouse]\nmode = "embedded"\n'
+        )
+        self.environment = {**os.environ, "MEXC_PIPELINE_CONFIG": str(config)}
+        with (folder / "run.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mexc_pipeline", "run"],
+                cwd=folder,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def call(self, *arguments: str, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            arguments, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout_s
+        )
+
+    def files(self) -> list[Path]:
+        return sorted((self.folder / "exports").glob("*.parquet"))
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
+    with Simulator(SimulatorConfig(rate=60.0, seed=11)) as sim:
+        running = Recording(tmp_path_factory.mktemp("documented"), sim)
+        try:
+            until(lambda: len(running.files()) >= 6, 60, "two files per symbol")
+            yield running
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(90) == 0, (running.folder / "run.log").read_text()[-3000:]
+        finally:
+            if running.process.poll() is None:
+                running.process.kill()
+
+
+def test_pages_show_something() -> None:
+    assert len(blocks("python")) >= 2
+    assert len(commands()) >= 10
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda b: b.name)
+def test_python(recording: Recording, block: Block) -> None:
+    done = recording.call(sys.executable, "-c", block.text)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or "print" not in block.text
+
+
+@pytest.mark.parametrize("block", blocks("sql", "duckdb"), ids=lambda b: b.name)
+def test_duckdb(recording: Recording, block: Block) -> None:
+    with duckdb.connect() as db:
+        db.execute(f"SET file_search_path = '{recording.folder}'")
+        assert db.execute(block.text).fetchall()
+
+
+@pytest.mark.parametrize("block", blocks("sql", "clickhouse"), ids=lambda b: b.name)
+def test_clickhouse(recording: Recording, block: Block) -> None:
+    # An engine of its own: the recording's one stands under the store's care and reads no files.
+    code = "import sys, chdb; print(chdb.query(sys.argv[1], 'TSV'))"
+    done = recording.call(sys.executable, "-c", code, block.text)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=lambda b: b.name)
+def test_configuration(block: Block) -> None:
+    assert tomllib.loads(block.text)
+    assert parse(block.text, None).symbols
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command(recording: Recording, command: str) -> None:
+    words = [_WORDS.get(word, word) for word in shlex.split(command)]
+    arguments = [sys.executable, "-m", "mexc_pipeline", *words[1:]]
+    if words[1] in ("run", "demo", "collect", "store", "simulate", "egress"):
+        # Each lasts until told otherwise, or needs what is not here; their own tests run them.
+        arguments.append("--help")
+    done = recording.call(*arguments)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    assert done.stdout
+
+
+def test_make_knows_the_verbs() -> None:
+    verbs = set(re.findall(r"`?make ([a-z-]+)", "".join(page.read_text() for page in PAGES)))
+    assert {"demo", "run", "test"} <= verbs
+    for verb in verbs:
+        done = subprocess.run(["make", "--dry-run", verb], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, f"make {verb}: {done.stderr}"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
