@@ -1,0 +1,224 @@
+"""Judges from outside: what the exchange sent on each connection, against what the Parquet files hold.
+
+Nothing of the recorder is used here: frames are classified with the json module, files read with PyArrow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mexc_pipeline.simulator import ConnectionInfo, SentFrame
+from support.oracle import Ambiguous, expected
+
+NAMES = {1: "t", 2: "d", 3: "dp", 4: "dl"}
+TAIL_NS = 2_000_000_000
+"""What was sent in so many nanoseconds before a connection ended without order may not have been committed."""
+_FILE = re.compile(r"([a-z]+)(\d{10}|\d{14})(?:\.part(\d+))?\.parquet")
+
+
+class Row(NamedTuple):
+    seq: int
+    rx: int
+    mt: str
+    m: bytes
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found. ``tail`` counts frames sent in the last moments of a broken connection and not committed,
+    ``unborn`` those sent to a process that died before its first commit."""
+
+    frames: int = 0
+    rows: int = 0
+    connections: int = 0
+    witnessed: int = 0
+    lost: int = 0
+    repeated: int = 0
+    unexplained: int = 0
+    tail: int = 0
+    tail_ms: float = 0.0
+    unborn: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def wrong(self, text: str, *, lost: int = 0, repeated: int = 0, unexplained: int = 0) -> None:
+        self.lost += lost
+        self.repeated += repeated
+        self.unexplained += unexplained or int(not lost and not repeated)
+        self.violations.append(text)
+
+    def add(self, other: Verdict) -> None:
+        for name in ("frames", "rows", "connections", "witnessed", "lost", "repeated", "unexplained", "tail", "unborn"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.tail_ms = max(self.tail_ms, other.tail_ms)
+        self.violations += other.violations
+
+
+def read_files(folder: Path, symbol_id: str, verdict: Verdict) -> list[Row]:
+    """All rows of a symbol's files in the order of the files' names; a file that contradicts itself is a violation."""
+    found = []
+    for path in folder.glob(f"{symbol_id}[0-9]*.parquet"):
+        match = _FILE.fullmatch(path.name)
+        if match is None:
+            verdict.wrong(f"{path.name} is not a name of an export")
+            continue
+        found.append((match[2], int(match[3] or 0), path))
+    rows: list[Row] = []
+    for period, _, path in sorted(found):
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            verdict.wrong(f"{path.name} cannot be read: {error}")
+            continue
+        said = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items() if k.startswith(b"mexc.")}
+        rx = table["rx"].cast(pa.int64()).to_pylist()
+        texts = [m.encode() for m in table["m"].to_pylist()]
+        mine = [Row(*r) for r in zip(table["seq"].to_pylist(), rx, table["mt"].to_pylist(), texts, strict=True)]
+        if said.get("mexc.digest_m") != hashlib.sha256(b"".join(texts)).hexdigest():
+            verdict.wrong(f"{path.name}: its m differ from the digest it carries")
+        if said.get("mexc.rows") != str(len(mine)):
+            verdict.wrong(f"{path.name}: its metadata says {said.get('mexc.rows')} rows, it has {len(mine)}")
+        start = datetime.strptime(period.ljust(14, "0"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        start_ns, edge_ns = int(start.timestamp()) * 10**9, int(said.get("mexc.edge_ns", 0))
+        outside = [r.seq for r in mine if not start_ns <= r.rx < edge_ns and b'"sealed"' not in r.m[:20]]
+        if outside:
+            verdict.wrong(f"{path.name} holds rows of another period: seq {outside[:5]}")
+        rows += mine
+    return rows
+
+
+def check_order(rows: list[Row], verdict: Verdict, first_seq: int = 1) -> None:
+    """seq from ``first_seq`` on without hole or repeat; rx never back."""
+    numbers = [row.seq for row in rows]
+    if numbers != list(range(first_seq, first_seq + len(rows))):
+        counts = Counter(numbers)
+        repeated = sum(n - 1 for n in counts.values())
+        holes = sorted(set(range(first_seq, max(numbers, default=first_seq) + 1)) - set(numbers))
+        verdict.wrong(
+            f"seq has {len(holes)} holes (first {holes[:3]}) and {repeated} repeats",
+            lost=len(holes),
+            repeated=repeated,
+            unexplained=int(not holes and not repeated),
+        )
+    back = [b.seq for a, b in zip(rows, rows[1:], strict=False) if b.rx < a.rx]
+    if back:
+        verdict.wrong(f"rx goes back at seq {back[:5]}")
+
+
+def check_witness(rows: list[Row], witnessed: Mapping[int, bytes], verdict: Verdict) -> None:
+    """Whatever a reader saw committed is in the files as it was."""
+    held = {row.seq: row.m for row in rows}
+    verdict.witnessed += len(witnessed)
+    missing = [seq for seq in witnessed if seq not in held]
+    changed = [seq for seq, d in witnessed.items() if seq in held and hashlib.sha256(held[seq]).digest() != d]
+    if missing:
+        verdict.wrong(f"{len(missing)} committed rows are in no file (first seq {min(missing)})", lost=len(missing))
+    if changed:
+        verdict.wrong(f"{len(changed)} committed rows changed (first seq {min(changed)})", unexplained=len(changed))
+
+
+def check_frames(
+    rows: list[Row],
+    connections: Iterable[ConnectionInfo],
+    sent: Iterable[SentFrame],
+    symbol: str,
+    verdict: Verdict,
+    tail_ns: int = TAIL_NS,
+) -> None:
+    """Every connection's frames stand in the files in the order in which they were sent on it."""
+    frames: dict[int, list[tuple[int, str, bytes]]] = defaultdict(list)
+    for frame in sent:
+        if frame.whole and (row := _expected(frame, symbol)) is not None:
+            frames[frame.conn].append((frame.time_ns, *row))
+    by_peer: dict[str, deque[ConnectionInfo]] = defaultdict(deque)
+    for connection in connections:
+        by_peer[connection.peer].append(connection)
+    got: dict[int, list[tuple[str, bytes]]] = {}
+    orderly: set[int] = set()
+    current = 0
+    for row in rows:
+        event: dict[str, Any] = json.loads(row.m) if row.mt == "ev" else {}
+        if event.get("event") == "connected":
+            known = by_peer.get(event["local"])
+            if not known:
+                verdict.wrong(f"seq {row.seq}: a connection that the exchange does not know")
+                current = -1
+            else:
+                current = known.popleft().number
+            got[current] = []
+        elif event.get("event") == "disconnected" and event["code"] == 1000:
+            orderly.add(current)
+        elif not event and row.mt != "r":
+            if current not in got:
+                verdict.wrong(f"seq {row.seq}: a frame before any connection")
+                got[current] = []
+            got[current].append((row.mt, row.m))
+    for connection in connections:
+        if connection.number not in got and connection.closed_ns is not None:
+            verdict.unborn += len(frames[connection.number])
+            continue
+        _compare(connection, frames[connection.number], got.get(connection.number, []), orderly, verdict, tail_ns)
+    verdict.connections += len(got)
+
+
+def _expected(frame: SentFrame, symbol: str) -> tuple[str, bytes] | None:
+    try:
+        row = expected(frame.opcode, frame.payload, symbol)
+    except Ambiguous:
+        return "?", frame.payload
+    return None if row is None else (NAMES[row.mt], row.m)
+
+
+def _compare(
+    connection: ConnectionInfo,
+    wanted: list[tuple[int, str, bytes]],
+    have: list[tuple[str, bytes]],
+    orderly: set[int],
+    verdict: Verdict,
+    tail_ns: int,
+) -> None:
+    where = f"connection {connection.number} ({connection.end or 'open'})"
+    verdict.frames += len(have)
+    want = [(mt, m) for _, mt, m in wanted]
+    same = len(have) <= len(want) and all(
+        b == w or (a == "?" and b[1] == w[1]) for b, w, a in zip(have, want, (mt for mt, _ in want), strict=False)
+    )
+    if not same:
+        want_counts, have_counts = Counter(m for _, m in want), Counter(m for _, m in have)
+        first = next((i for i, (b, w) in enumerate(zip(have, want, strict=False)) if b != w), min(len(have), len(want)))
+        repeated = sum((have_counts - want_counts).values())
+        cut = Counter(m for _, m in want[: len(have)])
+        lost = sum((cut - have_counts).values())
+        verdict.wrong(
+            f"{where}: frames differ from what was sent at the {first + 1}th of {len(have)} (sent {len(want)}): "
+            f"have {have[first][1][:80] if first < len(have) else b''!r}, "
+            f"sent {want[first][1][:80] if first < len(want) else b''!r}",
+            lost=lost,
+            repeated=repeated,
+        )
+        return
+    missing = len(want) - len(have)
+    if not missing:
+        return
+    closed = connection.closed_ns
+    if connection.number in orderly:
+        verdict.wrong(f"{where}: ended in order, {missing} frames missing at its end", lost=missing)
+        return
+    if closed is None:
+        verdict.wrong(f"{where}: never ended")
+        return
+    behind = closed - wanted[len(have)][0]
+    verdict.tail += missing
+    verdict.tail_ms = max(verdict.tail_ms, behind / 1e6)
+    if behind > tail_ns:
+        verdict.wrong(f"{where}: frames up to {behind / 1e6:.0f} ms before its end are missing", lost=missing)

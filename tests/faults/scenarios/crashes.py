@@ -1,0 +1,115 @@
+"""kill -9 of collector and exporter at seeded calls, and the same with the power going too."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from faults.bench import EXPORTS, SPOOL, Bench, Outcome, Process, bench
+from faults.shim import Kill, Op, Where
+from mexc_pipeline.simulator import Simulator, SimulatorConfig
+
+COLLECTOR_ROUNDS, EXPORTER_ROUNDS, MIXED_ROUNDS = 14, 10, 2
+POWER_ROUNDS = 12
+ALIVE_S = 3.0
+"""A process that did not reach its point by then is killed where it happens to be."""
+
+# (calls, ending, how many such calls there are in a few seconds)
+COLLECTOR: tuple[tuple[tuple[Op, ...], str, int], ...] = (
+    ((Op.WRITE,), "-wal", 200),
+    ((Op.SYNC,), "-wal", 60),
+    ((Op.CREATE, Op.WRITE, Op.SYNC), ".new", 12),
+    ((Op.WRITE, Op.SYNC, Op.CREATE, Op.UNLINK), "-journal", 8),
+    ((Op.LINK,), ".sqlite", 2),
+    ((Op.UNLINK,), ".new", 2),
+    ((Op.DIRSYNC,), "", 6),
+    ((Op.CREATE,), "-wal", 2),
+    ((Op.WRITE, Op.SYNC), ".sqlite", 20),
+    ((Op.TRUNCATE,), "-wal", 2),
+    ((Op.UNLINK,), "-wal", 2),
+    ((Op.UNLINK,), ".sqlite", 3),
+    ((Op.WRITE, Op.TRUNCATE, Op.MKDIR), "", 6),
+)
+EXPORTER: tuple[tuple[tuple[Op, ...], str, int], ...] = (
+    ((Op.CREATE,), ".tmp", 2),
+    ((Op.WRITE,), ".tmp", 6),
+    ((Op.SYNC,), ".tmp", 2),
+    ((Op.LINK,), ".parquet", 2),
+    ((Op.UNLINK,), ".tmp", 2),
+    ((Op.DIRSYNC,), "", 3),
+    ((Op.WRITE, Op.SYNC), "-wal", 4),
+    ((Op.WRITE, Op.SYNC), ".sqlite", 4),
+    ((Op.CREATE, Op.TRUNCATE, Op.UNLINK), "-wal", 3),
+)
+
+
+def point(rng: random.Random, places: tuple[tuple[tuple[Op, ...], str, int], ...]) -> Kill:
+    """A seeded point: first a step, so that rare ones are reached as often as the many, then one of its calls."""
+    ops, ending, calls = rng.choice(places)
+    nth = rng.randint(1, calls)
+    return Kill(ops, nth, rng.choice(list(Where)), ending, (SPOOL, EXPORTS))
+
+
+def kills(folder: Path, seed: int) -> Outcome:
+    """Collector and exporter killed again and again over one data folder: the one, then the other, then both."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    with _place(folder, seed, rng, outcome) as place:
+        place.witness.start()
+        for _ in range(COLLECTOR_ROUNDS):
+            _ended(place, place.fork("collect", "btc", kill=point(rng, COLLECTOR)), outcome, "collector")
+        for _ in range(EXPORTER_ROUNDS):
+            _ended(place, place.fork("export", kill=point(rng, EXPORTER)), outcome, "exporter")
+        for _ in range(MIXED_ROUNDS):
+            collector = place.fork("collect", "btc", kill=point(rng, COLLECTOR))
+            _ended(place, place.fork("export", kill=point(rng, EXPORTER)), outcome, "exporter")
+            _ended(place, collector, outcome, "collector")
+        place.settle(outcome)
+    return outcome
+
+
+def power(folder: Path, seed: int) -> Outcome:
+    """The same, and each time the file system loses what was not synced."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    with _place(folder, seed, rng, outcome, journal=True) as place:
+        for number in range(POWER_ROUNDS):
+            place.witness.start()
+            with_export = number > 2 and rng.random() < 0.5
+            before = len(place.crashes())
+            last = place.fork("collect", "btc", kill=None if with_export else point(rng, COLLECTOR))
+            if with_export:
+                place.recorded(last, 1)
+                last = place.fork("export", kill=point(rng, EXPORTER))
+            place.died(last, ALIVE_S)
+            outcome.expect(last.returncode in (0, -9), f"ended with {last.returncode}: {place.said()[-400:]}")
+            place.lose_power(outcome)
+            dead = place.crashes()[before:]
+            outcome.happened(f"power lost: {dead[0].step}" if dead else "power lost: at a random moment")
+        place.settle(outcome)
+    return outcome
+
+
+@contextlib.contextmanager
+def _place(folder: Path, seed: int, rng: random.Random, outcome: Outcome, *, journal: bool = False) -> Iterator[Bench]:
+    rate = rng.choice((60.0, 200.0, 600.0))
+    keep = rng.choice(("24h", "1s"))
+    outcome.notes |= {"rate": rate, "spool_keep": keep}
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rate, seed=seed)) as sim,
+        bench(folder, sim, rng, keep=keep, journal=journal) as place,
+    ):
+        yield place
+
+
+def _ended(place: Bench, process: Process, outcome: Outcome, who: str) -> None:
+    """Wait for a process's end, kill it where it outlives its point, and count the crash by its step."""
+    place.died(process, ALIVE_S)
+    if process.returncode == -signal.SIGKILL:
+        mine = [c for c in place.crashes() if c.pid == process.pid]
+        outcome.happened(f"{who}: {mine[-1].step}" if mine else f"{who}: at a random moment")
+    elif who == "collector" or process.returncode != 0:
+        outcome.expect(False, f"{who} ended with {process.returncode}: {place.said()[-400:]}")
