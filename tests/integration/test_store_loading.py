@@ -19,6 +19,7 @@ from integration.store_support import (
     mark,
     table_names,
     table_rows,
+    wait_for,
 )
 from mexc_pipeline.rows import Columns
 from mexc_pipeline.spool.segment import SegmentInfo
@@ -444,3 +445,49 @@ def test_a_row_table_can_be_altered_only_through_a_numbered_file(backend: Backen
     assert schema.apply(engine) == ["001_logs.sql", "002_loading.sql"]
     assert schema.apply(engine) == []
     assert engine.select("SELECT version FROM schema_versions ORDER BY version") == [(1,), (2,)]
+
+
+def test_nothing_is_judged_while_an_insert_of_ours_may_still_run(
+    backend: Backend, engine: Engine, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed store leaves its last insert running in the server; its rows arrive after the next store has started."""
+    recording.add(20)
+    block = Columns.of(recording.rows()[:10])
+    new_loader(backend.engine, recording).step()
+    engine.execute("DROP TABLE btc_current")
+    engine.execute(row_table_sql("btc_current", engine.connect()))
+    late = backend.engine()
+    asked: list[str] = []
+
+    def is_running(prefix: str) -> bool:
+        asked.append(prefix)
+        if len(asked) == 3:
+            engine.insert_block("btc_current", block, "load-btc-late")
+        return len(asked) < 3
+
+    monkeypatch.setattr(late, "is_running", is_running)
+    drain(new_loader(lambda: late, recording), recording)
+    assert asked == ["load-btc-"] * 3
+    assert table_rows(engine, "btc_current") == recording.rows()
+
+
+@pytest.mark.server
+def test_a_running_insert_is_seen_by_its_id(tmp_path: Path) -> None:
+    server = ServerBackend(tmp_path / "server")
+    engine = server.engine()
+    engine.connect()
+    engine.execute("CREATE TABLE slow (a UInt8) ENGINE = Memory")
+    client = server.server.client()
+
+    def insert() -> None:
+        slow = "INSERT INTO ch_mexc.slow SELECT sleep(0.5) FROM system.numbers LIMIT 3"
+        client.execute(slow, query_id="ch_mexc/load-btc-1", settings={"max_block_size": 1})
+
+    thread = threading.Thread(target=insert)
+    thread.start()
+    wait_for(lambda: engine.is_running("load-btc-"))
+    assert not engine.is_running("load-eth-")
+    thread.join()
+    assert not engine.is_running("load-btc-")
+    engine.close()
+    server.close()

@@ -224,7 +224,7 @@ class Auditor:
                 if self._stopping.is_set():
                     raise StoppingError("the store is ending")
                 if len(wanted):
-                    self._engine.insert_block(names.reload, wanted, str(uuid.uuid4()))
+                    self._engine.insert_block(names.reload, wanted, f"reload-{self._id}-{uuid.uuid4()}")
         table = names.sealed(segment)
         self._catalog.hold(table, held)
         self._engine.execute(f"RENAME TABLE {names.reload} TO {table}")

@@ -170,7 +170,7 @@ class EmbeddedEngine:
         finally:
             _guarded(stream.close)
 
-    def is_running(self, query_id: str) -> bool:  # noqa: ARG002
+    def is_running(self, prefix: str) -> bool:  # noqa: ARG002
         return False
 
     def query(self, sql: str, max_rows: int) -> Result:

@@ -117,15 +117,15 @@ class Engine(Protocol):
         ...
 
     def insert_block(self, table: str, block: Columns, query_id: str) -> None:
-        """Insert a block into a row table as one statement under that id."""
+        """Insert a block into a row table as one statement under that id, which is unique."""
         ...
 
     def read_blocks(self, table: str) -> Iterator[Columns]:
         """All rows of a row table in the order they were inserted, a block at a time."""
         ...
 
-    def is_running(self, query_id: str) -> bool:
-        """Whether the statement of that id is still being worked on."""
+    def is_running(self, prefix: str) -> bool:
+        """Whether a statement whose id starts so is still being worked on, whoever sent it."""
         ...
 
     def query(self, sql: str, max_rows: int) -> Result:

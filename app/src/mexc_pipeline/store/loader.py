@@ -83,7 +83,6 @@ class Loader:
         self._limit = MAX_ROWS
         self._suspect_until = 0
         self._refusals = 0
-        self._query_id = ""
         self._unreadable: set[str] = set()
         self.progress = Progress()
 
@@ -118,7 +117,7 @@ class Loader:
         with self._schema_lock:
             for file in apply(self._engine):
                 log.info("schema file applied", extra={"fields": {"file": file}})
-        self._wait_for_lost_statement()
+        self._wait_for_statements()
         names, catalog = self._names, self._catalog
         tables, holdings = catalog.tables(), catalog.holdings()
         logged = catalog.logged()
@@ -156,15 +155,17 @@ class Loader:
                 raise
             return True
 
-    def _wait_for_lost_statement(self) -> None:
-        if not self._query_id:
-            return
+    def _new_query_id(self) -> str:
+        return f"load-{self._id}-{uuid.uuid4()}"
+
+    def _wait_for_statements(self) -> None:
+        """An insert whose reply was lost, or that a killed process left behind, may still be at work: until it ends
+        the table cannot say what it has."""
         deadline = time.monotonic() + 60
-        while self._engine.is_running(self._query_id):
+        while self._engine.is_running(f"load-{self._id}-"):
             if time.monotonic() > deadline:
                 raise UnreachableError("an insert whose reply was lost is still running")
             time.sleep(0.1)
-        self._query_id = ""
 
     def _present(self) -> dict[Held, SegmentInfo]:
         """The segments of the spool that can be read. One folder may hold those of several spools, one after another:
@@ -329,14 +330,11 @@ class Loader:
         last = block.seq[-1]
         wanted = without(block, self._refused)
         if len(wanted):
-            self._query_id = str(uuid.uuid4())
             try:
-                self._engine.insert_block(self._names.current, wanted, self._query_id)
+                self._engine.insert_block(self._names.current, wanted, self._new_query_id())
             except RefusedError as error:
-                self._query_id = ""
                 self._consider(segment, wanted, error)
                 raise
-            self._query_id = ""
         self._refusals = 0
         if last >= self._suspect_until:
             self._limit = MAX_ROWS
@@ -371,7 +369,7 @@ class Loader:
         probe = self._names.probe
         self._engine.execute(row_table_sql(probe, self._capabilities))
         try:
-            self._engine.insert_block(probe, Columns([0], [0], [0], [int(Mt.EVENT)], [b"{}"]), str(uuid.uuid4()))
+            self._engine.insert_block(probe, Columns([0], [0], [0], [int(Mt.EVENT)], [b"{}"]), self._new_query_id())
         except RefusedError:
             return False
         finally:

@@ -102,7 +102,7 @@ class ServerEngine:
         sql = f"INSERT INTO {table} ({', '.join(ROW_COLUMNS)}) VALUES"
         # Copies: the driver may change the lists it is given.
         data = [list(column) for column in native.rows_block(block)]
-        _guarded(lambda: client.execute(sql, data, columnar=True, query_id=query_id))
+        _guarded(lambda: client.execute(sql, data, columnar=True, query_id=self._query_id(query_id)))
 
     def read_blocks(self, table: str) -> Iterator[Columns]:
         client = self._open()
@@ -120,8 +120,12 @@ class ServerEngine:
             if not done:
                 client.disconnect()  # what is left of the result would be taken for the next answer
 
-    def is_running(self, query_id: str) -> bool:
-        return self.select(f"SELECT count() FROM system.processes WHERE query_id = {quote(query_id)}") != [(0,)]
+    def is_running(self, prefix: str) -> bool:
+        mine = quote(self._query_id(prefix))
+        return self.select(f"SELECT count() FROM system.processes WHERE startsWith(query_id, {mine})") != [(0,)]
+
+    def _query_id(self, name: str) -> str:
+        return f"{self._settings.database}/{name}"  # several deployments may share a server
 
     def query(self, sql: str, max_rows: int) -> Result:
         client = self._new_client(

@@ -94,7 +94,7 @@ class Store:
             engine.connect()
             return {symbol_id: Catalog(symbol_id, engine).tables() for symbol_id in self._loaders}
         except EngineError as error:
-            self.health.failed(error)
+            log.warning("ClickHouse cannot list its tables", extra={"fields": {"error": str(error)}})
             return {}
         finally:
             engine.close()
@@ -110,9 +110,15 @@ class Store:
             "sealed": sorted(t for t in tables if names.is_sealed(t)),
             "skipped_rows": progress.refused_rows,
             "orphans": sorted(t for t in tables if names.is_set_apart(t)),
+            "trouble": self._trouble(symbol_id),
             "unreadable_segment": progress.unreadable or None,
             "compared": {file: c.as_json() for file, c in dict(self._auditors[symbol_id].compared).items()},
         }
+
+    def _trouble(self, symbol_id: str) -> str | None:
+        """What the symbol's threads last failed with, if they still do."""
+        found = [w.trouble for w in self._workers if w.trouble and w.name.endswith(f"-{symbol_id}")]
+        return found[0] if found else None
 
     def _spool_last(self, symbol_id: str) -> int:
         for _, path in reversed(segments(self._config.spool_dir / symbol_id)):

@@ -36,7 +36,8 @@ class Health:
                 "ClickHouse cannot be used; recording goes on, loading waits", extra={"fields": {"error": str(error)}}
             )
 
-    def worked(self) -> None:
+    def recovered(self) -> None:
+        """To be called by a thread that met the outage and is past it."""
         with self._lock:
             was, self.error = self.error, None
         if was is not None:
@@ -62,7 +63,7 @@ class Worker:
         self._stepper = stepper
         self._stopping = stopping
         self._health = health
-        self._name = name
+        self.name = name
         self.is_prompt = is_prompt
         self.trouble: str = ""
         self.turned_at = time.monotonic()
@@ -77,7 +78,7 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE_S
+        pause, met_outage = _FIRST_PAUSE_S, False
         while not self._stopping.is_set():
             self.turned_at = time.monotonic()
             try:
@@ -85,21 +86,24 @@ class Worker:
             except StoppingError:
                 break
             except EngineError as error:
+                met_outage = met_outage or isinstance(error, UnreachableError)
                 wait, pause = self._failed(error, pause)
             except SegmentError as error:
-                log.error("segment cannot be read", extra={"fields": {"worker": self._name, "error": str(error)}})
+                log.error("segment cannot be read", extra={"fields": {"worker": self.name, "error": str(error)}})
                 self._stepper.detach()
                 wait, pause = pause, min(pause * 2, _LONGEST_PAUSE_S)
             except Exception as error:  # one symbol's trouble must not end the others' threads or this one
-                log.exception("unexpected error, starting over", extra={"fields": {"worker": self._name}})
+                log.exception("unexpected error, starting over", extra={"fields": {"worker": self.name}})
                 self.trouble = f"{type(error).__name__}: {error}"
                 self._stepper.detach()
                 wait, pause = pause, min(pause * 2, _LONGEST_PAUSE_S)
             else:
                 if self.trouble:
-                    log.info("loading goes on", extra={"fields": {"worker": self._name}})
+                    log.info("loading goes on", extra={"fields": {"worker": self.name}})
                 self.trouble = ""
-                self._health.worked()
+                if met_outage:
+                    self._health.recovered()
+                met_outage = False
                 pause = _FIRST_PAUSE_S
             self._stopping.wait(wait)
         self._stepper.detach()
@@ -109,7 +113,7 @@ class Worker:
             self._health.failed(error)
         elif not self.trouble:
             log.warning(
-                "ClickHouse refused", extra={"fields": {"worker": self._name, "code": error.code, "error": str(error)}}
+                "ClickHouse refused", extra={"fields": {"worker": self.name, "code": error.code, "error": str(error)}}
             )
         self.trouble = str(error)
         return pause * random.uniform(0.5, 1.0), min(pause * 2, _LONGEST_PAUSE_S)  # noqa: S311
