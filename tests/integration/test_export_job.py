@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,8 +20,9 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export import main
-from mexc_pipeline.export.job import run
+from mexc_pipeline.export.job import run, stop_on_signals
 from mexc_pipeline.export.parquet import metadata
+from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import info, segments
 from support.spooled import Stored, digest, digests, read_rows, read_segments
@@ -425,3 +427,28 @@ def test_a_damaged_segment_does_not_stop_the_others(config: Config) -> None:
     report = main(config)
     assert [f.file for f in report.files] == ["btc20260915185210.parquet"]
     assert [f.segment for f in report.failures] == ["20260915185200.sqlite"]
+
+
+def test_memory_does_not_grow_with_the_hour(config: Config) -> None:
+    spool = open_spool(config)
+    for n in range(30):
+        spool.append([Frame(T0 + n, None, 4, f"{n:04}".encode() * (1 << 18)) for _ in range(4)])
+    spool.tick(T0 + 10 * SECOND)
+    spool.close()
+    script = (
+        "import resource, sys\nfrom pathlib import Path\nfrom mexc_pipeline.config import load\n"
+        "from mexc_pipeline.export import main\nmaxrss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "import pyarrow.parquet\nbefore = maxrss()\nassert main(load(Path(sys.argv[1]))).ok\n"
+        "print((maxrss() - before) // 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(config.path)], capture_output=True, text=True, timeout=100)
+    assert int(done.stdout) < 120, f"120 MiB of frames took {done.stdout} MiB"
+
+
+def test_sigterm_asks_it_to_stop_and_the_old_handler_comes_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    stop = threading.Event()
+    with stop_on_signals(stop):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -61,7 +61,7 @@ def prepare_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise FolderError(f"export folder {folder} is not a folder; move it away or set export_dir")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise FolderError(f"export folder {folder} is not writable; give its permissions or set export_dir")
+        raise FolderError(f"export folder {folder} is not writable (permissions, or a read-only file system)")
 
 
 def temporary(folder: Path, file: str) -> Path:

@@ -44,7 +44,7 @@ def main(
     symbol and UserError where nothing can be exported at all; what concerns one segment is in the report.
     """
     stop = threading.Event()
-    with _signals(stop):
+    with stop_on_signals(stop):
         return run(config, ids, once, copy_to, stop=stop)
 
 
@@ -208,7 +208,7 @@ def _export_lock(config: Config, check: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
+def stop_on_signals(stop: threading.Event) -> Iterator[None]:
     """Set ``stop`` on SIGTERM and SIGINT, in the main thread only; the handlers before come back afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -250,9 +250,10 @@ def read_content(path: Path, check: Callable[[], None] = _no_stop) -> Content:
     with open_file(path) as parquet:
         for column in _PROBED:
             try:
-                for batch in parquet.iter_batches(READ_ROWS, columns=[column], use_threads=False):
-                    check()
-                    digest.add(column, batch.column(0))
+                for group in range(parquet.num_row_groups):  # a batch over several would have no bound in bytes
+                    for batch in parquet.iter_batches(READ_ROWS, [group], [column], use_threads=False):
+                        check()
+                        digest.add(column, batch.column(0))
             except (OSError, ValueError, pa.ArrowException) as error:
                 content.damaged[column] = _first_line(error)
         content.rows = parquet.metadata.num_rows

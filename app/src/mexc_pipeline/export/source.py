@@ -9,7 +9,7 @@ from mexc_pipeline.rows import Columns
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, connect
 
 BLOCK_ROWS = 2048
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 
 
 def blocks(info: SegmentInfo, max_rows: int = BLOCK_ROWS, max_bytes: int = BLOCK_BYTES) -> Iterator[Columns]:
