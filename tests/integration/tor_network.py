@@ -10,16 +10,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import pytest
+import trustme
+
 from mexc_pipeline.egress.control_port import ControlPort, ControlPortError
 from mexc_pipeline.egress.partition import owner
+from mexc_pipeline.simulator.sentlog import read_connection, read_sent_log
+from support.waiting import until
 
 AUTHORITY = "203.0.113.1"
 EXCHANGE = "198.51.100.10"
@@ -108,14 +111,6 @@ def exit_addresses(ids: tuple[str, ...], each: int) -> list[str]:
     return chosen
 
 
-def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
-    """Poll until it holds; AssertionError naming what did not happen."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)
-
-
 class TorNetwork:
     """Made by entering it, gone on leaving it, also after a failure."""
 
@@ -126,6 +121,7 @@ class TorNetwork:
         self.namespace = f"mexctor{os.getpid()}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._authority_line = ""
+        self._inside = ["ip", "netns", "exec", self.namespace]
 
     def __enter__(self) -> Self:
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
@@ -154,7 +150,10 @@ class TorNetwork:
         """Start a program inside the namespace; it ends with the network."""
         with (self.folder / f"{name}.out").open("ab") as out:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, *command], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+                [*self._inside, "setpriv", "--pdeathsig", "KILL", *command],
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
             )
         self._processes[name] = process
         return process
@@ -188,25 +187,24 @@ class TorNetwork:
             except ControlPortError:
                 return False
 
-        wait_for(f"Tor of {symbol} is ready", ready, READY_S)
+        until(ready, READY_S, f"Tor of {symbol}")
 
     def start_exchange(self, log_dir: Path, cert: Path, key: Path) -> None:
         """The simulator behind TLS; it writes what it sent, and to whom, into ``log_dir``."""
         command = [sys.executable, "-m", "mexc_pipeline", "simulate", "--host", EXCHANGE, "--port", str(EXCHANGE_PORT)]
         command += ["--log-dir", str(log_dir), "--tls-cert", str(cert), "--tls-key", str(key)]
         self.run("exchange", command)
-        wait_for("the exchange listens", lambda: self.listens(EXCHANGE, EXCHANGE_PORT), 20)
+        until(lambda: self.listens(EXCHANGE, EXCHANGE_PORT), 20, "the exchange")
 
     def start_echo(self) -> None:
         """A server that answers with the address it sees."""
         self.run("echo", [sys.executable, "-c", _ECHO.replace("{address}", ECHO)])
-        wait_for("the echo server listens", lambda: self.listens(ECHO, 80), 20)
+        until(lambda: self.listens(ECHO, 80), 20, "the echo server")
 
     def listens(self, address: str, port: int) -> bool:
         """Whether something in the namespace accepts connections there."""
         code = f"import socket; socket.create_connection(({address!r}, {port}), 2)"
-        command = ["ip", "netns", "exec", self.namespace, sys.executable, "-c", code]
-        return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
+        return subprocess.run([*self._inside, sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
 
     # How it is made
 
@@ -226,7 +224,9 @@ class TorNetwork:
             folder.mkdir(mode=0o700)
             (folder / "resolv.conf").write_text(f"nameserver {AUTHORITY}\n")
             self._tor(
-                f"exit{number}", _COMMON + _EXIT.replace("{name}", f"exit{number}").replace("{address}", address), folder
+                f"exit{number}",
+                _COMMON + _EXIT.replace("{name}", f"exit{number}").replace("{address}", address),
+                folder,
             )
         for symbol in self.ids:
             self.start_client(symbol)
@@ -237,9 +237,11 @@ class TorNetwork:
         os.close(write)
         keys = folder / "keys"
         subprocess.run(
-            ["tor-gencert", "--create-identity-key", "--passphrase-fd", str(read), "-m", "12"]
-            + ["-i", str(keys / "authority_identity_key"), "-s", str(keys / "authority_signing_key")]
-            + ["-c", str(keys / "authority_certificate"), "-a", f"{AUTHORITY}:9030"],
+            [
+                *("tor-gencert", "--create-identity-key", "--passphrase-fd", str(read), "-m", "12"),
+                *("-i", str(keys / "authority_identity_key"), "-s", str(keys / "authority_signing_key")),
+                *("-c", str(keys / "authority_certificate"), "-a", f"{AUTHORITY}:9030"),
+            ],
             check=True,
             pass_fds=(read,),
             capture_output=True,
@@ -266,28 +268,43 @@ class TorNetwork:
         self.run(name, ["tor", "-f", str(torrc), "--defaults-torrc", str(self.folder / "empty"), "--quiet"])
 
 
-def missing() -> str:
-    """What this machine lacks for it; empty where it has everything."""
-    if os.geteuid() != 0:
-        return "root"
-    absent = [tool for tool in ("tor", "tor-gencert", "ip", "openssl") if shutil.which(tool) is None]
-    return ", ".join(absent)
+def need_it() -> None:
+    """Skip the test where the machine cannot have such a network; fail it where ``CI`` is set."""
+    tools = ("tor", "tor-gencert", "ip", "setpriv", "unshare")
+    lacking = [tool for tool in tools if shutil.which(tool) is None] or (["root"] if os.geteuid() != 0 else [])
+    if lacking and os.environ.get("CI"):
+        pytest.fail(f"needed for a private Tor network, and in CI it has to be there: {', '.join(lacking)}")
+    if lacking:
+        pytest.skip(f"a private Tor network needs {', '.join(lacking)}")
 
 
-def certificate(folder: Path, address: str) -> tuple[Path, Path]:
-    """A certificate for an address, signed by itself, and its key."""
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=exchange"]
-        + ["-addext", f"subjectAltName=IP:{address}", "-keyout", str(key), "-out", str(cert)],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
+def certificates(folder: Path, address: str) -> tuple[Path, Path, Path]:
+    """Files with a private CA's certificate, a server's certificate for an address, and its key."""
+    authority = trustme.CA()
+    issued = authority.issue_cert(address)
+    ca, cert, key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    issued.cert_chain_pems[0].write_to_path(str(cert))
+    issued.private_key_pem.write_to_path(str(key))
+    return ca, cert, key
 
 
-def peers(log_dir: Path) -> Mapping[int, tuple[str, frozenset[str]]]:
-    """Connection number → the address the exchange saw and the symbols it sent there, from the simulator's files."""
-    from mexc_pipeline.simulator.sentlog import read
+@dataclass(frozen=True)
+class Seen:
+    """A WebSocket connection as the exchange saw it: from which address, and the symbols it subscribed to."""
 
-    raise NotImplementedError(read, log_dir, socket)
+    number: int
+    address: str
+    opened_ns: int
+    symbols: frozenset[str]
+
+
+def seen(log_dir: Path) -> list[Seen]:
+    """The connections that subscribed to something, in order, from the files the simulator writes."""
+    found = []
+    for path in sorted(log_dir.glob("conn-*.log")):
+        symbols = frozenset(frame.symbol for frame in read_sent_log(path) if frame.symbol)
+        if symbols:
+            info = read_connection(path)
+            found.append(Seen(info.number, info.peer.rpartition(":")[0], info.opened_ns, symbols))
+    return found
