@@ -172,7 +172,7 @@ def test_a_row_can_be_queried_soon_after_it_is_durable(process: Process) -> None
         began = time.monotonic()
         wait_for(lambda last=last: process.loaded() >= last)  # type: ignore[misc]
         delays.append(time.monotonic() - began)
-    assert sorted(delays)[-2] < 0.5, delays
+    assert sorted(delays)[len(delays) // 2] < 0.5, delays
     recording.close()
 
 
