@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
-from support.collecting import Collector, frames, site_of, wanted
+from support.collecting import Collector, check_whole, frames, site_of, wanted
 from support.spooled import Stored, check, named
 from support.waiting import until
 
@@ -38,7 +38,7 @@ def test_any_moment(tmp_path: Path) -> None:
             try:
                 if n % 3:  # every third one dies while it starts
                     connections = len(sim.connections)
-                    until(lambda before=connections: len(sim.connections) > before, 15)  # type: ignore[misc]
+                    until(lambda before=connections: len(sim.connections) > before, 40)  # type: ignore[misc]
                 time.sleep(rng.random() * 0.7)
             finally:
                 killed_at = time.time_ns()
@@ -67,7 +67,7 @@ def test_any_moment(tmp_path: Path) -> None:
             continue
         (number,) = [n for n, frames_sent in enumerate(sent) if frames_sent[: len(got)] == got]
         if number + 1 not in killed_ns:
-            assert got == sent[number], "an orderly stop loses nothing"
+            check_whole(group, sim.sent_on(number + 1))
         elif len(got) < len(sent[number]):
             sent_rows = [t for t, f in zip(times[number], sim.sent_on(number + 1), strict=False) if wanted([f])]
             assert killed_ns[number + 1] - sent_rows[len(got)] < TAIL_S * 1e9
@@ -93,5 +93,6 @@ def test_a_clean_stop_is_told_from_a_kill(tmp_path: Path) -> None:
         before = rows[event["seq"] - 2]
         assert (event["last_seq"], event["last_rx"]) == (before.seq, before.rx)
     groups = by_connection(rows)
-    assert frames(groups[0]) == wanted(sim.sent_on(1))
-    assert frames(groups[2]) == wanted(sim.sent_on(3))
+    until_next_start = [row for row in groups[0] if row.seq < named(rows, "started")[1]["seq"]]
+    check_whole(until_next_start, sim.sent_on(1))
+    check_whole(groups[2], sim.sent_on(3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
-from support.collecting import Site, collecting, frames, wanted
+from support.collecting import Site, check_whole, collecting
 from support.peers import SocksProxy, certificates, free_port, serving, silent
 from support.spooled import check, named
 
@@ -28,7 +28,7 @@ def test_names_are_resolved_at_the_proxy_and_tls_is_checked_against_the_name(tmp
             status = btc.wait(lambda s: s["rows"]["t"] >= 3 and s["listing"] == "listed")
             assert btc.stop() == 0
         rows = check(site.spool())
-        assert frames(rows) == wanted(sim.sent)
+        check_whole(rows, sim.sent)
         assert proxy.asked == [(3, NAME, sim.port)] * 2, "REST goes the same way"
     connected = named(rows, "connected")[0]
     assert connected["egress"] == f"socks5h://127.0.0.1:{front.port}"

@@ -45,7 +45,7 @@ class Rig:
         found = [json.loads(f.m) for f in self.got if f.mt == 5]
         return [e for e in found if not names or e["event"] in names]
 
-    def event(self, name: str, count: int = 1, timeout_s: float = 15.0) -> dict[str, Any]:
+    def event(self, name: str, count: int = 1, timeout_s: float = 40.0) -> dict[str, Any]:
         until(lambda: len(self.events(name)) >= count, timeout_s, f"event {name}")
         return self.events(name)[count - 1]
 
@@ -204,7 +204,7 @@ def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.
         assert stalled["channel"] == "push.ticker"
         assert stalled["age_s"] >= 1
         seen = sum(f.mt == 1 for f in rig.got)
-        until(lambda: sum(f.mt == 1 for f in rig.got) > seen, 10, "tickers again")
+        until(lambda: sum(f.mt == 1 for f in rig.got) > seen, 40, "tickers again")
         assert len(sim.connections) == 1
         assert not rig.events("disconnected")
 
@@ -238,7 +238,7 @@ def test_double_pongs_large_and_fragmented_frames_pass() -> None:
             Fault("huge", size=1_048_576), Fault("huge", size=9_000_000), Fault("duplicate", count=3),
         ):  # fmt: skip
             sim.inject(fault)
-        until(lambda: any(len(m) == 9_000_000 for _, m in rig.frames()), 15, "the large frame")
+        until(lambda: any(len(m) == 9_000_000 for _, m in rig.frames()), 40, "the large frame")
         rig.stop()
         assert rig.frames() == wanted(sim.sent)
         assert [mt for mt, m in rig.frames() if len(m) == 1_048_576] == [1]
@@ -263,9 +263,9 @@ def test_a_slow_disk_slows_reading_down_and_loses_nothing() -> None:
         rig.event("subscribed", 3)
         rig.blocked.clear()
         sent = len(sim.sent)
-        sim.wait_for(lambda s: len(s.sent) > sent + 200, 15)
+        sim.wait_for(lambda s: len(s.sent) > sent + 200, 40)
         rig.blocked.set()
-        until(lambda: len(rig.frames()) > sent + 200, 10)
+        until(lambda: len(rig.frames()) > sent + 200, 40)
         rig.stop()
         assert rig.frames() == wanted(sim.sent)
         assert rig.feed.reconnects == 0
@@ -343,7 +343,7 @@ def test_whatever_the_sink_raises_nothing_of_the_network_ends_the_feed() -> None
     thread = threading.Thread(target=feed.run)
     thread.start()
     probe: Callable[[], bool] = lambda: any(b"unreachable" in f.m for f in got)  # noqa: E731
-    until(probe, 10)
+    until(probe, 40)
     feed.stop()
     thread.join(5)
     assert not thread.is_alive()

@@ -89,21 +89,21 @@ def test_a_refusing_disk_is_tried_again_until_it_takes_them(
 ) -> None:
     repair = rig.failing(monkeypatch, "append", error)
     rig.put(b"1", b"2")
-    until(lambda: rig.recorder.trouble, 5, "trouble that is said")
+    until(lambda: rig.recorder.trouble, 40, "trouble that is said")
     rig.put(b"3")
     beat = rig.recorder.beat
-    until(lambda: rig.recorder.beat > beat, 5, "a sign of life while waiting")
+    until(lambda: rig.recorder.beat > beat, 40, "a sign of life while waiting")
     assert rig.texts() == []
     repair()
-    until(lambda: len(rig.texts()) == 3, 5)
+    until(lambda: len(rig.texts()) == 3, 40)
     assert rig.texts() == [b"1", b"2", b"3"]
-    until(lambda: rig.recorder.trouble is None, 5)
+    until(lambda: rig.recorder.trouble is None, 40)
 
 
 def test_what_cannot_be_committed_at_the_end_is_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.failing(monkeypatch, "append", OSError(28, "No space left on device"))
     rig.put(b"1", b"2")
-    until(lambda: rig.recorder.trouble, 5)
+    until(lambda: rig.recorder.trouble, 40)
     rig.inbox.close()
     rig.recorder.give_up()
     rig.thread.join(5)
@@ -113,14 +113,14 @@ def test_what_cannot_be_committed_at_the_end_is_counted(rig: Rig, monkeypatch: p
 
 def test_a_cut_comes_after_all_that_was_received(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     repair = rig.failing(monkeypatch, "tick", OSError(5, "I/O error"))
-    until(lambda: rig.recorder.trouble, 5)
+    until(lambda: rig.recorder.trouble, 40)
     rig.put(b"1")
     rig.put(b"2")
     cuts: list[Any] = []
     askers = [threading.Thread(target=lambda: cuts.append(rig.recorder.cut(10))) for _ in range(2)]
     for asker in askers:
         asker.start()
-    until(lambda: len(rig.recorder._cuts) == 2, 5)
+    until(lambda: len(rig.recorder._cuts) == 2, 40)
     repair()
     for asker in askers:
         asker.join(10)
@@ -133,14 +133,14 @@ def test_a_cut_comes_after_all_that_was_received(rig: Rig, monkeypatch: pytest.M
 
 def test_proven_segments_are_pruned(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.put(b"1")
-    until(rig.texts, 5)
+    until(rig.texts, 40)
     cut = rig.recorder.cut(10)
     assert cut is not None
     rig.put(b"2")
-    until(lambda: len(rig.texts()) == 3, 5)
+    until(lambda: len(rig.texts()) == 3, 40)
     mark_exported(cut.path, {"at_ns": time.time_ns() - 2 * HOUR_NS})
     rig.recorder._next_prune = 0.0
-    until(lambda: not cut.path.exists(), 5, "the pruned segment")
+    until(lambda: not cut.path.exists(), 40, "the pruned segment")
     assert rig.texts() == [b"2"]
 
 

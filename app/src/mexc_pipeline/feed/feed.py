@@ -78,6 +78,7 @@ class Feed:
         self._asked_to_leave: tuple[str, str, dict[str, Any]] | None = None
         self._exit: str | None = None  # of the present connection, in mode tor
         self._goodbye_by: float | None = None
+        self._unanswered = False
         self.reconnects = 0
         self.connected_since_ns: int | None = None
         self.exchange_said: str | None = None
@@ -108,7 +109,7 @@ class Feed:
             finally:
                 self._leave()
             if self._stop.is_set():
-                code, reason = 1000, "stopped"
+                code, reason = 1000, "stopped, our close was not answered" if self._unanswered else "stopped"
             self._event("disconnected", code=code, reason=reason[:500], exit=self._exit)
             self._exit = None
             self._flush()
@@ -285,6 +286,7 @@ class Feed:
             self._goodbye_by = now + GOODBYE_S
             ws.send(struct.pack("!H", 1000), websocket.ABNF.OPCODE_CLOSE)
         elif now >= self._goodbye_by:
+            self._unanswered = True
             raise _Ended("stopped", 1000)
 
     def _act(self, actions: list[Action]) -> None:
