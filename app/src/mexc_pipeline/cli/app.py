@@ -25,6 +25,7 @@ _COMMANDS = {
     "collect": "mexc_pipeline.cli.parts:collect",
     "store": "mexc_pipeline.cli.parts:store",
     "export": "mexc_pipeline.cli.parts:export",
+    "prune": "mexc_pipeline.cli.parts:prune",
     "verify": "mexc_pipeline.cli.look:verify",
     "status": "mexc_pipeline.cli.look:status",
     "ledger": "mexc_pipeline.cli.look:ledger",

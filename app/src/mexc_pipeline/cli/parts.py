@@ -1,4 +1,4 @@
-"""The commands that services run, and the small ones: collect, store, export, import, completion."""
+"""The commands that services run, and the small ones: collect, store, export, prune, import, completion."""
 
 from __future__ import annotations
 
@@ -65,6 +65,44 @@ def export(ctx: click.Context, symbols: tuple[str, ...], once: bool, copy_to: Pa
     ids = [config.symbol(key).id for key in symbols] or None
     start_logs(ctx, quiet=True)
     return printing.result(part.main(config, ids, once=once, copy_to=copy_to), as_json)
+
+
+@click.command(cls=Command)
+@click.option("--keep", metavar="AGE", help="Delete files whose period ended this long ago, such as 90d.")
+@click.option("--min-free", metavar="SIZE", help="Delete the oldest files while less than this is free, such as 20G.")
+@click.option(
+    "--archive",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Only files that have an equal copy in this folder.",
+)
+@click.option(
+    "--archive-check",
+    metavar="JSON",
+    help='Only files for which this command exits 0, such as ["in-archive", "{file}"].',
+)
+@json_option
+@click.pass_context
+def prune(
+    ctx: click.Context,
+    keep: str | None,
+    min_free: str | None,
+    archive: Path | None,
+    archive_check: str | None,
+    as_json: bool,
+) -> int:
+    """Delete exported files that are old, or while the disk is full.
+
+    A file goes only if it was read just now and is what it says it is, and if the archive, where one is named, has it.
+    The newest file of a symbol stays. Without --keep and --min-free nothing goes.
+    """
+    from mexc_pipeline.cli import printing
+    from mexc_pipeline.export import retention
+
+    config = configuration(ctx)
+    rules = retention.rules(keep, min_free, archive, archive_check)
+    start_logs(ctx, quiet=True)
+    return printing.result(retention.prune(config, rules), as_json)
 
 
 @click.command(cls=Command)

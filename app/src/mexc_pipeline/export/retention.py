@@ -1,0 +1,230 @@
+"""Retention: which exported files may be deleted, by age and by free space, and deleting them.
+
+A file goes only if its content was read just now and is what its metadata says, and, where there is an archive, the
+archive has it. The newest file of a symbol stays (the next seq is known from it), and so does every file whose
+segment is still in the spool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline.config import Config, duration_ns
+from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.export.names import FileName, exported_files
+from mexc_pipeline.export.parquet import FileError, metadata, read_content
+from mexc_pipeline.spool.lock import SpoolLock
+from mexc_pipeline.spool.segment import segments, sync_folder
+
+log = logging.getLogger("mexc_pipeline.export")
+
+CHECK_S = 300.0
+_SIZE = re.compile(r"(\d{1,12})([KMGT]?)")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When files go and what must have them first.
+
+    ``keep_ns``: age since the end of its period at which a file goes, None for never. ``min_free``: bytes free below
+    which the oldest go, None for never. ``archive``: a folder that must hold an equal file of the same name.
+    ``archive_check``: a command, ``{file}`` in it replaced by the path, that exits 0 where the archive has the file.
+    """
+
+    keep_ns: int | None = None
+    min_free: int | None = None
+    archive: Path | None = None
+    archive_check: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class PruneReport:
+    """What went (name and bytes), what had to stay and why, and what is wrong. ``free``: bytes free afterwards."""
+
+    deleted: list[tuple[str, int]] = field(default_factory=list)
+    kept: list[tuple[str, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    free: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+    @property
+    def exit_status(self) -> int:
+        return 0 if self.ok else 1
+
+    def lines(self) -> list[str]:
+        """What a terminal shows: what went, what stays, failures last."""
+        freed = sum(size for _, size in self.deleted)
+        return [
+            *(f"{name} deleted, {size:,} bytes" for name, size in self.deleted),
+            *(f"{name} stays: {why}" for name, why in self.kept),
+            f"{len(self.deleted)} files deleted, {freed:,} bytes; {self.free:,} bytes are free",
+            *self.failures,
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``: ok, deleted, kept, failures, free."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+class _StaysError(Exception):
+    """A file may not go; the message says why. ``wrong`` where somebody has to look at it."""
+
+    def __init__(self, why: str, *, wrong: bool = False) -> None:
+        super().__init__(why)
+        self.wrong = wrong
+
+
+def size_bytes(text: str) -> int:
+    """Bytes of a size such as ``20G`` (units of 1024: K, M, G, T). ConfigError otherwise."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"--min-free: {text!r} is not a size: a whole number, with K, M, G or T, such as 20G")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def rules(keep: str | None, min_free: str | None, archive: Path | None, archive_check: str | None) -> Rules:
+    """Rules from a command line's texts; ``archive_check`` is a JSON list of words. ConfigError names what is wrong."""
+    try:
+        keep_ns = duration_ns(keep) if keep else None
+    except ValueError as error:
+        raise ConfigError(f"--keep: {error}") from error
+    words: Any = ()
+    if archive_check:
+        try:
+            words = json.loads(archive_check)
+        except ValueError as error:
+            raise ConfigError(f"--archive-check: not JSON: {error}") from error
+        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+            raise ConfigError("--archive-check: a JSON list of words is needed, the command first")
+        if not any("{file}" in word for word in words):
+            raise ConfigError("--archive-check: {file} stands nowhere in it; every file would get the same answer")
+    return Rules(keep_ns, size_bytes(min_free) if min_free else None, archive, tuple(words))
+
+
+def prune(
+    config: Config,
+    rules: Rules,
+    *,
+    now_ns: Callable[[], int] = time.time_ns,
+    free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+) -> PruneReport:
+    """Delete what the rules allow, oldest first. Exit status 1 where a file is not what it should be, or where the
+    disk stays fuller than ``min_free`` allows. Raises LockedError while an export runs."""
+    report = PruneReport()
+    folder = config.export_dir
+    if not folder.is_dir():
+        raise UserError(f"export folder {folder} is not there; check export_dir")
+    if rules.archive is not None and not rules.archive.is_dir():
+        raise UserError(f"archive folder {rules.archive} is not there (not mounted?); nothing was deleted")
+    with SpoolLock(config.data_dir / "export", what="export of"):
+        now = now_ns()
+        looked: set[Path] = set()
+        for name, path in _candidates(config):
+            if rules.keep_ns is None or now - name.start_ns < rules.keep_ns:
+                continue  # also its period's end is too young: no need to open the file
+            if now - _edge_ns(name, path) >= rules.keep_ns:
+                looked.add(path)
+                _try(path, rules, report)
+        if rules.min_free is not None and free_bytes(folder) < rules.min_free:
+            for _, path in _candidates(config):
+                if path not in looked:
+                    _try(path, rules, report)
+                if free_bytes(folder) >= rules.min_free:
+                    break
+            else:
+                report.failures.append(
+                    f"{folder} has {free_bytes(folder):,} bytes free, less than {rules.min_free:,}, and no file may go"
+                )
+        report.free = free_bytes(folder)
+    return report
+
+
+def _candidates(config: Config) -> Iterator[tuple[FileName, Path]]:
+    """Files that could go at all, oldest first."""
+    files = exported_files(config.export_dir)
+    newest = {name.id: path for name, path in files}  # sorted: the last of an id is its newest
+    in_spool = {
+        (symbol_id, segment.start_ns) for symbol_id in newest for segment, _ in segments(config.spool_dir / symbol_id)
+    }
+    for name, path in sorted(files, key=lambda item: (item[0].start_ns, item[0].id, item[0].part)):
+        if path != newest[name.id] and (name.id, name.start_ns) not in in_spool:
+            yield name, path
+
+
+def _edge_ns(name: FileName, path: Path) -> int:
+    """End of the file's period; its start where the file does not say, which makes it look older: it is judged next."""
+    try:
+        return int(metadata(path)["edge_ns"])
+    except (FileError, KeyError, ValueError):
+        return name.start_ns
+
+
+def _try(path: Path, rules: Rules, report: PruneReport) -> None:
+    try:
+        _judge(path, rules)
+        size = path.stat().st_size
+        path.unlink()
+        sync_folder(path.parent)
+    except _StaysError as error:
+        report.kept.append((path.name, str(error)))
+        if error.wrong:
+            report.failures.append(f"{path}: {error}")
+    except OSError as error:
+        report.failures.append(f"{path}: cannot be deleted: {error.strerror or error}")
+    else:
+        report.deleted.append((path.name, size))
+        log.info("file deleted", extra={"fields": {"file": path.name, "bytes": size}})
+
+
+def _judge(path: Path, rules: Rules) -> None:
+    """Raise _StaysError unless the file is whole and, where there is an archive, archived."""
+    try:
+        said, content = metadata(path), read_content(path)
+    except FileError as error:
+        raise _StaysError(str(error), wrong=True) from error
+    if not content.digest or content.digest != said.get("digest"):
+        damaged = "; ".join(f"{column}: {why}" for column, why in content.damaged.items())
+        raise _StaysError(f"its content is not what its metadata says {damaged}".rstrip(), wrong=True)
+    if rules.archive is not None:
+        _compare(path, rules.archive / path.name)
+    if rules.archive_check:
+        _ask(path, rules.archive_check)
+
+
+def _compare(path: Path, copy: Path) -> None:
+    try:
+        if copy.stat().st_size != path.stat().st_size or _sha256(copy) != _sha256(path):
+            raise _StaysError(f"{copy} is not equal to it", wrong=True)
+    except FileNotFoundError:
+        raise _StaysError("not yet in the archive") from None
+    except OSError as error:
+        raise _StaysError(f"{copy} cannot be read: {error.strerror}", wrong=True) from error
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _ask(path: Path, command: Sequence[str]) -> None:
+    words = [word.replace("{file}", str(path)) for word in command]
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=CHECK_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _StaysError(f"the archive could not be asked: {error}", wrong=True) from error
+    if done.returncode != 0:
+        raise _StaysError(f"not yet in the archive ({words[0]} exited {done.returncode})")
