@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from mexc_pipeline import lifeline
+
 _CHILD = """
 import signal, sys, time
 from mexc_pipeline import lifeline
@@ -44,7 +46,8 @@ def test_a_child_that_ignores_sigterm_is_gone_within_a_second() -> None:
     began = time.monotonic()
     os.close(write_fd)
     assert child.wait(5) == 1
-    assert 0.7 < time.monotonic() - began < 1.5
+    assert 0.7 < time.monotonic() - began < 3.0
+    assert lifeline.GRACE_S < 1
 
 
 def test_a_child_lives_while_the_pipe_is_open() -> None:
