@@ -27,7 +27,8 @@ log = logging.getLogger("mexc_pipeline.store")
 BUSY_S = 0.5
 LOOK_S = 5.0
 """Between two looks at whether a sealed table that waits for its file is still there."""
-KEPT = 500
+VERIFIED = "verified"
+KEPT = 2000
 """Comparisons kept for whoever asks."""
 AGAIN_S = 60.0
 """Before a table that differs even after it was loaded again is tried once more."""
@@ -134,7 +135,7 @@ class Auditor:
         self._connected = False
         self._engine.close()
 
-    def _audit(self, name: SegmentName, path: Path, logged: set[Held] | None) -> None:
+    def _audit(self, name: SegmentName, path: Path, logged: dict[Held, tuple[int, str]] | None) -> None:
         try:
             segment = segment_info(path)
         except SegmentError:
@@ -152,9 +153,12 @@ class Auditor:
             return
         self._looked_at[name] = time.monotonic()
         tables = self._catalog.tables()
-        if segment.state == "exported" and held in (self._catalog.logged() if logged is None else logged):
-            if table in tables:
+        logged = self._catalog.logged() if logged is None else logged
+        if segment.state == "exported" and held in logged:
+            if table in tables and self._catalog.holdings().get(table) == held:
                 self._engine.execute(f"DROP TABLE IF EXISTS {table}")
+            stored, verdict = logged[held]
+            self._remember(file, Comparison(stored, error="" if verdict == VERIFIED else verdict))
             self._done.add(name)
             return
         if table in tables and self._catalog.holdings().get(table) != held:
@@ -182,9 +186,7 @@ class Auditor:
             if not comparison.same:
                 self._report(segment, table, comparison)
                 self._not_before[segment.name] = time.monotonic() + AGAIN_S
-        self.compared[segment.path.name] = comparison
-        while len(self.compared) > KEPT:
-            self.compared.pop(next(iter(self.compared)))
+        self._remember(segment.path.name, comparison)
         if comparison.same:
             log.info(
                 "sealed table compared",
@@ -193,6 +195,11 @@ class Auditor:
                 },
             )
         return comparison.same
+
+    def _remember(self, file: str, comparison: Comparison) -> None:
+        self.compared[file] = comparison
+        while len(self.compared) > KEPT:
+            self.compared.pop(next(iter(self.compared)))
 
     def _compare(self, segment: SegmentInfo, table: str) -> Comparison:
         return compare(self._engine, table, segment, self._catalog.refused(Held.of(segment)), self._stopping)
@@ -248,4 +255,4 @@ def verdict_of(segment: SegmentInfo, comparison: Comparison) -> str:
         return "file differs from spool"
     if comparison.refused:
         return f"{comparison.refused} rows refused by ClickHouse"
-    return "verified" if comparison.ok else "table differs from spool"
+    return VERIFIED if comparison.ok else "table differs from spool"

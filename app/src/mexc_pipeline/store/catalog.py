@@ -152,13 +152,14 @@ class Catalog:
         ]
         self._engine.insert("refused_rows", columns, [(int(time.time()), self._id, *held, seq, error)])
 
-    def logged(self) -> set[Held]:
-        """Segments whose file is in ``export_log``: exported and compared."""
+    def logged(self) -> dict[Held, tuple[int, str]]:
+        """Rows stored, as compared, and verdict of every segment whose file is in ``export_log``."""
         rows = self._engine.select(
-            f"SELECT DISTINCT spool_id, period, part FROM export_log WHERE id = {quote(self._id)}"
+            "SELECT spool_id, period, part, argMax(stored, at), argMax(verdict, at) FROM export_log "
+            f"WHERE id = {quote(self._id)} GROUP BY spool_id, period, part"
         )
         # A plain file has part 0; its segment is the first and only one of its period.
-        return {Held(spool_id, period, max(1, part)) for spool_id, period, part in rows}
+        return {Held(spool_id, period, max(1, part)): (stored, said) for spool_id, period, part, stored, said in rows}
 
     def log_export(self, segment: SegmentInfo, stored: int, host: str, verdict: str) -> bool:
         """Add the file's row to ``export_log`` unless it is there; whether it was added."""
