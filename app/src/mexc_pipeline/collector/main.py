@@ -31,6 +31,7 @@ from mexc_pipeline.spool.writer import Spool
 
 log = logging.getLogger("mexc_pipeline.collector")
 
+LOCK_WAIT_S = 2.0
 STATISTICS_S = 15.0
 STUCK_S = 20.0
 """A loop without a sign of life for this long no longer feeds the watchdog."""
@@ -45,7 +46,8 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # From a thread: the handler may interrupt this very thread while it holds the event's lock.
         signal.signal(number, lambda *_: threading.Thread(target=stop.set, name="signal").start())
-    with SpoolLock(settings.spool_dir / symbol.id):
+    # An export takes the lock for a moment to close what a collector left open; that is worth waiting for.
+    with SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S):
         return _Collector(settings, symbol, stop).run()
 
 

@@ -22,26 +22,28 @@ class LockedError(UserError):
 class SpoolLock:
     """Holds ``folder/lock`` for as long as the context is open; the kernel frees it when the process ends.
 
-    Raises LockedError where another process holds it.
+    Raises LockedError where another process holds it, and still does after ``wait_s`` seconds.
     """
 
-    def __init__(self, folder: Path, what: str = "spool") -> None:
+    def __init__(self, folder: Path, what: str = "spool", wait_s: float = 0.0) -> None:
         self.folder = folder
         self._what = what
+        self._wait_s = wait_s
         self._fd = -1
 
     def __enter__(self) -> SpoolLock:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o750)
         fd = os.open(self.folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        end = time.monotonic() + self._wait_s
+        while not (taken := _take(fd)) and time.monotonic() < end:
+            time.sleep(0.05)  # the kernel tells of a lock given free only to those who wait without end
+        if not taken:
             os.close(fd)
             who = holder(self.folder) or {}
             raise LockedError(
                 f"{self._what} {self.folder} is in use by process {who.get('pid', '?')} on {who.get('host', '?')}; "
                 "stop it first"
-            ) from None
+            )
         entry = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(entry).encode(), 0)
@@ -50,6 +52,14 @@ class SpoolLock:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+
+
+def _take(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder(folder: Path) -> dict[str, Any] | None:

@@ -241,9 +241,11 @@ class SegmentReader:
                 "SELECT seq, rx, ts, mt, m FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
                 (after_seq, until_seq, max_rows),
             )
-            while len(rows) < max_rows and size < max_bytes and (more := cursor.fetchmany(256)):
-                rows += more
-                size += sum(len(row[4]) for row in more)
+            for row in cursor:
+                rows.append(row)
+                size += len(row[4])
+                if size >= max_bytes:
+                    break
             cursor.close()
         except sqlite3.Error as error:
             raise SegmentError(f"{self.path}: cannot be read after seq {after_seq}: {error}") from error
