@@ -79,7 +79,7 @@ class Statistics:
         self._waiting.append(row)
         values = {name: value for name, _, value in row}
         shown = ("state", "last_seq", "rows_per_s", "reconnects", "backlog", "delay_p50_ms", "delay_p99_ms", "egress")
-        log.info("recording", extra={"fields": {"id": symbol_id, **{key: values[key] for key in shown}}})
+        log.debug("recording", extra={"fields": {"id": symbol_id, **{key: values[key] for key in shown}}})
 
     def _rates(self, symbol_id: str, status: Mapping[str, Any]) -> tuple[float, float]:
         now, rows, size = time.monotonic(), sum(status["rows"].values()), sum(status["bytes"].values())
