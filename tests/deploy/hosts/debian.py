@@ -37,7 +37,7 @@ def packages() -> list[str]:
 
 def mirror() -> str:
     """The Debian mirror of this machine's own apt, if it names one: it is the one that can be reached."""
-    for file in sorted(Path("/etc/apt").glob("sources.list*/*")) + [Path("/etc/apt/sources.list")]:
+    for file in [*Path("/etc/apt").glob("sources.list*/*"), Path("/etc/apt/sources.list")]:
         if not file.is_file():
             continue
         for line in file.read_text(errors="replace").splitlines():

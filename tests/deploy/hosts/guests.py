@@ -55,6 +55,7 @@ class Machine:
         routes = "".join(f"\n[Route]\nDestination={to}\nGateway={via}\n" for to, via in self.guest.routes)
         network = f"[Match]\nName=host0\n\n[Network]\nAddress={self.guest.address}/24\nLinkLocalAddressing=no\n{routes}"
         (etc / "systemd/network/10-host0.network").write_text(network)
+        os.utime(self._root / "var/lib/apt/lists", (0, 0))  # as old as a fresh machine's: roles must read them anew
         ssh = self._root / "root/.ssh"
         ssh.mkdir(mode=0o700, exist_ok=True)
         (ssh / "authorized_keys").write_text(authorized_key)

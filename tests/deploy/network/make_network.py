@@ -34,7 +34,7 @@ AUTHORITY = """\
 DirPort {address}:9030
 AuthoritativeDirectory 1
 V3AuthoritativeDirectory 1
-V3AuthVotingInterval 10
+V3AuthVotingInterval 30
 V3AuthVoteDelay 2
 V3AuthDistDelay 2
 V3AuthNIntervalsValid 6

@@ -36,7 +36,11 @@ def main() -> None:
             if protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
                 (port,) = struct.unpack_from(">H", packet, start + 2)
             source = socket.inet_ntoa(packet[12:16])
-            print(json.dumps({"ns": time.time_ns(), "from": source, "protocol": protocol, "port": port}), file=file, flush=True)
+            print(
+                json.dumps({"ns": time.time_ns(), "from": source, "protocol": protocol, "port": port}),
+                file=file,
+                flush=True,
+            )
 
 
 main()

@@ -1,0 +1,123 @@
+"""A deployed system as its tests see it: collector hosts, the ClickHouse host, and what they say of themselves.
+
+What should be there is read from the machines' own configuration, so that the same tests serve any inventory.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import testinfra
+from testinfra.host import Host
+
+CONFIG = "/etc/mexc-pipeline/config.toml"
+PYTHON = "/opt/mexc-pipeline/current/bin/python"
+_REMOTE = Path(__file__).parent / "remote"
+_T = TypeVar("_T")
+
+
+def hosts(inventory: str, group: str) -> list[Host]:
+    """The hosts of an inventory group."""
+    found: list[Host] = testinfra.get_hosts([f"ansible://{group}"], ansible_inventory=inventory)
+    return found
+
+
+def name(host: Host) -> str:
+    """The host's inventory name."""
+    return str(host.backend.get_hostname())
+
+
+def configuration(host: Host) -> dict[str, Any]:
+    """The recorder's configuration on a collector host."""
+    with host.sudo():
+        return tomllib.loads(host.file(CONFIG).content_string)
+
+
+def symbols(host: Host) -> dict[str, str]:
+    """Id → the exchange's name of the symbols that this host records."""
+    config = configuration(host)
+    return {config["symbol"][symbol]["id"]: symbol for symbol in config["symbols"]}
+
+
+def run_json(host: Host, command: str, *arguments: str) -> Any:
+    """What a command prints, as JSON. Its exit status is not judged: a failed check prints its findings too."""
+    with host.sudo():
+        done = host.run(command, *arguments)
+    assert done.stdout.strip(), f"{name(host)}: {command} printed nothing: {done.stderr}"
+    return json.loads(done.stdout)
+
+
+def status(host: Host) -> dict[str, dict[str, Any]]:
+    """``mexc-pipeline status`` per symbol id: ``collector``, ``store``, ``last_export``."""
+    said = run_json(host, "mexc-pipeline status --json")
+    return {symbol["id"]: symbol for symbol in said["symbols"]}
+
+
+def exported(host: Host, symbol_id: str) -> list[tuple[str, int, str, str]]:
+    """(file, seq, mt, hash of m or the event) of every exported row of a symbol."""
+    folder = configuration(host)["export_dir"]
+    rows = run_json(host, f"{PYTHON} -c %s %s %s", (_REMOTE / "exported.py").read_text(), folder, symbol_id)
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One connection as the exchange saw it; ``frames`` are hashes of what was sent whole."""
+
+    number: int
+    peer: str
+    opened_ns: int
+    closed_ns: int | None
+    end: str
+    symbol: str | None
+    frames: list[str]
+
+    @property
+    def address(self) -> str:
+        return self.peer.rpartition(":")[0]
+
+
+def sent(network: Host, symbol: str = "") -> list[Sent]:
+    """The data connections the exchange has had, oldest first."""
+    words = [(_REMOTE / "sent.py").read_text(), *([symbol] if symbol else [])]
+    command = "/srv/simulator/bin/python -c %s /srv/sent" + (" %s" if symbol else "")
+    return [Sent(**connection) for connection in run_json(network, command, *words)]
+
+
+def until(what: str, probe: Callable[[], _T | None], seconds: float, every: float = 1.0) -> _T:
+    """Ask until there is an answer, and return it; an assertion that probe makes in vain is shown at the end."""
+    deadline = time.monotonic() + seconds
+    problem: AssertionError | None = None
+    while True:
+        try:
+            found = probe()
+        except AssertionError as error:
+            problem, found = error, None
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {seconds:g} s") from problem
+        time.sleep(every)
+
+
+def compare(connections: Sequence[Sent], frames: Sequence[str]) -> int:
+    """Assert that the exported frames are what was sent, each once and in order; returns how many were compared.
+
+    At the end of a connection the last frames may never have reached us, and of the newest connection the files hold
+    what is exported so far. Nothing else may be missing, and nothing may be there besides.
+    """
+    at = 0
+    for connection in connections:
+        for frame in connection.frames:
+            if at < len(frames) and frames[at] == frame:
+                at += 1
+            else:
+                break  # the rest of this connection must not turn up later: the next one's first frame is due
+    assert at == len(frames), f"exported frame {at + 1} of {len(frames)} is not the one that was sent next"
+    return at
