@@ -77,7 +77,7 @@ class Scenario:
     def _inventory(self, names: Sequence[str]) -> dict[str, object]:
         hosts = {name: self._connection(name) for name in names}
         groups = sorted({group for name in names for group in GUESTS[name].groups})
-        members = {group: {n: {} for n in names if group in GUESTS[n].groups} for group in groups}
+        members = {g: {"hosts": {n: None for n in names if g in GUESTS[n].groups}} for g in groups}
         known = {
             "test_authority": AUTHORITY,
             "test_nameserver": NAMESERVER,
