@@ -26,6 +26,9 @@ try:
 except Exception as error:
     print("refused", type(error).__name__, getattr(error, "code", ""))
 """
+_READABLE = (
+    "find /etc /var/log /opt/mexc-pipeline /usr/local /tmp -xdev -type f -perm -o+r -size -1000k -exec grep -lF %s {} +"
+)
 
 
 def _ports(host: Host) -> set[tuple[str, int]]:
@@ -73,8 +76,7 @@ def test_no_password_is_in_sight(collector: Host, clickhouse: Host) -> None:
     for host in (collector, clickhouse):
         with host.sudo():
             seen = host.check_output("ps -eo args") + host.run("cat /proc/[0-9]*/environ | tr '\\0' '\\n'").stdout
-            files = host.run("find /etc /var/log /opt/mexc-pipeline /usr/local /tmp -xdev -type f -perm -o+r -size -1000k "
-                             "-exec grep -lF %s {} +", password).stdout  # fmt: skip
+            files = host.run(_READABLE, password).stdout
         assert password not in seen, site.name(host)
         assert files == "", f"{site.name(host)}: readable by everybody"
 

@@ -92,9 +92,22 @@ def make_authority(root: Path, address: str) -> str:
     os.write(put, b"no secret\n")
     os.close(put)
     subprocess.run(
-        ["tor-gencert", "--create-identity-key", "--passphrase-fd", str(read), "-m", "3", "-a", f"{address}:9030"]
-        + ["-i", str(keys / "authority_identity_key"), "-s", str(keys / "authority_signing_key")]
-        + ["-c", str(keys / "authority_certificate")],
+        [
+            "tor-gencert",
+            "--create-identity-key",
+            "--passphrase-fd",
+            str(read),
+            "-m",
+            "3",
+            "-a",
+            f"{address}:9030",
+            "-i",
+            str(keys / "authority_identity_key"),
+            "-s",
+            str(keys / "authority_signing_key"),
+            "-c",
+            str(keys / "authority_certificate"),
+        ],  # fmt: skip
         check=True,
         pass_fds=(read,),
         stdout=subprocess.DEVNULL,
