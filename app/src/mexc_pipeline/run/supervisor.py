@@ -64,7 +64,7 @@ def lock_holder(folder: Path) -> str | None:
     """Who holds the spool lock of a folder right now, None where nobody does."""
     try:
         fd = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -100,7 +100,8 @@ class Watcher:
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join(timeout=10)
+        if self._thread.ident is not None:  # else the start of the run failed before it
+            self._thread.join(timeout=10)
 
     @property
     def snapshot(self) -> Snapshot:
