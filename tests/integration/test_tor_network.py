@@ -78,14 +78,14 @@ class Scene:
         except ControlError:
             return {}
 
-    def live(self, symbol: str, but: str = "", seconds: float = 60) -> dict[str, Any]:
+    def live(self, symbol: str, but: str = "", seconds: float = 90) -> dict[str, Any]:
         """Wait until a symbol gets data by another exit than ``but``; its status."""
 
         def probe() -> dict[str, Any] | None:
             status = self.status(symbol)
-            confirmed = [channel["confirmed"] == "data" for channel in status.get("channels", {}).values()]
-            fits = status.get("state") == "live" and status["egress"].get("exit") != but and confirmed
-            return status if fits and all(confirmed) else None
+            ages = [channel["age_s"] for channel in status.get("channels", {}).values()]
+            fits = status.get("state") == "live" and status["egress"].get("exit") != but
+            return status if fits and ages and None not in ages else None
 
         found = until(probe, seconds, f"data of {symbol}")
         assert found is not None
@@ -119,7 +119,7 @@ class Scene:
             return status == 0
 
         try:
-            until(probe, 30, "a verified egress")
+            until(probe, 90, "a verified egress")
         except AssertionError as error:
             raise AssertionError([f for f in last if not f["ok"]]) from error
         return last

@@ -23,7 +23,7 @@ def fingerprint(address: str) -> str:
 
 class FakeTor:
     """``log`` holds in order what was set and asked of it: ``("setconf", fingerprints)`` and ``(command, host, port,
-    exit)``. ``leave_by`` makes it leave by an exit nobody asked for: for probes, for connections."""
+    exit)``. ``leave_by`` makes it leave by an exit nobody asked for, by command; ``leave_by_host`` by destination."""
 
     def __init__(self, folder: Path, addresses: Iterable[str], policy: str = "accept 80,443") -> None:
         self.addresses = list(addresses)
@@ -32,6 +32,7 @@ class FakeTor:
         self.exit_nodes: list[str] = []
         self.log: list[tuple[object, ...]] = []
         self.leave_by: dict[int, str] = {}
+        self.leave_by_host: dict[str, str] = {}
         self.refuse = 0
         self.silent = False
         self.echo: str | None = None
@@ -122,7 +123,8 @@ class FakeTor:
         if self.silent:
             return
         known = {n: last for n, (name, last) in self._circuits.items() if name == user}
-        chosen = self.leave_by.get(command) or next(iter(known.values()), self.exit_nodes[0])
+        forced = self.leave_by_host.get(host) or self.leave_by.get(command)
+        chosen = forced or next(iter(known.values()), self.exit_nodes[0])
         number = next((n for n, last in known.items() if last == chosen), str(len(self._circuits) + 1))
         self._circuits[number] = (user, chosen)
         address = next((a for a in self.addresses if fingerprint(a) == chosen), chosen)

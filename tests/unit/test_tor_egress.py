@@ -188,14 +188,22 @@ def test_a_failing_echo_means_no_connection(world: Make) -> None:
     assert [entry[1] for entry in fake.connections()] == ["echo.example"]
 
 
-def test_a_circuit_that_keeps_moving_after_the_echo_is_not_used(world: Make) -> None:
+def test_a_connection_by_another_exit_than_the_echo_saw_is_not_used(world: Make) -> None:
     fake = world()
     fake.echo = ""
-    fake.leave_by = {RESOLVE: fingerprint(BTC[0]), CONNECT: fingerprint(BTC[1])}
+    fake.leave_by_host = {"echo.example": fingerprint(BTC[0]), "exchange.example": fingerprint(BTC[1])}
     egress = fake.egress(echo_url="http://echo.example/ip")
     with pytest.raises(EgressError, match=f"moved the connection from exit {BTC[0]} to {BTC[1]}"):
         Tor(egress).dial(egress, URL)
     assert sum(entry[1] == "exchange.example" for entry in fake.connections()) == tor.ATTEMPTS
+
+
+def test_the_exit_is_that_of_the_new_stream_not_of_an_older_one(world: Make) -> None:
+    fake = world()
+    fake.leave_by = {RESOLVE: fingerprint(BTC[0]), CONNECT: fingerprint(BTC[1])}
+    dialled = Tor(fake.egress()).dial(fake.egress(), URL)
+    dialled.sock.close()
+    assert dialled.details["exit"] == BTC[1]
 
 
 def test_a_silent_tor_is_left_within_the_deadline(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from mexc_pipeline.config import Egress
@@ -184,7 +184,7 @@ class Tor:
                 owned = self._prepare(control, port, data)
                 probed = self._probe(control, owned, user, host)
                 try:
-                    sock, way = self._through(control, owned, user, probed, host, port)
+                    sock, way = self._through(control, owned, user, host, port)
                     if secure:
                         sock = start_tls(sock, host, ca_file)
                 except _MovedError:
@@ -201,15 +201,15 @@ class Tor:
         return Dialled(sock, "tor", f"unix:{self._egress.socks_socket}", "", details), way
 
     def _through(
-        self, control: ControlPort, owned: dict[str, tuple[str, ...]], user: str, probed: Exit, host: str, port: int
+        self, control: ControlPort, owned: dict[str, tuple[str, ...]], user: str, host: str, port: int
     ) -> tuple[socket.socket, Exit]:
-        seen = self._echo(user) if self._egress.echo_url else ""
-        sock = self._socks(user, _CONNECT, host, port, CONNECT_S)
-        try:
-            return sock, self._prove(control, owned, user, seen, probed)
-        except BaseException:
+        """The connected socket and its exit, after the echo service has seen that exit where there is one."""
+        asked, seen = self._echo(control, owned, user) if self._egress.echo_url else (None, "")
+        sock, way = self._stream(control, owned, user, host, port)
+        if asked is not None and asked.fingerprint != way.fingerprint:
             sock.close()
-            raise
+            raise _MovedError(f"Tor moved the connection from exit {asked.address} to {way.address}")
+        return sock, replace(way, seen=seen)
 
     def _probe(self, control: ControlPort, owned: dict[str, tuple[str, ...]], user: str, host: str) -> Exit:
         """Have Tor build the circuit, by asking the exit for the host's name, or for the name of its address: the
@@ -221,22 +221,23 @@ class Tor:
             command = _RESOLVE
         asking = self._socks(user, command, host, 0, CIRCUIT_S, wait=False)
         try:
-            way = self._wait_for_circuit(control, owned, user, lambda c: c.status == "BUILT")
+            return self._wait_for_circuit(control, owned, user, lambda c: c.status == "BUILT")
         finally:
             asking.close()
-        return way
 
-    def _prove(
-        self, control: ControlPort, owned: dict[str, tuple[str, ...]], user: str, seen: str, probed: Exit
-    ) -> Exit:
-        """Which circuit carries the connected socket: the one of our username that has a stream of it."""
-        carrying = {s.circuit for s in control.streams() if s.status == "SUCCEEDED"}
-        way = self._wait_for_circuit(control, owned, user, lambda c: c.id in carrying)
-        if way.fingerprint == probed.fingerprint:
-            return Exit(way.circuit, way.fingerprint, way.address, seen)
-        if seen:  # the echo was asked through another exit than the one that carries the data now
-            raise _MovedError(f"Tor moved the connection from exit {probed.address} to {way.address}")
-        return way
+    def _stream(
+        self, control: ControlPort, owned: dict[str, tuple[str, ...]], user: str, host: str, port: int
+    ) -> tuple[socket.socket, Exit]:
+        """Connect, and find the exit: of the circuit of our username that carries a stream which was not there
+        before. It need not be the probed one: Tor may prefer a pair of circuits (conflux) it had in store."""
+        before = {stream.id for stream in control.streams()}
+        sock = self._socks(user, _CONNECT, host, port, CONNECT_S)
+        try:
+            carrying = {s.circuit for s in control.streams() if s.status == "SUCCEEDED" and s.id not in before}
+            return sock, self._wait_for_circuit(control, owned, user, lambda c: c.id in carrying)
+        except BaseException:
+            sock.close()
+            raise
 
     def _wait_for_circuit(
         self,
@@ -259,13 +260,13 @@ class Tor:
                 raise EgressError(f"Tor: no circuit by an exit of {self._egress.symbol} within {CIRCUIT_S:g} s")
             time.sleep(_POLL_S)
 
-    def _echo(self, user: str) -> str:
-        """The address that ``echo_url`` sees of this circuit."""
+    def _echo(self, control: ControlPort, owned: dict[str, tuple[str, ...]], user: str) -> tuple[Exit, str]:
+        """By which exit ``echo_url`` was asked, and the address it saw."""
         url = self._egress.echo_url
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
-        sock = self._socks(user, _CONNECT, host, port, CONNECT_S)
+        sock, way = self._stream(control, owned, user, host, port)
         if secure:
             sock = start_tls(sock, host)
         connection = http.client.HTTPConnection(host, port)
@@ -281,7 +282,7 @@ class Tor:
         finally:
             connection.close()
             sock.close()
-        return address_in(body)
+        return way, address_in(body)
 
     def _socks(
         self, user: str, command: int, host: str, port: int, within_s: float, wait: bool = True

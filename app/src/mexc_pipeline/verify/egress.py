@@ -16,6 +16,9 @@ from mexc_pipeline.egress.http import get
 from mexc_pipeline.verify import exits
 from mexc_pipeline.verify.report import Finding, Report
 
+ANSWER_S = 15.0
+"""For REST: three relays and the exit's own distance to the exchange."""
+
 
 def egress(config: Config) -> Report:
     """Judge each symbol's data socket and REST. Never raises for what does not run."""
@@ -75,7 +78,9 @@ def _addresses(host: str) -> set[str]:
 def _rest(config: Config, symbol: Symbol) -> Finding:
     where = config.exchange.rest
     try:
-        status, _ = get(symbol.egress, where, "/api/v1/contract/ping", ca_file=config.exchange.ca_file)
+        status, _ = get(
+            symbol.egress, where, "/api/v1/contract/ping", ca_file=config.exchange.ca_file, within_s=ANSWER_S
+        )
     except EgressError as error:
         return Finding(symbol.id, "REST", False, str(error))
     return Finding(symbol.id, "REST", status == 200, f"{where} by {symbol.egress.mode}: HTTP {status}")
