@@ -7,12 +7,13 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo run test lint clean
+.PHONY: help demo run test test-deploy lint clean
 
 help:
 	@echo "make demo   record the bundled exchange simulator for a while and prove every file (offline)"
 	@echo "make run    record the live exchange; ARGS='--config my.toml --duration 60s' is handed on"
 	@echo "make test   lint, types, imports, unit and integration tests"
+	@echo "make test-deploy  the roles and the whole system on test hosts of this machine (root; SCENARIOS='default' picks)"
 	@echo "make lint   the same without the tests"
 	@echo "make clean  remove .venv and caches; recorded data is left alone"
 
@@ -25,6 +26,9 @@ run: $(READY)
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
+test-deploy: .venv-deploy/.ready
+	tests/deploy/run $(SCENARIOS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,11 +36,17 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-deploy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Installing is slow, so it happens only when what is to be installed has changed.
 $(READY): requirements.txt app/constraints.txt app/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# The deployment's tools have an environment of their own: they are large and the recorder needs none of them.
+.venv-deploy/.ready: tests/deploy/requirements.txt
+	@test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy || { rm -rf .venv-deploy; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
+	.venv-deploy/bin/python -m pip install --quiet --disable-pip-version-check -r tests/deploy/requirements.txt
 	@touch $@

@@ -107,7 +107,7 @@ def make_authority(root: Path, address: str) -> str:
             str(keys / "authority_signing_key"),
             "-c",
             str(keys / "authority_certificate"),
-        ],  # fmt: skip
+        ],
         check=True,
         pass_fds=(read,),
         stdout=subprocess.DEVNULL,
