@@ -201,7 +201,7 @@ def test_sent_equals_exported_through_outage_and_kills_on_a_server(tmp_path: Pat
         assert run.stop() == 0, run.log.read_text()[-4000:]
         for symbol, symbol_id in zip(SYMBOLS, IDS, strict=True):
             assert judge(exchange, exports, symbol, symbol_id)["frames"] > 300
-        logged = server.client().execute("SELECT file, rows, stored_rows FROM ch_mexc.export_log ORDER BY file")
+        logged = server.client().execute("SELECT file, rows, stored FROM ch_mexc.export_log ORDER BY file")
         assert sorted(row[0] for row in logged) == sorted(p.name for i in IDS for p in files(exports, i))
         assert all(rows == stored for _, rows, stored in logged)
     finally:

@@ -503,7 +503,7 @@ def test_statistics_become_a_row_and_a_line(backend: Backend, tmp_path: Path, ca
     config = config_for(backend, tmp_path, '"BTC_USDT", "ETH_USDT"')
     answers = iter(range(100, 10**6, 100))
     collector = ControlServer(config.control_dir / "btc.sock", {"status": lambda _: a_status(next(answers))})
-    caplog.set_level("INFO", "mexc_pipeline.stats")
+    caplog.set_level("DEBUG", "mexc_pipeline.stats")
     store = Store(config, backend.engine, stats_every_s=0.3)
     store.start()
     engine = backend.engine()
@@ -521,7 +521,7 @@ def test_statistics_become_a_row_and_a_line(backend: Backend, tmp_path: Path, ca
         assert rates[0][1] == pytest.approx(rates[0][0] * 100, rel=0.01)
         known = questions.known(backend.engine, "btc")
         assert known["last_seq"] == 777, "also what only a collector's word tells"
-        assert known["writer"]["host"] == "host1"
+        assert (known["writer"]["host"], known["writer"]["pid"]) == ("host1", 1)
         assert 0 <= known["writer"]["age_s"] < 30
         lines = [r for r in caplog.records if r.getMessage() == "recording"]
         assert lines

@@ -136,6 +136,11 @@ def test_a_mistake_is_named_in_one_line_with_what_is_allowed(text: str, named: s
     assert "secret" not in message
 
 
+def test_a_syntax_error_at_the_very_end_names_its_line() -> None:
+    with pytest.raises(ConfigError, match="at line 2, the end"):
+        parse('period = "1h"\nsymbols =', None)
+
+
 def test_a_syntax_error_names_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_text('period = "1h"\nspool_keep = \n')

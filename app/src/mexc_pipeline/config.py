@@ -178,7 +178,9 @@ def parse(text: str, path: Path | None) -> Config:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: {error}") from error  # tomllib names line and column
+        # tomllib names line and column, but for what is missing at the very end
+        at_end = f"at line {text.count(chr(10)) + 1}, the end"
+        raise ConfigError(f"{where}: {str(error).replace('at end of document', at_end)}") from error
     try:
         return _check(_convert(raw, _File, ""), path)
     except ConfigError as error:

@@ -60,10 +60,13 @@ def _last_seq(engine: Engine, symbol_id: str) -> int:
 
 def _writer(engine: Engine, symbol_id: str) -> dict[str, Any] | None:
     rows = engine.select(
-        "SELECT host, spool_id, toInt64(toUInt32(now())) - toInt64(toUInt32(at)) FROM collector_stats "
+        "SELECT host, pid, spool_id, toInt64(toUInt32(now())) - toInt64(toUInt32(at)) FROM collector_stats "
         f"WHERE id = {quote(symbol_id)} ORDER BY at DESC LIMIT 1"
     )
-    return {"host": rows[0][0], "spool_id": rows[0][1], "age_s": max(0, rows[0][2])} if rows else None
+    if not rows:
+        return None
+    host, pid, spool_id, age_s = rows[0]
+    return {"host": host, "pid": pid, "spool_id": spool_id, "age_s": max(0, age_s)}
 
 
 def verify(factory: EngineFactory, spool_dir: Path, ids: list[str]) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def stats_row(status: Mapping[str, Any], backlog: int, rates: tuple[float, float
         ("id", "String", status["id"]),
         ("symbol", "String", status["symbol"]),
         ("host", "String", status["host"]),
+        ("pid", "UInt32", status["pid"]),
         ("spool_id", "String", status["spool_id"]),
         ("version", "String", status["version"]),
         ("state", "String", status["state"]),

@@ -52,6 +52,7 @@ CREATE TABLE IF NOT EXISTS collector_stats (
   id              String,
   symbol          String,
   host            String,
+  pid             UInt32,
   spool_id        String,
   version         String,
   state           String,
