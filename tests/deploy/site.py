@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import time
 import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import testinfra
 from testinfra.host import Host
+
+from deploy.comparison import Sent
 
 CONFIG = "/etc/mexc-pipeline/config.toml"
 PYTHON = "/opt/mexc-pipeline/current/bin/python"
@@ -66,23 +67,6 @@ def exported(host: Host, symbol_id: str) -> list[tuple[str, int, str, str]]:
     return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """One connection as the exchange saw it; ``frames`` are hashes of what was sent whole."""
-
-    number: int
-    peer: str
-    opened_ns: int
-    closed_ns: int | None
-    end: str
-    symbol: str | None
-    frames: list[str]
-
-    @property
-    def address(self) -> str:
-        return self.peer.rpartition(":")[0]
-
-
 def sent(network: Host, symbol: str = "") -> list[Sent]:
     """The data connections the exchange has had, oldest first."""
     words = [(_REMOTE / "sent.py").read_text(), *([symbol] if symbol else [])]
@@ -104,20 +88,3 @@ def until(what: str, probe: Callable[[], _T | None], seconds: float, every: floa
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {seconds:g} s") from problem
         time.sleep(every)
-
-
-def compare(connections: Sequence[Sent], frames: Sequence[str]) -> int:
-    """Assert that the exported frames are what was sent, each once and in order; returns how many were compared.
-
-    At the end of a connection the last frames may never have reached us, and of the newest connection the files hold
-    what is exported so far. Nothing else may be missing, and nothing may be there besides.
-    """
-    at = 0
-    for connection in connections:
-        for frame in connection.frames:
-            if at < len(frames) and frames[at] == frame:
-                at += 1
-            else:
-                break  # the rest of this connection must not turn up later: the next one's first frame is due
-    assert at == len(frames), f"exported frame {at + 1} of {len(frames)} is not the one that was sent next"
-    return at

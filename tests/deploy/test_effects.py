@@ -18,6 +18,7 @@ import pytest
 from testinfra.host import Host
 
 from deploy import site
+from deploy.comparison import compare
 from deploy.test_recording import agreed, live, strangers
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(600)]
@@ -62,7 +63,7 @@ def nothing_lost(collectors: list[Host], network: Host, *, after_ns: int) -> Non
                 assert [seq for _, seq, _, _ in rows] == list(range(rows[0][1], rows[0][1] + len(rows)))
                 frames = [said for _, _, mt, said in rows if mt in ("t", "d", "dp")]
                 connections = [c for c in site.sent(network, symbol) if c.symbol == symbol]
-                return site.compare(connections, frames) > 0
+                return compare(connections, frames) > 0
 
             site.until(f"files of {symbol_id}", whole, BACK_S, every=5)
 
@@ -237,7 +238,7 @@ def test_a_symbol_less(collectors: list[Host], network: Host) -> None:
     assert [seq for _, seq, _, _ in rows] == list(range(1, len(rows) + 1))
     frames = [said for _, _, mt, said in rows if mt in ("t", "d", "dp")]
     connections = [c for c in site.sent(network, "DOGE_USDT") if c.symbol == "DOGE_USDT"]
-    assert site.compare(connections, frames) > 0
+    assert compare(connections, frames) > 0
     assert set(settled(collectors, network)) == {"btc", "eth", "sol"}
 
 

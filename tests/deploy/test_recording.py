@@ -9,6 +9,7 @@ import pytest
 from testinfra.host import Host
 
 from deploy import site
+from deploy.comparison import compare
 
 READY_S = 240.0
 
@@ -70,7 +71,7 @@ def test_the_files_are_what_the_exchange_sent(collector: Host, network: Host) ->
     for symbol_id, symbol in site.symbols(collector).items():
         frames = [said for _, _, mt, said in site.exported(collector, symbol_id) if mt in ("t", "d", "dp")]
         connections = [c for c in site.sent(network, symbol) if c.symbol == symbol]
-        assert site.compare(connections, frames) > 50, symbol_id
+        assert compare(connections, frames) > 50, symbol_id
 
 
 @pytest.mark.test_network
