@@ -156,7 +156,7 @@ class Bench:
         except ControlError:
             return None
 
-    def recorded(self, process: Process, frames: int, name: str = "btc", timeout_s: float = 40) -> None:
+    def recorded(self, process: Process, frames: int, name: str = "btc", timeout_s: float = 120) -> None:
         """Wait until a collector has committed that many frames since its start."""
 
         def enough() -> bool:
@@ -209,14 +209,15 @@ class Bench:
         for symbol_id, process in collectors:
             self.recorded(process, SETTLE_FRAMES, symbol_id)
         for symbol_id, process in collectors:
-            process.send_signal(signal.SIGTERM)
-            status = process.wait(20)
+            status = end(process)
             outcome.expect(status == 0, f"collector {symbol_id} ended with {status}: {self.said()[-500:]}")
         self.judge(outcome, tail_ns=tail_ns, export_status=export_status)
 
     def judge(self, outcome: Outcome, *, tail_ns: int = TAIL_NS, export_status: int = 0) -> None:
         """Cut and export what is left, verify, compare with what was sent."""
         self.witness.stop()
+        tail_ns += 2 * self.witness.longest_gap_ns
+        outcome.notes["longest_gap_ms"] = self.witness.longest_gap_ns // 10**6
         status, said = self.run("export", "--once")
         outcome.expect(status == export_status, f"export ended with {status}: {said[-600:]}")
         status, said = self.run("verify", "exports")
@@ -260,6 +261,12 @@ def bench(*args: Any, **kwargs: Any) -> Iterator[Bench]:
         yield made
     finally:
         made.close()
+
+
+def end(process: Process, within_s: float = 20) -> int:
+    """SIGTERM, and the exit status."""
+    process.send_signal(signal.SIGTERM)
+    return process.wait(within_s)
 
 
 def pause(seconds: float) -> None:

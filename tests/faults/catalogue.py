@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults.bench import Outcome
-from faults.scenarios import crashes
+from faults.scenarios import artefacts, clickhouse, clock, crashes, disk, frames, sockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +42,77 @@ SCENARIOS: tuple[Scenario, ...] = (
         200,
         26,
         4,
+    ),
+    Scenario(
+        "disk",
+        "A disk that refuses delays rows and files and loses none",
+        "disk full, read-only or failing, for the spool and the exports, at a seeded call",
+        disk.disk,
+        100,
+        25,
+        3,
+    ),
+    Scenario(
+        "sockets",
+        "Whatever a connection does, what came whole over it is recorded once, in order",
+        "sockets: reset, half frame, stalls, slow reader, burst, server close, refused, mute, TLS failure",
+        sockets.sockets,
+        200,
+        18,
+        3,
+    ),
+    Scenario(
+        "clock",
+        "rx never goes back and no row joins a closed period, whatever the clock does",
+        "clock: steps of an hour and less, at the edge, slew",
+        clock.clock,
+        100,
+        18,
+        3,
+    ),
+    Scenario(
+        "clickhouse",
+        "ClickHouse in trouble delays neither rows nor files, and ends up holding what they hold",
+        "ClickHouse server killed, stopped, frozen, damaged, late, a reply lost, a table dropped; store killed",
+        clickhouse.server,
+        100,
+        18,
+        1,
+    ),
+    Scenario(
+        "embedded",
+        "The same for the embedded engine",
+        "embedded engine: store killed, folder damaged or deleted, its disk full or read-only",
+        clickhouse.embedded,
+        40,
+        10,
+        1,
+    ),
+    Scenario(
+        "frames",
+        "No frame is lost because it could not be understood; none is taken for what it is not",
+        "bad frames, made up and mutated, through classifier, spool and export",
+        frames.parts,
+        1_000_000,
+        40,
+        2,
+    ),
+    Scenario(
+        "wire",
+        "The same over a real connection, with a kill in between",
+        "bad frames among good ones over the socket",
+        frames.wire,
+        10_000,
+        8,
+        1,
+    ),
+    Scenario(
+        "artefacts",
+        "A file altered by hand is noticed by its content",
+        "a Parquet file truncated, deleted, swapped, bits flipped",
+        artefacts.artefacts,
+        200,
+        12,
+        2,
     ),
 )

@@ -28,7 +28,8 @@ class Witness:
         self._last = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.contradictions: list[str] = []
+        self.longest_gap_ns = 0
+        """The longest time in which this thread did not get the processor: how busy the machine was."""
 
     def start(self) -> None:
         self._stop.clear()
@@ -52,7 +53,11 @@ class Witness:
         return {seq: seen.digest for seq, seen in self._seen.items()}
 
     def _run(self) -> None:
+        before = time.monotonic_ns()
         while not self._stop.wait(EVERY_S):
+            now = time.monotonic_ns()
+            self.longest_gap_ns = max(self.longest_gap_ns, now - before - int(EVERY_S * 1e9))
+            before = now
             for path in sorted(self._folder.glob("*.sqlite"))[-2:]:
                 self._look(path)
 

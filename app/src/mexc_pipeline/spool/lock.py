@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.spool.segment import sync_folder
 
 FILE = "lock"
 
@@ -32,7 +33,7 @@ class SpoolLock:
         self._fd = -1
 
     def __enter__(self) -> SpoolLock:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        _make(self.folder)
         fd = os.open(self.folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         end = time.monotonic() + self._wait_s
         while not (taken := _take(fd)) and time.monotonic() < end:
@@ -60,6 +61,15 @@ def _take(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and what is missing above it, each entry durable: a segment must not vanish with its folder when
+    the power fails."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True, mode=0o750)
+        sync_folder(path.parent)
 
 
 def holder(folder: Path) -> dict[str, Any] | None:

@@ -1,0 +1,213 @@
+"""The query copy in trouble: server or embedded engine killed, frozen, damaged, late, out of disk. Recording and files
+must not notice, and in the end the tables hold what the files hold."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from faults.bench import CLICKHOUSE, Bench, Outcome, Process, bench, end, pause
+from faults.lossy import LossyProxy
+from faults.shim import DISK_FULL, READ_ONLY, Op
+from integration.clickhouse_server import ClickHouseServer
+from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.waiting import until
+
+EPISODES = 6
+PERIOD = "4s"
+LOADED_S = 120.0
+
+Rows = list[tuple[int, str]]
+Fetch = Callable[[str], list[Any]]
+
+
+def server(folder: Path, seed: int) -> Outcome:
+    """A ClickHouse server (Debian's 18.16) behind a proxy that can lose replies."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    engine = ClickHouseServer(folder / "clickhouse")
+    late = rng.random() < 0.3
+    if not late:
+        engine.start()
+    proxy = LossyProxy(engine.port)
+    settings = f'[clickhouse]\nmode = "server"\nhost = "127.0.0.1"\nport = {proxy.port}\n'
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 300.0)), seed=seed)) as sim,
+        bench(folder / "site", sim, rng, period=PERIOD, clickhouse=settings) as place,
+    ):
+        try:
+            store, collector = place.start("store"), place.fork("collect", "btc")
+            place.witness.start()
+            place.recorded(collector, 20)
+            if late:
+                engine.start()
+                outcome.happened("absent at the start")
+            for _ in range(EPISODES):
+                store = _server_episode(place, engine, proxy, store, rng, outcome)
+                place.recorded(collector, 1)
+            _conclude(place, collector, store, outcome, lambda sql: list(engine.client().execute(sql)))
+        finally:
+            proxy.close()
+            engine.kill()
+    return outcome
+
+
+def _server_episode(
+    place: Bench, engine: ClickHouseServer, proxy: LossyProxy, store: Process, rng: random.Random, outcome: Outcome
+) -> Process:
+    # a table that is still empty has no file to be damaged, so what is drawn may be replaced by a kill
+    name = rng.choice(
+        ("killed", "stopped", "frozen", "damaged", "reply lost", "late answers", "store killed", "dropped")
+    )
+    pause(rng.uniform(0.2, 2.0))
+    match name:
+        case "killed" | "stopped" | "damaged":
+            engine.stop() if name == "stopped" else engine.kill()
+            if name == "damaged" and (done := _damage(engine.data, rng)):
+                name = f"damaged: {done}"
+            pause(rng.uniform(0.2, 2.0))
+            engine.start(60)
+        case "frozen":
+            engine._signal(signal.SIGSTOP)
+            pause(rng.uniform(1.0, 6.0))
+            engine._signal(signal.SIGCONT)
+        case "reply lost":
+            before = proxy.lost
+            proxy.lose_a_reply()
+            until(lambda: proxy.lost > before, 30, "a reply to lose")
+        case "late answers":
+            proxy.answer_late(True)
+            pause(rng.uniform(1.0, 4.0))
+            proxy.answer_late(False)
+        case "dropped":
+            tables = [
+                r[0]
+                for r in engine.client().execute("SELECT name FROM system.tables WHERE database = 'ch_mexc'")
+                if str(r[0]).startswith("btc_")
+            ]
+            if not tables:
+                return store
+            table = rng.choice(tables)
+            engine.client().execute(f"DROP TABLE IF EXISTS ch_mexc.{table}")
+            name = "a table dropped: " + ("the current one" if table == "btc_current" else "a sealed one")
+        case _:
+            store.kill()
+            store.wait(10)
+            pause(rng.uniform(0.0, 1.0))
+            store = place.start("store")
+    outcome.happened(name)
+    return store
+
+
+def _damage(data: Path, rng: random.Random) -> str:
+    """Truncate or overwrite a file of a row table while the server is down; says what, empty where there is none."""
+    found = [p for p in data.glob("data/ch_mexc/btc_*/*") if p.is_file() and p.stat().st_size]
+    if not found:
+        return ""
+    return f"{_spoil(path := rng.choice(sorted(found)), rng)} of {path.name}"
+
+
+def _spoil(path: Path, rng: random.Random) -> str:
+    size = path.stat().st_size
+    if rng.random() < 0.5:
+        os.truncate(path, rng.randint(0, size - 1))
+        return "truncation"
+    with path.open("r+b") as file:
+        file.seek(rng.randint(0, size - 1))
+        file.write(rng.randbytes(min(16, size)))
+    return "overwriting"
+
+
+def embedded(folder: Path, seed: int) -> Outcome:
+    """The embedded engine: store killed, its folder damaged or deleted, its disk full."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 300.0)), seed=seed)) as sim,
+        bench(folder, sim, rng, period=PERIOD, clickhouse='[clickhouse]\nmode = "embedded"\n') as place,
+    ):
+        store, collector = place.start("store"), place.fork("collect", "btc")
+        place.witness.start()
+        place.recorded(collector, 20)
+        for _ in range(EPISODES - 2):
+            store = _embedded_episode(place, store, rng, outcome)
+            place.recorded(collector, 1)
+        _conclude(place, collector, store, outcome, lambda sql: _query(place, sql))
+    return outcome
+
+
+def _embedded_episode(place: Bench, store: Process, rng: random.Random, outcome: Outcome) -> Process:
+    name = rng.choice(("killed", "damaged", "deleted", "disk full", "read-only"))
+    _answers(place)
+    pause(rng.uniform(0.2, 2.0))
+    if name in ("disk full", "read-only"):
+        number = DISK_FULL if name == "disk full" else READ_ONLY
+        place.control.fail(number, (Op.WRITE, Op.CREATE, Op.MKDIR, Op.OPEN, Op.RENAME), (CLICKHOUSE,))
+        pause(rng.uniform(1.0, 3.0))
+        if place.control.heal():
+            outcome.happened(f"embedded {name}")
+        if store.poll() is not None:
+            outcome.notes["store ended"] = outcome.notes.get("store ended", 0) + 1
+            store = place.start("store")
+        return store
+    store.kill()
+    store.wait(10)
+    where = place.data / "clickhouse"
+    if name == "deleted":
+        where.rename(place.folder / f"deleted-{rng.getrandbits(40)}")
+    elif name == "damaged":
+        files = [p for p in where.rglob("*") if p.is_file() and p.stat().st_size]
+        for path in rng.sample(sorted(files), min(len(files), rng.choice((1, 3, 20)))):
+            _spoil(path, rng)
+    store = place.start("store")
+    outcome.happened(f"embedded store {'killed' if name == 'killed' else 'folder ' + name}")
+    return store
+
+
+def _answers(place: Bench) -> None:
+    until(lambda: place.status("store") is not None, 60, "the store's answer")
+
+
+def _query(place: Bench, sql: str) -> list[Any]:
+    try:
+        answer = ask(place.data / "control" / "store.sock", "query", timeout_s=60, sql=sql, max_rows=1_000_000)
+    except ControlError as error:
+        raise AssertionError(f"query: {error}") from error
+    return [tuple(row) for row in answer["rows"]]
+
+
+def _conclude(place: Bench, collector: Process, store: Process, outcome: Outcome, fetch: Fetch) -> None:
+    """Stop recording; the tables must come to hold every row, then every file must be logged as proven."""
+    status = end(collector)
+    outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
+    place.settle(Outcome())  # cut and exported, so that every segment is closed; judged once more below
+
+    def names() -> set[str]:
+        return {p.name for p in place.exports.glob("*.parquet")}
+
+    def logged() -> dict[str, tuple[int, int]]:
+        try:
+            rows = fetch("SELECT file, rows, stored_rows FROM ch_mexc.export_log")
+        except Exception as error:  # the server may be on its way up; the deadline decides
+            outcome.notes["last query error"] = str(error)[:200]
+            return {}
+        return {file: (int(a), int(b)) for file, a, b in rows}
+
+    try:
+        until(lambda: set(logged()) >= names(), LOADED_S, "every file in export_log")
+    except AssertionError:
+        outcome.expect(False, f"not in export_log: {sorted(names() - set(logged()))}; {place.said()[-1200:]}")
+    for file, (rows, stored) in logged().items():
+        held = pq.read_metadata(place.exports / file).num_rows
+        outcome.expect(rows == stored == held, f"{file}: {held} rows, logged {rows}, stored {stored}")
+    outcome.expect(len(fetch("SELECT file FROM ch_mexc.export_log")) == len(names()), "a file is logged twice")
+    status = end(store, 30)
+    outcome.expect(status == 0, f"the store ended with {status}")
+    place.judge(outcome)

@@ -1,0 +1,104 @@
+"""Everything a connection can do wrong, on a collector that goes on recording."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+from faults.bench import Bench, Outcome, Process, bench, end, pause
+from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
+from support.waiting import until
+
+EPISODES = 12
+CHANNELS = ("push.ticker", "push.deal", "push.depth.full")
+
+# kind and value; those of the last group need the connection to be made anew
+ENDS = (
+    ("reset", ""),
+    ("abort", ""),
+    ("close", "1001"),
+    ("close", "1011"),
+    ("close_notice", ""),
+    ("garbage", ""),
+    ("half", "fin"),
+    ("half", "reset"),
+)
+DISTURBANCES = (
+    "stall one",
+    "stall all",
+    "burst",
+    "slow reader",
+    "fragmented",
+    "duplicate",
+    "drop",
+    "no_pong",
+    "ws_ping",
+)
+REFUSALS = ("refuse_connect", "mute", "tls_failure", "refuse_handshake")
+
+
+def sockets(folder: Path, seed: int) -> Outcome:
+    """One collector, one fault after another; after each it must be recording again."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 300.0)), seed=seed)) as sim,
+        bench(folder, sim, rng, period="5s", exchange='ping_interval = "2s"') as place,
+    ):
+        place.witness.start()
+        collector = place.fork("collect", "btc")
+        place.recorded(collector, 5)
+        for _ in range(EPISODES):
+            _episode(place, sim, collector, rng, outcome)
+        status = end(collector)
+        outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
+        place.settle(outcome)
+    return outcome
+
+
+def _episode(place: Bench, sim: Simulator, collector: Process, rng: random.Random, outcome: Outcome) -> None:
+    draw = rng.random()
+    before = sum((place.status() or {"rows": {}})["rows"].values())
+    if draw < 0.55:
+        kind, value = rng.choice(ENDS)
+        hit = sim.inject(Fault(kind, value=value))
+        name = f"{kind} {value}".strip()
+    elif draw < 0.85:
+        name, hit = _disturb(sim, collector, rng)
+    else:
+        name = rng.choice(REFUSALS)
+        sim.inject(Fault(name, seconds=rng.uniform(0.3, 1.5), value="403" if name == "refuse_handshake" else ""))
+        hit = sim.inject(Fault("reset"))
+    if hit:
+        outcome.happened(name)
+
+    def goes_on() -> bool:
+        status = place.status()
+        return status is not None and sum(status["rows"].values()) > before + 15
+
+    until(goes_on, 90, f"recording after {name}")
+    outcome.expect(collector.poll() is None, f"{name}: the collector ended")
+
+
+def _disturb(sim: Simulator, collector: Process, rng: random.Random) -> tuple[str, int]:
+    name = rng.choice(DISTURBANCES)
+    seconds = rng.uniform(0.3, 1.5)
+    match name:
+        case "stall one":
+            hit = sim.inject(
+                Fault("stall", channel=rng.choice(CHANNELS), seconds=seconds, value=rng.choice(("lose", "hold")))
+            )
+        case "stall all":
+            hit = sim.inject(Fault("stall", seconds=seconds, value=rng.choice(("lose", "hold"))))
+        case "burst" | "no_pong":
+            hit = sim.inject(Fault(name, seconds=seconds))
+        case "slow reader":
+            sim.inject(Fault("burst", seconds=seconds))
+            collector.send_signal(signal.SIGSTOP)
+            pause(seconds)
+            collector.send_signal(signal.SIGCONT)
+            hit = 1
+        case _:
+            hit = sim.inject(Fault(name, count=rng.randint(1, 5)))
+    return name, max(hit, 1)

@@ -1,0 +1,94 @@
+"""Each defect the campaign found, by name."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.powerloss import lose_power
+from faults.shim import NoCompilerError, library
+from support.spooled import read_rows
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from mexc_pipeline.periods import Period
+from mexc_pipeline.rows import Frame
+from mexc_pipeline.spool.lock import SpoolLock
+from mexc_pipeline.spool.writer import Spool
+folder = Path(sys.argv[1]) / "data" / "spool" / "btc"
+with SpoolLock(folder):
+    spool = Spool(folder, "btc", "BTC_USDT", Period(3600 * 10**9))
+    spool.append([Frame(time.time_ns(), None, 5, b"{}")] * 3)
+"""
+
+
+class Worst(random.Random):
+    """Draws what takes the most: nothing unsynced reaches the disk."""
+
+    def random(self) -> float:
+        return 0.4
+
+    def choice(self, seq: Sequence[Any]) -> Any:
+        return seq[0]
+
+
+@pytest.fixture
+def preloaded() -> Path:
+    try:
+        return library()
+    except NoCompilerError as error:
+        pytest.fail(str(error))
+
+
+def environment(folder: Path, preloaded: Path) -> dict[str, str]:
+    (folder / "grave").mkdir()
+    return {
+        "LD_PRELOAD": str(preloaded),
+        "FAULTS_PREFIX": str(folder / "data"),
+        "FAULTS_JOURNAL": str(folder / "journal"),
+        "FAULTS_GRAVE": str(folder / "grave"),
+    }
+
+
+def test_a_new_spool_folder_does_not_vanish_with_the_power(tmp_path: Path, preloaded: Path) -> None:
+    """The folder of a symbol recorded for the first time was made without a sync of the folder above it."""
+    (tmp_path / "data").mkdir()
+    subprocess.run([sys.executable, "-c", WRITE, str(tmp_path)], env=environment(tmp_path, preloaded), check=True)
+    loss = lose_power(tmp_path / "journal", tmp_path / "grave", [tmp_path / "data"], Worst(1))
+    assert loss.names_undone, "nothing was lost: the test shows nothing"
+    assert len(read_rows(tmp_path / "data" / "spool" / "btc")) == 3
+
+
+def test_the_power_loss_takes_what_was_not_synced(tmp_path: Path, preloaded: Path) -> None:
+    """The campaign can fail: an unsynced write and an unsynced name are gone, synced ones stay."""
+    script = """
+import os, sys
+folder = sys.argv[1] + "/data/"
+def put(name, text, sync):
+    fd = os.open(folder + name, os.O_CREAT | os.O_RDWR)
+    os.write(fd, text)
+    if sync: os.fsync(fd)
+    return fd
+kept = put("kept", b"first", True)
+os.fsync(os.open(folder, os.O_RDONLY))
+os.write(kept, b"second")
+os.pwrite(kept, b"F", 0)
+put("gone", b"text", True)
+os.rename(folder + "old", folder + "new")
+os.unlink(folder + "unlinked")
+"""
+    (tmp_path / "data").mkdir()
+    for name in ("old", "unlinked"):
+        (tmp_path / "data" / name).write_text(name)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment(tmp_path, preloaded), check=True)
+    assert (tmp_path / "data" / "kept").read_bytes() == b"Firstsecond"
+    lose_power(tmp_path / "journal", tmp_path / "grave", [tmp_path / "data"], Worst(1))
+    left = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    assert left == {"kept": b"first", "old": b"old", "unlinked": b"unlinked"}
