@@ -4,6 +4,7 @@ A started unit is not yet a usable client: systemd is told "ready" before Tor kn
 protocol (control-spec, GETINFO) on the instance's unix socket with its cookie. Exit 0 with a circuit, 1 without.
 """
 
+# ruff: noqa: T201 - what it prints is its answer
 from __future__ import annotations
 
 import re
@@ -43,7 +44,10 @@ def main() -> int:
         if done:
             return 0
         if time.monotonic() >= deadline:
-            print(f"tor@{name} has no circuit after {seconds:.0f} s: {said}; see journalctl -u tor@{name}", file=sys.stderr)
+            print(
+                f"tor@{name} has no circuit after {seconds:.0f} s: {said}; see journalctl -u tor@{name}",
+                file=sys.stderr,
+            )
             return 1
         time.sleep(1)
 

@@ -1,0 +1,108 @@
+"""Saves, loads or drops ClickHouse tables on the server: ``save|load|drop FOLDER DATABASE [ID…]``.
+
+Only the logs are saved (export_log and the like): a table of rows is a copy that the recorder makes anew from its
+spool.
+Runs as root with the operating system's Python, and reads with the client settings that the role gave root. Writing
+takes the store's user, whose password goes to the client in a file that only root can read.
+"""
+
+# ruff: noqa: T201 - what it prints is its answer
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CREDENTIALS = Path("/etc/clickhouse-server/credentials")
+CLIENT = Path("/root/.clickhouse-client/config.xml")
+_ROWS = re.compile(r"([a-z](?:[a-z0-9]{0,18}[a-z])?)_.+")
+LOGS = ("export_log", "egress_log", "collector_stats", "refused_rows")
+
+
+class Client:
+    """``clickhouse-client`` as the store's user."""
+
+    def __init__(self, database: str, folder: Path) -> None:
+        self._database = database
+        password = (CREDENTIALS / "mexc_store").read_text().strip()
+        text = re.sub(r"<user>.*?</user>", "<user>mexc_store</user>", CLIENT.read_text())
+        text = re.sub(r"<password>.*?</password>", f"<password>{password}</password>", text)
+        self._config = folder / "client.xml"
+        self._config.touch(0o600)
+        self._config.write_text(text)
+
+    def run(self, sql: str, *, source: Path | None = None, target: Path | None = None) -> str:
+        """One statement; its input from and its output to a file where one is named."""
+        command = [
+            "clickhouse-client",
+            "--config-file",
+            str(self._config),
+            "--database",
+            self._database,
+            "--query",
+            sql,
+        ]
+        stdin = source.open("rb") if source else subprocess.DEVNULL
+        stdout = target.open("wb") if target else subprocess.PIPE
+        done = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"{sql[:80]}: {done.stderr.decode().strip()}")
+        return (done.stdout or b"").decode()
+
+    def tables(self) -> list[str]:
+        return self.run("SHOW TABLES").split()
+
+
+def save(client: Client, folder: Path) -> None:
+    """Each log as its CREATE statement and its rows in ClickHouse's own format."""
+    folder.mkdir(parents=True, mode=0o700)
+    for table in (name for name in LOGS if name in client.tables()):
+        (folder / f"{table}.sql").write_text(client.run(f"SHOW CREATE TABLE {table} FORMAT TabSeparatedRaw"))
+        client.run(f"SELECT * FROM {table} FORMAT Native", target=folder / f"{table}.native")
+        print(f"{table}: {client.run(f'SELECT count() FROM {table}').strip()} rows saved")
+
+
+def load(client: Client, folder: Path) -> None:
+    """Logs that are missing or empty; what has rows is left alone."""
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is not there; nothing was changed")
+    present = client.tables()
+    for path in sorted(folder.glob("*.native")):
+        table = path.stem
+        if table not in present:
+            client.run(path.with_suffix(".sql").read_text())
+        elif client.run(f"SELECT count() FROM {table}").strip() != "0":
+            print(f"{table} has rows already, left alone")
+            continue
+        if path.stat().st_size:
+            client.run(f"INSERT INTO {table} FORMAT Native", source=path)
+        print(f"{table}: {client.run(f'SELECT count() FROM {table}').strip()} rows loaded")
+
+
+def drop(client: Client, ids: list[str]) -> None:
+    """Every table of rows of these symbols."""
+    for table in client.tables():
+        match = _ROWS.fullmatch(table)
+        if match and match[1] in ids:
+            client.run(f"DROP TABLE {table}")
+            print(f"{table} dropped")
+
+
+def main() -> int:
+    """Run one of the three."""
+    verb, folder, database, *ids = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as private:
+        client = Client(database, Path(private))
+        if verb == "save":
+            save(client, Path(folder))
+        elif verb == "load":
+            load(client, Path(folder))
+        else:
+            drop(client, ids)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
