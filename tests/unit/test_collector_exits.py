@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.collector.exits import Exits
 from mexc_pipeline.control import ControlServer
+from mexc_pipeline.egress.partition import owner
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.feed.feed import Feed
@@ -34,7 +36,11 @@ class StubFeed:
 class StubTor:
     def __init__(self, others: int = 2) -> None:
         self.dropped: list[str] = []
+        self.shared_with: list[tuple[str, ...]] = []
         self._others = others
+
+    def share_with(self, deployment: tuple[str, ...]) -> None:
+        self.shared_with.append(deployment)
 
     def drop(self, address: str) -> None:
         self.dropped.append(address)
@@ -145,3 +151,34 @@ def test_rotation_of_what_is_not_connected_is_refused(stage: Stage) -> None:
     stage.feed.connected_since_ns = None
     with pytest.raises(UserError, match="eth is not connected"):
         stage.exits().rotate({})
+
+
+EVERYBODY = ("btc", "eth", "sol", "xrp")
+
+
+def grown(stage: Stage, folder: Path, more: str) -> config.Config:
+    """The stage's settings as of a file whose list of symbols has grown by one since it was read."""
+    path = folder / "config.toml"
+    listed = json.dumps([*EVERYBODY, more])
+    path.write_text(f'data_dir = "{folder}"\n[egress]\nmode = "tor"\ndeployment = {listed}\n')
+    return dataclasses.replace(stage.settings, path=path)
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_a_symbol_more_takes_only_its_own_exits(stage: Stage, tmp_path: Path, mine: bool) -> None:
+    everybody = (*EVERYBODY, "doge")
+    addresses = [f"203.0.113.{n}" for n in range(1, 250)]
+    held = [a for a in addresses if owner(a, EVERYBODY) == "eth"]
+    stage.feed.egress["exit"] = next(a for a in held if (owner(a, everybody) == "eth") is mine)
+    stage.settings = grown(stage, tmp_path, "doge")
+    stage.exits().share_anew()
+    assert stage.tor.shared_with == [tuple(sorted(everybody))]
+    assert [name for _, name, _ in stage.feed.left] == ([] if mine else ["reassigned"])
+
+
+def test_a_list_that_cannot_be_read_changes_nothing(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("symbols = [")
+    stage.settings = dataclasses.replace(stage.settings, path=path)
+    stage.exits().share_anew()
+    assert (stage.tor.shared_with, stage.feed.left) == ([], [])

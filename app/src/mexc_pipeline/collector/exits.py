@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mexc_pipeline import config, control
+from mexc_pipeline.egress.partition import owner
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.egress.uses import Use, local, logged
 from mexc_pipeline.errors import UserError
@@ -58,6 +59,27 @@ class Exits:
                 self._feed.leave(reason, "collision", exit=ours.exit, seen=ours.outside, other=other.symbol)
                 return True
         return False
+
+    def share_anew(self) -> None:
+        """Read the configuration's list of symbols again, and leave an exit that is another's by it.
+
+        For a deployment that gets a symbol while the others go on recording. What does not fit is logged, and the list
+        of before is kept.
+        """
+        try:
+            settings = config.load(self._settings.path)
+            deployment = settings.symbol(self._symbol.id).egress.deployment
+            self._tor.share_with(deployment)
+        except (UserError, ValueError) as error:
+            log.error(
+                "list of symbols not read again", extra={"fields": {"symbol": self._symbol.id, "why": str(error)}}
+            )
+            return
+        self._settings = settings
+        log.info("exits shared anew", extra={"fields": {"symbol": self._symbol.id, "among": list(deployment)}})
+        ours = self._ours()
+        if ours is not None and (other := owner(ours.exit, deployment)) != self._symbol.id:
+            self._feed.leave(f"exit {ours.exit} belongs to {other} now", "reassigned", exit=ours.exit, other=other)
 
     def rotate(self, _: dict[str, Any]) -> dict[str, Any]:
         """The control command: connect anew by another exit; answers with the one before and the one now. UserError

@@ -41,18 +41,24 @@ COMMIT_END_S = 1.5
 
 def main(settings: config.Config, symbol: config.Symbol) -> int:
     """Record one symbol until SIGTERM or SIGINT. 0 after an orderly stop, 1 where frames could not be committed, 2
-    where the exchange does not list the symbol. Raises LockedError and UserError where another writer is alive."""
-    stop = threading.Event()
+    where the exchange does not list the symbol. Raises LockedError and UserError where another writer is alive.
+
+    SIGHUP: share Tor's exits out anew, by the configuration's present list of symbols."""
+    stop, share_anew = threading.Event(), threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=share_anew.set, name="signal").start())
     for number in (signal.SIGTERM, signal.SIGINT):
         # From a thread: the handler may interrupt this very thread while it holds the event's lock.
         signal.signal(number, lambda *_: threading.Thread(target=stop.set, name="signal").start())
     # An export takes the lock for a moment to close what a collector left open; that is worth waiting for.
     with SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S):
-        return _Collector(settings, symbol, stop).run()
+        return _Collector(settings, symbol, stop, share_anew).run()
 
 
 class _Collector:
-    def __init__(self, settings: config.Config, symbol: config.Symbol, stop: threading.Event) -> None:
+    def __init__(
+        self, settings: config.Config, symbol: config.Symbol, stop: threading.Event, share_anew: threading.Event
+    ) -> None:
+        self._share_anew = share_anew
         self._settings = settings
         self._symbol = symbol
         self._stop = stop
@@ -192,6 +198,10 @@ class _Collector:
                 return
             if now - min(self._feed.beat, self._require_recorder().beat) < STUCK_S:
                 notify.watchdog()
+            if self._share_anew.is_set():
+                self._share_anew.clear()
+                if self._exits is not None:
+                    self._exits.share_anew()
             if now >= next_line:
                 next_line = now + STATISTICS_S
                 before = self._line(before)

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+import msgspec
+
 from mexc_pipeline.config import Egress
 from mexc_pipeline.egress.control_port import Circuit, ControlPort, ControlPortError
 from mexc_pipeline.egress.dial import Dialled, EgressError, deadline, start_tls
@@ -104,6 +106,13 @@ class Tor:
     def drop(self, address: str) -> None:
         """Leave an exit alone for an hour: somebody else uses it."""
         self._leave_alone(address, DROPPED_S)
+
+    def share_with(self, deployment: tuple[str, ...]) -> None:
+        """Share the exits out among these symbols from the next connection on."""
+        if self._egress.symbol not in deployment:
+            raise ValueError("an egress in mode tor belongs to a symbol of its deployment")
+        with self._guard:
+            self._egress = msgspec.structs.replace(self._egress, deployment=deployment)
 
     def others(self, port: int) -> int:
         """How many addresses of the share are left for another connection once the present one is left alone.
