@@ -222,6 +222,7 @@ def test_sent_equals_exported_embedded_and_after_kill_of_run(tmp_path: Path, exc
         run.process.wait()
         until(lambda: not run.children(), 2, "children gone")
         run.process = run._start()
+        until(lambda: run.seq("sol") > 0, 30, "sol recorded again")
         run.kill("collect", "sol")
         seen = len(files(tmp_path / "exports", "sol"))
         until(lambda: len(files(tmp_path / "exports", "sol")) >= seen + 2, 60, "exports after the restart")
