@@ -1,0 +1,138 @@
+"""Continuity of depth and deals: what a frame covers, what is missing before it, what was there already."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline.exchange.depth import STALE_FRAMES, Deals, FullDepth, Gap, Incremental, Regressed, Span, span
+
+MERGED = (
+    b'{"symbol":"DOGE_USDT","data":{"cts":1789498405531,"asks":[[0.080100,2868,1],[0.08039,64,1]],"bids":[[0.07969,0,0]],'
+    b'"end":8752808003,"begin":8752807948,"version":8752808003},"channel":"push.depth","ts":1789498405534}'
+)
+EACH = (
+    b'{"symbol":"ETH_USDT","data":{"cts":1789498321765,"asks":[[2384.59,42,1]],"bids":[],"version":37723308980},'
+    b'"channel":"push.depth","ts":1789498321801}'
+)
+FULL = (
+    '{"symbol":"RIF_USDT","data":{"cts":1789498322165,"asks":[[0.080550,48,1]],"bids":[[0.080490,46,1]],"version":%d},'
+    '"channel":"push.depth.full","ts":1789498322169}'
+)
+
+
+def frame(**data: Any) -> bytes:
+    return json.dumps({"symbol": "X_USDT", "data": {"asks": [], "bids": [], **data}, "channel": "push.depth"}).encode()
+
+
+def test_frames_of_the_wire() -> None:
+    assert span(MERGED) == (8752807948, 8752808003)
+    assert span(EACH) == (37723308980, 37723308980)
+
+
+@pytest.mark.parametrize(
+    ("data", "covered"),
+    [
+        ({"version": 9, "begin": 5, "end": 9}, Span(5, 9)),
+        ({"version": 9, "begin": None, "end": None}, Span(9, 9)),
+        ({"version": 9, "begin": 0, "end": 0}, Span(9, 9)),
+        ({"version": 9, "begin": 7}, Span(7, 9)),
+        ({"version": 9, "end": 9}, Span(9, 9)),
+        ({"begin": 5, "end": 9}, Span(5, 9)),
+        ({"end": 9}, Span(9, 9)),
+        ({"version": "9", "begin": "5"}, Span(5, 9)),
+        ({"version": 9, "begin": 12}, Span(9, 9)),
+        ({}, None),
+        ({"version": 0}, None),
+        ({"version": -3}, None),
+        ({"version": 9, "begin": -2}, None),
+        ({"version": True}, None),
+        ({"version": 9.5}, None),
+        ({"version": [9]}, None),
+    ],
+)
+def test_what_a_frame_covers(data: dict[str, Any], covered: Span | None) -> None:
+    assert span(frame(**data)) == covered
+
+
+@pytest.mark.parametrize("bad", [b"", b"{}", b'{"data":7}', b'{"data":null}', b"\xff", b'{"data":' + b"[" * 100_000])
+def test_what_says_nothing_is_nothing(bad: bytes) -> None:
+    assert span(bad) is None
+    assert FullDepth().frame(bad) is None
+    assert Deals().frame(bad) is None
+
+
+def test_the_rule_of_continuity() -> None:
+    book = Incremental()
+    assert book.frame(Span(100, 110)) is None, "nothing is missing before the first"
+    assert book.frame(Span(111, 120)) is None
+    assert book.frame(Span(115, 125)) is None, "an overlap is safe: sizes are absolute"
+    assert book.frame(Span(100, 125)) is None, "stale"
+    assert book.frame(Span(128, 130)) == Gap(126, 127)
+    assert book.last == 130
+    assert book.frame(Span(131, 131)) is None
+
+
+def test_an_exchange_that_counts_anew_is_noticed_once() -> None:
+    book = Incremental()
+    book.frame(Span(1, 5000))
+    found = [book.frame(Span(n, n)) for n in range(10, 10 + 2 * STALE_FRAMES)]
+    assert [f for f in found if f] == [Regressed(5000, 10 + STALE_FRAMES - 1, anew=True)]
+    assert book.last == 10 + 2 * STALE_FRAMES - 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=60), st.integers(1, 10**11))
+def test_missing_versions_are_exactly_those_of_frames_not_seen(frames: list[tuple[int, bool]], start: int) -> None:
+    book = Incremental()
+    at, missing, expected, seen = start, set[int](), set[int](), False
+    for size, arrives in frames:
+        covered = Span(at, at + size - 1)
+        if arrives:
+            gap = book.frame(covered)
+            assert not isinstance(gap, Regressed)
+            if gap:
+                missing |= set(range(gap.first, gap.last + 1))
+            seen = True
+        elif seen:
+            expected |= set(range(covered.first, covered.last + 1))
+        at += size
+    assert missing == {v for v in expected if v <= book.last}
+
+
+def test_full_depth_may_repeat_a_version_but_not_go_back() -> None:
+    book = FullDepth()
+    assert [book.frame((FULL % v).encode()) for v in (5, 7, 7, 9)] == [None] * 4
+    assert book.frame((FULL % 8).encode()) == Regressed(9, 8)
+    assert book.frame((FULL % 9).encode()) is None, "told once"
+    other_order = b'{"data":{"version":4,"asks":[]},"channel":"push.depth.full"}'
+    assert book.frame(other_order) == Regressed(9, 4)
+    assert book.frame(b'{"data":{"asks":[]},"channel":"push.depth.full"}') is None
+
+
+def deals(*ids: object) -> bytes:
+    items = [{"p": 1.5, "v": 3, "T": 1, **({} if i is None else {"i": i}), "cts": "1788335242156"} for i in ids]
+    return json.dumps({"symbol": "X_USDT", "data": items, "channel": "push.deal"}, separators=(",", ":")).encode()
+
+
+def test_deal_ids_of_every_form() -> None:
+    seen = Deals()
+    assert seen.frame(deals("11", "12")) is None
+    assert seen.frame(deals("13", "12", "14", "11")) == ["12", "11"]
+    assert seen.frame(deals(13)) == ["13"], "a number is the same as its text"
+    assert seen.frame(deals(None, None)) is None
+    assert seen.frame(b'{"data":[{"p":1,"i":"14"},{"i": 15 }]}') == ["14"], "the last key of its deal"
+    assert seen.frame(b'{"data":{"p":1,"i":15},"channel":"push.deal"}') == ["15"], "one object instead of a list"
+    assert seen.frame(b'{"data":[{"i":null},{"i":null}]}') is None
+
+
+def test_memory_of_deals_is_bounded_and_long_enough() -> None:
+    seen = Deals(remembered=100)
+    for n in range(1000):
+        assert seen.frame(deals(str(n))) is None
+        assert len(seen._new) + len(seen._old) <= 200
+        if n >= 100:
+            assert seen.frame(deals(str(n - 99))) == [str(n - 99)]
