@@ -66,9 +66,9 @@ class _Collector:
         self._inbox = Inbox()
         self._statistics = Statistics()
         tor = Tor(symbol.egress) if symbol.egress.mode == "tor" else None
-        self._feed = Feed(symbol, settings.exchange, self._inbox.put, tor.dial if tor else dial)
-        self._exits = Exits(settings, symbol, self._feed, tor) if tor else None
         self._request = tor.request if tor else dial
+        self._feed = Feed(symbol, settings.exchange, self._inbox.put, tor.dial if tor else dial, self._request)
+        self._exits = Exits(settings, symbol, self._feed, tor) if tor else None
         self._listing = Listing("unknown", "not asked yet")
         self._spool: Spool | None = None
         self._recorder: Recorder | None = None
@@ -160,7 +160,9 @@ class _Collector:
             },
         )
         self._spool = spool
-        self._recorder = Recorder(spool, self._inbox, self._statistics, self._settings.spool_keep_ns)
+        self._recorder = Recorder(
+            spool, self._inbox, self._statistics, self._settings.spool_keep_ns, self._feed.segment_opened
+        )
         return spool, self._recorder
 
     def _own_spool_ids(self) -> frozenset[str]:

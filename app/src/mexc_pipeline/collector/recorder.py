@@ -32,11 +32,20 @@ _TROUBLE = (sqlite3.Error, OSError, SegmentError)
 class Recorder:
     """Owns the spool's writer. :meth:`run` is its one thread; other threads ask through :meth:`cut`."""
 
-    def __init__(self, spool: Spool, inbox: Inbox, statistics: Statistics, keep_ns: int) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        inbox: Inbox,
+        statistics: Statistics,
+        keep_ns: int,
+        segment_opened: Callable[[], None] = lambda: None,
+    ) -> None:
         self._spool = spool
         self._inbox = inbox
         self._statistics = statistics
         self._keep_ns = keep_ns
+        self._segment_opened = segment_opened
+        self._segment = spool.segment
         self._cuts: list[Future[SegmentInfo | None]] = []
         self._guard = threading.Lock()  # of _cuts
         self._give_up = threading.Event()
@@ -83,6 +92,9 @@ class Recorder:
                 self.lost += len(frames)
                 return False
             self._statistics.committed(block, time.time_ns())
+            if self._spool.segment != self._segment:
+                self._segment = self._spool.segment
+                self._segment_opened()
             frames = frames[len(block) :]
         return True
 

@@ -1,17 +1,20 @@
 """REST of the futures venue: paths and how to read their answers. Pure.
 
-Sources: the official futures pages (2026-04) and observations of 2026-09/10 (throttling by code 510 inside HTTP 200).
+Sources: the official futures pages (2026-04) and observations of 2026-09/10 (throttling by code 510 inside HTTP 200,
+commits newest first against the prose of the documentation, books that lag behind the socket).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 PING_PATH = "/api/v1/contract/ping"
 THROTTLED = 510
+MOST_COMMITS = 1000
+"""As many as the documented recipe for a gap asks for."""
 
 
 def detail_path(symbol: str) -> str:
@@ -50,3 +53,79 @@ def read_listing(symbol: str, status: int, body: bytes) -> Listing:
     if not names:
         return Listing("unknown", "an answer without contracts")
     return Listing("unlisted", f"not among its {len(names)} contracts")
+
+
+def depth_path(symbol: str) -> str:
+    """The whole book; the exchange gives at most 1,500 levels a side (observed, 2026-10)."""
+    return f"/api/v1/contract/depth/{symbol}"
+
+
+def commits_path(symbol: str, count: int = MOST_COMMITS) -> str:
+    """The newest changes of the book, one version each."""
+    return f"/api/v1/contract/depth_commits/{symbol}/{count}"
+
+
+class RefusedError(Exception):
+    """An answer that is not what was asked for; ``throttled`` where the exchange wants fewer requests."""
+
+    def __init__(self, reason: str, throttled: bool = False) -> None:
+        super().__init__(reason)
+        self.throttled = throttled
+
+
+class Commit(NamedTuple):
+    """One change of the book; ``m`` is the exchange's JSON for it, byte for byte."""
+
+    version: int
+    m: bytes
+
+
+class Snapshot(NamedTuple):
+    """A whole book; ``book`` is the exchange's JSON for it, byte for byte."""
+
+    version: int
+    book: bytes
+
+
+class _Answer(msgspec.Struct):
+    success: bool = False
+    code: int | None = None
+    message: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+def read_commits(status: int, body: bytes) -> list[Commit]:
+    """The answer to :func:`commits_path`, oldest first. RefusedError for any other answer."""
+    data = _data(status, body)
+    try:
+        found = msgspec.json.decode(data, type=list[msgspec.Raw])
+        commits = [Commit(msgspec.json.decode(raw, type=_Version).version, bytes(raw)) for raw in found]
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RefusedError(f"commits that cannot be read: {error}") from error
+    return sorted(commits)
+
+
+def read_snapshot(status: int, body: bytes) -> Snapshot:
+    """The answer to :func:`depth_path`. RefusedError for any other answer."""
+    data = _data(status, body)
+    try:
+        return Snapshot(msgspec.json.decode(data, type=_Version).version, bytes(data))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RefusedError(f"a book that cannot be read: {error}") from error
+
+
+def _data(status: int, body: bytes) -> msgspec.Raw:
+    if status != 200:
+        raise RefusedError(f"HTTP {status}", throttled=status == 429)
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RefusedError("an answer that is not JSON") from error
+    if not answer.success:
+        said = f"code {answer.code}" + (f": {answer.message}" if answer.message else "")
+        raise RefusedError(said[:200], throttled=answer.code == THROTTLED)
+    return answer.data

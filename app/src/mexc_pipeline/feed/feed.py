@@ -15,7 +15,9 @@ import websocket
 from mexc_pipeline import __version__, config
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
+from mexc_pipeline.feed.checks import Checks
 from mexc_pipeline.feed.link import ReadAhead
+from mexc_pipeline.feed.repair import CHANNEL, Repairer
 from mexc_pipeline.feed.watch import (
     Action,
     Backoff,
@@ -56,9 +58,17 @@ class _Left(_Ended):
 
 
 class Feed:
-    """Reads one symbol. ``sink`` gets frames and events in the order they happened and may block to slow us down."""
+    """Reads one symbol. ``sink`` gets frames and events in the order they happened and may block to slow us down; what
+    is fetched over REST, by ``request``, comes to it from another thread."""
 
-    def __init__(self, symbol: config.Symbol, exchange: config.Exchange, sink: Sink, dialler: Dial = dial) -> None:
+    def __init__(
+        self,
+        symbol: config.Symbol,
+        exchange: config.Exchange,
+        sink: Sink,
+        dialler: Dial = dial,
+        request: Dial = dial,
+    ) -> None:
         self._symbol = symbol
         self._exchange = exchange
         self._sink = sink
@@ -66,6 +76,8 @@ class Feed:
         self._wanted = {s.channel: s for s in subscriptions(symbol.name, symbol.channels)}
         self._acks = {s.ack: s.channel for s in self._wanted.values()}
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
+        self._repairer = Repairer(symbol, exchange, sink, request) if CHANNEL in self._wanted else None
+        self._checks = Checks(self._wanted, self._repairer)
         self._stop = threading.Event()
         self._ws: websocket.WebSocket | None = None
         self._link: ReadAhead | None = None
@@ -91,6 +103,8 @@ class Feed:
     def run(self) -> None:
         """Read until :meth:`stop`; never raises for anything the network or the exchange does."""
         backoff = Backoff(random.Random())  # noqa: S311 - jitter, not a secret
+        if self._repairer is not None:
+            threading.Thread(target=self._repairer.run, name="repair", daemon=True).start()
         while not self._stop.is_set():
             began = time.monotonic()
             self.beat = began
@@ -112,9 +126,11 @@ class Feed:
                 code, reason = 1000, "stopped, our close was not answered" if self._unanswered else "stopped"
             self._event("disconnected", code=code, reason=reason[:500], exit=self._exit)
             self._exit = None
-            self._flush()
             if self._stop.is_set():
+                self._give_up_repairs()
+                self._flush()
                 break
+            self._flush()
             self.reconnects += 1
             if time.monotonic() - began >= SETTLED_S:
                 backoff.reset()
@@ -139,6 +155,10 @@ class Feed:
         before the ``disconnected`` row. Does nothing while there is no connection."""
         self._asked_to_leave = (reason, name, fields)
 
+    def segment_opened(self) -> None:
+        """The spool has begun a new segment; from any thread. Incremental depth then needs a whole book to build on."""
+        self._checks.segment_opened()
+
     def status(self) -> dict[str, Any]:
         """Channels, egress, what the exchange said; see the control socket's ``status``."""
         watch = self._watch
@@ -153,6 +173,7 @@ class Feed:
             "channels": watch.status(time.monotonic()) if watch else {},
             "egress": self.egress,
             "exchange_said": self.exchange_said,
+            "gaps": self._repairer.status() if self._repairer is not None else None,
         }
 
     def _pause(self, seconds: float) -> None:
@@ -183,6 +204,7 @@ class Feed:
         self.connected_since_ns = time.time_ns()
         self._link = link
         self._ws = ws
+        self._checks.connected()
         self._event("connected", egress=dialled.mode, peer=dialled.peer, local=dialled.local, **dialled.details)
         for subscription in self._wanted.values():
             self._subscribe(subscription)
@@ -206,7 +228,7 @@ class Feed:
 
     def _read(self, ws: websocket.WebSocket) -> None:
         classify, batch_of, touched = self._classify, self._batch_append, self._touched
-        clock = time.time_ns
+        checks, clock = self._checks.by_channel, time.time_ns
         while True:
             try:
                 opcode, frame = ws.recv_data_frame(True)
@@ -218,6 +240,10 @@ class Feed:
                 continue
             control, mt, ts, m, channel, answer = classify(opcode, frame.data)
             if control is None:
+                if mt < Mt.DEAD_LETTER and (check := checks.get(channel or "")) is not None:
+                    wrong = check(m)
+                    if wrong is not None:
+                        batch_of(Frame(rx, None, Mt.EVENT, wrong))
                 batch_of(Frame(rx, ts, mt, m))
                 if channel is not None:
                     touched[channel] = rx
@@ -314,6 +340,11 @@ class Feed:
             log.warning("clock stepped", extra={"fields": {"step_ms": round(step, 3)}})
 
     # -- handing over
+
+    def _give_up_repairs(self) -> None:
+        if self._repairer is not None:
+            now = time.time_ns()
+            self._batch += [Frame(now, None, mt, m) for mt, m in self._repairer.close()]
 
     def _event(self, name: str, **fields: Any) -> None:
         self._batch.append(Frame(time.time_ns(), None, Mt.EVENT, event(name, **fields)))

@@ -1,0 +1,79 @@
+"""Looks at each depth and deal frame as it is read, and says in an event what is wrong with its place in the stream."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from mexc_pipeline.exchange.depth import Deals, FullDepth, Gap, Incremental, Regressed, span
+from mexc_pipeline.feed.repair import CHANNEL, Repairer
+from mexc_pipeline.rows import event
+
+log = logging.getLogger("mexc_pipeline.feed")
+
+MOST_IDS = 20
+"""Repeated deal ids that are named in an event; all are counted."""
+
+Check = Callable[[bytes], bytes | None]
+"""Takes a frame; gives the ``m`` of the event that is to stand before it, or None."""
+
+
+class Checks:
+    """One symbol's, for the reading thread; :meth:`segment_opened` may come from another."""
+
+    def __init__(self, channels: Iterable[str], repairer: Repairer | None) -> None:
+        self._repairer = repairer
+        self._book = Incremental()
+        self._full = FullDepth()
+        self._deals = Deals()
+        self._first = True
+        self._snapshot_due = True
+        known: dict[str, Check] = {CHANNEL: self._depth, "push.depth.full": self._depth_full, "push.deal": self._deal}
+        self.by_channel = {channel: known[channel] for channel in channels if channel in known}
+
+    def connected(self) -> None:
+        """The next frame is the first of a connection."""
+        self._first = True
+        self._snapshot_due = True
+
+    def segment_opened(self) -> None:
+        """A new segment has its first row: it needs a book of its own."""
+        self._snapshot_due = True
+
+    def _depth(self, m: bytes) -> bytes | None:
+        covered = span(m)
+        if covered is None:
+            return None
+        if self._snapshot_due:
+            self._snapshot_due = False
+            if self._repairer is not None:
+                self._repairer.snapshot(covered.first - 1)
+        first, self._first = self._first, False
+        found = self._book.frame(covered)
+        if found is None:
+            return None
+        if isinstance(found, Regressed):
+            if self._repairer is not None:
+                self._repairer.snapshot(covered.last, anew=True)
+            return _regressed(CHANNEL, found)
+        return self._gap(found, first)
+
+    def _gap(self, gap: Gap, first: bool) -> bytes:
+        if self._repairer is not None:
+            self._repairer.gap(gap)
+        fields = {"from": gap.first, "to": gap.last, "count": gap.last - gap.first + 1}
+        log.warning("versions missing", extra={"fields": {"channel": CHANNEL, **fields}})
+        return event("gap", **{"channel": CHANNEL, **fields, "after": "reconnect" if first else None})
+
+    def _depth_full(self, m: bytes) -> bytes | None:
+        found = self._full.frame(m)
+        return None if found is None else _regressed("push.depth.full", found)
+
+    def _deal(self, m: bytes) -> bytes | None:
+        ids = self._deals.frame(m)
+        return None if ids is None else event("repeated", channel="push.deal", count=len(ids), ids=ids[:MOST_IDS])
+
+
+def _regressed(channel: str, found: Regressed) -> bytes:
+    fields = {"channel": channel, "from": found.seen, "to": found.got, "anew": found.anew or None}
+    return event("regressed", **fields)

@@ -1,0 +1,116 @@
+"""Missing versions of a book, and what becomes of them as the exchange's commits come in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mexc_pipeline.exchange.rest import Commit
+from mexc_pipeline.rows import Mt, event
+
+MOST_TRIES = 8
+"""Answers (or failures to get one) after which what is still missing of a gap is given up."""
+
+Row = tuple[Mt, bytes]
+"""``mt`` and ``m`` of a row to be kept."""
+
+
+@dataclass(slots=True)
+class _Hole:
+    first: int
+    last: int
+    missing: list[tuple[int, int]] = field(default_factory=list)
+    filled: list[tuple[int, int]] = field(default_factory=list)
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class Holes:
+    """The gaps of one channel that are being repaired, oldest first. Versions are inclusive at both ends."""
+
+    channel: str
+    most_tries: int = MOST_TRIES
+    given_up: int = 0
+    """Newest version that was given up, 0 for none."""
+    _open: list[_Hole] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, first: int, last: int) -> None:
+        """Versions ``first`` to ``last`` are missing."""
+        self._open.append(_Hole(first, last, [(first, last)]))
+
+    def answer(self, commits: Sequence[Commit]) -> list[Row]:
+        """The exchange's newest commits (oldest first): the rows they bring, and what is decided by them.
+
+        What is older than the oldest of them will not come again: each later answer starts later.
+        """
+        rows: list[Row] = []
+        for hole in self._open:
+            new = [c for c in commits if any(first <= c.version <= last for first, last in hole.missing)]
+            for commit in new:
+                rows.append((Mt.REPAIRED, commit.m))
+                hole.missing = _without(hole.missing, commit.version)
+                _extend(hole.filled, commit.version)
+            hole.tries += 1
+        oldest = commits[0].version if commits else 0
+        return rows + self._decide("not among the exchange's commits in time", oldest)
+
+    def failed(self, reason: str) -> list[Row]:
+        """There was no answer: what is decided by that."""
+        for hole in self._open:
+            hole.tries += 1
+        return self._decide(reason, 0)
+
+    def close(self, reason: str) -> list[Row]:
+        """Give everything up."""
+        rows = [row for hole in self._open for row in self._end(hole, reason)]
+        self._open.clear()
+        return rows
+
+    def _decide(self, reason: str, oldest: int) -> list[Row]:
+        rows: list[Row] = []
+        still: list[_Hole] = []
+        for hole in self._open:
+            if hole.missing and hole.missing[-1][1] < oldest:
+                rows += self._end(hole, "no longer among the exchange's commits")
+            elif hole.missing and hole.tries < self.most_tries:
+                still.append(hole)
+            else:
+                rows += self._end(hole, reason)
+        self._open = still
+        return rows
+
+    def _end(self, hole: _Hole, reason: str) -> list[Row]:
+        rows = [(Mt.EVENT, self._event("repaired", *span)) for span in hole.filled]
+        rows += [(Mt.EVENT, self._event("unrepaired", *span, reason=reason)) for span in hole.missing]
+        if hole.missing:
+            self.given_up = max(self.given_up, hole.missing[-1][1])
+        return rows
+
+    def _event(self, name: str, first: int, last: int, **more: str) -> bytes:
+        return event(name, **{"channel": self.channel, "from": first, "to": last, "count": last - first + 1, **more})
+
+
+def _without(spans: list[tuple[int, int]], version: int) -> list[tuple[int, int]]:
+    left: list[tuple[int, int]] = []
+    for first, last in spans:
+        if first <= version <= last:
+            left += [s for s in ((first, version - 1), (version + 1, last)) if s[0] <= s[1]]
+        else:
+            left.append((first, last))
+    return left
+
+
+def _extend(spans: list[tuple[int, int]], version: int) -> None:
+    """Add a version to spans; those that touch become one."""
+    spans.append((version, version))
+    spans.sort()
+    joined: list[tuple[int, int]] = []
+    for first, last in spans:
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    spans[:] = joined

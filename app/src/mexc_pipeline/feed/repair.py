@@ -1,0 +1,192 @@
+"""Fetches over REST what the socket did not bring: missing versions of a book, and whole books to build on.
+
+A thread of its own asks; the reading thread only says what is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from mexc_pipeline import config
+from mexc_pipeline.egress.dial import Dial, EgressError
+from mexc_pipeline.egress.http import get
+from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.exchange.rest import RefusedError, commits_path, depth_path, read_commits, read_snapshot
+from mexc_pipeline.feed.holes import MOST_TRIES, Holes, Row
+from mexc_pipeline.feed.watch import Backoff
+from mexc_pipeline.rows import Frame, Mt, event
+
+log = logging.getLogger("mexc_pipeline.feed")
+
+CHANNEL = "push.depth"
+ANSWER_S = 10.0
+PAUSE_S = 0.2
+"""Least time between two requests: with it one symbol uses a fifth of what is allowed to all of an address (20 commits
+and 10 books in 2 s, official futures page, 2026-04)."""
+THROTTLED_S = 2.0
+"""The window in which requests are counted; the next one succeeds (observed, 2026-10)."""
+
+
+class Repairer:
+    """One symbol's. ``sink`` takes rows and may block; requests leave by ``dialler``."""
+
+    def __init__(
+        self,
+        symbol: config.Symbol,
+        exchange: config.Exchange,
+        sink: Callable[[list[Frame]], None],
+        dialler: Dial,
+    ) -> None:
+        self._symbol = symbol
+        self._exchange = exchange
+        self._sink = sink
+        self._dial = dialler
+        self._backoff = Backoff(random.Random(), first_s=0.25, most_s=8.0)  # noqa: S311 - jitter, not a secret
+        self._changed = threading.Condition()  # guards what follows
+        self._holes = Holes(CHANNEL, MOST_TRIES)
+        self._wanted: int | None = None
+        self._snapshot_tries = 0
+        self._closed = False
+        self.trouble: str | None = None
+        """Why the last request brought nothing of use; None where it did."""
+        self.seen = 0
+        """Gaps so far."""
+
+    def gap(self, gap: Gap) -> None:
+        """Versions are missing; from the reading thread."""
+        with self._changed:
+            self.seen += 1
+            self._holes.add(gap.first, gap.last)
+            self._changed.notify_all()
+
+    def snapshot(self, version: int, *, anew: bool = False) -> None:
+        """A whole book of that version or a later one is wanted; ``anew``: whatever was wanted before."""
+        with self._changed:
+            if not self._closed:
+                self._wanted = version if anew or self._wanted is None else max(version, self._wanted)
+                self._snapshot_tries = 0
+                self._changed.notify_all()
+
+    def close(self) -> list[Row]:
+        """Stop; what is not repaired yet is given up, and the rows that say so are returned."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            return self._holes.close("stopped")
+
+    def status(self) -> dict[str, Any]:
+        """Gaps seen and still open since start, and what is in the way."""
+        with self._changed:
+            return {"seen": self.seen, "open": len(self._holes), "trouble": self.trouble}
+
+    def run(self) -> None:
+        """Ask until closed."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or len(self._holes) or self._wanted is not None)
+                if self._closed:
+                    return
+                commits, book = bool(len(self._holes)), self._wanted is not None
+            pauses = [PAUSE_S]
+            if commits:
+                pauses.append(self._step(self._ask_commits, self._no_commits))
+            if book:
+                pauses.append(self._step(self._ask_snapshot, self._no_snapshot))
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, max(pauses))
+
+    def _step(self, ask: Callable[[], bool], failed: Callable[[str], list[Row]]) -> float:
+        """One request; seconds to wait before the next."""
+        least = 0.0
+        try:
+            done = ask()
+        except (EgressError, RefusedError) as error:
+            reason = str(error)
+            least = THROTTLED_S if isinstance(error, RefusedError) and error.throttled else 0.0
+        except Exception as error:  # whatever an answer holds, later gaps must be repaired; it is logged whole
+            log.exception("repair failed unexpectedly")
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            self.trouble = None
+            if done:
+                self._backoff.reset()
+                return 0.0
+            return self._backoff.next_s()  # the answer lags behind the socket
+        self.trouble = reason
+        log.warning("nothing to repair with", extra={"fields": {"symbol": self._symbol.id, "why": reason}})
+        with self._changed:
+            rows = [] if self._closed else failed(reason)
+        self._keep(rows)
+        return max(least, self._backoff.next_s())
+
+    def _ask_commits(self) -> bool:
+        commits = read_commits(*self._get(commits_path(self._symbol.name)))
+        with self._changed:
+            if self._closed:
+                return True
+            rows = self._holes.answer(commits)
+            self._build_on_after_loss()
+            done = not len(self._holes)
+        self._keep(rows)
+        return done
+
+    def _no_commits(self, reason: str) -> list[Row]:
+        rows = self._holes.failed(reason)
+        self._build_on_after_loss()
+        return rows
+
+    def _build_on_after_loss(self) -> None:
+        """What could not be repaired ends the book; a new one goes on after it."""
+        lost, self._holes.given_up = self._holes.given_up, 0
+        if lost:
+            self._wanted = max(lost, self._wanted or 0)
+            self._snapshot_tries = 0
+
+    def _ask_snapshot(self) -> bool:
+        snapshot = read_snapshot(*self._get(depth_path(self._symbol.name)))
+        with self._changed:
+            wanted = self._wanted
+            if self._closed or wanted is None:
+                return True
+            self._snapshot_tries += 1
+            if snapshot.version < wanted and self._snapshot_tries < MOST_TRIES:
+                return False
+            self._wanted = None
+        if snapshot.version < wanted:
+            log.warning(
+                "book lags behind the socket",
+                extra={"fields": {"symbol": self._symbol.id, "version": snapshot.version, "wanted": wanted}},
+            )
+        m = event("snapshot", channel=CHANNEL, version=snapshot.version, book=msgspec.Raw(snapshot.book))
+        self._keep([(Mt.EVENT, m)])
+        return True
+
+    def _no_snapshot(self, reason: str) -> list[Row]:
+        self._snapshot_tries += 1
+        if self._snapshot_tries >= MOST_TRIES:
+            log.error("no book to build on", extra={"fields": {"symbol": self._symbol.id, "why": reason}})
+            self._wanted = None
+        return []
+
+    def _get(self, path: str) -> tuple[int, bytes]:
+        exchange = self._exchange
+        return get(
+            self._symbol.egress,
+            exchange.rest,
+            path,
+            ca_file=exchange.ca_file,
+            within_s=ANSWER_S,
+            dialler=self._dial,
+        )
+
+    def _keep(self, rows: list[Row]) -> None:
+        if rows:
+            now = time.time_ns()
+            self._sink([Frame(now, None, mt, m) for mt, m in rows])

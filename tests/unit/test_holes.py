@@ -1,0 +1,144 @@
+"""What becomes of missing versions as the exchange's answers come in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline.exchange.rest import Commit, RefusedError, read_commits, read_snapshot
+from mexc_pipeline.feed.holes import Holes, Row
+from mexc_pipeline.rows import Mt
+
+
+def commits(first: int, last: int) -> list[Commit]:
+    return [Commit(v, b'{"version":%d}' % v) for v in range(first, last + 1)]
+
+
+def versions(rows: list[Row]) -> list[int]:
+    return [json.loads(m)["version"] for mt, m in rows if mt == Mt.REPAIRED]
+
+
+def events(rows: list[Row]) -> list[dict[str, Any]]:
+    return [json.loads(m) for mt, m in rows if mt == Mt.EVENT]
+
+
+def test_a_gap_filled_by_one_answer() -> None:
+    holes = Holes("push.depth")
+    holes.add(11, 14)
+    rows = holes.answer(commits(1, 20))
+    assert versions(rows) == [11, 12, 13, 14]
+    assert events(rows) == [{"event": "repaired", "channel": "push.depth", "from": 11, "to": 14, "count": 4}]
+    assert rows[-1][0] == Mt.EVENT, "said when it is done"
+    assert len(holes) == holes.given_up == 0
+
+
+def test_an_answer_that_lags_is_asked_for_again() -> None:
+    holes = Holes("push.depth")
+    holes.add(11, 14)
+    assert holes.answer(commits(1, 10)) == []
+    assert holes.answer([]) == []
+    assert versions(holes.answer(commits(5, 12))) == [11, 12]
+    rows = holes.answer(commits(12, 30))
+    assert versions(rows) == [13, 14], "each version once"
+    assert [(e["event"], e["from"], e["to"]) for e in events(rows)] == [("repaired", 11, 14)]
+
+
+def test_what_the_exchange_no_longer_has_is_given_up_at_once() -> None:
+    holes = Holes("push.depth")
+    holes.add(1, 5)
+    holes.add(8, 12)
+    rows = holes.answer(commits(10, 30))
+    assert versions(rows) == [10, 11, 12]
+    gone = "no longer among the exchange's commits"
+    assert [(e["event"], e["from"], e["to"], e["count"], e.get("reason")) for e in events(rows)] == [
+        ("unrepaired", 1, 5, 5, gone),
+        ("repaired", 10, 12, 3, None),
+        ("unrepaired", 8, 9, 2, gone),
+    ]
+    assert (len(holes), holes.given_up) == (0, 9)
+
+
+def test_tries_are_bounded_whatever_comes() -> None:
+    holes = Holes("push.depth", most_tries=3)
+    holes.add(11, 12)
+    assert [holes.failed("HTTP 403"), holes.answer(commits(1, 10))] == [[], []]
+    (said,) = events(holes.failed("HTTP 403"))
+    assert (said["event"], said["reason"]) == ("unrepaired", "HTTP 403")
+    holes.add(20, 22)
+    for _ in range(2):
+        assert holes.answer(commits(1, 19)) == []
+    (said,) = events(holes.answer(commits(1, 19)))
+    assert (said["from"], said["to"], said["reason"]) == (20, 22, "not among the exchange's commits in time")
+
+
+def test_closing_says_what_was_not_done() -> None:
+    holes = Holes("push.depth")
+    holes.add(11, 14)
+    holes.answer(commits(12, 13))
+    assert [(e["event"], e["from"], e["to"]) for e in events(holes.close("stopped"))] == [
+        ("repaired", 12, 13),
+        ("unrepaired", 11, 11),
+        ("unrepaired", 14, 14),
+    ]
+    assert len(holes) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 12)), min_size=1, max_size=6),
+    st.lists(st.one_of(st.none(), st.tuples(st.integers(1, 80), st.integers(0, 40))), max_size=12),
+)
+def test_every_missing_version_ends_once(gaps: list[tuple[int, int]], answers: list[tuple[int, int] | None]) -> None:
+    """Whatever the answers: a version is either kept and called repaired, or called unrepaired."""
+    holes = Holes("push.depth")
+    missing: list[int] = []
+    at = 0
+    for skip, size in gaps:
+        first = at + skip
+        at = first + size + 1
+        holes.add(first, first + size)
+        missing += range(first, first + size + 1)
+    rows: list[Row] = []
+    for answer in answers:
+        rows += holes.failed("none") if answer is None else holes.answer(commits(answer[0], sum(answer)))
+    rows += holes.close("stopped")
+    said = events(rows)
+    repaired = [v for e in said if e["event"] == "repaired" for v in range(e["from"], e["to"] + 1)]
+    unrepaired = [v for e in said if e["event"] == "unrepaired" for v in range(e["from"], e["to"] + 1)]
+    assert sorted(versions(rows)) == sorted(repaired)
+    assert sorted(repaired + unrepaired) == missing
+    assert len(holes) == 0
+
+
+def test_commits_are_kept_byte_for_byte_and_put_in_order() -> None:
+    newest, oldest = (
+        b'{"cts":1789498321765,"asks":[[2384.60,2666,2]],"bids":[],"version":37723308981}',
+        b'{ "cts":null, "asks":[],"bids":[[7.548E+4,0,0]], "version":37723308980 }',
+    )
+    body = b'{"success":true,"code":0,"data":[' + newest + b", " + oldest + b"]}"
+    assert read_commits(200, body) == [(37723308980, oldest), (37723308981, newest)]
+    book = b'{"cts":null,"asks":[[0.0801,1,1]],"bids":[],"version":7,"timestamp":1789498321765}'
+    assert read_snapshot(200, b'{"success":true,"code":0,"data":' + book + b"}") == (7, book)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason", "throttled"),
+    [
+        (403, b"<HTML>", "HTTP 403", False),
+        (429, b"", "HTTP 429", True),
+        (200, b"<HTML>", "not JSON", False),
+        (200, b'{"success":false,"code":510,"message":"Requests are too frequent"}', "code 510: Requests", True),
+        (200, b'{"success":false,"code":1001}', "code 1001", False),
+        (200, b'{"success":true,"code":0}', "cannot be read", False),
+        (200, b'{"success":true,"data":[{"version":"x"}]}', "cannot be read", False),
+        (200, b"[]", "not JSON", False),
+    ],
+)
+def test_other_answers_are_refused(status: int, body: bytes, reason: str, throttled: bool) -> None:
+    for read in (read_commits, read_snapshot):
+        with pytest.raises(RefusedError, match=reason) as refused:
+            read(status, body)
+        assert refused.value.throttled == throttled
