@@ -22,11 +22,12 @@ import pandas as pd
 import pyarrow as pa
 
 from mexc_pipeline.export.parquet import SCHEMA
-from mexc_pipeline.read import decode
+from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read.decode import Skipped
-from mexc_pipeline.read.files import Instant, find, tables
+from mexc_pipeline.read.files import Instant, find, instant_ns, tables
+from mexc_pipeline.read.rebuild import GapError
 
-__all__ = ["Instant", "book", "frames", "tickers", "trades"]
+__all__ = ["GapError", "Instant", "book", "frames", "tickers", "trades"]
 
 
 def frames(
@@ -93,19 +94,35 @@ def book(
     start: Instant | None = None,
     end: Instant | None = None,
     *,
+    at: Instant | None = None,
     export_dir: Path | str,
     levels: int | None = None,
     floats: bool = False,
+    across_gaps: bool = False,
 ) -> pd.DataFrame:
-    """Full-depth books in long form: one row per frame, side and level, at most ``levels`` a side.
+    """Books in long form: one row per book, side and level, at most ``levels`` a side.
+
+    With ``at``, the one book of that instant (rx ≤ ``at``): the newest full-depth frame, or, where depth was recorded
+    as ``merged`` or ``each``, rebuilt from a snapshot, the frames since, and what was repaired. ``rx``, ``ts`` and
+    ``seq`` are then those of the newest frame in it. GapError (a UserError) where versions are missing on the way,
+    unless ``across_gaps``; ``df.attrs["gaps"]`` lists them. UserError where no whole book lies before.
+
+    Without ``at``, every full-depth frame. Incremental ones say nothing without the book before them: they are left
+    out and counted in ``df.attrs["incremental"]``.
 
     Columns: ``rx``, ``ts``, ``seq`` of the frame; ``version`` int64 of the book; ``cts`` timestamp[ms, UTC];
     ``side`` string, ask or bid; ``level`` int32, 1 is the best; ``price`` decimal128(19, 12); ``volume``
-    decimal128(18, 6) in contracts; ``orders`` int64. Incremental depth frames say nothing without the book before
-    them: they are left out and counted in ``df.attrs["incremental"]``.
+    decimal128(18, 6) in contracts; ``orders`` int64.
     """
     if levels is not None and levels < 1:
         raise ValueError("levels is at least 1")
+    if at is not None:
+        if start is not None or end is not None:
+            raise ValueError("at is one instant; leave start and end out")
+        found = moment.book_at(find(symbol, export_dir), instant_ns(at), across_gaps=across_gaps)
+        df = _pandas(moment.table(found, levels=levels, floats=floats))
+        df.attrs["gaps"] = [tuple(gap) for gap in found.gaps]
+        return df
     source = tables(find(symbol, export_dir), start, end, ["dp"])
     return _decoded(source, lambda table, skipped: decode.book(table, skipped, levels=levels, floats=floats))
 

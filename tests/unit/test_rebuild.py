@@ -1,0 +1,244 @@
+"""Books put together again equal the simulator's own book, whatever was lost, repaired, late or spelled oddly."""
+
+from __future__ import annotations
+
+import json
+import random
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mexc_pipeline.exchange.depth import span
+from mexc_pipeline.read.rebuild import Book, GapError, History, Stored
+from mexc_pipeline.rows import event
+from mexc_pipeline.simulator.book import Levels
+from mexc_pipeline.simulator.frames import Style, SymbolFeed
+from mexc_pipeline.simulator.market import MarketSettings, contract
+from mexc_pipeline.simulator.numbers import to_decimal
+from mexc_pipeline.simulator.rest import best_first
+from mexc_pipeline.simulator.wire import begin_end, version_back
+
+MS = 1_789_498_320_000
+
+
+class Tape:
+    """Rows of a made-up recording, a millisecond apart, and the market they tell of."""
+
+    def __init__(self, seed: int, stream: str = "depth") -> None:
+        market = MarketSettings(rate=100, commit_rate=60, levels=30)
+        self.feed = SymbolFeed(contract("SOL_USDT"), seed, market, Style(respelled=1.0), MS)
+        self.stream = stream
+        self.rows: list[Stored] = []
+        self.lost: list[tuple[int, int]] = []
+
+    def put(self, mt: str, m: bytes) -> Stored:
+        seq = len(self.rows) + 1
+        row = Stored(seq, MS * 10**6 + seq * 10**6, MS + seq, mt, m)
+        self.rows.append(row)
+        return row
+
+    def frames(self, count: int = 1) -> list[bytes]:
+        """The exchange's next frames."""
+        found: list[bytes] = []
+        while len(found) < count:
+            found += [p.payload for p in self.feed.tick(0.01, MS, [self.stream])]
+        return found[:count] if self.stream == "depth" else found
+
+    def live(self, count: int = 1) -> None:
+        for m in self.frames(count):
+            self.put("dp", m)
+
+    def lose(self, count: int = 1) -> None:
+        for m in self.frames(count):
+            covered = span(m)
+            assert covered is not None
+            self.lost.append((covered.first, covered.last))
+
+    def repair(self, first: int, last: int) -> None:
+        for commit in reversed(list(self.feed.market.book.commits())):
+            if first <= commit.version <= last:
+                self.put("r", self.feed.renderer.commit_data(commit).encode())
+
+    def snapshot(self, lag: int = 0) -> None:
+        book = self.feed.market.book
+        levels = book.at(max(book.version - lag, book.oldest()))
+        asks, bids = (self.feed.renderer.levels(side) for side in best_first(levels, 1500))
+        whole = f'{{"cts":null,"asks":[{asks}],"bids":[{bids}],"version":{levels.version},"timestamp":{MS}}}'
+        data = json.loads(event("snapshot", channel="push.depth", version=levels.version))
+        m = json.dumps(data, separators=(",", ":"))[:-1] + f',"book":{whole}}}'
+        self.put("ev", m.encode())
+
+    def book(self, at: Stored | None = None, *, across_gaps: bool = False) -> Book | None:
+        rx = (at or self.rows[-1]).rx
+        return History(rx).add(self.rows).book(across_gaps=across_gaps)
+
+    def check(self, at: Stored | None = None) -> Book:
+        """Assert that the book at a row is the market's own at that version."""
+        book = self.book(at)
+        assert book is not None
+        assert shape(book) == truth(self.feed.market.book.at(book.version))
+        return book
+
+
+def truth(levels: Levels) -> tuple[dict[Decimal, tuple[int, int]], ...]:
+    scale = contract("SOL_USDT").scale
+    return tuple(
+        {to_decimal(tick, scale): level for tick, level in side.items()} for side in (levels.asks, levels.bids)
+    )
+
+
+def shape(book: Book) -> tuple[dict[Decimal, tuple[int, int]], ...]:
+    return tuple(
+        {price: (int(volume), int(orders or 0)) for price, (volume, orders) in side.items()}
+        for side in (book.asks, book.bids)
+    )
+
+
+@pytest.mark.parametrize("stream", ["depth", "depth.each"])
+def test_every_version_after_a_snapshot(stream: str) -> None:
+    tape = Tape(1, stream)
+    tape.live(3)
+    tape.snapshot(lag=7)
+    tape.live(40)
+    for row in [r for r in tape.rows if r.mt == "dp" and r.seq > 5]:
+        book = tape.check(row)
+        covered = span(row.m)
+        assert covered is not None
+        assert (book.version, book.row) == (covered.last, row)
+
+
+def test_a_snapshot_that_came_later_but_is_older_serves_too() -> None:
+    tape = Tape(2)
+    tape.live(10)
+    early = tape.rows[-1]
+    tape.live(1)
+    tape.snapshot(lag=30)
+    assert tape.check(early).base < tape.check(early).version
+
+
+def test_a_gap_is_refused_until_it_is_repaired() -> None:
+    tape = Tape(3)
+    tape.snapshot()
+    tape.live(5)
+    tape.lose(2)
+    tape.live(5)
+    (first, _), (_, last) = tape.lost
+    with pytest.raises(GapError, match=f"versions {first} to {last} of the book are in no file"):
+        tape.book()
+    crossed = tape.book(across_gaps=True)
+    assert crossed is not None
+    assert crossed.gaps == [(first, last)]
+    broken = tape.rows[-1]
+    tape.repair(first, last - 1)
+    with pytest.raises(GapError, match=f"versions {last} to {last} "):
+        tape.book(broken)
+    tape.repair(last, last)
+    assert tape.check(broken).gaps == []
+
+
+def test_after_an_unrepaired_gap_a_new_snapshot_is_built_on() -> None:
+    tape = Tape(4)
+    tape.snapshot()
+    tape.live(3)
+    tape.lose(1)
+    tape.live(1)
+    tape.snapshot()
+    tape.live(4)
+    tape.check()
+
+
+@pytest.mark.parametrize("how", ["missing", "null", "zero"])
+def test_frames_without_begin_and_end(how: str) -> None:
+    tape = Tape(5)
+    tape.snapshot()
+    for _ in range(5):
+        (frame,) = tape.frames()
+        covered = span(frame)
+        assert covered is not None
+        tape.put("dp", begin_end(frame, how))
+        tape.live(1)
+        tape.repair(covered.first, covered.last - 1)
+    tape.check()
+
+
+def test_what_went_back_or_came_twice_changes_nothing() -> None:
+    tape = Tape(6)
+    tape.snapshot()
+    tape.live(5)
+    tape.put("dp", tape.rows[-2].m)
+    (wrong,) = tape.frames()
+    covered = span(wrong)
+    assert covered is not None
+    tape.put("dp", version_back(wrong))
+    tape.live(2)
+    tape.repair(covered.first, covered.last)
+    tape.check()
+
+
+def test_an_exchange_that_counts_anew_begins_a_new_book() -> None:
+    tape, other = Tape(7), Tape(8)
+    other.feed.market.book.version, other.feed.market._begin = 1000, 1001
+    tape.snapshot()
+    tape.live(3)
+    before = tape.rows[-1]
+    tape.put("ev", event("regressed", **{"channel": "push.depth", "from": 5_000_000_000, "to": 1000, "anew": True}))
+    assert tape.book() is None
+    for row in _tape_of(other):
+        tape.put(row.mt, row.m)
+    book = tape.book()
+    assert book is not None
+    assert shape(book) == truth(other.feed.market.book.at(book.version))
+    tape.check(before)
+
+
+def _tape_of(other: Tape) -> list[Stored]:
+    other.snapshot()
+    other.live(3)
+    return other.rows
+
+
+def test_without_a_whole_book_there_is_none() -> None:
+    tape = Tape(9)
+    tape.live(3)
+    assert tape.book() is None
+    tape.put("dp", b'{"channel":"push.depth","data":{}}')
+    assert History(tape.rows[-1].rx).add(tape.rows).unreadable == [4]
+
+
+def test_a_frame_whose_levels_cannot_be_read_is_a_gap() -> None:
+    tape = Tape(10)
+    tape.snapshot()
+    version = tape.feed.market.book.version + 1
+    for levels in ('[["x",1,1]]', "[[1]]", "[null]", "7"):
+        tape.put("dp", b'{"channel":"push.depth","data":{"asks":%s,"version":%d}}' % (levels.encode(), version))
+        with pytest.raises(GapError, match=f"versions {version} to {version}"):
+            tape.book()
+        tape.rows.pop()
+
+
+@given(st.integers(0, 2**32), st.lists(st.sampled_from("llllxxsSr"), min_size=5, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_a_rebuilt_book_is_right_or_refused(seed: int, script: list[str]) -> None:
+    """At any row of any recording: the market's own book, or a refusal; never a wrong book."""
+    tape = Tape(seed)
+    rng = random.Random(seed)
+    for step in script:
+        match step:
+            case "l":
+                tape.live()
+            case "x":
+                tape.lose()
+            case "s":
+                tape.snapshot()
+            case "S":
+                tape.snapshot(lag=rng.randrange(60))
+            case "r" if tape.lost:
+                tape.repair(*tape.lost.pop(rng.randrange(len(tape.lost))))
+    for row in tape.rows:
+        try:
+            if tape.book(row) is not None:
+                tape.check(row)
+        except GapError:
+            assert "x" in script, "nothing was lost"
