@@ -17,7 +17,7 @@ from mexc_pipeline import config
 from mexc_pipeline.egress import dial as dial_module
 from mexc_pipeline.exchange import protocol
 from mexc_pipeline.feed import feed as module
-from mexc_pipeline.feed import watch
+from mexc_pipeline.feed import pace, watch
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
@@ -196,7 +196,7 @@ def test_who_neither_acks_nor_delivers_is_asked_again_then_left(monkeypatch: pyt
 
 
 def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "DEFAULT_SILENCE_S", 1.0)
+    monkeypatch.setattr(pace, "OTHERS", pace.Bounds(1.0, 1.0, 1.0))
     with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:
         rig.event("subscribed", 3)
         sim.inject(Fault("stall", channel="ticker", value="resubscribe"))
@@ -210,7 +210,7 @@ def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.
 
 
 def test_a_channel_that_stays_silent_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "DEFAULT_SILENCE_S", 0.5)
+    monkeypatch.setattr(pace, "OTHERS", pace.Bounds(0.5, 0.5, 0.5))
     with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:
         rig.event("subscribed", 3)
         sim.inject(Fault("stall", channel="depth.full", conn=1))

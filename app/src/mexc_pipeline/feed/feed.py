@@ -17,6 +17,7 @@ from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
 from mexc_pipeline.feed.checks import Checks
 from mexc_pipeline.feed.link import ReadAhead
+from mexc_pipeline.feed.pace import Pace
 from mexc_pipeline.feed.repair import CHANNEL, Repairer
 from mexc_pipeline.feed.watch import (
     Action,
@@ -85,6 +86,7 @@ class Feed:
         self._batch: list[Frame] = []
         self._touched: dict[str, int] = {}
         self._watch: Watch | None = None
+        self._paces: dict[str, Pace] = {}
         self._clock = ClockWatch(time.time_ns(), time.monotonic_ns())
         self._next_ping = 0.0
         self._asked_to_leave: tuple[str, str, dict[str, Any]] | None = None
@@ -197,7 +199,7 @@ class Feed:
             raise
         dialled.sock.settimeout(TICK_S)
         now = time.monotonic()
-        self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now)
+        self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._paces)
         self._next_ping = now
         self.egress = {"mode": dialled.mode, "peer": dialled.peer, "local": dialled.local, **dialled.details}
         self._exit = dialled.details.get("exit")

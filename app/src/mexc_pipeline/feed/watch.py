@@ -8,15 +8,15 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from mexc_pipeline.feed.pace import Pace, bounds
+
 CONFIRM_S = 10.0
 """A subscription without an answer or data for this long is asked for again, after twice as long given up."""
 
-SILENCE_S = {"push.deal": 600.0}
-"""Longest silence of a channel before it counts as stalled. Deals of quiet symbols may rest for long."""
-DEFAULT_SILENCE_S = 60.0
-"""Longest normal silence of other channels seen on quiet symbols: 6.4 s (2026-09)."""
 RECONNECTING = frozenset({"push.ticker", "push.depth", "push.depth.full"})
-"""Channels whose silence, after a second request, ends the connection."""
+"""Channels whose silence for twice the limit, after a second request, ends the connection."""
+SURE = 3
+"""Times the limit after which silence ends it for any other channel whose pace is well known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +50,30 @@ class _Channel:
     confirmed: str | None = None
     retried: bool = False
     last: float = 0.0
+    delivered: bool = False
     stalled: bool = False
 
 
 @dataclass(slots=True)
 class Watch:
-    """One connection's channels and the age of its newest frame of any kind."""
+    """One connection's channels and the age of its newest frame of any kind.
+
+    ``paces`` is what is known of each channel; it is added to, and outlives the connection.
+    """
 
     channels: tuple[str, ...]
     silent_s: float
     """Seconds without any frame, pongs included, after which the socket counts as dead."""
     started: float
+    paces: dict[str, Pace] = field(default_factory=dict)
     _channels: dict[str, _Channel] = field(default_factory=dict)
     _last_any: float = 0.0
 
     def __post_init__(self) -> None:
         self._channels = {c: _Channel(asked_at=self.started, last=self.started) for c in self.channels}
         self._last_any = self.started
+        for channel in self.channels:
+            self.paces.setdefault(channel, Pace())
 
     def alive(self, now: float) -> None:
         """Some frame came."""
@@ -81,7 +88,12 @@ class Watch:
         state = self._channels.get(channel)
         if state is None:
             return []
+        if state.delivered:
+            gap, pace = now - state.last, self.paces[channel]
+            # Of a silence that was called a stall only half the limit is learned: it may have been one.
+            pace.observe(min(gap, pace.limit(bounds(channel)) / 2) if state.stalled else gap)
         state.last = now
+        state.delivered = True
         state.stalled = False
         return self._confirm(channel, "data", now)
 
@@ -107,8 +119,10 @@ class Watch:
                     state.retried = True
                     actions.append(Resubscribe(name))
                 continue
-            age, limit = now - state.last, SILENCE_S.get(name, DEFAULT_SILENCE_S)
-            if age >= 2 * limit and name in RECONNECTING:
+            pace = self.paces[name]
+            age, limit = now - state.last, pace.limit(bounds(name))
+            patience = 2 if name in RECONNECTING else SURE if pace.certain else None
+            if patience is not None and age >= patience * limit:
                 return [Reconnect(f"{name} silent for {age:.0f} s, also after a new subscription")]
             if age >= limit and not state.stalled:
                 state.stalled = True

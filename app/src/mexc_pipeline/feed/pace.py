@@ -1,0 +1,62 @@
+"""How long a channel may be silent before that means something, learned from its own silences. Pure; seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEARNED = 20
+"""Gaps between frames from which a channel's own pace counts."""
+CERTAIN = 500
+"""Gaps from which a silence far beyond it is strong evidence."""
+MEMORY_S = 3600.0
+"""After so long the longest silence counts half: a market's night passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """``floor`` and ``most`` bound the limit, ``start`` is the limit until enough is known."""
+
+    floor: float
+    start: float
+    most: float
+
+
+DEAL = Bounds(floor=120.0, start=600.0, most=3600.0)
+"""Deals of quiet symbols may rest for long."""
+OTHERS = Bounds(floor=30.0, start=60.0, most=300.0)
+"""Longest normal silence of depth seen on quiet symbols: 6.4 s; tickers come each 1 to 3 s (observed, 2026-09)."""
+
+
+def bounds(channel: str) -> Bounds:
+    """What holds for a channel whatever its pace."""
+    return DEAL if channel == "push.deal" else OTHERS
+
+
+@dataclass(slots=True)
+class Pace:
+    """Gaps between the frames of one channel: how many, their mean, and the longest of late."""
+
+    gaps: int = 0
+    mean: float = 0.0
+    longest: float = 0.0
+
+    def observe(self, gap: float) -> None:
+        """So long was it until the next frame."""
+        self.gaps += 1
+        self.mean += (gap - self.mean) / min(self.gaps, 200)
+        faded = self.longest * 0.5 ** (gap / MEMORY_S)
+        self.longest = gap if gap > faded else faded
+
+    def limit(self, within: Bounds) -> float:
+        """The silence from which the channel counts as stalled: four times its longest, twenty times its usual one.
+
+        Were frames to come at random, the second alone would be wrong once in 10⁸ gaps.
+        """
+        if self.gaps < LEARNED:
+            return within.start
+        return min(within.most, max(within.floor, 4 * self.longest, 20 * self.mean))
+
+    @property
+    def certain(self) -> bool:
+        """Whether enough is known that even a channel that may rest can be called dead."""
+        return self.gaps >= CERTAIN
