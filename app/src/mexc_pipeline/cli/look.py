@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mexc_pipeline.cli import printing
-from mexc_pipeline.cli.options import Command, configuration, json_option, start_logs
+from mexc_pipeline.cli.options import Command, SymbolId, configuration, json_option, start_logs
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import MT_NAMES
 
 if TYPE_CHECKING:
-    from mexc_pipeline.ledger.conservation import Conservation
+    from mexc_pipeline.ledger.hours import Hour
 
 QUERY_S = 300.0
 
@@ -179,46 +180,100 @@ def _age(seconds: float | None) -> str:
 
 
 @click.command(cls=Command)
+@click.option("--since", help="Only hours that end after this time (ISO 8601, UTC without a zone).")
+@click.option("--symbol", type=SymbolId(), help="Only this symbol (id or the exchange's name).")
 @json_option
 @click.pass_context
-def ledger(ctx: click.Context, as_json: bool) -> int:
-    """Show conservation: received, stored, exported.
+def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: bool) -> int:
+    """Show conservation: received, stored, exported, and what of each hour was covered.
 
-    One line per file or ended period; exit 1 where two places differ.
+    One line per symbol and period, those without rows too. Exit 1 where two places differ or rows are missing between
+    files.
     """
     from mexc_pipeline import verify as proofs
+    from mexc_pipeline.ledger.hours import total
 
     config = configuration(ctx)
     start_logs(ctx, quiet=True)
+    names = {s.name: s.id for s in config.symbols}
+    after = _instant(since)
     entries = proofs.ledger(config)
-    ok = all(entry.verdict != "differs" for entry in entries)
+    found = proofs.by_hour(config, entries)
+    if symbol is not None:
+        found = [hour for hour in found if hour.id == names.get(symbol, symbol)]
+        if not found:
+            raise UserError(f"nothing of {symbol} is recorded; mexc-pipeline ledger lists every symbol")
+    found = [hour for hour in found if hour.end_ns > after]
+    shown = {file.file for hour in found for file in hour.files}
+    ok = all(hour.verdict not in ("differs", "hole") for hour in found)
+    ids = list(dict.fromkeys(hour.id for hour in found))
+    totals = {i: total([hour for hour in found if hour.id == i]) for i in ids}
     if as_json:
-        printing.as_json({"ok": ok, "entries": [entry.to_json() for entry in entries]})
+        printing.as_json(
+            {
+                "ok": ok,
+                "entries": [entry.to_json() for entry in entries if entry.file in shown],
+                "hours": [hour.to_json() for hour in found],
+                "totals": {**totals, "all": total(found)},
+            }
+        )
         return 0 if ok else 1
-    printing.table(
-        ["file", *MT_NAMES.values(), "seq", "gaps", "bytes", "ratio", "digest", *_SIDES, "verdict"],
-        [_ledger_row(entry) for entry in entries],
-        right=(*MT_NAMES.values(), "seq", "gaps", "bytes", "ratio", *_SIDES),
-    )
+    printing.table(_LEDGER, [_ledger_row(hour) for hour in found], right=_LEDGER[2:-2])
+    for i in [*totals, "all"]:
+        click.echo(f"{i}: {_total_line(totals.get(i) or total(found))}")
     return 0 if ok else 1
 
 
+def _instant(since: str | None) -> int:
+    from mexc_pipeline.read import files
+
+    try:
+        return files.instant_ns(since) if since is not None else 0
+    except ValueError as error:
+        raise click.BadParameter(f"{since!r} is no time such as 2026-11-21T20:00", param_hint="--since") from error
+
+
 _SIDES = ("received", "stored", "exported")
+_LEDGER = [
+    "symbol", "period", *MT_NAMES.values(), *_SIDES, "seq", "gaps", "missing", "repaired", "reconnects",
+    "no socket", "covered", "buffered", "ratio", "digest", "verdict",
+]  # fmt: skip
 
 
-def _ledger_row(entry: Conservation) -> list[object]:
-    sides = [side.rows if side is not None else "–" for side in (entry.received, entry.stored, entry.exported)]
+def _ledger_row(hour: Hour) -> list[object]:
+    first, last = (hour.files[0].first_seq, hour.files[-1].last_seq) if hour.files else (0, 0)
+    digest = f"{len(hour.files)} parts" if len(hour.files) > 1 else "".join(f.digest[:12] for f in hour.files)
+    verdict: str = hour.verdict
+    if hour.seq_missing or hour.seq_repeated:
+        verdict += f": {hour.seq_missing} rows missing, {hour.seq_repeated} twice before it"
+    raw, size = sum(f.raw_bytes for f in hour.files), sum(f.bytes for f in hour.files)
     return [
-        entry.file,
-        *(entry.counts.get(kind, 0) for kind in MT_NAMES.values()),
-        f"{entry.first_seq}–{entry.last_seq}",
-        entry.gaps,
-        entry.bytes or "–",
-        "–" if entry.ratio is None else f"{entry.ratio:.1f}",
-        entry.digest[:12],
-        *sides,
-        entry.verdict,
+        hour.id,
+        hour.period or (f"{hour.periods} without rows" if hour.periods > 1 else "without rows"),
+        *hour.counts.values(),
+        *("–" if (rows := hour.rows(side)) is None else rows for side in _SIDES),  # type: ignore[arg-type]
+        f"{first}–{last}",
+        hour.gaps,
+        hour.missing,
+        hour.repaired,
+        hour.reconnects,
+        f"{hour.without_socket_s:.1f} s",
+        f"{hour.coverage:.2f} %",
+        "–" if hour.buffered is None else hour.buffered,
+        f"{raw / size:.1f}" if size else "–",
+        digest,
+        verdict,
     ]
+
+
+def _total_line(sums: dict[str, Any]) -> str:
+    return (
+        f"{sums['hours']} periods ({sums['absent']} without rows), {sums['coverage']:.2f} % covered, "
+        f"{sums['received']:,} rows received, {sums['stored']:,} stored, {sums['exported']:,} exported where still or "
+        f"already there, {sums['dead_letters']:,} dead letters, {sums['gaps']} gaps of {sums['missing']:,} versions, "
+        f"{sums['repaired']:,} repaired, {sums['reconnects']} reconnects, "
+        f"{sums['without_socket_s']:.1f} s without a socket"
+    )
 
 
 @click.command(cls=Command)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import stat
 import time
@@ -286,6 +287,7 @@ def _metadata(info: SegmentInfo, *, copy: bool = False) -> dict[str, str]:
         "part": str(info.name.part),
         "final": "true" if info.final and not copy else "false",
         "gaps": str(info.gaps),
+        **({"account": json.dumps(info.account, separators=(",", ":"))} if info.account else {}),
         "spool_id": info.spool_id,
         "version": info.version,
         **({"copy": "true"} if copy else {}),

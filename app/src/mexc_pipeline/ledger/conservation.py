@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mexc_pipeline.ledger.account import Account
+
 Verdict = Literal["proven", "waiting", "differs"]
 
 
@@ -27,6 +29,8 @@ class Conservation:
 
     ``received`` is what the spool recorded, ``stored`` the compared ClickHouse table, ``exported`` the file; None
     where that place no longer or not yet has it. ``bytes`` is the file's size, ``raw_bytes`` the frames in it.
+    ``start_ns`` and ``edge_ns`` bound its period. ``buffered``: rows that had arrived when its table was swapped out;
+    None where the store cannot tell.
     """
 
     id: str
@@ -42,6 +46,10 @@ class Conservation:
     gaps: int = 0
     bytes: int = 0
     raw_bytes: int = 0
+    start_ns: int = 0
+    edge_ns: int = 0
+    account: Account | None = None
+    buffered: int | None = None
 
     @property
     def digest(self) -> str:

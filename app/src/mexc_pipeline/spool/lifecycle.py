@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.digest import RowDigest
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt, event
 from mexc_pipeline.spool.segment import (
@@ -24,6 +25,7 @@ from mexc_pipeline.spool.segment import (
 log = logging.getLogger("mexc_pipeline.spool")
 
 _GAP = b'{"event":"gap"'
+_SEALED = b'{"event":"sealed"'
 
 
 class Tally:
@@ -31,6 +33,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.digest = RowDigest()
+        self.account = Account()
         self.counts = dict.fromkeys(MT_NAMES, 0)
         self.bytes = 0
         self.gaps = 0
@@ -44,13 +47,19 @@ class Tally:
             self.counts[mt] += block.mt.count(mt)
         self.bytes += sum(map(len, block.m))
         if Mt.EVENT in block.mt:
-            self.gaps += sum(m.startswith(_GAP) for mt, m in zip(block.mt, block.m, strict=True) if mt == Mt.EVENT)
+            for rx, mt, m in zip(block.rx, block.mt, block.m, strict=True):
+                if mt == Mt.EVENT:
+                    self.gaps += m.startswith(_GAP)
+                    self.account.event(rx, m)
+        if not (block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_SEALED)):
+            self.account.rows(block.rx[0], block.rx[-1])
         self.last_rx = block.rx[-1]
 
     def copy(self) -> Tally:
         """An independent tally that goes on from here."""
         other = Tally()
         other.digest = self.digest.copy()
+        other.account = self.account.copy()
         other.counts = dict(self.counts)
         other.bytes, other.gaps, other.last_rx = self.bytes, self.gaps, self.last_rx
         return other
@@ -101,6 +110,7 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
                 "counts": {name: tally.counts[code] for code, name in MT_NAMES.items()},
                 "bytes": tally.bytes,
                 "gaps": tally.gaps,
+                "account": tally.account.to_json(),
                 "digests": tally.digest.columns(),
                 "digest": tally.digest.total(),
             },

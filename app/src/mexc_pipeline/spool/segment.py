@@ -73,8 +73,9 @@ class SegmentInfo:
 
     ``first_seq`` and ``last_seq`` are 0 while there is no row. ``edge_ns`` is the first instant after its period.
     From ``closed`` on: ``counts`` (rows per type name), ``bytes`` (of ``m``), ``digests`` (hex per column),
-    ``digest``, ``gaps`` and ``final`` (False where the period was cut here and went on) hold the whole segment.
-    ``cut`` is set where it was closed before its edge. ``exported`` describes the file, from ``exported`` on.
+    ``digest``, ``gaps``, ``account`` (see ``ledger.account``) and ``final`` (False where the period was cut here and
+    went on) hold the whole segment. ``cut`` is set where it was closed before its edge. ``exported`` describes the
+    file, from ``exported`` on.
     """
 
     path: Path
@@ -95,6 +96,7 @@ class SegmentInfo:
     gaps: int
     cut: bool
     exported: dict[str, Any]
+    account: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_part(self) -> bool:
@@ -202,6 +204,7 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
             digests=meta.get("digests", {}),
             digest=meta.get("digest", ""),
             gaps=meta.get("gaps", 0),
+            account=meta.get("account", {}),
             cut=meta.get("cut", False),
             exported=meta.get("exported", {}),
         )

@@ -6,13 +6,14 @@ have those rows, set apart under another name. Nothing is ever loaded on top of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ IDLE_S = 0.2
 MAX_ROWS = 10_000
 MAX_BYTES = 16 << 20
 ATTEMPTS = 3
+KEPT = 100
+"""Swaps that are remembered."""
 _WAYS = (b'{"event":"connected"', b'{"event":"disconnected"')
 
 
@@ -53,6 +56,8 @@ class Progress:
     spool_id: str = ""
     refused_rows: int = 0
     unreadable: str = ""
+    buffered: dict[str, int] = field(default_factory=dict)
+    """Per swapped segment of late: rows that had arrived in the spool after it when its table was swapped out."""
 
     def is_left_behind(self, name: SegmentName) -> bool:
         """Whether the loader is done with that segment: its rows, if any, are in a table of their own."""
@@ -419,11 +424,19 @@ class Loader:
         log.info(
             "table sealed", extra={"fields": {"table": sealed, "rows": segment.rows, "last_seq": segment.last_seq}}
         )
+        self._note_buffered(segment)
         self._done.add(held)
         self._after = segment
         self.progress.through = segment.name
         self.progress.refused_rows = 0
         self._let_go()
+
+    def _note_buffered(self, segment: SegmentInfo) -> None:
+        newest = [path for _, path in segments(self._folder)][-1:] or [segment.path]
+        with contextlib.suppress(SegmentError):  # reported when it is its turn
+            waiting = segment_info(newest[0]).last_seq - segment.last_seq
+            kept = [*self.progress.buffered.items(), (segment.path.name, max(0, waiting))][-KEPT:]
+            self.progress.buffered = dict(kept)
 
 
 def is_continuous(extent: Extent, segment: SegmentInfo, refused: set[int]) -> bool:

@@ -112,6 +112,7 @@ class Store:
             "orphans": sorted(t for t in tables if names.is_set_apart(t)),
             "trouble": self._trouble(symbol_id),
             "unreadable_segment": progress.unreadable or None,
+            "buffered": progress.buffered,
             "compared": {file: c.as_json() for file, c in dict(self._auditors[symbol_id].compared).items()},
         }
 

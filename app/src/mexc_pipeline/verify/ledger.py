@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.parquet import FileError, metadata
+from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.conservation import Conservation, Side
-from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, info, segments
+from mexc_pipeline.ledger.coverage import Piece
+from mexc_pipeline.ledger.hours import Hour, hours
+from mexc_pipeline.read.files import tables
+from mexc_pipeline.rows import MT_NAMES, Mt
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, info, segments
 
 _Key = tuple[str, int, int]
+_ALL = 1 << 30
 
 
 def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = None) -> list[Conservation]:
@@ -22,33 +32,45 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
     ``compared`` is the store's ``{id: {segment file: {"rows", "ok", "columns"}}}``; None asks the running store.
     Files whose metadata cannot be read show as differing with no rows: ``verify exports`` says why.
     """
-    tables = _ask_store(config) if compared is None else compared
+    asked = _ask_store(config) if compared is None else {}
+    stored = {i: state.get("compared", {}) for i, state in asked.items()} if compared is None else compared
     entries: dict[_Key, dict[str, Any]] = {}
     for name, path in exported_files(config.export_dir):
         try:
-            said = metadata(path)
-            described = _from_metadata(said)
-        except (FileError, KeyError, ValueError):
-            described = {"exported": Side(0, ok=False)}
+            described = _from_metadata(metadata(path), path)
+        except (FileError, KeyError, TypeError, ValueError):
+            described = {"exported": Side(0, ok=False), "edge_ns": name.start_ns + config.period.length_ns}
         entries[name.id, name.start_ns, name.part] = {
             "id": name.id,
             "period": name.period,
             "part": name.part,
             "file": path.name,
             "bytes": path.stat().st_size,
+            "start_ns": name.start_ns,
             **described,
         }
-    for segment in _closed(config):
+    for segment in _spooled(config):
+        if segment.state == "open":
+            continue
         key = (segment.id, segment.name.start_ns, segment.name.part)
         entry = entries.setdefault(key, _from_segment(segment))
         entry["received"] = Side(segment.rows, segment.digest)
-        table = tables.get(segment.id, {}).get(segment.path.name)
+        entry["buffered"] = asked.get(segment.id, {}).get("buffered", {}).get(segment.path.name)
+        table = stored.get(segment.id, {}).get(segment.path.name)
         if table is not None:
             entry["stored"] = Side(int(table["rows"]), ok=bool(table["ok"]))
     return [Conservation(**entries[key]) for key in sorted(entries)]
 
 
-def _from_metadata(said: Mapping[str, str]) -> dict[str, Any]:
+def by_hour(config: Config, files: list[Conservation], now_ns: int | None = None) -> list[Hour]:
+    """The ledger by symbol and period: :func:`ledger`'s rows with coverage, gaps and what open segments add."""
+    running = [
+        (s.id, Piece(s.first_seq, s.last_seq, _account_of_segment(s))) for s in _spooled(config) if s.state == "open"
+    ]
+    return hours(files, running, time.time_ns() if now_ns is None else now_ns)
+
+
+def _from_metadata(said: Mapping[str, str], path: Path) -> dict[str, Any]:
     return {
         "exported": Side(int(said["rows"]), said["digest"]),
         "first_seq": int(said["first_seq"]),
@@ -56,6 +78,8 @@ def _from_metadata(said: Mapping[str, str]) -> dict[str, Any]:
         "counts": {name: int(said[f"rows_{name}"]) for name in MT_NAMES.values()},
         "gaps": int(said["gaps"]),
         "raw_bytes": int(said["raw_bytes"]),
+        "edge_ns": int(said["edge_ns"]),
+        "account": Account.of(json.loads(said["account"])) if "account" in said else _account_of_file(path),
     }
 
 
@@ -70,29 +94,59 @@ def _from_segment(segment: SegmentInfo) -> dict[str, Any]:
         "counts": segment.counts,
         "gaps": segment.gaps,
         "raw_bytes": segment.bytes,
+        "start_ns": segment.name.start_ns,
+        "edge_ns": segment.edge_ns,
+        "account": Account.of(segment.account) if segment.account else _account_of_segment(segment),
     }
 
 
-def _closed(config: Config) -> list[SegmentInfo]:
-    found: list[SegmentInfo] = []
+def _account_of_file(path: Path) -> Account:
+    """For files of versions that did not write it down: from the rows themselves."""
+    account = Account()
+    for table in tables([path]):
+        rows = table.select(["rx", "mt", "m"])
+        times = rows.column("rx").cast(pa.int64()).to_pylist()
+        for rx, mt, m in zip(times, rows.column("mt").to_pylist(), rows.column("m").to_pylist(), strict=True):
+            if mt == "ev":
+                account.event(rx, m.encode())
+        sealed = rows.column("m")[-1].as_py().startswith('{"event":"sealed"')
+        account.rows(times[0], times[-2] if sealed and len(times) > 1 else times[-1])
+    return account
+
+
+def _account_of_segment(segment: SegmentInfo) -> Account:
+    """For segments that are open, or of versions that did not write it down."""
+    account = Account()
+    with SegmentReader(segment.path) as reader:
+        first = reader.read(segment.first_seq - 1, 1)
+        last = reader.read(segment.last_seq - (1 if segment.state == "open" else 2), 1)
+        for row in reader.tail(Mt.EVENT, _ALL).rows():
+            account.event(row.rx, row.m)
+    if len(first) and len(last):
+        account.rows(first.rx[0], last.rx[0])
+    return account
+
+
+def _spooled(config: Config) -> Iterator[SegmentInfo]:
+    """The segments with rows that can be read."""
     try:
         folders = sorted(config.spool_dir.iterdir())
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return
     for folder in folders:
         for _, path in segments(folder):
             try:
                 segment = info(path)
             except SegmentError:  # verify exports reports it; a listing shows what can be read
                 continue
-            if segment.state != "open" and segment.rows:
-                found.append(segment)
-    return found
+            if segment.rows:
+                yield segment
 
 
-def _ask_store(config: Config) -> dict[str, dict[str, Any]]:
+def _ask_store(config: Config) -> Mapping[str, Mapping[str, Any]]:
     try:
         answer = ask(config.control_dir / "store.sock", "status")
     except ControlError:  # no store, no stored column
         return {}
-    return {symbol: state.get("compared", {}) for symbol, state in answer.get("symbols", {}).items()}
+    symbols: Mapping[str, Mapping[str, Any]] = answer.get("symbols", {})
+    return symbols

@@ -1,0 +1,90 @@
+"""What a segment's events say of its recording: when it was connected and subscribed, what was missing, what repaired.
+
+Kept with the segment and its file, so that coverage can be told without reading frames. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+_COUNTED = {"gap": "missing", "repaired": "repaired", "unrepaired": "unrepaired"}
+_MARKS = ("started", "connected", "subscribed", "disconnected", "stopped")
+_WANTED = tuple(b'{"event":"%s"' % name.encode() for name in (*_COUNTED, *_MARKS))
+
+
+class Moment(NamedTuple):
+    """Something that began or ended a stretch of recording: ``at_ns`` its rx, ``what`` the event's name;
+    ``before_ns``, for ``started``, the rx of the last row before the process began."""
+
+    at_ns: int
+    what: str
+    before_ns: int = 0
+
+
+class _Event(msgspec.Struct, gc=False):
+    event: str
+    count: int = 1
+    last_rx: int = 0
+
+
+_decode = msgspec.json.Decoder(_Event).decode
+
+
+@dataclass(slots=True)
+class Account:
+    """One segment's. ``first_rx`` and ``last_rx`` (Unix ns) of its rows without ``sealed``, 0 while there is none;
+    ``missing``, ``repaired`` and ``unrepaired`` count versions of the book."""
+
+    first_rx: int = 0
+    last_rx: int = 0
+    missing: int = 0
+    repaired: int = 0
+    unrepaired: int = 0
+    moments: list[Moment] = field(default_factory=list)
+
+    def rows(self, first_rx: int, last_rx: int) -> None:
+        """Rows came, the first and the last of them at these times."""
+        self.first_rx = self.first_rx or first_rx
+        self.last_rx = last_rx
+
+    def event(self, rx: int, m: bytes) -> None:
+        """An event row came."""
+        if not m.startswith(_WANTED):
+            return
+        try:
+            said = _decode(m)
+        except msgspec.MsgspecError:  # none of ours
+            return
+        if said.event in _COUNTED:
+            name = _COUNTED[said.event]
+            setattr(self, name, getattr(self, name) + said.count)
+        else:
+            self.moments.append(Moment(rx, said.event, said.last_rx))
+
+    def copy(self) -> Account:
+        """An independent account that goes on from here."""
+        return Account(self.first_rx, self.last_rx, self.missing, self.repaired, self.unrepaired, list(self.moments))
+
+    def to_json(self) -> dict[str, Any]:
+        """For a segment's meta and a file's metadata."""
+        return {
+            "first_rx": self.first_rx,
+            "last_rx": self.last_rx,
+            "missing": self.missing,
+            "repaired": self.repaired,
+            "unrepaired": self.unrepaired,
+            "moments": [list(moment) for moment in self.moments],
+        }
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Account:
+        """Back from :meth:`to_json`; ValueError, KeyError or TypeError for anything else."""
+        moments = [Moment(int(at), str(what), int(before)) for at, what, before in said["moments"]]
+        first_rx, last_rx, missing, repaired, unrepaired = (
+            int(said[name]) for name in ("first_rx", "last_rx", "missing", "repaired", "unrepaired")
+        )
+        return cls(first_rx, last_rx, missing, repaired, unrepaired, moments)

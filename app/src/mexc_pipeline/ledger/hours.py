@@ -1,0 +1,172 @@
+"""The ledger: one row per symbol and period with what was received, stored, exported and covered, and totals. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal
+
+from mexc_pipeline.ledger.account import Account
+from mexc_pipeline.ledger.conservation import Conservation
+from mexc_pipeline.ledger.coverage import Coverage, Piece, within
+from mexc_pipeline.rows import MT_NAMES
+
+Verdict = Literal["proven", "waiting", "differs", "hole", "absent"]
+_SUMS = ("gaps", "missing", "repaired", "unrepaired", "reconnects")
+
+
+@dataclass(slots=True)
+class Hour:
+    """One period of one symbol, or a stretch of ``periods`` periods without a row.
+
+    ``seq_missing`` counts rows between the symbol's previous file and this one that are in neither; ``seq_repeated``
+    those in both. ``covered_ns`` and ``socket_ns`` of its length. ``buffered``: rows that had arrived when its table
+    was swapped out; None where the store cannot tell.
+    """
+
+    id: str
+    period: str
+    start_ns: int
+    end_ns: int
+    periods: int = 1
+    files: list[Conservation] = field(default_factory=list)
+    covered_ns: int = 0
+    socket_ns: int = 0
+    gaps: int = 0
+    missing: int = 0
+    repaired: int = 0
+    unrepaired: int = 0
+    reconnects: int = 0
+    seq_missing: int = 0
+    seq_repeated: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows per type."""
+        return {name: sum(f.counts.get(name, 0) for f in self.files) for name in MT_NAMES.values()}
+
+    def rows(self, side: Literal["received", "stored", "exported"]) -> int | None:
+        """Rows in one place; None where it has none of the period's parts."""
+        found = [part.rows for f in self.files if (part := getattr(f, side)) is not None]
+        return sum(found) if found else None
+
+    @property
+    def buffered(self) -> int | None:
+        known = [f.buffered for f in self.files if f.buffered is not None]
+        return sum(known) if known else None
+
+    @property
+    def coverage(self) -> float:
+        """Percent of its length."""
+        return 100 * self.covered_ns / (self.end_ns - self.start_ns)
+
+    @property
+    def without_socket_s(self) -> float:
+        return (self.end_ns - self.start_ns - self.socket_ns) / 1e9
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of its files; ``hole`` where rows are missing before it, ``absent`` without rows."""
+        found = {f.verdict for f in self.files}
+        if "differs" in found:
+            return "differs"
+        if self.seq_missing or self.seq_repeated:
+            return "hole"
+        if not found:
+            return "absent"
+        return "waiting" if "waiting" in found else "proven"
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "id": self.id,
+            "period": self.period,
+            "start_ns": self.start_ns,
+            "end_ns": self.end_ns,
+            "periods": self.periods,
+            **{side: self.rows(side) for side in ("received", "stored", "exported")},
+            "counts": self.counts,
+            "dead_letters": self.counts["dl"],
+            "first_seq": self.files[0].first_seq if self.files else 0,
+            "last_seq": self.files[-1].last_seq if self.files else 0,
+            "digests": {f.file: f.digest for f in self.files},
+            **{name: getattr(self, name) for name in _SUMS},
+            "seq_missing": self.seq_missing,
+            "seq_repeated": self.seq_repeated,
+            "without_socket_s": round(self.without_socket_s, 3),
+            "coverage": round(self.coverage, 4),
+            "buffered": self.buffered,
+            "verdict": self.verdict,
+        }
+
+
+def hours(files: Iterable[Conservation], running: Iterable[tuple[str, Piece]] = (), until_ns: int = 0) -> list[Hour]:
+    """The rows of the ledger, by symbol and time.
+
+    ``running``: what is known of open segments, by symbol: it tells how the hours before went on. A symbol whose
+    recording did not end in good order is followed, without rows, until ``until_ns``.
+    """
+    open_pieces = dict(running)
+    found: list[Hour] = []
+    for symbol, group in groupby(sorted(files, key=_place), key=lambda f: f.id):
+        found += _hours(symbol, list(group), open_pieces.get(symbol), until_ns)
+    return found
+
+
+def _place(file: Conservation) -> tuple[str, int, int]:
+    return file.id, file.start_ns, file.part
+
+
+def _hours(symbol: str, files: Sequence[Conservation], running: Piece | None, until_ns: int) -> list[Hour]:
+    pieces = [Piece(f.first_seq, f.last_seq, f.account or Account()) for f in files]
+    coverage = Coverage.of([*pieces, running] if running else pieces)
+    found: list[Hour] = []
+    last_seq = 0
+    for start_ns, group in groupby(files, key=lambda f: f.start_ns):
+        parts = list(group)
+        hour = Hour(symbol, parts[0].period, start_ns, max(f.edge_ns for f in parts), files=parts)
+        if found and start_ns > found[-1].end_ns:
+            found.append(_absent(symbol, found[-1], start_ns))
+        hour.covered_ns = within(coverage.covered, hour.start_ns, hour.end_ns)
+        hour.socket_ns = within(coverage.sockets, hour.start_ns, hour.end_ns)
+        hour.reconnects = sum(hour.start_ns <= at < hour.end_ns for at in coverage.reconnects)
+        for file in parts:
+            account = file.account or Account()
+            hour.gaps += file.gaps
+            hour.missing += account.missing
+            hour.repaired += account.repaired
+            hour.unrepaired += account.unrepaired
+            if last_seq and file.first_seq:
+                step = file.first_seq - last_seq - 1
+                hour.seq_missing += max(0, step)
+                hour.seq_repeated += max(0, -step)
+            last_seq = file.last_seq or last_seq
+        found.append(hour)
+    ended = [m.what for p in pieces[-1:] for m in p.account.moments[-1:]] == ["stopped"]
+    length = found[-1].end_ns - found[-1].start_ns
+    if running is None and not ended and until_ns >= found[-1].end_ns + length:
+        found.append(_absent(symbol, found[-1], until_ns - (until_ns - found[-1].end_ns) % length))
+    return found
+
+
+def _absent(symbol: str, before: Hour, until_ns: int) -> Hour:
+    length = before.end_ns - before.start_ns
+    periods = max(1, (until_ns - before.end_ns) // length)
+    return Hour(symbol, "", before.end_ns, until_ns, periods)
+
+
+def total(of: Sequence[Hour]) -> dict[str, Any]:
+    """Sums over hours, and coverage in percent of all their time."""
+    length = sum(h.end_ns - h.start_ns for h in of)
+    return {
+        "hours": sum(h.periods for h in of),
+        "absent": sum(h.periods for h in of if not h.files),
+        **{side: sum(h.rows(side) or 0 for h in of) for side in ("received", "stored", "exported")},
+        "dead_letters": sum(h.counts["dl"] for h in of),
+        **{name: sum(getattr(h, name) for h in of) for name in _SUMS},
+        "seq_missing": sum(h.seq_missing for h in of),
+        "seq_repeated": sum(h.seq_repeated for h in of),
+        "without_socket_s": round(sum(h.without_socket_s for h in of), 3),
+        "coverage": round(100 * sum(h.covered_ns for h in of) / length, 4) if length else 0.0,
+    }

@@ -1,0 +1,180 @@
+"""Coverage, gaps and holes, hour by hour, out of what the events say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline.ledger.account import Account, Moment
+from mexc_pipeline.ledger.conservation import Conservation, Side
+from mexc_pipeline.ledger.coverage import Coverage, Piece, within
+from mexc_pipeline.ledger.hours import Hour, hours, total
+from mexc_pipeline.rows import event
+
+S = 1_000_000_000
+T = 1_789_498_320 * S
+A = "a" * 64
+
+
+def at(seconds: float) -> int:
+    return T + round(seconds * S)
+
+
+def piece(
+    first: int, last: int, begin: float, end: float, *moments: tuple[float, str] | tuple[float, str, float]
+) -> Piece:
+    told = [Moment(at(m[0]), m[1], at(m[2]) if len(m) > 2 else 0) for m in moments]
+    return Piece(first, last, Account(at(begin), at(end), moments=told))
+
+
+def seconds(spans: list[tuple[int, int]]) -> list[tuple[float, float]]:
+    return [((a - T) / S, (b - T) / S) for a, b in spans]
+
+
+ORDERLY = [(0.0, "started"), (1.0, "connected"), (2.0, "subscribed"), (3.0, "subscribed")]
+
+
+def test_covered_is_from_the_last_subscribed_to_the_end_of_the_connection() -> None:
+    found = Coverage.of([piece(1, 9, 0, 9, *ORDERLY, (7.0, "disconnected"), (8.0, "connected"), (8.5, "subscribed"))])
+    assert seconds(found.sockets) == [(1, 7), (8, 9)]
+    assert seconds(found.covered) == [(3, 7), (8.5, 9)]
+    assert found.reconnects == [at(8)]
+
+
+def test_segments_go_on_where_the_one_before_ended() -> None:
+    found = Coverage.of([piece(1, 9, 0, 10, *ORDERLY), piece(10, 20, 10, 20), piece(21, 22, 20, 29, (25, "stopped"))])
+    assert seconds(found.covered) == [(3, 25)]
+
+
+def test_after_a_kill_nothing_is_covered_until_subscribed_again() -> None:
+    found = Coverage.of([piece(1, 20, 0, 9, *ORDERLY, (6.0, "started", 4.5), (7.0, "connected"), (8.0, "subscribed"))])
+    assert seconds(found.covered) == [(3, 4.5), (8, 9)]
+    assert seconds(found.sockets) == [(1, 4.5), (7, 9)]
+    assert found.reconnects == [], "a new process is not a reconnect"
+
+
+def test_a_segment_sealed_long_after_a_kill_ends_with_its_last_frame() -> None:
+    """``started`` of the next process names the sealed row as the last one, which has the edge's time."""
+    again = piece(10, 20, 26, 29, (26.0, "started", 10.0), (27.0, "connected"), (28.0, "subscribed"))
+    found = Coverage.of([piece(1, 9, 0, 4.5, *ORDERLY), again])
+    assert seconds(found.covered) == [(3, 4.5), (28, 29)]
+
+
+def test_nothing_is_assumed_about_files_that_are_missing() -> None:
+    found = Coverage.of([piece(1, 9, 0, 5, *ORDERLY), piece(100, 120, 20, 29)])
+    assert seconds(found.covered) == [(3, 5), (20, 29)]
+    found = Coverage.of([piece(100, 120, 20, 29, (22, "subscribed"), (24, "disconnected"))])
+    assert (seconds(found.sockets), seconds(found.covered)) == ([(20, 24)], [(22, 24)])
+    found = Coverage.of([piece(100, 120, 20, 29, (22, "connected"), (23, "subscribed"))])
+    assert seconds(found.covered) == [(23, 29)]
+
+
+WHATS = st.sampled_from(["connected", "subscribed", "disconnected", "stopped"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), WHATS), max_size=30), st.integers(1, 10))
+def test_cutting_a_recording_anywhere_changes_nothing(steps: list[tuple[int, str]], cut: int) -> None:
+    now, told = 0.0, [Moment(at(0), "started")]
+    for gap, what in steps:
+        now += gap
+        told.append(Moment(at(now), what))
+    whole = Coverage.of([Piece(1, 100, Account(at(0), at(now), moments=told))])
+    n = min(cut, len(told))
+    first, second = told[:n], told[n:]
+    split = Coverage.of(
+        [
+            Piece(1, 50, Account(at(0), first[-1].at_ns, moments=first)),
+            Piece(51, 100, Account(second[0].at_ns if second else at(now), at(now), moments=second)),
+        ]
+    )
+    assert (split.sockets, split.covered, split.reconnects) == (whole.sockets, whole.covered, whole.reconnects)
+    length = within(whole.covered, at(0), at(now))
+    assert 0 <= length <= within(whole.sockets, at(0), at(now)) + length
+    assert length <= round(now * S)
+
+
+def test_an_account_of_events() -> None:
+    account = Account()
+    account.rows(5, 7)
+    account.rows(8, 9)
+    for n, m in enumerate(
+        (
+            event("started", clean=False, last_rx=3),
+            event("connected", peer="x"),
+            event("gap", **{"channel": "push.depth", "from": 3, "to": 7, "count": 5}),
+            event("repaired", count=3),
+            event("unrepaired", count=2),
+            event("snapshot", version=7),
+            b'{"event":"gap","count":"many"}',
+            b"not json",
+        )
+    ):
+        account.event(n, m)
+    assert (account.first_rx, account.last_rx) == (5, 9)
+    assert (account.missing, account.repaired, account.unrepaired) == (5, 3, 2)
+    assert account.moments == [Moment(0, "started", 3), Moment(1, "connected")]
+    other = account.copy()
+    other.event(9, event("stopped"))
+    assert len(account.moments) == 2
+    assert Account.of(other.to_json()) == other
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Account.of({"moments": [[1]]})
+
+
+def entry(n: int, first: int, last: int, account: Account | None = None, part: int = 1) -> Conservation:
+    rows = last - first + 1
+    return Conservation(
+        "btc", f"p{n}", part, f"btcp{n}.{part}", Side(rows, A), None, Side(rows, A), first, last, {"t": rows, "dl": 0},
+        gaps=1, start_ns=at(10 * n), edge_ns=at(10 * n + 10), account=account, buffered=3 if part == 1 else None,
+    )  # fmt: skip
+
+
+def account(begin: float, end: float, *moments: tuple[float, str]) -> Account:
+    return piece(1, 1, begin, end, *moments).account
+
+
+def shown(found: list[Hour]) -> list[tuple[str, int, float, str]]:
+    return [(h.period, h.periods, round(h.coverage, 2), h.verdict) for h in found]
+
+
+def test_hours_without_rows_are_shown_as_not_covered() -> None:
+    files = [entry(0, 1, 9, account(0, 9, *ORDERLY)), entry(4, 10, 12, account(41, 49, (41.0, "started")))]
+    found = hours(files, until_ns=at(75))
+    assert shown(found) == [
+        ("p0", 1, 60.0, "proven"),
+        ("", 3, 0, "absent"),
+        ("p4", 1, 0, "proven"),
+        ("", 2, 0, "absent"),
+    ]
+    assert (found[3].start_ns, found[3].end_ns) == (at(50), at(70))
+    sums = total(found)
+    assert (sums["hours"], sums["absent"], sums["received"], sums["gaps"]) == (7, 5, 12, 2)
+    assert sums["coverage"] == round(100 * 6 / 70, 4)
+
+
+def test_a_recording_that_was_stopped_or_still_runs_is_not_missed() -> None:
+    stopped = entry(0, 1, 9, account(0, 9, *ORDERLY, (8.0, "disconnected"), (9.0, "stopped")))
+    assert shown(hours([stopped], until_ns=at(500))) == [("p0", 1, 50.0, "proven")]
+    running = entry(0, 1, 9, account(0, 9, *ORDERLY))
+    later = piece(10, 30, 10, 19)
+    assert shown(hours([running], [("btc", later)], at(19))) == [("p0", 1, 70.0, "proven")]
+
+
+def test_parts_are_one_hour_and_holes_are_told_across_parts_and_hours() -> None:
+    files = [
+        entry(0, 1, 9, account(0, 5, *ORDERLY)),
+        entry(0, 10, 12, account(5, 9), part=2),
+        entry(1, 20, 22, account(10, 19)),
+        entry(2, 22, 24, account(20, 29)),
+    ]
+    found = hours(files)
+    assert [(h.seq_missing, h.seq_repeated, h.verdict) for h in found] == [
+        (0, 0, "proven"),
+        (7, 0, "hole"),
+        (0, 1, "hole"),
+    ]
+    assert (found[0].rows("exported"), found[0].rows("stored"), found[0].buffered) == (12, None, 3)
+    said = found[0].to_json()
+    assert (said["first_seq"], said["last_seq"], said["gaps"]) == (1, 12, 2)
+    assert said["digests"] == {"btcp0.1": A, "btcp0.2": A}
