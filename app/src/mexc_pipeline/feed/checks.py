@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 
 from mexc_pipeline.exchange.depth import Deals, FullDepth, Gap, Incremental, Regressed, span
@@ -13,6 +14,8 @@ log = logging.getLogger("mexc_pipeline.feed")
 
 MOST_IDS = 20
 """Repeated deal ids that are named in an event; all are counted."""
+REPEATED_S = 1.0
+"""Least time between two events of repeated deals: an exchange that repeats everything must not double the rows."""
 
 Check = Callable[[bytes], bytes | None]
 """Takes a frame; gives the ``m`` of the event that is to stand before it, or None."""
@@ -28,6 +31,9 @@ class Checks:
         self._deals = Deals()
         self._first = True
         self._snapshot_due = True
+        self._repeated: list[str] = []
+        self._repeats = 0
+        self._next_repeated = 0.0
         known: dict[str, Check] = {CHANNEL: self._depth, "push.depth.full": self._depth_full, "push.deal": self._deal}
         self.by_channel = {channel: known[channel] for channel in channels if channel in known}
 
@@ -71,7 +77,19 @@ class Checks:
 
     def _deal(self, m: bytes) -> bytes | None:
         ids = self._deals.frame(m)
-        return None if ids is None else event("repeated", channel="push.deal", count=len(ids), ids=ids[:MOST_IDS])
+        if ids is not None:
+            self._repeats += len(ids)
+            self._repeated += ids[: MOST_IDS - len(self._repeated)]
+        return None
+
+    def repeated(self, now: float) -> bytes | None:
+        """The event that deals came again, where they did and it is time (monotonic s) to say so."""
+        if not self._repeats or now < self._next_repeated:
+            return None
+        said = event("repeated", channel="push.deal", count=self._repeats, ids=self._repeated)
+        self._repeated, self._repeats = [], 0
+        self._next_repeated = now + REPEATED_S if now != math.inf else 0.0
+        return said
 
 
 def _regressed(channel: str, found: Regressed) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import struct
 import threading
@@ -124,6 +125,7 @@ class Feed:
                 reason = f"{type(error).__name__}: {error}"
             finally:
                 self._leave()
+                self._say_repeated(math.inf)
             if self._stop.is_set():
                 code, reason = 1000, "stopped, our close was not answered" if self._unanswered else "stopped"
             self._event("disconnected", code=code, reason=reason[:500], exit=self._exit)
@@ -295,6 +297,7 @@ class Feed:
         for channel in self._touched:
             self._act(watch.data(channel, now))
         self._touched.clear()
+        self._say_repeated(now)
         self._look_at_clock()
         self._flush()
         if self._stop.is_set():
@@ -342,6 +345,11 @@ class Feed:
             log.warning("clock stepped", extra={"fields": {"step_ms": round(step, 3)}})
 
     # -- handing over
+
+    def _say_repeated(self, now: float) -> None:
+        repeated = self._checks.repeated(now)
+        if repeated is not None:
+            self._batch.append(Frame(time.time_ns(), None, Mt.EVENT, repeated))
 
     def _give_up_repairs(self) -> None:
         if self._repairer is not None:
