@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -303,7 +304,9 @@ def seen(log_dir: Path) -> list[Seen]:
     """The connections that subscribed to something, in order, from the files the simulator writes."""
     found = []
     for path in sorted(log_dir.glob("conn-*.log")):
-        symbols = frozenset(frame.symbol for frame in read_sent_log(path) if frame.symbol)
+        if not path.stat().st_size:
+            continue  # the simulator has not flushed it yet
+        symbols = frozenset(frame.symbol for frame in islice(read_sent_log(path), 20) if frame.symbol)
         if symbols:
             info = read_connection(path)
             found.append(Seen(info.number, info.peer.rpartition(":")[0], info.opened_ns, symbols))
