@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -15,6 +14,10 @@ from faults.powerloss import lose_power
 from faults.shim import NoCompilerError, library
 from support.spooled import read_rows
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsLenAndGetItem
+
+T = TypeVar("T")
 WRITE = """
 import sys, time
 from pathlib import Path
@@ -35,7 +38,7 @@ class Worst(random.Random):
     def random(self) -> float:
         return 0.4
 
-    def choice(self, seq: Sequence[Any]) -> Any:
+    def choice(self, seq: SupportsLenAndGetItem[T]) -> T:
         return seq[0]
 
 
