@@ -179,6 +179,13 @@ def test_the_echo_tells_what_the_world_sees_before_the_exchange_is_contacted(wor
     assert [entry[1] for entry in fake.log if entry[0] == CONNECT] == ["echo.example", "exchange.example"]
 
 
+def test_a_single_request_asks_no_echo_service(world: Make) -> None:
+    fake = world()
+    egress = fake.egress(echo_url="http://echo.example/ip")
+    Tor(egress).request(egress, URL).sock.close()
+    assert [entry[1] for entry in fake.connections()] == ["exchange.example"]
+
+
 def test_a_failing_echo_means_no_connection(world: Make) -> None:
     fake = world()
     fake.echo = "nothing to see"

@@ -196,7 +196,7 @@ class Tor:
                 owned = self._prepare(control, port, data)
                 probed = self._probe(control, owned, user, host)
                 try:
-                    sock, way = self._through(control, owned, user, host, port)
+                    sock, way = self._through(control, owned, user, host, port, data)
                     if secure:
                         self.beat = time.monotonic()
                         sock = start_tls(sock, host, ca_file)
@@ -214,10 +214,10 @@ class Tor:
         return Dialled(sock, "tor", f"unix:{self._egress.socks_socket}", "", details), way
 
     def _through(
-        self, control: ControlPort, owned: dict[str, tuple[str, ...]], user: str, host: str, port: int
+        self, control: ControlPort, owned: dict[str, tuple[str, ...]], user: str, host: str, port: int, data: bool
     ) -> tuple[socket.socket, Exit]:
-        """The connected socket and its exit, after the echo service has seen that exit where there is one."""
-        asked, seen = self._echo(control, owned, user) if self._egress.echo_url else (None, "")
+        """The connected socket and its exit; a data socket's after the echo service has seen it, where there is one."""
+        asked, seen = self._echo(control, owned, user) if data and self._egress.echo_url else (None, "")
         sock, way = self._stream(control, owned, user, host, port)
         if asked is not None and asked.fingerprint != way.fingerprint:
             sock.close()
