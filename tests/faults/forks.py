@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 
+TESTS = Path(__file__).parents[1]
+
+
 class ForkServer:
     """The harness's side: one server process with the environment given."""
 
@@ -29,7 +32,7 @@ class ForkServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                env={**env, "PYTHONPATH": str(Path(__file__).parents[1])},
+                env={**env, "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), env.get("PYTHONPATH")]))},
                 start_new_session=True,
             )
 
