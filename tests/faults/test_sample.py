@@ -11,7 +11,7 @@ from faults.catalogue import SCENARIOS
 from faults.shim import NoCompilerError, library
 
 SEED = 101
-SHORT = ("kill", "power", "disk", "sockets", "clock")
+SHORT = ("kill", "power", "disk", "clock")
 
 
 @pytest.mark.timeout(300)
