@@ -119,7 +119,7 @@ class Scene:
             return status == 0
 
         try:
-            until(probe, 90, "a verified egress")
+            until(probe, 150, "a verified egress")
         except AssertionError as error:
             raise AssertionError([f for f in last if not f["ok"]]) from error
         return last
@@ -137,7 +137,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.mark.tor
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(550)
 def test_every_symbol_leaves_by_exits_of_its_own_whatever_happens_to_them(scene: Scene) -> None:
     scene.start("store")
     for symbol in IDS:

@@ -103,7 +103,9 @@ def test_egress_needs_a_connection_by_the_configured_way(config: Config) -> None
         data, rest = verify.egress(config).findings
     assert data.ok, data
     assert not rest.ok, "nothing listens there"
-    for gone in ({"egress": {}}, {"connected_since_ns": None}):  # the second still names the connection before
+    # The second still names the connection before.
+    states: tuple[dict[str, Any], ...] = ({"egress": {}}, {"connected_since_ns": None})
+    for gone in states:
         with running(config, {**LIVE, **gone}):
             assert "not connected" in verify.egress(config).findings[0].text
     other = {"mode": "socks5h://127.0.0.1:9", "peer": "127.0.0.1:9", "local": ""}
