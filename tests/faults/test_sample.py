@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from functools import partial
+from typing import Any
 
 import pytest
 
 from faults.campaign import run_one
 from faults.catalogue import SCENARIOS
+from faults.scenarios import clock, crashes, disk
 from faults.shim import NoCompilerError, library
 
 SEED = 101
-SHORT = ("kill", "power", "disk", "clock")
+SIZE = 0.4
+SHORT: dict[str, Any] = {"kill": crashes.kills, "power": crashes.power, "disk": disk.disk, "clock": clock.clock}
 
 
 @pytest.mark.timeout(300)
@@ -21,6 +26,7 @@ def test_a_sample_of_the_campaign(name: str) -> None:
         library()
     except NoCompilerError as error:
         pytest.fail(str(error))
-    result = run_one(next(s for s in SCENARIOS if s.name == name), SEED)
+    whole = next(s for s in SCENARIOS if s.name == name)
+    result = run_one(dataclasses.replace(whole, run=partial(SHORT[name], size=SIZE)), SEED)
     assert result["tries"] > 0, "nothing was broken: the run shows nothing"
     assert result["ok"], json.dumps(result, indent=1)
