@@ -28,6 +28,7 @@ from mexc_pipeline.spool.segment import (
     create,
     info,
     segments,
+    sync_folder,
 )
 
 log = logging.getLogger("mexc_pipeline.spool")
@@ -135,12 +136,13 @@ class Spool:
         return last_rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(b'{"event":"stopped"')
 
     def _set_apart(self, path: Path, why: str, reason: str) -> str:
-        for end in ("-wal", "-shm"):
+        target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
+        for end in ("-wal", "-shm"):  # under the name by which SQLite finds them again
             beside = path.with_name(path.name + end)
             if beside.exists():
-                beside.rename(path.with_name(f"{path.name}.{why}-{time.time_ns()}{end}"))
-        target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
+                beside.rename(target.with_name(target.name + end))
         path.rename(target)
+        sync_folder(path.parent)
         log.error("segment set apart", extra={"fields": {"segment": target.name, "reason": reason}})
         return target.name
 
