@@ -2,18 +2,21 @@
 
 PYTHON ?= python3
 ARGS ?=
-TESTS ?= tests/unit tests/integration
+TESTS ?= tests/unit tests/integration tests/faults
 WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo run test test-deploy lint clean
+.PHONY: help demo run test faults campaign reliability test-deploy lint clean
 
 help:
 	@echo "make demo   record the bundled exchange simulator for a while and prove every file (offline)"
 	@echo "make run    record the live exchange; ARGS='--config my.toml --duration 60s' is handed on"
 	@echo "make test   lint, types, imports, unit and integration tests"
 	@echo "make test-deploy  the roles and the whole system on test hosts of this machine (root; SCENARIOS='default' picks)"
+	@echo "make faults  break the recorder in every known way, at most 20 minutes"
+	@echo "make campaign  the same at length, hours; goes on where it was stopped"
+	@echo "make reliability  write docs/reliability.md from the campaign's results"
 	@echo "make lint   the same without the tests"
 	@echo "make clean  remove .venv and caches; recorded data is left alone"
 
@@ -28,6 +31,16 @@ test: lint
 
 test-deploy: .venv-deploy/.ready
 	tests/deploy/run $(SCENARIOS)
+
+# Both are seeded and can be stopped at any time; campaign goes on where it was stopped.
+faults: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m faults campaign --sample --out reports/faults $(ARGS)
+
+campaign: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m faults campaign --out reports/campaign $(ARGS)
+
+reliability: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m faults report --out reports/campaign
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -20,7 +20,6 @@ from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.rows import Frame, Mt, event
-from mexc_pipeline.spool.lifecycle import seal_left_open
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import info, segments, sync_folder
 from mexc_pipeline.spool.writer import Spool
@@ -87,20 +86,21 @@ def _load_symbol(settings: config.Config, symbol_id: str, source: Path, last_seq
     with SpoolLock(target):
         for _, path in segments(source):
             _copy_segment(path, target / path.name)
-        seal_left_open(target, time.time_ns(), cut=True)
         symbol = next((s for s in settings.symbols if s.id == symbol_id), None)
         if symbol is None:
             print(
                 f"{symbol_id}: up to seq {last_seq}; no longer recorded on this host, it goes out with the next export"
             )
             return
-        # Rows after the backup had seqs too, and may be known elsewhere: the recording goes on beyond any of them.
+        # Rows after the backup had seqs too, and may be known elsewhere: the recording goes on beyond any of them. For
+        # the same reason a segment that was being written is set apart: its last row would need a seq that was given.
         floor = last_seq + max(1, int(time.time()) - at) * ROWS_PER_S
         exports = [path.name for _, path in exported_files(settings.export_dir, symbol_id)]
         spool = Spool(target, symbol_id, symbol.name, settings.period, known_seq=floor, exports=exports)
         spool.append([Frame(time.time_ns(), None, Mt.EVENT, event("restored", backup_last_seq=last_seq))])
         spool.close()
-    print(f"{symbol_id}: up to seq {last_seq}, goes on from {floor + 1}")
+    apart = f"; kept apart, in no file: {', '.join(spool.recovered.set_apart)}" if spool.recovered.set_apart else ""
+    print(f"{symbol_id}: up to seq {last_seq}, goes on from {floor + 1}{apart}")
 
 
 def _copy_segment(source: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ def run_one(scenario: Scenario, seed: int, keep: bool = False) -> dict[str, Any]
     broken = ""
     try:
         outcome = scenario.run(folder, seed)
-    except Exception:  # whatever goes wrong in a scenario is a result, and the campaign goes on
+    except Exception:  # noqa: BLE001 - whatever goes wrong in a scenario is a result, and the campaign goes on
         broken = traceback.format_exc()
         outcome.verdict.wrong(f"the scenario itself ended early: {broken.strip().splitlines()[-1][:1500]}")
     result = {
@@ -93,7 +94,7 @@ def planned(sample: bool, only: list[str]) -> Iterator[tuple[Scenario, int]]:
 def say(result: dict[str, Any], file: Any = sys.stdout) -> None:
     """One line a result, and for a violation what it takes to see it again."""
     verdict = "ok" if result["ok"] else "VIOLATION"
-    print(  # noqa: T201
+    print(
         f"{result['scenario']:<18} seed {result['seed']:<5} {verdict:<9} {result['tries']:>6} tries "
         f"{result['frames']:>8} frames {result['lost']} lost {result['repeated']} repeated "
         f"{result['unexplained']} unexplained, tail {result['tail']} ({result['tail_ms']:.0f} ms), "
@@ -102,16 +103,18 @@ def say(result: dict[str, Any], file: Any = sys.stdout) -> None:
         flush=True,
     )
     for violation in result["violations"]:
-        print(f"    {violation}", file=file)  # noqa: T201
+        print(f"    {violation}", file=file)
     if not result["ok"]:
         again = f"PYTHONPATH=tests .venv/bin/python -m faults run {result['scenario']} --seed {result['seed']}"
-        print(f"    again: {again}\n    left in: {result.get('folder')}", file=file, flush=True)  # noqa: T201
+        print(f"    again: {again}\n    left in: {result.get('folder')}", file=file, flush=True)
 
 
 def campaign(args: argparse.Namespace) -> int:
     """Run what is planned and not yet in the results. 0 where nothing was violated."""
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
+    if args.sample:  # a sample is of the present state; only the campaign goes on
+        (folder / RESULTS).unlink(missing_ok=True)
     done = {(r["scenario"], r["seed"]) for r in read_results(folder)}
     until = time.monotonic() + args.minutes * 60 if args.minutes else None
     bad = 0
@@ -164,6 +167,7 @@ def main() -> int:
     write = commands.add_parser("report", help="write docs/reliability.md from the results")
     write.add_argument("--out", default=str(REPORTS))
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a scenario ends its processes
     try:
         library()
     except NoCompilerError as error:

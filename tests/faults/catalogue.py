@@ -73,7 +73,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "clickhouse",
         "ClickHouse in trouble delays neither rows nor files, and ends up holding what they hold",
-        "ClickHouse server killed, stopped, frozen, damaged, late, a reply lost, a table dropped; store killed",
+        "ClickHouse server killed, stopped, frozen, damaged, late, its disk full, read-only or failing, a reply lost, "
+        "a table dropped; store killed",
         clickhouse.server,
         100,
         18,
@@ -82,7 +83,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "embedded",
         "The same for the embedded engine",
-        "embedded engine: store killed, folder damaged or deleted, its disk full or read-only",
+        "embedded engine: store killed, its folder damaged or deleted",
         clickhouse.embedded,
         40,
         10,

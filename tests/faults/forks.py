@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+TESTS = Path(__file__).parents[1]
+
 
 class ForkServer:
     """The harness's side: one server process with the environment given."""
@@ -29,7 +31,7 @@ class ForkServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                env={**env, "PYTHONPATH": str(Path(__file__).parents[1])},
+                env={**env, "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), env.get("PYTHONPATH")]))},
                 start_new_session=True,
             )
 
@@ -79,7 +81,7 @@ class Forked:
 
 def _serve() -> None:
     import mexc_pipeline.collector
-    import mexc_pipeline.export
+    import mexc_pipeline.export  # noqa: F401 - loaded once, for all children
     from mexc_pipeline.cli.app import invoke
 
     arm = ctypes.CDLL(None).faults_arm
@@ -101,8 +103,12 @@ def _serve() -> None:
         sys.stdout.flush()
 
 
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+
+
 def _become(request: dict[str, Any], arm: Any) -> None:
     os.setsid()
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)  # nobody is left behind where the harness is killed
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(nothing, 0)

@@ -103,7 +103,8 @@ class Crash:
             "lock": "lock",
         }
         kind = next((text for end, text in kinds.items() if name.endswith(end)), "folder")
-        return f"{self.where.name.lower()} {self.op.name.lower()} of {kind}"
+        where = Where.AFTER if self.where == Where.MIDDLE and self.op != Op.WRITE else self.where
+        return f"{where.name.lower()} {self.op.name.lower()} of {kind}"
 
 
 def crashes(path: Path) -> list[Crash]:

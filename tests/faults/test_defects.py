@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from faults.powerloss import lose_power
 from faults.shim import NoCompilerError, library
+from mexc_pipeline.periods import Period
+from mexc_pipeline.rows import Frame
+from mexc_pipeline.spool.writer import Spool
 from support.spooled import read_rows
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsLenAndGetItem
+
+T = TypeVar("T")
 WRITE = """
 import sys, time
 from pathlib import Path
@@ -35,7 +44,7 @@ class Worst(random.Random):
     def random(self) -> float:
         return 0.4
 
-    def choice(self, seq: Sequence[Any]) -> Any:
+    def choice(self, seq: SupportsLenAndGetItem[T]) -> T:
         return seq[0]
 
 
@@ -92,3 +101,31 @@ os.unlink(folder + "unlinked")
     lose_power(tmp_path / "journal", tmp_path / "grave", [tmp_path / "data"], Worst(1))
     left = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     assert left == {"kept": b"first", "old": b"old", "unlinked": b"unlinked"}
+
+
+@pytest.mark.parametrize("damage", ["rows gone", "last pages", "last pages of an open one"])
+def test_a_damaged_segment_does_not_keep_its_symbol_from_being_recorded(tmp_path: Path, damage: str) -> None:
+    """A segment whose rows were gone or unreadable ended every start of its collector with an error."""
+    folder = tmp_path / "btc"
+    folder.mkdir()
+    now = time.time_ns()
+    spool = Spool(folder, "btc", "BTC_USDT", Period(3600 * 10**9))
+    spool.append([Frame(now, None, 5, b"x" * 3000)] * 40)
+    if "open" not in damage:
+        spool.cut(now)
+    spool.close()
+    (path,) = folder.glob("*.sqlite")
+    with closing(sqlite3.connect(path)) as db:
+        if damage == "rows gone":
+            db.execute("DELETE FROM rows")
+            db.commit()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if damage != "rows gone":
+        with path.open("r+b") as file:
+            file.seek(3 * 4096)
+            file.write(b"\xff" * (path.stat().st_size - 3 * 4096))
+    again = Spool(folder, "btc", "BTC_USDT", Period(3600 * 10**9))
+    again.append([Frame(time.time_ns(), None, 5, b"{}")])
+    again.close()
+    assert len(again.recovered.set_apart) == 1
+    assert not again.recovered.clean

@@ -119,7 +119,7 @@ class Scene:
             return status == 0
 
         try:
-            until(probe, 90, "a verified egress")
+            until(probe, 150, "a verified egress")
         except AssertionError as error:
             raise AssertionError([f for f in last if not f["ok"]]) from error
         return last
@@ -137,7 +137,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.mark.tor
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(550)
 def test_every_symbol_leaves_by_exits_of_its_own_whatever_happens_to_them(scene: Scene) -> None:
     scene.start("store")
     for symbol in IDS:
@@ -146,26 +146,24 @@ def test_every_symbol_leaves_by_exits_of_its_own_whatever_happens_to_them(scene:
     assert len(set(exits.values())) == 3
     assert {finding["symbol"] for finding in scene.verify()} >= {*IDS, "all"}
 
-    # An exit dies: its symbol goes on by another one, nobody else notices.
-    before = {symbol: scene.status(symbol)["reconnects"] for symbol in IDS}
+    # An exit dies: its symbol goes on by another one. (It may have been a relay of the others' circuits, too.)
     scene.network.end(scene.network.exit_name(exits["btc"]))
-    second = scene.check("btc", scene.live("btc", but=exits["btc"]))
-    assert second != exits["btc"]
-    assert [scene.status(s)["reconnects"] for s in ("eth", "sol")] == [before["eth"], before["sol"]]
+    assert scene.check("btc", scene.live("btc", but=exits["btc"])) != exits["btc"]
 
     # An exit freezes: the pings notice it.
-    frozen = scene.network.exit_name(exits["sol"])
+    before = scene.check("sol", scene.live("sol"))
+    frozen = scene.network.exit_name(before)
     scene.network.end(frozen, signal.SIGSTOP)
-    third = scene.check("sol", scene.live("sol", but=exits["sol"], seconds=90))
+    assert scene.check("sol", scene.live("sol", but=before)) != before
     scene.network.end(frozen, signal.SIGCONT)
-    assert third != exits["sol"]
 
     # Another exit is asked for.
+    before = scene.check("eth", scene.live("eth"))
     status, answer = scene.ask("egress", "rotate", "eth")
-    assert (status, answer["before"]) == (0, exits["eth"])
-    assert answer["now"] == scene.check("eth", scene.live("eth", but=exits["eth"])) != exits["eth"]
-    spooled = named(read_rows(scene.folder / "config" / "spool" / "eth"), "rotated")
-    assert [event["exit"] for event in spooled] == [exits["eth"]]
+    assert (status, answer["before"]) == (0, before)
+    assert answer["now"] == scene.check("eth", scene.live("eth", but=before)) != before
+    rotated = named(read_rows(scene.folder / "config" / "spool" / "eth"), "rotated")
+    assert [event["exit"] for event in rotated] == [before]
 
     # Its Tor goes away: the symbol waits for it and nothing of it reaches the exchange by any other way.
     known = len(scene.connections("sol"))

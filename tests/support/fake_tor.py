@@ -123,7 +123,7 @@ class FakeTor:
         if self.silent:
             return
         known = {n: last for n, (name, last) in self._circuits.items() if name == user}
-        forced = self.leave_by_host.get(host) or self.leave_by.get(command)
+        forced = self.leave_by.get(command) or self.leave_by_host.get(host)
         chosen = forced or next(iter(known.values()), self.exit_nodes[0])
         number = next((n for n, last in known.items() if last == chosen), str(len(self._circuits) + 1))
         self._circuits[number] = (user, chosen)

@@ -123,17 +123,12 @@ def test_a_refusal_says_what_was_refused(tor: Start) -> None:
         control.setconf({"ExitNodes": "nonsense"})
 
 
-def _trickle(_: str) -> bytes:
-    time.sleep(0.3)
-    return b"650 X\r\n"
-
-
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
         (lambda _: b"", "did not answer GETINFO version within 0.4 s"),
         (lambda _: b"250-version=0", "did not answer GETINFO version within 0.4 s"),
-        (_trickle, "did not answer GETINFO version within 0.4 s"),
+        (lambda _: b"650 X\r\n", "did not answer GETINFO version within 0.4 s"),
         (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak the control protocol"),
         (lambda _: os.urandom(64).replace(b"2", b"") + b"\r\n", "does not speak the control protocol"),
         (lambda _: b"250-config-file=/etc\r\n250 OK\r\n", "with something else"),
@@ -171,19 +166,39 @@ def test_a_tor_that_goes_away(tor: Start) -> None:
         control.getinfo("version")
 
 
-def test_a_line_end_cut_in_two_is_still_one(tmp_path: Path) -> None:
-    ours, theirs = socket.socketpair()
-    control = ControlPort.__new__(ControlPort)
-    control._path, control._answer_s, control._held, control._socket = "pair", 2.0, b"", ours
-    with ours, theirs:
-        thread = threading.Thread(target=_in_pieces, args=(theirs, b"250-version=1\r\n250 OK\r\n"))
+def test_a_line_end_cut_in_two_is_still_one() -> None:
+    control, tor = _pair()
+    with control, tor:
+        thread = threading.Thread(target=_in_pieces, args=(tor, b"250-version=1\r\n250 OK\r\n", 0.002))
         thread.start()
         assert control.getinfo("version") == "1"
         thread.join(5)
 
 
-def _in_pieces(sock: socket.socket, data: bytes) -> None:
+def test_an_answer_that_trickles_for_ever_is_left_at_the_deadline() -> None:
+    control, tor = _pair(answer_s=0.5)
+    with control, tor:
+        thread = threading.Thread(target=_in_pieces, args=(tor, b"650 CIRC\r\n" * 40, 0.02))
+        thread.start()
+        with pytest.raises(ControlPortError, match=r"did not answer GETINFO version within 0\.5 s"):
+            control.getinfo("version")
+        control.close()
+        thread.join(5)
+
+
+def _pair(answer_s: float = 2.0) -> tuple[ControlPort, socket.socket]:
+    """A client past its authentication, and the other end."""
+    ours, theirs = socket.socketpair()
+    control = ControlPort.__new__(ControlPort)
+    control._path, control._answer_s, control._held, control._socket = "pair", answer_s, b"", ours
+    return control, theirs
+
+
+def _in_pieces(sock: socket.socket, data: bytes, pause_s: float) -> None:
     sock.recv(100)
-    for position in range(len(data)):
-        sock.sendall(data[position : position + 1])
-        time.sleep(0.002)
+    try:
+        for position in range(len(data)):
+            sock.sendall(data[position : position + 1])
+            time.sleep(pause_s)
+    except OSError:
+        return  # the client has seen enough

@@ -34,6 +34,12 @@ exits = st.lists(
 )
 
 
+def test_only_running_valid_exits_that_are_not_bad_are_usable() -> None:
+    assert Relay("A" * 40, "203.0.113.1", GOOD).usable_exit
+    for flags in (GOOD | {"BadExit"}, GOOD - {"Exit"}, GOOD - {"Running"}, GOOD - {"Valid"}):
+        assert not Relay("A" * 40, "203.0.113.1", flags).usable_exit
+
+
 @settings(deadline=None)
 @given(exits, ids)
 def test_every_usable_exit_belongs_to_exactly_one_symbol(found: list[Relay], deployment: list[str]) -> None:

@@ -18,6 +18,7 @@ LIVE = {
     "state": "live",
     "last_seq": 9,
     "reconnects": 0,
+    "connected_since_ns": 1,
     "channels": {"push.ticker": {"confirmed": "ack", "age_s": 1.0}},
     "egress": {"mode": "direct", "peer": "127.0.0.1:1", "local": "127.0.0.1:2"},
     "exchange_said": None,
@@ -102,8 +103,11 @@ def test_egress_needs_a_connection_by_the_configured_way(config: Config) -> None
         data, rest = verify.egress(config).findings
     assert data.ok, data
     assert not rest.ok, "nothing listens there"
-    with running(config, {**LIVE, "egress": {}}):
-        assert "not connected" in verify.egress(config).findings[0].text
+    # The second still names the connection before.
+    states: tuple[dict[str, Any], ...] = ({"egress": {}}, {"connected_since_ns": None})
+    for gone in states:
+        with running(config, {**LIVE, **gone}):
+            assert "not connected" in verify.egress(config).findings[0].text
     other = {"mode": "socks5h://127.0.0.1:9", "peer": "127.0.0.1:9", "local": ""}
     with running(config, {**LIVE, "egress": other}):
         found = verify.egress(config).findings[0]

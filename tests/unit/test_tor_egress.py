@@ -179,6 +179,13 @@ def test_the_echo_tells_what_the_world_sees_before_the_exchange_is_contacted(wor
     assert [entry[1] for entry in fake.log if entry[0] == CONNECT] == ["echo.example", "exchange.example"]
 
 
+def test_a_single_request_asks_no_echo_service(world: Make) -> None:
+    fake = world()
+    egress = fake.egress(echo_url="http://echo.example/ip")
+    Tor(egress).request(egress, URL).sock.close()
+    assert [entry[1] for entry in fake.connections()] == ["exchange.example"]
+
+
 def test_a_failing_echo_means_no_connection(world: Make) -> None:
     fake = world()
     fake.echo = "nothing to see"
@@ -191,6 +198,7 @@ def test_a_failing_echo_means_no_connection(world: Make) -> None:
 def test_a_connection_by_another_exit_than_the_echo_saw_is_not_used(world: Make) -> None:
     fake = world()
     fake.echo = ""
+    fake.leave_by = {RESOLVE: fingerprint(BTC[0])}
     fake.leave_by_host = {"echo.example": fingerprint(BTC[0]), "exchange.example": fingerprint(BTC[1])}
     egress = fake.egress(echo_url="http://echo.example/ip")
     with pytest.raises(EgressError, match=f"moved the connection from exit {BTC[0]} to {BTC[1]}"):

@@ -89,9 +89,7 @@ class Scenario:
             "test_exits": list(EXITS),
             "test_version": wheels.version(),
         }
-        return {
-            "all": {"hosts": hosts, "vars": known, "children": {group: {"hosts": members[group]} for group in groups}}
-        }
+        return {"all": {"hosts": hosts, "vars": known, "children": members}}
 
     def _connection(self, name: str) -> dict[str, object]:
         leader = self._folder(name) / "leader"

@@ -1,8 +1,8 @@
 """Run by the simulator's Python on the network guest: what the exchange sent, and to whom.
 
 Usage: sent.py LOG_DIR [SYMBOL]
-Prints JSON: a list of connections in order, each with number, peer, opened_ns, closed_ns, end, symbol (of its first
-frame, null before that) and frames (SHA-256 in hex of each whole frame; only for SYMBOL's connections).
+Prints JSON: a list of connections in order, each with number, peer, opened_ns, closed_ns, end, symbol (null
+before its first data frame) and frames (SHA-256 in hex of each whole data frame; only for SYMBOL's connections).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ def main() -> None:
         info = read_connection(path)
         symbol, frames = None, []
         for frame in read_sent_log(path):
+            if not frame.symbol:
+                continue  # pongs and answers to subscriptions
             symbol = symbol or frame.symbol
             if symbol != wanted:
                 break

@@ -15,7 +15,7 @@ HOUR_NS = 3600 * 10**9
 PERIOD_S = 2
 
 
-def clock(folder: Path, seed: int) -> Outcome:
+def clock(folder: Path, seed: int, size: float = 1.0) -> Outcome:
     """Steps of an hour and of less, at edges and elsewhere, slews; the collector killed and started in between."""
     rng = random.Random(seed)
     outcome = Outcome()
@@ -27,7 +27,7 @@ def clock(folder: Path, seed: int) -> Outcome:
         collector = place.fork("collect", "btc")
         place.recorded(collector, 5)
         offset = 0
-        for _ in range(EPISODES):
+        for _ in range(round(EPISODES * size)):
             offset, name = _step(place, rng, offset)
             outcome.happened(name)
             if rng.random() < 0.25:

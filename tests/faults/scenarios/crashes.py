@@ -56,17 +56,17 @@ def point(rng: random.Random, places: tuple[tuple[tuple[Op, ...], str, int], ...
     return Kill(ops, nth, rng.choice(list(Where)), ending, (SPOOL, EXPORTS))
 
 
-def kills(folder: Path, seed: int) -> Outcome:
+def kills(folder: Path, seed: int, size: float = 1.0) -> Outcome:
     """Collector and exporter killed again and again over one data folder: the one, then the other, then both."""
     rng = random.Random(seed)
     outcome = Outcome()
     with _place(folder, seed, rng, outcome) as place:
         place.witness.start()
-        for _ in range(COLLECTOR_ROUNDS):
+        for _ in range(round(COLLECTOR_ROUNDS * size)):
             _ended(place, place.fork("collect", "btc", kill=point(rng, COLLECTOR)), outcome, "collector")
-        for _ in range(EXPORTER_ROUNDS):
+        for _ in range(round(EXPORTER_ROUNDS * size)):
             _ended(place, place.fork("export", kill=point(rng, EXPORTER)), outcome, "exporter")
-        for _ in range(MIXED_ROUNDS):
+        for _ in range(round(MIXED_ROUNDS * size)):
             collector = place.fork("collect", "btc", kill=point(rng, COLLECTOR))
             _ended(place, place.fork("export", kill=point(rng, EXPORTER)), outcome, "exporter")
             _ended(place, collector, outcome, "collector")
@@ -74,12 +74,12 @@ def kills(folder: Path, seed: int) -> Outcome:
     return outcome
 
 
-def power(folder: Path, seed: int) -> Outcome:
+def power(folder: Path, seed: int, size: float = 1.0) -> Outcome:
     """The same, and each time the file system loses what was not synced."""
     rng = random.Random(seed)
     outcome = Outcome()
     with _place(folder, seed, rng, outcome, journal=True) as place:
-        for number in range(POWER_ROUNDS):
+        for number in range(round(POWER_ROUNDS * size)):
             place.witness.start()
             with_export = number > 2 and rng.random() < 0.5
             before = len(place.crashes())

@@ -21,7 +21,7 @@ TROUBLES: dict[str, tuple[int, tuple[Op, ...]]] = {
 }
 
 
-def disk(folder: Path, seed: int) -> Outcome:
+def disk(folder: Path, seed: int, size: float = 1.0) -> Outcome:
     """A collector records through troubles of its disk; exports fail beside it and are made up for."""
     rng = random.Random(seed)
     outcome = Outcome()
@@ -32,7 +32,7 @@ def disk(folder: Path, seed: int) -> Outcome:
         place.witness.start()
         collector = place.fork("collect", "btc")
         place.recorded(collector, 5)
-        for _ in range(EPISODES):
+        for _ in range(round(EPISODES * size)):
             name = rng.choice(list(TROUBLES))
             if rng.random() < 0.65:
                 _spool(place, rng, name, outcome)

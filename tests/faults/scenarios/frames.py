@@ -1,4 +1,4 @@
-"""Frames nobody would send: mutated and made up, through the whole recorder and, in large numbers, through its parts."""
+"""Frames nobody would send, mutated and made up: through the whole recorder and, in large numbers, its parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mexc_pipeline.rows import Frame
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from mexc_pipeline.simulator.samples import frames as real_frames
 from mexc_pipeline.spool.writer import Spool
-from support.oracle import Ambiguous, expected
+from support.oracle import Ambiguous, Expected, expected
 from support.waiting import until
 
 MADE_UP = 300
@@ -121,7 +121,7 @@ def parts(folder: Path, seed: int) -> Outcome:
                 row = expected(opcode, payload, symbol.name)
             except Ambiguous:  # a key stands there twice: any type will do, the bytes must stay
                 outcome.notes["ambiguous"] = outcome.notes.get("ambiguous", 0) + 1
-                row = None if found.control is not None else type(EXPECTED)(int(found.mt), found.ts, payload)
+                row = None if found.control is not None else Expected(int(found.mt), found.ts, payload)
             outcome.tries += 1
             if (row is None) != (found.control is not None):
                 outcome.verdict.wrong(f"opcode {opcode} {payload[:120]!r}: {found} where {row} is right", lost=1)
@@ -138,9 +138,6 @@ def parts(folder: Path, seed: int) -> Outcome:
     _compare(folder, wanted, outcome)
     outcome.steps["through the parts"] = outcome.tries
     return outcome
-
-
-EXPECTED = expected(1, b"", "BTC_USDT")
 
 
 def _compare(folder: Path, wanted: list[tuple[str, bytes, int | None]], outcome: Outcome) -> None:

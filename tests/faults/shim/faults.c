@@ -166,6 +166,17 @@ static void absolute(int folder, const char *name, char *path) {
     if (snprintf(path, PATH_MAX, "%s/%s", at, name) >= PATH_MAX) path[0] = 0;
 }
 
+/* Reads through the same descriptor where it can: closing another one of the file would drop the locks that SQLite
+ * holds on it in this process. */
+static ssize_t read_old(int fd, const char *path, void *old, size_t length, off_t offset) {
+    ssize_t had = pread(fd, old, length, offset);
+    if (had >= 0 || errno != EBADF) return had;
+    int reading = real_open(path, O_RDONLY | O_CLOEXEC);
+    had = reading >= 0 ? pread(reading, old, length, offset) : -1;
+    if (reading >= 0) close(reading);
+    return had;
+}
+
 static void record(enum op op, uint64_t inode, const char *path, int64_t offset, const void *data, int64_t length,
                    int64_t old_size, const void *old, int64_t old_length, unsigned flag) {
     if (journal_fd < 0) return;
@@ -179,11 +190,12 @@ static void record(enum op op, uint64_t inode, const char *path, int64_t offset,
 }
 
 static void die(enum op op, const char *path) {
+    /* The time first: what a witness read before it was read before the record below, however long that takes. */
+    struct timespec now;
+    real_clock_gettime(CLOCK_MONOTONIC, &now);
     record(CRASH, 0, path, 0, NULL, 0, 0, NULL, 0, op);
     if (crash_path) {
         int fd = real_open(crash_path, O_WRONLY | O_APPEND | O_CREAT, 0600);
-        struct timespec now;
-        real_clock_gettime(CLOCK_MONOTONIC, &now);
         char line[PATH_MAX + 100];
         int n = snprintf(line, sizeof line, "%d %d %u %lld %s\n", getpid(), op, kill_where,
                          (long long)now.tv_sec * 1000000000LL + now.tv_nsec, path);
@@ -304,9 +316,7 @@ static ssize_t put(int fd, const void *data, size_t length, off_t offset, int at
         if (offset < st.st_size) {
             size_t n = st.st_size - offset < (off_t)wanted ? (size_t)(st.st_size - offset) : wanted;
             old = malloc(n);
-            int reading = real_open(path, O_RDONLY | O_CLOEXEC);
-            had = reading >= 0 ? pread(reading, old, n, offset) : -1;
-            if (reading >= 0) close(reading);
+            had = read_old(fd, path, old, n, offset);
             if (had != (ssize_t)n) abort();
         }
         record(WRITE, st.st_ino, path, offset, data, wanted, st.st_size, old, had, 0);
@@ -356,9 +366,7 @@ int ftruncate(int fd, off_t size) {
         ssize_t had = 0;
         if (size < st.st_size) {
             old = malloc(st.st_size - size);
-            int reading = real_open(path, O_RDONLY | O_CLOEXEC);
-            had = reading >= 0 ? pread(reading, old, st.st_size - size, size) : -1;
-            if (reading >= 0) close(reading);
+            had = read_old(fd, path, old, st.st_size - size, size);
             if (had != st.st_size - size) abort();
         }
         record(TRUNCATE, st.st_ino, path, size, NULL, 0, st.st_size, old, had, 0);

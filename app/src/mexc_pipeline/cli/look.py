@@ -123,6 +123,11 @@ def _status_of(config: Config, who: str) -> dict[str, Any]:
         return {"problem": str(error)}
 
 
+def _far_end(egress: Mapping[str, Any]) -> str | None:
+    """The exchange's or the proxy's address; by Tor the exit's."""
+    return f"exit {egress['exit']}" if "exit" in egress else egress.get("peer")
+
+
 def last_export(config: Config, symbol_id: str) -> dict[str, Any] | None:
     """The newest file of a symbol: ``file``, ``bytes`` and ``age_s`` since it was written; None where there is none."""
     from mexc_pipeline.export.names import exported_files
@@ -152,7 +157,7 @@ def _print_status(found: dict[str, Any]) -> None:
                 sum((said.get("rows") or {}).values()) if "rows" in said else None,
                 said.get("reconnects"),
                 loaded.get("backlog"),
-                (said.get("egress") or {}).get("peer"),
+                _far_end(said.get("egress") or {}),
                 f"{export['file']} ({export['age_s']:.0f} s ago)" if export else None,
             ]
         )

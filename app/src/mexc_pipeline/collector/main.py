@@ -65,7 +65,7 @@ class _Collector:
         self._folder = settings.spool_dir / symbol.id
         self._inbox = Inbox()
         self._statistics = Statistics()
-        tor = Tor(symbol.egress) if symbol.egress.mode == "tor" else None
+        self._tor = tor = Tor(symbol.egress) if symbol.egress.mode == "tor" else None
         self._request = tor.request if tor else dial
         self._feed = Feed(symbol, settings.exchange, self._inbox.put, tor.dial if tor else dial, self._request)
         self._exits = Exits(settings, symbol, self._feed, tor) if tor else None
@@ -198,7 +198,7 @@ class _Collector:
             if not feed.is_alive() or not writer.is_alive():
                 log.error("a loop has ended", extra={"fields": {"feed": feed.is_alive(), "writer": writer.is_alive()}})
                 return
-            if now - min(self._feed.beat, self._require_recorder().beat) < STUCK_S:
+            if now - min(self._feed_beat(), self._require_recorder().beat) < STUCK_S:
                 notify.watchdog()
             if self._share_anew.is_set():
                 self._share_anew.clear()
@@ -207,6 +207,10 @@ class _Collector:
             if now >= next_line:
                 next_line = now + STATISTICS_S
                 before = self._line(before)
+
+    def _feed_beat(self) -> float:
+        """The reading loop's last sign of life; while it makes a connection through Tor, that connection's."""
+        return max(self._feed.beat, self._tor.beat) if self._tor else self._feed.beat
 
     def _line(self, before: dict[str, int]) -> dict[str, int]:
         status = self._status({})

@@ -83,6 +83,8 @@ class Tor:
         self._guard = threading.Lock()
         self._left_alone: dict[str, float] = {}  # address → monotonic seconds until when
         self._last: Exit | None = None
+        self.beat = time.monotonic()
+        """Monotonic seconds of the last step made: a connection takes several, each with a deadline of its own."""
 
     # What its users do
 
@@ -184,6 +186,7 @@ class Tor:
         return self._attempt(url, ca_file, data)
 
     def _attempt(self, url: str, ca_file: str, data: bool) -> tuple[Dialled, Exit]:
+        self.beat = time.monotonic()
         parts = urlsplit(url)
         host, secure = parts.hostname or "", parts.scheme in ("wss", "https")
         port = parts.port or (443 if secure else 80)
@@ -193,8 +196,9 @@ class Tor:
                 owned = self._prepare(control, port, data)
                 probed = self._probe(control, owned, user, host)
                 try:
-                    sock, way = self._through(control, owned, user, host, port)
+                    sock, way = self._through(control, owned, user, host, port, data)
                     if secure:
+                        self.beat = time.monotonic()
                         sock = start_tls(sock, host, ca_file)
                 except _MovedError:
                     raise
@@ -210,10 +214,10 @@ class Tor:
         return Dialled(sock, "tor", f"unix:{self._egress.socks_socket}", "", details), way
 
     def _through(
-        self, control: ControlPort, owned: dict[str, tuple[str, ...]], user: str, host: str, port: int
+        self, control: ControlPort, owned: dict[str, tuple[str, ...]], user: str, host: str, port: int, data: bool
     ) -> tuple[socket.socket, Exit]:
-        """The connected socket and its exit, after the echo service has seen that exit where there is one."""
-        asked, seen = self._echo(control, owned, user) if self._egress.echo_url else (None, "")
+        """The connected socket and its exit; a data socket's after the echo service has seen it, where there is one."""
+        asked, seen = self._echo(control, owned, user) if data and self._egress.echo_url else (None, "")
         sock, way = self._stream(control, owned, user, host, port)
         if asked is not None and asked.fingerprint != way.fingerprint:
             sock.close()
@@ -258,6 +262,7 @@ class Tor:
         addresses = {f: a for a, group in owned.items() for f in group}
         until = time.monotonic() + CIRCUIT_S
         while True:
+            self.beat = time.monotonic()
             for circuit in control.circuits():
                 if circuit.user != user or not circuit.path or not wanted(circuit):
                     continue
@@ -298,6 +303,7 @@ class Tor:
     ) -> socket.socket:
         """SOCKS5 over Tor's unix socket with a name for Tor to resolve (RFC 1928, 1929 and Tor's socks-extensions);
         with ``wait`` false the socket is returned before Tor has answered the request."""
+        self.beat = time.monotonic()
         path = self._egress.socks_socket
         step = f"Tor's socket {path}: {host}:{port}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

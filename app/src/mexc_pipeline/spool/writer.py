@@ -28,6 +28,7 @@ from mexc_pipeline.spool.segment import (
     create,
     info,
     segments,
+    sync_folder,
 )
 
 log = logging.getLogger("mexc_pipeline.spool")
@@ -94,7 +95,7 @@ class Spool:
         found: list[SegmentInfo] = []
         for _, path in segments(self.folder):
             try:
-                found.append(info(path))
+                found.append(_sound(path))
             except SegmentError as error:
                 apart.append(self._set_apart(path, "damaged", str(error)))
         for empty in [f for f in found if not f.rows]:  # left by a crash before its first row
@@ -114,7 +115,12 @@ class Spool:
         new = not found or replaced
         spool_id = uuid.uuid4().hex if new else found[-1].spool_id
         for left in [f for f in found if f.state == "open"]:
-            self._resume(left)
+            try:
+                tally = Tally.of(left.path)
+            except SegmentError as error:
+                apart.append(self._set_apart(left.path, "damaged", str(error)))
+            else:
+                self._resume(left, tally)
         return Recovered(last_seq, last_rx, clean and not replaced and not apart, spool_id, new, replaced, tuple(apart))
 
     def _last_moment(self, found: Sequence[SegmentInfo]) -> tuple[int, bool]:
@@ -130,20 +136,21 @@ class Spool:
         return last_rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(b'{"event":"stopped"')
 
     def _set_apart(self, path: Path, why: str, reason: str) -> str:
-        for end in ("-wal", "-shm"):
+        target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
+        for end in ("-wal", "-shm"):  # under the name by which SQLite finds them again
             beside = path.with_name(path.name + end)
             if beside.exists():
-                beside.rename(path.with_name(f"{path.name}.{why}-{time.time_ns()}{end}"))
-        target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
+                beside.rename(target.with_name(target.name + end))
         path.rename(target)
+        sync_folder(path.parent)
         log.error("segment set apart", extra={"fields": {"segment": target.name, "reason": reason}})
         return target.name
 
-    def _resume(self, left: SegmentInfo) -> None:
+    def _resume(self, left: SegmentInfo, tally: Tally) -> None:
         self._db = connect_writer(left.path)
         self._path = left.path
         self._edge = left.edge_ns
-        self._tally = Tally.of(left.path)
+        self._tally = tally
         if time.time_ns() >= left.edge_ns:
             self.tick(left.edge_ns)
         else:
@@ -292,3 +299,17 @@ class Spool:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def _sound(path: Path) -> SegmentInfo:
+    """What a segment says of itself where its newest rows can be read and none is missing by its own count.
+
+    SegmentError otherwise: one damaged file must not keep its symbol from being recorded.
+    """
+    with SegmentReader(path) as reader:
+        segment = reader.info()
+        if segment.rows and (segment.last_seq - segment.first_seq + 1 != segment.rows or not segment.last_seq):
+            raise SegmentError(f"{path}: its rows are not those it was closed with")
+        if segment.rows:
+            reader.read(segment.last_seq - 2)
+    return segment

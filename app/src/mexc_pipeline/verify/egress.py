@@ -33,11 +33,12 @@ def egress(config: Config) -> Report:
 
 def _data_socket(config: Config, symbol: Symbol) -> Finding:
     try:
-        said = ask(config.control_dir / f"{symbol.id}.sock", "status").get("egress") or {}
+        status = ask(config.control_dir / f"{symbol.id}.sock", "status")
     except ControlError as error:
         return Finding(symbol.id, "data socket", False, str(error))
+    said = status.get("egress") or {}
     mode, peer = said.get("mode"), said.get("peer")
-    if not peer:
+    if not peer or not status.get("connected_since_ns"):  # without a connection ``egress`` is that of the one before
         return Finding(symbol.id, "data socket", False, "not connected")
     if mode != symbol.egress.mode:
         text = f"connected by {mode}, configured is {symbol.egress.mode}; restart its collector"
