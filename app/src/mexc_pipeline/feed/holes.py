@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from mexc_pipeline.exchange.rest import Commit
 from mexc_pipeline.rows import Mt, event
 
 MOST_TRIES = 8
 """Answers (or failures to get one) after which what is still missing of a gap is given up."""
+
+_version = attrgetter("version")
 
 Row = tuple[Mt, bytes]
 """``mt`` and ``m`` of a row to be kept."""
@@ -48,8 +52,11 @@ class Holes:
         """
         rows: list[Row] = []
         for hole in self._open:
-            new = [c for c in commits if any(first <= c.version <= last for first, last in hole.missing)]
-            for commit in new:
+            begin = bisect_left(commits, hole.first, key=_version)
+            end = bisect_right(commits, hole.last, key=_version)
+            for commit in commits[begin:end]:
+                if not any(first <= commit.version <= last for first, last in hole.missing):
+                    continue
                 rows.append((Mt.REPAIRED, commit.m))
                 hole.missing = _without(hole.missing, commit.version)
                 _extend(hole.filled, commit.version)
