@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mexc_pipeline.cli.app import invoke
 from mexc_pipeline.config import load
 from mexc_pipeline.export import main as export
 from mexc_pipeline.export.names import exported_files
@@ -23,13 +22,13 @@ from support.spooled import Stored, events, named, read_segments
 from support.waiting import until
 
 
+def call(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "ledger", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 def ask(site: Site, *options: str) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "ledger", "--json", *options],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = call(site, "--json", *options)
     assert not done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -50,7 +49,7 @@ def expected_cover(rows: list[Stored]) -> int:
     return total
 
 
-def test_the_ledger_of_a_troubled_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ledger_of_a_troubled_recording(tmp_path: Path) -> None:
     with Simulator(SimulatorConfig(rate=60)) as sim:
         site = site_of(tmp_path, sim, period="3s", extra='[channels]\ndepth = "merged"')
         with collecting(site) as btc:
@@ -109,14 +108,15 @@ def test_the_ledger_of_a_troubled_recording(tmp_path: Path, capsys: pytest.Captu
 
     (_, victim), *_ = exported_files(site.exports)[1:-1]
     victim.unlink()
-    assert invoke(["--config", str(site.config), "ledger"]) == 1
-    text = capsys.readouterr().out
+    done = call(site)
+    assert done.returncode == 1
+    text = done.stdout
     assert "rows missing, 0 twice before it" in text
     assert "% covered" in text
     assert len(events(rows)) > 10
 
 
-def test_since_and_symbol_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_since_and_symbol_choose(tmp_path: Path) -> None:
     with Simulator(SimulatorConfig(rate=60)) as sim:
         site = site_of(tmp_path, sim, period="2s")
         with collecting(site) as btc:
@@ -129,8 +129,8 @@ def test_since_and_symbol_choose(tmp_path: Path, capsys: pytest.CaptureFixture[s
     _, newest = ask(site, "--since", text)
     assert newest["hours"] == [last]
     assert [e["file"] for e in newest["entries"]] == list(last["digests"])
-    assert invoke(["--config", str(site.config), "ledger", "--symbol", "nothing"]) == 1
-    assert invoke(["--config", str(site.config), "ledger", "--since", "yesterday"]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert "nothing of nothing is recorded" in said[0]
-    assert "'yesterday' is no time" in said[1]
+    unknown, no_time = call(site, "--symbol", "nothing"), call(site, "--since", "yesterday")
+    assert (unknown.returncode, no_time.returncode) == (1, 2)
+    assert "nothing of nothing is recorded" in unknown.stderr
+    assert "'yesterday' is no time" in no_time.stderr
+    assert len(no_time.stderr.splitlines()) == 1
