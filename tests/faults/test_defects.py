@@ -11,13 +11,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import pyarrow.parquet as pq
 import pytest
 
 from faults.powerloss import lose_power
 from faults.shim import NoCompilerError, library
+from mexc_pipeline import config, export
+from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool.writer import Spool
+from mexc_pipeline.verify.exports import prove
 from support.spooled import read_rows
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ T = TypeVar("T")
 WRITE = """
 import sys, time
 from pathlib import Path
+from mexc_pipeline import config, export
+from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool.lock import SpoolLock
@@ -129,3 +135,22 @@ def test_a_damaged_segment_does_not_keep_its_symbol_from_being_recorded(tmp_path
     again.close()
     assert len(again.recovered.set_apart) == 1
     assert not again.recovered.clean
+
+
+def test_verify_judges_a_file_whose_digest_is_no_longer_hexadecimal(tmp_path: Path) -> None:
+    """One flipped bit in a digest's text ended verify with an error, and the files after it were not looked at."""
+    now = time.time_ns()
+    spool = Spool(tmp_path / "data" / "spool" / "btc", "btc", "BTC_USDT", Period(3600 * 10**9))
+    spool.folder.mkdir(parents=True)
+    spool.append([Frame(now, None, 5, b"{}")])
+    spool.cut(now)
+    spool.close()
+    settings = tmp_path / "config.toml"
+    settings.write_text(f'symbols = ["BTC_USDT"]\ndata_dir = "{tmp_path}/data"\nexport_dir = "{tmp_path}/exports"\n')
+    assert export.main(config.load(settings)).ok
+    ((name, path),) = exported_files(tmp_path / "exports")
+    data = bytearray(path.read_bytes())
+    value = pq.read_metadata(path).metadata[b"mexc.digest_rx"]
+    data[data.rfind(value)] = ord("x")
+    path.write_bytes(data)
+    assert prove(name, path).wrong

@@ -100,7 +100,8 @@ class Scene:
         exit_used = status["egress"]["exit"]
         assert owner(exit_used, IDS) == symbol
         assert status["egress"]["seen"] == exit_used, "what the echo service saw"
-        event = named(read_rows(self.folder / "config" / "spool" / symbol), "connected")[-1]
+        spool = self.folder / "config" / "spool" / symbol
+        event = until(lambda: named(read_rows(spool), "connected")[-1:], 20, "the row of the connection")[0]
         assert (event["exit"], event["seen"], event["egress"]) == (exit_used, exit_used, "tor")
         assert event["circuit"]
         assert event["fingerprint"]

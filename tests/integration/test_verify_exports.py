@@ -145,6 +145,25 @@ def test_metadata_rewritten_to_fit_contradicts_itself(config: Config) -> None:
     assert any("metadata says rows_ev 1, the file has 0" in text for text in texts)
 
 
+@pytest.mark.parametrize("key", [b"mexc.symbol", b"mexc.spool_id", b"mexc.version"])
+def test_one_flipped_bit_in_the_metadata_is_noticed_from_the_file_alone(config: Config, key: bytes) -> None:
+    path = config.export_dir / FILES[0]
+    data = bytearray(path.read_bytes())
+    at = data.rindex(key) + len(key) + 4  # into the value, past Thrift's field header
+    data[at] ^= 1
+    path.write_bytes(data)
+    forget_spool(config)
+    texts = [f.text for f in failed(exports(config, newest=0)) if f.subject == FILES[0]]
+    assert any(f"the two copies of its metadata differ in {key.decode().removeprefix('mexc.')}" in t for t in texts)
+
+
+def test_metadata_of_another_spool_is_noticed_while_the_segment_is_there(config: Config) -> None:
+    path = config.export_dir / FILES[0]
+    rewrite(path, lambda table: table, {b"mexc.spool_id": b"f" * 32})
+    texts = [f.text for f in failed(exports(config, newest=0)) if f.subject == FILES[0]]
+    assert any("its segment's spool_id is" in text for text in texts)
+
+
 def test_a_missing_hour_is_a_hole(config: Config) -> None:
     forget_spool(config)
     (config.export_dir / FILES[1]).unlink()

@@ -5,6 +5,7 @@ Both ways the digests are made from the columns' own buffers; memory is bounded 
 
 from __future__ import annotations
 
+import base64
 import sys
 from array import array
 from collections.abc import Callable
@@ -232,9 +233,26 @@ def metadata(path: Path) -> dict[str, str]:
         pairs = pq.read_metadata(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
         raise FileError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
+    return _ours(pairs)
+
+
+def metadata_in_schema(path: Path) -> dict[str, str]:
+    """The second copy of the ``mexc.`` metadata, which stands in the Arrow schema inside the footer.
+
+    FileError where there is none that can be read.
+    """
+    try:
+        stored = (pq.read_metadata(path).metadata or {})[b"ARROW:schema"]
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored, validate=True)))
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise FileError(f"{path}: no readable Arrow schema in its footer: {_first_line(error)}") from error
+    return _ours(schema.metadata or {})
+
+
+def _ours(pairs: dict[bytes, bytes]) -> dict[str, str]:
     prefix = PREFIX.encode()
     return {
-        key.removeprefix(prefix).decode(): value.decode("utf-8", "replace")
+        key.removeprefix(prefix).decode("utf-8", "replace"): value.decode("utf-8", "replace")
         for key, value in pairs.items()
         if key.startswith(prefix)
     }

@@ -127,7 +127,7 @@ class Feed:
                 self._leave()
                 self._say_repeated(math.inf)
             if self._stop.is_set():
-                code, reason = 1000, "stopped, our close was not answered" if self._unanswered else "stopped"
+                code, reason = (1006, "stopped, our close was not answered") if self._unanswered else (1000, "stopped")
             self._event("disconnected", code=code, reason=reason[:500], exit=self._exit)
             self._exit = None
             if self._stop.is_set():

@@ -11,7 +11,7 @@ from pathlib import Path
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName, exported_files
-from mexc_pipeline.export.parquet import Content, metadata, read_content
+from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
@@ -74,6 +74,7 @@ def prove(name: FileName, path: Path) -> FileProof:
     proof = FileProof(name, path)
     try:
         proof.said = metadata(path)
+        copy = metadata_in_schema(path)
         proof.content = read_content(path)
     except (UserError, OSError) as error:
         proof.wrong.append(str(error))
@@ -90,12 +91,23 @@ def prove(name: FileName, path: Path) -> FileProof:
         proof.wrong.append(f"content differs from its digest in column {', '.join(columns)}")
         proof.columns += columns
     promised = {c: said.get(f"digest_{c}", "") for c in COLUMNS}
-    if not all(promised.values()) or said.get("digest") != combine(promised):
+    if not all(promised.values()) or said.get("digest") != _combined(promised):
         proof.wrong.append("its metadata contradicts itself: digest is not that of the six column digests")
+    twice = sorted(key for key in said.keys() | copy.keys() if said.get(key) != copy.get(key))
+    if twice:
+        proof.wrong.append(f"the two copies of its metadata differ in {', '.join(twice)}")
     proof.wrong += _metadata_against_rows(name, said, held)
     if not held.damaged:
         proof.wrong += _order(name, said, held)
     return proof
+
+
+def _combined(columns: dict[str, str]) -> str:
+    """The digest of the six, empty where one of them is no hexadecimal number any more."""
+    try:
+        return combine(columns)
+    except ValueError:
+        return ""
 
 
 def _metadata_against_rows(name: FileName, said: dict[str, str], held: Content) -> list[str]:
@@ -174,10 +186,14 @@ def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: i
             findings.append(Finding(segment.id, segment.file, not due, text))
             continue
         columns = differing(proof.content.digests, segment.digests)
-        text = f"equals segment {segment.path.name}: received = exported = {segment.rows:,} rows"
-        if columns:
-            text = f"differs from segment {segment.path.name} in column {', '.join(columns)}"
-        findings.append(Finding(segment.id, segment.file, not columns, text, tuple(columns)))
+        wrong = [f"differs from segment {segment.path.name} in column {', '.join(columns)}"] if columns else []
+        of = {"symbol": segment.symbol, "spool_id": segment.spool_id}
+        if proof.said:
+            wrong += [
+                f"its segment's {k} is {v}, not {proof.said.get(k)}" for k, v in of.items() if proof.said.get(k) != v
+            ]
+        equal = f"equals segment {segment.path.name}: received = exported = {segment.rows:,} rows"
+        findings.append(Finding(segment.id, segment.file, not wrong, "; ".join(wrong) or equal, tuple(columns)))
     return findings
 
 
