@@ -51,6 +51,10 @@ class Run:
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout
 
+    def left(self) -> list[str]:
+        """Command lines of what is still there."""
+        return [Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ") for pid in self.children()]
+
     def children(self, *words: str) -> list[int]:
         """Processes of this run whose command line holds all the words."""
         found = []
@@ -208,7 +212,7 @@ def test_sent_equals_exported_through_outage_and_kills_on_a_server(tmp_path: Pat
         if run.process.poll() is None:
             os.killpg(run.process.pid, signal.SIGKILL)
         server.stop()
-    assert not run.children(), "something of the run is left"
+    assert not run.children(), f"something of the run is left: {run.left()}"
 
 
 @pytest.mark.timeout(240)
@@ -222,8 +226,9 @@ def test_sent_equals_exported_embedded_and_after_kill_of_run(tmp_path: Path, exc
         run.process.wait()
         until(lambda: not run.children(), 2, "children gone")
         run.process = run._start()
-        until(lambda: run.seq("sol") > 0, 30, "sol recorded again")
+        before = until(lambda: run.seq("sol"), 30, "sol recorded again")
         run.kill("collect", "sol")
+        until(lambda: run.seq("sol") > before + 20, 30, "sol recorded after its kill")
         seen = len(files(tmp_path / "exports", "sol"))
         until(lambda: len(files(tmp_path / "exports", "sol")) >= seen + 2, 60, "exports after the restart")
         assert run.stop() == 0, run.log.read_text()[-4000:]
@@ -236,4 +241,4 @@ def test_sent_equals_exported_embedded_and_after_kill_of_run(tmp_path: Path, exc
     cleanly = [event["clean"] for event in started]
     assert cleanly[0]
     assert not all(cleanly), "a killed collector's next start says so"
-    assert not run.children(), "something of the run is left"
+    assert not run.children(), f"something of the run is left: {run.left()}"
