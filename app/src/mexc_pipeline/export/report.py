@@ -56,8 +56,8 @@ class ExportReport:
 
     def lines(self) -> list[str]:
         """What a terminal shows: done first, then failures."""
-        done = [f.line() for f in self.files]
-        return done + [f"{f.id}: {f.text}" for f in self.failures]
+        done = [f.line() for f in self.files] + [f"{f.id}: {f.text}" for f in self.failures]
+        return done or ["nothing to export: every closed segment has its file"]
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``: ok, stopped, files, failures."""
