@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ import pytest
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.export import main
-from mexc_pipeline.spool.lifecycle import remove
-from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.spool.lifecycle import mark_exported, remove
+from mexc_pipeline.spool.segment import info, segments
 from mexc_pipeline.verify import Finding, Report, exports, ledger
 from support.spools import SECOND, T0, configure, fill, open_spool, some_frames
 
+exports_module = importlib.import_module("mexc_pipeline.verify.exports")  # the package's name of it is the function
 FILES = tuple(f"btc202609151852{s}.parquet" for s in ("00", "10", "20"))
 
 
@@ -162,6 +165,29 @@ def test_metadata_of_another_spool_is_noticed_while_the_segment_is_there(config:
     rewrite(path, lambda table: table, {b"mexc.spool_id": b"f" * 32})
     texts = [f.text for f in failed(exports(config, newest=0)) if f.subject == FILES[0]]
     assert any("its segment's spool_id is" in text for text in texts)
+
+
+def test_an_export_in_the_same_moment_leaves_no_file_missing(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = config.export_dir / FILES[2]
+    aside = path.with_suffix(".aside")
+    segment = next(p for p in (config.spool_dir / "btc").glob("*.sqlite") if p.stem in FILES[2])
+    exported = info(segment).exported
+    with sqlite3.connect(segment) as db:
+        db.execute("UPDATE meta SET value = '\"closed\"' WHERE key = 'state'")
+    db.close()
+    path.rename(aside)
+
+    look = exports_module._segments
+
+    def export_right_after(*arguments: Any) -> Any:
+        seen = look(*arguments)
+        aside.rename(path)
+        mark_exported(segment, exported)
+        return seen
+
+    monkeypatch.setattr(exports_module, "_segments", export_right_after)
+    report = exports(config, newest=0)
+    assert report.ok, failed(report)
 
 
 def test_a_missing_hour_is_a_hole(config: Config) -> None:

@@ -51,16 +51,18 @@ def exports(config: Config, ids: Iterable[str] | None = None, *, newest: int = N
     Notes hold the ``newest`` rows per type and symbol. Never raises for what is wrong with a file.
     """
     report = Report("exports")
+    # Segments first: a file stands before its segment says so, so an export at this very moment leaves none missing.
+    spooled = {symbol: _segments(config, symbol) for symbol in _spooled(config)}
     files = exported_files(config.export_dir)
     by_id = {symbol: list(group) for symbol, group in groupby(files, key=lambda item: item[0].id)}
-    wanted = list(ids) if ids is not None else sorted({*by_id, *_spooled(config)})
+    wanted = list(ids) if ids is not None else sorted({*by_id, *spooled})
     for symbol in wanted:
         proofs = [prove(name, path) for name, path in by_id.get(symbol, [])]
         report.findings += [proof.finding for proof in proofs]
-        spooled, unreadable = _segments(config, symbol)
+        held, unreadable = spooled.get(symbol, ([], []))
         report.findings += unreadable
         report.findings += continuity(proofs)
-        report.findings += against_spool(proofs, spooled, time.time_ns())
+        report.findings += against_spool(proofs, held, time.time_ns())
         sound = [proof.path for proof in proofs if not proof.wrong]
         if newest and sound:
             report.notes += newest_lines(symbol, sound, newest)
