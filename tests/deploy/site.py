@@ -39,6 +39,12 @@ def configuration(host: Host) -> dict[str, Any]:
     return tomllib.loads(host.file(CONFIG).content_string)
 
 
+def period_s(host: Host) -> float:
+    """The length of a file."""
+    text = configuration(host)["period"]
+    return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+
+
 def symbols(host: Host) -> dict[str, str]:
     """Id → the exchange's name of the symbols that this host records."""
     config = configuration(host)

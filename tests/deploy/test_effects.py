@@ -53,12 +53,13 @@ def settled(collectors: list[Host], network: Host) -> dict[str, str]:
 def nothing_lost(collectors: list[Host], network: Host, *, after_ns: int) -> None:
     """Wait for files that hold what was sent after this time, and compare all of them with all that was sent."""
     for host in collectors:
+        due_ns = after_ns + int((site.period_s(host) + 5) * 1e9)
         for symbol_id, symbol in site.symbols(host).items():
 
-            def whole(host: Host = host, symbol_id: str = symbol_id, symbol: str = symbol) -> bool:
+            def whole(host: Host = host, symbol_id: str = symbol_id, symbol: str = symbol, due: int = due_ns) -> bool:
                 last = site.status(host)[symbol_id]["last_export"]
                 assert last is not None
-                assert time.time_ns() - last["age_s"] * 1e9 > after_ns + 45e9, f"{symbol_id}: no file yet"
+                assert time.time_ns() - last["age_s"] * 1e9 > due, f"{symbol_id}: no file yet"
                 rows = site.exported(host, symbol_id)
                 assert [seq for _, seq, _, _ in rows] == list(range(rows[0][1], rows[0][1] + len(rows)))
                 frames = [said for _, _, mt, said in rows if mt in ("t", "d", "dp")]
