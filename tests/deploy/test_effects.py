@@ -50,10 +50,11 @@ def settled(collectors: list[Host], network: Host) -> dict[str, str]:
     return found
 
 
-def nothing_lost(collectors: list[Host], network: Host, *, after_ns: int) -> None:
-    """Wait for files that hold what was sent after this time, and compare all of them with all that was sent."""
+def nothing_lost(collectors: list[Host], network: Host) -> None:
+    """Wait for files that hold what is sent now, and compare all of them with all that was sent."""
+    now_ns = time.time_ns()
     for host in collectors:
-        due_ns = after_ns + int((site.period_s(host) + 5) * 1e9)
+        due_ns = now_ns + int((site.period_s(host) + 5) * 1e9)
         for symbol_id, symbol in site.symbols(host).items():
 
             def whole(host: Host = host, symbol_id: str = symbol_id, symbol: str = symbol, due: int = due_ns) -> bool:
@@ -97,7 +98,6 @@ def pid(host: Host, unit: str) -> int:
 
 def test_a_killed_exit(collectors: list[Host], network: Host) -> None:
     """Exits come and go without a word. The next connection leaves by another one of the symbol's own."""
-    began = time.time_ns()
     before = settled(collectors, network)["btc"]
     network.check_output("systemctl stop %s", relay(network, before))
     try:
@@ -105,7 +105,7 @@ def test_a_killed_exit(collectors: list[Host], network: Host) -> None:
         assert settled(collectors, network)["btc"] == after
     finally:
         network.check_output("systemctl start %s", relay(network, before))
-    nothing_lost(collectors, network, after_ns=began)
+    nothing_lost(collectors, network)
 
 
 def test_a_frozen_exit(collectors: list[Host], network: Host) -> None:
@@ -156,7 +156,6 @@ def _log_lines(host: Host, symbol_id: str, since_ns: int) -> int:
 
 def test_clickhouse_restarted_in_mid_period(collectors: list[Host], clickhouse: Host, network: Host) -> None:
     """The database is a copy: its absence delays neither the recording nor a file, and it catches up by itself."""
-    began = time.time_ns()
     seqs = {h: {i: s["collector"]["last_seq"] for i, s in site.status(h).items()} for h in collectors}
     clickhouse.check_output("systemctl stop clickhouse-server")
     try:
@@ -166,7 +165,7 @@ def test_clickhouse_restarted_in_mid_period(collectors: list[Host], clickhouse: 
         clickhouse.check_output("systemctl start clickhouse-server")
     for host in collectors:
         site.until("the store has caught up", partial(_caught_up, host), BACK_S)
-    nothing_lost(collectors, network, after_ns=began)
+    nothing_lost(collectors, network)
 
 
 def _all_beyond(host: Host, seqs: dict[str, int], rows: int) -> bool:
@@ -183,36 +182,33 @@ def _caught_up(host: Host) -> bool:
 
 def test_a_killed_collector(collectors: list[Host], network: Host) -> None:
     """kill -9 loses nothing that was committed; seq goes on where it stopped, and the others do not notice."""
-    began = time.time_ns()
     host = host_of(collectors, "btc")
     other = pid(host, "mexc-collector@eth.service")
     before = pid(host, "mexc-collector@btc.service")
     host.check_output("systemctl kill --signal KILL mexc-collector@btc.service")
     site.until("a new process", lambda: pid(host, "mexc-collector@btc.service") not in (0, before), 60)
     settled(collectors, network)
-    nothing_lost(collectors, network, after_ns=began)
+    nothing_lost(collectors, network)
     assert pid(host, "mexc-collector@eth.service") == other
 
 
 @pytest.mark.parametrize("how", ["reboot", "cut"])
 def test_a_rebooted_host(collectors: list[Host], network: Host, how: str) -> None:
     """Machines are rebooted and lose power; everything is back without anybody logging in."""
-    began = time.time_ns()
     hosts_command(how, "col1")
     settled(collectors, network)
-    nothing_lost(collectors, network, after_ns=began)
+    nothing_lost(collectors, network)
     assert host_of(collectors, "btc").check_output("systemctl list-units --failed --plain --no-legend") == ""
 
 
 def test_export_once(collectors: list[Host], network: Host) -> None:
     """An operator may have what there is now, without waiting for the period's end and without losing a row."""
     host = host_of(collectors, "sol")
-    began = time.time_ns()
     said = site.run_json(host, "mexc-pipeline export --once --json sol")
     assert said["ok"], said
     parts = [file for file, _, _, _ in site.exported(host, "sol") if ".part" in file]
     assert parts
-    nothing_lost(collectors, network, after_ns=began)
+    nothing_lost(collectors, network)
 
 
 def test_a_symbol_more(collectors: list[Host], network: Host) -> None:
@@ -245,13 +241,12 @@ def test_a_symbol_less(collectors: list[Host], network: Host) -> None:
 
 def test_an_upgrade(collectors: list[Host], network: Host) -> None:
     """One symbol at a time, nothing lost on the way."""
-    began = time.time_ns()
     newer = network.ansible.get_variables()["test_version"] + ".post1"
     playbook("playbooks/upgrade.yml", mexc_pipeline_version=newer)
     for host in collectors:
         assert newer in host.check_output("mexc-pipeline --version")
     settled(collectors, network)
-    nothing_lost(collectors, network, after_ns=began)
+    nothing_lost(collectors, network)
 
 
 def test_an_upgrade_that_does_not_work_is_taken_back(collectors: list[Host], network: Host) -> None:
@@ -267,8 +262,7 @@ def test_an_upgrade_that_does_not_work_is_taken_back(collectors: list[Host], net
 
 def test_the_end(collectors: list[Host], network: Host) -> None:
     """After all of it: every host healthy, every file what was sent, and nothing but exits seen by the exchange."""
-    began = time.time_ns()
     for host in collectors:
         assert live(host)
-    nothing_lost(collectors, network, after_ns=began)
+    nothing_lost(collectors, network)
     assert strangers(network, set(network.ansible.get_variables()["test_exits"])) == []
