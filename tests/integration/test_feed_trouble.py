@@ -164,7 +164,9 @@ def test_a_connection_that_ends_is_recorded_and_made_again(fault: Fault, code: i
         rig.stop()
         first, second = wanted(sim.sent_on(1)), wanted(sim.sent_on(2))
         got = rig.frames()
-        if fault.kind in ("reset", "half"):  # a reset throws away what the client's system had not handed over
+        # A reset throws away what the client's system had not handed over; after bytes that are no frame, nothing that
+        # still comes can be told apart.
+        if fault.kind in ("reset", "half", "garbage"):
             assert got[-len(second) :] == second
             head = got[: len(got) - len(second)]
             assert head == first[: len(head)]
