@@ -40,6 +40,11 @@ class Machine:
     def _root(self) -> Path:
         return self.folder / "root"
 
+    @property
+    def _cable(self) -> Path:
+        """This machine's end of the guest's network."""
+        return Path(f"/sys/class/net/vb-{self.guest.name}")
+
     def prepare(self, base: Path, authorized_key: str) -> None:
         """Lay the overlay over the tree and write what makes this guest itself."""
         for part in ("upper", "work", "root"):
@@ -62,8 +67,7 @@ class Machine:
 
     def boot(self) -> None:
         """Start the guest and wait until its systemd is through. Raises HostsError with the console's end."""
-        cable = Path(f"/sys/class/net/vb-{self.guest.name}")
-        until(lambda: not cable.exists(), _STOP_S, f"guest {self.guest.name}: end of its former network")
+        until(lambda: not self._cable.exists(), _STOP_S, f"guest {self.guest.name}: end of its former network")
         command = [
             "systemd-nspawn", "--quiet", "--keep-unit", "--register=no", f"--directory={self._root}",
             f"--network-bridge={BRIDGE}", f"--machine={self.guest.name}", f"--hostname={self.guest.name}",
@@ -138,6 +142,8 @@ class Machine:
     def remove(self) -> None:
         """Stop the guest and leave nothing of it behind."""
         self.stop()
+        if self._cable.exists():  # somebody from outside is still in there, such as a command whose ssh was killed
+            run(["ip", "link", "delete", self._cable.name])
         if os.path.ismount(self._root):
             run(["umount", self._root])
         shutil.rmtree(self.folder, ignore_errors=False)

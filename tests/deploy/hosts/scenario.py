@@ -99,13 +99,14 @@ class Scenario:
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
             "LogLevel=ERROR",
-            "ControlMaster=no",  # a shared connection outlives a guest that is made anew, and hangs the next run
             "ControlPath=none",
         ]
         return {
             "ansible_host": GUESTS[name].address,
             "ansible_user": "root",
             "ansible_ssh_private_key_file": str(self._key),
+            # Ansible's own arguments share connections; those outlive a guest that is made anew, and hang the next run.
+            "ansible_ssh_args": "-o ControlMaster=no",
             "ansible_ssh_common_args": " ".join(f"-o {option}" for option in options),
             "ansible_python_interpreter": "/usr/bin/python3",
         }
