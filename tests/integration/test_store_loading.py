@@ -88,6 +88,29 @@ def test_rows_arrive_exactly_as_recorded(backend: Backend, engine: Engine, recor
     loader.detach()
 
 
+def test_an_auditor_that_lost_its_engine_goes_on_with_what_is_not_exported_yet(
+    backend: Backend, recording: Recording
+) -> None:
+    """It once looked for a time that it had forgotten with the connection, and never got further."""
+    loader = new_loader(backend.engine, recording)
+    auditor = new_auditor(backend.engine, recording, loader)
+    recording.add(50)
+    recording.end_period()
+    recording.add(50)
+    drain(loader, recording)
+    audit(auditor)
+    assert len(auditor.compared) == 1
+    auditor.detach()
+    audit(auditor)
+    recording.end_period()
+    recording.add(1)
+    drain(loader, recording)
+    audit(auditor)
+    assert len(auditor.compared) == 2
+    auditor.detach()
+    loader.detach()
+
+
 def test_a_sealed_table_is_compared_logged_and_dropped(backend: Backend, engine: Engine, recording: Recording) -> None:
     loader = new_loader(backend.engine, recording)
     auditor = new_auditor(backend.engine, recording, loader)

@@ -149,7 +149,9 @@ class Auditor:
             self._done.add(name)
             return
         held, table, file = Held.of(segment), self._names.sealed(segment), path.name
-        if segment.state == "closed" and file in self.compared and time.monotonic() < self._looked_at[name] + LOOK_S:
+        looked_at = self._looked_at.get(name)  # None also after a new connection to the engine
+        rested = looked_at is None or time.monotonic() >= looked_at + LOOK_S
+        if segment.state == "closed" and file in self.compared and not rested:
             return
         self._looked_at[name] = time.monotonic()
         tables = self._catalog.tables()
