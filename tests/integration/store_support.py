@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, segments
 from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.store.engine import Engine
+from support.waiting import until
 
 PERIOD = Period(10 * 10**9)
 T0 = 1_700_000_000_000_000_000
@@ -173,10 +173,6 @@ def digests(rows: Iterable[Row]) -> dict[str, str]:
     return digest.columns()
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> Any:
-    """Poll until the condition holds; its value. Fails at the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, what or "condition did not come true in time"
-        time.sleep(0.02)
-    return value
+def wait_for(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "the condition") -> Any:
+    """As :func:`support.waiting.until`, with the patience that an engine asks for."""
+    return until(condition, timeout_s, what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -11,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,21 +26,15 @@ from mexc_pipeline.run.supervisor import lock_holder
 from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.inprocess import Simulator
 from mexc_pipeline.spool.lock import SpoolLock
+from support import waiting
+from support.peers import free_port
 
 SYMBOLS = ("BTC_USDT", "ETH_USDT")
 IDS = ("btc", "eth")
 COUNT = "SELECT count() FROM btc_current"
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
-    """Wait for something other processes do and nobody announces."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds:g} s: {what}")
+until = functools.partial(waiting.until, timeout_s=40.0)
 
 
 @dataclass
@@ -61,10 +56,11 @@ class Place:
     def spool(self) -> Path:
         return self.root / "data" / "spool"
 
-    def write(self, symbols: tuple[str, ...] = SYMBOLS) -> None:
+    def write(self, symbols: tuple[str, ...] = SYMBOLS, more: str = "") -> None:
         self.config.write_text(
             f'symbols = {json.dumps(symbols)}\ndata_dir = "{self.root}/data"\nexport_dir = "{self.exports}"\n'
             f'period = "5s"\n[exchange]\nwebsocket = "{self.simulator.ws_url}"\nrest = "{self.simulator.rest_url}"\n'
+            + more
         )
 
     @contextlib.contextmanager
@@ -133,6 +129,12 @@ class Place:
         return pa.concat_tables([f.replace_schema_metadata(None) for f in files]).sort_by("seq")
 
 
+def rows_of(place: Place, symbol_id: str) -> list[str]:
+    """``m`` of all exported rows in seq order."""
+    found: list[str] = place.exported(symbol_id)["m"].to_pylist()
+    return found
+
+
 def _is_push(payload: bytes) -> bool:
     return b'"channel":"push.' in payload
 
@@ -178,12 +180,12 @@ def test_a_run_proves_every_period_and_exits_0(place: Place) -> None:
 
 def test_kill_9_of_run_ends_its_children_within_a_second_and_nothing_is_lost(place: Place) -> None:
     with place.run() as process:
-        until(lambda: place.received("btc") > 20 and place.received("eth") > 20, "frames in the spool")
+        until(lambda: place.received("btc") > 20 and place.received("eth") > 20, what="frames in the spool")
         children = place.children(process)
         assert {*IDS, "store"} <= set(children)
         process.kill()
         # A second on a machine at rest; the rest of the bound is for one that runs other tests beside.
-        until(lambda: not any(map(_alive, children.values())), "the children to end", 4.0)
+        until(lambda: not any(map(_alive, children.values())), what="the children to end", timeout_s=4.0)
         process.wait()
     assert [lock_holder(place.spool / symbol_id) for symbol_id in IDS] == [None, None]
     kept = {symbol_id: place.received(symbol_id) for symbol_id in IDS}
@@ -197,7 +199,7 @@ def test_kill_9_of_run_ends_its_children_within_a_second_and_nothing_is_lost(pla
 
 def test_a_run_may_start_in_the_moment_the_one_before_was_killed(place: Place) -> None:
     with place.run() as process:
-        until(lambda: place.received("btc") > 20, "frames in the spool")
+        until(lambda: place.received("btc") > 20, what="frames in the spool")
         process.kill()
         process.wait()
     with place.run("--duration", "3s") as process:
@@ -206,7 +208,7 @@ def test_a_run_may_start_in_the_moment_the_one_before_was_killed(place: Place) -
 
 def test_a_second_run_beside_the_first_leaves_it_alone(place: Place) -> None:
     with place.run() as first:
-        until(lambda: place.received("btc") > 20 and place.received("eth") > 20, "frames in the spool")
+        until(lambda: place.received("btc") > 20 and place.received("eth") > 20, what="frames in the spool")
         second = subprocess.run(
             [sys.executable, "-m", "mexc_pipeline", "run", "--json", "--config", str(place.config)],
             capture_output=True,
@@ -227,10 +229,10 @@ def test_a_second_run_beside_the_first_leaves_it_alone(place: Place) -> None:
 @pytest.mark.parametrize("victim", ["btc", "store"])
 def test_a_child_that_dies_is_started_again_and_said_so(place: Place, victim: str) -> None:
     with place.run("--duration", "12s") as process:
-        until(lambda: place.received("btc") > 20, "frames in the spool")
+        until(lambda: place.received("btc") > 20, what="frames in the spool")
         killed = place.children(process)[victim]
         os.kill(killed, signal.SIGKILL)
-        until(lambda: place.children(process).get(victim, killed) != killed, f"another {victim}")
+        until(lambda: place.children(process).get(victim, killed) != killed, what=f"another {victim}")
         assert process.wait(110) == 0, place.err()
     assert "child died and will be restarted" in place.err()
     assert "SIGKILL" in place.err()
@@ -240,7 +242,7 @@ def test_a_child_that_dies_is_started_again_and_said_so(place: Place, victim: st
 
 def test_ctrl_c_ends_in_order(place: Place) -> None:
     with place.run() as process:
-        until(lambda: place.received("btc") > 20 and place.received("eth") > 20, "frames in the spool")
+        until(lambda: place.received("btc") > 20 and place.received("eth") > 20, what="frames in the spool")
         process.send_signal(signal.SIGINT)
         assert process.wait(110) == 0, place.err()
     assert {line["verdict"] for line in place.answer()["periods"]} == {"verified"}
@@ -248,20 +250,20 @@ def test_ctrl_c_ends_in_order(place: Place) -> None:
 
 def test_a_second_signal_kills_and_loses_nothing_committed(place: Place) -> None:
     with place.run() as process:
-        until(lambda: place.received("btc") > 20, "frames in the spool")
+        until(lambda: place.received("btc") > 20, what="frames in the spool")
         children = place.children(process)
         os.kill(children["store"], signal.SIGSTOP)  # so that the orderly end cannot be over too soon
         process.send_signal(signal.SIGTERM)
-        until(lambda: "ending" in place.err(), "the orderly end to begin")
+        until(lambda: "ending" in place.err(), what="the orderly end to begin")
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 1
-        until(lambda: not any(map(_alive, children.values())), "the children to end", 3.0)
+        until(lambda: not any(map(_alive, children.values())), what="the children to end", timeout_s=3.0)
     assert place.received("btc") > 20
 
 
 def test_an_altered_file_makes_it_exit_1_and_is_named(place: Place) -> None:
     with place.run("--duration", "14s") as process:
-        path: Path = until(lambda: next(iter(sorted(place.exports.glob("btc*.parquet"))), None), "a first file")
+        path: Path = until(lambda: next(iter(sorted(place.exports.glob("btc*.parquet"))), None), what="a first file")
         table = pq.read_table(path)
         m = table["m"].to_pylist()
         m[-1] = m[-1][:-1] + " "
@@ -293,6 +295,22 @@ def test_a_symbol_the_exchange_does_not_list_fails_the_run_and_no_other(place: P
     assert not any("btc" in problem for problem in problems)
 
 
+def test_a_symbol_whose_proxy_is_dead_leaves_the_others_alone_and_never_goes_round_it(place: Place) -> None:
+    place.write(more=f'[symbol.ETH_USDT.egress]\nmode = "socks5h://127.0.0.1:{free_port()}"\n')
+    with place.run("--duration", "8s") as process:
+        assert process.wait(110) == 1, place.err()
+    answer = place.answer()
+    assert any("eth" in problem for problem in answer["problems"]), "no frame of it came"
+    assert all(line["verdict"] == "verified" for line in answer["periods"]), "what there is of both is proven"
+    frames = [m.encode() for m in rows_of(place, "btc") if '"event"' not in m]
+    assert frames == place.sent("BTC_USDT")
+    assert place.sent("ETH_USDT") == []
+    assert len(place.simulator.connections) == 1, "the exchange saw one symbol only"
+    ends = [json.loads(m) for m in rows_of(place, "eth") if '"disconnected"' in m]
+    assert len(ends) >= 2
+    assert all("proxy" in end["reason"] for end in ends[:-1])
+
+
 def test_a_hard_check_that_fails_stops_it_before_anything_starts(place: Place) -> None:
     place.exports.write_text("in the way")
     with place.run("--duration", "8s") as process:
@@ -304,11 +322,11 @@ def test_a_hard_check_that_fails_stops_it_before_anything_starts(place: Place) -
 def test_a_foreign_file_in_the_way_is_kept_and_only_that_period_fails(place: Place) -> None:
     """Export says so, is tried again, and everything else goes on."""
     with place.run() as process:
-        until(lambda: place.received("btc") > 5, "frames in the spool")
+        until(lambda: place.received("btc") > 5, what="frames in the spool")
         period = Period(5 * SECOND_NS)
         foreign = place.exports / f"btc{period.name(period.end(period.start(time.time_ns())))}.parquet"
         foreign.write_bytes(b"somebody else's")
-        until(lambda: "export failed and will be tried again" in place.err(), "a failed export")
+        until(lambda: "export failed and will be tried again" in place.err(), what="a failed export")
         process.send_signal(signal.SIGINT)
         assert process.wait(110) == 1, place.err()
     answer = place.answer()
@@ -337,11 +355,11 @@ def test_without_a_store_recording_and_files_go_on_and_the_end_says_what_is_miss
 
 def test_status_and_query_answer_while_it_runs(place: Place) -> None:
     with place.run() as process:
-        until(lambda: place.received("btc") > 50, "frames in the spool")
+        until(lambda: place.received("btc") > 50, what="frames in the spool")
         status = json.loads(place.ask("status", "--json"))
         assert status["ok"]
         assert {s["collector"]["state"] for s in status["symbols"]} == {"live"}
-        until(lambda: json.loads(place.ask("query", "--json", COUNT))["rows"][0][0] > 50, "rows in ClickHouse")
+        until(lambda: json.loads(place.ask("query", "--json", COUNT))["rows"][0][0] > 50, what="rows in ClickHouse")
         verified = json.loads(place.ask("verify", "egress", "--json"))
         assert verified["ok"], verified
         process.send_signal(signal.SIGINT)

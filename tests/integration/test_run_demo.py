@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from support import waiting
 
-def _until(condition: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds:g} s: {what}")
+_until = functools.partial(waiting.until, timeout_s=40.0)
 
 
 def _start(folder: Path, *args: str) -> subprocess.Popen[str]:
@@ -73,11 +65,11 @@ def test_the_demo_proves_three_symbols_and_leaves_nothing_running(tmp_path: Path
 def test_kill_9_of_the_demo_ends_its_simulator_too(tmp_path: Path) -> None:
     process = _start(tmp_path)
     try:
-        port: int = _until(lambda: _port(tmp_path), "the simulator's address")
+        port: int = _until(lambda: _port(tmp_path), what="the simulator's address")
         assert _listens(port)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        _until(lambda: not _listens(port), "the simulator to end", 3.0)
+        _until(lambda: not _listens(port), what="the simulator to end", timeout_s=3.0)
     finally:
         process.kill()
         process.wait()

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(probe: Callable[[], T], timeout_s: float = 40.0, what: str = "the condition") -> T:
+def until(probe: Callable[[], T | None], timeout_s: float = 40.0, what: str = "the condition") -> T:
     """The first true value of ``probe``; AssertionError naming ``what`` when none came in time."""
     end = time.monotonic() + timeout_s
     while True:

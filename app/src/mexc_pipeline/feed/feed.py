@@ -231,7 +231,7 @@ class Feed:
             raise _Ended(f"WebSocket handshake: not done within {HANDSHAKE_S:g} s") from error
 
     def _read(self, ws: websocket.WebSocket) -> None:
-        classify, batch_of, touched = self._classify, self._batch_append, self._touched
+        classify, batch_of, touched = self._classify, self._batch.append, self._touched
         checks, clock = self._checks.by_channel, time.time_ns
         while True:
             try:
@@ -255,9 +255,6 @@ class Feed:
                     self._said(answer)
             elif control is Control.ACK:
                 self._on_ack(channel or "", answer)
-
-    def _batch_append(self, frame: Frame) -> None:
-        self._batch.append(frame)
 
     def _on_protocol_frame(self, opcode: int, data: bytes) -> None:
         if opcode != websocket.ABNF.OPCODE_CLOSE:
@@ -361,7 +358,8 @@ class Feed:
 
     def _flush(self) -> None:
         if self._batch:
-            batch, self._batch = self._batch, []
+            batch = self._batch.copy()
+            self._batch.clear()  # the same list all along: the reading loop holds its append
             self._sink(batch)
 
     def _leave(self) -> None:
