@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Annotated, Any, Generic, TypeVar
@@ -13,10 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Raw
 
+from mexc_pipeline.read import columnar
 from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column
 
 _F = TypeVar("_F")
 _AT_ONCE = 2048
+_MS = pa.timestamp("ms", "UTC")
+_SIDES = pa.array([None, "buy", "sell"], pa.string())
+"""By the exchange's code; anything but 1 and 2 is no side."""
 
 _Ms = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 """Unix milliseconds; decoding is lax, so that digits in quotes (as ``cts`` in deals) are a number too."""
@@ -134,7 +139,20 @@ _TICKER_COLUMNS: tuple[tuple[str, str, Any], ...] = (
 
 def trades(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
     """Deal frames as one row per trade, in the order of the wire."""
-    return _without_undecodable(table, skipped, _DEALS, lambda rows, frames: _trades(rows, frames, floats))
+    pieces = _pieces(table, columnar.AT_ONCE)
+
+    def whole(piece: Any) -> tuple[Any, Any] | None:
+        return columnar.deals(piece.column("m").combine_chunks(), floats=floats)
+
+    def one_by_one(rows: Any, frames: Sequence[_DealFrame]) -> Any:
+        return _trades(rows, frames, floats)
+
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:  # Arrow lets the interpreter go while it parses
+        built = [
+            _without_undecodable(piece, skipped, _DEALS, one_by_one) if found is None else _trades_of(piece, *found)
+            for piece, found in zip(pieces, pool.map(whole, pieces), strict=True)
+        ]
+    return pa.concat_tables(built)
 
 
 def tickers(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
@@ -165,9 +183,9 @@ def _frames(table: Any) -> list[bytes]:
     return frames
 
 
-def _pieces(table: Any) -> list[Any]:
+def _pieces(table: Any, rows: int = _AT_ONCE) -> list[Any]:
     """Few enough frames at a time that neither memory nor the garbage collector feels their decoded objects."""
-    return [table.slice(start, _AT_ONCE) for start in range(0, max(len(table), 1), _AT_ONCE)]
+    return [table.slice(start, rows) for start in range(0, max(len(table), 1), rows)]
 
 
 def _without_undecodable(
@@ -193,7 +211,7 @@ def _piece(table: Any, skipped: Skipped, decoder: _Decoder[_F], build: Callable[
             decoded = [None if n in left_out else frame for n, frame in enumerate(frames)]
 
 
-def _spread(rows: Any, counts: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+def _spread(rows: Any, counts: Any) -> tuple[Any, dict[str, Any]]:
     """Position of the frame of every value, and rx, ts and seq repeated likewise."""
     which = np.repeat(np.arange(len(counts)), counts)
     index = pa.array(which)
@@ -208,32 +226,44 @@ def _number(which: Any, raws: Sequence[Raw], kind: Any, floats: bool) -> Any:
 
 
 def _time(values: Sequence[int | None]) -> Any:
-    return pa.array(values, pa.int64()).cast(pa.timestamp("ms", "UTC"))
+    return pa.array(values, pa.int64()).cast(_MS)
 
 
 def _trades(rows: Any, frames: Sequence[_DealFrame], floats: bool) -> Any:
     lists = [f.data if isinstance(f.data, list) else [f.data] for f in frames]
     counts = [len(deals) for deals in lists]
-    which, head = _spread(rows, counts)
+    which = np.repeat(np.arange(len(counts)), counts)
     deals = list(chain.from_iterable(lists))
-    sides = pa.array([d.T for d in deals], pa.int8())
-    ids = [d.i for d in deals]
+    columns = {
+        "p": _number(which, [d.p for d in deals], PRICE, floats),
+        "v": _number(which, [d.v for d in deals], VOLUME, floats),
+        "t": pa.array([d.t for d in deals], pa.int64()),
+        "T": pa.array([d.T for d in deals], pa.int8()),
+        "O": pa.array([d.O for d in deals], pa.int8()),
+        "M": pa.array([d.M for d in deals], pa.int8()),
+        "i": pa.array([d.i if d.i is None or isinstance(d.i, str) else str(d.i) for d in deals], pa.string()),
+        "cts": pa.array([d.cts for d in deals], pa.int64()),
+    }
+    return _trades_of(rows, counts, pa.StructArray.from_arrays(list(columns.values()), list(columns)))
+
+
+def _trades_of(rows: Any, counts: Any, deals: Any) -> Any:
+    """The table of trades: ``counts`` of them for each row, ``deals`` under the exchange's names."""
+    counts = np.asarray(counts, dtype=np.int64)
+    _, head = _spread(rows, counts)
+    field = {name: deals.field(name) for name in ("p", "v", "t", "T", "O", "M", "i", "cts")}
     return pa.table(
         {
             **head,
-            "n": pa.array(np.arange(len(deals)) - np.repeat(np.cumsum([0, *counts])[:-1], counts), pa.int32()),
-            "time": _time([d.t for d in deals]),
-            "price": _number(which, [d.p for d in deals], PRICE, floats),
-            "volume": _number(which, [d.v for d in deals], VOLUME, floats),
-            "side": pc.if_else(
-                pc.equal(sides, 1),
-                "buy",
-                pc.if_else(pc.equal(sides, 2), "sell", pa.scalar(None, pa.string())),
-            ),
-            "open_type": pa.array([d.O for d in deals], pa.int8()),
-            "self_trade": pc.equal(pa.array([d.M for d in deals], pa.int8()), 1),
-            "id": pa.array([i if i is None or isinstance(i, str) else str(i) for i in ids], pa.string()),
-            "cts": _time([d.cts for d in deals]),
+            "n": pa.array(np.arange(len(deals)) - np.repeat(np.cumsum(counts) - counts, counts), pa.int32()),
+            "time": field["t"].cast(_MS),
+            "price": field["p"],
+            "volume": field["v"],
+            "side": _SIDES.take(pc.if_else(pc.is_in(field["T"], pa.array([1, 2], pa.int8())), field["T"], 0)),
+            "open_type": field["O"],
+            "self_trade": pc.equal(field["M"], 1),
+            "id": field["i"],
+            "cts": field["cts"].cast(_MS),
         }
     )
 
