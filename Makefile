@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 ARGS ?=
-TESTS ?= tests/unit tests/integration tests/faults
+TESTS ?= tests/unit tests/integration tests/faults tests/soak
+HOURS ?= 1
 WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo run test faults campaign reliability test-deploy lint clean
+.PHONY: help demo run test faults campaign reliability soak test-deploy lint clean
 
 help:
 	@echo "make demo   record the bundled exchange simulator for a while and prove every file (offline)"
@@ -17,6 +18,7 @@ help:
 	@echo "make faults  break the recorder in every known way, at most 20 minutes"
 	@echo "make campaign  the same at length, hours; goes on where it was stopped"
 	@echo "make reliability  write docs/reliability.md from the campaign's results"
+	@echo "make soak   record for HOURS=1 at 200 frames/s a symbol, sample memory, handles, threads, disk; writes docs/soak.md"
 	@echo "make lint   the same without the tests"
 	@echo "make clean  remove .venv and caches; recorded data is left alone"
 
@@ -41,6 +43,10 @@ campaign: $(READY)
 
 reliability: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m faults report --out reports/campaign
+
+# Ctrl-C ends it early and judges what there is.
+soak: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak run --hours $(HOURS) --docs docs $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
