@@ -7,7 +7,7 @@ from typing import Any
 from unittest import mock
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mexc_pipeline.read import columnar, decode
@@ -22,7 +22,7 @@ def frame(data: str) -> str:
 
 numbers = st.one_of(
     st.decimals(min_value=0, max_value=9_000_000, places=7).map(str),
-    st.integers(0, 10**9).map(str),
+    st.integers(0, 10**13).map(str),
     st.sampled_from(["1e3", "7.548E+4", "5.000000000000000000000000000000", "1e-12", "0.0801", "-0", "-3.5"]),
 )
 strange = st.sampled_from(
@@ -90,6 +90,9 @@ def answer(texts: list[str], floats: bool) -> Any:
         return str(error)
 
 
+@example([frame('[{"p":10000000,"v":1,"t":1}]')], False)
+@example([frame('[{"p":1,"v":1000000000000,"t":1}]')], False)
+@example([frame('[{"p":9999999.999999999999,"v":999999999999.999999,"t":1}]')], False)
 @given(st.lists(frames(), min_size=1, max_size=8), st.booleans())
 def test_both_ways_answer_the_same(texts: list[str], floats: bool) -> None:
     with mock.patch.object(columnar, "deals", return_value=None):

@@ -6,6 +6,7 @@ number, is left to :mod:`mexc_pipeline.read.decode`, which looks at each frame. 
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,15 @@ def _one_per_line(frames: Any) -> Any:
 
 
 def _in_range(columns: dict[str, Any]) -> bool:
-    bounds = {name: pc.min_max(columns[name]).as_py() for name in ("t", "cts", *_CODES)}
-    lowest = min((b["min"] for b in bounds.values() if b["min"] is not None), default=0)
-    latest = max((bounds[name]["max"] or 0 for name in ("t", "cts")), default=0)
-    return lowest >= 0 and latest <= _LATEST_MS
+    """Also that decimals fit their type: the JSON reader takes 10000000 for a decimal of 19 digits, 12 of them behind
+    the point (pyarrow 26)."""
+    bounds = {name: pc.min_max(column).as_py() for name, column in columns.items() if name != "i"}
+    for name, (lowest, highest) in ((name, (b["min"], b["max"])) for name, b in bounds.items() if b["min"] is not None):
+        kind = columns[name].type
+        if pa.types.is_decimal(kind):
+            limit = Decimal(10) ** (kind.precision - kind.scale)
+            if not -limit < lowest <= highest < limit:
+                return False
+        elif pa.types.is_integer(kind) and not 0 <= lowest <= highest <= _LATEST_MS:
+            return False
+    return True
