@@ -78,6 +78,12 @@ class ClickHouse(_Table, frozen=True):
     ca_file: str = ""
 
 
+class Spool(_Table, frozen=True):
+    warn_percent: int = 80
+    alert_percent: int = 90
+    reserve_mib: int = 64
+
+
 class _ChannelsOverride(_Table, frozen=True):
     ticker: bool | msgspec.UnsetType = msgspec.UNSET
     deal: Deal | msgspec.UnsetType = msgspec.UNSET
@@ -104,6 +110,7 @@ class _File(_Table, frozen=True):
     export_dir: str = "./exports"
     period: str = "1h"
     spool_keep: str = "24h"
+    spool: Spool = Spool()
     exchange: Exchange = Exchange()
     channels: Channels = Channels()
     egress: _EgressTable = _EgressTable()
@@ -130,6 +137,7 @@ class Config:
     export_dir: Path
     period: Period
     spool_keep_ns: int
+    spool: Spool
     exchange: Exchange
     clickhouse: ClickHouse
     path: Path | None = None
@@ -203,6 +211,12 @@ def _check(file: _File, path: Path | None) -> Config:
     keep = _duration("spool_keep", file.spool_keep)
     if not 2 <= _duration("exchange.ping_interval", file.exchange.ping_interval) / SECOND_NS <= 30:
         raise ConfigError("exchange.ping_interval: allowed are 2s to 30s (the exchange closes after 60 s without one)")
+    if not 1 <= file.spool.warn_percent <= file.spool.alert_percent <= 99:
+        raise ConfigError(
+            "spool.warn_percent, spool.alert_percent: allowed are 1 to 99, the second not below the first"
+        )
+    if not 4 <= file.spool.reserve_mib <= 65536:
+        raise ConfigError("spool.reserve_mib: allowed are 4 to 65536")
     _url("exchange.websocket", file.exchange.websocket, ("ws", "wss"))
     _url("exchange.rest", file.exchange.rest, ("http", "https"))
     if not 1 <= file.clickhouse.port <= 65535:
@@ -218,6 +232,7 @@ def _check(file: _File, path: Path | None) -> Config:
         export_dir=Path(file.export_dir).expanduser().absolute(),
         period=period,
         spool_keep_ns=keep,
+        spool=file.spool,
         exchange=file.exchange,
         clickhouse=file.clickhouse,
         path=path,

@@ -82,7 +82,7 @@ def status(ctx: click.Context, as_json: bool) -> int:
     """Show what every part is doing.
 
     Collectors, last frame per channel, backlog, last export, what the exchange answered. Exit 1 where a part does not
-    answer.
+    answer or has stopped recording.
     """
     config = configuration(ctx)
     found = gather(config)
@@ -97,7 +97,7 @@ def gather(config: Config) -> dict[str, Any]:
     """What every part says of itself: ``ok``, ``store``, ``symbols`` (each with collector, store and last export)."""
     store = _status_of(config, "store")
     loaded: Mapping[str, Any] = store.get("symbols") or {}
-    symbols = []
+    symbols: list[dict[str, Any]] = []
     for symbol in config.symbols:
         symbols.append(
             {
@@ -108,7 +108,7 @@ def gather(config: Config) -> dict[str, Any]:
                 "last_export": last_export(config, symbol.id),
             }
         )
-    ok = "problem" not in store and all("problem" not in s["collector"] for s in symbols)  # type: ignore[operator]
+    ok = "problem" not in store and all(_works(s["collector"]) for s in symbols)
     return {
         "ok": ok,
         "store": {key: value for key, value in store.items() if key != "symbols"},
@@ -121,6 +121,10 @@ def _status_of(config: Config, who: str) -> dict[str, Any]:
         return ask(config.control_dir / f"{who}.sock", "status")
     except ControlError as error:
         return {"problem": str(error)}
+
+
+def _works(collector: Mapping[str, Any]) -> bool:
+    return "problem" not in collector and not str(collector.get("state")).startswith("stopped")
 
 
 def _far_end(egress: Mapping[str, Any]) -> str | None:

@@ -20,12 +20,13 @@ class Inbox:
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, batch: list[Frame]) -> None:
-        """Add a batch; waits while more than ``max_bytes`` are queued. After :meth:`close` it is refused silently:
-        such frames arrived after the recording had ended."""
+    def put(self, batch: list[Frame], *, wait: bool = True) -> None:
+        """Add a batch; waits while more than ``max_bytes`` are queued, but for a thread that must not be held up and
+        has no more than an event. After :meth:`close` it is refused silently: such frames arrived after the recording
+        had ended."""
         size = sum(len(frame.m) for frame in batch)
         with self._changed:
-            while self._bytes > self._max_bytes and not self._closed:
+            while wait and self._bytes > self._max_bytes and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return

@@ -13,11 +13,13 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 from mexc_pipeline import __version__, config, notify
+from mexc_pipeline.collector.disk import REASON, Disk
 from mexc_pipeline.collector.exits import Exits
 from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.collector.known import Known, known
 from mexc_pipeline.collector.preflight import Listing, ask_listing
-from mexc_pipeline.collector.recorder import Recorder
+from mexc_pipeline.collector.recorder import PRUNE_S, Recorder
+from mexc_pipeline.collector.resume import last_version
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.egress.dial import dial
@@ -25,7 +27,9 @@ from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.spool.lifecycle import prune
 from mexc_pipeline.spool.lock import SpoolLock
+from mexc_pipeline.spool.room import Level, Limits
 from mexc_pipeline.spool.segment import SegmentError, info, segments
 from mexc_pipeline.spool.writer import Spool
 
@@ -67,7 +71,16 @@ class _Collector:
         self._statistics = Statistics()
         self._tor = tor = Tor(symbol.egress) if symbol.egress.mode == "tor" else None
         self._request = tor.request if tor else dial
-        self._feed = Feed(symbol, settings.exchange, self._inbox.put, tor.dial if tor else dial, self._request)
+        limits = settings.spool
+        self._disk = Disk(self._folder, Limits(limits.warn_percent, limits.alert_percent, limits.reserve_mib << 20))
+        self._feed = Feed(
+            symbol,
+            settings.exchange,
+            self._inbox.put,
+            tor.dial if tor else dial,
+            self._request,
+            last_version(self._folder) if symbol.channels.depth in ("merged", "each") else 0,
+        )
         self._exits = Exits(settings, symbol, self._feed, tor) if tor else None
         self._listing = Listing("unknown", "not asked yet")
         self._spool: Spool | None = None
@@ -75,22 +88,22 @@ class _Collector:
         self._known = Known(0, (), None, ())
 
     def run(self) -> int:
+        if not self._wait_for_room():
+            return self._nothing_recorded()
         began_ns = time.time_ns()
+        if self._disk.level is Level.FULL:
+            self._feed.hold(REASON)
         # The socket is made while files and tables are asked for the last seq: frames wait in the inbox meanwhile.
         feed = threading.Thread(target=self._feed.run, name="feed", daemon=True)
         feed.start()
         threading.Thread(target=self._ask_listing, name="listing", daemon=True).start()
         if not self._ask_known():
             self._feed.stop()
-            log.info("stopped before anything was recorded", extra={"fields": {"symbol": self._symbol.id}})
-            return 2 if self._listing.verdict == "unlisted" else 0
+            return self._nothing_recorded()
         spool, recorder = self._open(began_ns)
         writer = threading.Thread(target=recorder.run, name="recorder", daemon=True)
         writer.start()
-        server = ControlServer(
-            self._settings.control_dir / f"{self._symbol.id}.sock",
-            {"status": self._status, "cut": self._cut, "rotate": self._rotate},
-        )
+        server = self._serve()
         if self._exits is not None:
             threading.Thread(target=self._exits.watch, args=(self._stop,), name="exits", daemon=True).start()
         try:
@@ -101,6 +114,40 @@ class _Collector:
             self._end(feed, writer)
             server.close()
         return self._verdict(writer, spool, recorder)
+
+    def _nothing_recorded(self) -> int:
+        log.info("stopped before anything was recorded", extra={"fields": {"symbol": self._symbol.id}})
+        return 2 if self._listing.verdict == "unlisted" else 0
+
+    def _serve(self) -> ControlServer:
+        return ControlServer(
+            self._settings.control_dir / f"{self._symbol.id}.sock",
+            {"status": self._status, "cut": self._cut, "rotate": self._rotate},
+        )
+
+    def _wait_for_room(self) -> bool:
+        """Wait until there is room enough to open the spool at all, alive and saying so; False where the process is
+        told to stop before."""
+        server: ControlServer | None = None
+        next_prune = 0.0
+        while not self._disk.roomy:
+            if server is None:
+                try:
+                    server = self._serve()
+                except OSError as error:  # a socket takes room as well; the log says what is the matter
+                    log.warning("no control socket", extra={"fields": {"error": str(error)}})
+                notify.ready()
+            notify.status(f"stopped: {REASON}")
+            notify.watchdog()
+            if time.monotonic() >= next_prune:
+                next_prune = time.monotonic() + PRUNE_S
+                prune(self._folder, time.time_ns(), self._settings.spool_keep_ns)
+            if self._stop.wait(1.0):
+                break
+            self._disk.look(0.0)
+        if server is not None:
+            server.close()
+        return not self._stop.is_set()
 
     def _ask_known(self) -> bool:
         """Ask files and tables; False where the process is told to stop before they have answered."""
@@ -146,7 +193,10 @@ class _Collector:
             replaced=recovered.replaced or None,
             set_apart=list(recovered.set_apart) or None,
         )
-        spool.append([Frame(began_ns, None, Mt.EVENT, started)])
+        first = [Frame(began_ns, None, Mt.EVENT, started)]
+        if self._disk.level is not Level.OK:
+            first.append(Frame(began_ns, None, Mt.EVENT, self._disk.event()))
+        spool.append(first)
         log.info(
             "recording",
             extra={
@@ -200,6 +250,7 @@ class _Collector:
                 return
             if now - min(self._feed_beat(), self._require_recorder().beat) < STUCK_S:
                 notify.watchdog()
+            self._look_at_disk()
             if self._share_anew.is_set():
                 self._share_anew.clear()
                 if self._exits is not None:
@@ -207,6 +258,18 @@ class _Collector:
             if now >= next_line:
                 next_line = now + STATISTICS_S
                 before = self._line(before)
+
+    def _look_at_disk(self) -> None:
+        """Say when the spool's disk fills up; stop the feed where it is full, start it again where there is room."""
+        before = self._disk.level
+        level = self._disk.look(self._require_recorder().refused_s)
+        if level is before:
+            return
+        self._inbox.put([Frame(time.time_ns(), None, Mt.EVENT, self._disk.event())], wait=False)
+        if level is Level.FULL:
+            self._feed.hold(REASON)
+        elif before is Level.FULL:
+            self._feed.resume()
 
     def _feed_beat(self) -> float:
         """The reading loop's last sign of life; while it makes a connection through Tor, that connection's."""
@@ -224,19 +287,21 @@ class _Collector:
             "reconnects": status["reconnects"],
             "delay_ms": status["delay_ms"],
             "durable_ms": status["durable_ms"],
+            "disk_used_percent": status["disk"]["used_percent"],
         }
         log.info("statistics", extra={"fields": fields})
         notify.status(f"{status['state']}, seq {status['last_seq']}, {sum(rates.values()):.1f} rows/s")
         return rows
 
     def _require_recorder(self) -> Recorder:
-        assert self._recorder is not None
+        if self._recorder is None:
+            raise UserError(f"{self._symbol.id} is not recording: {self._disk.warning() or 'it has just started'}")
         return self._recorder
 
     def _status(self, _: dict[str, Any]) -> dict[str, Any]:
-        spool, recorder = self._spool, self._require_recorder()
-        assert spool is not None
-        warnings = [w for w in (recorder.trouble,) if w]
+        spool = self._spool
+        trouble = self._recorder.trouble if self._recorder is not None else None
+        warnings = [w for w in (self._disk.warning(), trouble) if w]
         if self._listing.verdict == "unknown":
             warnings.append(f"symbol not confirmed by the exchange: {self._listing.said}")
         if self._listing.verdict == "unlisted":
@@ -248,13 +313,15 @@ class _Collector:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "version": __version__,
-            "spool_id": spool.spool_id,
-            "last_seq": spool.last_seq,
-            "last_rx_ns": spool.last_rx,
-            "segment": spool.segment,
+            "spool_id": spool.spool_id if spool is not None else "",
+            "last_seq": spool.last_seq if spool is not None else 0,
+            "last_rx_ns": spool.last_rx if spool is not None else 0,
+            "segment": spool.segment if spool is not None else None,
             "inbox_bytes": self._inbox.bytes,
             **self._feed.status(),
+            **({"state": f"stopped: {REASON}"} if spool is None else {}),
             **self._statistics.snapshot(),
+            "disk": self._disk.status(),
             "listing": self._listing.said,
             "warnings": warnings,
         }

@@ -13,6 +13,7 @@ from typing import TypeVar
 from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.spool.room import no_room
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo
 from mexc_pipeline.spool.writer import Spool
 
@@ -52,6 +53,7 @@ class Recorder:
         self._next_prune = 0.0
         self.beat = time.monotonic()
         self.trouble: str | None = None
+        self._no_room_since: float | None = None
         self.lost = 0
         """Frames received that could not be committed before the process had to end."""
 
@@ -79,6 +81,12 @@ class Recorder:
         self._inbox.wake()
         return asked.result(timeout_s)
 
+    @property
+    def refused_s(self) -> float:
+        """Seconds for which writes have been refused for want of room; 0 while they are not."""
+        since = self._no_room_since
+        return 0.0 if since is None else max(0.001, time.monotonic() - since)
+
     def give_up(self) -> None:
         """Stop trying to commit: the process has to end."""
         self._give_up.set()
@@ -104,12 +112,16 @@ class Recorder:
                 result = action()
             except _TROUBLE as error:
                 self.trouble = f"spool: {error}"
+                if not no_room(error):
+                    self._no_room_since = None
+                elif self._no_room_since is None:
+                    self._no_room_since = time.monotonic()
                 log.error("spool refuses, trying again", extra={"fields": {"error": str(error)}})
                 if self._give_up.wait(RETRY_S):
                     return None
                 self.beat = time.monotonic()  # waiting for the disk is not being stuck
             else:
-                self.trouble = None
+                self.trouble = self._no_room_since = None
                 return result
 
     def _serve_cuts(self) -> None:

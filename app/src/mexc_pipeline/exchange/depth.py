@@ -67,10 +67,10 @@ def span(m: bytes) -> Span | None:
 
 
 class Incremental:
-    """Continuity of one symbol's incremental depth, also from connection to connection."""
+    """Continuity of one symbol's incremental depth, also from connection to connection and process to process."""
 
-    def __init__(self) -> None:
-        self.last = 0
+    def __init__(self, last: int = 0) -> None:
+        self.last = last
         """Newest version seen, 0 before the first."""
         self._stale = 0
 

@@ -22,11 +22,13 @@ Check = Callable[[bytes], bytes | None]
 
 
 class Checks:
-    """One symbol's, for the reading thread; :meth:`segment_opened` may come from another."""
+    """One symbol's, for the reading thread; :meth:`segment_opened` may come from another. ``last_version``: the book's
+    after what an earlier process recorded, 0 for none."""
 
-    def __init__(self, channels: Iterable[str], repairer: Repairer | None) -> None:
+    def __init__(self, channels: Iterable[str], repairer: Repairer | None, last_version: int = 0) -> None:
         self._repairer = repairer
-        self._book = Incremental()
+        self._book = Incremental(last_version)
+        self._since = "restart" if last_version else "reconnect"
         self._full = FullDepth()
         self._deals = Deals()
         self._first = True
@@ -54,7 +56,8 @@ class Checks:
             self._snapshot_due = False
             if self._repairer is not None:
                 self._repairer.snapshot(covered.first - 1)
-        first, self._first = self._first, False
+        after = self._since if self._first else None
+        self._first, self._since = False, "reconnect"
         found = self._book.frame(covered)
         if found is None:
             return None
@@ -62,14 +65,14 @@ class Checks:
             if self._repairer is not None:
                 self._repairer.snapshot(covered.last, anew=True)
             return _regressed(CHANNEL, found)
-        return self._gap(found, first)
+        return self._gap(found, after)
 
-    def _gap(self, gap: Gap, first: bool) -> bytes:
+    def _gap(self, gap: Gap, after: str | None) -> bytes:
         if self._repairer is not None:
             self._repairer.gap(gap)
         fields = {"from": gap.first, "to": gap.last, "count": gap.last - gap.first + 1}
         log.warning("versions missing", extra={"fields": {"channel": CHANNEL, **fields}})
-        return event("gap", **{"channel": CHANNEL, **fields, "after": "reconnect" if first else None})
+        return event("gap", **{"channel": CHANNEL, **fields, "after": after})
 
     def _depth_full(self, m: bytes) -> bytes | None:
         found = self._full.frame(m)

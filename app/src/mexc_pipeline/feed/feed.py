@@ -17,6 +17,7 @@ from mexc_pipeline import __version__, config
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
 from mexc_pipeline.feed.checks import Checks
+from mexc_pipeline.feed.holes import Row
 from mexc_pipeline.feed.link import ReadAhead
 from mexc_pipeline.feed.pace import Pace
 from mexc_pipeline.feed.repair import CHANNEL, Repairer
@@ -61,7 +62,8 @@ class _Left(_Ended):
 
 class Feed:
     """Reads one symbol. ``sink`` gets frames and events in the order they happened and may block to slow us down; what
-    is fetched over REST, by ``request``, comes to it from another thread."""
+    is fetched over REST, by ``request``, comes to it from another thread. ``last_version``: the book's after what was
+    recorded before, 0 where that is not known."""
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Feed:
         sink: Sink,
         dialler: Dial = dial,
         request: Dial = dial,
+        last_version: int = 0,
     ) -> None:
         self._symbol = symbol
         self._exchange = exchange
@@ -79,7 +82,7 @@ class Feed:
         self._acks = {s.ack: s.channel for s in self._wanted.values()}
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
         self._repairer = Repairer(symbol, exchange, sink, request) if CHANNEL in self._wanted else None
-        self._checks = Checks(self._wanted, self._repairer)
+        self._checks = Checks(self._wanted, self._repairer, last_version)
         self._stop = threading.Event()
         self._ws: websocket.WebSocket | None = None
         self._link: ReadAhead | None = None
@@ -91,6 +94,7 @@ class Feed:
         self._clock = ClockWatch(time.time_ns(), time.monotonic_ns())
         self._next_ping = 0.0
         self._asked_to_leave: tuple[str, str, dict[str, Any]] | None = None
+        self._held: str | None = None  # why nothing is to be received for the time being
         self._exit: str | None = None  # of the present connection, in mode tor
         self._goodbye_by: float | None = None
         self._unanswered = False
@@ -109,8 +113,13 @@ class Feed:
         if self._repairer is not None:
             threading.Thread(target=self._repairer.run, name="repair", daemon=True).start()
         while not self._stop.is_set():
+            if (held := self._held) is not None:
+                self._stay_away(held)
+                backoff.reset()
+                continue
             began = time.monotonic()
             self.beat = began
+            self._goodbye_by, self._unanswered = None, False
             code, reason = 1006, ""
             try:
                 self._session()
@@ -126,16 +135,17 @@ class Feed:
             finally:
                 self._leave()
                 self._say_repeated(math.inf)
-            if self._stop.is_set():
-                code, reason = (1006, "stopped, our close was not answered") if self._unanswered else (1000, "stopped")
+            ending = "stopped" if self._stop.is_set() else self._held
+            if ending is not None:
+                code, reason = (1006, f"{ending}, our close was not answered") if self._unanswered else (1000, ending)
             self._event("disconnected", code=code, reason=reason[:500], exit=self._exit)
             self._exit = None
             if self._stop.is_set():
-                self._give_up_repairs()
-                self._flush()
                 break
             self._flush()
             self.reconnects += 1
+            if ending is not None:
+                continue
             if time.monotonic() - began >= SETTLED_S:
                 backoff.reset()
             pause = backoff.next_s()
@@ -146,6 +156,9 @@ class Feed:
                 },
             )
             self._pause(pause)
+        if self._repairer is not None:
+            self._keep(self._repairer.close())
+        self._flush()
 
     def stop(self) -> None:
         """Let :meth:`run` say goodbye to the exchange and end, from any thread; returns at once.
@@ -153,6 +166,15 @@ class Feed:
         The reading thread itself sends the goodbye: a TLS socket must not be used by two threads at a time.
         """
         self._stop.set()
+
+    def hold(self, reason: str) -> None:
+        """Say goodbye to the exchange, hand over what came until then and a ``stopped`` row with the reason, and
+        receive nothing until :meth:`resume`; from any thread, returns at once."""
+        self._held = reason
+
+    def resume(self) -> None:
+        """Connect again; from any thread."""
+        self._held = None
 
     def leave(self, reason: str, name: str, **fields: Any) -> None:
         """Give the connection up and make another, from any thread; returns at once. The event of that name stands
@@ -166,10 +188,13 @@ class Feed:
     def status(self) -> dict[str, Any]:
         """Channels, egress, what the exchange said; see the control socket's ``status``."""
         watch = self._watch
-        if self.connected_since_ns is not None:
-            state = "stopping" if self._stop.is_set() else "live"
+        held = self._held
+        if self._stop.is_set() or (held is not None and self.connected_since_ns is not None):
+            state = "stopping"
+        elif held is not None:
+            state = f"stopped: {held}"
         else:
-            state = "stopping" if self._stop.is_set() else "connecting"
+            state = "connecting" if self.connected_since_ns is None else "live"
         return {
             "state": state,
             "reconnects": self.reconnects,
@@ -182,10 +207,21 @@ class Feed:
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._stop.wait(min(left, TICK_S)):
-            self.beat = time.monotonic()
-            self._look_at_clock()
-            self._flush()
+        while (left := until - time.monotonic()) > 0 and self._held is None and not self._stop.wait(min(left, TICK_S)):
+            self._idle()
+
+    def _stay_away(self, reason: str) -> None:
+        if self._repairer is not None:
+            self._keep(self._repairer.give_up(reason))
+        self._event("stopped", reason=reason)
+        self._flush()
+        while self._held is not None and not self._stop.wait(TICK_S):
+            self._idle()
+
+    def _idle(self) -> None:
+        self.beat = time.monotonic()
+        self._look_at_clock()
+        self._flush()
 
     # -- one connection
 
@@ -297,7 +333,7 @@ class Feed:
         self._say_repeated(now)
         self._look_at_clock()
         self._flush()
-        if self._stop.is_set():
+        if self._stop.is_set() or self._held is not None:
             self._say_goodbye(ws, now)
             return
         if self._asked_to_leave is not None:
@@ -348,10 +384,9 @@ class Feed:
         if repeated is not None:
             self._batch.append(Frame(time.time_ns(), None, Mt.EVENT, repeated))
 
-    def _give_up_repairs(self) -> None:
-        if self._repairer is not None:
-            now = time.time_ns()
-            self._batch += [Frame(now, None, mt, m) for mt, m in self._repairer.close()]
+    def _keep(self, rows: list[Row]) -> None:
+        now = time.time_ns()
+        self._batch += [Frame(now, None, mt, m) for mt, m in rows]
 
     def _event(self, name: str, **fields: Any) -> None:
         self._batch.append(Frame(time.time_ns(), None, Mt.EVENT, event(name, **fields)))

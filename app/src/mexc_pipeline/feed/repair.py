@@ -74,12 +74,20 @@ class Repairer:
                 self._snapshot_tries = 0
                 self._changed.notify_all()
 
+    def give_up(self, reason: str) -> list[Row]:
+        """Ask for nothing more of what was missing so far; the rows that say so are returned."""
+        with self._changed:
+            self._wanted = None
+            rows = self._holes.close(reason)
+            self._holes.given_up = 0
+            return rows
+
     def close(self) -> list[Row]:
         """Stop; what is not repaired yet is given up, and the rows that say so are returned."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            return self._holes.close("stopped")
+            return self.give_up("stopped")
 
     def status(self) -> dict[str, Any]:
         """Gaps seen and still open since start, and what is in the way."""

@@ -17,7 +17,9 @@ _WANTED = tuple(b'{"event":"%s"' % name.encode() for name in (*_COUNTED, *_MARKS
 
 
 class Moment(NamedTuple):
-    """Something that began or ended a stretch of recording: ``at_ns`` its rx, ``what`` the event's name;
+    """Something that began or ended a stretch of recording: ``at_ns`` its rx, ``what`` the event's name, ``held`` for
+    a ``stopped`` that names a reason: the recording means to go on.
+
     ``before_ns``, for ``started``, the rx of the last row before the process began."""
 
     at_ns: int
@@ -29,6 +31,7 @@ class _Event(msgspec.Struct, gc=False):
     event: str
     count: int = 1
     last_rx: int = 0
+    reason: str = ""
 
 
 _decode = msgspec.json.Decoder(_Event).decode
@@ -63,7 +66,8 @@ class Account:
             name = _COUNTED[said.event]
             setattr(self, name, getattr(self, name) + said.count)
         else:
-            self.moments.append(Moment(rx, said.event, said.last_rx))
+            what = "held" if said.event == "stopped" and said.reason else said.event
+            self.moments.append(Moment(rx, what, said.last_rx))
 
     def copy(self) -> Account:
         """An independent account that goes on from here."""

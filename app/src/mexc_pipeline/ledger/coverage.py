@@ -61,9 +61,9 @@ class Coverage:
     def _begin(self, account: Account) -> None:
         """A recording whose beginning is not known: what happens first tells what was."""
         first = account.moments[0].what if account.moments else "disconnected"
-        if first in ("disconnected", "stopped", "subscribed"):
+        if first in ("disconnected", "stopped", "held", "subscribed"):
             self._socket = account.first_rx
-        if first in ("disconnected", "stopped"):
+        if first in ("disconnected", "stopped", "held"):
             self._covered = account.first_rx
         self._fresh = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -46,8 +47,10 @@ class SpoolLock:
                 "stop it first"
             )
         entry = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(entry).encode(), 0)
+        said = json.dumps(entry).encode()
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same; only its holder's name is old
+            os.pwrite(fd, said, 0)
+            os.ftruncate(fd, len(said))
         self._fd = fd
         return self
 

@@ -75,6 +75,8 @@ class Statistics:
         except control.ControlError as error:
             log.warning("collector does not answer", extra={"fields": {"id": symbol_id, "error": str(error)}})
             return
+        if not status["spool_id"]:
+            return  # it waits for room and has no spool yet
         row = stats_row(status, self._backlog(symbol_id, int(status["last_seq"])), self._rates(symbol_id, status))
         self._waiting.append(row)
         values = {name: value for name, _, value in row}

@@ -1,0 +1,118 @@
+"""Watches the file system of one spool folder and owns its reserve."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline.rows import event
+from mexc_pipeline.spool.reserve import Reserve
+from mexc_pipeline.spool.room import Level, Limits, Usage, judge
+
+log = logging.getLogger("mexc_pipeline.collector")
+
+REASON = "spool full"
+"""Why the feed is held; stands in ``disconnected`` and ``stopped`` rows."""
+_MIB = 1 << 20
+
+
+class Disk:
+    """For one thread; :meth:`status` and :meth:`warning` also for others.
+
+    The reserve is held exactly while the level is below FULL.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, usage: Callable[[Path], Usage] = Usage.of) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._usage_of = usage
+        self._reserve = Reserve(folder, limits.reserve)
+        self._trouble: str | None = None
+        self._usage = usage(folder)
+        self.level = Level.OK if self._reserve.is_held() else Level.FULL
+        self.look(0.0)
+
+    @property
+    def roomy(self) -> bool:
+        """Whether a spool can be opened here: segments are read through files that SQLite must be able to make."""
+        return self._usage.free >= self._limits.low
+
+    def look(self, refused_s: float) -> Level:
+        """Measure, and hold or free the reserve by what is found; ``refused_s`` see :func:`judge`. Some microseconds,
+        but for the moment in which the reserve is made."""
+        before = self.level
+        try:
+            self._usage = self._usage_of(self._folder)
+        except OSError as error:
+            self._say_trouble(f"cannot be measured: {error.strerror or error}")
+            return before
+        self.level = judge(before, self._usage, self._limits, refused_s)
+        if before is Level.FULL and self.level is not Level.FULL:
+            self._make()
+        if self.level is Level.FULL:
+            self._release()
+        if self.level is not before:
+            self._say()
+        return self.level
+
+    def _make(self) -> None:
+        try:
+            self._reserve.make()
+            self._usage = self._usage_of(self._folder)
+        except OSError as error:
+            self._say_trouble(f"the reserve cannot be made: {error.strerror or error}")
+            self.level = Level.FULL
+        else:
+            self._trouble = None
+            self.level = judge(Level.OK, self._usage, self._limits)
+
+    def _release(self) -> None:
+        try:
+            self._reserve.release()
+            self._usage = self._usage_of(self._folder)
+        except OSError as error:  # tried again at the next look
+            self._say_trouble(f"the reserve cannot be freed: {error.strerror or error}")
+
+    def _say_trouble(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            log.error("spool disk", extra={"fields": {"folder": str(self._folder), "trouble": trouble}})
+        self._trouble = trouble
+
+    def _say(self) -> None:
+        number = {Level.OK: logging.INFO, Level.WARN: logging.WARNING}.get(self.level, logging.ERROR)
+        log.log(number, "spool disk", extra={"fields": {"folder": str(self._folder), **self._figures()}})
+
+    def _figures(self) -> dict[str, Any]:
+        usage = self._usage
+        return {
+            "level": self.level.name.lower(),
+            "used_percent": round(usage.percent, 1),
+            "free_mib": usage.free // _MIB,
+        }
+
+    def event(self) -> bytes:
+        """The ``spool_low`` row that tells of the present level."""
+        return event("spool_low", **self._figures())
+
+    def status(self) -> dict[str, Any]:
+        """``level``, ``used_percent``, ``free_mib``, ``reserve_mib`` (0 while it is free)."""
+        held = 0 if self.level is Level.FULL else self._limits.reserve // _MIB
+        return {**self._figures(), "reserve_mib": held}
+
+    def warning(self) -> str | None:
+        """What a user should know and do; None while there is nothing."""
+        usage = self._usage
+        if self.level is Level.FULL:
+            why = f"; {self._trouble}" if self._trouble else ""
+            return (
+                f"recording has stopped: the file system of {self._folder} is full ({usage.free // _MIB} MiB free"
+                f"{why}); free some: with {self._limits.again // _MIB} MiB free recording goes on by itself"
+            )
+        if self.level is Level.OK:
+            return f"spool disk: {self._trouble}" if self._trouble else None
+        return (
+            f"the file system of {self._folder} is {usage.percent:.0f} % full ({usage.free // _MIB} MiB free); "
+            f"recording stops with less than {self._limits.low // _MIB} MiB: free some"
+        )

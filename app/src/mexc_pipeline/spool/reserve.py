@@ -1,0 +1,45 @@
+"""The reserve: a file in the spool folder that holds blocks of the disk until they are needed for the last words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mexc_pipeline.spool.segment import sync_folder
+
+FILE = "reserve"
+
+
+class Reserve:
+    """One spool folder's, of ``size`` bytes. The caller holds the folder's lock."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._folder = folder
+        self._path = folder / FILE
+        self.size = size
+
+    def is_held(self) -> bool:
+        """Whether all of it is allocated."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return False
+        return found.st_size == self.size and found.st_blocks * 512 >= self.size
+
+    def make(self) -> None:
+        """Allocate it. OSError where that cannot be done; then nothing is kept."""
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+            try:
+                os.posix_fallocate(fd, 0, self.size)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            raise
+
+    def release(self) -> None:
+        """Give the blocks back to the file system; OSError where it does not let go of the file."""
+        self._path.unlink(missing_ok=True)
+        sync_folder(self._folder)  # what a journal still holds cannot be used before
