@@ -82,6 +82,7 @@ class Bench:
         self.config.write_text(
             f"symbols = {json.dumps([SYMBOLS[i] for i in self.ids])}\n"
             f'data_dir = "{self.data}"\nexport_dir = "{self.exports}"\nperiod = "{period}"\nspool_keep = "{keep}"\n'
+            "[spool]\nreserve_mib = 4\n"
             f'[exchange]\nwebsocket = "{websocket or sim.ws_url}"\nrest = "{sim.rest_url}"\n{exchange}\n{clickhouse}\n'
         )
         self.control = Control(folder / "control")

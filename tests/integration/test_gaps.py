@@ -18,7 +18,7 @@ from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.collecting import collecting, site_of
-from support.spooled import check, named, read_segments
+from support.spooled import Stored, check, named, read_segments
 from support.waiting import until
 
 
@@ -207,6 +207,59 @@ def test_stopping_says_what_was_not_repaired() -> None:
         lost = rig.events("unrepaired")[0]
         assert (lost["from"], lost["to"], lost["reason"]) == (gap["from"], gap["to"], "stopped")
         assert rig.events()[-2]["event"] == "disconnected"
+
+
+def test_a_feed_that_is_held_says_so_last_asks_for_nothing_and_goes_on_when_told() -> None:
+    with Simulator(SimulatorConfig(rate=40)) as sim, feeding(sim) as rig:
+        rig.event("snapshot")
+        sim.inject(Fault("rest_403"))
+        sim.inject(Fault("version_gap"))
+        gap = rig.event("gap")
+        rig.feed.hold("spool full")
+        assert rig.event("stopped")["reason"] == "spool full"
+        assert [e["event"] for e in rig.events()[-3:]] == ["disconnected", "unrepaired", "stopped"]
+        assert (rig.events()[-3]["code"], rig.events()[-3]["reason"]) == (1000, "spool full")
+        lost = rig.event("unrepaired")
+        assert (lost["from"], lost["to"], lost["reason"]) == (gap["from"], gap["to"], "spool full")
+        assert rig.feed.status()["state"] == "stopped: spool full"
+        sim.clear_faults()
+        stopped, asked, beat = len(rig.got), len(sim.requests), rig.feed.beat
+        until(lambda: rig.feed.beat > beat, 10, "a sign of life")
+        assert (len(rig.got), len(sim.requests), len(sim.connections)) == (stopped, asked, 1)
+        rig.feed.resume()
+        missed = rig.event("gap", 2)
+        assert (missed["from"] > gap["to"], missed["after"]) == (True, "reconnect")
+        rig.event("repaired")
+        rig.feed.hold("again")
+        rig.feed.hold("at the end")
+        rig.event("stopped", 2)
+        rig.stop()
+        assert [e["event"] for e in rig.events()[-2:]] == ["disconnected", "stopped"]
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_what_is_missing_across_a_restart_is_a_gap_and_is_fetched(tmp_path: Path, end: str) -> None:
+    with Simulator(SimulatorConfig(rate=40)) as sim:
+        site = site_of(tmp_path, sim, extra='[channels]\ndepth = "merged"')
+        with collecting(site) as btc:
+            btc.event("snapshot")
+            btc.stop() if end == "stop" else btc.kill()
+        last = max(v.last for r in site.rows() if r.mt == 3 and (v := span(r.m)))
+        with collecting(site) as btc:
+            gap = btc.event("gap")
+            repaired = btc.event("repaired")
+            btc.event("snapshot", count=2)
+            assert btc.stop() == 0
+        assert (gap["from"], gap["after"]) == (last + 1, "restart")
+        assert (repaired["from"], repaired["to"]) == (gap["from"], gap["to"])
+        rows = check(site.spool())
+        held = {v for r in rows if r.mt in (3, 6) and (s := span(_frame(r))) for v in range(s.first, s.last + 1)}
+        assert held == set(range(min(held), max(held) + 1))
+
+
+def _frame(row: Stored) -> bytes:
+    """A repaired row's commit as the socket would have sent it."""
+    return b'{"data":%s}' % row.m if row.mt == 6 else row.m
 
 
 def test_full_depth_that_goes_back_and_repeated_deals_are_flagged() -> None:

@@ -17,6 +17,8 @@ import pytest
 
 from mexc_pipeline import doctor
 from mexc_pipeline.config import Config, parse
+from mexc_pipeline.spool.reserve import Reserve
+from mexc_pipeline.spool.room import Usage
 
 
 def _config(tmp_path: Path, rest: str = "http://127.0.0.1:1", more: str = "") -> Config:
@@ -137,6 +139,28 @@ def test_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
     check = doctor.space("data_dir", tmp_path)
     assert (check.ok, check.hard) == (ok, hard)
+
+
+@pytest.mark.parametrize(
+    ("used", "free", "held", "ok", "hard"),
+    [
+        (10, 90, 3, True, False),
+        (80, 20, 3, False, False),
+        (85, 15, 3, False, True),
+        (50, 271, 0, False, True),
+        (50, 272, 0, True, False),
+        (50, 144, 2, True, False),
+    ],
+)
+def test_room_for_the_reserves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: int, free: int, held: int, ok: bool, hard: bool
+) -> None:
+    config = _config(tmp_path)
+    monkeypatch.setattr(Usage, "of", lambda _folder: Usage(used << 20, free << 20))
+    monkeypatch.setattr(Reserve, "is_held", lambda self: self._folder.name in ("btc", "eth", "sol")[:held])
+    check = doctor.spool_room(config)
+    assert (check.ok, check.hard) == (ok, hard), check.line()
+    assert f"{100 * used / (used + free):.0f} % used" in check.text
 
 
 def test_a_clock_that_was_never_set_is_hard() -> None:

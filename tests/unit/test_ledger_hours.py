@@ -178,3 +178,23 @@ def test_parts_are_one_hour_and_holes_are_told_across_parts_and_hours() -> None:
     said = found[0].to_json()
     assert (said["first_seq"], said["last_seq"], said["gaps"]) == (1, 12, 2)
     assert said["digests"] == {"btcp0.1": A, "btcp0.2": A}
+
+
+def test_a_recording_held_for_a_reason_is_followed_until_it_goes_on() -> None:
+    account = Account()
+    for second, m in [
+        (0, event("connected")),
+        (1, event("subscribed")),
+        (6, event("disconnected", code=1000)),
+        (7, event("stopped", reason="spool full")),
+    ]:
+        account.event(at(second), m)
+    assert [m.what for m in account.moments] == ["connected", "subscribed", "disconnected", "held"]
+    assert Account.of(account.to_json()) == account
+    account.rows(at(0), at(7))
+    file = Conservation(
+        "btc", "p", 1, "f", exported=Side(8, A), first_seq=1, last_seq=8, counts={"t": 8}, start_ns=at(0),
+        edge_ns=at(10), account=account,
+    )  # fmt: skip
+    found = hours([file], until_ns=at(35))
+    assert [(h.verdict, h.periods, round(h.coverage)) for h in found] == [("proven", 1, 50), ("absent", 2, 0)]

@@ -25,6 +25,8 @@ from typing import Any
 from mexc_pipeline.config import Config, Egress
 from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import get
+from mexc_pipeline.spool.reserve import Reserve
+from mexc_pipeline.spool.room import Limits, Usage
 
 HARD_FREE = 256 << 20
 """Bytes below which recording does not start."""
@@ -76,6 +78,7 @@ def examine(config: Config) -> Diagnosis:
     for key, folder in (("data_dir", config.data_dir), ("export_dir", config.export_dir)):
         checks.append(writable(key, folder))
         checks.append(space(key, folder))
+    checks.append(spool_room(config))
     checks.append(clickhouse(config))
     checks += exchange(config)
     return Diagnosis(checks)
@@ -153,6 +156,23 @@ def space(key: str, folder: Path) -> Check:
     if free < HARD_FREE:
         return Check(f"{key} space", False, True, text, f"at least {HARD_FREE >> 20} MiB are needed")
     return Check(f"{key} space", free >= SOFT_FREE, False, text, f"below {SOFT_FREE >> 30} GiB a busy day may not fit")
+
+
+def spool_room(config: Config) -> Check:
+    """Whether every symbol can hold its reserve on the spool's file system, and how full that is."""
+    spool, name = config.spool, "spool disk"
+    limits = Limits(spool.warn_percent, spool.alert_percent, spool.reserve_mib << 20)
+    lacking = sum(not Reserve(config.spool_dir / symbol.id, limits.reserve).is_held() for symbol in config.symbols)
+    need = lacking * limits.reserve + (limits.reserve if lacking else 0) + limits.low
+    try:
+        usage = Usage.of(_existing(config.spool_dir))
+    except OSError as error:
+        return Check(name, False, True, error.strerror or str(error), "choose another data_dir")
+    text = f"{usage.percent:.0f} % used; warned of from {spool.warn_percent} % on"
+    if usage.free < need:
+        text += f"; {lacking} symbols lack their reserve of {spool.reserve_mib} MiB" if lacking else ""
+        return Check(name, False, True, text, f"free some: recording needs {need >> 20} MiB")
+    return Check(name, usage.percent < spool.warn_percent, False, text, "free some, or record elsewhere")
 
 
 def clickhouse(config: Config) -> Check:

@@ -1,0 +1,120 @@
+"""A spool whose disk fills up: the feed stops in good order, goes on by itself, and nothing received is lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from mexc_pipeline.simulator import FlatOut, Simulator, SimulatorConfig
+from support.collecting import Collector, Site, collecting, frames, site_of, wanted
+from support.small_disk import MIB, small_disk, take
+from support.spooled import Stored, check, events, named
+from support.waiting import until
+
+RESERVE = "[spool]\nreserve_mib = 8\n"
+FULL = "stopped: spool full"
+MT = {"t": 1, "d": 2, "dp": 3, "dl": 4, "ev": 5, "r": 6}
+
+
+def command(site: Site, *args: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), *args]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+
+def exported(site: Site) -> list[Stored]:
+    """The rows of all files."""
+    assert command(site, "export", "--once").returncode == 0
+    rows: list[Stored] = []
+    for path in sorted(site.exports.glob("*.parquet")):
+        table = pq.read_table(path)
+        columns = [table[name].cast("int64").to_pylist() for name in ("seq", "rx", "ts")]
+        mts = [MT[name] for name in table["mt"].to_pylist()]
+        rows += map(Stored._make, zip(*columns, mts, (m.encode() for m in table["m"].to_pylist()), strict=True))
+    return rows
+
+
+def connections(rows: list[Stored]) -> list[list[Stored]]:
+    """The rows of each connection, from ``connected`` to what follows its end."""
+    starts = [n for n, r in enumerate(rows) if r.m.startswith(b'{"event":"connected"')]
+    return [rows[a:b] for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)]
+
+
+def check_equal(site: Site, sim: Simulator, reasons: list[str]) -> None:
+    """Assert that the files hold what was sent on each connection until we closed it for that reason."""
+    rows = exported(site)
+    assert [r.seq for r in rows] == list(range(1, len(rows) + 1))
+    parts = connections(rows)
+    assert len(parts) == len(sim.connections) == len(reasons)
+    for part, conn, reason in zip(parts, sim.connections, reasons, strict=True):
+        assert named(part, "disconnected")[0]["reason"] == reason
+        assert frames(part) == wanted(sim.sent_on(conn.number))
+    assert command(site, "verify", "exports").returncode == 0
+
+
+def stopped(collector: Collector) -> dict[str, Any]:
+    return collector.wait(lambda s: s["state"] == FULL, 90)
+
+
+def test_a_spool_that_fills_its_disk_stops_in_good_order_and_goes_on_where_there_is_room(tmp_path: Path) -> None:
+    flood = FlatOut(rate=3000)
+    with (
+        Simulator(SimulatorConfig(flat_out=flood)) as sim,
+        small_disk(tmp_path / "data", 96),
+    ):
+        site = site_of(tmp_path, sim, extra=RESERVE)
+        ballast = take(site.data, 40 * MIB)
+        with collecting(site) as btc:
+            btc.live()
+            status = stopped(btc)
+            assert status["disk"]["level"] == "full"
+            assert status["disk"]["reserve_mib"] == 0
+            assert any("with 18 MiB free recording goes on by itself" in w for w in status["warnings"])
+            shown = command(site, "status")
+            assert shown.returncode == 1
+            assert FULL in shown.stdout
+            assert "free some" in shown.stdout
+            assert not (site.spool() / "reserve").exists()
+            btc.event("stopped")
+            rows = check(site.spool())
+            told = [e["event"] if e["event"] != "spool_low" else e["level"] for e in events(rows)]
+            order = [e for e in told if e in ("warn", "alert", "full", "disconnected", "stopped")]
+            assert order == ["warn", "alert", "full", "disconnected", "stopped"]
+            assert named(rows, "stopped")[0]["reason"] == "spool full"
+            assert btc.stop() == 0
+        ballast.unlink()
+        ballast = take(site.data, 12 * MIB)
+        with collecting(site) as btc:
+            stopped(btc)
+            assert len(sim.connections) == 1, "nothing is asked of the exchange while nothing can be kept"
+            ballast.unlink()
+            before = btc.wait(lambda s: s["state"] == "live")["last_seq"]
+            btc.wait(lambda s: s["last_seq"] > before + 2000)
+            assert (site.spool() / "reserve").stat().st_size == 8 * MIB
+            assert btc.stop() == 0
+        check_equal(site, sim, ["spool full", "stopped"])
+        (hour,) = json.loads(command(site, "ledger", "--json").stdout)["hours"][:1]
+        assert hour["verdict"] == "proven"
+
+
+def test_a_disk_that_somebody_else_fills_at_once_loses_nothing_that_was_received(tmp_path: Path) -> None:
+    with (
+        Simulator(SimulatorConfig(flat_out=FlatOut(rate=1000))) as sim,
+        small_disk(tmp_path / "data", 64),
+    ):
+        site = site_of(tmp_path, sim, extra=RESERVE)
+        with collecting(site) as btc:
+            btc.live(1000)
+            ballast = take(site.data, 0)
+            stopped(btc)
+            btc.event("stopped")
+            until(lambda: '"spool refuses, trying again"' in btc.said(), 10, "a commit refused in its middle")
+            ballast.unlink()
+            before = btc.wait(lambda s: s["state"] == "live")["last_seq"]
+            btc.wait(lambda s: s["last_seq"] > before + 1000)
+            assert btc.stop() == 0
+        check_equal(site, sim, ["spool full", "stopped"])

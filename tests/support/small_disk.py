@@ -1,0 +1,44 @@
+"""A file system of a few megabytes, mounted by the test."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+MIB = 1 << 20
+
+
+@contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[None]:
+    """A tmpfs of that size on the folder. Skips the test for anybody but root, but fails it where ``CI`` is set."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        if os.environ.get("CI"):
+            pytest.fail("a file system is to be mounted, and in CI the tests have to run as root")
+        pytest.skip("only root can mount a file system")
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def take(folder: Path, leave: int) -> Path:
+    """Fill the file system but for about that many bytes; the file that does it. Others may write meanwhile."""
+    path = folder / "ballast"
+    with path.open("wb", buffering=0) as file:
+        while (free := (found := os.statvfs(folder)).f_bavail * found.f_frsize - leave) > 0:
+            try:
+                file.write(bytes(min(free, MIB)))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                break
+    return path
