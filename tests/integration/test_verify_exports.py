@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,35 @@ def test_one_flipped_bit_in_the_metadata_is_noticed_from_the_file_alone(config: 
     forget_spool(config)
     texts = [f.text for f in failed(exports(config, newest=0)) if f.subject == FILES[0]]
     assert any(f"the two copies of its metadata differ in {key.decode().removeprefix('mexc.')}" in t for t in texts)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("gaps", b"1", "metadata says gaps 1, the file has 0"),
+        ("account", {"missing": 1}, "its account differs from its rows in missing"),
+        ("account", {"last_rx": 1, "moments": [[1, "stopped", 0]]}, "in last_rx, moments"),
+        ("account", b"[", "its account cannot be read"),
+        ("account", b"[]", "its account cannot be read"),
+    ],
+)
+def test_what_metadata_says_of_the_events_is_proven_by_them(
+    config: Config, key: str, value: bytes | dict[str, Any], said: str
+) -> None:
+    path = config.export_dir / FILES[0]
+    if isinstance(value, dict):
+        value = json.dumps({**json.loads(pq.read_metadata(path).metadata[b"mexc.account"]), **value}).encode()
+    rewrite(path, lambda table: table, {f"mexc.{key}".encode(): value})
+    (text,) = [f.text for f in failed(exports(config, newest=0)) if f.subject == FILES[0]]
+    assert said in text
+
+
+def test_a_file_of_a_version_without_an_account_is_not_judged_by_it(config: Config) -> None:
+    path = config.export_dir / FILES[0]
+    table = pq.read_table(path)
+    kept = {k: v for k, v in table.schema.metadata.items() if k != b"mexc.account"}
+    pq.write_table(table.replace_schema_metadata(kept), path, compression="zstd")
+    assert exports(config, newest=0).ok
 
 
 def test_metadata_of_another_spool_is_noticed_while_the_segment_is_there(config: Config) -> None:

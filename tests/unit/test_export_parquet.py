@@ -19,7 +19,8 @@ from mexc_pipeline.export.parquet import (
     open_file,
     read_content,
 )
-from mexc_pipeline.rows import MT_NAMES, Columns
+from mexc_pipeline.rows import MT_NAMES, Columns, event
+from mexc_pipeline.spool.lifecycle import Tally
 from support.spooled import Stored, digest, digests
 
 ROWS = st.lists(
@@ -59,6 +60,36 @@ def test_what_is_written_is_read_back_with_the_digest_of_the_contract(
     assert table.column("m").cast(pa.binary()).to_pylist() == block.m
     assert table.column("rx").cast(pa.int64()).to_pylist() == block.rx
     assert table.column("mt").to_pylist() == [MT_NAMES[mt] for mt in block.mt]
+
+
+EVENTS = [event("gap", count=2), event("connected"), event("started", last_rx=5), event("repaired"), event("clock")]
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.one_of(st.none(), st.sampled_from(EVENTS)), min_size=1, max_size=40),
+    sealed=st.booleans(),
+    read=st.integers(1, 7),
+)
+def test_the_account_is_read_back_as_the_collector_kept_it(
+    tmp_path: Path, rows: list[bytes | None], sealed: bool, read: int
+) -> None:
+    """Chunks of any size: an event's time and text come in other chunks than its type."""
+    block = Columns.of((n + 1, 100 + n, n, 1 if m is None else 5, m or b"frame") for n, m in enumerate(rows))
+    last = Columns.of([(len(rows) + 1, 999, 0, 5, event("sealed", rows=len(rows) + 1))] if sealed else [])
+    tally = Tally()
+    path = tmp_path / "any.parquet"
+    with path.open("wb") as file:
+        writer = FileWriter(file)
+        for part in (block, last):
+            tally.add(part)
+            writer.add(part)
+        writer.finish({})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mexc_pipeline.export.parquet.READ_ROWS", read)
+        content = read_content(path)
+    assert content.account == tally.account
+    assert content.gaps == tally.gaps
 
 
 def test_row_groups_end_at_either_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

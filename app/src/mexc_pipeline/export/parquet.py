@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.ledger.account import GAP, SEALED, Account
 from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
-from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns
+from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns, Mt
 
 PREFIX = "mexc."
 GROUP_ROWS = 65_536
@@ -38,7 +39,8 @@ SCHEMA = pa.schema(
 )
 
 _TYPES = pa.array([MT_NAMES[code] for code in sorted(MT_NAMES)])
-_PROBED = "seq", "rx", "ts", "mt", "m"
+_PROBED = "seq", "mt", "rx", "ts", "m"
+"""The order in which columns are read: which rows are events is known before their times and texts come."""
 _LITTLE = sys.byteorder == "little"
 
 
@@ -189,7 +191,8 @@ def metadata_of(writer: FileWriter) -> dict[str, str]:
 class Content:
     """What a file really holds, from its rows alone. ``rx`` in Unix ns; ``raw_bytes`` of ``m``.
 
-    ``damaged`` says per column (seq, rx, ts, mt, m) why it could not be read; its digest is then empty.
+    ``damaged`` says per column (seq, rx, ts, mt, m) why it could not be read; its digest is then empty. ``account``
+    and ``gaps`` are what the event rows say, None and 0 where a column they need is damaged.
     """
 
     rows: int = 0
@@ -204,6 +207,8 @@ class Content:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MT_NAMES.values(), 0))
     digests: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+    account: Account | None = None
+    gaps: int = 0
 
     @property
     def digest(self) -> str:
@@ -286,6 +291,14 @@ class _Probe:
         self._content = content
         self._digest = {name: RowDigest() for name in _PROBED}
         self._seen = dict.fromkeys(_PROBED, False)
+        self._rows = dict.fromkeys(_PROBED, 0)  # passed by before the chunk at hand
+        self._events: list[Any] = []  # positions of event rows, an array per chunk
+        self._event_at: Any = np.zeros(0, dtype=np.int64)
+        self._event_rx: list[int] = []
+        self._event_seen = 0
+        self._last_event = b""
+        self._last_but_one_rx = 0
+        self._account = Account()
 
     def add(self, column: str, chunk: Any) -> None:
         if chunk.null_count:
@@ -293,12 +306,21 @@ class _Probe:
         if len(chunk):
             getattr(self, f"_{column}")(chunk)
             self._seen[column] = True
+            self._rows[column] += len(chunk)
 
     def close(self) -> None:
         content = self._content
         sources = {"seq": "seq", "rx": "rx", "ts": "ts", "mt": "mt", "len": "m", "m": "m"}
         for name, column in sources.items():
             content.digests[name] = "" if column in content.damaged else self._digest[column].columns()[name]
+        if content.damaged.keys() & {"mt", "rx", "m"}:
+            content.gaps = 0
+            return
+        content.account = self._account
+        # The row that closes a segment tells of its edge, not of the recording.
+        sealed = self._last_event.startswith(SEALED) and int(self._event_at[-1]) == content.rows - 1
+        if content.rows > sealed:
+            content.account.rows(content.first_rx, self._last_but_one_rx if sealed else content.last_rx)
 
     def _feed(self, column: str, **buffers: Any) -> None:
         self._digest[column].update_buffers(0, *(buffers.get(name, b"") for name in COLUMNS))
@@ -318,9 +340,12 @@ class _Probe:
         content = self._content
         if not self._seen["rx"]:
             content.first_rx = content.last_rx = int(values[0])
+            self._event_at = np.concatenate(self._events) if self._events else self._event_at
         if int(values[0]) < content.last_rx or not bool((values[1:] >= values[:-1]).all()):
             content.rx_monotone = False
+        self._last_but_one_rx = int(values[-2]) if len(values) > 1 else content.last_rx
         content.last_rx = int(values[-1])
+        self._event_rx += values[self._events_in("rx", len(values))].tolist()
         self._feed("rx", rx=_le(values))
 
     def _ts(self, chunk: Any) -> None:
@@ -335,7 +360,14 @@ class _Probe:
         for code, count in enumerate(np.bincount(codes).tolist()):
             if count:
                 self._content.counts[MT_NAMES[code]] += count
+        self._events.append(np.flatnonzero(codes == Mt.EVENT) + self._rows["mt"])
         self._feed("mt", mt=codes)
+
+    def _events_in(self, column: str, rows: int) -> Any:
+        """Positions within the chunk at hand of the rows that are events."""
+        begin = self._rows[column]
+        first, last = np.searchsorted(self._event_at, (begin, begin + rows))
+        return self._event_at[first:last] - begin
 
     def _m(self, chunk: Any) -> None:
         _, offset_buffer, data = chunk.buffers()
@@ -343,6 +375,14 @@ class _Probe:
         text = memoryview(data)[int(offsets[0]) : int(offsets[-1])] if data is not None else b""
         self._content.raw_bytes += len(text)
         self._feed("m", len=_le(np.diff(offsets).astype(np.uint32)), m=text)
+        if self._content.damaged.keys() & {"mt", "rx"}:
+            return
+        for at in self._events_in("m", len(chunk)).tolist():
+            m = bytes(text[offsets[at] - offsets[0] : offsets[at + 1] - offsets[0]])
+            self._account.event(self._event_rx[self._event_seen], m)
+            self._event_seen += 1
+            self._content.gaps += m.startswith(GAP)
+            self._last_event = m
 
 
 def _first_line(error: BaseException) -> str:

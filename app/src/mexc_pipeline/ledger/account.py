@@ -11,6 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+GAP = b'{"event":"gap"'
+SEALED = b'{"event":"sealed"'
+"""How the ``m`` of these events begin."""
+
 _COUNTED = {"gap": "missing", "repaired": "repaired", "unrepaired": "unrepaired"}
 _MARKS = ("started", "connected", "subscribed", "disconnected", "stopped")
 _WANTED = tuple(b'{"event":"%s"' % name.encode() for name in (*_COUNTED, *_MARKS))

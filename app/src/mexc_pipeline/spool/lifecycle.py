@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from mexc_pipeline.ledger.account import Account
+from mexc_pipeline.ledger.account import GAP, SEALED, Account
 from mexc_pipeline.ledger.digest import RowDigest
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt, event
 from mexc_pipeline.spool.segment import (
@@ -23,9 +23,6 @@ from mexc_pipeline.spool.segment import (
 )
 
 log = logging.getLogger("mexc_pipeline.spool")
-
-_GAP = b'{"event":"gap"'
-_SEALED = b'{"event":"sealed"'
 
 
 class Tally:
@@ -49,9 +46,9 @@ class Tally:
         if Mt.EVENT in block.mt:
             for rx, mt, m in zip(block.rx, block.mt, block.m, strict=True):
                 if mt == Mt.EVENT:
-                    self.gaps += m.startswith(_GAP)
+                    self.gaps += m.startswith(GAP)
                     self.account.event(rx, m)
-        if not (block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_SEALED)):
+        if not (block.mt[-1] == Mt.EVENT and block.m[-1].startswith(SEALED)):
             self.account.rows(block.rx[0], block.rx[-1])
         self.last_rx = block.rx[-1]
 

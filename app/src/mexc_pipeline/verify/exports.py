@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -130,9 +131,30 @@ def _metadata_against_rows(name: FileName, said: dict[str, str], held: Content) 
         for key, value in expected.items()
         if said.get(key) != value
     ]
+    wrong += _account_against_rows(said, held)
     if name.plain and said.get("final") != "true":
         wrong.append("a plain file whose metadata does not say final")
     return wrong
+
+
+def _account_against_rows(said: dict[str, str], held: Content) -> list[str]:
+    """Files of versions before there was an account have none, and nothing is promised then."""
+    if held.account is None:
+        return []
+    wrong = (
+        []
+        if said.get("gaps") == str(held.gaps)
+        else [f"metadata says gaps {said.get('gaps')}, the file has {held.gaps}"]
+    )
+    if "account" not in said:
+        return wrong
+    rows = held.account.to_json()
+    try:
+        account = json.loads(said["account"])
+        fields = sorted(key for key in rows.keys() | account.keys() if rows.get(key) != account.get(key))
+    except (ValueError, AttributeError):
+        return [*wrong, "its account cannot be read"]
+    return [*wrong, f"its account differs from its rows in {', '.join(fields)}"] if fields else wrong
 
 
 def _order(name: FileName, said: dict[str, str], held: Content) -> list[str]:

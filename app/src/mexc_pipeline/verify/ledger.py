@@ -8,17 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.export.names import exported_files
-from mexc_pipeline.export.parquet import FileError, metadata
+from mexc_pipeline.export.parquet import FileError, metadata, read_content
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.conservation import Conservation, Side
 from mexc_pipeline.ledger.coverage import Piece
 from mexc_pipeline.ledger.hours import Hour, hours
-from mexc_pipeline.read.files import tables
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, info, segments
 
@@ -79,7 +76,9 @@ def _from_metadata(said: Mapping[str, str], path: Path) -> dict[str, Any]:
         "gaps": int(said["gaps"]),
         "raw_bytes": int(said["raw_bytes"]),
         "edge_ns": int(said["edge_ns"]),
-        "account": Account.of(json.loads(said["account"])) if "account" in said else _account_of_file(path),
+        "account": Account.of(json.loads(said["account"]))
+        if "account" in said
+        else read_content(path).account,  # of a version that did not write it
     }
 
 
@@ -98,20 +97,6 @@ def _from_segment(segment: SegmentInfo) -> dict[str, Any]:
         "edge_ns": segment.edge_ns,
         "account": Account.of(segment.account) if segment.account else _account_of_segment(segment),
     }
-
-
-def _account_of_file(path: Path) -> Account:
-    """For files of versions that did not write it down: from the rows themselves."""
-    account = Account()
-    for table in tables([path]):
-        rows = table.select(["rx", "mt", "m"])
-        times = rows.column("rx").cast(pa.int64()).to_pylist()
-        for rx, mt, m in zip(times, rows.column("mt").to_pylist(), rows.column("m").to_pylist(), strict=True):
-            if mt == "ev":
-                account.event(rx, m.encode())
-        sealed = rows.column("m")[-1].as_py().startswith('{"event":"sealed"')
-        account.rows(times[0], times[-2] if sealed and len(times) > 1 else times[-1])
-    return account
 
 
 def _account_of_segment(segment: SegmentInfo) -> Account:
