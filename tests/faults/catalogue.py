@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults.bench import Outcome
-from faults.scenarios import artefacts, clickhouse, clock, crashes, disk, frames, sockets
+from faults.scenarios import artefacts, clickhouse, clock, crashes, disk, frames, mounts, segments, sockets, tables
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """``target``: tries that a full campaign must reach; ``runs``: times it is run for that; ``sample``: of these in
-    ``make faults``."""
+    ``make faults`` (0: too long for it)."""
 
     name: str
     promise: str
@@ -22,6 +22,7 @@ class Scenario:
     target: int
     runs: int
     sample: int = 1
+    needs_root: bool = False
 
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -81,6 +82,42 @@ SCENARIOS: tuple[Scenario, ...] = (
         1,
     ),
     Scenario(
+        "outage",
+        "The same for a minute at a time under load; files are made meanwhile",
+        "ClickHouse server stopped for 60 s",
+        tables.outage,
+        10,
+        5,
+        0,
+    ),
+    Scenario(
+        "refused",
+        "A row that ClickHouse will not take is skipped there, counted, said, and in its file; the others are loaded",
+        "ClickHouse refuses one row, in whatever batch",
+        tables.refused,
+        10,
+        10,
+        1,
+    ),
+    Scenario(
+        "tables",
+        "A sealed table altered by hand is noticed before it goes, set apart and loaded again; the file is the spool's",
+        "a sealed table dropped, a row of it altered, deleted, doubled",
+        tables.altered,
+        20,
+        4,
+        1,
+    ),
+    Scenario(
+        "index",
+        "export_log is only an index: it is written again",
+        "export_log emptied or dropped",
+        tables.forgotten,
+        5,
+        5,
+        1,
+    ),
+    Scenario(
         "embedded",
         "The same for the embedded engine",
         "embedded engine: store killed, its folder damaged or deleted",
@@ -88,6 +125,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         40,
         10,
         1,
+    ),
+    Scenario(
+        "mounts",
+        "The same on disks that are really full, where no library can fail calls",
+        "a small file system filled up: of the exports, the embedded engine, the server",
+        mounts.mounts,
+        40,
+        12,
+        3,
+        needs_root=True,
     ),
     Scenario(
         "frames",
@@ -115,5 +162,23 @@ SCENARIOS: tuple[Scenario, ...] = (
         200,
         12,
         2,
+    ),
+    Scenario(
+        "segments",
+        "A segment altered by hand becomes no file but one with the rows as received, and holds up no other",
+        "a closed segment truncated, deleted, bits flipped, pages overwritten, before its export",
+        segments.segments,
+        100,
+        8,
+        1,
+    ),
+    Scenario(
+        "logs",
+        "What a damaged write-ahead log leaves is in order and unaltered; recording goes on and says so",
+        "the write-ahead log of a killed collector truncated, deleted, bits flipped",
+        segments.logs,
+        20,
+        5,
+        1,
     ),
 )

@@ -1,10 +1,14 @@
-"""A TCP proxy that can lose a reply: what was asked is handed on and done, but the asker never hears of it."""
+"""A TCP proxy that can lose a reply (what was asked is handed on and done, but the asker never hears of it) or answer
+for ClickHouse that it will not take a row."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+
+_REFUSAL = 395
+"""FUNCTION_THROW_IF_VALUE_IS_NON_ZERO: a code that says nothing of the server's state."""
 
 
 class LossyProxy:
@@ -15,7 +19,9 @@ class LossyProxy:
         self._lose = threading.Event()
         self._slow = threading.Event()
         self._closing = False
+        self._mark = b""
         self.lost = 0
+        self.refused = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, name="lossy", daemon=True).start()
@@ -27,6 +33,10 @@ class LossyProxy:
     def answer_late(self, is_late: bool) -> None:
         """Hold every answer back for a second from now on, or no longer."""
         (self._slow.set if is_late else self._slow.clear)()
+
+    def refuse(self, mark: bytes) -> None:
+        """From now on a statement whose data hold ``mark`` never reaches the server, and is answered by an error."""
+        self._mark = mark
 
     def close(self) -> None:
         self._closing = True
@@ -48,7 +58,15 @@ class LossyProxy:
 
     def _ask(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
+            seen = b""
             while data := client.recv(1 << 16):
+                seen += data
+                if self._mark and self._mark in seen:
+                    self.refused += 1
+                    client.sendall(_exception(_REFUSAL, "a row that is not wanted"))
+                    client.shutdown(socket.SHUT_WR)
+                    break
+                seen = seen[-len(self._mark) :]
                 server.sendall(data)
         _end(server, client)
 
@@ -63,6 +81,12 @@ class LossyProxy:
                     break
                 client.sendall(data)
         _end(server, client)
+
+
+def _exception(code: int, message: str) -> bytes:
+    """The packet by which a ClickHouse server refuses a statement (native protocol)."""
+    texts = (b"DB::Exception", message.encode(), b"")
+    return b"\x02" + code.to_bytes(4, "little") + b"".join(bytes([len(t)]) + t for t in texts) + b"\x00"
 
 
 def _end(*sockets: socket.socket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,10 +18,14 @@ import pytest
 from faults.powerloss import lose_power
 from faults.shim import NoCompilerError, library
 from mexc_pipeline import config, export
+from mexc_pipeline.control import ControlServer
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.periods import Period
-from mexc_pipeline.rows import Frame
+from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool.writer import Spool
+from mexc_pipeline.store.embedded import EmbeddedFolder
+from mexc_pipeline.store.engine import CIRCUMSTANCES, RefusedError
+from mexc_pipeline.verify.clickhouse import clickhouse
 from mexc_pipeline.verify.exports import prove
 from support.spooled import read_rows
 
@@ -154,3 +159,42 @@ def test_verify_judges_a_file_whose_digest_is_no_longer_hexadecimal(tmp_path: Pa
     data[data.rfind(value)] = ord("x")
     path.write_bytes(data)
     assert prove(name, path).wrong
+
+
+def test_verify_clickhouse_names_the_table_that_differs(tmp_path: Path) -> None:
+    """With anything wrong in ClickHouse `verify clickhouse` said "store: refused" instead of what was wrong where."""
+    settings = config.parse(f'data_dir = "{tmp_path}/data"', None)
+    wrong = {"symbol": "btc", "table": "btc_2026112120", "ok": False, "text": "differs from its segment in m"}
+    server = ControlServer(
+        settings.control_dir / "store.sock", {"verify": lambda _: {"findings": [wrong], "ok": False}}
+    )
+    try:
+        (finding,) = clickhouse(settings).findings
+    finally:
+        server.close()
+    assert (finding.subject, finding.ok, finding.text) == ("btc_2026112120", False, "differs from its segment in m")
+
+
+def test_the_embedded_engine_takes_nothing_where_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """chDB takes the end of an insert for done also when a full disk took none of it: a record of which segment a table
+    holds was missing, and the table was never compared nor its file logged."""
+    folder = EmbeddedFolder(tmp_path / "clickhouse", "ch_mexc")
+    engine = folder.engine()
+    engine.connect()
+    engine.execute("CREATE TABLE records (n UInt64, text String) ENGINE = MergeTree ORDER BY n")
+    columns = [("n", "UInt64"), ("text", "String")]
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=1 << 20))
+    with pytest.raises(RefusedError, match="1 MiB free") as refused:
+        engine.insert("records", columns, [[1, "a"]])
+    assert refused.value.code in CIRCUMSTANCES
+    with pytest.raises(RefusedError, match="1 MiB free"):
+        engine.insert_block("records", Columns([1], [1], [1], [1], [b"{}"]), "")
+    monkeypatch.undo()
+    awkward = "it's a \\ and a \n, \x00 and ü"
+    engine.insert("records", columns, [[2, awkward], [2**64 - 1, ""]])
+    assert engine.select("SELECT n, text FROM records ORDER BY n") == [(2, awkward), (2**64 - 1, "")]
+    engine.close()
+    folder.close()

@@ -96,7 +96,7 @@ class ControlServer:
         except (ValueError, KeyError, TypeError, RecursionError):
             return {"ok": False, "error": f"not a command; known are {', '.join(sorted(self._handlers))}"}
         try:
-            return {"ok": True, **handler(request)}
+            return {**handler(request), "ok": True}
         except UserError as error:
             return {"ok": False, "error": str(error)}
         except Exception as error:  # a caller's question must not end the process that records

@@ -49,17 +49,17 @@ def server(folder: Path, seed: int) -> Outcome:
     ):
         try:
             if not late:
-                _start(place, engine)
+                start_engine(place, engine)
             store, collector = place.start("store"), place.fork("collect", "btc")
             place.witness.start()
             place.recorded(collector, 20)
             if late:
-                _start(place, engine)
+                start_engine(place, engine)
                 outcome.happened("absent at the start")
             for _ in range(EPISODES):
                 store = _server_episode(place, engine, proxy, store, rng, outcome)
                 place.recorded(collector, 1)
-            _conclude(place, collector, store, outcome, lambda sql: list(engine.client().execute(sql)))
+            conclude(place, collector, store, outcome, lambda sql: list(engine.client().execute(sql)))
         finally:
             proxy.close()
             engine.kill()
@@ -80,7 +80,7 @@ def _server_episode(
             if name == "damaged" and (done := _damage(engine.data, rng)):
                 name = f"damaged: {done}"
             pause(rng.uniform(0.2, 2.0))
-            _start(place, engine)
+            start_engine(place, engine)
         case "frozen":
             engine._signal(signal.SIGSTOP)
             pause(rng.uniform(1.0, 6.0))
@@ -118,7 +118,7 @@ def _server_episode(
     return store
 
 
-def _start(place: Bench, engine: ClickHouseServer) -> None:
+def start_engine(place: Bench, engine: ClickHouseServer) -> None:
     """Start the server on a disk that can be made to fail."""
     other = {
         "LD_PRELOAD": str(library()),
@@ -134,10 +134,10 @@ def _damage(data: Path, rng: random.Random) -> str:
     found = [p for p in data.glob("data/ch_mexc/btc_*/*") if p.is_file() and p.stat().st_size]
     if not found:
         return ""
-    return f"{_spoil(path := rng.choice(sorted(found)), rng)} of {path.name}"
+    return f"{spoil(path := rng.choice(sorted(found)), rng)} of {path.name}"
 
 
-def _spoil(path: Path, rng: random.Random) -> str:
+def spoil(path: Path, rng: random.Random) -> str:
     size = path.stat().st_size
     if rng.random() < 0.5:
         os.truncate(path, rng.randint(0, size - 1))
@@ -163,13 +163,13 @@ def embedded(folder: Path, seed: int) -> Outcome:
         for _ in range(EPISODES - 2):
             store = _embedded_episode(place, store, rng, outcome)
             place.recorded(collector, 1)
-        _conclude(place, collector, store, outcome, lambda sql: _query(place, sql))
+        conclude(place, collector, store, outcome, lambda sql: query(place, sql))
     return outcome
 
 
 def _embedded_episode(place: Bench, store: Process, rng: random.Random, outcome: Outcome) -> Process:
     name = rng.choice(("killed", "damaged", "damaged", "deleted"))
-    _answers(place)
+    answers(place)
     pause(rng.uniform(0.2, 2.0))
     store.kill()
     store.wait(10)
@@ -179,17 +179,17 @@ def _embedded_episode(place: Bench, store: Process, rng: random.Random, outcome:
     elif name == "damaged":
         files = [p for p in where.rglob("*") if p.is_file() and p.stat().st_size]
         for path in rng.sample(sorted(files), min(len(files), rng.choice((1, 3, 20)))):
-            _spoil(path, rng)
+            spoil(path, rng)
     store = place.start("store")
     outcome.happened(f"embedded store {'killed' if name == 'killed' else 'folder ' + name}")
     return store
 
 
-def _answers(place: Bench) -> None:
+def answers(place: Bench) -> None:
     until(lambda: place.status("store") is not None, 60, "the store's answer")
 
 
-def _query(place: Bench, sql: str) -> list[Any]:
+def query(place: Bench, sql: str) -> list[Any]:
     try:
         answer = ask(place.data / "control" / "store.sock", "query", timeout_s=60, sql=sql, max_rows=1_000_000)
     except ControlError as error:
@@ -197,8 +197,18 @@ def _query(place: Bench, sql: str) -> list[Any]:
     return [tuple(row) for row in answer["rows"]]
 
 
-def _conclude(place: Bench, collector: Process, store: Process, outcome: Outcome, fetch: Fetch) -> None:
-    """Stop recording; the tables must come to hold every row, then every file must be logged as proven."""
+def conclude(
+    place: Bench,
+    collector: Process,
+    store: Process,
+    outcome: Outcome,
+    fetch: Fetch,
+    *,
+    refused: int = 0,
+    before_the_end: Callable[[], None] = lambda: None,
+) -> None:
+    """Stop recording; the tables must come to hold every row but the ``refused``, then every file must be logged as
+    proven. ``before_the_end`` is called while the store still runs."""
     status = end(collector)
     outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
     place.settle(Outcome())  # cut and exported, so that every segment is closed; judged once more below
@@ -219,13 +229,16 @@ def _conclude(place: Bench, collector: Process, store: Process, outcome: Outcome
         missing = sorted(names() - {row[0] for row in logged()})
         outcome.expect(False, f"not in export_log: {missing}; {outcome.notes}; {place.said()[-1200:]}")
     rows = logged()
+    short = sum(int(received) - int(stored) for _, received, _, stored, _ in rows)
+    outcome.expect(short == refused, f"{short} rows are not in ClickHouse, {refused} were refused")
     for file, received, written, stored, verdict in rows:
         held = pq.read_metadata(place.exports / file).num_rows
         outcome.expect(
-            int(received) == int(written) == int(stored) == held and verdict == "verified",
+            int(received) == int(written) == held and (verdict == "verified") == (int(stored) == held),
             f"{file}: {held} rows, logged as received {received}, exported {written}, stored {stored}, {verdict}",
         )
     outcome.expect(len(rows) == len({row[0] for row in rows}), "a file is logged twice")
+    before_the_end()
     status = end(store, 30)
     outcome.expect(status == 0, f"the store ended with {status}")
     place.judge(outcome)

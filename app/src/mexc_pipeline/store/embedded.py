@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import Columns
 from mexc_pipeline.store import native
 from mexc_pipeline.store.engine import (
+    NOT_ENOUGH_SPACE,
     ROW_COLUMNS,
     TYPES_DATETIME64,
     Capabilities,
@@ -24,6 +26,7 @@ from mexc_pipeline.store.engine import (
     RefusedError,
     Result,
     UnreachableError,
+    quote,
     read_sql,
 )
 
@@ -31,6 +34,8 @@ log = logging.getLogger("mexc_pipeline.store")
 
 _T = TypeVar("_T")
 _CODE = re.compile(r"Code: (\d+)\.")
+ROOM = 16 << 20
+"""Bytes that stay free beside what is inserted: the engine writes more than the rows, and others write too."""
 _STREAMED = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
 _QUERY_SETTINGS = (
     "max_execution_time = 60, output_format_json_quote_64bit_integers = 0, output_format_json_quote_decimals = 1, "
@@ -78,7 +83,7 @@ class EmbeddedFolder:
         try:
             return self._session(str(self.folder))
         except RuntimeError as error:
-            if not self.folder.exists():
+            if not self.folder.exists() or shutil.disk_usage(self.folder).free < ROOM:
                 raise UserError(f"embedded ClickHouse cannot open a folder at {self.folder}: {error}") from error
             aside = _free_name(self.folder.with_name(f"{self.folder.name}.broken-{int(time.time())}"))
             log.error(
@@ -152,12 +157,31 @@ class EmbeddedEngine:
         return [row for block in native.decode([data], strings_as_bytes=False) for row in zip(*block, strict=True)]
 
     def insert(self, table: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> None:
-        data = native.encode(columns, [list(c) for c in zip(*rows, strict=True)])
-        self._insert(table, [name for name, _ in columns], data)
+        # As text: chDB reports a statement's failure, but takes the end of a stream for done whatever became of it.
+        self._require_room(0)
+        names = ", ".join(name for name, _ in columns)
+        values = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
+        self.execute(f"INSERT INTO {table} ({names}) VALUES {values}")
 
     def insert_block(self, table: str, block: Columns, query_id: str) -> None:  # noqa: ARG002
         data = native.encode(list(zip(ROW_COLUMNS, TYPES_DATETIME64, strict=True)), native.rows_block(block))
-        self._insert(table, ROW_COLUMNS, data)
+        self._require_room(len(data))
+        session = self._open()
+
+        def run() -> None:
+            with session.send_insert(f"INSERT INTO {table} ({', '.join(ROW_COLUMNS)})", "Native") as inserter:
+                inserter.append(data)
+                inserter.finish()
+
+        _guarded(run)
+
+    def _require_room(self, size: int) -> None:
+        """RefusedError where the disk might not take that many bytes: chDB would say it had taken them."""
+        free = shutil.disk_usage(self._folder.folder).free
+        if free < (needed := size + ROOM):
+            raise RefusedError(
+                f"{self._folder.folder} has {free >> 20} MiB free, {needed >> 20} MiB are needed", NOT_ENOUGH_SPACE
+            )
 
     def read_blocks(self, table: str) -> Iterator[Columns]:
         session = self._open()
@@ -183,20 +207,14 @@ class EmbeddedEngine:
         finally:
             session.close()
 
-    def _insert(self, table: str, names: Sequence[str], data: bytes) -> None:
-        session = self._open()
-
-        def run() -> None:
-            with session.send_insert(f"INSERT INTO {table} ({', '.join(names)})", "Native") as inserter:
-                inserter.append(data)
-                inserter.finish()
-
-        _guarded(run)
-
     def _open(self) -> Any:
         if self._session is None:
             raise UnreachableError("not connected")
         return self._session
+
+
+def _literal(value: Any) -> str:
+    return quote(value) if isinstance(value, str) else repr(value)
 
 
 def _chunks(stream: Any) -> Iterator[bytes]:

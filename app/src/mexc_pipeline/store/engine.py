@@ -35,6 +35,7 @@ class RefusedError(EngineError):
 UNKNOWN_TABLE = 60
 UNKNOWN_DATABASE = 81
 TABLE_EXISTS = 57
+NOT_ENOUGH_SPACE = 243
 CIRCUMSTANCES = frozenset(
     {
         48,  # NOT_IMPLEMENTED
@@ -50,7 +51,7 @@ CIRCUMSTANCES = frozenset(
         210,  # NETWORK_ERROR
         236,  # ABORTED, the server is shutting down
         242,  # TABLE_IS_READ_ONLY
-        243,  # NOT_ENOUGH_SPACE
+        NOT_ENOUGH_SPACE,
         394,  # QUERY_WAS_CANCELLED
         439,  # CANNOT_SCHEDULE_TASK
         473,  # DEADLOCK_AVOIDED, lock timeout

@@ -1,0 +1,124 @@
+"""Segments of the spool and their write-ahead logs altered behind the recorder's back, before they are exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from faults.bench import Bench, Outcome, bench, end, pause
+from faults.oracle import NAMES, Verdict, read_files
+from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.waiting import until
+
+ALTERATIONS = 14
+LOGS = 4
+NO_BOUND_NS = 10**18
+"""What a write-ahead log loses with its bytes is a tail of any length."""
+
+
+def segments(folder: Path, seed: int) -> Outcome:
+    """Closed segments: none may become a file that holds anything but what was recorded, none may keep others back."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=200.0, seed=seed)) as sim,
+        bench(folder, sim, rng) as place,
+    ):
+        collector = place.fork("collect", "btc")
+        until(lambda: len(list(place.spool.glob("btc/*.sqlite"))) > 5, 60, "some segments")
+        end(collector)
+        pristine = place.folder / "pristine"
+        shutil.copytree(place.spool, pristine)
+        place.settle(outcome)
+        wanted = {path.name: _rows(path) for path in place.exports.glob("*.parquet")}
+        for _ in range(ALTERATIONS):
+            shutil.rmtree(place.spool)
+            shutil.copytree(pristine, place.spool)
+            shutil.rmtree(place.exports)
+            place.exports.mkdir()
+            _alter_one(place, rng, wanted, outcome)
+    return outcome
+
+
+def _rows(path: Path) -> list[tuple[object, ...]]:
+    table = pq.read_table(path)
+    columns = (table["seq"], table["rx"].cast("int64"), table["ts"].cast("int64"), table["mt"], table["m"])
+    return list(zip(*(column.to_pylist() for column in columns), strict=True))
+
+
+def _alter_one(place: Bench, rng: random.Random, wanted: dict[str, list[tuple[object, ...]]], outcome: Outcome) -> None:
+    *closed, _ = sorted(place.spool.glob("btc/*.sqlite"))  # the newest was still open
+    names = {path: f"btc{path.stem}.parquet" for path in closed}
+    path = rng.choice(closed[1:-1])
+    kind = alter(path, rng)
+    said = f"{path.name} {kind}"
+    status = place.fork("export").wait(60)
+    outcome.happened(f"a segment {kind}")
+    for other, name in names.items():
+        file = place.exports / name
+        if file.exists():
+            same = _rows(file) == wanted[name]
+            outcome.expect(same, f"{said}: {name} holds something else")
+            outcome.verdict.frames += len(wanted[name]) if same else 0
+        else:
+            outcome.expect(other == path, f"{said}: {name} was not exported")
+    if kind == "deleted":
+        verified = place.fork("verify", "exports").wait(120)
+        outcome.expect(verified == 1, f"{said}: verify exports ended with {verified} beside a hole")
+    elif (place.exports / names[path]).exists():
+        outcome.notes["no row changed"] = outcome.notes.get("no row changed", 0) + 1
+    else:
+        outcome.notes["not exported"] = outcome.notes.get("not exported", 0) + 1
+        outcome.expect(status == 1, f"{said}: not exported, and export ended with {status}")
+
+
+def alter(path: Path, rng: random.Random) -> str:
+    """Do something to a file; what, in words."""
+    size = path.stat().st_size
+    kind = rng.choice(("altered: bit", "altered: bit", "altered: bytes", "altered: a page", "truncated", "deleted"))
+    match kind:
+        case "deleted":
+            path.unlink()
+        case "truncated":
+            os.truncate(path, rng.randrange(size))
+        case _:
+            with path.open("r+b") as file:
+                at = rng.randrange(size)
+                file.seek(at)
+                byte = file.read(1)[0]
+                length = 8 if kind == "altered: bytes" else min(4096, size - at)
+                file.seek(at)
+                file.write(bytes([byte ^ 1 << rng.randrange(8)]) if kind == "altered: bit" else rng.randbytes(length))
+    return kind
+
+
+def logs(folder: Path, seed: int) -> Outcome:
+    """The write-ahead log of a collector that was killed: what is left is in order and unaltered, and it goes on."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=300.0, seed=seed)) as sim,
+        bench(folder, sim, rng, period="5s") as place,
+    ):
+        for _ in range(LOGS):
+            collector = place.fork("collect", "btc")
+            place.recorded(collector, 30)
+            pause(rng.uniform(0.0, 1.5))
+            collector.kill()
+            collector.wait(10)
+            for path in place.spool.glob("btc/*-wal"):
+                if path.stat().st_size:
+                    outcome.happened(f"a write-ahead log {alter(path, rng)}")
+        place.settle(outcome, tail_ns=NO_BOUND_NS)
+        started = [
+            json.loads(row.m)
+            for row in read_files(place.exports, "btc", Verdict())
+            if row.mt not in NAMES.values() and b'"started"' in row.m[:20]
+        ]
+        outcome.expect(any(not event["clean"] for event in started), "no started row says that a stop was unclean")
+    return outcome
