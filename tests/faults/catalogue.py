@@ -32,7 +32,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "kill -9 of collector or exporter at a seeded call",
         crashes.kills,
         1000,
-        110,
+        44,
         6,
     ),
     Scenario(
@@ -41,7 +41,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "power loss: what was not fsynced is dropped, torn, reordered",
         crashes.power,
         200,
-        26,
+        20,
         4,
     ),
     Scenario(
