@@ -1,0 +1,25 @@
+"""websocket-client that reads frames and does nothing with them, its slow check of UTF-8 off as ours has it."""
+
+from __future__ import annotations
+
+import websocket
+
+from bench.peers.meter import arguments, measure, subscriptions
+
+
+def main() -> None:
+    options = arguments()
+    ws = websocket.WebSocket(skip_utf8_validation=True)
+    ws.connect(options.url)  # type: ignore[no-untyped-call]
+    for request in subscriptions(options.symbol):
+        ws.send(request)
+    frames = [0]
+    measure(options, lambda: frames[0], dict)
+    receive = ws.recv_data
+    while True:
+        receive()  # type: ignore[no-untyped-call]
+        frames[0] += 1
+
+
+if __name__ == "__main__":
+    main()
