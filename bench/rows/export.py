@@ -1,0 +1,106 @@
+"""Row 8: an hour of a million rows from the spool to a proven file, against the original's export by pandas."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from bench import child
+from bench.material import closed_segment, pool
+from bench.model import Result
+from bench.site import Place, clickhouse
+from integration.clickhouse_server import ClickHouseServer
+from mexc_pipeline.config import parse
+from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader
+from mexc_pipeline.store.engine import row_table_sql
+from mexc_pipeline.store.server import ServerEngine
+
+TITLE = "Export of 1,000,000 rows: read, write, fsync, read back, digest, compare"
+TABLE = "btc_export"
+
+
+def run(place: Place) -> Result:
+    result = Result("export", TITLE)
+    rows = 100_000 if place.quick else 1_000_000
+    frames = pool()
+    small, large = (_Hour(place.new("hour"), n, frames) for n in (rows // 10, rows))
+    rounds = 1 if place.quick else 2
+    ours: list[child.Done] = []
+    pandas: list[child.Done] = []
+    with clickhouse(place.new("server")) as server:
+        _load(server, large.segment)
+        for _ in range(rounds):
+            ours.append(large.export())
+            pandas.append(_by_pandas(server, place.new("pandas")))
+    small_done = small.export()
+    result.add("whole command, start of Python included", "ours", [rows / d.seconds for d in ours], "rows/s")
+    result.add("end to end", "ours", [rows / large.inside(d) for d in ours], "rows/s", at_least=200_000)
+    result.add("end to end", "pandas", [rows / json.loads(d.output)["seconds"] for d in pandas], "rows/s")
+    result.add("CPU", "ours", [d.cpu_s / rows * 1e6 for d in ours], "µs/row")
+    result.add("CPU", "pandas", [d.cpu_s / rows * 1e6 for d in pandas], "µs/row")
+    result.add("peak memory", "ours", [d.peak_mb for d in ours], "MB", at_most=200)
+    result.add("peak memory, a tenth of the rows", "ours", small_done.peak_mb, "MB")
+    result.add("peak memory", "pandas", [d.peak_mb for d in pandas], "MB")
+    result.add("memory, a tenth divided by the whole", "ours", small_done.peak_mb / ours[0].peak_mb, "×")
+    result.add("raw JSON divided by the file", "ours", large.ratio(ours[0]), "×")
+    if place.long:
+        ten = _Hour(place.new("hour"), 10_000_000, frames)
+        done = ten.export()
+        result.add("hour of 10 million rows, verified after", "ours", done.seconds, "s", at_most=120)
+        result.add("hour of 10 million rows, peak memory", "ours", done.peak_mb, "MB", at_most=200)
+    result.notes.append("pandas reads the rows from ClickHouse and checks their number only; ours reads the spool")
+    return result
+
+
+class _Hour:
+    """A closed segment that can be exported again and again."""
+
+    def __init__(self, folder: Path, rows: int, frames: list[tuple[int, bytes]]) -> None:
+        self._data = folder / "data"
+        self._exports = folder / "exports"
+        self.segment: SegmentInfo = closed_segment(folder / "kept", rows, frames)
+        self._config = folder / "config.toml"
+        self._config.write_text(
+            f'symbols = ["BTC_USDT"]\ndata_dir = "{self._data}"\nexport_dir = "{self._exports}"\nperiod = "24h"\n'
+        )
+
+    def export(self) -> child.Done:
+        """Run the command on a fresh copy of the segment."""
+        for folder in (self._data, self._exports):
+            shutil.rmtree(folder, ignore_errors=True)
+        spool = self._data / "spool" / "btc"
+        spool.mkdir(parents=True)
+        self._exports.mkdir()
+        shutil.copy(self.segment.path, spool)
+        return child.run(["-m", "mexc_pipeline", "--config", str(self._config), "export", "--json"])
+
+    @staticmethod
+    def inside(done: child.Done) -> float:
+        """Seconds the export itself says it took."""
+        return float(_file(done)["seconds"])
+
+    @staticmethod
+    def ratio(done: child.Done) -> float:
+        return int(_file(done)["raw_bytes"]) / int(_file(done)["bytes"])
+
+
+def _file(done: child.Done) -> dict[str, str]:
+    found: dict[str, str] = json.loads(done.output[done.output.index("{") :])["files"][0]
+    return found
+
+
+def _load(server: ClickHouseServer, segment: SegmentInfo) -> None:
+    engine = ServerEngine(parse(f'[clickhouse]\nmode = "server"\nport = {server.port}\n', None).clickhouse)
+    capabilities = engine.connect()
+    engine.execute(row_table_sql(TABLE, capabilities))
+    with SegmentReader(segment.path) as reader:
+        for n, block in enumerate(reader.blocks(max_rows=10_000)):
+            engine.insert_block(TABLE, block, f"bench-export-{n}")
+    engine.close()
+
+
+def _by_pandas(server: ClickHouseServer, folder: Path) -> child.Done:
+    done = child.run(["-m", "bench.peers.pandas_export", str(server.port), f"ch_mexc.{TABLE}", str(folder)])
+    shutil.rmtree(folder)
+    return done

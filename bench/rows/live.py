@@ -1,0 +1,155 @@
+"""Rows 2 to 4: three symbols at 40 frames/s: delays, memory, CPU, and the peers reading the same at the same time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import child
+from bench.measure import Spent, Window, quantile, rss_mb
+from bench.model import Result
+from bench.site import SYMBOLS, Place, Simulator, Site, clickhouse, peer_result, server_pid, settle, start_peer
+from integration.clickhouse_server import ClickHouseServer
+from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.spool.segment import SegmentReader, segments
+
+TITLE = "Three symbols at 40 frames/s each, server and embedded engine"
+RATE = 40
+LOOK_S = 0.01
+
+
+@dataclass(slots=True)
+class Seen:
+    """When a reader of ClickHouse saw which seq: (Unix ns at which the answer was there, highest seq)."""
+
+    looks: list[tuple[int, int]] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def run(place: Place) -> Result:
+    result = Result("live", TITLE)
+    seconds = place.seconds(25, 6)
+    with clickhouse(place.new("server")) as server:
+        peers = _measure(place, result, server, seconds)
+    _measure(place, result, None, seconds / 2)
+    for name, who in (("bare", "bare websocket-client"), ("original", "the original's shape")):
+        found = peers[name]
+        result.add("CPU of one reader", who, found["cpu_s"] / found["frames"] * 1e6, "µs/frame")
+        result.add("memory of one reader", who, found["peak_mb"], "MB")
+    delays = peers["original"]["queryable_ms"]
+    result.add("receive to queryable p50", "the original's shape", delays["p50"], "ms")
+    result.add("receive to queryable p99", "the original's shape", delays["p99"], "ms")
+    result.notes.append(
+        "the original states for three symbols 500-750 MB, 15-30 % CPU, 50-150 KB/s and 500 MB of files a day"
+    )
+    result.notes.append(
+        f"queryable is seen from outside, by asking every {LOOK_S * 1000:g} ms: up to that and the query's own time too high"
+    )
+    return result
+
+
+def _measure(place: Place, result: Result, server: ClickHouseServer | None, seconds: float) -> dict[str, Any]:
+    folder = place.new("live")
+    engine = "" if server else ", embedded engine"
+    with (
+        Simulator(folder, SYMBOLS, rate=RATE, commit_rate=5) as sim,
+        Site(folder, sim, symbols=SYMBOLS, server=server) as site,
+    ):
+        site.store()
+        for symbol_id in site.ids:
+            site.record(symbol_id)
+        for symbol_id in site.ids:
+            site.recording(symbol_id, 20)
+        settle(2)
+        names = ("bare", "original") if server else ()
+        port = server.port if server else 0
+        peers = {n: start_peer(n, sim, warmup=2, seconds=seconds, port=port) for n in names}
+        settle(2.5 if peers else 0)
+        seen = Seen()
+        looking = threading.Thread(target=_look, args=(site, server, seen))
+        looking.start()
+        pids = site.pids(**({"ClickHouse": server_pid(server)} if server else {}))
+        before = _totals(site)
+        window = Window(pids)
+        settle(seconds)
+        spent = window.close()
+        rows, size = (after - was for after, was in zip(_totals(site), before, strict=True))
+        seen.stop.set()
+        looking.join()
+        memory = {name: rss_mb(pid) for name, pid in pids.items()}
+        statuses = [s for i in site.ids if (s := site.status(i)) is not None]
+        found = {name: peer_result(process) for name, process in peers.items()}
+        exported = child.run(["-m", "mexc_pipeline", "--config", str(site.config), "export", "--once", "--json"])
+        files = sum(f.stat().st_size for f in site.exports.glob("*.parquet"))
+        filed = sum(sum(s["rows"].values()) for s in statuses)
+        delays = _delays(site.data / "spool" / "btc", seen)
+    result.add(f"receive to durable p50{engine}", "ours", [s["durable_ms"]["p50"] for s in statuses], "ms")
+    result.add(
+        f"receive to durable p99{engine}", "ours", [s["durable_ms"]["p99"] for s in statuses], "ms", at_most=5
+    )
+    result.add(f"receive to queryable p50{engine}", "ours", quantile(delays, 0.5), "ms")
+    result.add(f"receive to queryable p99{engine}", "ours", quantile(delays, 0.99), "ms", at_most=250)
+    _costs(result, engine, spent, memory, exported.peak_mb, rows, found)
+    if server:
+        result.add("frames as received", "ours", size / spent.seconds / 1024, "KB/s")
+        result.add("files a day, at this rate", "ours", files / filed * rows / spent.seconds * 86_400 / 1e6, "MB")
+    place.drop(folder)
+    return found
+
+
+def _costs(
+    result: Result, engine: str, spent: Spent, memory: dict[str, float], export_mb: float, rows: int, peers: dict[str, Any]
+) -> None:
+    collectors = [n for n in memory if n.startswith("collector")]
+    per_frame = spent.of("collector") / rows * 1e6
+    if not engine:
+        bare = peers["bare"]["cpu_s"] / peers["bare"]["frames"] * 1e6
+        result.add("CPU of a collector", "ours", per_frame, "µs/frame")
+        result.add("CPU of a collector divided by bare websocket-client", "ours", per_frame / bare, "×", at_most=2.5)
+        result.add("memory of a collector", "ours", [memory[n] for n in collectors], "MB", at_most=45)
+        result.add("memory of an export", "ours", export_mb, "MB")
+    ours = sum(mb for n, mb in memory.items() if n != "ClickHouse") + export_mb
+    bound = None if engine else 300
+    result.add(f"memory of the store{engine}", "ours", memory["store"], "MB")
+    result.add(f"memory of all, collectors, store, export{engine}", "ours", ours, "MB", at_most=bound)
+    result.add(f"CPU of all{engine}", "ours", spent.of("collector", "store") / spent.seconds * 100, "% of a core")
+    if not engine:
+        result.add("memory with ClickHouse", "ours", ours + memory["ClickHouse"], "MB")
+        result.add("CPU with ClickHouse", "ours", spent.of("") / spent.seconds * 100, "% of a core")
+
+
+def _totals(site: Site) -> tuple[int, int]:
+    """Rows and bytes of frames of all symbols."""
+    statuses = [s for i in site.ids if (s := site.status(i)) is not None]
+    return sum(sum(s["rows"].values()) for s in statuses), sum(sum(s["bytes"].values()) for s in statuses)
+
+
+def _look(site: Site, server: ClickHouseServer | None, seen: Seen) -> None:
+    sql = "SELECT max(seq) FROM ch_mexc.btc_current"
+    client = server.client() if server else None
+    while not seen.stop.wait(LOOK_S):
+        if client is not None:
+            newest = int(client.execute(sql)[0][0])
+        else:
+            try:
+                newest = int(ask(site.data / "control" / "store.sock", "query", timeout_s=5, sql=sql)["rows"][0][0])
+            except ControlError:
+                continue  # the table is not there yet
+        seen.looks.append((time.time_ns(), newest))
+
+
+def _delays(spool: Path, seen: Seen) -> list[float]:
+    """Milliseconds from ``rx`` to the first look that saw the row, of every row that came while we looked."""
+    received: dict[int, int] = {}
+    for _, path in segments(spool):
+        with SegmentReader(path) as reader:
+            received |= {seq: rx for block in reader.blocks() for seq, rx in zip(block.seq, block.rx, strict=True)}
+    delays: list[float] = []
+    (_, newest), *looks = seen.looks
+    for at, seq in looks:
+        delays += [(at - received[n]) / 1e6 for n in range(newest + 1, seq + 1) if n in received]
+        newest = max(newest, seq)
+    return delays
