@@ -8,7 +8,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo run test faults campaign reliability soak test-deploy lint clean
+.PHONY: help demo run test faults campaign reliability soak bench performance test-deploy lint clean
 
 help:
 	@echo "make demo   record the bundled exchange simulator for a while and prove every file (offline)"
@@ -19,6 +19,8 @@ help:
 	@echo "make campaign  the same at length, hours; goes on where it was stopped"
 	@echo "make reliability  write docs/reliability.md from the campaign's results"
 	@echo "make soak   record for HOURS=1 at 200 frames/s a symbol, sample memory, handles, threads, disk; writes docs/soak.md"
+	@echo "make bench  measure the recorder beside what it is compared with, below 10 minutes; ROWS='export read' picks"
+	@echo "make performance  write docs/performance.md from the results of make bench"
 	@echo "make lint   the same without the tests"
 	@echo "make clean  remove .venv and caches; recorded data is left alone"
 
@@ -48,6 +50,13 @@ reliability: $(READY)
 soak: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m soak run --hours $(HOURS) --docs docs $(ARGS)
 
+# Needs Debian's clickhouse-server, as the tests do. ARGS: --quick to try it, --long for the hour of 10 million rows.
+bench: .venv-bench/.ready
+	PYTHONPATH=.:tests .venv-bench/bin/python -m bench $(ROWS) $(ARGS)
+
+performance: .venv-bench/.ready
+	PYTHONPATH=.:tests .venv-bench/bin/python -m bench.page
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,7 +64,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-deploy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .venv-deploy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Installing is slow, so it happens only when what is to be installed has changed.
 $(READY): requirements.txt app/constraints.txt app/pyproject.toml
@@ -68,4 +77,10 @@ $(READY): requirements.txt app/constraints.txt app/pyproject.toml
 .venv-deploy/.ready: tests/deploy/requirements.txt
 	@test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy || { rm -rf .venv-deploy; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
 	.venv-deploy/bin/python -m pip install --quiet --disable-pip-version-check -r tests/deploy/requirements.txt
+	@touch $@
+
+# The peers of the bench are of no use to anything else.
+.venv-bench/.ready: bench/requirements.txt app/constraints.txt app/pyproject.toml
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench || { rm -rf .venv-bench; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@touch $@

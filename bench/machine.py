@@ -15,7 +15,11 @@ _PACKAGES = ("ccxt", "chdb-core", "clickhouse-driver", "duckdb", "msgspec", "pan
 def describe() -> dict[str, str]:
     """Processor, memory, system, versions, revision and time (UTC), as words."""
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1024**2

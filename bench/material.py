@@ -36,7 +36,9 @@ def pool(distinct: int = DISTINCT, seed: int = 1) -> list[tuple[int, bytes]]:
     return [(next(int(mt) for name, mt in _KINDS if b'"%s"' % name.encode() in m[-60:]), m) for m in frames]
 
 
-def batches(count: int, frames: list[tuple[int, bytes]], start_ns: int, step_ns: int = STEP_NS) -> Iterator[list[Frame]]:
+def batches(
+    count: int, frames: list[tuple[int, bytes]], start_ns: int, step_ns: int = STEP_NS
+) -> Iterator[list[Frame]]:
     """``count`` frames, those of the pool over and over, each with times of its own."""
     rng, rx = Random(1), start_ns
     for first in range(0, count, BATCH):

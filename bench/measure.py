@@ -9,18 +9,24 @@ from pathlib import Path
 from statistics import median
 
 
+def threads_ns(pid: int) -> dict[str, int]:
+    """Scheduler run time in ns by thread id, of the threads the process has now; empty for a process that is gone."""
+    found: dict[str, int] = {}
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            found[task.name] = int((task / "schedstat").read_text().split()[0])
+        except (FileNotFoundError, ProcessLookupError):  # the thread ended between the listing and the reading
+            continue
+    return found
+
+
 def cpu_ns(pid: int) -> int:
     """Scheduler run time of all threads the process has now, in ns; 0 for a process that is gone.
 
-    Threads that ended take theirs along: measure processes whose threads live on.
+    Threads that ended take theirs along: measure processes whose threads live on. Those that answer a status request
+    do not, so that asking is not in the figures.
     """
-    total = 0
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        try:
-            total += int((task / "schedstat").read_text().split()[0])
-        except (FileNotFoundError, ProcessLookupError):  # the thread ended between the listing and the reading
-            continue
-    return total
+    return sum(threads_ns(pid).values())
 
 
 def rss_mb(pid: int, field: str = "VmRSS") -> float:

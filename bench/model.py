@@ -57,9 +57,7 @@ class Result:
             target, met = f"≥ {at_least:,g}", spread.median >= at_least
         if at_most is not None:
             target, met = f"≤ {at_most:,g}", spread.median <= at_most
-        self.figures.append(
-            Figure(what, who, spread.median, unit, spread.low, spread.high, spread.takes, target, met)
-        )
+        self.figures.append(Figure(what, who, spread.median, unit, spread.low, spread.high, spread.takes, target, met))
 
     def value(self, what: str, who: str = "ours") -> float | None:
         """The median of a figure, None where it was not measured."""

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from bench.measure import threads_ns
 from bench.site import Place, Simulator, Site, clickhouse, settle
 
 ROOT = Path(__file__).parents[1]
@@ -36,18 +37,18 @@ def main() -> int:
     ):
         site.store()
         site.record()
-        site.recording(frames=1000)
+        site.recording(frames=50)
         settle(1)
         pids = site.pids()
         for name in ("collector btc", "store"):
             raw = folder / f"{name.split()[0]}.raw"
-            frames, before = site.frames(), _threads(pids[name])
+            frames, before = site.frames(), threads_ns(pids[name])
             settle(options.seconds)  # undisturbed: stopping a process to look at it costs it time
-            frames, after = site.frames() - frames, _threads(pids[name])
+            frames, after = site.frames() - frames, threads_ns(pids[name])
             _spy(pids[name], options.seconds, raw, "raw")
             _spy(pids[name], options.seconds, options.out / f"flame-{name.split()[0]}.svg", "flamegraph")
             print(f"\n{name}: µs of CPU per frame and thread, {frames} frames in {options.seconds} s")
-            spent = {f"thread ({t})": (cpu - before.get(t, 0)) / frames * 1e6 for t, cpu in after.items()}
+            spent = {f"thread ({t})": (ns - before.get(t, 0)) / frames / 1000 for t, ns in after.items()}
             print("\n".join(f"{us:7.2f}  {_named(raw, thread)}" for thread, us in spent.items() if us >= 0.005))
             print("share of the samples, function itself / with what it calls")
             print("\n".join(_shares(raw)))
@@ -63,12 +64,6 @@ def _spy(pid: int, seconds: int, target: Path, form: str) -> None:
         check=True,
         capture_output=True,
     )
-
-
-def _threads(pid: int) -> dict[str, float]:
-    """CPU seconds by thread id."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return {task.name: int((task / "schedstat").read_text().split()[0]) / 1e9 for task in tasks}
 
 
 def _named(raw: Path, thread: str) -> str:

@@ -183,7 +183,7 @@ def peer_result(process: subprocess.Popen[str], timeout_s: float = 90.0) -> dict
     finally:
         process.kill()
     if not said.strip():
-        raise RuntimeError(f"{process.args} said nothing and ended with {process.returncode}")
+        raise RuntimeError(f"{process.args!r} said nothing and ended with {process.returncode}")
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     return found
 
@@ -215,5 +215,3 @@ class Place:
 def settle(seconds: float) -> None:
     """Let a stretch of time pass that is itself what is measured or warmed up."""
     time.sleep(seconds)
-
-

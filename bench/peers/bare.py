@@ -17,7 +17,7 @@ def main() -> None:
     measure(options, lambda: frames[0], dict)
     receive = ws.recv_data
     while True:
-        receive()  # type: ignore[no-untyped-call]
+        receive()
         frames[0] += 1
 
 

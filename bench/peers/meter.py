@@ -21,7 +21,7 @@ PING = '{"method":"ping"}'
 
 
 def arguments() -> argparse.Namespace:
-    """URL, symbol, seconds of warm-up after the first frame, seconds measured, and the port of a ClickHouse."""
+    """URL, symbol, seconds of warm-up after the first frame and measured, ClickHouse's port, a folder to write in."""
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("--rest", default="")
@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--folder", default=".")
     return parser.parse_args()
 
 

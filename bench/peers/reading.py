@@ -55,7 +55,13 @@ def _duckdb(folder: Path) -> Callable[[], Any]:
                make_timestamp_ms((d->>'cts')::BIGINT) AS cts
         FROM (SELECT ts, unnest(json_extract(m, '$.data[*]')) AS d
               FROM read_parquet('{folder}/*.parquet') WHERE mt = 'd')"""
-    return lambda: duckdb.sql(sql).df()
+
+    def trades() -> Any:
+        relation = duckdb.sql(sql)
+        assert relation is not None  # a SELECT has rows
+        return relation.df()
+
+    return trades
 
 
 def main() -> None:

@@ -56,7 +56,9 @@ def run(place: Place) -> Result:
     result.add("CPU of ClickHouse", "ours", spent.of("ClickHouse") / loaded * 1e6, "µs/row")
     result.add("durable p99 of the symbol meanwhile", "ours", status["durable_ms"]["p99"], "ms")
     result.curves["backlog"] = points
-    result.notes.append(f"{rows:,} rows waited in the spool of one symbol; at 20 times the live rate an hour's outage is gone in 3 minutes")
+    result.notes.append(
+        f"{rows:,} rows waited in one spool; at 20 times the live rate an hour's outage is gone in 3 minutes"
+    )
     return result
 
 
@@ -70,7 +72,7 @@ def _looked(site: Site, points: list[dict[str, Any]], began: float) -> bool:
     loaded = sum(s["loaded_seq"] for s in symbols)
     points.append({"seconds": time.monotonic() - began, "backlog": backlog, "loaded": loaded})
     settle(0.1)
-    return backlog < CAUGHT_UP
+    return bool(backlog < CAUGHT_UP)
 
 
 def _steady(points: list[dict[str, Any]]) -> float:

@@ -129,15 +129,15 @@ def _flushes(
     writer.start()
     ms: list[float] = []
     flushes = 0
-    loaded, cpu, began = 0, 0.0, time.perf_counter() + 0.3
     try:
+        while not loader.progress.loaded_seq:  # its first look at the engine takes longer than any later one
+            stop.wait(loader.step())
+        loaded, cpu, began = loader.progress.loaded_seq, _cpu_us(pid), time.perf_counter()
         while (at := time.perf_counter()) - began < seconds:
-            cpu = cpu or (_cpu_us(pid) if at >= began else 0.0)
             loader.step()
             now, newest = time.time_ns(), loader.progress.loaded_seq
-            if cpu:
-                ms += [(now - received[seq]) / 1e6 for seq in range(loaded + 1, newest + 1)]
-                flushes += newest > loaded
+            ms += [(now - received[seq]) / 1e6 for seq in range(loaded + 1, newest + 1)]
+            flushes += newest > loaded
             loaded = newest
             stop.wait(max(0.0, interval - (time.perf_counter() - at)))
         cpu = _cpu_us(pid) - cpu

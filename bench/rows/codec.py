@@ -57,7 +57,9 @@ def run(place: Place) -> Result:
     result.curves["codecs"] = [
         {"codec": n, "ratio": raw / sizes[n], "written": result.value("written", n)} for n in CODECS
     ]
-    result.notes.append("frames are the simulator's: the ratio measures how it makes up books too; the order is what counts")
+    result.notes.append(
+        "frames are the simulator's: the ratio measures how it makes up books too; the order is what counts"
+    )
     return result
 
 

@@ -37,7 +37,10 @@ def _measure(place: Place, server: ClickHouseServer, size: int, seconds: float) 
     folder = place.new(f"{size}-symbols")
     symbols = [f"{chr(97 + n // 26)}{chr(97 + n % 26)}x".upper() + "_USDT" for n in range(size)]
     server.client().execute("DROP DATABASE IF EXISTS ch_mexc")
-    with Simulator(folder, symbols, rate=RATE, commit_rate=2) as sim, Site(folder, sim, symbols=symbols, server=server) as site:
+    with (
+        Simulator(folder, symbols, rate=RATE, commit_rate=2) as sim,
+        Site(folder, sim, symbols=symbols, server=server) as site,
+    ):
         site.store()
         for symbol_id in site.ids:
             site.record(symbol_id)

@@ -89,9 +89,7 @@ def _per_frame(result: Result, what: str, takes: list[Take]) -> None:
         result.add(f"{what}: CPU of {part}", "ours", [t.us(part) for t in takes], "µs/frame")
 
 
-def _paced_figures(
-    result: Result, paced: list[Take], embedded: Take, peers: dict[str, list[dict[str, Any]]]
-) -> None:
+def _paced_figures(result: Result, paced: list[Take], embedded: Take, peers: dict[str, list[dict[str, Any]]]) -> None:
     what = "20,000 frames/s"
     result.add(what, "ours", [t.rate for t in paced], "frames/s", at_least=19_500)
     both = [t.us("collector", "store") for t in paced]

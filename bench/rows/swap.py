@@ -70,7 +70,9 @@ def _figures(result: Result, what: str, engine: str, found: Swapped, *, bound: b
     result.add(f"{what}: p99", engine, quantile(found.ms, 0.99), "ms", at_most=50 if bound else None)
     result.add(f"{what}: longest", engine, max(found.ms), "ms")
     if found.queries.failed or found.inserts.failed:
-        result.notes.append(f"{engine}, {what}, first refusal: {(found.inserts.failed + found.queries.failed)[0][:120]}")
+        result.notes.append(
+            f"{engine}, {what}, first refusal: {(found.inserts.failed + found.queries.failed)[0][:120]}"
+        )
 
 
 def _exchange(engine: Engine, capabilities: Capabilities) -> None:
@@ -189,7 +191,9 @@ def _by_the_loader(factory: EngineFactory, folder: Path, swaps: int, frames: lis
             assert segment is not None
             while len(loader.ms) <= n:
                 loader.step()
-            engine.execute(f"DROP TABLE btc_{segment.file.removeprefix('btc').removesuffix('.parquet').replace('.', '_')}")
+            engine.execute(
+                f"DROP TABLE btc_{segment.file.removeprefix('btc').removesuffix('.parquet').replace('.', '_')}"
+            )
     finally:
         stop.set()
         reader.join(30)
