@@ -30,6 +30,7 @@ class Disk:
         self._usage_of = usage
         self._reserve = Reserve(folder, limits.reserve)
         self._trouble: str | None = None
+        self._said = Level.OK
         self._usage = usage(folder)
         self.level = Level.OK if self._reserve.is_held() else Level.FULL
         self.look(0.0)
@@ -53,7 +54,7 @@ class Disk:
             self._make()
         if self.level is Level.FULL:
             self._release()
-        if self.level is not before:
+        if self.level is not self._said:
             self._say()
         return self.level
 
@@ -81,8 +82,11 @@ class Disk:
         self._trouble = trouble
 
     def _say(self) -> None:
-        number = {Level.OK: logging.INFO, Level.WARN: logging.WARNING}.get(self.level, logging.ERROR)
-        log.log(number, "spool disk", extra={"fields": {"folder": str(self._folder), **self._figures()}})
+        self._said = self.level
+        severity = {Level.OK: logging.INFO, Level.WARN: logging.WARNING}.get(self.level, logging.ERROR)
+        figures = self._figures()
+        fields = {"folder": str(self._folder), "room": figures.pop("level"), **figures}
+        log.log(severity, "spool disk", extra={"fields": fields})
 
     def _figures(self) -> dict[str, Any]:
         usage = self._usage

@@ -24,13 +24,13 @@ from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.egress.dial import dial
 from mexc_pipeline.egress.tor import Tor
-from mexc_pipeline.errors import UserError
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.lifecycle import prune
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.room import Level, Limits
-from mexc_pipeline.spool.segment import SegmentError, info, segments
+from mexc_pipeline.spool.segment import NewerFormatError, SegmentError, info, segments
 from mexc_pipeline.spool.writer import Spool
 
 log = logging.getLogger("mexc_pipeline.collector")
@@ -45,7 +45,8 @@ COMMIT_END_S = 1.5
 
 def main(settings: config.Config, symbol: config.Symbol) -> int:
     """Record one symbol until SIGTERM or SIGINT. 0 after an orderly stop, 1 where frames could not be committed, 2
-    where the exchange does not list the symbol. Raises LockedError and UserError where another writer is alive.
+    where the exchange does not list the symbol. Raises LockedError and UserError where another writer is alive,
+    ConfigError where a later version wrote the spool.
 
     SIGHUP: share Tor's exits out anew, by the configuration's present list of symbols."""
     stop, share_anew = threading.Event(), threading.Event()
@@ -174,14 +175,18 @@ class _Collector:
             raise UserError(
                 f"{self._symbol.name} is being recorded already by {self._known.writer}; stop that one first"
             )
-        spool = Spool(
-            self._folder,
-            self._symbol.id,
-            self._symbol.name,
-            self._settings.period,
-            known_seq=self._known.last_seq,
-            exports=self._known.exports,
-        )
+        try:
+            spool = Spool(
+                self._folder,
+                self._symbol.id,
+                self._symbol.name,
+                self._settings.period,
+                known_seq=self._known.last_seq,
+                exports=self._known.exports,
+            )
+        except NewerFormatError as error:
+            self._feed.stop()
+            raise ConfigError(str(error)) from error  # the wrong version is installed: trying again would not help
         recovered = spool.recovered
         started = event(
             "started",

@@ -40,6 +40,10 @@ class SegmentError(Exception):
     """A segment that cannot be read: not a segment, damaged, or of a newer format."""
 
 
+class NewerFormatError(SegmentError):
+    """A segment that a later version of this program wrote; it is whole and must be left alone."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class SegmentName:
     """Which stretch a segment covers: start of the period (Unix ns) and, for what follows a cut, the part from 2.
@@ -175,7 +179,10 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
     try:
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
         if version > FORMAT:
-            raise SegmentError(f"{path}: segment format {version} is newer than this program knows ({FORMAT})")
+            raise NewerFormatError(
+                f"{path}: segment format {version} is newer than this program knows ({FORMAT}); "
+                "run the version that wrote it, or a later one"
+            )
         db.execute("BEGIN")
         try:
             meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta").fetchall()}

@@ -20,6 +20,7 @@ from mexc_pipeline.rows import Columns, Frame, Mt
 from mexc_pipeline.spool.checkpoint import Checkpointer
 from mexc_pipeline.spool.lifecycle import Tally, prune, remove, seal
 from mexc_pipeline.spool.segment import (
+    NewerFormatError,
     SegmentError,
     SegmentInfo,
     SegmentName,
@@ -60,7 +61,7 @@ class Spool:
     ``known_seq`` is the highest seq that anything outside the folder knows of (files, tables, ``export_log``).
     ``exports`` are the names of this symbol's files, so that a period they hold already goes on as a further part.
     Writing raises sqlite3.Error or OSError (disk full, I/O error): then no row of the call was committed and it can be
-    made again.
+    made again. NewerFormatError where a later version of this program wrote there.
     """
 
     def __init__(
@@ -96,6 +97,9 @@ class Spool:
         for _, path in segments(self.folder):
             try:
                 found.append(_sound(path))
+            except NewerFormatError:
+                self._checkpointer.close()
+                raise
             except SegmentError as error:
                 apart.append(self._set_apart(path, "damaged", str(error)))
         for empty in [f for f in found if not f.rows]:  # left by a crash before its first row
