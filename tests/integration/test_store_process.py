@@ -38,6 +38,7 @@ from mexc_pipeline.store.engine import Engine, RefusedError, UnreachableError
 from mexc_pipeline.store.loader import Loader
 from mexc_pipeline.store.server import ServerEngine
 from mexc_pipeline.store.service import Store
+from mexc_pipeline.store.swaps import noted
 
 _MAIN = """
 import sys
@@ -264,6 +265,7 @@ def test_the_server_absent_stopped_and_killed_in_mid_insert(tmp_path: Path, serv
     wait_for(lambda: process.ask("status")["symbols"]["btc"]["compared"], 60)
     assert process.ask("status")["symbols"]["btc"]["compared"][sealed.path.name]["ok"]
     assert rows_of(process, f"btc_{sealed.name.period}") == expected(recording)
+    assert noted(recording.folder.parents[1], "btc") == {sealed.file: 0}, "nothing came after it"
     assert process.text().count("ClickHouse cannot be used") <= 5, "one line an outage"
     assert process.end(signal.SIGTERM) == 0
     recording.close()

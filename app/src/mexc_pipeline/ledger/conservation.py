@@ -30,7 +30,7 @@ class Conservation:
     ``received`` is what the spool recorded, ``stored`` the compared ClickHouse table, ``exported`` the file; None
     where that place no longer or not yet has it. ``bytes`` is the file's size, ``raw_bytes`` the frames in it.
     ``start_ns`` and ``edge_ns`` bound its period. ``buffered``: rows that had arrived when its table was swapped out;
-    None where the store cannot tell.
+    None where no store of this host swapped it.
     """
 
     id: str

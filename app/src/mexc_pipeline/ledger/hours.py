@@ -22,7 +22,7 @@ class Hour:
 
     ``seq_missing`` counts rows between the symbol's previous file and this one that are in neither; ``seq_repeated``
     those in both. ``covered_ns`` and ``socket_ns`` of its length. ``buffered``: rows that had arrived when its table
-    was swapped out; None where the store cannot tell.
+    was swapped out; None where no store of this host swapped it.
     """
 
     id: str

@@ -13,7 +13,8 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,6 @@ IDLE_S = 0.2
 MAX_ROWS = 10_000
 MAX_BYTES = 16 << 20
 ATTEMPTS = 3
-KEPT = 100
-"""Swaps that are remembered."""
 _WAYS = (b'{"event":"connected"', b'{"event":"disconnected"')
 
 
@@ -58,8 +57,6 @@ class Progress:
     spool_id: str = ""
     refused_rows: int = 0
     unreadable: str = ""
-    buffered: dict[str, int] = field(default_factory=dict)
-    """Per swapped segment of late: rows that had arrived in the spool after it when its table was swapped out."""
 
     def is_left_behind(self, name: SegmentName) -> bool:
         """Whether the loader is done with that segment: its rows, if any, are in a table of their own."""
@@ -68,10 +65,19 @@ class Progress:
 
 
 class Loader:
-    """Loads one symbol; used by one thread. ``step`` raises EngineError and SegmentError, after which it starts over
+    """Loads one symbol; used by one thread. ``swapped`` is told the file a table that was swapped out will become, and
+    how many rows had arrived after it. ``step`` raises EngineError and SegmentError, after which it starts over
     from what the engine says it has."""
 
-    def __init__(self, symbol_id: str, folder: Path, engine: Engine, schema_lock: threading.Lock) -> None:
+    def __init__(
+        self,
+        symbol_id: str,
+        folder: Path,
+        engine: Engine,
+        schema_lock: threading.Lock,
+        swapped: Callable[[str, int], None] = lambda _file, _rows: None,
+    ) -> None:
+        self._swapped = swapped
         self._id = symbol_id
         self._folder = folder
         self._engine = engine
@@ -437,8 +443,7 @@ class Loader:
         newest = [path for _, path in segments(self._folder)][-1:] or [segment.path]
         with contextlib.suppress(SegmentError):  # reported when it is its turn
             waiting = segment_info(newest[0]).last_seq - segment.last_seq
-            kept = [*self.progress.buffered.items(), (segment.path.name, max(0, waiting))][-KEPT:]
-            self.progress.buffered = dict(kept)
+            self._swapped(segment.file, max(0, waiting))
 
 
 def is_continuous(extent: Extent, segment: SegmentInfo, refused: set[int]) -> bool:

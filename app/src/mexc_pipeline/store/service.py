@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -17,7 +18,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, segments
 from mexc_pipeline.spool.segment import info as segment_info
-from mexc_pipeline.store import questions
+from mexc_pipeline.store import questions, swaps
 from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.catalog import Catalog
 from mexc_pipeline.store.engine import EngineError, EngineFactory
@@ -46,7 +47,8 @@ class Store:
         self._auditors: dict[str, Auditor] = {}
         for symbol in config.symbols:
             folder = config.spool_dir / symbol.id
-            loader = Loader(symbol.id, folder, factory(), self._schema_lock)
+            swapped = partial(swaps.note, config.data_dir, symbol.id)
+            loader = Loader(symbol.id, folder, factory(), self._schema_lock, swapped)
             auditor = Auditor(symbol.id, folder, factory(), loader.progress, self._stopping)
             self._loaders[symbol.id], self._auditors[symbol.id] = loader, auditor
             self._workers.append(Worker(f"load-{symbol.id}", loader, self._stopping, self.health))
@@ -112,7 +114,6 @@ class Store:
             "orphans": sorted(t for t in tables if names.is_set_apart(t)),
             "trouble": self._trouble(symbol_id),
             "unreadable_segment": progress.unreadable or None,
-            "buffered": progress.buffered,
             "compared": {file: c.as_json() for file, c in dict(self._auditors[symbol_id].compared).items()},
         }
 

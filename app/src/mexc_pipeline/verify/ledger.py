@@ -18,6 +18,7 @@ from mexc_pipeline.ledger.coverage import Piece
 from mexc_pipeline.ledger.hours import Hour, hours
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, info, segments
+from mexc_pipeline.store.swaps import noted
 
 _Key = tuple[str, int, int]
 _ALL = 1 << 30
@@ -52,11 +53,13 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
         key = (segment.id, segment.name.start_ns, segment.name.part)
         entry = entries.setdefault(key, _from_segment(segment))
         entry["received"] = Side(segment.rows, segment.digest)
-        entry["buffered"] = asked.get(segment.id, {}).get("buffered", {}).get(segment.path.name)
         table = stored.get(segment.id, {}).get(segment.path.name)
         if table is not None:
             entry["stored"] = Side(int(table["rows"]), ok=bool(table["ok"]))
-    return [Conservation(**entries[key]) for key in sorted(entries)]
+    buffered = {symbol_id: noted(config.data_dir, symbol_id) for symbol_id in {key[0] for key in entries}}
+    return [
+        Conservation(**entry, buffered=buffered[key[0]].get(entry["file"])) for key, entry in sorted(entries.items())
+    ]
 
 
 def by_hour(config: Config, files: list[Conservation], now_ns: int | None = None) -> list[Hour]:

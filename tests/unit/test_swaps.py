@@ -1,0 +1,50 @@
+"""Rows that arrived before a table was swapped: noted by the store, read by the ledger, by whatever is left."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline.ledger.conservation import Conservation
+from mexc_pipeline.store.swaps import note, noted
+from mexc_pipeline.verify import ledger
+from support.spools import configure, fill
+
+
+def test_what_was_noted_is_read_the_newest_of_each_file(tmp_path: Path) -> None:
+    assert noted(tmp_path, "btc") == {}
+    (tmp_path / "store").mkdir()
+    note(tmp_path, "btc", "a", 3)
+    note(tmp_path, "btc", "b", 0)
+    note(tmp_path, "eth", "a", 9)
+    note(tmp_path, "btc", "a", 4)
+    assert noted(tmp_path, "btc") == {"a": 4, "b": 0}
+
+
+@pytest.mark.parametrize(
+    "half", [b'\n{"file":"b","buff', b"\n{}", b"\n[1]", b'\n{"file":"b","buffered":null}', b"\n\xff"]
+)
+def test_half_a_line_costs_nothing_but_itself(tmp_path: Path, half: bytes) -> None:
+    (tmp_path / "store").mkdir()
+    note(tmp_path, "btc", "a", 3)
+    with (tmp_path / "store" / "btc.swaps").open("ab") as file:
+        file.write(half)
+    note(tmp_path, "btc", "c", 5)
+    assert noted(tmp_path, "btc") == {"a": 3, "c": 5}
+
+
+def test_a_folder_that_takes_nothing_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        note(tmp_path, "btc", "a", 3)
+    assert [record.message for record in caplog.records] == ["swap not noted"]
+
+
+def test_the_ledger_shows_it_without_a_store(tmp_path: Path) -> None:
+    config = configure(tmp_path)
+    fill(config, periods=2)
+    (config.data_dir / "store").mkdir()
+    note(config.data_dir, "btc", "btc20260915185210.parquet", 7)
+    rows: list[Conservation] = ledger(config, {})
+    assert [row.buffered for row in rows] == [None, 7]
