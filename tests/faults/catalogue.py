@@ -54,6 +54,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         3,
     ),
     Scenario(
+        "spool",
+        "A full spool disk stops the feed in good order, is said, loses nothing received; recording goes on by itself",
+        "a small file system under the spool filled up, at once or little by little; the collector killed there",
+        mounts.spool,
+        40,
+        10,
+        2,
+        needs_root=True,
+    ),
+    Scenario(
         "sockets",
         "Whatever a connection does, what came whole over it is recorded once, in order",
         "sockets: reset, half frame, stalls, slow reader, burst, server close, refused, mute, TLS failure",

@@ -7,57 +7,38 @@ and a real file system fails in the order and at the sizes of its own choosing.
 from __future__ import annotations
 
 import contextlib
-import os
+import json
 import random
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from faults.bench import Bench, Outcome, Process, bench, pause
+from faults.bench import Bench, Outcome, Process, bench, end, pause
+from faults.oracle import Verdict, read_files
 from faults.scenarios.clickhouse import answers, conclude, query
 from faults.scenarios.tables import served
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.small_disk import MIB, small_disk, take
 from support.waiting import until
 
 EPISODES = 3
-MIB = 1 << 20
 PERIOD = "4s"
 LEFT = (0, 0, 4096, 100_000, MIB)
-"""Bytes that the filler leaves."""
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[None]:
-    """A tmpfs of that many bytes in the place of a folder, with what the folder held."""
-    if os.geteuid():
-        raise PermissionError("mounting a small disk takes root")
-    held = folder.with_name(f"{folder.name}.held")
-    folder.rename(held)
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
-    try:
-        subprocess.run(["cp", "-a", f"{held}/.", str(folder)], check=True)
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+"""Bytes that are left."""
+RESERVE = 4 * MIB
+"""Of the bench."""
+FULL = "stopped: spool full"
+KILLED_NS = 20 * 10**9
+"""What waits for room when a process is killed was received and is lost: at most the seconds until the feed stops."""
 
 
 @contextlib.contextmanager
 def filled(folder: Path, leave: int) -> Iterator[None]:
-    """Nobody can write more than ``leave`` bytes there meanwhile."""
-    filler = folder / "filler"
+    """Nobody can write much more than ``leave`` bytes there meanwhile."""
+    ballast = take(folder, leave)
     try:
-        with filler.open("wb", buffering=0) as file:
-            with contextlib.suppress(OSError):
-                while file.write(bytes(64 << 10)):
-                    pass
-            with contextlib.suppress(OSError):
-                while file.write(bytes(512)):
-                    pass
-            file.truncate(max(0, file.tell() - leave))
         yield
     finally:
-        filler.unlink(missing_ok=True)
+        ballast.unlink()
 
 
 def mounts(folder: Path, seed: int) -> Outcome:
@@ -71,7 +52,7 @@ def _exports(folder: Path, seed: int, rng: random.Random) -> Outcome:
     with (
         Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=300.0, seed=seed)) as sim,
         bench(folder, sim, rng) as place,
-        small_disk(place.exports, 4 * MIB),
+        _in_place_of(place.exports, 4),
     ):
         place.witness.start()
         collector = place.fork("collect", "btc")
@@ -93,6 +74,11 @@ def _exports(folder: Path, seed: int, rng: random.Random) -> Outcome:
     return outcome
 
 
+def _in_place_of(folder: Path, mib: int) -> contextlib.AbstractContextManager[None]:
+    folder.rmdir()  # there and empty
+    return small_disk(folder, mib)
+
+
 def _names(place: Bench) -> set[str]:
     return {path.name for path in place.exports.glob("*.parquet")}
 
@@ -109,8 +95,7 @@ def _embedded(folder: Path, seed: int, rng: random.Random) -> Outcome:
         bench(folder, sim, rng, period=PERIOD, clickhouse='[clickhouse]\nmode = "embedded"\n') as place,
     ):
         where = place.data / "clickhouse"
-        where.mkdir()
-        with small_disk(where, 96 * MIB):
+        with small_disk(where, 96):
             store, collector = place.start("store"), place.fork("collect", "btc")
             place.witness.start()
             place.recorded(collector, 20)
@@ -124,9 +109,8 @@ def _embedded(folder: Path, seed: int, rng: random.Random) -> Outcome:
 
 def _server(folder: Path, seed: int, rng: random.Random) -> Outcome:
     outcome = Outcome()
-    (folder / "clickhouse" / "data").mkdir(parents=True)
     with (
-        small_disk(folder / "clickhouse" / "data", 48 * MIB),
+        small_disk(folder / "clickhouse" / "data", 48),
         served(folder, seed, rng, rng.choice((60.0, 300.0))) as site,
     ):
         store = site.store
@@ -153,3 +137,48 @@ def _fill(place: Bench, where: Path, store: Process, rng: random.Random, outcome
         store = place.start("store")
     outcome.happened(step)
     return store
+
+
+def spool(folder: Path, seed: int) -> Outcome:
+    """The spool's disk filled up, at once or by the recording itself, with the collector killed there now and then: it
+    stops the feed in good order, says so, and goes on by itself."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((100.0, 400.0)), seed=seed)) as sim,
+        bench(folder, sim, rng, keep="1s") as place,
+        _in_place_of(place.data, 64),
+    ):
+        place.witness.start()
+        collector, killed = place.fork("collect", "btc"), False
+        for _ in range(EPISODES + 1):
+            place.recorded(collector, 20)
+            leave = rng.choice((0, 0, RESERVE // 8, RESERVE // 4 + 200_000))
+            with filled(place.data, leave):
+                if rng.random() < 0.3:
+                    pause(rng.uniform(0.0, 8.0))
+                else:
+                    _stops(place)
+                if kill := rng.random() < 0.4:
+                    collector.kill()
+                    collector.wait(10)
+                    collector = place.fork("collect", "btc")
+                    _stops(place)
+                killed |= kill
+            outcome.happened(
+                f"spool full {'at once' if leave < RESERVE // 4 else 'little by little'}{', killed' * kill}"
+            )
+            outcome.expect(place.fork("export").wait(60) == 0, "the export failed")
+        place.recorded(collector, 20)
+        outcome.expect(end(collector) == 0, f"the collector did not end in order: {place.said()[-500:]}")
+        outcome.expect("Traceback" not in place.said(), f"a traceback: {place.said()[-800:]}")
+        place.settle(outcome, **({"tail_ns": KILLED_NS} if killed else {}))
+        said = [json.loads(row.m) for row in read_files(place.exports, "btc", Verdict()) if row.mt == "ev"]
+        told = sum(e["event"] == "spool_low" and e["level"] == "full" for e in said)
+        outcome.expect(told > 0, "no spool_low row tells of a full disk")
+        outcome.notes["told"] = told
+    return outcome
+
+
+def _stops(place: Bench) -> None:
+    until(lambda: (place.status() or {}).get("state") == FULL, 60, "the feed to stop")
