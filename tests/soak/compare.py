@@ -45,7 +45,8 @@ def compare(symbol: str, symbol_id: str, sent_logs: Path, exports: Path) -> Comp
     found = Comparison(symbol)
     waiting: dict[str, deque[Path]] = defaultdict(deque)
     for path in sorted(sent_logs.glob("conn-*.log")):
-        if any(frame.symbol == symbol for frame in read_sent_log(path)):
+        # Each symbol has a connection of its own; before it subscribes there are frames of no symbol.
+        if next((frame.symbol for frame in read_sent_log(path) if frame.symbol), "") == symbol:
             waiting[read_connection(path).peer].append(path)
     source: Iterator[tuple[int, str, bytes]] = iter(())
     connection: ConnectionInfo | None = None

@@ -26,7 +26,8 @@ embedded ClickHouse, an export after every period), samples every process and fo
   compared; `verify exports` proved every file again;
 - after a warm-up of ten minutes no process grows in memory, file handles or threads, and neither the spool nor
   ClickHouse's folder on disk, by more than the bound beside it. The slope is that of a straight line through the
-  medians of the minutes. Exported files grow by design.
+  medians of the minutes. Exported files grow by design; `run` remembers each period for the table it ends with, some
+  kilobytes for each symbol and period.
 """
 _AGAIN = """## Run it yourself
 
