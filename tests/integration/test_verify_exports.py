@@ -151,6 +151,7 @@ def test_metadata_rewritten_to_fit_contradicts_itself(config: Config) -> None:
 
 @pytest.mark.parametrize("key", [b"mexc.symbol", b"mexc.spool_id", b"mexc.version"])
 def test_one_flipped_bit_in_the_metadata_is_noticed_from_the_file_alone(config: Config, key: bytes) -> None:
+    """A bit flipped in metadata that no row proves (symbol, spool, version) went unnoticed."""
     path = config.export_dir / FILES[0]
     data = bytearray(path.read_bytes())
     at = data.rindex(key) + len(key) + 4  # into the value, past Thrift's field header
