@@ -31,6 +31,8 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown row {unknown[0]!r}; choose from {', '.join(ROWS)}")
     report = Report(describe())
+    if options.rows and options.out.exists():
+        report.results = Report.load(options.out).results  # the rows that are not asked for keep what they have
     failed = False
     folder = options.out.parent / "bench-work"
     for name in options.rows or ROWS:
@@ -46,6 +48,7 @@ def main() -> int:
             failed = True
             continue
         result.seconds = time.monotonic() - began
+        result.revision, result.at = report.machine["revision"], report.machine["at"]
         report.results[name] = result
         print("\n".join(lines(result)), flush=True)
         report.save(options.out)

@@ -39,6 +39,8 @@ class Result:
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    revision: str = ""
+    at: str = ""
 
     def add(
         self,

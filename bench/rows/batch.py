@@ -19,7 +19,7 @@ from mexc_pipeline.store.loader import FLUSH_S, MAX_ROWS, Loader
 
 TITLE = "Batch size and flush interval"
 SIZES = (1, 10, 100, 1000, 10_000)
-INTERVALS_S = (0.01, 0.03, 0.09, 0.25, 1.0)
+INTERVALS_S = tuple(sorted({0.01, 0.03, 0.09, 0.25, 1.0, FLUSH_S}))
 LIVE_RATE = 120
 """Frames per second while intervals are compared: three symbols at 40."""
 

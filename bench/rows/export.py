@@ -44,6 +44,7 @@ def run(place: Place) -> Result:
     result.add("peak memory", "pandas", [d.peak_mb for d in pandas], "MB")
     result.add("memory, a tenth divided by the whole", "ours", small_done.peak_mb / ours[0].peak_mb, "×")
     result.add("raw JSON divided by the file", "ours", large.ratio(ours[0]), "×")
+    result.add("mean frame", "ours", large.segment.bytes / rows, "bytes")
     if place.long:
         ten = _Hour(place.new("hour"), 10_000_000, frames)
         done = ten.export()

@@ -17,7 +17,12 @@ from mexc_pipeline.spool.segment import SegmentReader, segments
 
 TITLE = "One collector, socket to synced spool, the store loading beside it"
 WARMUP_S = 2.0
-PEERS = {"fastest": "picows alone", "bare": "bare websocket-client", "original": "the original's shape"}
+PEERS = {
+    "fastest": "picows alone",
+    "bare": "bare websocket-client",
+    "ccxt_pro": "ccxt.pro",
+    "original": "the original's shape",
+}
 FLAT = {"flat_out": True, "commit_rate": 5}
 
 
