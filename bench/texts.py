@@ -20,7 +20,7 @@ recorder, ClickHouse and the peers share.
 
 How it is taken:
 
-- The exchange is `mexc-pipeline simulate` in a process of its own, over loopback without TLS: full depth of 20 levels,
+- The exchange is the bundled simulator in a process of its own, over loopback without TLS: full depth of 20 levels,
   tickers and deals in the proportion 4 : 1 : 5. Flat out it sends frames rendered in advance as fast as they are read,
   so the rate at which frames are committed is the most that can be sustained.
 - The recorder is the installed commands: `collect`, `store`, `export`. A frame counts as recorded once its commit has
@@ -47,9 +47,9 @@ is not synced. The store loads ClickHouse meanwhile; its CPU and the server's ar
 _LIVE = """## Live: 40 frames/s a symbol
 
 Three collectors, one store and, at the end, one export, with a reader of ClickHouse that asks for the newest `seq`
-every 10 ms; beside them, on the same stream in the same seconds, a bare reader, one that appends each frame to a plain file
-and syncs it (the least that *durable* can cost), and the original's shape. Receive to durable is the collector's own
-count: from the receive time of the oldest frame of a commit to the end of its sync.
+every 10 ms. Beside them, on the same stream in the same seconds: a bare reader, one that appends each frame to a plain
+file and syncs it (the least that *durable* can cost), and the original's shape. Receive to durable is the collector's
+own count, from the receive time of the oldest frame of a commit to the end of its sync.
 
 At this pace cost is wake-ups and syncs, not bytes: each frame comes alone. The reader that syncs each frame shows what
 of the difference to the bare reader is the kernel's share.

@@ -1,0 +1,141 @@
+"""The bench's own arithmetic, and that its check for lost frames can fail. The measuring itself is ``make bench``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bench import texts
+from bench.material import open_spool
+from bench.measure import Spread, Window, cpu_ns, quantile, rss_mb
+from bench.model import Report, Result
+from bench.page import page
+from bench.paper import RATE, need
+from bench.rows.ingest import differing
+from bench.table import lines
+from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.simulator.sentlog import ConnectionLog
+
+SYMBOLS = [
+    {
+        "symbols": n,
+        "cores": n / 100,
+        "cores with ClickHouse": n / 80,
+        "% of a core per symbol": 1.0,
+        "collector µs/frame": 600.0,
+        "store µs/frame": 400.0,
+        "ClickHouse µs/frame": 300.0,
+        "frames/s": n * RATE,
+        "collectors MB": n * 30.0,
+        "store MB": 60 + n,
+    }
+    for n in (3, 50)
+]
+
+
+def report() -> Report:
+    """With a figure in every row, and those that the page calculates with."""
+    made = Report({"revision": "abc", "at": "now"})
+    for name in texts.ROWS:
+        result = made.results[name] = Result(name, name.title(), revision="abc", at="now")
+        result.add("speed", "ours", [3.0, 1.0, 2.0], "rows/s", at_least=2)
+    made.results["fifty"].curves["symbols"] = SYMBOLS
+    for row, what, value in (
+        ("export", "raw JSON divided by the file", 10.0),
+        ("export", "end to end", 200_000.0),
+        ("export", "mean frame", 500.0),
+        ("live", "CPU of a collector", 400.0),
+        ("ingest", "20,000 frames/s: CPU of collector", 20.0),
+        ("ingest", "flat out", 50_000.0),
+        ("ingest", "flat out: CPU of collector", 18.0),
+    ):
+        made.results[row].add(what, "ours", value, "")
+    return made
+
+
+def test_a_figure_is_the_median_and_knows_its_target() -> None:
+    result = Result("row", "Row")
+    result.add("up", "ours", [5, 1, 3], "rows/s", at_least=4)
+    result.add("down", "ours", 3, "ms", at_most=3)
+    up, down = result.figures
+    assert (up.value, up.low, up.high, up.takes, up.target, up.met) == (3, 1, 5, 3, "≥ 4", False)
+    assert (down.target, down.met) == ("≤ 3", True)
+    assert result.value("up") == 3
+    assert result.value("up", "theirs") is None
+    assert any("MISSED" in line for line in lines(result))
+    with pytest.raises(ValueError, match="nothing was measured"):
+        Spread.of([])
+
+
+def test_a_report_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
+    report().save(tmp_path / "new" / "bench.json")
+    assert Report.load(tmp_path / "new" / "bench.json") == report()
+
+
+def test_quantiles() -> None:
+    assert quantile([3, 1, 2], 0.5) == 2
+    assert quantile(range(1, 101), 0.99) == 100
+    assert quantile([7], 0.99) == 7
+
+
+def test_the_paper_calculation() -> None:
+    found = need(report(), 1000)
+    assert found.frames == 10_000
+    assert found.cores == pytest.approx(6 + 4 + 3)
+    assert found.memory_gb == pytest.approx((1000 * 31 + 63) / 1024)
+    assert found.spool_gb == pytest.approx(10_000 * 500 * 1.15 * 86_400 / 1e9)
+    assert found.files_gb_day == pytest.approx(10_000 * 50 * 86_400 / 1e9)
+    assert found.symbols_per_store == pytest.approx(250)
+    assert found.export_s == pytest.approx(180)
+
+
+def test_the_page_has_every_row_and_refuses_to_be_written_without_one() -> None:
+    text = page(report())
+    assert all(heading in text for heading in ("## Export", "## Codec", "1,000 symbols", "| 40 | 400 |"))
+    assert "| speed | ours | 2 (1–3) rows/s | ≥ 2 | met |" in text
+    less = report()
+    del less.results["swap"]
+    with pytest.raises(KeyError):
+        page(less)
+
+
+def test_cpu_and_memory_of_a_process() -> None:
+    window = Window({"me": os.getpid(), "nobody": 2**22})
+    sum(range(300_000))
+    spent = window.close()
+    assert 0 < spent.of("me") <= spent.seconds * (os.cpu_count() or 1) * 1.5
+    assert spent.of("nobody") == 0
+    assert cpu_ns(2**22) == 0
+    assert rss_mb(os.getpid()) > 5
+    assert rss_mb(2**22) == 0
+
+
+SENT = [b'{"n":%d}' % n for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "wrong"),
+    [
+        (SENT, 0),
+        (SENT[:-1], 1),
+        ([*SENT, SENT[0]], 1),
+        ([*SENT[:2], b"{}", *SENT[3:]], 1),
+        ([SENT[1], SENT[0], *SENT[2:]], 2),
+    ],
+    ids=["all", "lost", "repeated", "altered", "out of order"],
+)
+def test_what_was_lost_repeated_or_altered_is_counted(tmp_path: Path, recorded: Sequence[bytes], wrong: int) -> None:
+    (tmp_path / "sent").mkdir()
+    log = ConnectionLog(1, "peer", 0, keep=False, folder=tmp_path / "sent")
+    log.frame(0, 1, "", b'{"channel":"pong"}')
+    for payload in SENT:
+        log.frame(0, 1, "BTC_USDT", payload)
+    log.end(0, "over")
+    spool = open_spool(tmp_path / "btc")
+    rx = 1_800_000_000 * 10**9
+    spool.append([Frame(rx, None, int(Mt.EVENT), b"{}"), *(Frame(rx, None, int(Mt.DEAL), m) for m in recorded)])
+    spool.close()
+    assert differing(tmp_path / "btc", tmp_path / "sent") == wrong
