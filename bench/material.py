@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -27,17 +28,18 @@ BATCH = 2048
 _KINDS = (("push.deal", Mt.DEAL), ("push.ticker", Mt.TICKER), ("push.depth.full", Mt.DEPTH))
 
 
-def pool(distinct: int = DISTINCT, seed: int = 1) -> list[tuple[int, bytes]]:
+@cache
+def pool(distinct: int = DISTINCT, seed: int = 1) -> Sequence[tuple[int, bytes]]:
     """Different frames of BTC_USDT: 4 full depth, 1 ticker, 5 deals."""
     settings = replace(SimulatorConfig(), commit_rate=5.0)
     feed = SymbolFeed(contract("BTC_USDT"), seed, settings.market(), settings.style, DAY_START_NS // 10**6)
     streams = ["ticker", "deal", "depth.full.20"]
     frames = [f.payload for f in render_pool(feed, streams, distinct, 0.2, DAY_START_NS // 10**6)]
-    return [(next(int(mt) for name, mt in _KINDS if b'"%s"' % name.encode() in m[-60:]), m) for m in frames]
+    return tuple((next(int(mt) for name, mt in _KINDS if b'"%s"' % name.encode() in m[-60:]), m) for m in frames)
 
 
 def batches(
-    count: int, frames: list[tuple[int, bytes]], start_ns: int, step_ns: int = STEP_NS
+    count: int, frames: Sequence[tuple[int, bytes]], start_ns: int, step_ns: int = STEP_NS
 ) -> Iterator[list[Frame]]:
     """``count`` frames, those of the pool over and over, each with times of its own."""
     rng, rx = Random(1), start_ns
@@ -57,7 +59,7 @@ def open_spool(folder: Path, symbol_id: str = "btc") -> Spool:
     return Spool(folder, symbol_id, f"{symbol_id.upper()}_USDT", DAY)
 
 
-def closed_segment(folder: Path, rows: int, frames: list[tuple[int, bytes]]) -> SegmentInfo:
+def closed_segment(folder: Path, rows: int, frames: Sequence[tuple[int, bytes]]) -> SegmentInfo:
     """A day's segment with that many frames, closed at its edge as a collector does."""
     spool = open_spool(folder)
     for batch in batches(rows, frames, DAY_START_NS):

@@ -26,7 +26,7 @@ LIVE_RATE = 120
 
 def run(place: Place) -> Result:
     result = Result("batch", TITLE)
-    seconds = place.seconds(1.5, 0.4)
+    seconds = place.seconds(1, 0.4)
     frames = [f for batch in batches(10 * BATCH, pool(), time.time_ns()) for f in batch]
     result.curves["spool: rows per commit"] = [
         _commits(place.new("spool"), size, seconds, frames) for size in (*SIZES[:-1], MOST_FRAMES)
@@ -39,7 +39,7 @@ def run(place: Place) -> Result:
             ]
             if kind == SERVER:
                 result.curves["flush interval"] = [
-                    _flushes(factory, pid, place.new("live"), interval, place.seconds(4, 1.5), frames)
+                    _flushes(factory, pid, place.new("live"), interval, place.seconds(3, 1.5), frames)
                     for interval in INTERVALS_S
                 ]
         name, points = NAMES[kind], result.curves[f"{NAMES[kind]}: rows per insert"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import child
@@ -57,7 +58,7 @@ def run(place: Place) -> Result:
 class _Hour:
     """A closed segment that can be exported again and again."""
 
-    def __init__(self, folder: Path, rows: int, frames: list[tuple[int, bytes]]) -> None:
+    def __init__(self, folder: Path, rows: int, frames: Sequence[tuple[int, bytes]]) -> None:
         self._data = folder / "data"
         self._exports = folder / "exports"
         self.segment: SegmentInfo = closed_segment(folder / "kept", rows, frames)

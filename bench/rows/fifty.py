@@ -17,7 +17,7 @@ def run(place: Place) -> Result:
     points: list[dict[str, float]] = []
     with clickhouse(place.new("server")) as server:
         for size in sizes:
-            points.append(_measure(place, server, size, place.seconds(10, 4)))
+            points.append(_measure(place, server, size, place.seconds(8, 4)))
     result.curves["symbols"] = points
     first, last = points[0], points[-1]
     most = sizes[-1]

@@ -50,17 +50,17 @@ def run(place: Place) -> Result:
     peers: dict[str, list[dict[str, Any]]] = {name: [] for name in PEERS}
     with clickhouse(place.new("server")) as server:
         for _ in range(rounds):
-            flat.append(_ours(place, server, place.seconds(8, 3), None))
+            flat.append(_ours(place, server, place.seconds(6, 3), None))
             for name, takes in peers.items():
-                takes.append(_peer(place, name, server, place.seconds(4, 2), None))
+                takes.append(_peer(place, name, server, place.seconds(3, 2), None))
         long = _ours(place, server, place.seconds(60, 5), None)
-        paced = [_ours(place, server, place.seconds(10, 4), 20_000) for _ in range(rounds)]
+        paced = [_ours(place, server, place.seconds(7, 4), 20_000) for _ in range(rounds)]
         paced_peers = {
-            name: [_peer(place, name, server, place.seconds(5, 3), 20_000) for _ in range(rounds)]
+            name: [_peer(place, name, server, place.seconds(3, 3), 20_000) for _ in range(rounds)]
             for name in ("fastest", "bare")
         }
-    embedded = _ours(place, None, place.seconds(10, 4), None)
-    embedded_paced = _ours(place, None, place.seconds(8, 4), 20_000)
+    embedded = _ours(place, None, place.seconds(6, 4), None)
+    embedded_paced = _ours(place, None, place.seconds(5, 4), 20_000)
     _flat_figures(result, flat, long, embedded, peers)
     _paced_figures(result, paced, embedded_paced, paced_peers)
     lost = sum(t.lost for t in [*flat, long, embedded, *paced, embedded_paced])

@@ -32,7 +32,7 @@ class Seen:
 
 def run(place: Place) -> Result:
     result = Result("live", TITLE)
-    seconds = place.seconds(25, 6)
+    seconds = place.seconds(20, 6)
     with clickhouse(place.new("server")) as server:
         peers = _measure(place, result, server, seconds)
     _measure(place, result, None, seconds / 2)

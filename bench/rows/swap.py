@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,7 +169,9 @@ class _Timed(Loader):
         self.ms.append((time.perf_counter() - began) * 1000)
 
 
-def _by_the_loader(factory: EngineFactory, folder: Path, swaps: int, frames: list[tuple[int, bytes]]) -> list[float]:
+def _by_the_loader(
+    factory: EngineFactory, folder: Path, swaps: int, frames: Sequence[tuple[int, bytes]]
+) -> list[float]:
     """Cut segment after segment and let a loader load and swap each, a query running against its table all along."""
     engine, stop, queries = factory(), threading.Event(), Load()
     engine.connect()
