@@ -33,7 +33,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         crashes.kills,
         1000,
         44,
-        6,
+        4,
     ),
     Scenario(
         "power",
@@ -42,7 +42,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         crashes.power,
         200,
         20,
-        4,
+        3,
     ),
     Scenario(
         "disk",
@@ -60,7 +60,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         mounts.spool,
         40,
         10,
-        2,
+        1,
         needs_root=True,
     ),
     Scenario(
@@ -70,7 +70,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         sockets.sockets,
         200,
         18,
-        3,
+        2,
     ),
     Scenario(
         "clock",
