@@ -31,14 +31,18 @@ def small_disk(folder: Path, mib: int) -> Iterator[None]:
 
 
 def take(folder: Path, leave: int) -> Path:
-    """Fill the file system but for about that many bytes; the file that does it. Others may write meanwhile."""
+    """Fill the file system but for that many bytes; the file that does it. What others take meanwhile is not taken
+    from them, and what they give back is left."""
     path = folder / "ballast"
+    found = os.statvfs(folder)
+    size = found.f_bavail * found.f_frsize - leave
     with path.open("wb", buffering=0) as file:
-        while (free := (found := os.statvfs(folder)).f_bavail * found.f_frsize - leave) > 0:
-            try:
-                file.write(bytes(min(free, MIB)))
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                break
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(1, size - 2 * MIB))
+            file.seek(0, os.SEEK_END)
+            while file.tell() < size:
+                file.write(bytes(min(size - file.tell(), 65536)))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
     return path

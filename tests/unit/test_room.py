@@ -155,6 +155,44 @@ def test_the_reserve_is_held_while_there_is_room(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_reserve_is_given_back_at_the_end(tmp_path: Path) -> None:
+    fake = FakeDisk(tmp_path)
+    disk = fake.open()
+    assert (tmp_path / FILE).exists()
+    disk.close()
+    assert not (tmp_path / FILE).exists()
+    disk.close()
+
+
+def test_symbols_on_one_disk_stop_before_it_is_used_up_and_do_not_stop_again_at_once(tmp_path: Path) -> None:
+    """One after the other, each on its own reserve; no more of them go on than there is room for."""
+    folders = [tmp_path / name for name in ("btc", "eth", "sol")]
+    for folder in folders:
+        folder.mkdir()
+    taken = {"MiB": 700}
+
+    def usage(_: Path) -> Usage:
+        used = taken["MiB"] * MIB + sum(p.stat().st_blocks * 512 for p in tmp_path.rglob(FILE))
+        assert used <= 1000 * MIB, "somebody's last words found no room"
+        return Usage(used, 1000 * MIB - used)
+
+    disks = [Disk(folder, Limits(80, 90, 16 * MIB), usage) for folder in folders]
+    for _ in range(200):
+        for disk in disks:
+            taken["MiB"] += disk.level is not Level.FULL
+            disk.look(0.0)
+    assert [disk.level for disk in disks] == [Level.FULL] * 3
+    taken["MiB"] -= 60
+    for _ in range(10):
+        for disk in disks:
+            disk.look(0.0)
+    levels = [disk.level for disk in disks]
+    assert Level.FULL not in levels[:1]
+    for disk in disks:
+        disk.look(0.0)
+    assert [disk.level for disk in disks] == levels, "nobody stops while nothing is written"
+
+
 def test_a_full_disk_is_said_with_what_to_do(tmp_path: Path) -> None:
     fake = FakeDisk(tmp_path)
     disk = fake.open()

@@ -21,7 +21,7 @@ _MIB = 1 << 20
 class Disk:
     """For one thread; :meth:`status` and :meth:`warning` also for others.
 
-    The reserve is held exactly while the level is below FULL.
+    The reserve is held exactly while the level is below FULL, until :meth:`close`.
     """
 
     def __init__(self, folder: Path, limits: Limits, usage: Callable[[Path], Usage] = Usage.of) -> None:
@@ -57,6 +57,10 @@ class Disk:
         if self.level is not self._said:
             self._say()
         return self.level
+
+    def close(self) -> None:
+        """Give the reserve back: what is recorded here will soon be over."""
+        self._release()
 
     def _make(self) -> None:
         try:

@@ -40,7 +40,7 @@ STATISTICS_S = 15.0
 STUCK_S = 20.0
 """A loop without a sign of life for this long no longer feeds the watchdog."""
 FEED_END_S = 3.0
-COMMIT_END_S = 1.5
+COMMIT_END_S = 1.0
 
 
 def main(settings: config.Config, symbol: config.Symbol) -> int:
@@ -56,7 +56,11 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
         signal.signal(number, lambda *_: threading.Thread(target=stop.set, name="signal").start())
     # An export takes the lock for a moment to close what a collector left open; that is worth waiting for.
     with SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S):
-        return _Collector(settings, symbol, stop, share_anew).run()
+        collector = _Collector(settings, symbol, stop, share_anew)
+        try:
+            return collector.run()
+        finally:
+            collector.close()
 
 
 class _Collector:
@@ -87,6 +91,10 @@ class _Collector:
         self._spool: Spool | None = None
         self._recorder: Recorder | None = None
         self._known = Known(0, (), None, ())
+
+    def close(self) -> None:
+        """Let go of what is held on the disk."""
+        self._disk.close()
 
     def run(self) -> int:
         if not self._wait_for_room():
@@ -353,7 +361,10 @@ class _Collector:
         self._feed.stop()
         feed.join(FEED_END_S)
         self._inbox.close()
-        writer.join(COMMIT_END_S)
+        writer.join(COMMIT_END_S / 2)
+        if writer.is_alive():
+            self._disk.close()  # the disk may have filled up since the last look: these are the last words
+            writer.join(COMMIT_END_S)
         if writer.is_alive():
             self._require_recorder().give_up()
             writer.join(0.3)
