@@ -30,7 +30,7 @@ def main() -> int:
     unknown = sorted(set(options.rows) - set(ROWS))
     if unknown:
         parser.error(f"unknown row {unknown[0]!r}; choose from {', '.join(ROWS)}")
-    report = Report(describe())
+    report = Report({**describe(), "takes": "short, not for publishing" if options.quick else "whole"})
     if options.rows and options.out.exists():
         report.results = Report.load(options.out).results  # the rows that are not asked for keep what they have
     failed = False

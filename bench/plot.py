@@ -54,7 +54,7 @@ def _batch(axes: Any, batch: Result) -> None:
 
 
 def _flush(axes: Any, batch: Result) -> None:
-    axes.set_title("Time between two flushes (s): queryable p99 (ms) and CPU (µs/row)")
+    axes.set_title("By seconds between two flushes")
     points = batch.curves["flush interval"]
     seconds = [p["seconds"] for p in points]
     axes.plot(seconds, [p["p99 ms"] for p in points], "o-", label="queryable p99, ms")
@@ -65,7 +65,7 @@ def _flush(axes: Any, batch: Result) -> None:
 
 
 def _symbols(axes: Any, fifty: Result) -> None:
-    axes.set_title("Symbols at 10 frames/s each: % of a core per symbol")
+    axes.set_title("% of a core per symbol, by symbols at 10 frames/s")
     points = fifty.curves["symbols"]
     axes.plot([p["symbols"] for p in points], [p["% of a core per symbol"] for p in points], "o-")
     axes.set_ylim(bottom=0)

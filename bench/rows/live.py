@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import child
+from bench.material import closed_segment, pool
 from bench.measure import Spent, Window, quantile, rss_mb
 from bench.model import Result
 from bench.site import SYMBOLS, Place, Simulator, Site, clickhouse, peer_result, server_pid, settle, start_peer
 from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.export.files import export_segment
 from mexc_pipeline.spool.segment import SegmentReader, segments
 
 TITLE = "Three symbols at 40 frames/s each, server and embedded engine"
@@ -84,8 +86,6 @@ def _measure(place: Place, result: Result, server: ClickHouseServer | None, seco
         statuses = [s for i in site.ids if (s := site.status(i)) is not None]
         found = {name: peer_result(process) for name, process in peers.items()}
         exported = child.run(["-m", "mexc_pipeline", "--config", str(site.config), "export", "--once", "--json"])
-        files = sum(f.stat().st_size for f in site.exports.glob("*.parquet"))
-        filed = sum(sum(s["rows"].values()) for s in statuses)
         delays = _delays(site.data / "spool" / "btc", seen)
     result.add(f"receive to durable p50{engine}", "ours", [s["durable_ms"]["p50"] for s in statuses], "ms")
     result.add(f"receive to durable p99{engine}", "ours", [s["durable_ms"]["p99"] for s in statuses], "ms", at_most=5)
@@ -94,7 +94,9 @@ def _measure(place: Place, result: Result, server: ClickHouseServer | None, seco
     _costs(result, engine, spent, memory, exported.peak_mb, rows, found)
     if server:
         result.add("frames as received", "ours", size / spent.seconds / 1024, "KB/s")
-        result.add("files a day, at this rate", "ours", files / filed * rows / spent.seconds * 86_400 / 1e6, "MB")
+        daily = size / spent.seconds * 86_400 / 1e6
+        result.add("frames a day, at this rate", "ours", daily, "MB")
+        result.add("files a day, by what an hour of them becomes", "ours", daily / _ratio(place.new("hour")), "MB")
     place.drop(folder)
     return found
 
@@ -125,6 +127,12 @@ def _costs(
     if not engine:
         result.add("memory with ClickHouse", "ours", ours + memory["ClickHouse"], "MB")
         result.add("CPU with ClickHouse", "ours", spent.of("") / spent.seconds * 100, "% of a core")
+
+
+def _ratio(folder: Path) -> float:
+    """Raw JSON divided by the file, for an hour of one symbol at this pace."""
+    exported = export_segment(closed_segment(folder / "spool", RATE * 3600, pool()), folder, lambda: None)
+    return exported.raw_bytes / exported.bytes
 
 
 def _totals(site: Site) -> tuple[int, int]:
