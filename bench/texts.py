@@ -149,12 +149,12 @@ def saturation(need: Need) -> str:
 - **Cores**, on machines of two: about {need.symbols_per_vm:,.0f} symbols each with ClickHouse beside the recorder, so
   {need.vms:,.0f} of them for {need.symbols:,}.
 - **The store**, on larger machines. It is one Python process per host and its threads share one interpreter: one core,
-  about {need.symbols_per_store:,.0f} symbols. When it falls behind nothing else does: recording and files do not wait for
-  it. More hosts, each with its store, are the remedy.
+  about {need.symbols_per_store:,.0f} symbols. When it falls behind nothing else does: recording and files do not wait
+  for it. More hosts, each with its store, are the remedy.
 - **Syncs**, on a slow disk: {need.syncs:,.0f} commits a second in all, one for nearly every frame at this pace. A disk
   that syncs in 0.1 ms does 10,000 a second at best, one without a protected cache some hundreds. When it is slower,
   commits take more frames each and the delay to durable grows; nothing is lost.
-- **Memory** is a process per symbol, {need.memory_gb:,.0f} GB for {need.symbols:,}: with 2 GB a core it is never full first.
+- **Memory** is a process per symbol, {need.memory_gb:,.0f} GB for {need.symbols:,}: with 2 GB a core never full first.
 - **The network and the files** are far from any limit: {need.write_mb_s:,.1f} MB/s, and {need.files_gb_day:,.0f} GB of
   files a day.
 """
