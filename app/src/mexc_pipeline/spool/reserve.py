@@ -41,5 +41,8 @@ class Reserve:
 
     def release(self) -> None:
         """Give the blocks back to the file system; OSError where it does not let go of the file."""
-        self._path.unlink(missing_ok=True)
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return
         sync_folder(self._folder)  # what a journal still holds cannot be used before
