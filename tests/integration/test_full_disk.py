@@ -125,6 +125,36 @@ def test_a_stop_right_after_the_disk_was_filled_still_commits_what_was_received(
         check_equal(site, sim, [reason])
 
 
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_start_without_any_room_waits_for_it_and_harms_nothing(tmp_path: Path, end: str) -> None:
+    with (
+        Simulator(SimulatorConfig(rate=100)) as sim,
+        small_disk(tmp_path / "data", 64),
+    ):
+        site = site_of(tmp_path, sim, extra=RESERVE)
+        with collecting(site) as btc:
+            btc.live(20)
+            btc.stop() if end == "stop" else btc.kill()
+        recorded = len(site.rows())
+        (site.spool() / "reserve").unlink(missing_ok=True)
+        ballast = take(site.data, 0)
+        with collecting(site) as btc:
+            status = stopped(btc)
+            assert (status["last_seq"], status["spool_id"], status["segment"]) == (0, "", None)
+            assert any("recording has stopped" in warning for warning in status["warnings"])
+            assert btc.stop() == 0
+        assert len(sim.connections) == 1
+        with collecting(site) as btc:
+            stopped(btc)
+            ballast.unlink()
+            goes_on(btc, 20)
+            assert btc.stop() == 0
+        rows = check(site.spool())
+        assert len(rows) > recorded
+        assert not list(site.spool().glob("*.damaged-*")), "nothing was set apart"
+        assert named(rows, "started")[1]["clean"] == (end == "stop")
+
+
 def test_a_disk_that_somebody_else_fills_at_once_loses_nothing_that_was_received(tmp_path: Path) -> None:
     """Again until a commit met the full disk before the look of each second did."""
     with (
