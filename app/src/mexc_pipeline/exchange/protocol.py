@@ -82,6 +82,14 @@ class Classified(NamedTuple):
     answer: str | None = None
 
 
+class _Push(msgspec.Struct, gc=False):
+    """What nearly every frame has, and all that is looked at in it."""
+
+    channel: str
+    symbol: str
+    ts: int
+
+
 class _Envelope(msgspec.Struct, gc=False):
     channel: str | msgspec.UnsetType = msgspec.UNSET
     symbol: str | msgspec.UnsetType = msgspec.UNSET
@@ -101,15 +109,27 @@ class Classifier:
     def __init__(self, symbol: str, wanted: tuple[Subscription, ...]) -> None:
         self._symbol = symbol
         self._mts = {s.channel: s.mt for s in wanted}
+        self._decode_push = msgspec.json.Decoder(_Push).decode
         self._decode = msgspec.json.Decoder(_Envelope).decode
         self._decode_loose = msgspec.json.Decoder(_LooseEnvelope).decode
 
     def classify(self, opcode: int, payload: bytes) -> Classified:
         """``opcode`` 1 (text) or 2 (binary) and the whole payload."""
-        if opcode != TEXT or not _is_utf8(payload):
+        if opcode != TEXT or not (payload.isascii() or _is_utf8(payload)):
             return Classified(None, Mt.DEAD_LETTER, None, wrap(opcode, payload), None)
         if len(payload) > MAX_CLASSIFIED:
             return Classified(None, Mt.DEAD_LETTER, self._loose_ts(payload), payload, None)
+        try:
+            push = self._decode_push(payload)
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            return self._look_closely(payload)
+        mt = self._mts.get(push.channel)
+        if mt is not None and push.symbol == self._symbol and 10**12 <= push.ts < 10**13:
+            return Classified(None, mt, push.ts, payload, push.channel)
+        return self._look_closely(payload)
+
+    def _look_closely(self, payload: bytes) -> Classified:
+        """What is not plainly a push of this symbol."""
         try:
             envelope = self._decode(payload)
         except (msgspec.MsgspecError, RecursionError, ValueError):
@@ -167,8 +187,6 @@ class _Wrapped(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _is_utf8(payload: bytes) -> bool:
-    if payload.isascii():
-        return True
     try:
         payload.decode()
     except UnicodeDecodeError:

@@ -18,7 +18,7 @@ from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
 from mexc_pipeline.feed.checks import Checks
 from mexc_pipeline.feed.holes import Row
-from mexc_pipeline.feed.link import ReadAhead
+from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.pace import Pace
 from mexc_pipeline.feed.repair import CHANNEL, Repairer
 from mexc_pipeline.feed.watch import (
@@ -248,7 +248,7 @@ class Feed:
         self._event("connected", egress=dialled.mode, peer=dialled.peer, local=dialled.local, **dialled.details)
         for subscription in self._wanted.values():
             self._subscribe(subscription)
-        self._read(ws)
+        self._read(Messages(ws, link).next)
 
     def _handshake(self, ws: websocket.WebSocket, link: ReadAhead, dialled: Dialled, url: str) -> None:
         dialled.sock.settimeout(HANDSHAKE_S)
@@ -266,19 +266,19 @@ class Feed:
         except websocket.WebSocketTimeoutException as error:
             raise _Ended(f"WebSocket handshake: not done within {HANDSHAKE_S:g} s") from error
 
-    def _read(self, ws: websocket.WebSocket) -> None:
+    def _read(self, message: Callable[[], tuple[int, bytes]]) -> None:
         classify, batch_of, touched = self._classify, self._batch.append, self._touched
         checks, clock = self._checks.by_channel, time.time_ns
         while True:
             try:
-                opcode, frame = ws.recv_data_frame(True)
-            except websocket.WebSocketTimeoutException:
-                continue  # every read begins with a look at the timers; the library keeps what it has of a frame
+                opcode, data = message()
+            except (TimeoutError, websocket.WebSocketTimeoutException):
+                continue  # every read begins with a look at the timers; what is there of a frame is kept
             rx = clock()
             if opcode > 2:
-                self._on_protocol_frame(opcode, frame.data)
+                self._on_protocol_frame(opcode, data)
                 continue
-            control, mt, ts, m, channel, answer = classify(opcode, frame.data)
+            control, mt, ts, m, channel, answer = classify(opcode, data)
             if control is None:
                 if mt < Mt.DEAD_LETTER and (check := checks.get(channel or "")) is not None:
                     wrong = check(m)

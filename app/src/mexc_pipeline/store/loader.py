@@ -392,21 +392,21 @@ class Loader:
     def _log_egress(self, segment: SegmentInfo, block: Columns) -> None:
         """How each connection left the host, and when it gave its exit free, goes to ``egress_log`` before its row is
         loaded: never missed, never twice."""
-        for row in block.rows():
-            if row.mt != Mt.EVENT or not row.m.startswith(_WAYS):
+        for at, mt in enumerate(block.mt):
+            if mt != Mt.EVENT or not block.m[at].startswith(_WAYS):
                 continue
-            event = json.loads(row.m)
+            seq, event = block.seq[at], json.loads(block.m[at])
             if event["event"] == "disconnected" and not event.get("exit"):
                 continue  # there was no connection, or none whose exit anybody else could want
-            if self._catalog.egress_logged(segment.spool_id, row.seq):
+            if self._catalog.egress_logged(segment.spool_id, seq):
                 continue
             values: list[tuple[str, str, Any]] = [
-                ("at", "DateTime('UTC')", row.rx // 10**9),
+                ("at", "DateTime('UTC')", block.rx[at] // 10**9),
                 ("id", "String", self._id),
                 ("spool_id", "String", segment.spool_id),
-                ("seq", "UInt64", row.seq),
+                ("seq", "UInt64", seq),
                 *((key, "String", str(event.get(key, ""))) for key in ("egress", "peer", "local", "circuit", "exit")),
-                ("event", "String", row.m.decode()),
+                ("event", "String", block.m[at].decode()),
                 ("host", "String", socket.gethostname()),
             ]
             self._engine.insert("egress_log", [(n, t) for n, t, _ in values], [[v for _, _, v in values]])

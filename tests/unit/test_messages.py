@@ -1,0 +1,142 @@
+"""Messages taken from what was read ahead against the same bytes read by the library alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable
+
+import pytest
+import websocket
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mexc_pipeline.feed.link import Messages, ReadAhead
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+Answer = list[tuple[int, bytes] | str]
+
+
+def frame(opcode: int, payload: bytes, fin: int = 1, rsv: int = 0, mask: bytes = b"", form: int = 0) -> bytes:
+    """``form``: least number of bytes of the length field, so that it may be longer than it has to be."""
+    size = len(payload)
+    field = size if size < 126 and form < 2 else 126 if size < 1 << 16 and form < 8 else 127
+    length = b"" if field < 126 else size.to_bytes(2 if field == 126 else 8)
+    if mask:
+        payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+    return bytes([fin << 7 | rsv << 4 | opcode, (0x80 if mask else 0) | field]) + length + mask + payload
+
+
+payloads = st.one_of(
+    st.binary(max_size=200),
+    st.sampled_from([b"", b"x" * 125, b"x" * 126, b"\x81\x02ab" * 60, b"y" * 65_535, b"z" * 65_536]),
+)
+plain = payloads.map(lambda payload: frame(TEXT, payload))
+pieces = st.one_of(
+    plain,
+    plain,
+    plain,
+    st.builds(frame, st.just(TEXT), payloads, form=st.sampled_from([2, 8])),
+    st.builds(frame, st.sampled_from([BINARY, PING, PONG, CLOSE, 0, 3]), payloads.filter(lambda p: len(p) < 126)),
+    st.builds(frame, st.sampled_from([TEXT, BINARY, 0]), payloads, fin=st.sampled_from([0, 1])),
+    st.builds(frame, st.just(TEXT), payloads, rsv=st.integers(1, 7)),
+    st.builds(frame, st.just(TEXT), payloads, mask=st.just(b"abcd")),
+    st.just(frame(TEXT, b"one", fin=0) + frame(PING, b"?") + frame(0, b"two")),
+    st.just(frame(TEXT, b"one", fin=0) + frame(PING, b"?") + frame(TEXT, b"not a fragment") + frame(0, b"two")),
+    st.binary(max_size=8),
+)
+
+
+class Wire:
+    """Bytes as they arrive, in pieces of given sizes; None in their place is a timeout."""
+
+    def __init__(self, data: bytes, sizes: Iterable[int | None]) -> None:
+        self._data = data
+        self._sizes = iter(sizes)
+        self.sent = bytearray()
+
+    def recv(self, most: int) -> bytes:
+        size = next(self._sizes, most)
+        if size is None:
+            raise TimeoutError
+        piece, self._data = self._data[:size], self._data[size:]
+        return piece
+
+    def send(self, data: bytes) -> int:
+        self.sent += data
+        return len(data)
+
+    def sendall(self, data: bytes) -> None:
+        self.send(data)
+
+    def gettimeout(self) -> float:
+        return 1.0
+
+    def settimeout(self, seconds: float | None) -> None: ...
+    def shutdown(self, how: int) -> None: ...
+    def fileno(self) -> int:
+        return 0
+
+    def close(self) -> None: ...
+
+
+def read(data: bytes, sizes: list[int | None], mine: bool) -> tuple[Answer, int]:
+    """What comes until an error, and how many answers were sent."""
+    wire = Wire(data, sizes)
+    link = ReadAhead(wire, lambda: None)  # type: ignore[arg-type]
+    ws = websocket.WebSocket(skip_utf8_validation=True)
+    ws.sock, ws.connected = link, True  # type: ignore[assignment]
+
+    def library() -> tuple[int, bytes]:
+        opcode, found = ws.recv_data_frame(True)
+        return opcode, found.data
+
+    take: Callable[[], tuple[int, bytes]] = Messages(ws, link).next if mine else library
+    answer: Answer = []
+    while True:
+        try:
+            answer.append(take())
+        except (TimeoutError, websocket.WebSocketTimeoutException):
+            continue
+        except (websocket.WebSocketException, OSError) as error:
+            return [*answer, type(error).__name__], len(wire.sent)
+
+
+@given(
+    st.lists(pieces, max_size=12).map(b"".join),
+    st.lists(st.none() | st.integers(1, 300), max_size=40),
+    st.integers(0, 3),
+)
+@example(frame(TEXT, b"first") + frame(TEXT, b"second"), [1, None, 1, None, 1, 1, 1, 1, 1, None, 2], 0)
+@example(frame(TEXT, b"one", fin=0) + frame(PING, b"") + frame(TEXT, b"no fragment"), [], 0)
+def test_messages_are_those_the_library_reads(data: bytes, sizes: list[int | None], missing: int) -> None:
+    data = data[: len(data) - missing]
+    assert read(data, sizes, mine=True) == read(data, sizes, mine=False)
+
+
+def test_plain_messages_do_not_go_through_the_library() -> None:
+    link = ReadAhead(Wire(frame(TEXT, b"a" * 130) + frame(TEXT, b""), []), lambda: None)  # type: ignore[arg-type]
+    messages = Messages(websocket.WebSocket(), link)  # not connected: it could read nothing
+    assert [messages.next(), messages.next()] == [(TEXT, b"a" * 130), (TEXT, b"")]
+
+
+def test_the_timers_are_looked_at_before_each_wait() -> None:
+    calls: list[int] = []
+    link = ReadAhead(Wire(frame(TEXT, b"ab") * 2, [3, 1, 4]), lambda: calls.append(link.received))  # type: ignore[arg-type]
+    assert [link.text(), link.text()] == [b"ab", b"ab"]
+    assert calls == [0, 3, 4]
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535])
+def test_over_a_real_socket(size: int) -> None:
+    ours, theirs = socket.socketpair()
+    payload = os.urandom(size)
+    with ours, theirs:
+        sender = threading.Thread(target=lambda: theirs.sendall(frame(TEXT, payload) * 3))
+        sender.start()
+        link = ReadAhead(ours, lambda: None)
+        assert [link.text() for _ in range(3)] == [payload] * 3
+        sender.join()
+        theirs.close()
+        assert link.text() is None
