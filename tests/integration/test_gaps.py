@@ -94,7 +94,7 @@ def test_a_gap_is_noticed_and_repaired_with_the_exchanges_own_bytes(depth: str) 
         assert not rig.events("unrepaired")
         check_whole(rig)
         book = sim._exchange.feeds["BTC_USDT"]
-        sent = {c.version: book.renderer.commit_data(c).encode() for c in book.market.book.commits()}
+        sent = {c.version: book.renderer.commit_data(c).encode() for c in tuple(book.market.book.commits())}
         assert rig.frames(6)
         for m in rig.frames(6):
             assert m == sent[json.loads(m)["version"]]
@@ -287,7 +287,7 @@ def test_every_segment_has_a_book_that_its_own_frames_go_on_from(tmp_path: Path)
         check(site.spool())
         segments = read_segments(site.spool())
         for segment in segments[1:-1]:  # the first and the last may be too short
-            (snapshot,) = named(segment.rows, "snapshot")
+            snapshot = named(segment.rows, "snapshot")[-1]  # one asked for before the edge may come after it
             spans = [v for row in segment.rows if row.mt == 3 and (v := span(row.m))]
             assert spans[0].first - 1 <= snapshot["version"]
             assert any(v.first <= snapshot["version"] + 1 <= v.last + 1 for v in spans)
