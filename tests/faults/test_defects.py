@@ -22,6 +22,7 @@ from mexc_pipeline.control import ControlServer
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame
+from mexc_pipeline.spool.segment import info
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.store.embedded import EmbeddedFolder
 from mexc_pipeline.store.engine import CIRCUMSTANCES, RefusedError
@@ -142,17 +143,20 @@ def test_a_damaged_segment_does_not_keep_its_symbol_from_being_recorded(tmp_path
     assert not again.recovered.clean
 
 
-def test_verify_judges_a_file_whose_digest_is_no_longer_hexadecimal(tmp_path: Path) -> None:
-    """One flipped bit in a digest's text ended verify with an error, and the files after it were not looked at."""
-    now = time.time_ns()
-    spool = Spool(tmp_path / "data" / "spool" / "btc", "btc", "BTC_USDT", Period(3600 * 10**9))
+def closed_segment(folder: Path) -> config.Config:
+    """A recording of one closed segment, not exported yet."""
+    spool = Spool(folder / "data" / "spool" / "btc", "btc", "BTC_USDT", Period(3600 * 10**9))
     spool.folder.mkdir(parents=True)
-    spool.append([Frame(now, None, 5, b"{}")])
+    spool.append([Frame(now := time.time_ns(), None, 5, b"{}")])
     spool.cut(now)
     spool.close()
-    settings = tmp_path / "config.toml"
-    settings.write_text(f'symbols = ["BTC_USDT"]\ndata_dir = "{tmp_path}/data"\nexport_dir = "{tmp_path}/exports"\n')
-    assert export.main(config.load(settings)).ok
+    text = f'symbols = ["BTC_USDT"]\ndata_dir = "{folder}/data"\nexport_dir = "{folder}/exports"\n'
+    return config.parse(text, None)
+
+
+def test_verify_judges_a_file_whose_digest_is_no_longer_hexadecimal(tmp_path: Path) -> None:
+    """One flipped bit in a digest's text ended verify with an error, and the files after it were not looked at."""
+    assert export.main(closed_segment(tmp_path)).ok
     ((name, path),) = exported_files(tmp_path / "exports")
     data = bytearray(path.read_bytes())
     value = pq.read_metadata(path).metadata[b"mexc.digest_rx"]
@@ -198,3 +202,28 @@ def test_the_embedded_engine_takes_nothing_where_the_disk_is_full(
     assert engine.select("SELECT n, text FROM records ORDER BY n") == [(2, awkward), (2**64 - 1, "")]
     engine.close()
     folder.close()
+
+
+@pytest.mark.parametrize("left", [bytes(600), b"", b"PAR1\x15\x00", b"PA"])
+def test_an_unfinished_file_without_its_first_bytes_does_not_stand_in_the_way(tmp_path: Path, left: bytes) -> None:
+    """A power loss can leave an unfinished file's length and zeros; the export after it took it for somebody else's and
+    failed."""
+    settings = closed_segment(tmp_path)
+    (segment,) = (tmp_path / "data" / "spool" / "btc").glob("*.sqlite")
+    settings.export_dir.mkdir()
+    in_the_way = settings.export_dir / f".{info(segment).file}.tmp"
+    in_the_way.write_bytes(left)
+    assert export.main(settings).ok
+    assert not in_the_way.exists()
+
+
+def test_what_is_not_ours_is_not_deleted_when_it_stands_in_the_way(tmp_path: Path) -> None:
+    """The export said "not ours to delete" of a foreign file under the name of an unfinished one, and deleted it."""
+    settings = closed_segment(tmp_path)
+    (segment,) = (tmp_path / "data" / "spool" / "btc").glob("*.sqlite")
+    settings.export_dir.mkdir()
+    in_the_way = settings.export_dir / f".{info(segment).file}.tmp"
+    in_the_way.write_bytes(b"a letter to my aunt")
+    (failed,) = export.main(settings).failures
+    assert "not ours to delete" in failed.text
+    assert in_the_way.read_bytes() == b"a letter to my aunt"

@@ -88,7 +88,9 @@ def _is_unfinished(path: Path) -> bool:
     if not stat.S_ISREG(path.lstat().st_mode):
         return False
     with path.open("rb") as file:
-        return file.read(4) in (b"", _MAGIC)
+        head = file.read(len(_MAGIC))
+    # After a power loss the length may be there and the bytes not: those are then zeros.
+    return _MAGIC.startswith(head) or not any(head)
 
 
 def export_segment(
@@ -205,6 +207,7 @@ def _write_and_link(
     info: SegmentInfo, folder: Path, target: Path, check: Callable[[], None], hook: Hook
 ) -> tuple[Content, bool]:
     making = temporary(folder, info.file)
+    ours = True
     try:
         content = _write_proven(info, making, check, hook)
         try:
@@ -217,10 +220,12 @@ def _write_and_link(
             raise
         hook("linked")
     except OSError as error:
+        ours = not isinstance(error, FileExistsError)
         raise _explained(error, making) from error
     finally:
-        with contextlib.suppress(OSError):  # what stays is swept by the next run; the first error matters
-            making.unlink(missing_ok=True)
+        if ours:
+            with contextlib.suppress(OSError):  # what stays is swept by the next run; the first error matters
+                making.unlink(missing_ok=True)
     hook("unlinked")
     return content, True
 
