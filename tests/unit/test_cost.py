@@ -36,11 +36,11 @@ from mexc_pipeline.simulator.frames import SymbolFeed
 from mexc_pipeline.simulator.market import contract
 from mexc_pipeline.spool.writer import Spool
 
-MOST_STEPS = 1800
-"""Bytecode instructions a frame; 1,250 when this was written, on Python 3.11."""
-MOST_CPU = 3.0
-"""CPU of a frame as a multiple of json.loads of the same; 1.75 to 2.1 when this was written, from idle to a load of 30
-on two cores."""
+MOST_STEPS = 600
+"""Bytecode instructions a frame; 416 when this was written, on Python 3.11."""
+MOST_CPU = 1.5
+"""CPU of a frame as a multiple of json.loads of the same; 0.76 to 0.89 when this was written, at a load of 20 on two
+cores."""
 DISTINCT, TIMES = 1000, 3
 DAY = Period(86_400 * 10**9)
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what a sync costs is the disk's doing, not ours
