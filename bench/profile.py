@@ -7,6 +7,7 @@ where the time of the interpreter's threads went, function by function.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -64,6 +65,8 @@ def _spy(pid: int, seconds: int, target: Path, form: str) -> None:
         check=True,
         capture_output=True,
     )
+    if form == "flamegraph":  # its title is the command, with the paths of this machine
+        target.write_text(re.sub(r"[^<>]*py-spy record[^<>]*", target.stem, target.read_text()))
 
 
 def _named(raw: Path, thread: str) -> str:

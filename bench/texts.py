@@ -126,9 +126,9 @@ anew and prints the CPU per frame of each thread; with `--rate 40` at the live p
 What the profile showed, and what became of it:
 
 - [Before](images/flame-collector-before.svg), `websocket-client` taking frames apart piece by piece was 41 % of the
-  collector's time and the classifier 11 %: 17.6 µs a frame in the reading thread, 5.7 in the writing one. Now plain text
-  messages are taken straight from what was read ahead and plain pushes decoded in one step; anything else goes the old
-  way. The reading thread: 8.1 µs. (Both on the same busy machine, CPU of the threads.)
+  collector's time and the classifier 11 %: 17.6 µs a frame in the reading thread, 5.7 in the writing one. Now plain
+  text messages are taken straight from what was read ahead and plain pushes decoded in one step; anything else goes the
+  old way. The reading thread: 8.1 µs. (Both on the same busy machine, CPU of the threads.)
 - What is left of the writing thread's 5.6 µs is SQLite: building pages and the log, outside of the interpreter's lock.
 - At 40 frames/s two things cost, and neither is Python: the wake-ups (reading thread, writing thread) and a sync for
   every frame. One synced SQLite commit of one frame took 81 to 147 µs of CPU here, without the sync 18. A log that
