@@ -1,7 +1,7 @@
-"""Saves, loads or drops ClickHouse tables on the server: ``save|load|drop FOLDER DATABASE [ID…]``.
+"""Saves, loads or drops ClickHouse tables on the server: ``save|load|drop|retire FOLDER DATABASE [ID…]``.
 
 Only the logs are saved (export_log and the like): a table of rows is a copy that the recorder makes anew from its
-spool.
+spool. ``drop`` drops these, ``retire`` only those of which every row is in a verified file.
 Runs as root with the operating system's Python, and reads with the client settings that the role gave root. Writing
 takes the store's user, whose password goes to the client in a file that only root can read.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 CREDENTIALS = Path("/etc/clickhouse-server/credentials")
 CLIENT = Path("/root/.clickhouse-client/config.xml")
 _ROWS = re.compile(r"([a-z](?:[a-z0-9]{0,18}[a-z])?)_.+")
+_SET_APART = re.compile(r"[a-z0-9]+_(orphan|altered)_.+")
 LOGS = ("export_log", "egress_log", "collector_stats", "refused_rows")
 
 
@@ -90,8 +91,25 @@ def drop(client: Client, ids: list[str]) -> None:
             print(f"{table} dropped")
 
 
+def retire(client: Client, ids: list[str]) -> None:
+    """What is left of symbols that nobody records any more. A table with a row beyond the last verified file stays, and
+    so does one that was set apart: it holds what no file has."""
+    for table in client.tables():
+        match = _ROWS.fullmatch(table)
+        if match is None or match[1] not in ids or _SET_APART.fullmatch(table):
+            continue
+        beyond = client.run(
+            f"SELECT max(seq) > (SELECT max(last_seq) FROM export_log WHERE id = '{match[1]}') FROM {table}"
+        )
+        if beyond.strip() == "0":
+            client.run(f"DROP TABLE {table}")
+            print(f"{table} dropped")
+        else:
+            print(f"{table} stays: it has rows that are in no verified file")
+
+
 def main() -> int:
-    """Run one of the three."""
+    """Run one of the four."""
     verb, folder, database, *ids = sys.argv[1:]
     with tempfile.TemporaryDirectory() as private:
         client = Client(database, Path(private))
@@ -99,6 +117,8 @@ def main() -> int:
             save(client, Path(folder))
         elif verb == "load":
             load(client, Path(folder))
+        elif verb == "retire":
+            retire(client, ids)
         else:
             drop(client, ids)
     return 0

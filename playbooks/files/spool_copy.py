@@ -65,7 +65,8 @@ def load(settings: config.Config, folder: Path, name: str) -> None:
     for symbol_id in manifest["last_seq"]:
         if segments(settings.spool_dir / symbol_id):
             raise UserError(
-                f"{settings.spool_dir / symbol_id} has recordings: reset this host first; nothing was changed"
+                f"{settings.spool_dir / symbol_id} has recordings: run playbooks/reset.yml -e reset_start=false first; "
+                "nothing was changed"
             )
     settings.export_dir.mkdir(exist_ok=True)
     for file, digest in manifest["exports"].items():

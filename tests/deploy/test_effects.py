@@ -6,7 +6,6 @@ Run in this order, on the test hosts only. Every test leaves the system recordin
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -19,12 +18,13 @@ from testinfra.host import Host
 
 from deploy import site
 from deploy.comparison import compare
-from deploy.test_recording import agreed, live, strangers
+from deploy.operating import inventories, on, play
+from deploy.test_recording import agreed, strangers
 
-pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
 
 BACK_S = 180.0
-ROOT = Path(__file__).resolve().parents[2]
+DOGE = {"name": "DOGE_USDT", "id": "doge", "host": "col2"}
 SYMBOLS = [
     {"name": "BTC_USDT", "id": "btc", "host": "col1"},
     {"name": "ETH_USDT", "id": "eth", "host": "col1"},
@@ -51,23 +51,21 @@ def settled(collectors: list[Host], network: Host) -> dict[str, str]:
 
 
 def nothing_lost(collectors: list[Host], network: Host) -> None:
-    """Wait for files that hold what is sent now, and compare all of them with all that was sent."""
-    now_ns = time.time_ns()
+    """Make files of everything up to now, and compare all of them with all that was sent."""
     for host in collectors:
-        due_ns = now_ns + int((site.period_s(host) + 5) * 1e9)
-        for symbol_id, symbol in site.symbols(host).items():
+        said = site.run_json(host, "mexc-pipeline export --once --json")
+        assert said["ok"], said
+        whole(host, network)
 
-            def whole(host: Host = host, symbol_id: str = symbol_id, symbol: str = symbol, due: int = due_ns) -> bool:
-                last = site.status(host)[symbol_id]["last_export"]
-                assert last is not None
-                assert time.time_ns() - last["age_s"] * 1e9 > due, f"{symbol_id}: no file yet"
-                rows = site.exported(host, symbol_id)
-                assert [seq for _, seq, _, _ in rows] == list(range(rows[0][1], rows[0][1] + len(rows)))
-                frames = [said for _, _, mt, said in rows if mt in ("t", "d", "dp")]
-                connections = [c for c in site.sent(network, symbol) if c.symbol == symbol]
-                return compare(connections, frames) > 0
 
-            site.until(f"files of {symbol_id}", whole, BACK_S, every=5)
+def whole(host: Host, network: Host) -> None:
+    """Compare all files of a host with all that was sent; how new the files are is the caller's business."""
+    for symbol_id, symbol in site.symbols(host).items():
+        rows = site.exported(host, symbol_id)
+        assert [seq for _, seq, _, _ in rows] == list(range(rows[0][1], rows[0][1] + len(rows))), symbol_id
+        frames = [said for _, _, mt, said in rows if mt in ("t", "d", "dp")]
+        connections = [c for c in site.sent(network, symbol) if c.symbol == symbol]
+        assert compare(connections, frames) > 0, symbol_id
 
 
 def events(host: Host, symbol_id: str, name: str) -> list[dict[str, Any]]:
@@ -76,18 +74,14 @@ def events(host: Host, symbol_id: str, name: str) -> list[dict[str, Any]]:
     return [event for event in found if event["event"] == name]
 
 
-def playbook(name: str, **variables: object) -> None:
-    """Run a playbook of the repository as an operator does."""
-    words = [str(Path(sys.executable).parent / "ansible-playbook"), name, "--extra-vars", json.dumps(variables)]
-    for inventory in os.environ["MEXC_TEST_INVENTORIES"].split():
-        words += ["--inventory", inventory]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+def variables(**named: object) -> tuple[str, str]:
+    """An option of ansible-playbook: in place of a changed line in the inventory."""
+    return ("--extra-vars", json.dumps(named))
 
 
 def hosts_command(command: str, guest: str) -> None:
     """Do something to a guest from outside."""
-    state = Path(os.environ["MEXC_TEST_INVENTORIES"].split()[0]).parent
+    state = Path(inventories()[0]).parent
     subprocess.run([sys.executable, "-m", "deploy.hosts", command, "--state", str(state), guest], check=True)
 
 
@@ -165,6 +159,7 @@ def test_clickhouse_restarted_in_mid_period(collectors: list[Host], clickhouse: 
         clickhouse.check_output("systemctl start clickhouse-server")
     for host in collectors:
         site.until("the store has caught up", partial(_caught_up, host), BACK_S)
+    assert "clickhouse-server" in on(clickhouse, "journalctl -u clickhouse-server").stdout
     nothing_lost(collectors, network)
 
 
@@ -201,32 +196,83 @@ def test_a_rebooted_host(collectors: list[Host], network: Host, how: str) -> Non
     assert host_of(collectors, "btc").check_output("systemctl list-units --failed --plain --no-legend") == ""
 
 
-def test_export_once(collectors: list[Host], network: Host) -> None:
+def test_all_collectors_restarted_at_once(collectors: list[Host]) -> None:
+    """For whoever wants new processes and nothing else: what was recorded stays, and the store goes on."""
+    host = host_of(collectors, "btc")
+    before = {unit: pid(host, unit) for unit in ("mexc-collector@btc.service", "mexc-collector@eth.service")}
+    store = pid(host, "mexc-store.service")
+    assert on(host, "systemctl restart mexc-collectors.target").rc == 0
+    site.until("new processes", lambda: all(pid(host, unit) not in (0, old) for unit, old in before.items()), 60)
+    assert pid(host, "mexc-store.service") == store
+
+
+def test_another_exit_when_asked(collectors: list[Host], network: Host) -> None:
+    """An address that the exchange treats badly can be left without touching anything else."""
+    before = settled(collectors, network)
+    done = on(host_of(collectors, "btc"), "mexc-pipeline egress rotate btc")
+    assert done.rc == 0, done.stderr
+    after = settled(collectors, network)
+    assert done.stdout == f"btc: exit {before['btc']} → {after['btc']}\n"
+    assert after["btc"] != before["btc"]
+    assert {i: a for i, a in after.items() if i != "btc"} == {i: a for i, a in before.items() if i != "btc"}
+
+
+def test_an_export_when_asked(collectors: list[Host], network: Host) -> None:
     """An operator may have what there is now, without waiting for the period's end and without losing a row."""
-    host = host_of(collectors, "sol")
-    said = site.run_json(host, "mexc-pipeline export --once --json sol")
-    assert said["ok"], said
-    parts = [file for file, _, _, _ in site.exported(host, "sol") if ".part" in file]
-    assert parts
+    printed = play("ansible-playbook playbooks/export.yml")
+    for host in collectors:
+        for symbol_id in site.symbols(host):
+            parts = {file for file, _, _, _ in site.exported(host, symbol_id) if ".part" in file}
+            assert [part for part in parts if f"{part} written" in printed], symbol_id
     nothing_lost(collectors, network)
 
 
-def test_a_symbol_more(collectors: list[Host], network: Host) -> None:
-    """One line in the inventory. The others go on in the same processes, and all leave by different addresses."""
-    units = {h: {i: pid(h, f"mexc-collector@{i}.service") for i in site.symbols(h)} for h in collectors}
-    playbook("site.yml", mexc_pipeline_symbols=[*SYMBOLS, {"name": "DOGE_USDT", "id": "doge", "host": "col2"}])
-    assert "doge" in site.symbols(host_of(collectors, "sol"))
-    found = settled(collectors, network)
-    assert set(found) == {"btc", "eth", "sol", "doge"}
-    for host, pids in units.items():
-        assert {i: pid(host, f"mexc-collector@{i}.service") for i in pids} == pids
+ETH_DIRECT = {**SYMBOLS[1], "egress": {"mode": "direct"}}
+ONLY = ("--limit", "collector_hosts")  # nothing of ClickHouse's is changed in these
 
 
-def test_a_symbol_less(collectors: list[Host], network: Host) -> None:
-    """What was recorded stays, all of it exported; unit, Tor instance and its user are gone."""
+def test_a_symbol_more_and_one_without_tor(collectors: list[Host], network: Host) -> None:
+    """One line in the inventory, one word in another. Whoever is not meant goes on in the same process.
+
+    A symbol that does without Tor leaves by the machine's own address, and its Tor instance goes.
+    """
+    host = host_of(collectors, "eth")
+    host.check_output("echo %s >> /etc/hosts", _names(network))  # it has no resolver otherwise, on purpose
+    others = {"btc": host, "sol": host_of(collectors, "sol")}
+    pids = {i: pid(h, f"mexc-collector@{i}.service") for i, h in others.items()}
+    symbols = [SYMBOLS[0], ETH_DIRECT, SYMBOLS[2], DOGE]
+    play("ansible-playbook site.yml", *ONLY, *variables(mexc_pipeline_symbols=symbols))
+    found = site.until("all live, each from its own address", lambda: _addresses(network), BACK_S)
+    own = host.ansible.get_variables()["ansible_host"]
+    exits = set(network.ansible.get_variables()["test_exits"])
+    assert found["ETH_USDT"] == own
+    assert {found["BTC_USDT"], found["SOL_USDT"], found["DOGE_USDT"]} < exits
+    assert "doge" in site.symbols(others["sol"])
+    assert not host.service("tor@eth.service").is_running
+    assert not host.file("/etc/tor/instances/eth").exists
+    assert {i: pid(h, f"mexc-collector@{i}.service") for i, h in others.items()} == pids
+    assert {p["from"] for p in strangers(network, exits)} == {own}
+
+
+def _names(network: Host) -> str:
+    known = network.ansible.get_variables()
+    return f"{known['test_exchange']} {known['test_exchange_name']}\n{known['test_echo']} {known['test_echo_name']}"
+
+
+def _addresses(network: Host) -> dict[str, str] | None:
+    """The address of each symbol's data socket as the exchange sees it, once four have one each."""
+    open_now = [(c.symbol, c.address) for c in site.sent(network) if c.closed_ns is None and c.symbol is not None]
+    found = {symbol: address for symbol, address in open_now if symbol is not None}
+    return found if len(open_now) == len(found) == len(set(found.values())) == 4 else None
+
+
+def test_a_symbol_less_and_one_by_tor_again(collectors: list[Host], clickhouse: Host, network: Host) -> None:
+    """What was recorded stays, all of it exported; unit, Tor instance and its user are gone, and so are the tables."""
     host = host_of(collectors, "doge")
-    gone = {"name": "DOGE_USDT", "id": "doge", "host": "col2", "state": "absent"}
-    playbook("site.yml", mexc_pipeline_symbols=[*SYMBOLS, gone])
+    assert "doge_current" in _tables(clickhouse)
+    gone = {**DOGE, "state": "absent"}
+    play("ansible-playbook site.yml", *ONLY, *variables(mexc_pipeline_symbols=[*SYMBOLS, gone]))
+    assert [table for table in _tables(clickhouse) if table.startswith("doge_")] == []
     assert not host.service("mexc-collector@doge.service").is_running
     assert not host.service("mexc-collector@doge.service").is_enabled
     assert not host.service("tor@doge.service").is_running
@@ -237,12 +283,20 @@ def test_a_symbol_less(collectors: list[Host], network: Host) -> None:
     connections = [c for c in site.sent(network, "DOGE_USDT") if c.symbol == "DOGE_USDT"]
     assert compare(connections, frames) > 0
     assert set(settled(collectors, network)) == {"btc", "eth", "sol"}
+    nothing_lost(collectors, network)
+    # From here on the exchange is to see exits only, again.
+    network.check_output("mv /srv/packets.jsonl /srv/packets-until-now.jsonl && systemctl restart test-watch.service")
+
+
+def _tables(clickhouse: Host) -> list[str]:
+    said = clickhouse.check_output("clickhouse-client --query 'SHOW TABLES FROM ch_mexc'")
+    return [str(table) for table in said.split()]
 
 
 def test_an_upgrade(collectors: list[Host], network: Host) -> None:
     """One symbol at a time, nothing lost on the way."""
     newer = network.ansible.get_variables()["test_version"] + ".post1"
-    playbook("playbooks/upgrade.yml", mexc_pipeline_version=newer)
+    play("ansible-playbook playbooks/upgrade.yml", *variables(mexc_pipeline_version=newer))
     for host in collectors:
         assert newer in host.check_output("mexc-pipeline --version")
     settled(collectors, network)
@@ -253,16 +307,8 @@ def test_an_upgrade_that_does_not_work_is_taken_back(collectors: list[Host], net
     """A version whose collector does not come up must not stay: the hour is being recorded, or it is lost."""
     versions = {h: h.check_output("mexc-pipeline --version") for h in collectors}
     broken = network.ansible.get_variables()["test_version"] + ".post2"
-    with pytest.raises(AssertionError):
-        playbook("playbooks/upgrade.yml", mexc_pipeline_version=broken)
+    printed = play("ansible-playbook playbooks/upgrade.yml", *variables(mexc_pipeline_version=broken), fails=True)
+    assert "runs again, the hosts after this one were not touched" in " ".join(printed.split())
     for host in collectors:
         assert host.check_output("mexc-pipeline --version") == versions[host]
     settled(collectors, network)
-
-
-def test_the_end(collectors: list[Host], network: Host) -> None:
-    """After all of it: every host healthy, every file what was sent, and nothing but exits seen by the exchange."""
-    for host in collectors:
-        assert live(host)
-    nothing_lost(collectors, network)
-    assert strangers(network, set(network.ansible.get_variables()["test_exits"])) == []

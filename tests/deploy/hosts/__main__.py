@@ -58,7 +58,7 @@ def _do(arguments: argparse.Namespace) -> None:
         case "prerequisites":
             _prerequisites()
         case "cache":
-            for folder in (debian.tree(), debian.repository(), wheels.wheelhouse()):
+            for folder in (debian.tree(), debian.repository(), debian.newer(), wheels.wheelhouse()):
                 print(folder)  # noqa: T201
         case "create":
             Scenario(arguments.state).create(arguments.guests)

@@ -15,6 +15,7 @@ _TREE_PACKAGES = (
     "ca-certificates", "dbus", "iproute2", "openssh-server", "python3", "python3-apt", "systemd", "systemd-sysv",
 )  # fmt: skip
 _REPOSITORY = "/srv/apt"
+_UPGRADED = ("clickhouse-client", "clickhouse-common", "clickhouse-server", "tor")
 _DEFAULT_MIRROR = "http://deb.debian.org/debian"
 
 
@@ -27,6 +28,12 @@ def repository() -> Path:
     """The folder that guests see as ``/srv/apt``: packages of ``packages.txt`` with their dependencies, indexed."""
     base = tree()
     return made("apt", (_RECIPE, base.name, *packages()), lambda work: _build_repository(work, base))
+
+
+def newer() -> Path:
+    """The folder that guests see as ``/srv/apt-newer``: what an upgrade of the system finds when a test names it."""
+    base = repository()
+    return made("newer", (_RECIPE, base.name, *_UPGRADED), lambda work: _build_newer(work, base))
 
 
 def packages() -> list[str]:
@@ -88,6 +95,24 @@ def _build_repository(work: Path, base: Path) -> None:
     for package in (state / "archives").glob("*.deb"):
         package.rename(work / package.name)
     shutil.rmtree(state)
+    _write_index(work)
+
+
+def _build_newer(work: Path, base: Path) -> None:
+    """The same packages under a higher version."""
+    unpacked = work / ".unpacked"
+    for name in _UPGRADED:
+        (package,) = base.glob(f"{name}_*.deb")
+        run(["dpkg-deb", "--raw-extract", package, unpacked])
+        control = unpacked / "DEBIAN" / "control"
+        version = run(["dpkg-deb", "--field", package, "Version"]).strip()
+        control.write_text(control.read_text().replace(version, f"{version}+newer"))
+        run(["dpkg-deb", "-Zgzip", "-z1", "--build", unpacked, work])
+        shutil.rmtree(unpacked)
+    _write_index(work)
+
+
+def _write_index(work: Path) -> None:
     index = run(["apt-ftparchive", "packages", "."], cwd=work)
     (work / "Packages").write_text(index)
     (work / "Release").write_text(run(["apt-ftparchive", "release", "."], cwd=work))

@@ -1,0 +1,45 @@
+"""What an operator types, as ``docs/operators.md`` shows it: run by the tests through here, and only through here.
+
+``test_documents.py`` compares the page's commands with the first arguments of the calls of ``play`` and ``on``. A word
+in braces is filled in from the keyword arguments; the page shows an example of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from testinfra.backend.base import CommandResult
+from testinfra.host import Host
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def inventories() -> list[str]:
+    """The inventories of the deployment under test, the first of them that of the test hosts."""
+    return os.environ["MEXC_TEST_INVENTORIES"].split()
+
+
+def play(command: str, *more: str, fails: bool = False, **words: object) -> str:
+    """Run ``ansible-playbook …`` on the deployment under test and return what it printed; ``more`` are further options.
+
+    Asserts that it ends with success, or with ``fails`` that it does not.
+    """
+    program, *options = shlex.split(command.format(**words))
+    full = [str(Path(sys.executable).parent / program), *options, *more]
+    for inventory in inventories():
+        full += ["--inventory", inventory]
+    environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml"}
+    done = subprocess.run(full, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    printed = done.stdout + done.stderr
+    assert (done.returncode != 0) == fails, f"{command} ended with {done.returncode}\n{printed[-8000:]}"
+    return printed
+
+
+def on(host: Host, command: str, **words: object) -> CommandResult:
+    """Run a command on a host; its result is the caller's to judge."""
+    result: CommandResult = host.run(command.format(**words))
+    return result

@@ -1,0 +1,163 @@
+"""The rest of what an operator does, run after ``test_effects.py``: look, check, upgrade the system, keep and forget.
+
+Run in this order, on the test hosts only. After ``test_the_end`` nothing is compared with all that was ever sent:
+what follows it deletes files and leaves holes on purpose.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+
+import pytest
+from testinfra.host import Host
+
+from deploy import site
+from deploy.operating import on, play
+from deploy.test_effects import BACK_S, host_of, pid, settled, whole
+from deploy.test_recording import live, strangers
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
+
+BACKUPS = "/var/backups/mexc-pipeline"
+
+
+def test_a_look(collectors: list[Host]) -> None:
+    """What an operator types first says what is going on."""
+    host = host_of(collectors, "btc")
+    assert 'Status: "live, seq ' in on(host, "systemctl status mexc-collector@btc").stdout
+    assert on(host, "journalctl -u mexc-collector@btc").stdout.strip()
+    status = on(host, "mexc-pipeline status")
+    assert status.rc == 0, status.stderr
+    assert "ClickHouse (server) answers" in status.stdout
+    assert "btc" in status.stdout
+    assert on(host, "mexc-pipeline verify").rc == 0
+    serious = on(host, 'journalctl -u mexc-collector@btc -o cat --grep \'"level": "(warning|error)"\'').stdout
+    assert '"level": "info"' not in serious
+    assert '"level": "warning"' in serious  # test_effects.py gave it reason enough
+
+
+def test_a_change_shown_before_it_is_made(collectors: list[Host]) -> None:
+    """On a machine that is as the inventory says, nothing would change."""
+    host = host_of(collectors, "sol")
+    version = host.check_output("readlink /opt/mexc-pipeline/current").rpartition("/")[2]
+    more = ("--limit", site.name(host), "--extra-vars", f"mexc_pipeline_version={version}")
+    printed = play("ansible-playbook site.yml --check --diff", *more)
+    changed = [line for line in printed.splitlines() if "changed=" in line and "changed=0" not in line]
+    assert changed == [], printed[-4000:]
+
+
+def test_the_check_of_everything(collectors: list[Host]) -> None:
+    """Green when all is well; one timer that stands still, on one of the hosts, and it is not."""
+    printed = play("ansible-playbook playbooks/verify.yml")
+    assert "everything checked is as it should be" in printed
+    for host in collectors:
+        for symbol_id in site.symbols(host):
+            assert f"{symbol_id} leaves from 203.0.113." in printed
+            assert f"{symbol_id}_current: " in printed
+    host = host_of(collectors, "sol")
+    host.check_output("systemctl stop mexc-prune.timer")
+    try:
+        assert "FAIL mexc-prune.timer inactive" in play("ansible-playbook playbooks/verify.yml", fails=True)
+    finally:
+        host.check_output("systemctl start mexc-prune.timer")
+
+
+def test_an_upgrade_of_the_system(collectors: list[Host], clickhouse: Host, network: Host) -> None:
+    """Security updates are taken one symbol at a time, and what runs afterwards is what was installed."""
+    tor = host_of(collectors, "sol")
+    before, server = pid(tor, "tor@sol.service"), pid(clickhouse, "clickhouse-server.service")
+    for host in (*collectors, clickhouse):
+        host.check_output("echo 'deb [trusted=yes] file:/srv/apt-newer ./' > /etc/apt/sources.list.d/newer.list")
+    play("ansible-playbook playbooks/upgrade.yml -e upgrade_what=system")
+    for host in collectors:
+        assert host.package("tor").version.endswith("+newer")
+    assert clickhouse.package("clickhouse-server").version.endswith("+newer")
+    assert pid(tor, "tor@sol.service") not in (0, before)
+    assert pid(clickhouse, "clickhouse-server.service") not in (0, server)
+    settled(collectors, network)
+
+
+def test_the_end(collectors: list[Host], network: Host) -> None:
+    """After all of it: every host healthy, every file what was sent, and nothing but exits seen by the exchange."""
+    began = time.time()
+    for host in collectors:
+        assert live(host)
+        site.until("files of this time, by the timer", partial(_exported_since, host, began), BACK_S)
+        whole(host, network)
+    assert strangers(network, set(network.ansible.get_variables()["test_exits"])) == []
+
+
+def _exported_since(host: Host, began: float) -> bool:
+    """Whether every symbol has a file of a period that began after that."""
+    now = time.time()
+    ages = [symbol["last_export"]["age_s"] for symbol in site.status(host).values() if symbol["last_export"]]
+    return len(ages) == len(site.symbols(host)) and now - max(ages) > began + site.period_s(host)
+
+
+def test_old_files_go(collectors: list[Host]) -> None:
+    """A file goes when it is old, proven and archived; one that is not archived stays, and so does one that changed."""
+    host = host_of(collectors, "btc")
+    folder = site.configuration(host)["export_dir"]
+    files = sorted({file for file, _, _, _ in site.exported(host, "btc")})
+    archived, altered, missing = (f"{folder}/{file}" for file in files[:3])
+    host.check_output("install -d /srv/archive && cp %s %s /srv/archive", archived, altered)
+    host.check_output("printf x | dd of=%s bs=1 seek=200 conv=notrunc status=none", altered)
+    host.check_output("chown -R mexc: /srv/archive")
+    done = on(host, "mexc-pipeline prune --keep {age} --archive {folder}", age="1s", folder="/srv/archive")
+    assert done.rc == 1, done.stdout  # because of the file that changed
+    assert not host.file(archived).exists
+    assert host.file(altered).exists
+    assert f"{files[2]} stays: not yet in the archive" in done.stdout
+    assert host.file(missing).exists
+    host.check_output("cp /srv/archive/%s %s", files[1], altered)
+
+
+def test_a_reset_asks_for_the_hosts_name(collectors: list[Host]) -> None:
+    """The one command that forgets is not to be had by a slip."""
+    host = host_of(collectors, "sol")
+    before = site.status(host)["sol"]["collector"]["last_seq"]
+    printed = play("ansible-playbook playbooks/reset.yml", "--extra-vars", "reset_host=sol", fails=True)
+    assert "nothing was changed" in " ".join(printed.split())
+    assert site.status(host)["sol"]["collector"]["last_seq"] >= before
+
+
+def test_a_backup_put_back(collectors: list[Host], clickhouse: Host, network: Host) -> None:
+    """A machine is lost and set up anew. All that was backed up is there again, and no seq is ever given twice."""
+    host = host_of(collectors, "sol")
+    play("ansible-playbook playbooks/backup.yml")
+    name = host.check_output("ls %s", BACKUPS).split()[0]
+    saved = json.loads(host.file(f"{BACKUPS}/{name}/manifest.json").content_string)
+    assert host.file(f"{BACKUPS}/{name}/manifest.json").user == "mexc"
+    files = {file for file, _, _, _ in site.exported(host, "sol")}
+    assert saved["exports"].keys() >= files - {max(files)}
+
+    given = site.until("a row after the backup", lambda: _beyond(host, saved["last_seq"]["sol"]), 60)
+    here = f"reset_host={site.name(host)} reset_exports=true"
+    play("ansible-playbook playbooks/reset.yml -e reset_start=false", "--extra-vars", here)
+    assert host.run("ls %s/*.parquet", site.configuration(host)["export_dir"]).rc != 0
+    assert "sol_current" not in clickhouse.check_output("clickhouse-client --query 'SHOW TABLES FROM ch_mexc'")
+
+    limit = ("--limit", f"{site.name(clickhouse)},{site.name(host)}")
+    play("ansible-playbook playbooks/restore.yml -e restore_name={name}", *limit, name=name)
+    settled(collectors, network)
+    assert site.status(host)["sol"]["collector"]["last_seq"] > given
+    rows = site.until("a file of the time since", lambda: _rows_beyond(host, given), BACK_S)
+    assert {file for file, _, _, _ in rows} >= saved["exports"].keys()
+    seqs = [seq for _, seq, _, _ in rows]
+    assert len(set(seqs)) == len(seqs)
+    assert not [seq for seq in seqs if saved["last_seq"]["sol"] < seq <= given]
+    wrong = [line for line in on(host, "mexc-pipeline verify").stdout.splitlines() if line.startswith("FAIL")]
+    assert len(wrong) == 1, wrong  # the hole, which is true
+    assert "are in no file between" in wrong[0]
+
+
+def _beyond(host: Host, seq: int) -> int | None:
+    last = int(site.status(host)["sol"]["collector"]["last_seq"])
+    return last if last > seq else None
+
+
+def _rows_beyond(host: Host, seq: int) -> list[tuple[str, int, str, str]] | None:
+    rows = site.exported(host, "sol")
+    return rows if rows[-1][1] > seq else None
