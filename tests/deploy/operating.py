@@ -4,6 +4,7 @@
 in braces is filled in from the keyword arguments; the page shows an example of it.
 """
 
+# ruff: noqa: T201 - pytest puts what is printed into its report
 from __future__ import annotations
 
 import os
@@ -26,7 +27,7 @@ def inventories() -> list[str]:
 def play(command: str, *more: str, fails: bool = False, **words: object) -> str:
     """Run ``ansible-playbook …`` on the deployment under test and return what it printed; ``more`` are further options.
 
-    Asserts that it ends with success, or with ``fails`` that it does not.
+    Asserts that it ends with success, or with ``fails`` that it does not. What it printed is in the test's report too.
     """
     program, *options = shlex.split(command.format(**words))
     full = [str(Path(sys.executable).parent / program), *options, *more]
@@ -35,6 +36,7 @@ def play(command: str, *more: str, fails: bool = False, **words: object) -> str:
     environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml"}
     done = subprocess.run(full, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     printed = done.stdout + done.stderr
+    print(f"$ {shlex.join([program, *options])}\n{printed}")
     assert (done.returncode != 0) == fails, f"{command} ended with {done.returncode}\n{printed[-8000:]}"
     return printed
 
@@ -42,4 +44,5 @@ def play(command: str, *more: str, fails: bool = False, **words: object) -> str:
 def on(host: Host, command: str, **words: object) -> CommandResult:
     """Run a command on a host; its result is the caller's to judge."""
     result: CommandResult = host.run(command.format(**words))
+    print(f"# {command.format(**words)}\n{result.stdout}{result.stderr}")
     return result
