@@ -1,7 +1,7 @@
 """Guests: boot, stop, cut off and boot again, each on an overlay of its own so that every run begins clean.
 
 A guest's folder in the state folder holds ``upper`` and ``work`` (its changes), ``root`` (the mounted overlay),
-``nspawn`` and ``leader`` (process ids) and ``console``.
+``nspawn`` and ``leader`` (process ids), ``network`` (its network namespace) and ``console``.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Machine:
     @property
     def leader_file(self) -> Path:
         return self.folder / "leader"
+
+    @property
+    def _network_file(self) -> Path:
+        return self.folder / "network"
 
     @property
     def _root(self) -> Path:
@@ -102,6 +106,7 @@ class Machine:
         if asked.stdout.strip() not in ("running", "degraded"):
             return False
         self.leader_file.write_text(f"{leader}\n")
+        self._network_file.write_text(str(Path(f"/proc/{leader}/ns/net").readlink()))
         return True
 
     def stop(self) -> None:
@@ -116,6 +121,7 @@ class Machine:
             until(lambda: not nspawn.alive(), _STOP_S, f"guest {self.guest.name}: shutdown")
         except HostsError:
             self.cut()
+        self._end_visitors()
 
     def cut(self) -> None:
         """End every process of the guest at once, as a power failure does."""
@@ -130,6 +136,23 @@ class Machine:
         except HostsError:
             nspawn.signal(signal.SIGKILL)
             until(lambda: not nspawn.alive(), _STOP_S, f"guest {self.guest.name}: end")
+        self._end_visitors()
+
+    def _end_visitors(self) -> None:
+        """End what entered the guest from outside and outlived it.
+
+        A guest that shuts down stops (SIGSTOP) all its processes before it ends them; an ``nsenter`` whose child is
+        stopped stops itself, stays so for good, and with it the network namespace and this machine's end of it.
+        """
+        if not self._network_file.exists():
+            return  # it never came up: nobody has been in there
+        network = self._network_file.read_text()
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if str((process / "ns/net").readlink()) == network:
+                    os.kill(int(process.name), signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue  # ended meanwhile, or nobody's whom we started
 
     def reboot(self, *, hard: bool) -> None:
         """Shut down and boot again; ``hard`` without shutting down."""
@@ -142,7 +165,8 @@ class Machine:
     def remove(self) -> None:
         """Stop the guest and leave nothing of it behind."""
         self.stop()
-        if self._cable.exists():  # somebody from outside is still in there, such as a command whose ssh was killed
+        self._end_visitors()  # also of a guest that ended without being asked
+        if self._cable.exists():  # it goes by itself, but not at once
             run(["ip", "link", "delete", self._cable.name])
         if os.path.ismount(self._root):
             run(["umount", self._root])
