@@ -195,5 +195,8 @@ def _undo_name(change: Record, grave: Path) -> None:
             if not kept.exists():
                 os.link(path, kept)
             path.unlink()
-    elif kept.exists() and not os.path.lexists(path) and path.parent.is_dir():
+    elif kept.exists() and path.parent.is_dir():
+        # What stands there now was made by a process without the library: the witness, when it opened a segment whose
+        # log had just been removed. Whatever the journal knows of that name has been undone before.
+        path.unlink(missing_ok=True)
         os.link(kept, path)

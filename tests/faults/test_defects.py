@@ -110,6 +110,7 @@ os.unlink(folder + "unlinked")
         (tmp_path / "data" / name).write_text(name)
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment(tmp_path, preloaded), check=True)
     assert (tmp_path / "data" / "kept").read_bytes() == b"Firstsecond"
+    (tmp_path / "data" / "unlinked").write_text("made by a process that is not watched")
     lose_power(tmp_path / "journal", tmp_path / "grave", [tmp_path / "data"], Worst(1))
     left = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     assert left == {"kept": b"first", "old": b"old", "unlinked": b"unlinked"}
