@@ -46,6 +46,8 @@ _LIMITS = """## What this does not show
 - The server is Debian's ClickHouse 18.16, the embedded engine chDB; newer servers are used in the field. The embedded
   engine makes its calls past the library, so its disk is seen full, not failing or read-only, and its process is killed
   at random moments, not at each call.
+- Debian's ClickHouse, once its disk was full, refuses a table's name until it is started again, because of a file that
+  it leaves behind. In those runs it is.
 - A write-ahead log that somebody damages takes the rows with it that were nowhere else. They stand in the tail of that
   row of the table and not among the lost: what is promised is that the rest is in order and that the next `started` row
   calls the stop unclean.
