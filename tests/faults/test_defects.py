@@ -24,6 +24,7 @@ from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool.segment import info
 from mexc_pipeline.spool.writer import Spool
+from mexc_pipeline.store import schema
 from mexc_pipeline.store.embedded import EmbeddedFolder
 from mexc_pipeline.store.engine import CIRCUMSTANCES, RefusedError
 from mexc_pipeline.verify.clickhouse import clickhouse
@@ -228,3 +229,18 @@ def test_what_is_not_ours_is_not_deleted_when_it_stands_in_the_way(tmp_path: Pat
     (failed,) = export.main(settings).failures
     assert "not ours to delete" in failed.text
     assert in_the_way.read_bytes() == b"a letter to my aunt"
+
+
+def test_a_table_of_records_that_somebody_dropped_is_made_again(tmp_path: Path) -> None:
+    """A store whose export_log had been dropped by hand never loaded another row: the schema counted as applied."""
+    folder = EmbeddedFolder(tmp_path / "clickhouse", "ch_mexc")
+    engine = folder.engine()
+    engine.connect()
+    schema.apply(engine)
+    assert schema.apply(engine) == []
+    engine.execute("DROP TABLE export_log")
+    assert schema.apply(engine) == ["001_logs.sql"]
+    assert engine.select("SELECT count() FROM export_log") == [(0,)]
+    assert schema.apply(engine) == []
+    engine.close()
+    folder.close()

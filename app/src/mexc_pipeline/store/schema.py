@@ -9,6 +9,7 @@ from importlib import resources
 from mexc_pipeline.store.engine import Engine
 
 _FILE = re.compile(r"(\d{3})_\w+\.sql")
+_CREATES = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
 
 
 def files() -> list[tuple[int, str, list[str]]]:
@@ -27,18 +28,22 @@ def statements(text: str) -> list[str]:
 
 
 def apply(engine: Engine) -> list[str]:
-    """Apply what has not been applied here yet; returns the names of those files. Raises EngineError."""
+    """Apply what has not been applied here yet, and again what made a table that is gone; returns the names of those
+    files. Raises EngineError."""
     (version, name, first), *rest = files()
     for statement in first:
         engine.execute(statement)
     known = {row[0] for row in engine.select("SELECT version FROM schema_versions")}
+    there = {row[0] for row in engine.select("SELECT name FROM system.tables WHERE database = currentDatabase()")}
     applied = []
     for version, name, parts in rest:
-        if version in known:
+        made = {table for statement in parts for table in _CREATES.findall(statement)}
+        if version in known and made <= there:
             continue
         for statement in parts:
             engine.execute(statement)
-        columns = [("version", "UInt32"), ("file", "String"), ("at", "DateTime('UTC')")]
-        engine.insert("schema_versions", columns, [(version, name, int(time.time()))])
+        if version not in known:
+            columns = [("version", "UInt32"), ("file", "String"), ("at", "DateTime('UTC')")]
+            engine.insert("schema_versions", columns, [(version, name, int(time.time()))])
         applied.append(name)
     return applied
