@@ -54,7 +54,11 @@ _LIMITS = """## What this does not show
 - A collector killed while it waits for room on a full disk loses what it had received and not committed, at most the
   seconds until it would have left the exchange.
 - Runs in which the campaign itself was at fault (a deadline too short for a busy machine, a moment taken too late) were
-  made again after it had been mended; those of the product's defects too, and the defects are listed above.
+  made again after it had been mended; those of the product's defects too, and the defects are listed above. What a
+  change of the product concerned was run again in full with the change.
+- A collector that is told to end has five seconds. On a machine so busy that what waited for its commit took longer (a
+  start of half a minute, periods of two seconds) it gave up, said so and ended with 1, three times; these runs were
+  made again too.
 - Faults are drawn one or two at a time. The tail depends on how busy the machine is; the times above are of a machine
   of two cores that did much else.
 """

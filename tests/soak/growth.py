@@ -19,11 +19,11 @@ HOUR_S = 3600.0
 BOUNDS: dict[str, tuple[float, float]] = {
     "rss": (2.0 * MIB, 0.03),
     "handles": (2.0, 0.1),
-    "threads": (1.0, 0.0),
+    "threads": (1.0, 0.1),
     "bytes": (4.0 * MIB, 0.02),
 }
 """Growth per hour that is allowed: so much, or this share of the median, whichever is more. The engine opens and closes
-files as it merges, so its handles come and go by the dozen; a handle lost with each period would be 60 an hour."""
+files as it merges, so its handles and threads come and go; one lost with each period would be 60 an hour."""
 
 
 @dataclass(frozen=True, slots=True)
