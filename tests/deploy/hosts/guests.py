@@ -166,8 +166,9 @@ class Machine:
         """Stop the guest and leave nothing of it behind."""
         self.stop()
         self._end_visitors()  # also of a guest that ended without being asked
-        if self._cable.exists():  # it goes by itself, but not at once
-            run(["ip", "link", "delete", self._cable.name])
+        if self._cable.exists():  # it goes by itself, but not at once: perhaps between this line and the next
+            subprocess.run(["ip", "link", "delete", self._cable.name], capture_output=True, check=False)
+            until(lambda: not self._cable.exists(), _STOP_S, f"guest {self.guest.name}: end of its network")
         if os.path.ismount(self._root):
             run(["umount", self._root])
         shutil.rmtree(self.folder, ignore_errors=False)
