@@ -114,6 +114,7 @@ class Machine:
         nspawn = Process.read(self.folder / "nspawn")
         if nspawn is None or not nspawn.alive():
             return
+        self._end_visitors()
         leader = nspawn.first_child()
         if leader is not None:
             Process.of(leader).signal(_POWER_OFF)
@@ -121,7 +122,6 @@ class Machine:
             until(lambda: not nspawn.alive(), _STOP_S, f"guest {self.guest.name}: shutdown")
         except HostsError:
             self.cut()
-        self._end_visitors()
 
     def cut(self) -> None:
         """End every process of the guest at once, as a power failure does."""
@@ -139,17 +139,18 @@ class Machine:
         self._end_visitors()
 
     def _end_visitors(self) -> None:
-        """End what entered the guest from outside and outlived it.
+        """End what entered the guest from outside: it would hold up its shutdown and outlive it.
 
-        A guest that shuts down stops (SIGSTOP) all its processes before it ends them; an ``nsenter`` whose child is
-        stopped stops itself, stays so for good, and with it the network namespace and this machine's end of it.
+        A guest that shuts down stops (SIGSTOP) all its processes before it ends them. An ``nsenter`` whose child is
+        stopped stops itself, for good: it never collects that child, for which the guest waits, and keeps the network
+        namespace and this machine's end of it.
         """
         if not self._network_file.exists():
             return  # it never came up: nobody has been in there
-        network = self._network_file.read_text()
+        network, ours = self._network_file.read_text(), Path("/proc/self/ns/pid").readlink()
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if str((process / "ns/net").readlink()) == network:
+                if str((process / "ns/net").readlink()) == network and (process / "ns/pid").readlink() == ours:
                     os.kill(int(process.name), signal.SIGKILL)
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue  # ended meanwhile, or nobody's whom we started
