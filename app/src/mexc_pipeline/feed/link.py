@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import websocket
 
-READ_AHEAD = 256 << 10
+READ_AHEAD = 64 << 10
+"""Bytes of one read. Each read is allocated whole and given back in pieces: four times as much made a collector grow by
+a megabyte with every stall of the machine, and read no faster."""
 _WHOLE_TEXT = 0x81
 """First byte of a text frame that is a whole message, without extensions (RFC 6455, section 5.2)."""
 
