@@ -27,6 +27,8 @@ SYMBOLS = {"btc": "BTC_USDT", "eth": "ETH_USDT", "sol": "SOL_USDT"}
 EVERY_S = 10.0
 ENDING_S = 600.0
 SAMPLES, RESULT = "samples.csv", "result.json"
+NOTE = "note.md"
+"""Beside them, by hand: what was found out about the run, for its page. A new run removes it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     samples = sampling.read(out / SAMPLES)
     found = trends(samples, result["seconds"])
     problems = [*result["problems"], *(page.grows(trend) for trend in found if not trend.is_flat)]
-    page.write(args.docs or out, result, samples, found, problems)
+    note = out / NOTE
+    page.write(args.docs or out, result, samples, found, problems, note.read_text() if note.exists() else "")
     for problem in problems:
         print(problem, file=sys.stderr)  # noqa: T201
     total = sum(c["held"] for c in result["comparisons"])
@@ -67,6 +70,7 @@ def record(out: Path, hours: float, rate: float, period: str, keep: str, every_s
     if site.exists():
         shutil.rmtree(site)
     site.mkdir(parents=True)
+    (out / NOTE).unlink(missing_ok=True)
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -42,15 +42,22 @@ where a row is missing or something grows.
 """
 
 
-def write(folder: Path, result: dict[str, Any], samples: list[Sample], found: list[Trend], problems: list[str]) -> None:
-    """``soak.md`` and ``images/soak.svg`` below ``folder``."""
+def write(
+    folder: Path,
+    result: dict[str, Any],
+    samples: list[Sample],
+    found: list[Trend],
+    problems: list[str],
+    note: str = "",
+) -> None:
+    """``soak.md`` and ``images/soak.svg`` below ``folder``; ``note`` is what somebody found out about the run."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     plot(images / "soak.svg", result, samples)
-    (folder / "soak.md").write_text(text(result, found, problems))
+    (folder / "soak.md").write_text(text(result, found, problems, note))
 
 
-def text(result: dict[str, Any], found: list[Trend], problems: list[str]) -> str:
+def text(result: dict[str, Any], found: list[Trend], problems: list[str], note: str = "") -> str:
     """The page."""
     compared = result["comparisons"]
     hours = result["seconds"] / HOUR_S
@@ -69,6 +76,7 @@ def text(result: dict[str, Any], found: list[Trend], problems: list[str]) -> str
         "",
         *(f"- {problem.strip()[:500]}" for problem in problems),
         *([""] if problems else []),
+        *([note.strip(), ""] if note else []),
         "| symbol | frames sent | frames in files | rows with events | files | connections | not arrived at a break |",
         "|---|---:|---:|---:|---:|---:|---:|",
         *(
