@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -30,7 +31,8 @@ def main() -> int:
     unknown = sorted(set(options.rows) - set(ROWS))
     if unknown:
         parser.error(f"unknown row {unknown[0]!r}; choose from {', '.join(ROWS)}")
-    report = Report({**describe(), "takes": "short, not for publishing" if options.quick else "whole"})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended too
+    report = Report(describe())
     if options.rows and options.out.exists():
         report.results = Report.load(options.out).results  # the rows that are not asked for keep what they have
     failed = False
@@ -48,6 +50,8 @@ def main() -> int:
             failed = True
             continue
         result.seconds = time.monotonic() - began
+        if options.quick:
+            result.notes.append("short takes, to try the harness")
         result.revision, result.at = report.machine["revision"], report.machine["at"]
         report.results[name] = result
         print("\n".join(lines(result)), flush=True)

@@ -142,7 +142,7 @@ class Site:
 
     def recording(self, symbol_id: str = "btc", frames: int = 1) -> None:
         """Wait until that many frames are committed."""
-        until(lambda: self.frames(symbol_id) >= frames, 60, f"{frames} frames of {symbol_id}")
+        until(lambda: self.frames(symbol_id) >= frames, 180, f"{frames} frames of {symbol_id}")
 
 
 @contextmanager
