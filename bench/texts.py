@@ -32,10 +32,10 @@ How it is taken:
 - The spool lies on the disk of the checkout, not in memory: every sync is a real one.
 """
 
-LIMITS = """*Load before* says how many processes wanted the two cores when the run began. Unless that is near zero, rates
-and delays are those of a crowded machine, where others ran most of the time: such a run cannot judge their targets,
-neither as met nor as missed. It can judge CPU per frame, memory, and everything about loss; from the CPU per frame
-follows what two idle cores would do.
+LIMITS = """*Load before* says how many processes wanted the two cores when the run began. Unless that is near zero,
+rates and delays are those of a crowded machine, where others ran most of the time: such a run cannot judge their
+targets, neither as met nor as missed. It can judge CPU per frame, memory, and everything about loss; from the CPU per
+frame follows what two idle cores would do.
 """
 
 _INGEST = """## One collector: socket to synced spool
