@@ -27,7 +27,7 @@ def test_a_look(collectors: list[Host], network: Host) -> None:
     """What an operator types first says what is going on."""
     settled(collectors, network)
     host = host_of(collectors, "btc")
-    assert 'Status: "live, seq ' in on(host, "systemctl status mexc-collector@btc").stdout
+    site.until("systemd's line of its state", lambda: _says_live(host), 60)  # renewed every few seconds
     assert on(host, "journalctl -u mexc-collector@btc").stdout.strip()
     status = on(host, "mexc-pipeline status")
     assert status.rc == 0, status.stderr
@@ -41,6 +41,10 @@ def test_a_look(collectors: list[Host], network: Host) -> None:
     wanted = [line for line in everything if line.startswith("{") and json.loads(line)["level"] in ("warning", "error")]
     assert [line for line in serious if line in wanted] == wanted
     assert [line for line in serious if line.startswith("{") and line not in wanted] == []
+
+
+def _says_live(host: Host) -> bool:
+    return 'Status: "live, seq ' in on(host, "systemctl status mexc-collector@btc").stdout
 
 
 def test_a_change_shown_before_it_is_made(collectors: list[Host]) -> None:
