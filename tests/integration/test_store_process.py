@@ -580,4 +580,6 @@ def test_without_an_engine_the_questions_say_so(tmp_path: Path) -> None:
         questions.known(lambda: ServerEngine(settings), "btc")
     with pytest.raises(UserError, match=r"^query: "):
         questions.query(lambda: ServerEngine(settings), "SELECT 1", 1)
-    assert not questions.verify(lambda: ServerEngine(settings), tmp_path, ["btc"])["ok"]
+    (finding,) = questions.verify(lambda: ServerEngine(settings), tmp_path, ["btc"])["findings"]
+    assert not finding["ok"]
+    assert finding["text"].startswith("ClickHouse cannot be used: ")
