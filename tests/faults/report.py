@@ -55,10 +55,10 @@ _LIMITS = """## What this does not show
   seconds until it would have left the exchange.
 - Runs in which the campaign itself was at fault (a deadline too short for a busy machine, a moment taken too late) were
   made again after it had been mended; those of the product's defects too, and the defects are listed above.
-- The runs span the revisions named above, all of one night. After a change to how messages are read and after the defect
-  that a power loss showed, `power`, `sockets`, `frames` and `wire` were run again in full, after the one in the schema
-  `index`; the others were not. One change is later than all runs: a read from the socket takes 64 KiB at most, where it
-  took 256.
+- The runs span the revisions named above, all of one night. After a change to how messages are read and after the
+  defect that a power loss showed, `power`, `sockets`, `frames` and `wire` were run again in full, after the one in the
+  schema `index`; the others were not. One change is later than all runs: a read from the socket takes 64 KiB at most,
+  where it took 256.
 - A collector that is told to end has five seconds. On a machine so busy that what waited for its commit took longer (a
   start of half a minute, periods of two seconds) it gave up, said so and ended with 1, three times; these runs were
   made again too.
