@@ -92,7 +92,9 @@ def test_a_spool_that_fills_its_disk_stops_in_good_order_and_goes_on_where_there
             rows = check(site.spool())
             told = [e["event"] if e["event"] != "spool_low" else e["level"] for e in events(rows)]
             order = [e for e in told if e in ("warn", "alert", "full", "disconnected", "stopped")]
-            assert order == ["warn", "alert", "full", "disconnected", "stopped"]
+            # It is looked once a second: from below the first mark to beyond the second is one step on a fast disk.
+            assert order[-4:] == ["alert", "full", "disconnected", "stopped"]
+            assert order[:-4] in ([], ["warn"])
             assert named(rows, "stopped")[0]["reason"] == "spool full"
             assert btc.stop() == 0
         ballast.unlink()
