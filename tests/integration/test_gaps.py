@@ -291,3 +291,5 @@ def test_every_segment_has_a_book_that_its_own_frames_go_on_from(tmp_path: Path)
             spans = [v for row in segment.rows if row.mt == 3 and (v := span(row.m))]
             assert spans[0].first - 1 <= snapshot["version"]
             assert any(v.first <= snapshot["version"] + 1 <= v.last + 1 for v in spans)
+        taken = [len(named(segment.rows, "snapshot")) for segment in segments]
+        assert sum(taken) <= len(segments) + 1, "one for each segment, and one for the connection"
