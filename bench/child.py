@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,11 @@ class Done:
 
 def run(command: Sequence[str]) -> Done:
     """Run ``python COMMAND``. RuntimeError with what it said where it fails."""
-    with tempfile.TemporaryFile("w+") as output:
-        began = time.monotonic()
-        process = subprocess.Popen([sys.executable, *command], stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        said = output.read()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said[-1000:]}")
-    return Done(said, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    with tempfile.TemporaryDirectory() as folder:
+        took = Path(folder) / "took.json"
+        launch = [sys.executable, "-m", "bench.launch", str(took), *command]
+        said = subprocess.run(launch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+        done = json.loads(took.read_text())
+    if done["status"]:
+        raise RuntimeError(f"{' '.join(command)} ended with {done['status']}: {said[-1000:]}")
+    return Done(said, done["seconds"], done["cpu_s"], done["peak_mb"])

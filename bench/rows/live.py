@@ -21,7 +21,12 @@ from mexc_pipeline.spool.segment import SegmentReader, segments
 TITLE = "Three symbols at 40 frames/s each, server and embedded engine"
 RATE = 40
 LOOK_S = 0.01
-PEERS = {"bare": "bare websocket-client", "synced": "the same, each frame synced", "original": "the original's shape"}
+PEERS = {
+    "bare": "bare websocket-client",
+    "synced": "the same, each frame synced",
+    "committed": "the same, each frame committed to SQLite",
+    "original": "the original's shape",
+}
 
 
 @dataclass(slots=True)
@@ -113,10 +118,14 @@ def _costs(
     collectors = [n for n in memory if n.startswith("collector")]
     per_frame = spent.of("collector") / rows * 1e6
     if not engine:
-        bare, synced = (peers[name]["cpu_s"] / peers[name]["frames"] * 1e6 for name in ("bare", "synced"))
+        bare, synced, committed = (
+            peers[name]["cpu_s"] / peers[name]["frames"] * 1e6 for name in ("bare", "synced", "committed")
+        )
         result.add("CPU of a collector", "ours", per_frame, "µs/frame")
         result.add("CPU of a collector divided by bare websocket-client", "ours", per_frame / bare, "×", at_most=2.5)
         result.add("CPU of a collector divided by a reader that syncs each frame", "ours", per_frame / synced, "×")
+        result.add("CPU of a collector divided by a reader that commits each", "ours", per_frame / committed, "×")
+        result.add("CPU divided by bare websocket-client", PEERS["committed"], committed / bare, "×")
         result.add("memory of a collector", "ours", [memory[n] for n in collectors], "MB", at_most=45)
         result.add("memory of an export", "ours", export_mb, "MB")
     ours = sum(mb for n, mb in memory.items() if n != "ClickHouse") + export_mb

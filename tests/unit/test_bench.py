@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import texts
+from bench import child, texts
 from bench.material import open_spool
 from bench.measure import Spread, Window, cpu_ns, quantile, rss_mb
 from bench.model import Report, Result
@@ -139,3 +139,12 @@ def test_what_was_lost_repeated_or_altered_is_counted(tmp_path: Path, recorded: 
     spool.append([Frame(rx, None, int(Mt.EVENT), b"{}"), *(Frame(rx, None, int(Mt.DEAL), m) for m in recorded)])
     spool.close()
     assert differing(tmp_path / "btc", tmp_path / "sent") == wrong
+
+
+def test_a_commands_peak_of_memory_is_its_own() -> None:
+    ballast = bytearray(200 << 20)  # written, so it is resident while the command is started
+    done = child.run(["-c", "print('said')"])
+    assert len(ballast) >> 20 > done.peak_mb
+    assert done.output == "said\n"
+    with pytest.raises(RuntimeError, match="ended with 3: why"):
+        child.run(["-c", "print('why'); raise SystemExit(3)"])

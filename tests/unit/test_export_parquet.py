@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -170,3 +172,20 @@ def test_files_are_listed_in_order_of_time_and_part(tmp_path: Path) -> None:
         (tmp_path / file).touch()
     assert [path.name for _, path in exported_files(tmp_path, "btc")] == wanted
     assert exported_files(tmp_path / "nowhere") == []
+
+
+def test_writing_and_reading_back_leaves_pandas_alone(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from mexc_pipeline.export.parquet import FileWriter, read_content
+from mexc_pipeline.rows import Columns
+with open({str(tmp_path / "x.parquet")!r}, "wb") as sink:
+    writer = FileWriter(sink)
+    writer.add(Columns([1, 2], [3, 4], [5, 6], [1, 2], [b"{{}}", b"{{}}"]))
+    writer.finish()
+assert read_content(Path({str(tmp_path / "x.parquet")!r})).rows == 2
+print("pandas" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"], "it would cost every export 45 MB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,40 @@ def test_the_log_is_folded_beside_the_writer(tmp_path: Path, monkeypatch: pytest
     finally:
         spool.close()
     check(tmp_path)
+
+
+def test_a_log_is_folded_once_for_each_time_it_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folded = threading.Semaphore(0)
+    looks = threading.Semaphore(0)
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            looks.release()
+            return super().wait(0.001)
+
+    class Database:
+        def execute(self, statement: str) -> Database:
+            assert statement == "PRAGMA wal_checkpoint(PASSIVE)"
+            folded.release()
+            return self
+
+        def fetchone(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(threading, "Event", Stop)
+    monkeypatch.setattr(checkpoint, "connect", lambda *_, **__: Database())
+    path = tmp_path / "2026112210.sqlite"
+    path.with_name(path.name + "-wal").write_bytes(bytes(checkpoint.FROM_BYTES))
+    checkpointer = checkpoint.Checkpointer()
+    try:
+        checkpointer.watch(path)
+        assert folded.acquire(timeout=10), "what a crash left is folded at once"
+        checkpointer.grown(100)
+        for _ in range(20 + looks._value):
+            assert looks.acquire(timeout=10)
+        assert not folded.acquire(blocking=False), "the file is still large, but nothing is left in it"
+        checkpointer.grown(checkpoint.FROM_BYTES)
+        assert folded.acquire(timeout=10)
+    finally:
+        checkpointer.close()

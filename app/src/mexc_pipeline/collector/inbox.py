@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from queue import Empty, SimpleQueue
 
 from mexc_pipeline.rows import Frame
 
@@ -11,13 +11,16 @@ MAX_BYTES = 32 << 20
 
 
 class Inbox:
-    """One reader thread puts, one writer thread takes; order is kept."""
+    """Readers put, one writer thread takes; order is kept.
+
+    The queue itself is the interpreter's own: at some tens of frames a second what a frame costs is waking the writer.
+    """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self._batches: deque[list[Frame]] = deque()
+        self._batches: SimpleQueue[list[Frame]] = SimpleQueue()
         self._bytes = 0
         self._max_bytes = max_bytes
-        self._changed = threading.Condition()
+        self._room = threading.Condition()  # holds _bytes and _closed; notified when there is room again
         self._closed = False
 
     def put(self, batch: list[Frame], *, wait: bool = True) -> None:
@@ -25,43 +28,45 @@ class Inbox:
         has no more than an event. After :meth:`close` it is refused silently: such frames arrived after the recording
         had ended."""
         size = sum(len(frame.m) for frame in batch)
-        with self._changed:
+        with self._room:
             while wait and self._bytes > self._max_bytes and not self._closed:
-                self._changed.wait()
+                self._room.wait()
             if self._closed:
                 return
-            self._batches.append(batch)
             self._bytes += size
-            self._changed.notify_all()
+            self._batches.put(batch)
 
     def take(self, timeout_s: float, most: int) -> list[Frame]:
         """All that is queued, whole batches up to about ``most`` frames; waits up to ``timeout_s`` for the first."""
-        with self._changed:
-            if not self._batches and not self._closed:
-                self._changed.wait(timeout_s)
-            taken: list[Frame] = []
-            while self._batches and len(taken) < most:
-                taken += self._batches.popleft()
-            self._bytes -= sum(len(frame.m) for frame in taken)
-            self._changed.notify_all()
+        taken: list[Frame] = []
+        try:
+            taken += self._batches.get(timeout=0 if self._closed else timeout_s)
+        except Empty:
             return taken
+        while len(taken) < most and not self._batches.empty():  # nobody else takes
+            taken += self._batches.get_nowait()
+        if taken:
+            with self._room:
+                self._bytes -= sum(len(frame.m) for frame in taken)
+                self._room.notify_all()
+        return taken
 
     def wake(self) -> None:
         """Let a waiting :meth:`take` return."""
-        with self._changed:
-            self._changed.notify_all()
+        self._batches.put([])
 
     def close(self) -> None:
         """No more batches; what is queued can still be taken."""
-        with self._changed:
+        with self._room:
             self._closed = True
-            self._changed.notify_all()
+            self._room.notify_all()
+        self.wake()
 
     @property
     def drained(self) -> bool:
         """Closed and empty."""
-        with self._changed:
-            return self._closed and not self._batches
+        with self._room:
+            return self._closed and self._batches.empty()
 
     @property
     def bytes(self) -> int:

@@ -38,7 +38,13 @@ SCHEMA = pa.schema(
     ]
 )
 
-_TYPES = pa.array([MT_NAMES[code] for code in sorted(MT_NAMES)])
+_NAMES = [MT_NAMES[code].encode() for code in sorted(MT_NAMES)]
+# From buffers and to buffers, here and below: pa.array() and to_numpy() import pandas, 45 MB of no use to an export.
+_TYPES = pa.StringArray.from_buffers(
+    len(_NAMES),
+    pa.py_buffer(np.cumsum([0, *map(len, _NAMES)], dtype=np.int32)),
+    pa.py_buffer(b"".join(_NAMES)),
+)
 _PROBED = "seq", "mt", "rx", "ts", "m"
 """The order in which columns are read: which rows are events is known before their times and texts come."""
 _LITTLE = sys.byteorder == "little"
@@ -103,7 +109,7 @@ class FileWriter:
         batch = pa.RecordBatch.from_arrays(
             [
                 _primitive(SCHEMA.field("ts").type, ts),
-                pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32) - 1), _TYPES),
+                pa.DictionaryArray.from_arrays(_primitive(pa.int32(), codes.astype(np.int32) - 1), _TYPES),
                 text,
                 _primitive(SCHEMA.field("rx").type, rx),
                 _primitive(SCHEMA.field("seq").type, seq),
@@ -145,8 +151,13 @@ class FileWriter:
         self._rows = self._size = 0
 
 
-def _primitive(kind: Any, values: array[int]) -> Any:
+def _primitive(kind: Any, values: Any) -> Any:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def _values(chunk: Any, kind: Any) -> Any:
+    """The values of a column without nulls, as they lie in its buffer."""
+    return np.frombuffer(chunk.buffers()[1], dtype=kind)[chunk.offset : chunk.offset + len(chunk)]
 
 
 def _le(values: Any) -> Any:
@@ -326,7 +337,7 @@ class _Probe:
         self._digest[column].update_buffers(0, *(buffers.get(name, b"") for name in COLUMNS))
 
     def _seq(self, chunk: Any) -> None:
-        values = chunk.to_numpy(zero_copy_only=True)
+        values = _values(chunk, np.uint64)
         content = self._content
         before = content.last_seq if self._seen["seq"] else int(values[0]) - 1
         if int(values[0]) != before + 1 or not bool((values[1:] - values[:-1] == 1).all()):
@@ -336,7 +347,7 @@ class _Probe:
         self._feed("seq", seq=_le(values))
 
     def _rx(self, chunk: Any) -> None:
-        values = chunk.view(pa.int64()).to_numpy(zero_copy_only=True)
+        values = _values(chunk, np.int64)
         content = self._content
         if not self._seen["rx"]:
             content.first_rx = content.last_rx = int(values[0])
@@ -349,14 +360,14 @@ class _Probe:
         self._feed("rx", rx=_le(values))
 
     def _ts(self, chunk: Any) -> None:
-        self._feed("ts", ts=_le(chunk.view(pa.int64()).to_numpy(zero_copy_only=True)))
+        self._feed("ts", ts=_le(_values(chunk, np.int64)))
 
     def _mt(self, chunk: Any) -> None:
         names = chunk.dictionary.to_pylist()
         unknown = [name for name in names if name not in MT_CODES]
         if unknown:
             raise ValueError(f"unknown row type {unknown[0]!r}")
-        codes = np.array([MT_CODES[name] for name in names], dtype=np.uint8)[chunk.indices.to_numpy()]
+        codes = np.array([MT_CODES[name] for name in names], dtype=np.uint8)[_values(chunk.indices, np.int32)]
         for code, count in enumerate(np.bincount(codes).tolist()):
             if count:
                 self._content.counts[MT_NAMES[code]] += count

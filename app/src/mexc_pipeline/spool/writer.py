@@ -218,7 +218,9 @@ class Spool:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        before = self._tally.bytes
         self._tally.add(block)
+        self._checkpointer.grown(self._tally.bytes - before)
         self.last_seq, self.last_rx = block.seq[-1], block.rx[-1]
 
     def _open(self, rx: int) -> None:
