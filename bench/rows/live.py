@@ -71,7 +71,7 @@ def _measure(place: Place, result: Result, server: ClickHouseServer | None, seco
             site.record(symbol_id)
         for symbol_id in site.ids:
             site.recording(symbol_id, 20)
-        settle(2)
+        settle(15)  # until the spool's log is written over from its start, as it is for the rest of an hour
         names = tuple(PEERS) if server else ()
         port = server.port if server else 0
         peers = {n: start_peer(n, sim, warmup=2, seconds=seconds, port=port, folder=folder) for n in names}

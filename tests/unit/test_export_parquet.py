@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline.export.names import FileName, exported_files
+from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.export.parquet import (
     SCHEMA,
     FileError,
@@ -46,7 +47,7 @@ def test_what_is_written_is_read_back_with_the_digest_of_the_contract(
     with path.open("wb") as file:
         writer = FileWriter(file)
         for start in range(0, len(block), cut):
-            writer.add(block.slice(start, start + cut))
+            writer.add(Packed.of(block.slice(start, start + cut)))
         writer.finish(metadata_of(writer))
     stored = [Stored(*row) for row in block.rows()]
     content = read_content(path)
@@ -85,7 +86,7 @@ def test_the_account_is_read_back_as_the_collector_kept_it(
         writer = FileWriter(file)
         for part in (block, last):
             tally.add(part)
-            writer.add(part)
+            writer.add(Packed.of(part))
         writer.finish({})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mexc_pipeline.export.parquet.READ_ROWS", read)
@@ -101,9 +102,9 @@ def test_row_groups_end_at_either_bound(tmp_path: Path, monkeypatch: pytest.Monk
     with path.open("wb") as file:
         writer = FileWriter(file)
         for n in range(20):
-            writer.add(columns([(n, n, 1, "x")], n + 1))
+            writer.add(Packed.of(columns([(n, n, 1, "x")], n + 1)))
         for n in range(20, 23):
-            writer.add(columns([(n, n, 4, "y" * 90)], n + 1))
+            writer.add(Packed.of(columns([(n, n, 4, "y" * 90)], n + 1)))
         writer.finish({})
     shape = pq.read_metadata(path)
     assert [shape.row_group(n).num_rows for n in range(shape.num_row_groups)] == [10, 10, 1, 1, 1]
@@ -112,8 +113,9 @@ def test_row_groups_end_at_either_bound(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_frame_that_is_not_utf8_is_refused() -> None:
     writer = FileWriter(io.BytesIO())
+    split = Columns([1, 2], [1, 2], [1, 2], [4, 4], [b"\xc3", b"\xa9"])  # valid only when joined
     with pytest.raises(FileError, match="not UTF-8"):
-        writer.add(Columns([1, 2], [1, 2], [1, 2], [4, 4], [b"\xc3", b"\xa9"]))  # valid only when joined
+        writer.add(Packed.of(split))
     writer.abandon()
 
 
@@ -121,7 +123,7 @@ def test_holes_and_steps_back_are_seen(tmp_path: Path) -> None:
     path = tmp_path / "any.parquet"
     with path.open("wb") as file:
         writer = FileWriter(file)
-        writer.add(Columns([1, 2, 4], [5, 5, 4], [0, 0, 0], [1, 1, 1], [b"", b"", b""]))
+        writer.add(Packed.of(Columns([1, 2, 4], [5, 5, 4], [0, 0, 0], [1, 1, 1], [b"", b"", b""])))
         writer.finish({})
     content = read_content(path)
     assert not content.consecutive
@@ -178,11 +180,12 @@ def test_writing_and_reading_back_leaves_pandas_alone(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
+from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.export.parquet import FileWriter, read_content
 from mexc_pipeline.rows import Columns
 with open({str(tmp_path / "x.parquet")!r}, "wb") as sink:
     writer = FileWriter(sink)
-    writer.add(Columns([1, 2], [3, 4], [5, 6], [1, 2], [b"{{}}", b"{{}}"]))
+    writer.add(Packed.of(Columns([1, 2], [3, 4], [5, 6], [1, 2], [b"{{}}", b"{{}}"])))
     writer.finish()
 assert read_content(Path({str(tmp_path / "x.parquet")!r})).rows == 2
 print("pandas" in sys.modules)

@@ -26,7 +26,7 @@ from mexc_pipeline.export.parquet import (
     row_metadata,
 )
 from mexc_pipeline.export.report import Exported
-from mexc_pipeline.export.source import blocks
+from mexc_pipeline.export.source import ahead, blocks
 from mexc_pipeline.ledger.digest import differing
 from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.segment import SegmentInfo, sync_folder
@@ -262,7 +262,7 @@ def _write(info: SegmentInfo, making: Path, check: Callable[[], None], hook: Hoo
         hook("created")
         writer = FileWriter(file, _metadata(info, copy=copy) if copy else {**_metadata(info), **_recorded(info)})
         try:
-            for block in blocks(info):
+            for block in ahead(blocks(info)):
                 check()
                 writer.add(block)
                 hook("block")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import sys
-from array import array
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.ledger.account import GAP, SEALED, Account
 from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
-from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns, Mt
+from mexc_pipeline.rows import MT_CODES, MT_NAMES, Mt
 
 PREFIX = "mexc."
 GROUP_ROWS = 65_536
@@ -59,7 +60,7 @@ def _no_stop() -> None:
 
 
 class FileWriter:
-    """Writes rows to an open binary file.
+    """Writes rows to an open binary file, a row group at a time, each while the rows of the next one are gathered.
 
     ``metadata`` (keys without their prefix) known beforehand is part of the Arrow schema too, where every reader looks;
     what only the rows decide can be given to ``finish``, which writes the footer. ``add`` raises FileError where a
@@ -75,6 +76,8 @@ class FileWriter:
         self._batches: list[Any] = []
         self._rows = 0
         self._size = 0
+        self._beside = ThreadPoolExecutor(1, "row group")
+        self._writing: Future[None] | None = None
         self._writer = pq.ParquetWriter(
             sink,
             SCHEMA.with_metadata(_prefixed(metadata)) if metadata else SCHEMA,
@@ -87,17 +90,14 @@ class FileWriter:
             sorting_columns=[pq.SortingColumn(SCHEMA.get_field_index("seq"))],
         )
 
-    def add(self, block: Columns) -> None:
+    def add(self, block: Packed) -> None:
         """Add rows, in seq order."""
-        if not len(block):
-            return
         rows = len(block)
-        seq, rx, ts = array("Q", block.seq), array("q", block.rx), array("q", block.ts)
-        mt = bytes(block.mt)
-        m = b"".join(block.m)
+        if not rows:
+            return
+        m = block.m
         offsets = np.zeros(rows + 1, dtype=np.int32)
-        length = np.fromiter(map(len, block.m), dtype=np.uint32, count=rows)
-        np.cumsum(length, out=offsets[1:])
+        np.cumsum(block.length, out=offsets[1:])
         text = pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(m))
         try:
             text.validate(full=True)
@@ -105,14 +105,13 @@ class FileWriter:
             raise FileError(
                 f"a frame from seq {block.seq[0]} on is not UTF-8 and cannot be a string: {error}"
             ) from error
-        codes = np.frombuffer(mt, dtype=np.uint8)
         batch = pa.RecordBatch.from_arrays(
             [
-                _primitive(SCHEMA.field("ts").type, ts),
-                pa.DictionaryArray.from_arrays(_primitive(pa.int32(), codes.astype(np.int32) - 1), _TYPES),
+                _primitive(SCHEMA.field("ts").type, block.ts),
+                pa.DictionaryArray.from_arrays(_primitive(pa.int32(), block.mt.astype(np.int32) - 1), _TYPES),
                 text,
-                _primitive(SCHEMA.field("rx").type, rx),
-                _primitive(SCHEMA.field("seq").type, seq),
+                _primitive(SCHEMA.field("rx").type, block.rx),
+                _primitive(SCHEMA.field("seq").type, block.seq),
             ],
             schema=SCHEMA,
         )
@@ -121,17 +120,20 @@ class FileWriter:
         self._batches.append(batch)
         self._rows += rows
         self._size += len(m)
-        self.digest.update_buffers(rows, _le(seq), _le(rx), _le(ts), mt, _le(length), m)
-        for code, count in enumerate(np.bincount(codes).tolist()):
+        seq, rx, ts, length = map(_le, (block.seq, block.rx, block.ts, block.length))
+        self.digest.update_buffers(rows, seq, rx, ts, block.mt, length, m)
+        for code, count in enumerate(np.bincount(block.mt).tolist()):
             if count:
                 self.counts[MT_NAMES[code]] += count
         self.raw_bytes += len(m)
-        self.first_seq = self.first_seq or block.seq[0]
-        self.last_seq = block.seq[-1]
+        self.first_seq = self.first_seq or int(block.seq[0])
+        self.last_seq = int(block.seq[-1])
 
     def finish(self, metadata: dict[str, str] | None = None) -> None:
         """Write what is left, further metadata and the footer."""
         self._flush()
+        self._written()
+        self._beside.shutdown()
         if metadata:
             self._writer.add_key_value_metadata(_prefixed(metadata))
         self._writer.close()
@@ -139,16 +141,25 @@ class FileWriter:
     def abandon(self) -> None:
         """Let go of a file that is about to be deleted."""
         self._batches.clear()
+        self._beside.shutdown()  # what it failed with was raised already, or is why the file is given up
         try:
             self._writer.close()
         except (OSError, ValueError, pa.ArrowException):
             self._writer.is_open = False  # it could not write its footer; nobody will miss it
 
     def _flush(self) -> None:
+        self._written()
         if self._batches:
-            self._writer.write_table(pa.Table.from_batches(self._batches, SCHEMA), row_group_size=GROUP_ROWS)
+            table = pa.Table.from_batches(self._batches, SCHEMA)
+            self._writing = self._beside.submit(self._writer.write_table, table, row_group_size=GROUP_ROWS)
         self._batches = []
         self._rows = self._size = 0
+
+    def _written(self) -> None:
+        """Wait for the row group that is being written; raises what it failed with."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
 
 def _primitive(kind: Any, values: Any) -> Any:
