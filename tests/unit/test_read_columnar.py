@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 from unittest import mock
 
@@ -91,6 +92,8 @@ def answer(texts: list[str], floats: bool) -> Any:
 
 
 @example([frame('[{"p":10000000,"v":1,"t":1}]')], False)
+@example([frame('[{"p":5,"v":1,"t":1,"i":"a:5.00000000000,"}]'), frame('[{"p":7.00000000000,"v":1,"t":1}]')], False)
+@example([frame(f'[{{"p":-7.25{"0" * 30},"v":1e2,"t":1}}]'), frame(f'[{{"p":7.25{"0" * 30}1,"v":1,"t":1}}]')], False)
 @example([frame('[{"p":1,"v":1000000000000,"t":1}]')], False)
 @example([frame('[{"p":9999999.999999999999,"v":999999999999.999999,"t":1}]')], False)
 @given(st.lists(frames(), min_size=1, max_size=8), st.booleans())
@@ -107,6 +110,21 @@ def test_frames_as_the_exchange_sends_them_take_the_fast_way() -> None:
     wire = json.loads(DEAL)["data"]
     assert counts.to_pylist() == [len(wire), 0, len(wire)]
     assert [t["i"] for t in trades.to_pylist()] == [d["i"] for d in wire] * 2
+
+
+def test_tails_of_zeros_take_the_fast_way_too() -> None:
+    tail = "0" * 30
+    sent = [
+        frame(f'[{{"p":76374.8{tail},"v":0.{tail},"t":1}},{{"p":-1.5,"v":3.0625{tail}, "t":2}}]'),
+        frame(f'[{{"v":10.0{tail},"t":3,"i":":1.{tail},","p":2}}]'),
+    ]
+    found = columnar.deals(pa.array(sent), floats=False)
+    assert found is not None
+    assert [(t["p"], t["v"], t["i"]) for t in found[1].to_pylist()] == [
+        (Decimal("76374.8"), Decimal(0), None),
+        (Decimal("-1.5"), Decimal("3.0625"), None),
+        (Decimal(2), Decimal(10), f":1.{tail},"),
+    ]
 
 
 def test_a_frame_that_is_no_whole_value_does_not_run_into_the_next() -> None:

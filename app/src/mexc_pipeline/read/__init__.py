@@ -14,7 +14,9 @@ Frames that cannot be decoded are left out, counted in ``df.attrs["skipped"]``, 
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +131,22 @@ def book(
 
 def _decoded(source: Iterator[Any], build: Callable[[Any, Skipped], Any]) -> pd.DataFrame:
     skipped = Skipped()
-    built = [build(table, skipped) for table in source]
+    built: list[Any] = []
+
+    def take(table: Any, left_out: Skipped) -> None:
+        built.append(table)
+        skipped.add(left_out)
+
+    pending: deque[Future[tuple[Any, Skipped]]] = deque()
+    with ThreadPoolExecutor(pa.cpu_count()) as beside:  # Arrow lets the interpreter go while it reads and parses
+        for table in source:
+            pending.append(beside.submit(_built, build, table))
+            if len(pending) > pa.cpu_count():
+                take(*pending.popleft().result())
+        while pending:
+            take(*pending.popleft().result())
     if not built:
-        empty = SCHEMA.empty_table().set_column(1, "mt", pa.array([], pa.string()))
-        built = [build(empty, skipped)]
+        take(*_built(build, SCHEMA.empty_table().set_column(1, "mt", pa.array([], pa.string()))))
     df = _pandas(pa.concat_tables(built))
     df.attrs["skipped"] = len(skipped.seqs)
     df.attrs["skipped_seq"] = skipped.seqs[:100]
@@ -141,6 +155,11 @@ def _decoded(source: Iterator[Any], build: Callable[[Any, Skipped], Any]) -> pd.
         text = f"{len(skipped.seqs)} frames could not be decoded and were left out (seq {skipped.seqs[0]} first)"
         warnings.warn(text, stacklevel=3)
     return df
+
+
+def _built(build: Callable[[Any, Skipped], Any], table: Any) -> tuple[Any, Skipped]:
+    skipped = Skipped()
+    return build(table, skipped), skipped
 
 
 def _pandas(table: Any) -> pd.DataFrame:

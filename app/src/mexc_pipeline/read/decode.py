@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Annotated, Any, Generic, TypeVar
@@ -35,6 +34,11 @@ class Skipped:
 
     seqs: list[int | None] = field(default_factory=list)
     other: int = 0
+
+    def add(self, later: Skipped) -> None:
+        """Count in what was left out of frames that come later."""
+        self.seqs += later.seqs
+        self.other += later.other
 
 
 class _Deal(msgspec.Struct, gc=False):
@@ -139,20 +143,15 @@ _TICKER_COLUMNS: tuple[tuple[str, str, Any], ...] = (
 
 def trades(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
     """Deal frames as one row per trade, in the order of the wire."""
-    pieces = _pieces(table, columnar.AT_ONCE)
-
-    def whole(piece: Any) -> tuple[Any, Any] | None:
-        return columnar.deals(piece.column("m").combine_chunks(), floats=floats)
 
     def one_by_one(rows: Any, frames: Sequence[_DealFrame]) -> Any:
         return _trades(rows, frames, floats)
 
-    with ThreadPoolExecutor(pa.cpu_count()) as pool:  # Arrow lets the interpreter go while it parses
-        built = [
-            _without_undecodable(piece, skipped, _DEALS, one_by_one) if found is None else _trades_of(piece, *found)
-            for piece, found in zip(pieces, pool.map(whole, pieces), strict=True)
-        ]
-    return pa.concat_tables(built)
+    def build(piece: Any) -> Any:
+        found = columnar.deals(piece.column("m").combine_chunks(), floats=floats)
+        return _without_undecodable(piece, skipped, _DEALS, one_by_one) if found is None else _trades_of(piece, *found)
+
+    return pa.concat_tables([build(piece) for piece in _pieces(table, columnar.AT_ONCE)])
 
 
 def tickers(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:

@@ -73,7 +73,8 @@ def tables(
     *,
     imported: bool = False,
 ) -> Iterator[Any]:
-    """One ``pyarrow.Table`` per file, in seq order: rows with ``start`` ≤ rx < ``end`` (imported: ts) and those types.
+    """One ``pyarrow.Table`` per row group, in seq order: rows of those types with ``start`` ≤ rx < ``end`` (imported:
+    ts).
 
     ValueError for an unknown type or time, FileError for a file that cannot be read.
     """
@@ -86,10 +87,9 @@ def tables(
         with open_file(path) as parquet:
             column = "ts" if imported else "rx"
             unit = _NS // 1000 if imported else 1
-            groups = [g for g in range(parquet.num_row_groups) if _overlaps(parquet, g, column, unit, low, high)]
-            picked = [_pick(parquet.read_row_group(g), column, unit, low, high, types) for g in groups]
-        if picked:
-            yield pa.concat_tables(picked)
+            for group in range(parquet.num_row_groups):
+                if _overlaps(parquet, group, column, unit, low, high):
+                    yield _pick(parquet.read_row_group(group), column, unit, low, high, types)
 
 
 def newest(paths: Sequence[Path], mt: str, rows: int) -> Any:

@@ -37,6 +37,10 @@ _CODE = re.compile(r"Code: (\d+)\.")
 ROOM = 16 << 20
 """Bytes that stay free beside what is inserted: the engine writes more than the rows, and others write too."""
 _STREAMED = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
+_MOVED = 741
+"""TABLE_UUID_MISMATCH: a swap came between the moment a statement looked up a table and the moment it took hold of it.
+Nothing of the statement has been done then (ClickHouse issue 67646)."""
+_MOVED_TRIES = 5
 _QUERY_SETTINGS = (
     "max_execution_time = 60, output_format_json_quote_64bit_integers = 0, output_format_json_quote_decimals = 1, "
     "output_format_json_quote_denormals = 1"
@@ -149,11 +153,11 @@ class EmbeddedEngine:
 
     def execute(self, sql: str) -> None:
         session = self._open()
-        _guarded(lambda: session.query(sql))
+        _again(lambda: session.query(sql))
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
         session = self._open()
-        data: bytes = _guarded(lambda: session.query(sql, "Native").bytes())
+        data: bytes = _again(lambda: session.query(sql, "Native").bytes())
         return [row for block in native.decode([data], strings_as_bytes=False) for row in zip(*block, strict=True)]
 
     def insert(self, table: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> None:
@@ -173,7 +177,7 @@ class EmbeddedEngine:
                 inserter.append(data)
                 inserter.finish()
 
-        _guarded(run)
+        _again(run)
 
     def _require_room(self, size: int) -> None:
         """RefusedError where the disk might not take that many bytes: chDB would say it had taken them."""
@@ -203,7 +207,7 @@ class EmbeddedEngine:
             _guarded(lambda: session.query(f"USE {self._folder.database}"))
             _guarded(lambda: session.query(f"SET {_QUERY_SETTINGS}"))
             _guarded(lambda: session.query("SET readonly = 1"))
-            return _guarded(lambda: _read_result(session, sql, max_rows))
+            return _again(lambda: _read_result(session, sql, max_rows))
         finally:
             session.close()
 
@@ -235,6 +239,17 @@ def _guarded(call: Callable[[], _T]) -> _T:
             raise
         found = _CODE.search(str(error))
         raise RefusedError(str(error), int(found[1]) if found else 0) from error
+
+
+def _again(statement: Callable[[], _T]) -> _T:
+    """Run a whole statement; once more where a table was swapped under it."""
+    for _ in range(_MOVED_TRIES - 1):
+        try:
+            return _guarded(statement)
+        except RefusedError as error:
+            if error.code != _MOVED:
+                raise
+    return _guarded(statement)
 
 
 def _read_result(session: Any, sql: str, max_rows: int) -> Result:
