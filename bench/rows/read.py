@@ -23,7 +23,7 @@ WAYS = {
 
 def run(place: Place) -> Result:
     result = Result("read", TITLE)
-    rows = 100_000 if place.quick else 500_000
+    rows = 100_000 if place.quick else 300_000
     folder = place.new("day")
     exports = folder / "exports"
     exports.mkdir()
