@@ -257,6 +257,29 @@ def test_what_is_missing_across_a_restart_is_a_gap_and_is_fetched(tmp_path: Path
         assert held == set(range(min(held), max(held) + 1))
 
 
+def test_a_repair_that_a_kill_interrupted_is_taken_up_again(tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(rate=40)) as sim:
+        site = site_of(tmp_path, sim, extra='[channels]\ndepth = "merged"')
+        with collecting(site) as btc:
+            btc.event("snapshot")
+            sim.inject(Fault("rest_lag", value="300", seconds=60))  # the commits that are missing do not come
+            sim.inject(Fault("version_gap", count=3, channel="depth"))
+            gap = btc.event("gap")
+            until(lambda: any("depth_commits" in r.target for r in sim.requests), 20, "a try to repair it")
+            btc.kill()
+        assert not named(site.rows(), "repaired")
+        assert not named(site.rows(), "unrepaired")
+        sim.clear_faults()
+        with collecting(site) as btc:
+            repaired = btc.event("repaired", count=2)
+            assert btc.stop() == 0
+        rows = check(site.spool())
+        assert (gap["from"], gap["to"]) in [(r["from"], r["to"]) for r in named(rows, "repaired")], repaired
+        assert not named(rows, "unrepaired")
+        held = [v for r in rows if r.mt in (3, 6) and (s := span(_frame(r))) for v in range(s.first, s.last + 1)]
+        assert sorted(held) == list(range(min(held), max(held) + 1)), "each version once"
+
+
 def _frame(row: Stored) -> bytes:
     """A repaired row's commit as the socket would have sent it."""
     return b'{"data":%s}' % row.m if row.mt == 6 else row.m

@@ -1,12 +1,13 @@
-"""The version from which the next process goes on."""
+"""What the next process goes on from: the version of the book, and the gaps that are still to be repaired."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mexc_pipeline.collector.resume import last_version
+from mexc_pipeline.collector.resume import before, interrupted, last_version
+from mexc_pipeline.feed.holes import Holes, Unfinished
 from mexc_pipeline.periods import Period
-from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.writer import Spool
 
 SECOND = 10**9
@@ -48,3 +49,41 @@ def test_a_segment_that_cannot_be_read_ends_the_search(tmp_path: Path) -> None:
     for path in tmp_path.glob(f"{newest.name}*"):
         path.write_bytes(b"no database" * 1000)
     assert last_version(tmp_path) == 0
+
+
+def about(name: str, first: int, last: int, channel: str = "push.depth") -> bytes:
+    return event(name, **{"channel": channel, "from": first, "to": last, "count": last - first + 1})
+
+
+def test_gaps_that_nothing_ended_are_taken_up_with_what_was_fetched(tmp_path: Path) -> None:
+    record(
+        tmp_path,
+        (0, Mt.EVENT, about("gap", 3, 5)),
+        (0, Mt.EVENT, about("repaired", 3, 4)),
+        (0, Mt.EVENT, about("unrepaired", 5, 5)),
+        (0, Mt.EVENT, about("gap", 10, 14)),
+        (1, Mt.REPAIRED, b'{"version":11,"asks":[]}'),
+        (2, Mt.REPAIRED, b'{"version":12,"asks":[]}'),
+        (2, Mt.EVENT, about("gap", 20, 20)),
+        (2, Mt.EVENT, about("gap", 30, 31, "push.deal")),
+        (2, Mt.DEPTH, depth(21)),
+        (3, Mt.EVENT, b'{"event":"gap"}'),
+    )
+    assert interrupted(tmp_path) == [Unfinished(10, 14, (11, 12)), Unfinished(20, 20)]
+    assert before(tmp_path).last_version == 21
+    holes = Holes("push.depth")
+    for left in interrupted(tmp_path):
+        holes.go_on(left)
+    assert holes.close("stopped") == [
+        (Mt.EVENT, about("repaired", 11, 12)),
+        *(
+            (Mt.EVENT, about("unrepaired", *span)[:-1] + b',"reason":"stopped"}')
+            for span in ((10, 10), (13, 14), (20, 20))
+        ),
+    ]
+
+
+def test_after_an_orderly_stop_nothing_is_left(tmp_path: Path) -> None:
+    record(tmp_path, (0, Mt.EVENT, about("gap", 3, 5)), (1, Mt.EVENT, about("unrepaired", 3, 5)))
+    assert interrupted(tmp_path) == []
+    assert interrupted(tmp_path / "none") == []

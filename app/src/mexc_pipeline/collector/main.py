@@ -13,19 +13,19 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 from mexc_pipeline import __version__, config, notify
+from mexc_pipeline.collector import resume
 from mexc_pipeline.collector.disk import REASON, Disk
 from mexc_pipeline.collector.exits import Exits
 from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.collector.known import Known, known
 from mexc_pipeline.collector.preflight import Listing, ask_listing
 from mexc_pipeline.collector.recorder import PRUNE_S, Recorder
-from mexc_pipeline.collector.resume import last_version
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.egress.dial import dial
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.feed.feed import Feed
+from mexc_pipeline.feed.feed import NOTHING, Feed
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.lifecycle import prune
 from mexc_pipeline.spool.lock import SpoolLock
@@ -84,7 +84,7 @@ class _Collector:
             self._inbox.put,
             tor.dial if tor else dial,
             self._request,
-            last_version(self._folder) if symbol.channels.depth in ("merged", "each") else 0,
+            resume.before(self._folder) if symbol.channels.depth in ("merged", "each") else NOTHING,
         )
         self._exits = Exits(settings, symbol, self._feed, tor) if tor else None
         self._listing = Listing("unknown", "not asked yet")

@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 
 from mexc_pipeline.exchange.depth import span
+from mexc_pipeline.feed.feed import Before
+from mexc_pipeline.feed.holes import Unfinished, unfinished
 from mexc_pipeline.feed.repair import CHANNEL
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.spool.segment import SegmentError, SegmentReader, segments
@@ -16,8 +18,45 @@ from mexc_pipeline.spool.segment import SegmentError, SegmentReader, segments
 log = logging.getLogger("mexc_pipeline.collector")
 
 
+NEWEST_SEGMENTS = 2
+NEWEST_ROWS = 100_000
+"""In each: a start must not wait for the whole of a large hour to be read."""
+
+
+class _Commit(msgspec.Struct, gc=False):
+    version: int
+
+
 class _Named(msgspec.Struct, gc=False):
     channel: str
+
+
+def before(folder: Path) -> Before:
+    """What the newest segments of a spool folder say of incremental depth; see :class:`Before`."""
+    return Before(last_version(folder), tuple(interrupted(folder)))
+
+
+def interrupted(folder: Path) -> list[Unfinished]:
+    """The gaps whose repair was cut short. A repair takes a minute at most, so only the newest rows are looked at."""
+    events: list[bytes] = []
+    fetched: list[int] = []
+    for _, path in segments(folder)[-NEWEST_SEGMENTS:]:
+        try:
+            with SegmentReader(path) as reader:
+                events += reader.tail(Mt.EVENT, NEWEST_ROWS, NEWEST_ROWS).m
+                repaired = reader.tail(Mt.REPAIRED, NEWEST_ROWS, NEWEST_ROWS).m
+                fetched += [version for m in repaired if (version := _version(m)) is not None]
+        except (SegmentError, sqlite3.Error) as error:
+            log.warning("interrupted repairs unknown", extra={"fields": {"segment": str(path), "error": str(error)}})
+            return []
+    return unfinished(CHANNEL, events, fetched)
+
+
+def _version(m: bytes) -> int | None:
+    try:
+        return msgspec.json.decode(m, type=_Commit).version
+    except msgspec.MsgspecError:  # of another shape than those that can be told apart
+        return None
 
 
 def last_version(folder: Path) -> int:

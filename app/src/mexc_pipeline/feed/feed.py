@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import websocket
@@ -17,7 +18,7 @@ from mexc_pipeline import __version__, config
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
 from mexc_pipeline.feed.checks import Checks
-from mexc_pipeline.feed.holes import Row
+from mexc_pipeline.feed.holes import Row, Unfinished
 from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.pace import Pace
 from mexc_pipeline.feed.repair import CHANNEL, Repairer
@@ -48,6 +49,18 @@ GOODBYE_S = 2.0
 Sink = Callable[[list[Frame]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What an earlier process recorded of incremental depth: the book's version after it, 0 where that is not known,
+    and the gaps it did not finish repairing."""
+
+    last_version: int = 0
+    unfinished: tuple[Unfinished, ...] = ()
+
+
+NOTHING = Before()
+
+
 class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is over
     """The connection is over; ``code`` is the WebSocket close code, 1006 where there was none."""
 
@@ -62,8 +75,7 @@ class _Left(_Ended):
 
 class Feed:
     """Reads one symbol. ``sink`` gets frames and events in the order they happened and may block to slow us down; what
-    is fetched over REST, by ``request``, comes to it from another thread. ``last_version``: the book's after what was
-    recorded before, 0 where that is not known."""
+    is fetched over REST, by ``request``, comes to it from another thread. ``before``: what an earlier process left."""
 
     def __init__(
         self,
@@ -72,7 +84,7 @@ class Feed:
         sink: Sink,
         dialler: Dial = dial,
         request: Dial = dial,
-        last_version: int = 0,
+        before: Before = NOTHING,
     ) -> None:
         self._symbol = symbol
         self._exchange = exchange
@@ -81,8 +93,10 @@ class Feed:
         self._wanted = {s.channel: s for s in subscriptions(symbol.name, symbol.channels)}
         self._acks = {s.ack: s.channel for s in self._wanted.values()}
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
-        self._repairer = Repairer(symbol, exchange, sink, request) if CHANNEL in self._wanted else None
-        self._checks = Checks(self._wanted, self._repairer, last_version)
+        self._repairer: Repairer | None = None
+        if CHANNEL in self._wanted:
+            self._repairer = Repairer(symbol, exchange, sink, request, before.unfinished)
+        self._checks = Checks(self._wanted, self._repairer, before.last_version)
         self._stop = threading.Event()
         self._ws: websocket.WebSocket | None = None
         self._link: ReadAhead | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+
+import msgspec
 
 from mexc_pipeline.exchange.rest import Commit
 from mexc_pipeline.rows import Mt, event
@@ -17,6 +19,41 @@ _version = attrgetter("version")
 
 Row = tuple[Mt, bytes]
 """``mt`` and ``m`` of a row to be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A gap whose repair was interrupted: its versions, both ends included, and those of them that were fetched."""
+
+    first: int
+    last: int
+    repaired: tuple[int, ...] = ()
+
+
+class _Event(msgspec.Struct, rename={"first": "from", "last": "to"}, gc=False):
+    event: str
+    channel: str = ""
+    first: int = 0
+    last: int = 0
+
+
+def unfinished(channel: str, events: Iterable[bytes], fetched: Iterable[int]) -> list[Unfinished]:
+    """The gaps among the newest ``event`` rows of a recording (oldest first) that neither ``repaired`` nor
+    ``unrepaired`` ends. ``fetched``: versions of the newest repaired rows."""
+    open_: list[tuple[int, int]] = []
+    for m in events:
+        try:
+            said = msgspec.json.decode(m, type=_Event)
+        except msgspec.MsgspecError:  # an event of another shape
+            continue
+        if said.channel != channel:
+            continue
+        if said.event == "gap":
+            open_.append((said.first, said.last))
+        elif said.event in ("repaired", "unrepaired"):
+            open_ = [span for span in open_ if not span[0] <= said.first <= span[1]]
+    versions = sorted(set(fetched))
+    return [Unfinished(a, b, tuple(versions[bisect_left(versions, a) : bisect_right(versions, b)])) for a, b in open_]
 
 
 @dataclass(slots=True)
@@ -44,6 +81,14 @@ class Holes:
     def add(self, first: int, last: int) -> None:
         """Versions ``first`` to ``last`` are missing."""
         self._open.append(_Hole(first, last, [(first, last)]))
+
+    def go_on(self, unfinished: Unfinished) -> None:
+        """Take up what an earlier process could not finish."""
+        hole = _Hole(unfinished.first, unfinished.last, [(unfinished.first, unfinished.last)])
+        for version in unfinished.repaired:
+            hole.missing = _without(hole.missing, version)
+            _extend(hole.filled, version)
+        self._open.append(hole)
 
     def answer(self, commits: Sequence[Commit]) -> list[Row]:
         """The exchange's newest commits (oldest first): the rows they bring, and what is decided by them.

@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from mexc_pipeline.egress.dial import Dial, EgressError
 from mexc_pipeline.egress.http import get
 from mexc_pipeline.exchange.depth import Gap
 from mexc_pipeline.exchange.rest import RefusedError, commits_path, depth_path, read_commits, read_snapshot
-from mexc_pipeline.feed.holes import MOST_TRIES, Holes, Row
+from mexc_pipeline.feed.holes import MOST_TRIES, Holes, Row, Unfinished
 from mexc_pipeline.feed.watch import Backoff
 from mexc_pipeline.rows import Frame, Mt, event
 
@@ -35,7 +35,8 @@ THROTTLED_S = 2.0
 
 
 class Repairer:
-    """One symbol's. ``sink`` takes rows and may block; requests leave by ``dialler``."""
+    """One symbol's. ``sink`` takes rows and may block; requests leave by ``dialler``. ``interrupted``: what an earlier
+    process did not come to the end of."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Repairer:
         exchange: config.Exchange,
         sink: Callable[[list[Frame]], None],
         dialler: Dial,
+        interrupted: Sequence[Unfinished] = (),
     ) -> None:
         self._symbol = symbol
         self._exchange = exchange
@@ -51,6 +53,8 @@ class Repairer:
         self._backoff = Backoff(random.Random(), first_s=0.25, most_s=8.0)  # noqa: S311 - jitter, not a secret
         self._changed = threading.Condition()  # guards what follows
         self._holes = Holes(CHANNEL, MOST_TRIES)
+        for left in interrupted:
+            self._holes.go_on(left)
         self._wanted: int | None = None
         self._snapshot_tries = 0
         self._closed = False

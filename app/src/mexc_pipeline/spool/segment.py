@@ -272,10 +272,12 @@ class SegmentReader:
         found = dict(self._db.execute("SELECT mt, count(*) FROM rows GROUP BY mt").fetchall())
         return {name: found.get(code, 0) for code, name in MT_NAMES.items()}
 
-    def tail(self, mt: int, limit: int) -> Columns:
-        """The newest ``limit`` rows of a type, in seq order."""
+    def tail(self, mt: int, limit: int, among: int = 1 << 62) -> Columns:
+        """The newest ``limit`` rows of a type, in seq order; looked for among the newest ``among`` of all rows."""
         rows = self._db.execute(
-            "SELECT seq, rx, ts, mt, m FROM rows WHERE mt = ? ORDER BY seq DESC LIMIT ?", (mt, limit)
+            "SELECT seq, rx, ts, mt, m FROM rows WHERE mt = ? AND seq > (SELECT ifnull(max(seq), 0) FROM rows) - ?"
+            " ORDER BY seq DESC LIMIT ?",
+            (mt, among, limit),
         ).fetchall()
         return Columns.of(reversed(rows))
 
