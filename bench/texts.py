@@ -133,24 +133,26 @@ What the profile showed, and what became of it:
   text messages are taken straight from what was read ahead and plain pushes decoded in one step; anything else goes the
   old way. The reading thread: 8.1 µs. (Both on the same busy machine, CPU of the threads.)
 - What is left of the writing thread's 5.6 µs is SQLite: building pages and the log, outside of the interpreter's lock.
-- At 40 frames/s a frame costs forty times what it costs in a flood, and little of that is work. A synced SQLite commit
-  takes 65 µs of CPU in a loop and 265 µs when 20 ms pass between two; without the sync 14 and 136; a plain write of 4 KB
-  5 and 33; a hundred multiplications in Python 7 and 50. After every pause caches are cold: what counts is how much code
-  a frame passes through, whatever it does, and the wake-ups.
-- Therefore the target of 2.5 times the bare reader is out of reach for anything that commits each frame to SQLite: the
-  reader that does only that, on one thread, already costs more (*the same, each frame committed to SQLite*). What ours
-  costs beyond it are a second thread, continuity, pace and stall checks, the digest and the statistics. With one thread
-  it would cost less, but a frame that comes while another is being synced would get its `rx` late, and a slow disk would
-  hold up the reading: not worth it.
-- Receive to durable follows the disk, and this one is shared: two hours before the run above *a reader alone that syncs
-  each frame* to a plain file had a p99 of 10 ms here, and ours 13 to 20. What is ours to do: a fold of the log into the
-  segment, which syncs two files, used to come every half second once the log had ever been 4 MiB; now it comes once in
-  4 MiB, some 11 s at this pace, so that no more than one commit in a hundred can meet it.
+- At 40 frames/s a frame costs forty times what it costs in a flood, and little of that is work. A synced SQLite
+  commit takes 65 µs of CPU in a loop and 265 µs when 20 ms pass between two; without the sync 14 and 136; a plain
+  write of 4 KB 5 and 33; a hundred multiplications in Python 7 and 50. After every pause caches are cold: what counts
+  is how much code a frame passes through, whatever it does, and the wake-ups.
+- Therefore the target of 2.5 times the bare reader is out of reach for anything that commits each frame to SQLite:
+  the reader that does only that, on one thread, already costs more (*the same, each frame committed to SQLite*). What
+  ours costs beyond it are a second thread, continuity, pace and stall checks, the digest and the statistics. With one
+  thread it would cost less, but a frame that comes while another is being synced would get its `rx` late, and a slow
+  disk would hold up the reading: not worth it.
+- Receive to durable follows the disk, and this one is shared: two hours before the run above *a reader alone that
+  syncs each frame* to a plain file had a p99 of 10 ms here, and ours 13 to 20. What is ours to do: a fold of the log
+  into the segment, which syncs two files, used to come every half second once the log had ever been 4 MiB; now it
+  comes once in 4 MiB, some 11 s at this pace, so that no more than one commit in a hundred can meet it.
 - The export's reading was 60 % of its time, an object for each row. Now SQLite joins the values of 2,048 rows to one
   text a column, outside of the interpreter's lock, and reading, digesting and compressing go on side by side: from
-  165,000 to 240,000 rows/s within the same minutes. An export no longer imports pandas, which PyArrow does unasked: 45 MB.
-- `read.trades` took the frame-by-frame decoder for every piece of a file, because some deals carry thirty zeros behind
-  their numbers, which Arrow counts as digits. They are cut off before, and row groups are decoded side by side.
+  165,000 to 240,000 rows/s within the same minutes. An export no longer imports pandas, which PyArrow does unasked:
+  45 MB.
+- `read.trades` took the frame-by-frame decoder for every piece of a file, because some deals carry thirty zeros
+  behind their numbers, which Arrow counts as digits. They are cut off before, and row groups are decoded side by
+  side.
 """
 
 GROWTH = """## How cost grows
