@@ -16,6 +16,7 @@ from mexc_pipeline import __version__, config, notify
 from mexc_pipeline.collector import resume
 from mexc_pipeline.collector.disk import REASON, Disk
 from mexc_pipeline.collector.exits import Exits
+from mexc_pipeline.collector.heap import Heap
 from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.collector.known import Known, known
 from mexc_pipeline.collector.preflight import Listing, ask_listing
@@ -36,6 +37,7 @@ from mexc_pipeline.spool.writer import Spool
 log = logging.getLogger("mexc_pipeline.collector")
 
 LOCK_WAIT_S = 2.0
+TRIM_S = 30.0
 STATISTICS_S = 15.0
 STUCK_S = 20.0
 """A loop without a sign of life for this long no longer feeds the watchdog."""
@@ -72,6 +74,7 @@ class _Collector:
         self._symbol = symbol
         self._stop = stop
         self._folder = settings.spool_dir / symbol.id
+        self._heap = Heap()
         self._inbox = Inbox()
         self._statistics = Statistics()
         self._tor = tor = Tor(symbol.egress) if symbol.egress.mode == "tor" else None
@@ -97,6 +100,7 @@ class _Collector:
         self._disk.close()
 
     def run(self) -> int:
+        self._heap.share()
         if not self._wait_for_room():
             return self._nothing_recorded()
         began_ns = time.time_ns()
@@ -255,6 +259,7 @@ class _Collector:
     def _watch(self, feed: threading.Thread, writer: threading.Thread) -> None:
         """Feed the watchdog while both loops live; one line of statistics every 15 s."""
         next_line = time.monotonic() + STATISTICS_S
+        next_trim = time.monotonic() + TRIM_S
         before = self._statistics.snapshot()["rows"]
         while not self._stop.wait(1.0):
             now = time.monotonic()
@@ -268,6 +273,9 @@ class _Collector:
                 self._share_anew.clear()
                 if self._exits is not None:
                     self._exits.share_anew()
+            if now >= next_trim:
+                next_trim = now + TRIM_S
+                self._heap.give_back()
             if now >= next_line:
                 next_line = now + STATISTICS_S
                 before = self._line(before)
