@@ -137,11 +137,13 @@ What the profile showed, and what became of it:
   commit takes 65 µs of CPU in a loop and 265 µs when 20 ms pass between two; without the sync 14 and 136; a plain
   write of 4 KB 5 and 33; a hundred multiplications in Python 7 and 50. After every pause caches are cold: what counts
   is how much code a frame passes through, whatever it does, and the wake-ups.
-- Therefore the target of 2.5 times the bare reader is out of reach for anything that commits each frame to SQLite:
-  the reader that does only that, on one thread, already costs more (*the same, each frame committed to SQLite*). What
-  ours costs beyond it are a second thread, continuity, pace and stall checks, the digest and the statistics. With one
-  thread it would cost less, but a frame that comes while another is being synced would get its `rx` late, and a slow
-  disk would hold up the reading: not worth it.
+- Therefore the target of 2.5 times the bare reader is out of reach for anything that commits each frame to SQLite: the
+  reader that does only that, on one thread, already costs more (*the same, each frame committed to SQLite*). In the
+  [profile at 40 frames/s](images/flame-collector-live.svg) 59 % of the time in which a thread does not wait is the
+  commit, 18 % the classifier, and the rest is spread over all that looks at a frame: continuity, pace and stalls,
+  digest, statistics. Beyond the lone reader come the wake-ups of a second thread. With one thread it would cost less,
+  but a frame that comes while another is being synced would get its `rx` late, and a slow disk would hold up the
+  reading: not worth it.
 - Receive to durable follows the disk, and this one is shared: two hours before the run above *a reader alone that
   syncs each frame* to a plain file had a p99 of 10 ms here, and ours 13 to 20. What is ours to do: a fold of the log
   into the segment, which syncs two files, used to come every half second once the log had ever been 4 MiB; now it
