@@ -17,7 +17,7 @@ import pytest
 from testinfra.host import Host
 
 from deploy import site
-from deploy.comparison import compare
+from deploy.comparison import Sent, compare
 from deploy.operating import inventories, on, play
 from deploy.test_recording import agreed, strangers
 
@@ -141,7 +141,7 @@ def test_without_its_tor_a_collector_stays_silent(collectors: list[Host], networ
     assert strangers(network, exits) == []
 
 
-def _open(network: Host, symbol: str) -> list[site.Sent]:
+def _open(network: Host, symbol: str) -> list[Sent]:
     """The symbol's connections that the exchange takes for open."""
     return [c for c in site.sent(network) if c.symbol == symbol and c.closed_ns is None]
 
