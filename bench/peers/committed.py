@@ -7,18 +7,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import websocket
-
-from bench.peers.meter import arguments, measure, subscriptions
+from bench.peers.bare import connected
+from bench.peers.meter import arguments, measure
 from mexc_pipeline.spool.segment import create
 
 
 def main() -> None:
     options = arguments()
-    ws = websocket.WebSocket(skip_utf8_validation=True)
-    ws.connect(options.url)  # type: ignore[no-untyped-call]
-    for request in subscriptions(options.symbol):
-        ws.send(request)
+    ws = connected(options)
     frames = [0]
     measure(options, lambda: frames[0], dict)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

@@ -10,18 +10,14 @@ import tempfile
 import time
 from typing import Any
 
-import websocket
-
 from bench.measure import quantile
-from bench.peers.meter import arguments, measure, subscriptions
+from bench.peers.bare import connected
+from bench.peers.meter import arguments, measure
 
 
 def main() -> None:
     options = arguments()
-    ws = websocket.WebSocket(skip_utf8_validation=True)
-    ws.connect(options.url)  # type: ignore[no-untyped-call]
-    for request in subscriptions(options.symbol):
-        ws.send(request)
+    ws = connected(options)
     frames = [0]
     delays: list[float] = []
 

@@ -19,7 +19,16 @@ from mexc_pipeline.spool.segment import SegmentInfo, SegmentName
 from mexc_pipeline.store import native, readonly, schema
 from mexc_pipeline.store.auditor import Comparison, verdict_of
 from mexc_pipeline.store.catalog import Extent, Names, export_row
-from mexc_pipeline.store.engine import ROW_COLUMNS, TYPES_DATETIME64, TYPES_INT64, Capabilities, read_sql, row_table_sql
+from mexc_pipeline.store.embedded import _again
+from mexc_pipeline.store.engine import (
+    ROW_COLUMNS,
+    TYPES_DATETIME64,
+    TYPES_INT64,
+    Capabilities,
+    RefusedError,
+    read_sql,
+    row_table_sql,
+)
 from mexc_pipeline.store.loader import is_continuous, without
 
 DIGESTS = dict.fromkeys(("seq", "rx", "ts", "mt", "len", "m"), "ab" * 32)
@@ -255,3 +264,31 @@ def test_an_export_row_has_the_columns_of_its_table() -> None:
     assert [(name, kind) for name, kind, _ in values] == declared
     row = {name: value for name, _, value in values}
     assert (row["part"], row["final"], row["received"], row["stored"], row["at"]) == (0, 1, 10, 10, 1_795_294_810)
+
+
+class _Session:
+    """Refuses as many statements as it is given codes for, then answers."""
+
+    def __init__(self, *codes: int) -> None:
+        self.codes = list(codes)
+        self.asked = 0
+
+    def query(self, _: str) -> None:
+        self.asked += 1
+        if self.codes:
+            raise RuntimeError(f"Code: {self.codes.pop(0)}. DB::Exception: refused")
+
+
+@pytest.mark.parametrize(("codes", "asked"), [((), 1), ((741,), 2), ((741,) * 4, 5)])
+def test_a_statement_under_which_a_table_was_swapped_is_asked_again(codes: tuple[int, ...], asked: int) -> None:
+    session = _Session(*codes)
+    _again(lambda: session.query("SELECT 1"))
+    assert session.asked == asked
+
+
+@pytest.mark.parametrize(("codes", "asked"), [((60, 741), 1), ((741, 60), 2), ((741,) * 9, 5)])
+def test_any_other_refusal_and_the_fifth_of_these_is_one(codes: tuple[int, ...], asked: int) -> None:
+    session = _Session(*codes)
+    with pytest.raises(RefusedError) as refused:
+        _again(lambda: session.query("SELECT 1"))
+    assert (session.asked, refused.value.code) == (asked, codes[asked - 1])

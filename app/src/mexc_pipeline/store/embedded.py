@@ -39,7 +39,7 @@ ROOM = 16 << 20
 _STREAMED = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
 _MOVED = 741
 """TABLE_UUID_MISMATCH: a swap came between the moment a statement looked up a table and the moment it took hold of it.
-Nothing of the statement has been done then (ClickHouse issue 67646)."""
+Nothing of the statement has been done then (ClickHouse pull request 97323)."""
 _MOVED_TRIES = 5
 _QUERY_SETTINGS = (
     "max_execution_time = 60, output_format_json_quote_64bit_integers = 0, output_format_json_quote_decimals = 1, "
