@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from deploy.hosts import debian, wheels
+from deploy.hosts import debian, upstream, wheels
 from deploy.hosts.errors import HostsError, run
 from deploy.hosts.layout import GUESTS
 from deploy.hosts.scenario import Scenario
@@ -21,6 +21,7 @@ _NEEDED = {
     "ip": "iproute2",
     "ssh": "openssh-client",
     "openssl": "openssl",
+    "gpg": "gnupg",
 }
 
 
@@ -35,12 +36,13 @@ def main() -> int:
         ("destroy", "end the guests of this state folder and leave nothing behind"),
         ("reboot", "shut one guest down and boot it again"),
         ("cut", "end one guest as a power failure does and boot it again"),
+        ("upstream", "make an apt repository in the shape of ClickHouse's, signed with a key of its own"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--state", type=Path, required=True, help="folder that remembers what was started")
         if name == "create":
             command.add_argument("guests", nargs="+", choices=GUESTS)
-        elif name != "destroy":
+        elif name in ("reboot", "cut"):
             command.add_argument("guest", choices=GUESTS)
     arguments = parser.parse_args()
     try:
@@ -64,6 +66,8 @@ def _do(arguments: argparse.Namespace) -> None:
             Scenario(arguments.state).create(arguments.guests)
         case "destroy":
             Scenario(arguments.state).destroy()
+        case "upstream":
+            upstream.make(arguments.state / "upstream")
         case "reboot" | "cut":
             Scenario(arguments.state).machine(arguments.guest).reboot(hard=arguments.command == "cut")
 

@@ -142,6 +142,9 @@ class EmbeddedEngine:
             raise UnreachableError(str(error)) from error
         self.execute(f"CREATE DATABASE IF NOT EXISTS {self._folder.database} ENGINE = Atomic")
         self.execute(f"USE {self._folder.database}")
+        # With more, blocks are read out of order; and the engine keeps every thread that statements ever needed at the
+        # same time, with memory and open files for each.
+        self.execute("SET max_threads = 1")
         version = str(self.select("SELECT version()")[0][0])
         self._capabilities = Capabilities(version)
         return self._capabilities
@@ -189,7 +192,7 @@ class EmbeddedEngine:
 
     def read_blocks(self, table: str) -> Iterator[Columns]:
         session = self._open()
-        sql = f"{read_sql(table, self._capabilities)} SETTINGS max_threads = 1"  # with more, blocks come out of order
+        sql = read_sql(table, self._capabilities)
         stream = _guarded(lambda: session.send_query(sql, "Native"))
         try:
             blocks = native.decode(_chunks(stream), strings_as_bytes=True)
