@@ -36,6 +36,10 @@ _T = TypeVar("_T")
 _CODE = re.compile(r"Code: (\d+)\.")
 ROOM = 16 << 20
 """Bytes that stay free beside what is inserted: the engine writes more than the rows, and others write too."""
+STATEMENTS = max(2, os.cpu_count() or 1)
+"""Statements of the store at a time, and one table being read beside them. The engine keeps every thread that was ever
+needed at once, with memory and three open files for each: without a bound a store grows whenever more of its symbols
+happen to meet than ever before."""
 _STREAMED = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
 _MOVED = 741
 """TABLE_UUID_MISMATCH: a swap came between the moment a statement looked up a table and the moment it took hold of it.
@@ -64,6 +68,8 @@ class EmbeddedFolder:
             ) from error
         self._session: Callable[[str], Any] = Session
         self._lock = threading.Lock()
+        self.statements = threading.BoundedSemaphore(STATEMENTS)
+        self.reading = threading.Lock()
         self.folder = folder
         self.database = database
         self.set_aside: Path | None = None
@@ -142,9 +148,7 @@ class EmbeddedEngine:
             raise UnreachableError(str(error)) from error
         self.execute(f"CREATE DATABASE IF NOT EXISTS {self._folder.database} ENGINE = Atomic")
         self.execute(f"USE {self._folder.database}")
-        # With more, blocks are read out of order; and the engine keeps every thread that statements ever needed at the
-        # same time, with memory and open files for each.
-        self.execute("SET max_threads = 1")
+        self.execute("SET max_threads = 1")  # with more, blocks are read out of order; and see STATEMENTS
         version = str(self.select("SELECT version()")[0][0])
         self._capabilities = Capabilities(version)
         return self._capabilities
@@ -156,11 +160,11 @@ class EmbeddedEngine:
 
     def execute(self, sql: str) -> None:
         session = self._open()
-        _again(lambda: session.query(sql))
+        self._run(lambda: session.query(sql))
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
         session = self._open()
-        data: bytes = _again(lambda: session.query(sql, "Native").bytes())
+        data: bytes = self._run(lambda: session.query(sql, "Native").bytes())
         return [row for block in native.decode([data], strings_as_bytes=False) for row in zip(*block, strict=True)]
 
     def insert(self, table: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> None:
@@ -175,12 +179,16 @@ class EmbeddedEngine:
         self._require_room(len(data))
         session = self._open()
 
-        def run() -> None:
+        def insert() -> None:
             with session.send_insert(f"INSERT INTO {table} ({', '.join(ROW_COLUMNS)})", "Native") as inserter:
                 inserter.append(data)
                 inserter.finish()
 
-        _again(run)
+        self._run(insert)
+
+    def _run(self, statement: Callable[[], _T]) -> _T:
+        with self._folder.statements:
+            return _again(statement)
 
     def _require_room(self, size: int) -> None:
         """RefusedError where the disk might not take that many bytes: chDB would say it had taken them."""
@@ -193,13 +201,14 @@ class EmbeddedEngine:
     def read_blocks(self, table: str) -> Iterator[Columns]:
         session = self._open()
         sql = read_sql(table, self._capabilities)
-        stream = _guarded(lambda: session.send_query(sql, "Native"))
-        try:
-            blocks = native.decode(_chunks(stream), strings_as_bytes=True)
-            while (block := _guarded(lambda: next(blocks, None))) is not None:
-                yield native.columns_of(block)
-        finally:
-            _guarded(stream.close)
+        with self._folder.reading:
+            stream = _guarded(lambda: session.send_query(sql, "Native"))
+            try:
+                blocks = native.decode(_chunks(stream), strings_as_bytes=True)
+                while (block := _guarded(lambda: next(blocks, None))) is not None:
+                    yield native.columns_of(block)
+            finally:
+                _guarded(stream.close)
 
     def is_running(self, prefix: str) -> bool:  # noqa: ARG002
         return False
