@@ -15,12 +15,16 @@ from testinfra.host import Host
 
 from deploy import site
 from deploy.operating import on, play
-from deploy.test_effects import BACK_S, host_of, pid, settled, whole
+from deploy.test_effects import BACK_S, ONLY, SYMBOLS, host_of, pid, settled, variables, whole
 from deploy.test_recording import live, strangers
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
 
 BACKUPS = "/var/backups/mexc-pipeline"
+_OURS = (
+    "mexc-store.service", "mexc-export.timer", "mexc-verify.timer", "mexc-prune.timer", "mexc-collectors.target",
+    "mexc.target",
+)  # fmt: skip
 
 
 def test_a_look(collectors: list[Host], network: Host) -> None:
@@ -170,3 +174,23 @@ def _beyond(host: Host, seq: int) -> int | None:
 def _rows_beyond(host: Host, seq: int) -> list[tuple[str, int, str, str]] | None:
     rows = site.exported(host, "sol")
     return rows if rows[-1][1] > seq else None
+
+
+def test_a_host_that_records_nothing_any_more(collectors: list[Host], network: Host) -> None:
+    """Without a symbol nothing of ours runs there, nor comes back by a reboot; with one it goes on where it was."""
+    host = host_of(collectors, "sol")
+    before = site.status(host)["sol"]["collector"]["last_seq"]
+    gone = {**SYMBOLS[2], "state": "absent"}
+    printed = play("ansible-playbook site.yml", *ONLY, *variables(mexc_pipeline_symbols=[*SYMBOLS[:2], gone]))
+    assert "sol: sol" in printed  # its last file
+    site.until("nothing of ours at work", lambda: not _at_work(host), 30)
+    assert [name for name in _OURS if host.service(name).is_enabled] == []
+    play("ansible-playbook site.yml", *ONLY)
+    assert [name for name in _OURS if not host.service(name).is_running] == []
+    settled(collectors, network)
+    assert site.status(host)["sol"]["collector"]["last_seq"] > before
+
+
+def _at_work(host: Host) -> str:
+    states = "--state=active,activating,reloading,deactivating"
+    return str(host.check_output(f"systemctl list-units --plain --no-legend {states} 'mexc*' 'tor@*'"))
