@@ -518,3 +518,29 @@ def test_a_running_insert_is_seen_by_its_id(tmp_path: Path) -> None:
     assert not engine.is_running("load-btc-")
     engine.close()
     server.close()
+
+
+def test_verify_in_the_moment_of_a_swap(
+    backend: Backend, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a new segment were once taken for rows that the one before does not have."""
+    loader = new_loader(backend.engine, recording)
+    recording.add(50)
+    drain(loader, recording)
+    asking = backend.engine()
+    real, swaps = asking.select, [1, 2]
+
+    def select(sql: str) -> list[tuple[Any, ...]]:
+        if swaps and "count(), max(seq), min(seq) FROM btc_current" in sql:
+            swaps.pop()
+            recording.end_period()
+            recording.add(20)
+            drain(loader, recording)
+        return real(sql)
+
+    monkeypatch.setattr(asking, "select", select)
+    findings = questions.verify(lambda: asking, recording.folder.parent, ["btc"])["findings"]
+    assert swaps == []
+    assert [f["text"] for f in findings if not f["ok"]] == []
+    assert [f["text"].partition(",")[0] for f in findings if f["table"] == "btc_current"] == ["20 rows"]
+    loader.detach()

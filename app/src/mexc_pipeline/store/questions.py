@@ -16,6 +16,7 @@ from mexc_pipeline.store.catalog import Catalog, Held
 from mexc_pipeline.store.engine import UNKNOWN_TABLE, Engine, EngineError, EngineFactory, RefusedError, quote
 
 _STALE_S = 60
+_TRIES = 5
 
 
 def query(factory: EngineFactory, sql: str, max_rows: int) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def verify(factory: EngineFactory, spool_dir: Path, ids: list[str]) -> dict[str,
     try:
         engine.connect()
         for symbol_id in ids:
-            findings += _verify_symbol(engine, spool_dir / symbol_id, symbol_id)
+            findings += _settled(engine, spool_dir / symbol_id, symbol_id)
     except EngineError as error:
         findings.append({"symbol": "", "table": "", "ok": False, "text": f"ClickHouse cannot be used: {error}"})
     finally:
@@ -84,12 +85,25 @@ def verify(factory: EngineFactory, spool_dir: Path, ids: list[str]) -> dict[str,
     return {"findings": findings}
 
 
-def _verify_symbol(engine: Engine, folder: Path, symbol_id: str) -> list[dict[str, Any]]:
+def _settled(engine: Engine, folder: Path, symbol_id: str) -> list[dict[str, Any]]:
+    """A symbol's findings. A swap under way puts rows of a new segment beside what was known of the one before, so what
+    is wrong while one came by is looked at again."""
     catalog = Catalog(symbol_id, engine)
-    names, findings = catalog.names, []
+    current = catalog.names.current
+    for _ in range(_TRIES):
+        before = catalog.holdings().get(current)
+        findings = _verify_symbol(engine, folder, catalog)
+        if all(finding["ok"] for finding in findings) or catalog.holdings().get(current) == before:
+            break
+    return findings
+
+
+def _verify_symbol(engine: Engine, folder: Path, catalog: Catalog) -> list[dict[str, Any]]:
+    names = catalog.names
+    findings: list[dict[str, Any]] = []
 
     def say(table: str, ok: bool, text: str) -> None:
-        findings.append({"symbol": symbol_id, "table": table, "ok": ok, "text": text})
+        findings.append({"symbol": names.id, "table": table, "ok": ok, "text": text})
 
     by_held: dict[Held, SegmentInfo] = {}
     for _, path in segments(folder):
