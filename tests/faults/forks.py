@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from support.lifetime import end_with_parent
+
 TESTS = Path(__file__).parents[1]
 
 
@@ -103,12 +105,9 @@ def _serve() -> None:
         sys.stdout.flush()
 
 
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
-
-
 def _become(request: dict[str, Any], arm: Any) -> None:
     os.setsid()
-    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)  # nobody is left behind where the harness is killed
+    end_with_parent()  # nobody is left behind where the harness is killed
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(nothing, 0)

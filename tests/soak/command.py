@@ -21,6 +21,7 @@ from typing import Any
 from soak import page, sampling
 from soak.compare import compare
 from soak.growth import HOUR_S, trends
+from support.lifetime import end_with_parent
 
 ROOT = Path(__file__).parents[2]
 SYMBOLS = {"btc": "BTC_USDT", "eth": "ETH_USDT", "sol": "SOL_USDT"}
@@ -122,7 +123,11 @@ def _configure(site: Path, addresses: tuple[str, str], period: str, keep: str) -
 def _start(log: Path, *args: str) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "mexc_pipeline", *args], stdout=output, stderr=output, start_new_session=True
+            [sys.executable, "-m", "mexc_pipeline", *args],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # another recorder in the same folder would spoil the next run
         )
 
 

@@ -16,7 +16,7 @@ import pytest
 from mexc_pipeline.simulator.sentlog import ConnectionLog
 from soak.compare import compare
 from soak.growth import MIB, slope, trends
-from soak.sampling import Sample, read
+from soak.sampling import Sample, descendants, read
 from support.waiting import until
 
 TESTS = Path(__file__).parents[1]
@@ -55,6 +55,31 @@ def test_a_short_one_records_judges_and_is_written_up(tmp_path: Path) -> None:
         "clickhouse",
         "backlog eth",
     }
+
+
+def test_killed_it_leaves_nobody_who_writes_on(tmp_path: Path) -> None:
+    """A recorder that was left behind once shared its folders with the next run's."""
+    running = soak(tmp_path, 0.1)
+    parts = {"run", "simulator", "store", "collector btc", "collector eth", "collector sol"}
+    started: dict[int, str] = {}
+
+    def all_at_work() -> bool:
+        started.update(descendants(running.pid))
+        return (
+            parts <= {s.what for s in read(tmp_path / "samples.csv")} if (tmp_path / "samples.csv").exists() else False
+        )
+
+    until(all_at_work, 60, "every part at work")
+    running.kill()
+    running.communicate(timeout=10)
+    until(lambda: not [pid for pid in started if at_work(pid)], 10, "their end")
+
+
+def at_work(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""  # nobody may have asked a dead one how it ended
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_an_interrupted_one_judges_what_there_is(tmp_path: Path) -> None:
