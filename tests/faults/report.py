@@ -60,8 +60,9 @@ _LIMITS = """## What this does not show
   schema `index`; the others were not. Later than all runs are: a read from the socket takes 64 KiB at most; the queue
   between reading and writing; when a segment's log is folded, and that it goes back to its start each time; how an
   export reads a segment; one heap for all of a process's threads; how many statements the embedded engine is asked at a
-  time; and that a repair which a kill interrupted is taken up again. Those have the tests of the suite, two minutes of
-  this campaign among them.
+  time; and that a repair which a kill interrupted is taken up again. With all of those, nine minutes of the sample of
+  every fault but the minute-long outage were run (`make faults ARGS="--minutes 9"`): 31 runs, 103,149 rows, 0 lost, 0
+  repeated, 0 unexplained.
 - A collector that is told to end has five seconds. On a machine so busy that what waited for its commit took longer (a
   start of half a minute, periods of two seconds) it gave up, said so and ended with 1, three times; these runs were
   made again too.
