@@ -61,13 +61,12 @@ def test_killed_it_leaves_nobody_who_writes_on(tmp_path: Path) -> None:
     """A recorder that was left behind once shared its folders with the next run's."""
     running = soak(tmp_path, 0.1)
     parts = {"run", "simulator", "store", "collector btc", "collector eth", "collector sol"}
+    samples = tmp_path / "samples.csv"
     started: dict[int, str] = {}
 
     def all_at_work() -> bool:
         started.update(descendants(running.pid))
-        return (
-            parts <= {s.what for s in read(tmp_path / "samples.csv")} if (tmp_path / "samples.csv").exists() else False
-        )
+        return samples.exists() and parts <= {sample.what for sample in read(samples)}
 
     until(all_at_work, 60, "every part at work")
     running.kill()

@@ -17,6 +17,7 @@ from mexc_pipeline.store.engine import UNKNOWN_TABLE, Engine, EngineError, Engin
 
 _STALE_S = 60
 _TRIES = 5
+"""No symbol's table is swapped so often while it is looked at; what is then still wrong is said."""
 
 
 def query(factory: EngineFactory, sql: str, max_rows: int) -> dict[str, Any]:
