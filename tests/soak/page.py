@@ -64,15 +64,16 @@ def text(result: dict[str, Any], found: list[Trend], problems: list[str], note: 
     held, files = sum(c["held"] for c in compared), sum(c["files"] for c in compared)
     at = datetime.fromtimestamp(result["at"], UTC).strftime("%Y-%m-%d")
     sent_bytes = result["sent_bytes"] / hours
+    well = "No row lost, none repeated; nothing grows by more than its bound."
     lines = [
         _INTRO,
         "## The last run",
         "",
         f"{at}, {result['seconds'] / 60:.1f} minutes at {result['rate']:g} frames/s for each of {len(compared)} "
         f"symbols, a new period every {result['period']}, exported segments kept for {result['keep']}; revision "
-        f"{result['revision']}; {result['machine']}, shared with other work.",
+        f"{result['revision']}; {result['machine']}, the simulator beside it.",
         "",
-        "**" + (f"{len(problems)} problems." if problems else "No row lost, none repeated; nothing grows.") + "**",
+        f"**{len(problems)} problems.**" if problems else f"**{well}**",
         "",
         *(f"- {problem.strip()[:500]}" for problem in problems),
         *([""] if problems else []),
