@@ -21,11 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mexc_pipeline.config import load
 from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.run.supervisor import lock_holder
 from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.inprocess import Simulator
 from mexc_pipeline.spool.lock import SpoolLock
+from mexc_pipeline.store.client import logged
 from support import waiting
 from support.peers import free_port
 
@@ -224,6 +226,27 @@ def test_a_second_run_beside_the_first_leaves_it_alone(place: Place) -> None:
         assert first.wait(110) == 0, place.err()
     parts = [line["part"] for line in place.answer()["periods"]]
     assert 2 not in parts, "the other one's end cut nothing"
+
+
+def test_what_was_stored_is_known_when_its_segment_is_pruned_and_the_store_began_anew(place: Place) -> None:
+    with place.run() as process:
+        config = load(place.config)
+        until(lambda: len(logged(config, "btc")) > 1, what="two files in export_log")
+        first = min(place.exports.glob("btc*.parquet")).name
+        for path in place.spool.glob(f"btc/{first[3:17]}.sqlite*"):  # as the collector does a day later
+            path.unlink()
+        killed = place.children(process)["store"]
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: place.children(process).get("store", killed) != killed, what="another store")
+        until(lambda: logged(config, "btc"), what="its answer")
+        entry = next(
+            e for e in json.loads(place.ask("ledger", "--json", "--symbol", "btc"))["entries"] if e["file"] == first
+        )
+        process.send_signal(signal.SIGINT)
+        assert process.wait(110) == 0, place.err()
+    assert entry["received"] == entry["stored"] == entry["exported"] > 0, "though segment and table are gone"
+    line = next(line for line in place.answer()["periods"] if line["file"] == first)
+    assert (line["verdict"], line["stored"]) == ("verified", entry["stored"])
 
 
 @pytest.mark.parametrize("victim", ["btc", "store"])

@@ -136,6 +136,10 @@ def test_a_sealed_table_is_compared_logged_and_dropped(backend: Backend, engine:
     again.detach()
     logged = engine.select("SELECT file, rows, received, stored, part, final, digest, verdict, rows_ev FROM export_log")
     assert logged == [(first.file, 301, 301, 301, 0, 1, first.digest, "verified", 1)]
+    first.path.unlink()  # as pruning does, a day later
+    compared = {"rows": 301, "ok": True, "columns": [], "refused": 0, "error": ""}
+    assert questions.logged(backend.engine, "btc") == {"files": [(first.file, first.digest, 301, compared)]}
+    assert questions.logged(backend.engine, "eth") == {"files": []}
     recording.add(5)
     drain(loader, recording)
     assert [row.seq for row in table_rows(engine, "btc_current")] == list(range(302, 307))

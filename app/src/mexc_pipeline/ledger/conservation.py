@@ -28,9 +28,9 @@ class Conservation:
     """One file's worth of a symbol: a period, or a part of one.
 
     ``received`` is what the spool recorded, ``stored`` the compared ClickHouse table, ``exported`` the file; None
-    where that place no longer or not yet has it. ``bytes`` is the file's size, ``raw_bytes`` the frames in it.
-    ``start_ns`` and ``edge_ns`` bound its period. ``buffered``: rows that had arrived when its table was swapped out;
-    None where no store of this host swapped it.
+    where that place does not have it yet, or has it no longer and nothing tells what it had. ``bytes`` is the file's
+    size, ``raw_bytes`` the frames in it. ``start_ns`` and ``edge_ns`` bound its period. ``buffered``: rows that had
+    arrived when its table was swapped out; None where no store of this host swapped it.
     """
 
     id: str

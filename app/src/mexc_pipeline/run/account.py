@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, info, segments
 
+_EXPORTED = ("rows", "digest", "bytes")
 FRAME_TYPES = (Mt.TICKER, Mt.DEAL, Mt.DEPTH, Mt.DEAD_LETTER)
 
 
@@ -144,7 +145,7 @@ class Periods:
             if known is not None and known.state == "exported":
                 continue
             try:
-                self._found[path] = info(path)
+                self._found[path] = _slim(info(path))
                 self.unreadable.pop(path, None)
             except SegmentError as error:
                 if path.exists():  # not merely pruned since it was listed
@@ -188,6 +189,13 @@ class Periods:
                     if len(newest) and newest.seq[0] > before:
                         return True
         return False
+
+
+def _slim(found: SegmentInfo) -> SegmentInfo:
+    """Without what nobody asks of a period at the end: a run of months remembers every one."""
+    if found.state != "exported":
+        return found
+    return replace(found, account={}, exported={key: found.exported.get(key) for key in _EXPORTED})
 
 
 def totals(lines: Iterable[Line]) -> dict[str, int]:

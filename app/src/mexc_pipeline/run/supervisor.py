@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
@@ -16,18 +15,21 @@ from types import FrameType
 from typing import Any
 
 from mexc_pipeline.config import Config
-from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.run.account import Closing, Periods, line_of
 from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, Lines, how_it_ended
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
 from mexc_pipeline.spool.lock import holder
 from mexc_pipeline.spool.segment import SegmentInfo
+from mexc_pipeline.store.client import logged, store_status
 
 log = logging.getLogger("mexc_pipeline.run")
 
 TICK_S = 0.1
+LOGS_S = 1.0
+"""Between two looks at what the store has logged."""
 STORE_START_S = 15.0
+STORE_ANSWER_S = 2.0
 LOCKS_S = 3.0
 COLLECTOR_END_S = 10.0
 STORE_END_S = 15.0
@@ -35,6 +37,9 @@ EXPORT_S = 900.0
 STORE_SILENT_S = 60.0
 """How long the end waits for a store that makes no progress."""
 SAY_EVERY_S = 5.0
+
+_Name = tuple[str, str]
+"""A symbol's id and the name of one of its segment files."""
 
 
 @dataclass(slots=True)
@@ -144,7 +149,7 @@ class Supervisor:
             if self._store.given_up or self._store.restarts > 1:
                 log.error("store does not start; recording starts without it")
                 break
-            if self._store_status() is not None:
+            if store_status(self.config, STORE_ANSWER_S) is not None:
                 break
             self.stop.event.wait(TICK_S)
         else:
@@ -253,28 +258,32 @@ class Supervisor:
         status = self._child("export", ["export", "--once", *ids]).wait(EXPORT_S)
         return [] if status == 0 else [f"export --once: {how_it_ended(status)}"]
 
-    def _store_status(self) -> dict[str, Any] | None:
-        with contextlib.suppress(ControlError):
-            return ask(self.config.control_dir / "store.sock", "status", timeout_s=2.0)
-        return None
-
     def _await_store(self, say: Callable[[str], None]) -> tuple[dict[str, dict[str, Any]], str | None]:
-        """What store compared, per symbol and segment file; waits as long as that makes progress."""
+        """What store compared, per symbol and segment file; waits as long as that makes progress.
+
+        Store remembers what it compared itself, of the newest segments. The rest is in ``export_log``.
+        """
         wanted = {
-            (found.id, found.path.name) for found in self._answered_for() if found.rows and found.state == "exported"
+            (found.id, found.path.name): (found.file, found.digest)
+            for found in self._answered_for()
+            if found.rows and found.state == "exported"
         }
         compared: dict[str, dict[str, Any]] = {}
         problem: str | None = None
         progress: object = None
         moved = said = time.monotonic()
+        logs_read = -LOGS_S
         while True:
             self._store.tend()
-            status = self._store_status()
-            if status is not None:
-                symbols: Mapping[str, Any] = status.get("symbols") or {}
+            answer = store_status(self.config, STORE_ANSWER_S)
+            if answer is not None:
+                symbols: Mapping[str, Any] = answer.get("symbols") or {}
                 for symbol_id, loaded in symbols.items():
                     compared.setdefault(symbol_id, {}).update(loaded.get("compared") or {})
-                problem = None if status.get("reachable") else f"it does not answer: {status.get('error') or '?'}"
+                if time.monotonic() - logs_read > LOGS_S:
+                    self._add_logged(wanted, compared)
+                    logs_read = time.monotonic()
+                problem = None if answer.get("reachable") else f"it does not answer: {answer.get('error') or '?'}"
                 state = (
                     sum(len(found) for found in compared.values()),
                     {symbol_id: loaded.get("loaded_seq") for symbol_id, loaded in symbols.items()},
@@ -292,6 +301,15 @@ class Supervisor:
                 done = sum(name in compared.get(symbol_id, {}) for symbol_id, name in wanted)
                 say(f"ending: {done} of {len(wanted)} periods compared" + (f"; {problem}" if problem else ""))
             time.sleep(TICK_S)  # nobody announces progress: the store is asked
+
+    def _add_logged(self, wanted: Mapping[_Name, tuple[str, str]], compared: dict[str, dict[str, Any]]) -> None:
+        """Add from ``export_log`` what store does not remember; what it does remember is newer."""
+        missing = {key: file for key, file in wanted.items() if key[1] not in compared.get(key[0], {})}
+        for symbol_id in {symbol_id for symbol_id, _ in missing}:
+            before = logged(self.config, symbol_id)
+            for (of, name), file in missing.items():
+                if of == symbol_id and file in before:
+                    compared.setdefault(symbol_id, {})[name] = dict(before[file].compared)
 
 
 def verify_files(config: Config, ours: Sequence[SegmentInfo]) -> tuple[dict[str, str], list[str]]:

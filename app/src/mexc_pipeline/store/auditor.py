@@ -107,9 +107,11 @@ class Auditor:
     def step(self) -> float:
         """Look at every segment the loader has left behind; returns the seconds until the next look."""
         now = time.monotonic()
+        there = segments(self._folder)
+        self._forget({name for name, _ in there})
         due = [
             (name, path)
-            for name, path in segments(self._folder)
+            for name, path in there
             if name not in self._done and now >= self._not_before.get(name, 0) and self._loader.is_left_behind(name)
         ]
         if not due:
@@ -129,6 +131,13 @@ class Auditor:
             self.detach()
             raise
         return BUSY_S
+
+    def _forget(self, there: set[SegmentName]) -> None:
+        """Segments that are pruned are not looked at again; what was found of them is in ``export_log``."""
+        self._done &= there
+        for known in (self._not_before, self._looked_at):
+            for name in known.keys() - there:
+                del known[name]
 
     def detach(self) -> None:
         """Let go of the engine; the next step connects anew."""
@@ -160,7 +169,7 @@ class Auditor:
             if table in tables and self._catalog.holdings().get(table) == held:
                 self._engine.execute(f"DROP TABLE IF EXISTS {table}")
             stored, verdict = logged[held]
-            self._remember(file, Comparison(stored, error="" if verdict == VERIFIED else verdict))
+            self._remember(file, recorded(stored, verdict))
             self._done.add(name)
             return
         if table in tables and self._catalog.holdings().get(table) != held:
@@ -248,6 +257,11 @@ class Auditor:
                 extra={"fields": {"file": segment.exported["file"], "rows": segment.rows, "verdict": verdict}},
             )
         self._engine.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def recorded(stored: int, verdict: str) -> Comparison:
+    """The comparison that ``export_log`` tells of."""
+    return Comparison(stored, error="" if verdict == VERIFIED else verdict)
 
 
 def verdict_of(segment: SegmentInfo, comparison: Comparison) -> str:

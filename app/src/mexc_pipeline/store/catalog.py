@@ -161,6 +161,13 @@ class Catalog:
         # A plain file has part 0; its segment is the first and only one of its period.
         return {Held(spool_id, period, max(1, part)): (stored, said) for spool_id, period, part, stored, said in rows}
 
+    def files(self) -> list[tuple[Any, ...]]:
+        """File, its digest, rows received, rows stored, as compared, and verdict: of every file in ``export_log``."""
+        return self._engine.select(
+            "SELECT file, digest, argMax(received, at), argMax(stored, at), argMax(verdict, at) FROM export_log "
+            f"WHERE id = {quote(self._id)} GROUP BY file, digest"
+        )
+
     def log_export(self, segment: SegmentInfo, stored: int, host: str, verdict: str) -> bool:
         """Add the file's row to ``export_log`` unless it is there; whether it was added."""
         exported = segment.exported

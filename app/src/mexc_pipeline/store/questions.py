@@ -11,7 +11,7 @@ from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, segments
 from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.store import readonly, schema
-from mexc_pipeline.store.auditor import compare
+from mexc_pipeline.store.auditor import compare, recorded
 from mexc_pipeline.store.catalog import Catalog, Held
 from mexc_pipeline.store.engine import UNKNOWN_TABLE, Engine, EngineError, EngineFactory, RefusedError, quote
 
@@ -41,6 +41,21 @@ def known(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:
         raise UserError(f"ClickHouse cannot say what it has of {symbol_id}: {error}") from error
     finally:
         engine.close()
+
+
+def logged(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:
+    """What was found of every table whose file is proven, also when table and segment are long gone: ``export_log``'s
+    ``files`` as (file, digest, rows received, comparison). UserError where ClickHouse cannot say."""
+    engine = factory()
+    try:
+        engine.connect()
+        schema.apply(engine)
+        files = Catalog(symbol_id, engine).files()
+    except EngineError as error:
+        raise UserError(f"ClickHouse cannot say what it had of {symbol_id}: {error}") from error
+    finally:
+        engine.close()
+    return {"files": [(*of, recorded(stored, verdict).as_json()) for *of, stored, verdict in files]}
 
 
 def _last_seq(engine: Engine, symbol_id: str) -> int:

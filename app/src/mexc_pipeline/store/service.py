@@ -74,7 +74,13 @@ class Store:
 
     def handlers(self) -> dict[str, Any]:
         """What the control socket answers."""
-        return {"status": self.status, "query": self._query, "known": self._known, "verify": self._verify}
+        return {
+            "status": self.status,
+            "query": self._query,
+            "known": self._known,
+            "logged": self._logged,
+            "verify": self._verify,
+        }
 
     def status(self, _request: dict[str, Any] | None = None) -> dict[str, Any]:
         """How loading stands, per symbol."""
@@ -137,6 +143,9 @@ class Store:
 
     def _known(self, request: dict[str, Any]) -> dict[str, Any]:
         return questions.known(self._factory, self._config.symbol(str(request.get("id", ""))).id)
+
+    def _logged(self, request: dict[str, Any]) -> dict[str, Any]:
+        return questions.logged(self._factory, self._config.symbol(str(request.get("id", ""))).id)
 
     def _verify(self, _request: dict[str, Any]) -> dict[str, Any]:
         return questions.verify(self._factory, self._config.spool_dir, list(self._loaders))

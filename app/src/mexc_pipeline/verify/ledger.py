@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.config import Config
-from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.parquet import FileError, metadata, read_content
 from mexc_pipeline.ledger.account import Account
@@ -18,6 +17,7 @@ from mexc_pipeline.ledger.coverage import Piece
 from mexc_pipeline.ledger.hours import Hour, hours
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, info, segments
+from mexc_pipeline.store.client import logged, store_status
 from mexc_pipeline.store.swaps import noted
 
 _Key = tuple[str, int, int]
@@ -27,11 +27,12 @@ _ALL = 1 << 30
 def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = None) -> list[Conservation]:
     """One row per file or closed segment, by symbol, period and part.
 
-    ``compared`` is the store's ``{id: {segment file: {"rows", "ok", "columns"}}}``; None asks the running store.
+    ``compared`` is the store's ``{id: {segment file: {"rows", "ok", "columns"}}}``; None asks the running store, also
+    for what its ``export_log`` says of files whose segments are gone.
     Files whose metadata cannot be read show as differing with no rows: ``verify exports`` says why.
     """
-    asked = _ask_store(config) if compared is None else {}
-    stored = {i: state.get("compared", {}) for i, state in asked.items()} if compared is None else compared
+    said = store_status(config) if compared is None else None
+    stored = compared or {i: state.get("compared", {}) for i, state in (said["symbols"] if said else {}).items()}
     entries: dict[_Key, dict[str, Any]] = {}
     for name, path in exported_files(config.export_dir):
         try:
@@ -55,7 +56,13 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
         entry["received"] = Side(segment.rows, segment.digest)
         table = stored.get(segment.id, {}).get(segment.path.name)
         if table is not None:
-            entry["stored"] = Side(int(table["rows"]), ok=bool(table["ok"]))
+            entry["stored"] = _stored(table)
+    for symbol_id in {key[0] for key in entries} & set(stored if said else ()):
+        before = logged(config, symbol_id)
+        for entry in (e for e in entries.values() if e["id"] == symbol_id and "exported" in e and "stored" not in e):
+            if row := before.get((entry["file"], entry["exported"].digest)):
+                entry.setdefault("received", Side(row.received))
+                entry["stored"] = _stored(row.compared)
     buffered = {symbol_id: noted(config.data_dir, symbol_id) for symbol_id in {key[0] for key in entries}}
     return [
         Conservation(**entry, buffered=buffered[key[0]].get(entry["file"])) for key, entry in sorted(entries.items())
@@ -68,6 +75,10 @@ def by_hour(config: Config, files: list[Conservation], now_ns: int | None = None
         (s.id, Piece(s.first_seq, s.last_seq, _account_of_segment(s))) for s in _spooled(config) if s.state == "open"
     ]
     return hours(files, running, time.time_ns() if now_ns is None else now_ns)
+
+
+def _stored(comparison: Mapping[str, Any]) -> Side:
+    return Side(int(comparison["rows"]), ok=bool(comparison["ok"]))
 
 
 def _from_metadata(said: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -129,12 +140,3 @@ def _spooled(config: Config) -> Iterator[SegmentInfo]:
                 continue
             if segment.rows:
                 yield segment
-
-
-def _ask_store(config: Config) -> Mapping[str, Mapping[str, Any]]:
-    try:
-        answer = ask(config.control_dir / "store.sock", "status")
-    except ControlError:  # no store, no stored column
-        return {}
-    symbols: Mapping[str, Mapping[str, Any]] = answer.get("symbols", {})
-    return symbols
