@@ -245,6 +245,7 @@ def test_what_was_stored_is_known_when_its_segment_is_pruned_and_the_store_began
         process.send_signal(signal.SIGINT)
         assert process.wait(110) == 0, place.err()
     assert entry["received"] == entry["stored"] == entry["exported"] > 0, "though segment and table are gone"
+    assert entry["digest_spool"] == entry["digest_file"] == entry["digest"]
     line = next(line for line in place.answer()["periods"] if line["file"] == first)
     assert (line["verdict"], line["stored"]) == ("verified", entry["stored"])
 

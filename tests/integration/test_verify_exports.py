@@ -290,6 +290,10 @@ def test_the_ledger_lists_received_stored_exported(config: Config) -> None:
         (4, None, None, "waiting"),
     ]
     assert [(r["first_seq"], r["last_seq"]) for r in rows] == [(1, 21), (22, 42), (43, 63), (64, 67)]
+    assert all(r["digest_spool"] == r["digest"] for r in rows)
+    assert [r["digest_file"] == r["digest_spool"] for r in rows] == [True, True, True, False], (
+        "the last has no file yet"
+    )
     forget_spool(config)
     assert [e.verdict for e in ledger(config)] == ["proven"] * 3
     (config.export_dir / FILES[0]).write_bytes(b"junk")

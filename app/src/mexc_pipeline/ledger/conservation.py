@@ -92,5 +92,7 @@ class Conservation:
             "bytes": self.bytes,
             "raw_bytes": self.raw_bytes,
             "digest": self.digest,
+            "digest_spool": self.received.digest if self.received is not None else "",
+            "digest_file": self.exported.digest if self.exported is not None else "",
             "verdict": self.verdict,
         }

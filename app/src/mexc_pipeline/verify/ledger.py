@@ -61,7 +61,8 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
         before = logged(config, symbol_id)
         for entry in (e for e in entries.values() if e["id"] == symbol_id and "exported" in e and "stored" not in e):
             if row := before.get((entry["file"], entry["exported"].digest)):
-                entry.setdefault("received", Side(row.received))
+                same = entry["exported"].digest if row.compared["ok"] else ""  # only then was it the segment's too
+                entry.setdefault("received", Side(row.received, same))
                 entry["stored"] = _stored(row.compared)
     buffered = {symbol_id: noted(config.data_dir, symbol_id) for symbol_id in {key[0] for key in entries}}
     return [
