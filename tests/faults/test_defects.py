@@ -25,6 +25,7 @@ from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool.segment import info
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.store import schema
+from mexc_pipeline.store.catalog import Catalog, Held
 from mexc_pipeline.store.embedded import EmbeddedFolder
 from mexc_pipeline.store.engine import CIRCUMSTANCES, RefusedError
 from mexc_pipeline.verify.clickhouse import clickhouse
@@ -229,6 +230,43 @@ def test_what_is_not_ours_is_not_deleted_when_it_stands_in_the_way(tmp_path: Pat
     (failed,) = export.main(settings).failures
     assert "not ours to delete" in failed.text
     assert in_the_way.read_bytes() == b"a letter to my aunt"
+
+
+@pytest.mark.parametrize(("table", "file"), [("holdings", "002_loading.sql"), ("schema_versions", "001_logs.sql")])
+def test_a_damaged_table_of_records_is_set_apart_and_filled_again(tmp_path: Path, table: str, file: str) -> None:
+    """A bit flipped in one of the tables that the store keeps for itself stopped loading for good."""
+    folder = EmbeddedFolder(tmp_path / "clickhouse", "ch_mexc")
+    engine = folder.engine()
+    engine.connect()
+    schema.apply(engine)
+    held = Held("spool", "2026112120", 1)
+    Catalog("btc", engine).hold("btc_current", held)
+    where = f"database = 'ch_mexc' AND table = '{table}' AND active"
+    parts = [Path(row[0]) for row in engine.select(f"SELECT path FROM system.parts WHERE {where}")]
+    engine.close()
+    folder.close()
+    for part in parts:
+        data = part / "data.bin"
+        data.write_bytes(bytes(255 - byte for byte in data.read_bytes()))
+
+    folder = EmbeddedFolder(tmp_path / "clickhouse", "ch_mexc")
+    engine = folder.engine()
+    engine.connect()
+    catalog = Catalog("btc", engine)
+
+    def attach() -> None:
+        schema.apply(engine)
+        catalog.holdings()
+
+    with pytest.raises(RefusedError):
+        attach()
+    assert file in schema.apply(engine), "as the next connection does"
+    catalog.hold("btc_current", held)
+    assert catalog.holdings() == {"btc_current": held}
+    tables: list[str] = [row[0] for row in engine.select("SELECT name FROM system.tables WHERE database = 'ch_mexc'")]
+    assert len([name for name in tables if name.startswith(f"{table}_damaged_")]) == 1, "kept for whoever wants to look"
+    engine.close()
+    folder.close()
 
 
 def test_a_table_of_records_that_somebody_dropped_is_made_again(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentInfo
+from mexc_pipeline.store import records
 from mexc_pipeline.store.engine import Engine, quote
 
 
@@ -89,9 +90,11 @@ class Catalog:
 
     def holdings(self) -> dict[str, Held]:
         """The segment each table holds or held when it last had that name."""
-        rows = self._engine.select(
+        rows = records.read(
+            self._engine,
+            "holdings",
             "SELECT name, argMax(spool_id, n), argMax(period, n), argMax(part, n), max(n) FROM holdings "
-            f"WHERE id = {quote(self._id)} GROUP BY name"
+            f"WHERE id = {quote(self._id)} GROUP BY name",
         )
         self._n = max([self._n, *(row[4] for row in rows)])
         return {name: Held(spool_id, period, part) for name, spool_id, period, part, _ in rows}
@@ -136,7 +139,8 @@ class Catalog:
 
     def refused(self, held: Held) -> set[int]:
         """Seqs of the rows the engine refused for good."""
-        rows = self._engine.select(f"SELECT DISTINCT seq FROM refused_rows WHERE {self._where(held)}")
+        sql = f"SELECT DISTINCT seq FROM refused_rows WHERE {self._where(held)}"
+        rows = records.read(self._engine, "refused_rows", sql)
         return {row[0] for row in rows}
 
     def refuse(self, held: Held, seq: int, error: str) -> None:
@@ -154,25 +158,29 @@ class Catalog:
 
     def logged(self) -> dict[Held, tuple[int, str]]:
         """Rows stored, as compared, and verdict of every segment whose file is in ``export_log``."""
-        rows = self._engine.select(
+        rows = records.read(
+            self._engine,
+            "export_log",
             "SELECT spool_id, period, part, argMax(stored, at), argMax(verdict, at) FROM export_log "
-            f"WHERE id = {quote(self._id)} GROUP BY spool_id, period, part"
+            f"WHERE id = {quote(self._id)} GROUP BY spool_id, period, part",
         )
         # A plain file has part 0; its segment is the first and only one of its period.
         return {Held(spool_id, period, max(1, part)): (stored, said) for spool_id, period, part, stored, said in rows}
 
     def files(self) -> list[tuple[Any, ...]]:
         """File, its digest, rows received, rows stored, as compared, and verdict: of every file in ``export_log``."""
-        return self._engine.select(
+        return records.read(
+            self._engine,
+            "export_log",
             "SELECT file, digest, argMax(received, at), argMax(stored, at), argMax(verdict, at) FROM export_log "
-            f"WHERE id = {quote(self._id)} GROUP BY file, digest"
+            f"WHERE id = {quote(self._id)} GROUP BY file, digest",
         )
 
     def log_export(self, segment: SegmentInfo, stored: int, host: str, verdict: str) -> bool:
         """Add the file's row to ``export_log`` unless it is there; whether it was added."""
         exported = segment.exported
         where = f"id = {quote(self._id)} AND file = {quote(exported['file'])} AND digest = {quote(exported['digest'])}"
-        if self._engine.select(f"SELECT count() FROM export_log WHERE {where}") != [(0,)]:
+        if records.read(self._engine, "export_log", f"SELECT count() FROM export_log WHERE {where}") != [(0,)]:
             return False
         values = export_row(segment, stored, host, verdict)
         self._engine.insert("export_log", [(n, t) for n, t, _ in values], [[v for _, _, v in values]])
@@ -181,7 +189,7 @@ class Catalog:
     def egress_logged(self, spool_id: str, seq: int) -> bool:
         """Whether that ``connected`` row is in ``egress_log``."""
         where = f"id = {quote(self._id)} AND spool_id = {quote(spool_id)} AND seq = {seq}"
-        return self._engine.select(f"SELECT count() FROM egress_log WHERE {where}") != [(0,)]
+        return records.read(self._engine, "egress_log", f"SELECT count() FROM egress_log WHERE {where}") != [(0,)]
 
     def _where(self, held: Held) -> str:
         return (

@@ -10,7 +10,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, segments
 from mexc_pipeline.spool.segment import info as segment_info
-from mexc_pipeline.store import readonly, schema
+from mexc_pipeline.store import readonly, records, schema
 from mexc_pipeline.store.auditor import compare, recorded
 from mexc_pipeline.store.catalog import Catalog, Held
 from mexc_pipeline.store.engine import UNKNOWN_TABLE, Engine, EngineError, EngineFactory, RefusedError, quote
@@ -61,8 +61,10 @@ def logged(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:
 def _last_seq(engine: Engine, symbol_id: str) -> int:
     catalog = Catalog(symbol_id, engine)
     names = catalog.names
-    found = [int(engine.select(f"SELECT max(last_seq) FROM export_log WHERE id = {quote(symbol_id)}")[0][0])]
-    found.append(int(engine.select(f"SELECT max(last_seq) FROM collector_stats WHERE id = {quote(symbol_id)}")[0][0]))
+    found = []
+    for table in ("export_log", "collector_stats"):
+        rows = records.read(engine, table, f"SELECT max(last_seq) FROM {table} WHERE id = {quote(symbol_id)}")
+        found.append(int(rows[0][0]))
     for table in catalog.tables():
         if not (table == names.current or names.is_sealed(table) or names.is_set_apart(table)):
             continue
@@ -76,9 +78,11 @@ def _last_seq(engine: Engine, symbol_id: str) -> int:
 
 
 def _writer(engine: Engine, symbol_id: str) -> dict[str, Any] | None:
-    rows = engine.select(
+    rows = records.read(
+        engine,
+        "collector_stats",
         "SELECT host, pid, spool_id, toInt64(toUInt32(now())) - toInt64(toUInt32(at)) FROM collector_stats "
-        f"WHERE id = {quote(symbol_id)} ORDER BY at DESC LIMIT 1"
+        f"WHERE id = {quote(symbol_id)} ORDER BY at DESC LIMIT 1",
     )
     if not rows:
         return None

@@ -6,6 +6,7 @@ import re
 import time
 from importlib import resources
 
+from mexc_pipeline.store import records
 from mexc_pipeline.store.engine import Engine
 
 _FILE = re.compile(r"(\d{3})_\w+\.sql")
@@ -33,7 +34,7 @@ def apply(engine: Engine) -> list[str]:
     (version, name, first), *rest = files()
     for statement in first:
         engine.execute(statement)
-    known = {row[0] for row in engine.select("SELECT version FROM schema_versions")}
+    known = {row[0] for row in records.read(engine, "schema_versions", "SELECT version FROM schema_versions")}
     there = {row[0] for row in engine.select("SELECT name FROM system.tables WHERE database = currentDatabase()")}
     applied = []
     for version, name, parts in rest:
