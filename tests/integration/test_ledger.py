@@ -45,7 +45,8 @@ def expected_cover(rows: list[Stored]) -> int:
                 total, since = total + row.rx - since, 0
             case "started" if since:
                 total, since = total + before - since, 0
-        before = row.rx
+        if said.get("event") != "sealed":  # where the kill met the edge it is the next process that writes this
+            before = row.rx
     return total
 
 
