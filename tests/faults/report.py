@@ -56,8 +56,8 @@ _LIMITS = """## What this does not show
 - Some runs of earlier campaigns were made again: for a defect that had been mended, or because the campaign itself had
   been at fault (a deadline too short for a busy machine, a moment taken too late). In this one `embedded` found one
   more defect, the damaged table of records in the list above; after that was mended, `embedded`, `clickhouse`,
-  `tables` and `index` were run again in full, and those runs are the ones counted. Everything else ran once, at the
-  first of the two revisions.
+  `tables` and `index` were run again, and only those runs of theirs are counted. Everything else is of the first of
+  the two revisions.
 - A collector that is told to end has five seconds. On a machine so busy that what waited for its commit took longer (a
   start of half a minute, periods of two seconds) it gave up, said so and ended with 1, three times in an earlier
   campaign.

@@ -45,7 +45,7 @@ def expected_cover(rows: list[Stored]) -> int:
                 total, since = total + row.rx - since, 0
             case "started" if since:
                 total, since = total + before - since, 0
-        if said.get("event") != "sealed":  # where the kill met the edge it is the next process that writes this
+        if said.get("event") != "sealed":  # the end of a segment, whoever writes it, tells nothing of the socket
             before = row.rx
     return total
 

@@ -147,6 +147,26 @@ def test_a_sealed_table_is_compared_logged_and_dropped(backend: Backend, engine:
     auditor.detach()
 
 
+def test_a_dropped_log_is_made_again_while_the_store_runs(
+    backend: Backend, engine: Engine, recording: Recording
+) -> None:
+    loader = new_loader(backend.engine, recording)
+    auditor = new_auditor(backend.engine, recording, loader)
+    recording.add(30)
+    drain(loader, recording)
+    first = recording.end_period()
+    drain(loader, recording)
+    audit(auditor)
+    engine.execute("DROP TABLE export_log")  # as when it is set apart, damaged; the loader does not look at it again
+    mark(first)
+    with pytest.raises(RefusedError):  # the auditor's thread tries again
+        audit(auditor)
+    audit(auditor)
+    assert engine.select("SELECT file FROM export_log") == [(first.file,)]
+    loader.detach()
+    auditor.detach()
+
+
 def sealed_name(segment: SegmentInfo) -> str:
     return f"btc_{segment.name.period}"
 

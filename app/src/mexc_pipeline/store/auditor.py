@@ -17,6 +17,7 @@ from typing import Any
 from mexc_pipeline.ledger.digest import RowDigest, combine, differing
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, segments
 from mexc_pipeline.spool.segment import info as segment_info
+from mexc_pipeline.store import schema
 from mexc_pipeline.store.catalog import Catalog, Held
 from mexc_pipeline.store.engine import Capabilities, Engine, EngineError, RefusedError, is_damage, row_table_sql
 from mexc_pipeline.store.loader import MAX_BYTES, MAX_ROWS, Progress, without
@@ -119,6 +120,7 @@ class Auditor:
         try:
             if not self._connected:
                 self._capabilities = self._engine.connect()
+                schema.apply(self._engine)  # a table of records may have been set apart since the loader looked
                 self._connected = True
                 self._engine.execute(f"DROP TABLE IF EXISTS {self._names.reload}")
                 self._done.clear()
