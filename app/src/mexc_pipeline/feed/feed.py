@@ -16,6 +16,7 @@ import websocket
 
 from mexc_pipeline import __version__, config
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
+from mexc_pipeline.exchange.deadletters import meant
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
 from mexc_pipeline.feed.checks import Checks
 from mexc_pipeline.feed.holes import Row, Unfinished
@@ -294,7 +295,8 @@ class Feed:
                 continue
             control, mt, ts, m, channel, answer = classify(opcode, data)
             if control is None:
-                if mt < Mt.DEAD_LETTER and (check := checks.get(channel or "")) is not None:
+                check = checks.get(channel or "")
+                if check is not None and (mt != Mt.DEAD_LETTER or meant(m, self._symbol.name) == channel):
                     wrong = check(m)
                     if wrong is not None:
                         batch_of(Frame(rx, None, Mt.EVENT, wrong))

@@ -1,0 +1,108 @@
+"""Why a frame is a dead letter, and how many of them are too many. Pure.
+
+The rule by which frames are told apart is :class:`~mexc_pipeline.exchange.protocol.Classifier`'s; here a frame that it
+kept as a dead letter is looked at again, by the collector as it arrives and by readers in the files, and named alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+
+import msgspec
+
+from mexc_pipeline.exchange.protocol import BINARY, MAX_CLASSIFIED, unwrap
+
+SHARE = 0.01
+"""Dead letters among all frames (dead letters included) from which on something is wrong, not odd."""
+LEAST = 10
+"""Fewer are never judged: a channel refused or an answer in words is a handful."""
+
+
+class Reason(StrEnum):
+    """What kept a frame from being a row of its channel; the first that holds, in this order."""
+
+    BINARY = "binary"
+    NOT_UTF8 = "not UTF-8"
+    TOO_LARGE = "too large"
+    NOT_JSON = "not JSON"
+    NOT_OBJECT = "not an object"
+    ANSWER = "answer"
+    """An ``rs.…`` answer that is no confirmation, such as ``rs.error``."""
+    CHANNEL = "channel"
+    """None, or none that was subscribed."""
+    SYMBOL = "symbol"
+    """None, or not the one that the connection is for."""
+    TS = "ts"
+    """Nothing else is wrong with it: no 13 digits, so that it is not known to be milliseconds."""
+    NONE = "none"
+    """Nothing is wrong with it by today's rule, as in files of another version."""
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    channel: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    symbol: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    ts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_envelope = msgspec.json.Decoder(_Envelope).decode
+_any = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def reason(m: bytes, symbol: str, channels: Collection[str] | None = None) -> Reason:
+    """Why a dead letter of that symbol's recording is one. ``channels`` that were subscribed; None: any ``push.…``."""
+    return _look(m, symbol, channels)[0]
+
+
+def meant(m: bytes, symbol: str, channels: Collection[str] | None = None) -> str | None:
+    """The channel of a dead letter whose only fault is its ``ts``; None for any other.
+
+    Its data are as good as any other's: they are checked, repaired and read like the channel's own, with ``rx`` for
+    the time that its ``ts`` does not tell.
+    """
+    found, channel = _look(m, symbol, channels)
+    return channel if found in (Reason.TS, Reason.NONE) else None
+
+
+def too_many(dead: int, frames: int) -> bool:
+    """Whether so many dead letters among so many frames (dead letters included) are a fault."""
+    return dead >= LEAST and dead >= frames * SHARE
+
+
+def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> tuple[Reason, str | None]:
+    wrapped = unwrap(m)
+    if wrapped is not None:
+        return (Reason.BINARY if wrapped[0] == BINARY else Reason.NOT_UTF8), None
+    if len(m) > MAX_CLASSIFIED:
+        return Reason.TOO_LARGE, None
+    try:
+        envelope = _envelope(m)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return _no_object(m), None
+    channel = _text(envelope.channel)
+    if channel is not None and channel.startswith("rs."):
+        return Reason.ANSWER, None
+    if channel is None or not (channel.startswith("push.") if channels is None else channel in channels):
+        return Reason.CHANNEL, None
+    if _text(envelope.symbol) != symbol:
+        return Reason.SYMBOL, None
+    ts = envelope.ts
+    good = isinstance(ts, msgspec.UnsetType) or (len(bytes(ts)) == 13 and bytes(ts).isdigit())
+    return (Reason.NONE if good else Reason.TS), channel
+
+
+def _no_object(m: bytes) -> Reason:
+    try:
+        _any(m)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return Reason.NOT_JSON
+    return Reason.NOT_OBJECT
+
+
+def _text(raw: msgspec.Raw | msgspec.UnsetType) -> str | None:
+    if isinstance(raw, msgspec.UnsetType):
+        return None
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except msgspec.MsgspecError:  # of another type
+        return None
