@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import socket
@@ -423,3 +424,26 @@ def test_scripted_faults_happen_when_they_should() -> None:
 def test_every_kind_of_fault_is_tried_in_this_module() -> None:
     text = Path(__file__).read_text()
     assert [kind for kind in KINDS if f'"{kind}"' not in text] == []
+
+
+def test_shapes_hold_for_their_channel_one_after_another(sim: Simulator) -> None:
+    with connected(sim, "deal", "ticker") as client:
+        client.channel("push.deal")
+        sim.inject(Fault("shape", channel="deal", value="drop=data.cts"))
+        sim.inject(Fault("shape", channel="deal", value="ts=text"))
+        found = json.loads(client.until(lambda p: b"push.deal" in p and b'"ts":"' in p))
+        assert all("cts" not in deal for deal in found["data"])
+        assert isinstance(client.channel("push.ticker")["ts"], int)
+        recorded(sim, client)
+
+
+def test_every_frame_compressed_acks_and_pongs_too(sim: Simulator) -> None:
+    sim.inject(Fault("shape", value="gzip"))
+    with connected(sim, "ticker") as client:
+        client.ws.send('{"method":"ping"}')
+        inside: set[str] = set()
+        while not {"pong", "rs.sub.ticker", "push.ticker"} <= inside:
+            payload = client.until(lambda p: p.startswith(b"\x1f\x8b"))
+            inside.add(json.loads(gzip.decompress(payload))["channel"])
+        assert {opcode for opcode, _ in client.frames} == {2}
+        recorded(sim, client)

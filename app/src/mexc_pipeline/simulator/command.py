@@ -13,11 +13,22 @@ from mexc_pipeline.simulator.faults import KINDS, parse_fault
 from mexc_pipeline.simulator.frames import Style
 from mexc_pipeline.simulator.market import NATURAL_RATE
 from mexc_pipeline.simulator.service import serve
+from mexc_pipeline.simulator.shapes import STEPS
 
 _SYMBOL = re.compile("[A-Z0-9]+_[A-Z0-9]+")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _KINDS = "\n".join(f"  {kind:<17} {text}" for kind, (_, text) in KINDS.items())
-_EPILOG = f"\b\nKinds of fault:\n{_KINDS}"
+_STEPS = "\n".join(f"  {form:<17} {text}" for form, text in STEPS.items())
+_EPILOG = f"""\b
+Kinds of fault:
+{_KINDS}
+
+\b
+Steps of a shape, joined by semicolons, as in
+--fault 'kind=shape channel=deal value="ts=us; drop=data.cts"':
+{_STEPS}
+A PATH is names joined by points from the frame's top; lists are gone into.
+Without channel= a shape holds for every frame, acks and pongs too."""
 
 
 @click.command("simulate", epilog=_EPILOG)

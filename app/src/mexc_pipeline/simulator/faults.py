@@ -6,11 +6,12 @@ A fault is written as `at=12.5 conn=* symbol=BTC_USDT kind=reset`; `KINDS` lists
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.simulator.shapes import parse_shape
 
 
 class Effect(Enum):
@@ -59,6 +60,8 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "no_ack": (Effect.WINDOW, "subscriptions work but are not acknowledged"),
     "slow_ack": (Effect.WINDOW, "acks come `delay` seconds late (default 2)"),
     "no_pong": (Effect.WINDOW, "pings are not answered"),
+    "shape": (Effect.WINDOW, "frames of another shape: value=steps joined by semicolons, listed below; several "
+              "apply one after another (channel=control: acks, pongs, errors)"),
     "burst": (Effect.WINDOW, "the market runs value times as fast (default 10)"),
     "refuse_handshake": (Effect.WINDOW, "HTTP status value (403 or 404) in place of the upgrade"),
     "rest_403": (Effect.WINDOW, "REST answers an HTML page with status 403"),
@@ -114,6 +117,9 @@ class Fault:
             )  # fmt: skip
         if self.value and self.kind in _INTEGER_VALUES and not self.value.isdigit():
             raise ConfigError(f"fault {self.kind} takes a whole number as value, not {self.value!r}")
+
+        if self.kind == "shape":
+            parse_shape(self.value)
 
     @property
     def effect(self) -> Effect:
@@ -202,11 +208,16 @@ class FaultBoard:
         self, kind: str, now: float, conn: int | None = None, symbol: str | None = None, channel: str | None = None
     ) -> Fault | None:
         """Return the first window of that kind that is open and matches."""
+        return next(self.all_holding(kind, now, conn, symbol, channel), None)
+
+    def all_holding(
+        self, kind: str, now: float, conn: int | None = None, symbol: str | None = None, channel: str | None = None
+    ) -> Iterator[Fault]:
+        """Iterate over the windows of that kind that are open and match, in the order they began."""
         for active in self._active:
             still_on = active.until is None or active.until > now
             if still_on and active.fault.kind == kind and active.fault.matches(conn, symbol, channel):
-                return active.fault
-        return None
+                yield active.fault
 
     def take(
         self, kind: str, conn: int | None = None, symbol: str | None = None, channel: str | None = None

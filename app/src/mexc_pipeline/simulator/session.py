@@ -18,6 +18,7 @@ from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.faults import Fault, FaultBoard
 from mexc_pipeline.simulator.frames import Push, channel_of, stream_of
 from mexc_pipeline.simulator.sentlog import ConnectionLog
+from mexc_pipeline.simulator.shapes import shaped
 from mexc_pipeline.simulator.wire import OP_TEXT
 
 UNLINKED = ("tickers", "contract")
@@ -96,13 +97,14 @@ class Session:
             payload = wire.version_back(payload)
         if b'"begin":' in payload and (fault := board.take("begin_end", *where)):
             payload = wire.begin_end(payload, fault.value)
+        opcode, payload = self._shaped(payload, *where[1:])
         if fault := board.take("half", *where):
-            self._send_half(payload, push.symbol, fault.value)
+            self._send_half(opcode, payload, push.symbol, fault.value)
         elif board.take("fragmented", *where):
-            self._enqueue(_Frame(OP_TEXT, push.symbol, payload, wire.fragments(OP_TEXT, payload)))
+            self._enqueue(_Frame(opcode, push.symbol, payload, wire.fragments(opcode, payload)))
         else:
             for _ in range(2 if board.take("duplicate", *where) else 1):
-                self.send(OP_TEXT, payload, push.symbol)
+                self.send(opcode, payload, push.symbol)
         return False
 
     def release_held(self) -> None:
@@ -115,7 +117,16 @@ class Session:
     def _release(self) -> None:
         held, self._held = self._held, []
         for push in held:
-            self.send(OP_TEXT, push.payload, push.symbol)
+            opcode, payload = self._shaped(push.payload, push.symbol or None, push.channel)
+            self.send(opcode, payload, push.symbol)
+
+    def _shaped(self, payload: bytes, symbol: str | None, channel: str) -> tuple[int, bytes]:
+        """A text frame in the shapes that are on."""
+        opcode = OP_TEXT
+        for fault in self._venue.board.all_holding("shape", self._loop.time(), self.number, symbol, channel):
+            if opcode == OP_TEXT:  # one that is packed cannot be changed any more
+                opcode, payload = shaped(payload, fault.value)
+        return opcode, payload
 
     def send(self, opcode: int, payload: bytes, symbol: str) -> None:
         """Send one text or binary frame as it is, behind those that wait."""
@@ -128,6 +139,9 @@ class Session:
             only = next(iter(symbols)) if len(symbols) == 1 else ""
             if self._venue.board.holding("stall", self._loop.time(), self.number, only, "control"):
                 return
+            opcode, payload = self._shaped(payload, only or None, "control")
+            self.send(opcode, payload, "")
+            return
         self.send(OP_TEXT, payload, "")
 
     def send_fault(self, fault: Fault) -> None:
@@ -237,11 +251,11 @@ class Session:
         self.send(OP_TEXT, wire.error(wire.HEARTBEAT_NOTICE, self.now_ms()), "")
         self.close(None, reason)
 
-    def _send_half(self, payload: bytes, symbol: str, how: str) -> None:
+    def _send_half(self, opcode: int, payload: bytes, symbol: str, how: str) -> None:
         if self.open and self._in_flight is None:  # otherwise the one in flight is the one that breaks
-            encoded = wire.encode(OP_TEXT, payload)
+            encoded = wire.encode(opcode, payload)
             self._transport.write(encoded[: len(encoded) // 2])
-            self._log(_Frame(OP_TEXT, symbol, payload, encoded), whole=False)
+            self._log(_Frame(opcode, symbol, payload, encoded), whole=False)
         if how == "reset":
             self.reset("half frame")
         else:
