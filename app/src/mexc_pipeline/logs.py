@@ -5,12 +5,13 @@ Use ``logging.getLogger("mexc_pipeline.<part>").info("fixed phrase", extra={"fie
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import time
 from typing import Any
+
+from mexc_pipeline.text import LONG, clean, clean_lines, json_line
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -18,7 +19,11 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     if record.exc_info and record.exc_info[1] is not None:
         error = record.exc_info[1]
         fields["error"] = f"{type(error).__name__}: {error}"
-    return fields
+    return {key: _bounded(value) for key, value in fields.items()}
+
+
+def _bounded(value: Any) -> Any:
+    return value if not isinstance(value, str) or len(value) <= LONG else clean(value, LONG)
 
 
 class JsonFormatter(logging.Formatter):
@@ -35,18 +40,19 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        return json_line(entry)
 
 
 class TextFormatter(logging.Formatter):
-    """``12:00:00 INFO collector connected egress=direct``, time in UTC."""
+    """``12:00:00 INFO collector connected egress=direct``, time in UTC. Values are cleaned: each record is one line, a
+    traceback follows it moved in."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.gmtime(record.created))
         part = record.name.removeprefix("mexc_pipeline.")
-        pairs = "".join(f" {key}={value}" for key, value in _fields(record).items())
-        line = f"{at} {record.levelname:<7} {part:<9} {record.getMessage()}{pairs}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        pairs = "".join(f" {key}={clean(value)}" for key, value in _fields(record).items())
+        line = f"{at} {record.levelname:<7} {part:<9} {clean(record.getMessage())}{pairs}"
+        return f"{line}\n{clean_lines(self.formatException(record.exc_info), '  ')}" if record.exc_info else line
 
 
 class RateLimit(logging.Filter):

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 import mexc_pipeline
+from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import add_common_params, common_params, debug, parent_option
 from mexc_pipeline.errors import ConfigError, UserError
 
@@ -81,7 +82,7 @@ def invoke(args: list[str]) -> int:
         status = cli.main(args, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
+        printing.verbatim(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
         return 2
     except click.UsageError as error:
         where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
@@ -108,7 +109,7 @@ def invoke(args: list[str]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    click.echo(f"{PROGRAM}: {_one_line(message)}", err=True)
+    printing.line(f"{PROGRAM}: {_one_line(message)}", err=True)
     return status
 
 

@@ -33,5 +33,5 @@ def rotate(ctx: click.Context, symbol: str, as_json: bool) -> int:
     if as_json:
         printing.as_json({"symbol": chosen.id, **answer})
     else:
-        click.echo(f"{chosen.id}: exit {answer['before']} → {answer['now']}")
+        printing.line(f"{chosen.id}: exit {answer['before']} → {answer['now']}")
     return 0

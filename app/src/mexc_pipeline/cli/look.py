@@ -51,7 +51,7 @@ def verify(ctx: click.Context, what: str | None, as_json: bool) -> int:
     worst = 0
     for name, report in reports.items():
         if what is None:
-            click.echo(f"{name}:")
+            printing.line(f"{name}:")
         worst = max(worst, printing.result(report, False))
     return worst
 
@@ -71,7 +71,7 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
         printing.as_json(found.to_json())
     else:
         for check in found.checks:
-            click.echo(check.line())
+            printing.line(check.line())
     return 0 if found.ok else 1
 
 
@@ -146,10 +146,10 @@ def last_export(config: Config, symbol_id: str) -> dict[str, Any] | None:
 def _print_status(found: dict[str, Any]) -> None:
     store = found["store"]
     if "problem" in store:
-        click.echo(f"store: {store['problem']}")
+        printing.line(f"store: {store['problem']}")
     else:
         answers = "answers" if store.get("reachable") else f"does not answer: {store.get('error')}"
-        click.echo(f"store: ClickHouse ({store.get('engine')}) {answers}")
+        printing.line(f"store: ClickHouse ({store.get('engine')}) {answers}")
     rows = []
     for symbol in found["symbols"]:
         said, loaded, export = symbol["collector"], symbol["store"] or {}, symbol["last_export"]
@@ -177,11 +177,11 @@ def _print_status(found: dict[str, Any]) -> None:
     for symbol in found["symbols"]:
         said = symbol["collector"]
         if "problem" in said:
-            click.echo(said["problem"])
+            printing.line(said["problem"])
         if said.get("exchange_said"):
-            click.echo(f"{symbol['id']}: the exchange said: {said['exchange_said']}")
+            printing.line(f"{symbol['id']}: the exchange said: {said['exchange_said']}")
         for warning in said.get("warnings") or []:
-            click.echo(f"{symbol['id']}: {warning}")
+            printing.line(f"{symbol['id']}: {warning}")
 
 
 def _age(seconds: float | None) -> str:
@@ -229,7 +229,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
         return 0 if ok else 1
     printing.table(_LEDGER, [_ledger_row(hour) for hour in found], right=_LEDGER[2:-2])
     for i in [*totals, "all"]:
-        click.echo(f"{i}: {_total_line(totals.get(i) or total(found))}")
+        printing.line(f"{i}: {_total_line(totals.get(i) or total(found))}")
     return 0 if ok else 1
 
 
@@ -303,7 +303,7 @@ def query(ctx: click.Context, sql: str, max_rows: int, as_json: bool) -> int:
         return 0
     printing.table(answer["columns"], answer["rows"])
     if answer.get("truncated"):
-        click.echo(f"only the first {len(answer['rows'])} rows; --max-rows asks for more", err=True)
+        printing.line(f"only the first {len(answer['rows'])} rows; --max-rows asks for more", err=True)
     return 0
 
 

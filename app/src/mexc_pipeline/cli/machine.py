@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, Duration, configuration, debug, json_option
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def _closed(closing: Closing, as_json: bool) -> int:
     from mexc_pipeline.run.table import closing_json, print_closing
 
     if as_json:
-        click.echo(json.dumps(closing_json(closing)))
+        printing.as_json(closing_json(closing))
     else:
         print_closing(closing)
     return 0 if closing.ok else 1

@@ -112,11 +112,12 @@ def completion(shell: str) -> None:
 
     For bash: `mexc-pipeline completion bash > ~/.local/share/bash-completion/completions/mexc-pipeline`.
     """
+    from mexc_pipeline.cli import printing
     from mexc_pipeline.cli.app import PROGRAM, cli
 
     found = get_completion_class(shell)
     assert found is not None, shell
-    click.echo(found(cli, {}, PROGRAM, "_MEXC_PIPELINE_COMPLETE").source())
+    printing.verbatim(found(cli, {}, PROGRAM, "_MEXC_PIPELINE_COMPLETE").source())
 
 
 @click.command("import", cls=Command)

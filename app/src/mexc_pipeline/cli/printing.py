@@ -1,13 +1,18 @@
-"""Answers on standard output: tables and lines for people, JSON for programs."""
+"""Answers on standard output: tables and lines for people, JSON for programs.
+
+The only place that prints for the command line: what others wrote (the exchange, a file's metadata, ClickHouse) is
+cleaned here, whatever way it came.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import click
+
+from mexc_pipeline.text import LONG, clean, json_line
 
 
 class Result(Protocol):
@@ -21,7 +26,17 @@ class Result(Protocol):
 
 def as_json(value: Any) -> None:
     """One JSON document on one line."""
-    click.echo(json.dumps(value, default=str, ensure_ascii=False))
+    click.echo(json_line(value))
+
+
+def line(text: str, *, err: bool = False) -> None:
+    """One line, on standard output or standard error."""
+    click.echo(clean(text, LONG), err=err)
+
+
+def verbatim(text: str, *, err: bool = False) -> None:
+    """Lines made by the program alone: help, a script."""
+    click.echo(text, err=err)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[str] = ()) -> None:
@@ -34,9 +49,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Itera
     ends = set(right)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in headers:
-        shown.add_column(name, justify="right" if name in ends else "left", overflow="fold")
+        shown.add_column(Text(clean(name)), justify="right" if name in ends else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        shown.add_row(*(Text("" if cell is None else clean(cell, LONG)) for cell in row))
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console.width = 10_000
@@ -48,6 +63,6 @@ def result(found: Result, json_wanted: bool) -> int:
     if json_wanted:
         as_json(found.to_json())
     else:
-        for line in found.lines():
-            click.echo(line)
+        for text in found.lines():
+            line(text)
     return 0 if found.ok else 1

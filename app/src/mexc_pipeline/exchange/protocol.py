@@ -15,6 +15,7 @@ import msgspec
 
 from mexc_pipeline.config import Channels
 from mexc_pipeline.rows import Mt
+from mexc_pipeline.text import clean
 
 MAX_CLASSIFIED = 1_048_576
 """Bytes up to which a frame can be anything but a dead letter."""
@@ -202,4 +203,4 @@ def _text(data: object) -> str | None:
         value = msgspec.json.decode(data)
     except (msgspec.MsgspecError, ValueError):
         return None
-    return str(value)[:200]
+    return clean(value, 200)

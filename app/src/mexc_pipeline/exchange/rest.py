@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from mexc_pipeline.text import clean
+
 PING_PATH = "/api/v1/contract/ping"
 THROTTLED = 510
 MOST_COMMITS = 1000
@@ -42,7 +44,7 @@ def read_listing(symbol: str, status: int, body: bytes) -> Listing:
         return Listing("unknown", "an answer that is not an object")
     code, message = answer.get("code"), answer.get("message") or answer.get("msg")
     if answer.get("success") is not True:
-        said = f"code {code}" + (f": {message}" if message else "")
+        said = f"code {code}" + (f": {clean(message, 200)}" if message else "")
         # 1001 "contract does not exist" (official error code list); anything else says nothing about the symbol.
         return Listing("unlisted" if code == 1001 else "unknown", said)
     data: Any = answer.get("data")
@@ -126,6 +128,6 @@ def _data(status: int, body: bytes) -> msgspec.Raw:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RefusedError("an answer that is not JSON") from error
     if not answer.success:
-        said = f"code {answer.code}" + (f": {answer.message}" if answer.message else "")
-        raise RefusedError(said[:200], throttled=answer.code == THROTTLED)
+        said = f"code {answer.code}" + (f": {clean(answer.message, 200)}" if answer.message else "")
+        raise RefusedError(said, throttled=answer.code == THROTTLED)
     return answer.data

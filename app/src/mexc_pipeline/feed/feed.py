@@ -34,6 +34,7 @@ from mexc_pipeline.feed.watch import (
     Watch,
 )
 from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.text import clean
 
 log = logging.getLogger("mexc_pipeline.feed")
 
@@ -153,7 +154,8 @@ class Feed:
             ending = "stopped" if self._stop.is_set() else self._held
             if ending is not None:
                 code, reason = (1006, f"{ending}, our close was not answered") if self._unanswered else (1000, ending)
-            self._event("disconnected", code=code, reason=reason[:500], exit=self._exit)
+            reason = clean(reason)  # much of it may be the exchange's own words
+            self._event("disconnected", code=code, reason=reason, exit=self._exit)
             self._exit = None
             if self._stop.is_set():
                 break
@@ -312,7 +314,7 @@ class Feed:
         if opcode != websocket.ABNF.OPCODE_CLOSE:
             return  # ping (answered by the library) or pong
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
-        raise _Ended(data[2:].decode(errors="replace") or "closed by the exchange", code)
+        raise _Ended(clean(data[2:]) or "closed by the exchange", code)
 
     def _on_ack(self, ack: str, answer: str | None) -> None:
         if answer != "success":
@@ -323,7 +325,7 @@ class Feed:
             self._act(self._watch.ack(channel, time.monotonic()))
 
     def _said(self, answer: str) -> None:
-        self.exchange_said = answer
+        self.exchange_said = answer = clean(answer)
         log.warning("exchange says", extra={"fields": {"symbol": self._symbol.id, "said": answer}})
 
     # -- timers

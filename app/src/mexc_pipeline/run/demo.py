@@ -16,6 +16,7 @@ from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.run.account import Closing
 from mexc_pipeline.run.children import Lifeline
+from mexc_pipeline.run.display import say
 from mexc_pipeline.run.main import run
 
 log = logging.getLogger("mexc_pipeline.run")
@@ -36,7 +37,7 @@ def demo(folder: Path, duration_s: float, rate: float, level: str = "INFO") -> C
     with simulator(place / "simulator.log", rate) as (websocket, rest):
         path = place / "demo.toml"
         path.write_text(settings(place, websocket, rest))
-        sys.stderr.write(f"demo: three symbols from the simulator at {websocket}, period {PERIOD}, into {place}\n")
+        say(f"demo: three symbols from the simulator at {websocket}, period {PERIOD}, into {place}")
         return run(config.load(path), duration_s, level)
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mexc_pipeline.run.children import Lines
 from mexc_pipeline.run.watch import Snapshot, View
+from mexc_pipeline.text import LONG, clean
 
 PLAIN_EVERY_S = 5.0
 LIVE_EVERY_S = 0.5
@@ -28,17 +29,18 @@ def age(seconds: float | None) -> str:
 def plain_line(view: View, exported: int) -> str:
     """One symbol on one line."""
     rows = " ".join(f"{kind} {view.rows.get(kind, 0)}" for kind in TYPES if view.rows.get(kind) or kind in TYPES[:4])
-    return (
+    return clean(
         f"{view.id:<8} {view.state:<10} rows {view.total:,} ({view.rate:.1f}/s) {rows} seq {view.last_seq} "
         f"last {age(view.frame_age_s)} backlog {'–' if view.backlog is None else view.backlog} "
-        f"segment {view.segment or '–'} exported {exported}"
+        f"segment {view.segment or '–'} exported {exported}",
+        LONG,
     )
 
 
 def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str) -> Table:
     """The table a terminal shows."""
     table = Table(
-        title=f"{heading} · store {snapshot.store}",
+        title=Text(clean(f"{heading} · store {snapshot.store}")),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -53,20 +55,25 @@ def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str) ->
     for view in snapshot.views:
         style = {"live": "green", "down": "red"}.get(view.state, "yellow")
         table.add_row(
-            view.symbol,
-            Text(view.state, style=style),
+            Text(clean(view.symbol)),
+            Text(clean(view.state), style=style),
             f"{view.total:,}",
             f"{view.rate:.1f}",
             *(f"{view.rows.get(kind, 0):,}" for kind in TYPES),
             str(view.last_seq),
             age(view.frame_age_s),
             "–" if view.backlog is None else f"{view.backlog:,}",
-            view.segment.removesuffix(".sqlite"),
+            Text(clean(view.segment.removesuffix(".sqlite"))),
             str(exported.get(view.id, 0)),
         )
         for warning in view.warnings:
-            table.add_row("", Text(warning, style="yellow"))
+            table.add_row("", Text(clean(warning), style="yellow"))
     return table
+
+
+def say(text: str) -> None:
+    """A line before anything is shown."""
+    sys.stderr.write(f"{clean(text, LONG)}\n")
 
 
 class Display:
@@ -111,7 +118,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line of our own."""
-        self._console.print(text, markup=False)
+        self._console.print(Text(clean(text, LONG)))
 
     def _print(self, name: str, line: str) -> None:
-        self._console.print(Text(f"{name:<8}│ {line}"))
+        self._console.print(Text(clean(f"{name:<8}│ {line}", LONG)))

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mexc_pipeline.run.account import Closing, Line, totals
+from mexc_pipeline.text import LONG, clean
 
 TYPES = ("t", "d", "dp", "dl", "ev", "r")
 
@@ -57,7 +58,8 @@ def closing_table(closing: Closing) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for line in closing.lines:
-        table.add_row(*_cells(line), Text(line.verdict, style="green" if line.ok else "bold red"))
+        style = "green" if line.ok else "bold red"
+        table.add_row(*(Text(clean(cell)) for cell in _cells(line)), Text(clean(line.verdict), style=style))
     return table
 
 
@@ -68,7 +70,7 @@ def print_closing(closing: Closing) -> None:
     console.width = max(console.width, console.measure(table, options=console.options.update(width=500)).maximum)
     console.print(table)  # a narrow window folds lines; it does not hide figures
     for problem in closing.problems:
-        console.print(f"problem: {problem}", markup=False)
+        console.print(Text(clean(f"problem: {problem}", LONG)))
     rows = totals(closing.lines)
     size = sum(line.bytes for line in closing.lines)
     count = f"{len(closing.lines)} periods, {sum(rows.values()):,} rows, {size:,} bytes"

@@ -11,6 +11,7 @@ from mexc_pipeline.read import decode
 from mexc_pipeline.read.decode import Skipped
 from mexc_pipeline.read.files import newest
 from mexc_pipeline.rows import MT_CODES
+from mexc_pipeline.text import clean
 
 _WIDTH = 110
 
@@ -44,8 +45,7 @@ def _say(mt: str, row: Any) -> str:
             said = [f"{r['side']} {_n(r['volume'])} at {_n(r['price'])}" for r in _rows(_best, row)]
     except ValueError as error:
         said = [str(error)]
-    text = ", ".join(said) or row.column("m")[0].as_py()
-    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
+    return clean(", ".join(said) or row.column("m")[0].as_py(), _WIDTH)
 
 
 def _best(row: Any, skipped: Skipped) -> Any:

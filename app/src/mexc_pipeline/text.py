@@ -1,0 +1,60 @@
+"""Text that others wrote, made safe for one line that a person reads, and JSON that no terminal misreads.
+
+What the exchange, a file or a database says may hold escape sequences, line ends and marks that change the direction or
+hide what follows. Whoever prints such text passes it through here; what is kept on the disk stays as it was received.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+SHORT = 500
+"""Characters of a phrase within a line: a reason, an answer, a value."""
+LONG = 10_000
+"""Characters of a whole line, or of a cell."""
+
+_CUT = "…"
+_HIDDEN = re.compile(
+    # Letters and marks that take no room or move onto what stands before them without end (Unicode's
+    # Default_Ignorable_Code_Point outside of category Cf, and the blank Braille cell); str.isprintable lets them pass.
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def clean(text: object, most: int = SHORT) -> str:
+    """``text`` (bytes: UTF-8, the rest as ``\\xNN``) as one line of at most ``most`` characters.
+
+    What it holds is shown: controls (C0, C1, ESC, line ends), marks of direction, what has no width, lone surrogates
+    and unassigned code points become ``\\n``, ``\\x1b``, ``\\u202e`` …; what does not fit is cut, shown by ``…``.
+    Cleaning twice changes nothing.
+    """
+    if isinstance(text, bytes):
+        shown = text[: 4 * most + 4].decode(errors="backslashreplace")
+    else:
+        shown = text if isinstance(text, str) else str(text)
+    shown = shown[: most + 1]
+    if not shown.isprintable() or _HIDDEN.search(shown):
+        shown = "".join(c if _is_visible(c) else c.encode("unicode_escape").decode() for c in shown)
+    return shown if len(shown) <= most else shown[: max(0, most - 1)] + _CUT
+
+
+def clean_lines(text: str, indent: str) -> str:
+    """A text of ours with line ends of its own (a traceback), each line cleaned and moved in: none looks like a line
+    of the log."""
+    return "\n".join(indent + clean(line, LONG) for line in text.split("\n"))
+
+
+def json_line(value: Any) -> str:
+    """``value`` as JSON on one line. It means the same and every character of it can be shown: what is not printable is
+    escaped as JSON does. What is no JSON type becomes its text."""
+    shown = json.dumps(value, default=str, ensure_ascii=False)
+    if shown.isprintable() and not _HIDDEN.search(shown):
+        return shown
+    # Outside of strings JSON is plain ASCII, so whatever is left to escape stands in a string.
+    return "".join(c if _is_visible(c) else json.dumps(c)[1:-1] for c in shown)
+
+
+def _is_visible(char: str) -> bool:
+    return char.isprintable() and not _HIDDEN.match(char)
