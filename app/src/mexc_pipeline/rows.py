@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -44,6 +45,43 @@ class Frame(NamedTuple):
     ts: int | None
     mt: int
     m: bytes
+
+
+_MS_DIGITS_13 = 10**13
+"""Unix ms are below it until the year 2286; files and tables hold no time far beyond."""
+
+
+def wrap(opcode: int, payload: bytes) -> bytes:
+    """A binary frame (opcode 2), or text (1) that is not UTF-8, as the JSON object by which it is stored."""
+    return b'{"base64":"%s","opcode":%d}' % (base64.b64encode(payload), opcode)
+
+
+def is_utf8(payload: bytes) -> bool:
+    """Whether files and tables can hold it as text."""
+    if payload.isascii():
+        return True
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def storable(frame: Frame) -> Frame:
+    """The frame as every file and table can hold it; nearly always the very same.
+
+    Whoever made it: text that is not UTF-8 is wrapped, a ``ts`` that is no time of 13 digits is none, and a type
+    without a name is a dead letter. Every row passes here on its way into the spool, so that a row which the spool
+    took cannot keep its period from becoming a file.
+    """
+    _, ts, mt, m = frame
+    if (ts is None or 0 <= ts < _MS_DIGITS_13) and mt in MT_NAMES and is_utf8(m):
+        return frame
+    return frame._replace(
+        ts=ts if ts is not None and 0 <= ts < _MS_DIGITS_13 else None,
+        mt=mt if mt in MT_NAMES else Mt.DEAD_LETTER,
+        m=m if is_utf8(m) else wrap(1, m),
+    )
 
 
 @dataclass(frozen=True, slots=True)

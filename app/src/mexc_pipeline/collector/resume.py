@@ -55,7 +55,7 @@ def interrupted(folder: Path) -> list[Unfinished]:
 def _version(m: bytes) -> int | None:
     try:
         return msgspec.json.decode(m, type=_Commit).version
-    except msgspec.MsgspecError:  # of another shape than those that can be told apart
+    except (msgspec.MsgspecError, RecursionError):  # of another shape than those that can be told apart
         return None
 
 

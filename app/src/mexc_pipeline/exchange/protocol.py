@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from mexc_pipeline.config import Channels
-from mexc_pipeline.rows import Mt
+from mexc_pipeline.rows import Mt, is_utf8, wrap
 from mexc_pipeline.text import clean
 
 MAX_CLASSIFIED = 1_048_576
@@ -116,7 +116,7 @@ class Classifier:
 
     def classify(self, opcode: int, payload: bytes) -> Classified:
         """``opcode`` 1 (text) or 2 (binary) and the whole payload."""
-        if opcode != TEXT or not (payload.isascii() or _is_utf8(payload)):
+        if opcode != TEXT or not is_utf8(payload):
             return Classified(None, Mt.DEAD_LETTER, None, wrap(opcode, payload), None)
         if len(payload) > MAX_CLASSIFIED:
             return Classified(None, Mt.DEAD_LETTER, self._loose_ts(payload), payload, None)
@@ -166,13 +166,8 @@ class Classifier:
         return int(text) if len(text) == 13 and text.isdigit() else None
 
 
-def wrap(opcode: int, payload: bytes) -> bytes:
-    """A binary frame, or text that is not UTF-8, as the JSON object by which it is stored."""
-    return b'{"base64":"%s","opcode":%d}' % (base64.b64encode(payload), opcode)
-
-
 def unwrap(m: bytes) -> tuple[int, bytes] | None:
-    """Opcode and payload of a dead letter made by :func:`wrap`; None for any other ``m``."""
+    """Opcode and payload of a dead letter made by :func:`~mexc_pipeline.rows.wrap`; None for any other ``m``."""
     if not m.startswith(b'{"base64":"'):
         return None
     try:
@@ -185,14 +180,6 @@ def unwrap(m: bytes) -> tuple[int, bytes] | None:
 class _Wrapped(msgspec.Struct, forbid_unknown_fields=True):
     base64: str
     opcode: int
-
-
-def _is_utf8(payload: bytes) -> bool:
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _text(data: object) -> str | None:

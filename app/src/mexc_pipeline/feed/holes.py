@@ -44,7 +44,7 @@ def unfinished(channel: str, events: Iterable[bytes], fetched: Iterable[int]) ->
     for m in events:
         try:
             said = msgspec.json.decode(m, type=_Event)
-        except msgspec.MsgspecError:  # an event of another shape
+        except (msgspec.MsgspecError, RecursionError):  # an event of another shape
             continue
         if said.channel != channel:
             continue

@@ -64,7 +64,7 @@ class Account:
             return
         try:
             said = _decode(m)
-        except msgspec.MsgspecError:  # none of ours
+        except (msgspec.MsgspecError, RecursionError):  # none of ours
             return
         if said.event in _COUNTED:
             name = _COUNTED[said.event]

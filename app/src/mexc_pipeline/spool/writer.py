@@ -16,7 +16,7 @@ from typing import Any
 
 from mexc_pipeline import __version__
 from mexc_pipeline.periods import Period
-from mexc_pipeline.rows import Columns, Frame, Mt
+from mexc_pipeline.rows import Columns, Frame, Mt, storable
 from mexc_pipeline.spool.checkpoint import Checkpointer
 from mexc_pipeline.spool.lifecycle import Tally, prune, remove, seal
 from mexc_pipeline.spool.segment import (
@@ -184,7 +184,8 @@ class Spool:
         edge = self._edge
         block = Columns([], [], [], [], [])
         rxs, tss = block.rx, block.ts
-        for frame in frames:
+        for received in frames:
+            frame = storable(received)
             if frame.rx > rx:
                 rx = frame.rx
             if rx >= edge:
