@@ -15,9 +15,8 @@ from mexc_pipeline.exchange.protocol import (
     Control,
     subscriptions,
     unwrap,
-    wrap,
 )
-from mexc_pipeline.rows import Mt
+from mexc_pipeline.rows import Mt, wrap
 from mexc_pipeline.simulator import Fault, wire
 from mexc_pipeline.simulator.samples import frames as real_frames
 from support.oracle import CHANNELS, Ambiguous, expected
