@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import pwd
 import socket
+import struct
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,16 @@ log = logging.getLogger("mexc_pipeline.control")
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 MAX_ANSWER = 64 << 20
-MAX_REQUEST = 1 << 20
+MAX_REQUEST = 256 << 10
+REQUEST_S = 5.0
+ANSWER_S = 30.0
+FOR_OWNER = 128
+"""Connections at a time of the process's own user, and of root: at a start every collector asks the store."""
+FOR_USER = 16
+"""The same for any other user, and for all others together:"""
+FOR_GROUP = 64
+BACKLOG = 128
+ACCEPT_AGAIN_S = 0.1
 
 
 class ControlError(UserError):
@@ -38,19 +52,39 @@ class _Short:
         os.close(self._fd)
 
 
-class ControlServer:
-    """Answers ``{"cmd": NAME, …}`` with what the handler of that name returns, plus ``ok``; one thread a client."""
+@dataclass(slots=True, eq=False)
+class _Client:
+    """One accepted connection and the user on its other end."""
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+    socket: socket.socket
+    uid: int
+    is_silent: bool = True
+    """The next step is its own: to finish its request, or to take the answer."""
+
+
+class ControlServer:
+    """Answers ``{"cmd": NAME, …}`` with what the handler of that name returns, plus ``ok``; one thread a client.
+
+    Whoever may open the socket (owner and group, mode 0660) may ask the commands ``for_group``; all others are for the
+    process's own user and root, as the kernel names the caller (SO_PEERCRED, unix(7)). Each user has a number of
+    connections; one more displaces the oldest whose turn it is to do something, so that idle ones and slow readers keep
+    nobody out. A request must be whole within :data:`REQUEST_S`, an answer read within :data:`ANSWER_S`.
+    """
+
+    def __init__(self, path: Path, handlers: Mapping[str, Handler], for_group: Iterable[str] = ()) -> None:
         self.path = path
         self._handlers = dict(handlers)
+        self._for_group = frozenset(for_group)
+        self._lock = threading.Lock()
+        self._clients: list[_Client] = []
+        """In the order of their coming."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         path.unlink(missing_ok=True)  # the caller holds the lock of what this socket controls
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with _Short(path) as address:
             self._socket.bind(address)
         path.chmod(0o660)
-        self._socket.listen(16)
+        self._socket.listen(BACKLOG)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._accept, name="control", daemon=True)
         self._thread.start()
@@ -66,35 +100,79 @@ class ControlServer:
         self._thread.join(timeout=5)
 
     def _accept(self) -> None:
-        while True:
+        while not self._closing.is_set():
             try:
-                client, _ = self._socket.accept()
-            except OSError:
-                if self._closing.is_set():
-                    return
-                raise
-            threading.Thread(target=self._serve, args=(client,), name="control-client", daemon=True).start()
+                connection, _ = self._socket.accept()
+            except OSError as error:
+                if not self._closing.is_set():
+                    # Too many open files, no memory, or the client has gone again: none of it lasts.
+                    log.warning("control socket cannot accept", extra={"fields": {"error": str(error)}})
+                    self._closing.wait(ACCEPT_AGAIN_S)
+                continue
+            client = _Client(connection, _peer_uid(connection))
+            if not self._admit(client):
+                self._turn_away(client)
+                continue
+            try:
+                threading.Thread(target=self._serve, args=(client,), name="control-client", daemon=True).start()
+            except RuntimeError:  # the system has no thread to give
+                self._dismiss(client)
+                self._turn_away(client)
 
-    def _serve(self, client: socket.socket) -> None:
-        with client:
-            client.settimeout(60)
+    def _admit(self, client: _Client) -> bool:
+        """Take the client on, in the place of its user's oldest silent one if need be."""
+        is_owner = _is_owner(client.uid)
+        with self._lock:
+            same = [c for c in self._clients if c.uid == client.uid]
+            if len(same) >= (FOR_OWNER if is_owner else FOR_USER):
+                oldest = next((c for c in same if c.is_silent), None)
+                if oldest is None:
+                    return False
+                self._clients.remove(oldest)
+                with contextlib.suppress(OSError):  # it may have hung up by itself
+                    oldest.socket.shutdown(socket.SHUT_RDWR)  # ends its thread's wait
+            elif not is_owner and sum(not _is_owner(c.uid) for c in self._clients) >= FOR_GROUP:
+                return False
+            self._clients.append(client)
+            return True
+
+    def _dismiss(self, client: _Client) -> None:
+        with self._lock, contextlib.suppress(ValueError):  # displaced before
+            self._clients.remove(client)
+
+    def _turn_away(self, client: _Client) -> None:
+        """Say that there is no room, without waiting for anything."""
+        with client.socket as connection, contextlib.suppress(OSError):
+            connection.settimeout(0)
+            connection.sendall(_line({"ok": False, "error": "too many questions at a time; ask again"}))
+
+    def _serve(self, client: _Client) -> None:
+        with client.socket as connection:
             try:
                 try:
-                    line = _read_line(client, MAX_REQUEST)
-                    answer = self._answer(line) if line else None
+                    line = _read_line(connection, MAX_REQUEST, REQUEST_S)
+                    client.is_silent = False
+                    answer = self._answer(line, client.uid) if line else None
                 except ControlError as error:
                     answer = {"ok": False, "error": str(error)}
+                client.is_silent = True
                 if answer is not None:
-                    client.sendall(json.dumps(answer, default=str).encode() + b"\n")
+                    connection.settimeout(ANSWER_S)  # of the whole of sendall
+                    connection.sendall(_line(answer))
             except OSError as error:
                 log.debug("control client went away", extra={"fields": {"error": str(error)}})
+            finally:
+                self._dismiss(client)
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    def _answer(self, line: bytes, uid: int) -> dict[str, Any]:
         try:
             request = json.loads(line)
             handler = self._handlers[request["cmd"]]
         except (ValueError, KeyError, TypeError, RecursionError):
             return {"ok": False, "error": f"not a command; known are {', '.join(sorted(self._handlers))}"}
+        if request["cmd"] not in self._for_group and not _is_owner(uid):
+            owner = _name_of(os.geteuid())
+            return {"ok": False, "error": f"{request['cmd']} is for the recorder's own user; run it as {owner} or root"}
         try:
             return {**handler(request), "ok": True}
         except UserError as error:
@@ -109,10 +187,10 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
     who = path.stem
     try:
         with _Short(path) as address, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            _connect(client, address, timeout_s)
             client.settimeout(timeout_s)
-            client.connect(address)
-            client.sendall(json.dumps({"cmd": cmd, **fields}).encode() + b"\n")
-            line = _read_line(client, MAX_ANSWER)
+            client.sendall(_line({"cmd": cmd, **fields}))
+            line = _read_line(client, MAX_ANSWER, timeout_s)
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise ControlError(f"{who} is not running (no answer at {path})") from error
     except PermissionError as error:
@@ -132,14 +210,57 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
     return answer
 
 
-def _read_line(client: socket.socket, most: int) -> bytes:
+def _connect(client: socket.socket, address: str, timeout_s: float) -> None:
+    """Connect, waiting for a place in the queue where there is none: a socket with a timeout of Python's would be told
+    EAGAIN at once. TimeoutError where there is none in time."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_timeval(timeout_s)))
+    try:
+        client.connect(address)
+    except BlockingIOError as error:
+        raise TimeoutError from error
+
+
+def _timeval(seconds: float) -> tuple[int, int]:
+    whole = int(seconds)
+    return whole, max(1, int((seconds - whole) * 1e6))
+
+
+def _read_line(client: socket.socket, most: int, timeout_s: float) -> bytes:
+    """Up to the first line's end or the end of the stream. TimeoutError where that is not there in time, however the
+    bytes drip."""
     parts: list[bytes] = []
     size = 0
-    while chunk := client.recv(65536):
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        client.settimeout(left)
+        chunk = client.recv(65536)
         parts.append(chunk)
         size += len(chunk)
-        if chunk.endswith(b"\n"):
-            break
+        if not chunk or chunk.endswith(b"\n"):
+            return b"".join(parts)
         if size > most:
-            raise ControlError(f"a control line is longer than {most >> 20} MiB")
-    return b"".join(parts)
+            raise ControlError(f"a control line is longer than {most >> 10} KiB")
+
+
+def _line(answer: Mapping[str, Any]) -> bytes:
+    return json.dumps(answer, default=str).encode() + b"\n"
+
+
+def _peer_uid(client: socket.socket) -> int:
+    """Who connected: the kernel's word for it, taken at the moment of ``connect``."""
+    _, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(uid)
+
+
+def _is_owner(uid: int) -> bool:
+    return uid in (0, os.geteuid())
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

@@ -136,6 +136,7 @@ class _Collector:
         return ControlServer(
             self._settings.control_dir / f"{self._symbol.id}.sock",
             {"status": self._status, "cut": self._cut, "rotate": self._rotate},
+            for_group=("status",),
         )
 
     def _wait_for_room(self) -> bool:

@@ -31,6 +31,9 @@ log = logging.getLogger("mexc_pipeline.store")
 _STUCK_S = 180.0
 """Longer than any one step may take: a lost reply is waited for during a minute, a silent server during half."""
 _STOP_S = 4.0
+FOR_GROUP = ("status", "known", "logged")
+"""What members of the group may ask: what ``status`` and ``ledger`` show. ``query`` and ``verify``, which read whole
+tables, are for the owner."""
 
 
 class Store:
@@ -197,7 +200,7 @@ def main(config: Config, parent_fd: int | None = None) -> int:
     with SpoolLock(config.data_dir / "store", "store"), engines(config) as factory:
         store = Store(config, factory)
         store.start()
-        server = ControlServer(config.control_dir / "store.sock", store.handlers())
+        server = ControlServer(config.control_dir / "store.sock", store.handlers(), for_group=FOR_GROUP)
         notify.ready()
         log.info("store runs", extra={"fields": {"engine": config.clickhouse.mode, "symbols": len(config.symbols)}})
         try:
