@@ -117,6 +117,13 @@ def test_a_symbols_own_table_overrides_only_what_it_names() -> None:
         ("[spool]\nkeep = 1", "spool.keep", "warn_percent, alert_percent, reserve_mib"),
         ('[exchange]\nping_interval = "61s"', "exchange.ping_interval", "2s to 30s"),
         ('[exchange]\nwebsocket = "http://x"', "exchange.websocket", "ws:// or wss://"),
+        ("[exchange]\nwebsocket = []", "exchange.websocket", "at least one address"),
+        ('[exchange]\nrest = ["https://a", "ftp://b"]', "exchange.rest", "http:// or https://"),
+        ('[exchange]\nrest = ["https://a", "https://a"]', "exchange.rest", "name it once"),
+        ("[exchange]\nrest = [5]", "exchange.rest", "expected `str`"),
+        ("[exchange]\nrest = 5", "exchange.rest", "str"),
+        ('[exchange]\nrest = "https://me:secret@a"', "exchange.rest", "no user or password"),
+        ('[exchange]\nrest = "https://a/x?key=secret"', "exchange.rest", "no query"),
         ('[exchange]\nrest = "https://a:99999"', "exchange.rest", "http:// or https://"),
         ('[egress]\nmode = "socks5://h:1"', ".mode", "direct, tor or socks5h://host:port"),
         ('[egress]\nmode = "socks5h://h"', ".mode", "direct, tor or socks5h://host:port"),
@@ -138,6 +145,12 @@ def test_a_mistake_is_named_in_one_line_with_what_is_allowed(text: str, named: s
     assert allowed in message
     assert "\n" not in message
     assert "secret" not in message
+
+
+def test_the_exchange_may_have_several_addresses() -> None:
+    exchange = parse('[exchange]\nwebsocket = ["wss://a/edge", "wss://b/edge"]\nrest = "https://a"', None).exchange
+    assert exchange.websocket_urls == ("wss://a/edge", "wss://b/edge")
+    assert exchange.rest_urls == ("https://a",)
 
 
 def test_a_syntax_error_at_the_very_end_names_its_line() -> None:

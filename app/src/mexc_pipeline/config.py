@@ -33,8 +33,9 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
 
 
 class Exchange(_Table, frozen=True):
-    websocket: str = "wss://contract.mexc.com/edge"
-    rest: str = "https://api.mexc.com"
+    websocket: str | tuple[str, ...] = "wss://contract.mexc.com/edge"
+    """One address, or several in the order in which they are tried; see :attr:`websocket_urls`."""
+    rest: str | tuple[str, ...] = "https://api.mexc.com"
     ca_file: str = ""
     ping_interval: str = "15s"
 
@@ -42,6 +43,16 @@ class Exchange(_Table, frozen=True):
     def ping_interval_s(self) -> float:
         """Seconds between JSON pings."""
         return duration_ns(self.ping_interval) / SECOND_NS
+
+    @property
+    def websocket_urls(self) -> tuple[str, ...]:
+        """Addresses of the WebSocket in order of preference, at least one."""
+        return _several(self.websocket)
+
+    @property
+    def rest_urls(self) -> tuple[str, ...]:
+        """Addresses of REST in order of preference, at least one."""
+        return _several(self.rest)
 
 
 class Channels(_Table, frozen=True):
@@ -217,8 +228,8 @@ def _check(file: _File, path: Path | None) -> Config:
         )
     if not 4 <= file.spool.reserve_mib <= 65536:
         raise ConfigError("spool.reserve_mib: allowed are 4 to 65536")
-    _url("exchange.websocket", file.exchange.websocket, ("ws", "wss"))
-    _url("exchange.rest", file.exchange.rest, ("http", "https"))
+    _urls("exchange.websocket", file.exchange.websocket_urls, ("ws", "wss"))
+    _urls("exchange.rest", file.exchange.rest_urls, ("http", "https"))
     if not 1 <= file.clickhouse.port <= 65535:
         raise ConfigError(f"clickhouse.port: {file.clickhouse.port} is outside 1 to 65535")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", file.clickhouse.database):
@@ -347,10 +358,27 @@ def _split(url: str) -> Any:
     return parts
 
 
+def _several(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else given
+
+
+def _urls(key: str, values: tuple[str, ...], schemes: tuple[str, ...]) -> None:
+    if not values:
+        raise ConfigError(f"{key}: at least one address is needed")
+    for value in values:
+        _url(key, value, schemes)
+        if "?" in value or "#" in value:
+            raise ConfigError(f"{key}: no query and no fragment may stand in the address")
+        if values.count(value) > 1:
+            raise ConfigError(f"{key}: {value!r} stands there twice; name it once")
+
+
 def _url(key: str, value: str, schemes: tuple[str, ...]) -> None:
     parts = _split(value)
     if parts is None or parts.scheme not in schemes or not parts.hostname:
         raise ConfigError(f"{key}: {value!r} is not an address starting with {' or '.join(s + '://' for s in schemes)}")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"{key}: no user or password may stand in the address")
 
 
 def _duration(key: str, text: str) -> int:
@@ -379,9 +407,19 @@ def _explain(message: str, kind: type, prefix: str) -> str:
 
 
 def _type_at(kind: type, path: str) -> Any:
+    """The type of the value at msgspec's path; of a union the member that the path goes through, else its first."""
     found: Any = kind
     for step in filter(None, re.sub(r"\[[^\]]*\]", ".[]", path).split(".")):
-        found = typing.get_args(found)[-1] if step == "[]" else typing.get_type_hints(found)[step]
-        if isinstance(found, types.UnionType) or typing.get_origin(found) is typing.Union:
-            found = next(a for a in typing.get_args(found) if a is not msgspec.UnsetType)
-    return found
+        members = _members(found)
+        if step == "[]":
+            args = next(args for m in members if (args := typing.get_args(m)))
+            found = args[0] if args[-1] is Ellipsis else args[-1]
+            continue
+        found = typing.get_type_hints(next(m for m in members if hasattr(m, "__struct_fields__")))[step]
+    return _members(found)[0]
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return tuple(member for member in typing.get_args(kind) if member is not msgspec.UnsetType)
+    return (kind,)

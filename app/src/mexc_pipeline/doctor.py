@@ -24,7 +24,8 @@ from typing import Any
 
 from mexc_pipeline.config import Config, Egress
 from mexc_pipeline.egress.dial import EgressError
-from mexc_pipeline.egress.http import get
+from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.exchange.rest import PING_PATH
 from mexc_pipeline.spool.reserve import Reserve
 from mexc_pipeline.spool.room import Limits, Usage
 
@@ -220,26 +221,27 @@ def _ways(config: Config) -> Iterable[Egress]:
 
 def _unreachable(config: Config, egress: Egress, why: str) -> Check:
     advice = "recording starts and retries for ever; check the address, the network and [egress] mode"
-    return Check(f"exchange by {egress.mode}", False, False, f"{config.exchange.rest}: {why}", advice)
+    if not any(url in why for url in config.exchange.rest_urls):
+        why = f"{', '.join(config.exchange.rest_urls)}: {why}"
+    return Check(f"exchange by {egress.mode}", False, False, why, advice)
 
 
 def _ping(config: Config, egress: Egress) -> list[Check]:
-    began = time.time()
     try:
-        status, body = get(egress, config.exchange.rest, "/api/v1/contract/ping", ca_file=config.exchange.ca_file)
+        answer = Rest(egress, config.exchange).get(PING_PATH)
     except EgressError as error:
         return [_unreachable(config, egress, str(error))]
-    took = time.time() - began
-    if status != 200:
-        return [_unreachable(config, egress, f"HTTP {status}")]
-    checks = [Check(f"exchange by {egress.mode}", True, False, f"{config.exchange.rest} in {took * 1000:.0f} ms")]
+    took_ms = (answer.received_ns - answer.sent_ns) / 1e6
+    if answer.status != 200:
+        return [_unreachable(config, egress, f"{answer.url}: HTTP {answer.status}")]
+    checks = [Check(f"exchange by {egress.mode}", True, False, f"{answer.url} in {took_ms:.0f} ms")]
     try:
-        theirs = json.loads(body)["data"]
-    except (ValueError, KeyError, TypeError):
-        return [_unreachable(config, egress, "answered something else than a ping")]
+        theirs = json.loads(answer.body)["data"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return [_unreachable(config, egress, f"{answer.url}: answered something else than a ping")]
     if isinstance(theirs, int):
-        off = round((began + took / 2) * 1000 - theirs)
-        ok = abs(off) <= CLOCK_MS + took * 500
+        off = round(answer.sent_ns / 1e6 + took_ms / 2 - theirs)
+        ok = abs(off) <= CLOCK_MS + took_ms / 2
         advice = "feed delays will be wrong by that much; check NTP"
         checks.append(Check(f"clock against exchange by {egress.mode}", ok, False, f"{off:+d} ms", advice))
     return checks

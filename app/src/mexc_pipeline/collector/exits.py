@@ -31,8 +31,6 @@ class Exits:
         self._symbol = symbol
         self._feed = feed
         self._tor = tor
-        target = urlsplit(settings.exchange.websocket)
-        self._port = target.port or (443 if target.scheme == "wss" else 80)
 
     def watch(self, stop: threading.Event) -> None:
         """Look every 15 s whether somebody else uses our exit, until told to stop."""
@@ -87,7 +85,8 @@ class Exits:
         before, since = self._ours(), self._feed.connected_since_ns
         if before is None:
             raise UserError(f"{self._symbol.id} is not connected; its next connection chooses among all its exits")
-        if not self._tor.others(self._port):
+        target = urlsplit(self._feed.egress["url"])
+        if not self._tor.others(target.port or (443 if target.scheme == "wss" else 80)):
             raise UserError(f"{self._symbol.id} has no other exit at this moment; {before.exit} is kept")
         self._feed.leave("another exit was asked for", "rotated", exit=before.exit)
         until = time.monotonic() + ROTATE_S

@@ -1,38 +1,135 @@
-"""One REST request over the configured egress: the same way out as the frames."""
+"""REST over the configured egress: the same way out as the frames."""
 
 from __future__ import annotations
 
 import http.client
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mexc_pipeline import __version__
-from mexc_pipeline.config import Egress
+from mexc_pipeline.config import Egress, Exchange
 from mexc_pipeline.egress.dial import Dial, EgressError, deadline, dial
+from mexc_pipeline.egress.encoding import CodingError, decode
+from mexc_pipeline.egress.hosts import Hosts
+
+log = logging.getLogger("mexc_pipeline.egress")
 
 MAX_BODY = 16 << 20
+"""Bytes of an answer, as it came and as it is once decoded."""
+_THROTTLED = 429
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer to a request: the HTTP status, the headers by name in lower case (several of one name joined by
+    commas), the decoded body, the base address that gave it, and this host's clock (Unix ns) when the connected socket
+    was given the request and when the body was whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+    sent_ns: int
+    received_ns: int
+
+    @property
+    def serves(self) -> bool:
+        """Whether this came from the exchange's REST, be it to ask for patience. An address it has left, or where it
+        does not serve us, answers with a redirect, with 403 or 404, or with a page for people."""
+        page = self.headers.get("content-type", "").lower().startswith("text/html")
+        return self.status == _THROTTLED or (self.status == http.client.OK and not page)
 
 
 def get(
     egress: Egress, base: str, path: str, *, ca_file: str = "", within_s: float = 5.0, dialler: Dial = dial
-) -> tuple[int, bytes]:
-    """GET ``base + path``; (status, body). Raises EgressError where no answer came within ``within_s`` seconds of
-    being connected. Redirects are not followed: they could lead anywhere."""
+) -> Answer:
+    """GET ``base + path``. Raises EgressError where no answer came within ``within_s`` seconds of being connected, or
+    one that cannot be read. Redirects are not followed: they could lead anywhere."""
     parts = urlsplit(base)
+    asked = f"GET {base}{path}"
     dialled = dialler(egress, base, ca_file)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
     connection.sock = dialled.sock
     connection.auto_open = 0  # never connects by itself
     try:
-        with deadline(dialled.sock, within_s, f"GET {base}{path}"):
-            headers = {"User-Agent": f"mexc-pipeline/{__version__}", "Accept": "application/json"}
+        with deadline(dialled.sock, within_s, asked):
+            headers = {
+                "User-Agent": f"mexc-pipeline/{__version__}",
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",  # who compresses unasked then takes what we read
+            }
+            sent_ns = time.time_ns()
             connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
-            response = connection.getresponse()
-            body = response.read(MAX_BODY)
-            if response.length:  # http.client lets a body that breaks off pass as whole
-                raise EgressError(f"GET {base}{path}: broke off after {len(body)} bytes, or is longer than {MAX_BODY}")
-            return response.status, body
+            return _read(connection.getresponse(), asked, base, sent_ns)
     except (OSError, http.client.HTTPException) as error:
-        raise EgressError(f"GET {base}{path}: {error or type(error).__name__}") from error
+        raise EgressError(f"{asked}: {error or type(error).__name__}") from error
     finally:
         connection.close()
         dialled.sock.close()
+
+
+def _read(response: http.client.HTTPResponse, asked: str, base: str, sent_ns: int) -> Answer:
+    headers: dict[str, str] = {}
+    for name, value in response.getheaders():
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+    transfer = headers.get("transfer-encoding", "chunked").strip().lower()
+    if transfer not in ("chunked", "identity"):
+        raise EgressError(f"{asked}: sent by transfer encoding {transfer[:40]!r}; chunked is understood")
+    body = response.read(MAX_BODY + 1)
+    received_ns = time.time_ns()
+    if len(body) > MAX_BODY:
+        raise EgressError(f"{asked}: longer than {MAX_BODY} bytes")
+    if response.length:  # http.client lets a body that breaks off pass as whole
+        raise EgressError(f"{asked}: broke off after {len(body)} bytes")
+    try:
+        body = decode(body, [headers.get("content-encoding", "")], MAX_BODY)
+    except CodingError as error:
+        if response.status == http.client.OK:
+            raise EgressError(f"{asked}: {error}") from error
+        body = b""  # the status says what is the matter
+    return Answer(response.status, headers, body, base, sent_ns, received_ns)
+
+
+class Rest:
+    """The exchange's REST by one way out, at the addresses of ``exchange.rest`` in order: one that answers is kept."""
+
+    def __init__(self, egress: Egress, exchange: Exchange, dialler: Dial = dial) -> None:
+        self._egress = egress
+        self._ca_file = exchange.ca_file
+        self._dial = dialler
+        self._hosts = Hosts(exchange.rest_urls)
+
+    @property
+    def url(self) -> str:
+        """The address in use."""
+        return self._hosts.url
+
+    def get(self, path: str, within_s: float = 5.0) -> Answer:
+        """GET ``path`` at the address in use; where that cannot be reached or does not serve the exchange (any more),
+        at the next ones. Where none does, the last answer, or EgressError that names them all."""
+        problems: list[str] = []
+        answer: Answer | None = None
+        for _ in range(len(self._hosts)):
+            url = self._hosts.url
+            try:
+                answer = get(self._egress, url, path, ca_file=self._ca_file, within_s=within_s, dialler=self._dial)
+            except EgressError as error:
+                problems.append(str(error))
+            else:
+                if answer.serves:
+                    self._hosts.worked(url)
+                    return answer
+                problems.append(f"GET {url}{path}: HTTP {answer.status}")
+            if not self._hosts.failed(url):
+                break
+            log.warning(
+                "another REST address is tried",
+                extra={"fields": {"failed": url, "why": problems[-1], "next": self._hosts.url}},
+            )
+        if answer is not None:
+            return answer
+        raise EgressError("; ".join(problems))

@@ -16,6 +16,7 @@ import websocket
 
 from mexc_pipeline import __version__, config
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
+from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.exchange.deadletters import meant
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
 from mexc_pipeline.feed.checks import Checks
@@ -92,6 +93,9 @@ class Feed:
         self._exchange = exchange
         self._sink = sink
         self._dial = dialler
+        self._hosts = Hosts(exchange.websocket_urls)
+        self._delivered = False
+        """The present connection has brought a frame of a channel."""
         self._wanted = {s.channel: s for s in subscriptions(symbol.name, symbol.channels)}
         self._acks = {s.ack: s.channel for s in self._wanted.values()}
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
@@ -135,13 +139,14 @@ class Feed:
                 continue
             began = time.monotonic()
             self.beat = began
-            self._goodbye_by, self._unanswered = None, False
+            self._goodbye_by, self._unanswered, self._delivered = None, False, False
+            url, left = self._hosts.url, False
             code, reason = 1006, ""
             try:
                 self._session()
             except _Ended as ended:
                 code, reason = ended.code, str(ended)
-                if isinstance(ended, _Left):
+                if left := isinstance(ended, _Left):
                     backoff.reset()
             except (EgressError, OSError, websocket.WebSocketException) as error:
                 reason = str(error) or type(error).__name__
@@ -165,11 +170,19 @@ class Feed:
                 continue
             if time.monotonic() - began >= SETTLED_S:
                 backoff.reset()
-            pause = backoff.next_s()
+            elsewhere = not (self._delivered or left) and self._hosts.failed(url)
+            pause = 0.0 if elsewhere else backoff.next_s()
             log.warning(
                 "disconnected",
                 extra={
-                    "fields": {"symbol": self._symbol.id, "reason": reason, "code": code, "retry_s": round(pause, 2)}
+                    "fields": {
+                        "symbol": self._symbol.id,
+                        "url": url,
+                        "reason": reason,
+                        "code": code,
+                        "retry_s": round(pause, 2),
+                        **({"next": self._hosts.url} if self._hosts.url != url else {}),
+                    }
                 },
             )
             self._pause(pause)
@@ -243,7 +256,7 @@ class Feed:
     # -- one connection
 
     def _session(self) -> None:
-        url = self._exchange.websocket
+        url = self._hosts.url
         dialled = self._dial(self._symbol.egress, url, self._exchange.ca_file)
         link = ReadAhead(dialled.sock, self._before_wait)
         ws = websocket.WebSocket(skip_utf8_validation=True)
@@ -256,13 +269,14 @@ class Feed:
         now = time.monotonic()
         self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._paces)
         self._next_ping = now
-        self.egress = {"mode": dialled.mode, "peer": dialled.peer, "local": dialled.local, **dialled.details}
+        way = {"peer": dialled.peer, "local": dialled.local, "url": url, **dialled.details}
+        self.egress = {"mode": dialled.mode, **way}
         self._exit = dialled.details.get("exit")
         self.connected_since_ns = time.time_ns()
         self._link = link
         self._ws = ws
         self._checks.connected()
-        self._event("connected", egress=dialled.mode, peer=dialled.peer, local=dialled.local, **dialled.details)
+        self._event("connected", egress=dialled.mode, **way)
         for subscription in self._wanted.values():
             self._subscribe(subscription)
         self._read(Messages(ws, link).next)
@@ -345,6 +359,9 @@ class Feed:
         if self._link is not None and self._link.received != self._received:
             self._received = self._link.received
             watch.alive(now)
+        if self._touched and not self._delivered:
+            self._delivered = True
+            self._hosts.worked(self._hosts.url)
         for channel in self._touched:
             self._act(watch.data(channel, now))
         self._touched.clear()

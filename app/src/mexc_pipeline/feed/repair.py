@@ -16,7 +16,7 @@ import msgspec
 
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import Dial, EgressError
-from mexc_pipeline.egress.http import get
+from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.depth import Gap
 from mexc_pipeline.exchange.rest import RefusedError, commits_path, depth_path, read_commits, read_snapshot
 from mexc_pipeline.feed.holes import MOST_TRIES, Holes, Row, Unfinished
@@ -47,9 +47,8 @@ class Repairer:
         interrupted: Sequence[Unfinished] = (),
     ) -> None:
         self._symbol = symbol
-        self._exchange = exchange
+        self._rest = Rest(symbol.egress, exchange, dialler)
         self._sink = sink
-        self._dial = dialler
         self._backoff = Backoff(random.Random(), first_s=0.25, most_s=8.0)  # noqa: S311 - jitter, not a secret
         self._changed = threading.Condition()  # guards what follows
         self._holes = Holes(CHANNEL, MOST_TRIES)
@@ -188,15 +187,8 @@ class Repairer:
         return []
 
     def _get(self, path: str) -> tuple[int, bytes]:
-        exchange = self._exchange
-        return get(
-            self._symbol.egress,
-            exchange.rest,
-            path,
-            ca_file=exchange.ca_file,
-            within_s=ANSWER_S,
-            dialler=self._dial,
-        )
+        answer = self._rest.get(path, ANSWER_S)
+        return answer.status, answer.body
 
     def _keep(self, rows: list[Row]) -> None:
         if rows:

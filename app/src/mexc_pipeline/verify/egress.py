@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.egress.dial import EgressError
-from mexc_pipeline.egress.http import get
+from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.exchange.rest import PING_PATH
 from mexc_pipeline.verify import exits
 from mexc_pipeline.verify.report import Finding, Report
 
@@ -45,7 +46,10 @@ def _data_socket(config: Config, symbol: Symbol) -> Finding:
         return Finding(symbol.id, "data socket", False, text)
     if mode == "tor":
         return exits.carried(symbol, said)
-    ok, text = judge_peer(symbol.egress.mode, str(peer), config.exchange.websocket)
+    url = str(said.get("url") or config.exchange.websocket_urls[0])
+    if url not in config.exchange.websocket_urls:
+        return Finding(symbol.id, "data socket", False, f"connected to {url}, which is not configured; restart it")
+    ok, text = judge_peer(symbol.egress.mode, str(peer), url)
     return Finding(symbol.id, "data socket", ok, text)
 
 
@@ -77,11 +81,9 @@ def _addresses(host: str) -> set[str]:
 
 
 def _rest(config: Config, symbol: Symbol) -> Finding:
-    where = config.exchange.rest
     try:
-        status, _ = get(
-            symbol.egress, where, "/api/v1/contract/ping", ca_file=config.exchange.ca_file, within_s=ANSWER_S
-        )
+        answer = Rest(symbol.egress, config.exchange).get(PING_PATH, ANSWER_S)
     except EgressError as error:
         return Finding(symbol.id, "REST", False, str(error))
-    return Finding(symbol.id, "REST", status == 200, f"{where} by {symbol.egress.mode}: HTTP {status}")
+    text = f"{answer.url} by {symbol.egress.mode}: HTTP {answer.status}"
+    return Finding(symbol.id, "REST", answer.status == 200, text)

@@ -1,0 +1,65 @@
+"""The exchange moves its host: one configuration that names both records on, and says which is in use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
+from support.collecting import Site, check_whole, collecting
+from support.peers import free_port, saying, serving, silent
+from support.spooled import check, named
+
+
+def _two(first: str, second: str) -> str:
+    """For a line of the configuration that has a string already."""
+    return json.dumps([first, second])
+
+
+def _site(folder: Path, old: int, sim: Simulator) -> Site:
+    site = Site(folder, "ws://OLD", "http://OLD")
+    text = site.config.read_text()
+    text = text.replace('"ws://OLD"', _two(f"ws://127.0.0.1:{old}/edge", sim.ws_url))
+    site.config.write_text(text.replace('"http://OLD"', _two(f"http://127.0.0.1:{old}", sim.rest_url)))
+    return site
+
+
+@pytest.mark.parametrize("status", [b"404 Not Found", b"403 Forbidden", b"301 Moved", b"200 OK", b""])
+def test_a_host_that_has_moved_is_left_at_once(tmp_path: Path, status: bytes) -> None:
+    gone = b"HTTP/1.1 %s\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n" % status if status else b""
+    with Simulator(SimulatorConfig(rate=100)) as sim, serving(saying(gone)) as old:
+        site = _site(tmp_path, old.port, sim)
+        with collecting(site) as btc:
+            live = btc.wait(lambda s: s["rows"]["t"] >= 3 and s["listing"] == "listed")
+            assert btc.stop() == 0
+        rows = check(site.spool())
+        check_whole(rows, sim.sent)
+        assert live["egress"]["url"] == sim.ws_url
+        assert [event["url"] for event in named(rows, "connected")] == [sim.ws_url]
+        assert len(named(rows, "disconnected")) == 2, "one from the old host, one at the end"
+        assert f'"next": "{sim.ws_url}"' in btc.said()
+
+
+def test_a_dead_first_host_costs_no_pause_and_the_working_one_is_kept(tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(rate=100)) as sim:
+        site = _site(tmp_path, free_port(), sim)
+        with collecting(site) as btc:
+            btc.wait(lambda s: s["rows"]["t"] >= 3)
+            sim.inject(Fault("close"))
+            btc.wait(lambda s: s["reconnects"] == 2 and s["state"] == "live")
+            assert btc.stop() == 0
+        rows = check(site.spool())
+        check_whole(rows, sim.sent)
+    refused = [event for event in named(rows, "disconnected") if "refused" in event["reason"]]
+    assert len(refused) == 1, "the dead one is not asked again while the other delivers"
+
+
+def test_a_host_that_accepts_and_says_nothing_more_is_left(tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(rate=100)) as sim, serving(silent) as old:
+        site = _site(tmp_path, old.port, sim)
+        with collecting(site) as btc:
+            btc.wait(lambda s: s["rows"]["t"] >= 3, timeout_s=30)
+            assert btc.stop() == 0
+        assert "WebSocket handshake: not done within" in named(check(site.spool()), "disconnected")[0]["reason"]

@@ -1,0 +1,131 @@
+"""REST answers as the world sends them: compressed, in chunks, at addresses that come and go."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from contextlib import ExitStack
+
+import pytest
+
+from mexc_pipeline.config import Egress, Exchange
+from mexc_pipeline.egress import http as module
+from mexc_pipeline.egress.dial import EgressError
+from mexc_pipeline.egress.http import Rest, get
+from support.peers import Serve, free_port, saying, serving
+
+DIRECT = Egress()
+BODY = b'{"success":true,"code":0,"data":1}'
+
+
+def response(body: bytes, *headers: str, status: str = "200 OK", length: bool = True) -> bytes:
+    lines = [f"HTTP/1.1 {status}", *headers, *([f"Content-Length: {len(body)}"] if length else [])]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def chunked(body: bytes) -> bytes:
+    pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
+    return b"".join(b"%X\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(gzip.compress(BODY), "Content-Encoding: gzip"),
+        response(gzip.compress(BODY), "CONTENT-ENCODING:   GZIP  "),
+        response(zlib.compress(BODY), "Content-Encoding: deflate"),
+        response(gzip.compress(zlib.compress(BODY)), "Content-Encoding: deflate", "content-encoding: gzip"),
+        response(chunked(gzip.compress(BODY)), "Content-Encoding: x-gzip", "Transfer-Encoding: Chunked", length=False),
+        response(gzip.compress(BODY), "Content-Encoding: gzip", length=False),
+        response(BODY, "Content-Encoding: identity"),
+    ],
+    ids=["gzip", "casing", "deflate", "twice", "chunked", "until the end", "identity"],
+)
+def test_a_compressed_answer_is_understood(answer: bytes) -> None:
+    with serving(saying(answer)) as server:
+        assert get(DIRECT, f"http://127.0.0.1:{server.port}", "/x").body == BODY
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (response(BODY, "Content-Encoding: br"), "encoded as 'br'; gzip and deflate are understood"),
+        (response(BODY, "Content-Encoding: gzip"), "said to be encoded as gzip"),
+        (response(gzip.compress(BODY)[:-9], "Content-Encoding: gzip"), "broke off"),
+        (response(gzip.compress(b"\0" * 200_000), "Content-Encoding: gzip"), "longer than is read"),
+        (response(b"x" * 100_001), "longer than 100000 bytes"),
+        (response(b"x" * 100_001, length=False), "longer than 100000 bytes"),
+        (response(chunked(b"x" * 100_001), "Transfer-Encoding: chunked", length=False), "longer than 100000 bytes"),
+        (response(chunked(BODY)[:-9], "Transfer-Encoding: chunked", length=False), "IncompleteRead"),
+        (response(BODY, "Transfer-Encoding: gzip, chunked", length=False), "transfer encoding 'gzip, chunked'"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch, answer: bytes, said: str) -> None:
+    monkeypatch.setattr(module, "MAX_BODY", 100_000)
+    with serving(saying(answer)) as server, pytest.raises(EgressError, match=said) as caught:
+        get(DIRECT, f"http://127.0.0.1:{server.port}", "/x")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"GET http://127.0.0.1:{server.port}/x: ")
+
+
+def test_a_refusal_is_said_by_its_status_whatever_its_body_is_encoded_as() -> None:
+    refusal = response(b"??", "Content-Encoding: br", "Retry-After: 7", "Date: now", status="429 Too Many")
+    with serving(saying(refusal)) as server:
+        answer = get(DIRECT, f"http://127.0.0.1:{server.port}", "/x")
+    assert (answer.status, answer.headers["retry-after"], answer.headers["date"]) == (429, "7", "now")
+    assert answer.body == b""
+    assert answer.sent_ns <= answer.received_ns
+
+
+HERE = response(BODY)
+MOVED = {
+    "redirect": response(b"", "Location: http://elsewhere/", status="301 Moved"),
+    "forbidden": response(b"<html>", "Content-Type: text/html", status="403 Forbidden"),
+    "not found": response(b"", status="404 Not Found"),
+    "a page": response(b"<html>parked</html>", "Content-Type: Text/HTML; charset=utf-8"),
+    "bad gateway": response(b"", status="502 Bad Gateway"),
+    "nothing": b"",
+}
+
+
+def _exchange(*ports: int) -> Exchange:
+    return Exchange(rest=tuple(f"http://127.0.0.1:{port}" for port in ports))
+
+
+@pytest.mark.parametrize("first", MOVED.values(), ids=list(MOVED))
+def test_an_address_that_does_not_serve_is_left_and_one_that_does_is_kept(first: bytes) -> None:
+    with serving(saying(first)) as old, serving(saying(HERE)) as new:
+        rest = Rest(DIRECT, _exchange(old.port, new.port))
+        for _ in range(3):
+            answer = rest.get("/x")
+            assert (answer.body, answer.url) == (BODY, f"http://127.0.0.1:{new.port}")
+        assert (old.accepted, new.accepted) == (1, 3)
+        assert rest.url == answer.url
+
+
+@pytest.mark.parametrize("said", [response(b"", status="429 Slow"), response(b'{"success":false,"code":510}')])
+def test_patience_asked_for_is_no_reason_to_go_elsewhere(said: bytes) -> None:
+    with serving(saying(said)) as asked, serving(saying(HERE)) as other:
+        Rest(DIRECT, _exchange(asked.port, other.port)).get("/x")
+        assert (asked.accepted, other.accepted) == (1, 0)
+
+
+def test_where_none_serves_the_last_answer_or_all_reasons_are_given() -> None:
+    dead = free_port()
+    with serving(saying(MOVED["forbidden"])) as server:
+        assert Rest(DIRECT, _exchange(dead, server.port)).get("/x").status == 403
+        assert Rest(DIRECT, _exchange(server.port, dead)).get("/x").status == 403
+    with pytest.raises(EgressError) as caught:
+        Rest(DIRECT, _exchange(dead, server.port)).get("/x")
+    assert f":{dead}" in str(caught.value)
+    assert f":{server.port}" in str(caught.value)
+
+
+def test_every_address_is_asked_once_a_request() -> None:
+    serves: list[Serve] = [saying(MOVED["not found"])] * 4
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(serve)) for serve in serves]
+        rest = Rest(DIRECT, _exchange(*(server.port for server in servers)))
+        for count in (1, 2):
+            assert rest.get("/x").status == 404
+            assert [server.accepted for server in servers] == [count] * 4
