@@ -24,7 +24,7 @@ from mexc_pipeline.feed.feed import Feed
 class StubFeed:
     def __init__(self, begin: int) -> None:
         self.connected_since_ns: int | None = begin * 10**9
-        self.egress: dict[str, Any] = {"mode": "tor", "exit": "203.0.113.11"}
+        self.egress: dict[str, Any] = {"mode": "tor", "exit": "203.0.113.11", "url": "wss://contract.example/edge"}
         self.left: list[tuple[str, str, dict[str, Any]]] = []
         self.left_at = threading.Event()
 
@@ -129,7 +129,7 @@ def test_rotation_waits_for_the_new_connection(stage: Stage) -> None:
     def reconnect() -> None:
         assert stage.feed.left_at.wait(10)
         stage.feed.connected_since_ns = None
-        stage.feed.egress = {"mode": "tor", "exit": "203.0.113.14"}
+        stage.feed.egress = {**stage.feed.egress, "exit": "203.0.113.14"}
         stage.feed.connected_since_ns = 2000 * 10**9
 
     thread = threading.Thread(target=reconnect)
