@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.collecting import Site, check_whole, collecting
 from support.peers import SocksProxy, certificates, free_port, serving, silent
 from support.spooled import check, named
@@ -65,3 +65,32 @@ def test_with_a_dead_or_silent_proxy_the_exchange_sees_nothing(tmp_path: Path) -
                 assert btc.stop() == 0
             assert sim.connections == []
             assert sim.requests == []
+
+
+def test_a_proxy_that_asks_for_name_and_password_gets_them_from_a_file_and_nobody_else_does(tmp_path: Path) -> None:
+    secrets = tmp_path / "proxy"
+    secrets.write_text("customer-7\nopen sesame\n")
+    secrets.chmod(0o600)
+    proxy = SocksProxy({NAME: "127.0.0.1"}, login=(b"customer-7", b"open sesame"))
+    with Simulator(SimulatorConfig(rate=100)) as sim, serving(proxy.serve) as front:
+        by_proxy = f'[egress]\nmode = "socks5h://127.0.0.1:{front.port}"\ncredentials_file = "{secrets}"'
+        site = Site(tmp_path, f"ws://{NAME}:{sim.port}/edge", f"http://{NAME}:{sim.port}", extra=by_proxy)
+        with collecting(site) as btc:
+            status = btc.wait(lambda s: s["rows"]["t"] >= 3 and s["listing"] == "listed")
+            command = Path(f"/proc/{btc.process.pid}/cmdline").read_bytes()
+            environment = Path(f"/proc/{btc.process.pid}/environ").read_bytes()
+            secrets.write_text("customer-7\nwrong\n")
+            sim.inject(Fault("close"))
+            reason = btc.event("disconnected", count=2)["reason"]
+            assert (
+                reason
+                == f"proxy 127.0.0.1:{front.port}: connect to {NAME}:{sim.port}: refuses the name or the password"
+            )
+            secrets.write_text("customer-7\nopen sesame\n")
+            btc.wait(lambda s: s["state"] == "live")
+            assert btc.stop() == 0
+        rows = check(site.spool())
+        check_whole(rows, sim.sent)
+    said = [str(status), btc.said(), *(str(row) for row in rows), command.decode(), environment.decode()]
+    for secret in ("customer-7", "open sesame"):
+        assert not any(secret in text for text in said)

@@ -92,18 +92,31 @@ def saying(answer: bytes) -> Serve:
 
 
 class SocksProxy:
-    """A SOCKS5 proxy without authentication that resolves names by its own table and remembers what it was asked."""
+    """A SOCKS5 proxy that resolves names by its own table and remembers what it was asked; with ``login`` it insists
+    on that name and password (RFC 1929)."""
 
-    def __init__(self, hosts: dict[str, str], refuse: int = 0) -> None:
+    def __init__(self, hosts: dict[str, str], refuse: int = 0, login: tuple[bytes, bytes] | None = None) -> None:
         self.asked: list[tuple[int, str, int]] = []
         """(address type, host, port) of every request; type 3 is a name."""
         self._hosts = hosts
         self._refuse = refuse
+        self._login = login
 
     def serve(self, client: socket.socket, over: threading.Event) -> None:
         count = _exactly(client, 2)[1]
-        assert 0 in _exactly(client, count)
-        client.sendall(b"\x05\x00")
+        methods = _exactly(client, count)
+        wanted = 0 if self._login is None else 2
+        client.sendall(bytes([5, wanted if wanted in methods else 255]))
+        if wanted not in methods:
+            return
+        if self._login is not None:
+            assert _exactly(client, 1) == b"\x01"
+            name = _exactly(client, _exactly(client, 1)[0])
+            password = _exactly(client, _exactly(client, 1)[0])
+            right = (name, password) == self._login
+            client.sendall(b"\x01\x00" if right else b"\x01\x01")
+            if not right:
+                return
         _, command, _, kind = _exactly(client, 4)
         assert command == 1
         if kind == 3:

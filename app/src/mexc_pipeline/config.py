@@ -63,6 +63,8 @@ class Channels(_Table, frozen=True):
 
 class _EgressTable(_Table, frozen=True):
     mode: str = "direct"
+    credentials_file: str = ""
+    """For a proxy that asks for them: name and password, a line each."""
     echo_url: str = ""
     min_exits: int = 3
     socks_socket: str = "/run/tor-instances/{id}/socks"
@@ -103,6 +105,7 @@ class _ChannelsOverride(_Table, frozen=True):
 
 class _EgressOverride(_Table, frozen=True):
     mode: str | msgspec.UnsetType = msgspec.UNSET
+    credentials_file: str | msgspec.UnsetType = msgspec.UNSET
     echo_url: str | msgspec.UnsetType = msgspec.UNSET
     min_exits: int | msgspec.UnsetType = msgspec.UNSET
     socks_socket: str | msgspec.UnsetType = msgspec.UNSET
@@ -309,7 +312,9 @@ def _egress(key: str, egress: _EgressTable) -> Egress:
         if parts is None or parts.scheme != "socks5h" or not parts.hostname or not parts.port or parts.path:
             raise ConfigError(f"{key}.mode: {egress.mode!r} is not allowed; use direct, tor or socks5h://host:port")
         if parts.username or parts.password:
-            raise ConfigError(f"{key}.mode: no user or password may stand in the proxy address")
+            raise ConfigError(
+                f"{key}.mode: no user or password may stand in the address; credentials_file names a file with both"
+            )
     if egress.echo_url:
         _url(f"{key}.echo_url", egress.echo_url, ("http", "https"))
     if egress.min_exits < 1:

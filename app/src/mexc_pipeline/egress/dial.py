@@ -1,7 +1,7 @@
 """Dialling: name, TCP or SOCKS, TLS, each with a deadline; what comes back is a plain connected socket.
 
-``websocket-client``'s own proxy options are not used: they pass over PySocks, can hang for a minute and obey proxy
-variables of the environment even for direct connections. This module reads no variable of the environment.
+``websocket-client``'s own proxy options are not used: they can hang for a minute and obey proxy variables of the
+environment even for direct connections. This module reads no variable of the environment.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-import socks
-
 from mexc_pipeline.config import Egress
+from mexc_pipeline.egress import socks5
+from mexc_pipeline.egress.connect import Address, connect
 from mexc_pipeline.errors import UserError
 
 CONNECT_S = 10.0
@@ -86,7 +86,7 @@ def dial(egress: Egress, url: str, ca_file: str = "") -> Dialled:
     host = parts.hostname or ""
     secure = parts.scheme in ("wss", "https")
     port = parts.port or (443 if secure else 80)
-    sock = _direct(host, port) if egress.mode == "direct" else _socks(egress.mode, host, port)
+    sock = _direct(host, port) if egress.mode == "direct" else _socks(egress, host, port)
     try:
         peer, local = _name(sock.getpeername()), _name(sock.getsockname())
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -102,37 +102,28 @@ def dial(egress: Egress, url: str, ca_file: str = "") -> Dialled:
 
 
 def _direct(host: str, port: int) -> socket.socket:
-    problems: list[str] = []
     addresses = _resolve(host, port)
-    for family, address in addresses:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.settimeout(CONNECT_S / len(addresses))  # together no longer than one alone
-        try:
-            sock.connect(address)
-        except OSError as error:
-            sock.close()
-            problems.append(f"{address[0]}: {error.strerror or error}")
-        else:
-            sock.settimeout(CONNECT_S)
-            return sock
-    raise EgressError(f"connect to {host}:{port}: {'; '.join(problems)}")
+    try:
+        return connect(addresses, CONNECT_S)
+    except OSError as error:
+        raise EgressError(f"connect to {host}:{port}: {error}") from error
 
 
-def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+def _resolve(host: str, port: int) -> list[Address]:
     """Addresses of a host. The system's resolver knows no deadline, so it is asked from a thread that can be left."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         pass
     else:
-        return [(socket.AF_INET6 if address.version == 6 else socket.AF_INET, (host, port))]
-    found: list[tuple[socket.AddressFamily, tuple[str, int]]] = []
+        return [Address(socket.AF_INET6 if address.version == 6 else socket.AF_INET, (host, port))]
+    found: list[Address] = []
     failed: list[Exception] = []
 
     def ask() -> None:
         try:
             for family, _, _, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-                found.append((family, (str(where[0]), int(where[1]))))
+                found.append(Address(family, where))
         except (OSError, UnicodeError) as error:  # UnicodeError: no host can have such a name
             failed.append(error)
 
@@ -146,28 +137,28 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str
     return found
 
 
-def _socks(mode: str, host: str, port: int) -> socket.socket:
-    proxy = urlsplit(mode)
-    where = f"{proxy.hostname}:{proxy.port}"
+def _socks(egress: Egress, host: str, port: int) -> socket.socket:
+    proxy = urlsplit(egress.mode)
+    where = f"proxy {proxy.hostname}:{proxy.port}"
     try:
-        proxy_family, proxy_address = _resolve(proxy.hostname or "", proxy.port or 0)[0]
-    except EgressError as error:
-        raise EgressError(f"proxy {where}: {error}") from error
-    sock = socks.socksocket(proxy_family, socket.SOCK_STREAM)
-    sock.set_proxy(socks.SOCKS5, proxy_address[0], proxy_address[1], rdns=True)
-    sock.settimeout(SOCKS_S)
+        login = socks5.read_login(egress.credentials_file) if egress.credentials_file else None
+        sock = connect(_resolve(proxy.hostname or "", proxy.port or 0), CONNECT_S)
+    except (OSError, EgressError, socks5.SocksError) as error:
+        raise EgressError(f"{where}: {error}") from error
+    step = f"{where}: connect to {host}:{port}"
     try:
-        with deadline(sock, SOCKS_S, f"proxy {where}: connect to {host}:{port}"):
-            sock.connect((host, port))
-        plain = socket.socket(fileno=sock.detach())  # PySocks' own recv is no longer needed
-    except (OSError, socks.ProxyError) as error:
+        sock.settimeout(SOCKS_S)
+        with deadline(sock, SOCKS_S, step):
+            socks5.request(sock, socks5.CONNECT, host, port, login)
+            socks5.answer(sock)
+        sock.settimeout(CONNECT_S)
+    except (OSError, socks5.SocksError) as error:
         sock.close()
-        raise EgressError(f"proxy {where}: {error}") from error
-    except EgressError:
+        raise EgressError(f"{step}: {getattr(error, 'strerror', None) or error}") from error
+    except BaseException:
         sock.close()
         raise
-    plain.settimeout(CONNECT_S)
-    return plain
+    return sock
 
 
 def start_tls(sock: socket.socket, host: str, ca_file: str = "") -> socket.socket:

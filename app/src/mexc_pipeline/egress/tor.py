@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mexc_pipeline.config import Egress
+from mexc_pipeline.egress import socks5
 from mexc_pipeline.egress.control_port import Circuit, ControlPort, ControlPortError
 from mexc_pipeline.egress.dial import Dialled, EgressError, deadline, start_tls
 from mexc_pipeline.egress.partition import TooFewExitsError, allows, check_enough, relays, share
@@ -41,17 +42,7 @@ AVOIDED_S = 600.0
 DROPPED_S = 3600.0
 """How long an exit is left alone that another symbol was found to use."""
 _POLL_S = 0.05
-_CONNECT, _RESOLVE, _RESOLVE_PTR = 0x01, 0xF0, 0xF1
-_SOCKS_PROBLEMS = {
-    1: "general failure",
-    2: "not allowed",
-    3: "network unreachable",
-    4: "host unreachable",
-    5: "connection refused",
-    6: "timed out",
-    7: "command not supported",
-    8: "address type not supported",
-}
+_RESOLVE, _RESOLVE_PTR = 0xF0, 0xF1
 
 
 class _MovedError(EgressError):
@@ -244,7 +235,7 @@ class Tor:
         """Connect, and find the exit: of the circuit of our username that carries a stream which was not there
         before. It need not be the probed one: Tor may prefer a pair of circuits (conflux) it had in store."""
         before = {stream.id for stream in control.streams()}
-        sock = self._socks(user, _CONNECT, host, port, CONNECT_S)
+        sock = self._socks(user, socks5.CONNECT, host, port, CONNECT_S)
         try:
             carrying = {s.circuit for s in control.streams() if s.status == "SUCCEEDED" and s.id not in before}
             return sock, self._wait_for_circuit(control, owned, user, lambda c: c.id in carrying)
@@ -311,17 +302,12 @@ class Tor:
             sock.settimeout(within_s)
             sock.connect(path)
             with deadline(sock, within_s, step):
-                name = user.encode()
-                sock.sendall(b"\x05\x01\x02")
-                _expect(sock, b"\x05\x02", step)
-                sock.sendall(b"\x01" + bytes([len(name)]) + name + b"\x01-")
-                _expect(sock, b"\x01\x00", step)
-                sock.sendall(bytes([5, command, 0]) + _address(host) + port.to_bytes(2, "big"))
+                socks5.request(sock, command, host, port, socks5.Login(user.encode(), b"-"))
                 if wait:
-                    _read_answer(sock, step)
-        except OSError as error:
+                    socks5.answer(sock)
+        except (OSError, socks5.SocksError) as error:
             sock.close()
-            raise EgressError(f"{step}: {error.strerror or error}") from error
+            raise EgressError(f"{step}: {getattr(error, 'strerror', None) or error}") from error
         except BaseException:
             sock.close()
             raise
@@ -357,40 +343,3 @@ def _policy(microdescriptor: str | None) -> str | None:
 
 def _fingerprints(exit_nodes: str) -> set[str]:
     return {word.strip().removeprefix("$").upper() for word in exit_nodes.split(",") if word.strip()}
-
-
-def _address(host: str) -> bytes:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        name = host.encode("idna")
-        return b"\x03" + bytes([len(name)]) + name
-    return (b"\x01" if address.version == 4 else b"\x04") + address.packed
-
-
-def _read_answer(sock: socket.socket, step: str) -> None:
-    version, code, _, kind = _exactly(sock, 4, step)
-    if version != 5:
-        raise EgressError(f"{step}: answered by something that is not SOCKS5")
-    if code:
-        raise EgressError(f"{step}: {_SOCKS_PROBLEMS.get(code, f'Tor says {code:#x}')}")
-    rest = {1: 4, 4: 16}.get(kind)
-    if rest is None:
-        rest = _exactly(sock, 1, step)[0]
-    _exactly(sock, rest + 2, step)
-
-
-def _expect(sock: socket.socket, wanted: bytes, step: str) -> None:
-    if _exactly(sock, len(wanted), step) != wanted:
-        raise EgressError(f"{step}: answered by something that is not Tor's SOCKS5")
-
-
-def _exactly(sock: socket.socket, size: int, step: str) -> bytes:
-    parts: list[bytes] = []
-    while size:
-        piece = sock.recv(size)
-        if not piece:
-            raise EgressError(f"{step}: closed by Tor")
-        parts.append(piece)
-        size -= len(piece)
-    return b"".join(parts)
