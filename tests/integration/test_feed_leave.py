@@ -17,6 +17,7 @@ from mexc_pipeline.egress.dial import Dialled, dial
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.gathering import Gathered
 from support.waiting import until
 
 
@@ -33,7 +34,7 @@ class Rig:
             return dataclasses.replace(dial(egress, target, ca_file), mode="tor", details=details)
 
         settings = config.parse("", None)
-        self.feed = Feed(settings.symbols[0], config.Exchange(websocket=url), self.got.extend, by_another)
+        self.feed = Feed(settings.symbols[0], config.Exchange(websocket=url), Gathered(self.got.extend), by_another)
         self.thread = threading.Thread(target=self.feed.run)
 
     def events(self, *names: str) -> list[dict[str, Any]]:

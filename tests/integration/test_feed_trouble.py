@@ -22,6 +22,7 @@ from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.collecting import wanted
+from support.gathering import Gathered
 from support.peers import Serve, dripping, free_port, saying, serving, silent
 from support.waiting import until
 
@@ -34,7 +35,7 @@ class Rig:
         self.got: list[Frame] = []
         self.blocked = threading.Event()
         self.blocked.set()
-        self.feed = Feed(settings.symbols[0], config.Exchange(websocket=url, **exchange), self._sink)
+        self.feed = Feed(settings.symbols[0], config.Exchange(websocket=url, **exchange), Gathered(self._sink))
         self.thread = threading.Thread(target=self.feed.run)
 
     def _sink(self, batch: list[Frame]) -> None:
@@ -341,7 +342,7 @@ def test_whatever_the_sink_raises_nothing_of_the_network_ends_the_feed() -> None
             raise ZeroDivisionError("surprise")
         raise OSError(101, "Network is unreachable")
 
-    feed = Feed(settings.symbols[0], config.Exchange(), got.extend, broken)
+    feed = Feed(settings.symbols[0], config.Exchange(), Gathered(got.extend), broken)
     thread = threading.Thread(target=feed.run)
     thread.start()
     probe: Callable[[], bool] = lambda: any(b"unreachable" in f.m for f in got)  # noqa: E731

@@ -18,6 +18,7 @@ from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.collecting import collecting, site_of
+from support.gathering import Gathered
 from support.spooled import Stored, check, named, read_segments
 from support.waiting import until
 
@@ -30,7 +31,7 @@ class Rig:
         exchange = config.Exchange(websocket=sim.ws_url, rest=sim.rest_url)
         self.sim = sim
         self.got: list[Frame] = []
-        self.feed = Feed(settings.symbols[0], exchange, self.got.extend)
+        self.feed = Feed(settings.symbols[0], exchange, Gathered(self.got.extend))
         self.thread = threading.Thread(target=self.feed.run)
 
     def events(self, *names: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sqlite3
 import struct
@@ -64,13 +65,21 @@ def digest(rows: list[Stored]) -> str:
     ).hexdigest()
 
 
-def check(folder: Path, first_seq: int = 1) -> list[Stored]:
-    """Assert what holds of every spool folder, whatever happened; return its rows."""
+def check(folder: Path, first_seq: int = 1, *, labelled: bool = True) -> list[Stored]:
+    """Assert what holds of every spool folder, whatever happened; return its rows.
+
+    ``labelled``: where rx goes back, a ``clock`` event says so (rows made without an inbox have none).
+    """
     segments = read_segments(folder)
     rows = [row for segment in segments for row in segment.rows]
     assert [r.seq for r in rows] == list(range(first_seq, first_seq + len(rows))), "seq has a hole or a repeat"
-    assert [r.rx for r in rows] == sorted(r.rx for r in rows), "rx went back"
+    begins = {s.rows[0].seq for s in segments if s.rows}
+    for before, row in itertools.pairwise(rows):
+        if row.rx < before.rx:
+            assert row.seq in begins, f"rx went back at seq {row.seq} within a segment"
+            assert not labelled or restarted(row), f"rx went back at seq {row.seq} and no event says so"
     for segment in segments:
+        assert [r.rx for r in segment.rows] == sorted(r.rx for r in segment.rows)
         edge, length = segment.meta["edge_ns"], segment.meta["period_ns"]
         own = [r for r in segment.rows if not r.m.startswith(b'{"event":"sealed"')]
         assert all(edge - length <= r.rx < edge for r in own), f"{segment.file} holds a row of another period"
@@ -86,6 +95,12 @@ def check(folder: Path, first_seq: int = 1) -> list[Stored]:
         assert segment.meta["bytes"] == sum(len(r.m) for r in segment.rows)
     assert sum(s.meta["state"] == "open" for s in segments) <= 1
     return rows
+
+
+def restarted(row: Stored) -> bool:
+    """Whether the row says that the clock went back and rx with it."""
+    said = json.loads(row.m) if row.mt == 5 else {}
+    return said.get("event") == "clock" and said.get("restarted") is True and said["step_ms"] < -60_000
 
 
 def events(rows: list[Stored]) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ from mexc_pipeline.simulator.flatout import render_pool
 from mexc_pipeline.simulator.frames import SymbolFeed
 from mexc_pipeline.simulator.market import contract
 from mexc_pipeline.spool.writer import Spool
+from support.gathering import Gathered
 
 MOST_STEPS = 600
 """Bytecode instructions a frame; 416 when this was written, on Python 3.11."""
@@ -115,7 +116,7 @@ def _record(frames: list[bytes], spool: Spool, meter: Meter, begin: Callable[[],
         raise OSError("nothing is to be asked over REST here")
 
     dial = _Exchange(b"".join(wire.encode(wire.OP_TEXT, frame) for frame in frames) * TIMES).dial
-    feed = Feed(settings.symbols[0], settings.exchange, sink, dial, refused)
+    feed = Feed(settings.symbols[0], settings.exchange, Gathered(sink), dial, refused)
 
     def run() -> None:
         begin()

@@ -12,31 +12,35 @@ from typing import Any
 import pytest
 
 from mexc_pipeline.collector import recorder as module
-from mexc_pipeline.collector.inbox import Inbox
+from mexc_pipeline.collector.inbox import Inbox, Mark
 from mexc_pipeline.collector.recorder import Recorder
 from mexc_pipeline.collector.statistics import Statistics
-from mexc_pipeline.periods import DAY_NS, HOUR_NS, Period
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.periods import DAY_NS, HOUR_NS, SECOND_NS, Period
 from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.writer import Spool
-from support.spooled import check, read_rows
+from support.spooled import check, read_rows, read_segments
 from support.waiting import until
+
+T0 = 2_000_001_600 * SECOND_NS
 
 
 class Rig:
-    """A recorder on its thread."""
+    """A recorder on its thread; ``now`` is its clock where it is set."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, period_ns: int = DAY_NS) -> None:
         self.folder = folder
-        self.inbox = Inbox()
+        self.now: int | None = None
+        self.inbox = Inbox(clock=lambda: time.time_ns() if self.now is None else self.now)
         self.statistics = Statistics()
-        self.spool = Spool(folder, "btc", "BTC_USDT", Period(DAY_NS))
+        self.spool = Spool(folder, "btc", "BTC_USDT", Period(period_ns))
         self.recorder = Recorder(self.spool, self.inbox, self.statistics, HOUR_NS)
         self.thread = threading.Thread(target=self.recorder.run)
         self.thread.start()
 
     def put(self, *texts: bytes) -> None:
-        self.inbox.put([Frame(time.time_ns(), None, 1, text) for text in texts])
+        self.inbox.put([(1, text) for text in texts])
 
     def texts(self) -> list[bytes]:
         return [r.m for r in read_rows(self.folder)]
@@ -74,7 +78,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 def test_everything_is_committed_and_stopped_is_last(rig: Rig) -> None:
     for n in range(20):
         rig.put(*(b"%d-%d" % (n, k) for k in range(n)))
-    rig.inbox.close()
+    rig.inbox.close((5, b'{"event":"stopped"}'))
     rig.thread.join(10)
     sent = [b"%d-%d" % (n, k) for n in range(20) for k in range(n)]
     assert rig.texts() == [*sent, b'{"event":"stopped"}']
@@ -112,23 +116,108 @@ def test_what_cannot_be_committed_at_the_end_is_counted(rig: Rig, monkeypatch: p
 
 
 def test_a_cut_comes_after_all_that_was_received(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    repair = rig.failing(monkeypatch, "tick", OSError(5, "I/O error"))
-    until(lambda: rig.recorder.trouble, 40)
+    repair = rig.failing(monkeypatch, "append", OSError(5, "I/O error"))
     rig.put(b"1")
+    until(lambda: rig.recorder.trouble, 40)
     rig.put(b"2")
     cuts: list[Any] = []
-    askers = [threading.Thread(target=lambda: cuts.append(rig.recorder.cut(10))) for _ in range(2)]
-    for asker in askers:
-        asker.start()
-    until(lambda: len(rig.recorder._cuts) == 2, 40)
+    asker = threading.Thread(target=lambda: cuts.append(rig.recorder.cut(20)))
+    asker.start()
+    until(lambda: any(isinstance(item, Mark) for item in list_of(rig.inbox)), 40, "the mark in the queue")
+    rig.put(b"3")
     repair()
-    for asker in askers:
-        asker.join(10)
-    assert cuts[0] == cuts[1]
+    asker.join(20)
     assert cuts[0].rows == 3
-    rows = check(rig.folder)
-    assert [r.m for r in rows][:2] == [b"1", b"2"]
+    until(lambda: len(rig.texts()) == 4, 40)
+    assert [[r.m for r in s.rows][:2] for s in read_segments(rig.folder)] == [[b"1", b"2"], [b"3"]]
+    check(rig.folder)
+    assert rig.recorder.cut(10).rows == 2  # type: ignore[union-attr]
     assert rig.recorder.cut(10) is None
+    rig.inbox.close()
+    with pytest.raises(UserError, match="ending"):
+        rig.recorder.cut(10)
+
+
+def list_of(inbox: Inbox) -> list[object]:
+    """What is queued, in any order; only while nobody takes."""
+    items: list[object] = []
+    while not inbox._queue.empty():
+        items.append(inbox._queue.get_nowait())
+    for item in items:
+        inbox._queue.put(item)  # type: ignore[arg-type]
+    return items
+
+
+@pytest.mark.parametrize("how", ["refused", "slow"])
+@pytest.mark.parametrize("end", ["edge", "cut", "quiet edge"])
+def test_however_late_the_commit_rows_keep_their_time_and_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, end: str
+) -> None:
+    """What was received before a period's edge, or before a cut, is committed after it: the disk refused, or was slow,
+    across it."""
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    monkeypatch.setattr(module, "IDLE_S", 0.01)
+    rig = Rig(tmp_path, 10 * SECOND_NS)
+    try:
+        rig.now = T0
+        rig.put(b"0")
+        until(rig.texts, 40)
+        real, entered, go = rig.spool.append, threading.Event(), threading.Event()
+
+        def append(frames: list[Frame]) -> Columns:
+            entered.set()
+            if how == "slow":
+                assert go.wait(40)
+            elif not go.is_set():
+                raise sqlite3.OperationalError("database or disk is full")
+            return real(frames)
+
+        monkeypatch.setattr(rig.spool, "append", append)
+        rig.now = edge = T0 + 10 * SECOND_NS
+        rig.now -= 2
+        rig.put(b"1")
+        assert entered.wait(40)
+        rig.now += 1
+        rig.put(b"2")
+        cut: list[Any] = []
+        asker = threading.Thread(target=lambda: cut.append(rig.recorder.cut(40)))
+        if end == "cut":
+            asker.start()
+            until(lambda: any(isinstance(item, Mark) for item in list_of(rig.inbox)), 40, "the mark in the queue")
+        rig.now = edge + 3 * SECOND_NS
+        if end == "edge":
+            rig.put(b"3")
+        go.set()
+        until(lambda: read_segments(tmp_path)[0].meta["state"] == "closed", 40, "a closed segment")
+        if end != "edge":
+            rig.put(b"3")
+        until(lambda: len(rig.texts()) == 5, 40)
+        rows = {r.m: r.rx - T0 for r in check(tmp_path) if r.mt == 1}
+        assert rows == {b"0": 0, b"1": 10 * SECOND_NS - 2, b"2": 10 * SECOND_NS - 1, b"3": 13 * SECOND_NS}
+        assert [[r.m for r in s.rows if r.mt == 1] for s in read_segments(tmp_path)] == [[b"0", b"1", b"2"], [b"3"]]
+        if end == "cut":
+            asker.join(20)
+            assert cut[0].rows == 4
+    finally:
+        rig.end()
+
+
+def test_a_quiet_segment_ends_by_the_true_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock was a year ahead and is set right: nothing waits for that year."""
+    monkeypatch.setattr(module, "IDLE_S", 0.01)
+    rig = Rig(tmp_path, 10 * SECOND_NS)
+    try:
+        rig.now = T0 + 365 * DAY_NS
+        rig.put(b"ahead")
+        until(rig.texts, 40)
+        rig.now = T0
+        rig.put(b"true")
+        until(lambda: len(rig.texts()) == 4, 40)
+        rig.now = T0 + 10 * SECOND_NS
+        until(lambda: [s.meta["state"] for s in read_segments(tmp_path)] == ["closed", "closed"], 40)
+        check(tmp_path)
+    finally:
+        rig.end()
 
 
 def test_proven_segments_are_pruned(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from mexc_pipeline.spool.lifecycle import prune
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.room import Level, Limits
 from mexc_pipeline.spool.segment import NewerFormatError, SegmentError, info, segments
-from mexc_pipeline.spool.writer import Spool
+from mexc_pipeline.spool.writer import Spool, last_rx
 
 log = logging.getLogger("mexc_pipeline.collector")
 
@@ -84,7 +84,7 @@ class _Collector:
         self._feed = Feed(
             symbol,
             settings.exchange,
-            self._inbox.put,
+            self._inbox,
             tor.dial if tor else dial,
             self._request,
             resume.before(self._folder) if symbol.channels.depth in ("merged", "each") else NOTHING,
@@ -103,7 +103,9 @@ class _Collector:
         self._heap.share()
         if not self._wait_for_room():
             return self._nothing_recorded()
-        began_ns = time.time_ns()
+        self._inbox.follow(last_rx(self._folder))
+        with self._inbox.lock:
+            began_ns = self._inbox.stamp()
         if self._disk.level is Level.FULL:
             self._feed.hold(REASON)
         # The socket is made while files and tables are asked for the last seq: frames wait in the inbox meanwhile.
@@ -287,7 +289,7 @@ class _Collector:
         level = self._disk.look(self._require_recorder().refused_s)
         if level is before:
             return
-        self._inbox.put([Frame(time.time_ns(), None, Mt.EVENT, self._disk.event())], wait=False)
+        self._inbox.put([(Mt.EVENT, self._disk.event())], wait=False)
         if level is Level.FULL:
             self._feed.hold(REASON)
         elif before is Level.FULL:
@@ -369,7 +371,7 @@ class _Collector:
     def _end(self, feed: threading.Thread, writer: threading.Thread) -> None:
         self._feed.stop()
         feed.join(FEED_END_S)
-        self._inbox.close()
+        self._inbox.close((Mt.EVENT, event("stopped")))
         writer.join(COMMIT_END_S / 2)
         if writer.is_alive():
             self._disk.close()  # the disk may have filled up since the last look: these are the last words
@@ -382,8 +384,9 @@ class _Collector:
         died = not self._stop.is_set()
         if not writer.is_alive():
             spool.close()
-        if recorder.lost or writer.is_alive():
-            log.error("frames not committed at the end", extra={"fields": {"frames": recorder.lost or "unknown"}})
+        lost = recorder.lost + self._inbox.refused
+        if lost or writer.is_alive():
+            log.error("frames not committed at the end", extra={"fields": {"frames": lost or "unknown"}})
             return 1
         log.info("stopped", extra={"fields": {"symbol": self._symbol.id, "last_seq": spool.last_seq}})
         if self._listing.verdict == "unlisted":

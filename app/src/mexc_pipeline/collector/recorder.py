@@ -1,4 +1,4 @@
-"""The writing loop: takes frames from the inbox, commits them, ends segments when the clock says so."""
+"""The writing loop: takes rows from the inbox, commits them, ends segments where the inbox says that it is time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from mexc_pipeline.collector.inbox import Inbox
+from mexc_pipeline.collector.inbox import Cut, Inbox, Mark
 from mexc_pipeline.collector.statistics import Statistics
-from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool.room import no_room
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo
 from mexc_pipeline.spool.writer import Spool
@@ -22,7 +23,6 @@ log = logging.getLogger("mexc_pipeline.collector")
 IDLE_S = 0.25
 """How long the loop waits for frames before it looks at the clock: the most by which a quiet segment closes late."""
 MOST_FRAMES = 4096
-ALL_FRAMES = 1 << 62
 PRUNE_S = 60.0
 RETRY_S = 0.5
 T = TypeVar("T")
@@ -47,8 +47,6 @@ class Recorder:
         self._keep_ns = keep_ns
         self._segment_opened = segment_opened
         self._segment = spool.segment
-        self._cuts: list[Future[SegmentInfo | None]] = []
-        self._guard = threading.Lock()  # of _cuts
         self._give_up = threading.Event()
         self._next_prune = 0.0
         self.beat = time.monotonic()
@@ -58,28 +56,39 @@ class Recorder:
         """Frames received that could not be committed before the process had to end."""
 
     def run(self) -> None:
-        """Commit until the inbox is closed and empty, then write ``stopped``."""
-        while True:
-            frames = self._inbox.take(IDLE_S, MOST_FRAMES)
+        """Commit until the inbox is closed and empty."""
+        while not self._inbox.drained:
+            frames, mark = self._inbox.take(IDLE_S, MOST_FRAMES)
             self.beat = time.monotonic()
             if not self._write(frames):
                 return
-            self._attempt(lambda: self._spool.tick(time.time_ns()))
-            self._serve_cuts()
+            if mark is not None:
+                self._reach(mark)
+            elif not frames and self._is_over():
+                self._inbox.mark()
             if self.beat >= self._next_prune:
                 self._next_prune = self.beat + PRUNE_S
-                self._attempt(lambda: self._spool.prune(time.time_ns(), self._keep_ns))
-            if self._inbox.drained:
-                break
-        self._write([Frame(time.time_ns(), None, Mt.EVENT, event("stopped"))])
+                self._attempt(lambda: self._spool.prune(self._inbox.clock(), self._keep_ns))
+
+    def _is_over(self) -> bool:
+        """Whether the clock has passed the open segment's edge. Rows that come tell by themselves."""
+        edge = self._spool.edge
+        return edge is not None and self._inbox.clock() >= edge
+
+    def _reach(self, mark: Mark) -> None:
+        """All that was stamped before the mark is committed: end the segment there where it is time or wanted."""
+        if mark.cut is None:
+            self._attempt(lambda: self._spool.tick(mark.rx))
+        else:
+            mark.cut.set_result(self._attempt(lambda: self._spool.cut(mark.rx)))
 
     def cut(self, timeout_s: float) -> SegmentInfo | None:
-        """End the open segment now, after all frames received before the call; from any thread."""
-        asked: Future[SegmentInfo | None] = Future()
-        with self._guard:
-            self._cuts.append(asked)
-        self._inbox.wake()
-        return asked.result(timeout_s)
+        """End the open segment now, after all that was received before the call; from any thread. None where nothing
+        was recorded since the last cut. Raises UserError where the recording ends, TimeoutError."""
+        cut: Cut = Future()
+        if not self._inbox.mark(cut):
+            raise UserError("the recording is ending: its segment stays open")
+        return cut.result(timeout_s)
 
     @property
     def refused_s(self) -> float:
@@ -99,7 +108,7 @@ class Recorder:
             if block is None:
                 self.lost += len(frames)
                 return False
-            self._statistics.committed(block, time.time_ns())
+            self._statistics.committed(block, self._inbox.clock())
             if self._spool.segment != self._segment:
                 self._segment = self._spool.segment
                 self._segment_opened()
@@ -123,13 +132,3 @@ class Recorder:
             else:
                 self.trouble = self._no_room_since = None
                 return result
-
-    def _serve_cuts(self) -> None:
-        with self._guard:
-            asked, self._cuts = self._cuts, []
-        if not asked:
-            return
-        self._write(self._inbox.take(0, ALL_FRAMES))
-        cut = self._attempt(lambda: self._spool.cut(time.time_ns()))
-        for future in asked:
-            future.set_result(cut)

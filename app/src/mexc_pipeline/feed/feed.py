@@ -8,9 +8,9 @@ import random
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import websocket
 
@@ -20,7 +20,7 @@ from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.exchange.deadletters import meant
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
 from mexc_pipeline.feed.checks import Checks
-from mexc_pipeline.feed.holes import Row, Unfinished
+from mexc_pipeline.feed.holes import Unfinished
 from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.pace import Pace
 from mexc_pipeline.feed.repair import CHANNEL, Repairer
@@ -49,7 +49,31 @@ PATIENCE_S = 10.0
 GOODBYE_S = 2.0
 """How long the exchange may take to answer our close; frames that come meanwhile are still kept."""
 
-Sink = Callable[[list[Frame]], None]
+
+class Intake(Protocol):
+    """Where received rows get their time and wait for their commit; shared by all who add rows to one recording."""
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Held from :meth:`stamp` to :attr:`add` by a thread that adds frame by frame."""
+        ...
+
+    @property
+    def add(self) -> Callable[[Frame], None]: ...
+
+    def stamp(self) -> int: ...
+
+    def note(self, mt: int, m: bytes) -> None:
+        """Stamp and add one row."""
+        ...
+
+    def hand_over(self) -> None:
+        """All that is there for the moment was added; may block to slow the caller down."""
+        ...
+
+    def put(self, rows: Iterable[tuple[int, bytes]]) -> None:
+        """Stamp, add and hand over rows of one moment."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +101,21 @@ class _Left(_Ended):
 
 
 class Feed:
-    """Reads one symbol. ``sink`` gets frames and events in the order they happened and may block to slow us down; what
-    is fetched over REST, by ``request``, comes to it from another thread. ``before``: what an earlier process left."""
+    """Reads one symbol. ``intake`` gets frames and events in the order they happened; what is fetched over REST, by
+    ``request``, comes to it from another thread. ``before``: what an earlier process left."""
 
     def __init__(
         self,
         symbol: config.Symbol,
         exchange: config.Exchange,
-        sink: Sink,
+        intake: Intake,
         dialler: Dial = dial,
         request: Dial = dial,
         before: Before = NOTHING,
     ) -> None:
         self._symbol = symbol
         self._exchange = exchange
-        self._sink = sink
+        self._intake = intake
         self._dial = dialler
         self._hosts = Hosts(exchange.websocket_urls)
         self._delivered = False
@@ -101,13 +125,12 @@ class Feed:
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
         self._repairer: Repairer | None = None
         if CHANNEL in self._wanted:
-            self._repairer = Repairer(symbol, exchange, sink, request, before.unfinished)
+            self._repairer = Repairer(symbol, exchange, intake.put, request, before.unfinished)
         self._checks = Checks(self._wanted, self._repairer, before.last_version)
         self._stop = threading.Event()
         self._ws: websocket.WebSocket | None = None
         self._link: ReadAhead | None = None
         self._received = 0
-        self._batch: list[Frame] = []
         self._touched: dict[str, int] = {}
         self._watch: Watch | None = None
         self._paces: dict[str, Pace] = {}
@@ -164,7 +187,7 @@ class Feed:
             self._exit = None
             if self._stop.is_set():
                 break
-            self._flush()
+            self._intake.hand_over()
             self.reconnects += 1
             if ending is not None:
                 continue
@@ -187,8 +210,8 @@ class Feed:
             )
             self._pause(pause)
         if self._repairer is not None:
-            self._keep(self._repairer.close())
-        self._flush()
+            self._intake.put(self._repairer.close())
+        self._intake.hand_over()
 
     def stop(self) -> None:
         """Let :meth:`run` say goodbye to the exchange and end, from any thread; returns at once.
@@ -242,16 +265,16 @@ class Feed:
 
     def _stay_away(self, reason: str) -> None:
         if self._repairer is not None:
-            self._keep(self._repairer.give_up(reason))
+            self._intake.put(self._repairer.give_up(reason))
         self._event("stopped", reason=reason)
-        self._flush()
+        self._intake.hand_over()
         while self._held is not None and not self._stop.wait(TICK_S):
             self._idle()
 
     def _idle(self) -> None:
         self.beat = time.monotonic()
         self._look_at_clock()
-        self._flush()
+        self._intake.hand_over()
 
     # -- one connection
 
@@ -298,25 +321,27 @@ class Feed:
             raise _Ended(f"WebSocket handshake: not done within {HANDSHAKE_S:g} s") from error
 
     def _read(self, message: Callable[[], tuple[int, bytes]]) -> None:
-        classify, batch_of, touched = self._classify, self._batch.append, self._touched
-        checks, clock = self._checks.by_channel, time.time_ns
+        classify, touched, checks = self._classify, self._touched, self._checks.by_channel
+        lock, stamp, add = self._intake.lock, self._intake.stamp, self._intake.add
         while True:
             try:
                 opcode, data = message()
             except (TimeoutError, websocket.WebSocketTimeoutException):
                 continue  # every read begins with a look at the timers; what is there of a frame is kept
-            rx = clock()
             if opcode > 2:
                 self._on_protocol_frame(opcode, data)
                 continue
-            control, mt, ts, m, channel, answer = classify(opcode, data)
+            with lock:  # what is stamped must not be overtaken, nor wait anywhere but in the queue
+                rx = stamp()
+                control, mt, ts, m, channel, answer = classify(opcode, data)
+                if control is None:
+                    check = checks.get(channel or "")
+                    if check is not None and (mt != Mt.DEAD_LETTER or meant(m, self._symbol.name) == channel):
+                        wrong = check(m)
+                        if wrong is not None:
+                            add(Frame(rx, None, Mt.EVENT, wrong))
+                    add(Frame(rx, ts, mt, m))
             if control is None:
-                check = checks.get(channel or "")
-                if check is not None and (mt != Mt.DEAD_LETTER or meant(m, self._symbol.name) == channel):
-                    wrong = check(m)
-                    if wrong is not None:
-                        batch_of(Frame(rx, None, Mt.EVENT, wrong))
-                batch_of(Frame(rx, ts, mt, m))
                 if channel is not None:
                     touched[channel] = rx
                 if answer is not None:
@@ -367,7 +392,7 @@ class Feed:
         self._touched.clear()
         self._say_repeated(now)
         self._look_at_clock()
-        self._flush()
+        self._intake.hand_over()
         if self._stop.is_set() or self._held is not None:
             self._say_goodbye(ws, now)
             return
@@ -417,20 +442,10 @@ class Feed:
     def _say_repeated(self, now: float) -> None:
         repeated = self._checks.repeated(now)
         if repeated is not None:
-            self._batch.append(Frame(time.time_ns(), None, Mt.EVENT, repeated))
-
-    def _keep(self, rows: list[Row]) -> None:
-        now = time.time_ns()
-        self._batch += [Frame(now, None, mt, m) for mt, m in rows]
+            self._intake.note(Mt.EVENT, repeated)
 
     def _event(self, name: str, **fields: Any) -> None:
-        self._batch.append(Frame(time.time_ns(), None, Mt.EVENT, event(name, **fields)))
-
-    def _flush(self) -> None:
-        if self._batch:
-            batch = self._batch.copy()
-            self._batch.clear()  # the same list all along: the reading loop holds its append
-            self._sink(batch)
+        self._intake.note(Mt.EVENT, event(name, **fields))
 
     def _leave(self) -> None:
         ws, self._ws = self._ws, None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from mexc_pipeline.exchange.depth import Gap
 from mexc_pipeline.exchange.rest import RefusedError, commits_path, depth_path, read_commits, read_snapshot
 from mexc_pipeline.feed.holes import MOST_TRIES, Holes, Row, Unfinished
 from mexc_pipeline.feed.watch import Backoff
-from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.rows import Mt, event
 
 log = logging.getLogger("mexc_pipeline.feed")
 
@@ -35,20 +34,20 @@ THROTTLED_S = 2.0
 
 
 class Repairer:
-    """One symbol's. ``sink`` takes rows and may block; requests leave by ``dialler``. ``interrupted``: what an earlier
+    """One symbol's. ``keep`` takes rows and may block; requests leave by ``dialler``. ``interrupted``: what an earlier
     process did not come to the end of."""
 
     def __init__(
         self,
         symbol: config.Symbol,
         exchange: config.Exchange,
-        sink: Callable[[list[Frame]], None],
+        keep: Callable[[list[Row]], None],
         dialler: Dial,
         interrupted: Sequence[Unfinished] = (),
     ) -> None:
         self._symbol = symbol
         self._rest = Rest(symbol.egress, exchange, dialler)
-        self._sink = sink
+        self._keep = keep
         self._backoff = Backoff(random.Random(), first_s=0.25, most_s=8.0)  # noqa: S311 - jitter, not a secret
         self._changed = threading.Condition()  # guards what follows
         self._holes = Holes(CHANNEL, MOST_TRIES)
@@ -134,7 +133,8 @@ class Repairer:
         log.warning("nothing to repair with", extra={"fields": {"symbol": self._symbol.id, "why": reason}})
         with self._changed:
             rows = [] if self._closed else failed(reason)
-        self._keep(rows)
+        if rows:
+            self._keep(rows)
         return max(least, self._backoff.next_s())
 
     def _ask_commits(self) -> bool:
@@ -145,7 +145,8 @@ class Repairer:
             rows = self._holes.answer(commits)
             self._build_on_after_loss()
             done = not len(self._holes)
-        self._keep(rows)
+        if rows:
+            self._keep(rows)
         return done
 
     def _no_commits(self, reason: str) -> list[Row]:
@@ -189,8 +190,3 @@ class Repairer:
     def _get(self, path: str) -> tuple[int, bytes]:
         answer = self._rest.get(path, ANSWER_S)
         return answer.status, answer.body
-
-    def _keep(self, rows: list[Row]) -> None:
-        if rows:
-            now = time.time_ns()
-            self._sink([Frame(now, None, mt, m) for mt, m in rows])

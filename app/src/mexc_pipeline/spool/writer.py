@@ -1,11 +1,14 @@
-"""The spool's writer: gives every frame its ``rx`` and ``seq``, commits it, and ends segments at their edges.
+"""The spool's writer: gives every frame its ``seq``, commits it, and ends segments at their edges.
 
-One writer per symbol, on one thread. A row counts as received once :meth:`Spool.append` has returned.
+One writer per symbol, on one thread. A row counts as received once :meth:`Spool.append` has returned. It reads no
+clock: a frame's ``rx`` is what the frame came with, and whoever ends a segment says when.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 import sqlite3
 import time
 import uuid
@@ -78,7 +81,7 @@ class Spool:
         self._id = symbol_id
         self._symbol = symbol
         self._period = period
-        self._exports = frozenset(exports)
+        self._taken = _parts(symbol_id, exports)
         self._db: sqlite3.Connection | None = None
         self._path = folder
         self._edge = 0
@@ -113,7 +116,7 @@ class Spool:
             for stale in [f for f in found if f.state == "open"]:
                 apart.append(self._set_apart(stale.path, "stale", "newer rows of this symbol are known"))
                 found.remove(stale)
-        last_rx, clean = self._last_moment(found) if found else (0, known_seq == 0)
+        last_rx, clean = _last_moment(found[-1]) if found else (0, known_seq == 0)
         self.last_seq = max(last_seq, known_seq)
         self.last_rx = last_rx
         new = not found or replaced
@@ -126,18 +129,6 @@ class Spool:
             else:
                 self._resume(left, tally)
         return Recovered(last_seq, last_rx, clean and not replaced and not apart, spool_id, new, replaced, tuple(apart))
-
-    def _last_moment(self, found: Sequence[SegmentInfo]) -> tuple[int, bool]:
-        """Highest rx, and whether the newest rows are an orderly stop."""
-        last_rx = 0
-        for segment in found:
-            with SegmentReader(segment.path) as reader:
-                rows = list(reader.read(segment.last_seq - 2).rows())
-            last_rx = max(last_rx, rows[-1].rx)
-            if segment.state != "open" and not segment.cut:
-                last_rx = max(last_rx, segment.edge_ns)  # no row may join a period that is closed
-        ends = [r for r in rows if not (r.mt == Mt.EVENT and r.m.startswith(b'{"event":"sealed"'))]
-        return last_rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(b'{"event":"stopped"')
 
     def _set_apart(self, path: Path, why: str, reason: str) -> str:
         target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
@@ -155,10 +146,7 @@ class Spool:
         self._path = left.path
         self._edge = left.edge_ns
         self._tally = tally
-        if time.time_ns() >= left.edge_ns:
-            self.tick(left.edge_ns)
-        else:
-            self._checkpointer.watch(left.path)
+        self._checkpointer.watch(left.path)
 
     # -- writing
 
@@ -166,35 +154,39 @@ class Spool:
         """Commit the first of the frames, as many as belong to one segment, and return them as rows.
 
         Call again with the rest: ``frames[len(rows):]``. A segment is sealed before the first row at or after its
-        edge gets its seq.
+        edge gets its seq, and at its last row before one that is older: there the clock has been set back.
         """
-        rx = max(frames[0].rx, self.last_rx)
-        if self._db is not None and rx >= self._edge:
-            self._seal(self._edge, cut=False)
-            rx = max(frames[0].rx, self.last_rx)
+        self._end_before(frames[0].rx)
         if self._db is None:
-            self._open(rx)
+            self._open(frames[0].rx)
         block = self._place(frames)
         self._commit(block)
         return block
 
+    def _end_before(self, rx: int) -> None:
+        """Seal the open segment where a row of that time cannot follow in it."""
+        if self._db is None or self.last_rx <= rx < self._edge or self._drop_empty():
+            return
+        if rx >= self._edge:
+            self._seal(self._edge, cut=False)
+        else:
+            self._seal(self.last_rx, cut=True)
+
     def _place(self, frames: Sequence[Frame]) -> Columns:
         """As many of the frames as belong to the open segment, as rows."""
-        seq, rx = self.last_seq, self.last_rx
-        edge = self._edge
+        before, edge = frames[0].rx, self._edge
         block = Columns([], [], [], [], [])
-        rxs, tss = block.rx, block.ts
-        for received in frames:
-            frame = storable(received)
-            if frame.rx > rx:
-                rx = frame.rx
-            if rx >= edge:
+        rxs, tss, mts, ms = block.rx, block.ts, block.mt, block.m
+        for frame in frames:
+            rx, ts, mt, m = storable(frame)
+            if not before <= rx < edge:
                 break
+            before = rx
             rxs.append(rx)
-            tss.append(rx // 1_000_000 if frame.ts is None else frame.ts)
-            block.mt.append(frame.mt)
-            block.m.append(frame.m)
-        block.seq.extend(range(seq + 1, seq + 1 + len(rxs)))
+            tss.append(rx // 1_000_000 if ts is None else ts)
+            mts.append(mt)
+            ms.append(m)
+        block.seq.extend(range(self.last_seq + 1, self.last_seq + 1 + len(rxs)))
         return block
 
     def _commit(self, block: Columns) -> None:
@@ -230,11 +222,8 @@ class Spool:
         here = [(n, path) for n, path in segments(self.folder) if n.start_ns == start]
         if here and not info(here[-1][1]).rows:  # made by a call that failed before its first row
             remove(here.pop()[1])
-        taken = [n.part for n, _ in here]
-        taken += [1 for file in self._exports if file == f"{self._id}{name}.parquet"]
-        marks = (f.removeprefix(f"{self._id}{name}.part").removesuffix(".parquet") for f in self._exports)
-        taken += [int(m) for m in marks if m.isdigit() and len(m) < 10]
-        segment = SegmentName(start, max(taken, default=0) + 1, name)
+        taken = [n.part for n, _ in here if n.period == name]
+        segment = SegmentName(start, max([self._taken.get(name, 0), *taken]) + 1, name)
         self._path = self.folder / segment.file
         self._edge = self._period.end(start)
         self._tally = Tally()
@@ -257,8 +246,9 @@ class Spool:
     # -- ending segments
 
     def tick(self, now_ns: int) -> SegmentInfo | None:
-        """Seal the open segment where the clock has passed its edge; for quiet and disconnected symbols."""
-        if self._db is None or max(now_ns, self.last_rx) < self._edge or self._drop_empty():
+        """Seal the open segment where ``now_ns`` has passed its edge; for quiet and disconnected symbols. Nothing older
+        may come afterwards."""
+        if self._db is None or now_ns < self._edge or self._drop_empty():
             return None
         return self._seal(self._edge, cut=False)
 
@@ -292,13 +282,23 @@ class Spool:
         return sealed
 
     @property
+    def edge(self) -> int | None:
+        """First instant (Unix ns) after the open segment's period; None where none is open."""
+        return self._edge if self._db is not None else None
+
+    @property
     def segment(self) -> str | None:
         """File name of the open segment."""
         return self._path.name if self._db is not None else None
 
     def prune(self, now_ns: int, keep_ns: int) -> list[Path]:
         """Delete segments that were proven in a file long enough ago."""
-        return prune(self.folder, now_ns, keep_ns)
+        pruned = prune(self.folder, now_ns, keep_ns)
+        for path in pruned:
+            name = SegmentName.parse(path.name)
+            assert name is not None
+            self._taken[name.period] = max(name.part, self._taken.get(name.period, 0))
+        return pruned
 
     def close(self) -> None:
         """Let go of the open segment, leaving it open for the next start."""
@@ -306,6 +306,38 @@ class Spool:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def last_rx(folder: Path) -> int:
+    """Time (Unix ns) that the next row of a spool folder follows: its newest row's, or the edge of the period that was
+    closed; 0 where there is no row that can be read."""
+    newest: SegmentInfo | None = None
+    for _, path in segments(folder):
+        with contextlib.suppress(SegmentError):  # set apart, and said, when the spool is opened
+            found = _sound(path)
+            if newest is None or found.last_seq > newest.last_seq:
+                newest = found
+    return _last_moment(newest)[0] if newest is not None and newest.rows else 0
+
+
+def _last_moment(newest: SegmentInfo) -> tuple[int, bool]:
+    """The newest segment's time to follow, and whether its newest rows are an orderly stop."""
+    with SegmentReader(newest.path) as reader:
+        rows = list(reader.read(newest.last_seq - 2).rows())
+    rx = rows[-1].rx
+    if newest.state != "open" and not newest.cut:
+        rx = max(rx, newest.edge_ns)  # no row may join a period that is closed
+    ends = [r for r in rows if not (r.mt == Mt.EVENT and r.m.startswith(b'{"event":"sealed"'))]
+    return rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(b'{"event":"stopped"')
+
+
+def _parts(symbol_id: str, files: Iterable[str]) -> dict[str, int]:
+    """The highest part that a symbol's files hold of each period, by the period's name."""
+    pattern = re.compile(re.escape(symbol_id) + r"(\d{10}|\d{14})(?:\.part([1-9]\d{0,8}))?\.parquet")
+    parts: dict[str, int] = {}
+    for match in filter(None, map(pattern.fullmatch, files)):
+        parts[match[1]] = max(int(match[2] or 1), parts.get(match[1], 0))
+    return parts
 
 
 def _sound(path: Path) -> SegmentInfo:
