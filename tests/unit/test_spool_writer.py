@@ -249,10 +249,15 @@ def test_a_segment_left_open_takes_its_own_rows_also_after_its_edge(folder: Path
     spool = new(folder)
     append(spool, [frame(T0)])
     spool.close()
-    again = new(folder)
-    opened.append(again)
+    again = new(folder, next_rx=T0 + 1)
     append(again, [frame(T0 + 1, b"received before the edge"), frame(T0 + HOUR_NS)])
     assert [len(s.rows) for s in read_segments(folder)] == [3, 1]
+    again.close()
+    again = new(folder, next_rx=T0 + 2 * HOUR_NS)
+    opened.append(again)
+    assert again.segment is None
+    assert again.last_seq == 5
+    assert [s.meta["state"] for s in read_segments(folder)] == ["closed", "closed"]
     check(folder)
 
 

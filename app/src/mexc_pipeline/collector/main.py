@@ -198,6 +198,7 @@ class _Collector:
                 self._settings.period,
                 known_seq=self._known.last_seq,
                 exports=self._known.exports,
+                next_rx=began_ns,
             )
         except NewerFormatError as error:
             self._feed.stop()

@@ -1,7 +1,7 @@
 """The spool's writer: gives every frame its ``seq``, commits it, and ends segments at their edges.
 
-One writer per symbol, on one thread. A row counts as received once :meth:`Spool.append` has returned. It reads no
-clock: a frame's ``rx`` is what the frame came with, and whoever ends a segment says when.
+One writer per symbol, on one thread. A row counts as received once :meth:`Spool.append` has returned. A
+frame's ``rx`` is what the frame came with, and whoever ends a segment says when.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Spool:
 
     ``known_seq`` is the highest seq that anything outside the folder knows of (files, tables, ``export_log``).
     ``exports`` are the names of this symbol's files, so that a period they hold already goes on as a further part.
+    ``next_rx`` is the time of the next row (None: now): a segment left open that it is beyond is sealed at once.
     Writing raises sqlite3.Error or OSError (disk full, I/O error): then no row of the call was committed and it can be
     made again. NewerFormatError where a later version of this program wrote there.
     """
@@ -76,6 +77,7 @@ class Spool:
         *,
         known_seq: int = 0,
         exports: Iterable[str] = (),
+        next_rx: int | None = None,
     ) -> None:
         self.folder = folder
         self._id = symbol_id
@@ -89,12 +91,12 @@ class Spool:
         self._checkpointer = Checkpointer()
         self.last_seq = 0
         self.last_rx = 0
-        self.recovered = self._recover(known_seq)
+        self.recovered = self._recover(known_seq, time.time_ns() if next_rx is None else next_rx)
         self.spool_id = self.recovered.spool_id
 
     # -- opening
 
-    def _recover(self, known_seq: int) -> Recovered:
+    def _recover(self, known_seq: int, next_rx: int) -> Recovered:
         apart: list[str] = []
         found: list[SegmentInfo] = []
         for _, path in segments(self.folder):
@@ -127,7 +129,7 @@ class Spool:
             except SegmentError as error:
                 apart.append(self._set_apart(left.path, "damaged", str(error)))
             else:
-                self._resume(left, tally)
+                self._resume(left, tally, next_rx)
         return Recovered(last_seq, last_rx, clean and not replaced and not apart, spool_id, new, replaced, tuple(apart))
 
     def _set_apart(self, path: Path, why: str, reason: str) -> str:
@@ -141,12 +143,13 @@ class Spool:
         log.error("segment set apart", extra={"fields": {"segment": target.name, "reason": reason}})
         return target.name
 
-    def _resume(self, left: SegmentInfo, tally: Tally) -> None:
+    def _resume(self, left: SegmentInfo, tally: Tally, next_rx: int) -> None:
         self._db = connect_writer(left.path)
         self._path = left.path
         self._edge = left.edge_ns
         self._tally = tally
         self._checkpointer.watch(left.path)
+        self.tick(next_rx)
 
     # -- writing
 
