@@ -58,7 +58,7 @@ def test_nothing_is_known_and_the_missing_store_is_said(config: Config) -> None:
 
 
 def test_the_higher_of_files_and_tables_counts(config: Config) -> None:
-    file(config, "btc2026112119.parquet", 900)  # seq grows with the period: this one is not asked
+    file(config, "btc2026112119.parquet", 30)
     file(config, "btc2026112120.part1.parquet", 40)
     file(config, "btc2026112120.part2.parquet", 55)
     file(config, "btcusdc2026112123.parquet", 5000)
@@ -69,6 +69,15 @@ def test_the_higher_of_files_and_tables_counts(config: Config) -> None:
     assert asked == [{"cmd": "known", "id": "btc"}]
     with store(config, last_seq=70, writer=None):
         assert ask(config).last_seq == 70
+
+
+def test_a_file_of_an_earlier_name_may_hold_the_newest_rows(config: Config) -> None:
+    """After a clock was set back, or the period was made longer."""
+    file(config, "btc20261121200030.parquet", 40)
+    file(config, "btc20261121200000.part2.parquet", 90)
+    file(config, "btc20271225110000.parquet", 60)
+    with store(config, last_seq=0, writer=None):
+        assert ask(config).last_seq == 90
 
 
 def test_unreadable_files_are_passed_over_and_said(config: Config) -> None:

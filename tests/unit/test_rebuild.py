@@ -71,8 +71,8 @@ class Tape:
         self.put("ev", m.encode())
 
     def book(self, at: Stored | None = None, *, across_gaps: bool = False) -> Book | None:
-        rx = (at or self.rows[-1]).rx
-        return History(rx).add(self.rows).book(across_gaps=across_gaps)
+        last = (at or self.rows[-1]).seq
+        return History(last).add(self.rows).book(across_gaps=across_gaps)
 
     def check(self, at: Stored | None = None) -> Book:
         """Assert that the book at a row is the market's own at that version."""
@@ -204,7 +204,7 @@ def test_without_a_whole_book_there_is_none() -> None:
     tape.live(3)
     assert tape.book() is None
     tape.put("dp", b'{"channel":"push.depth","data":{}}')
-    assert History(tape.rows[-1].rx).add(tape.rows).unreadable == [4]
+    assert History(tape.rows[-1].seq).add(tape.rows).unreadable == [4]
 
 
 def test_a_frame_whose_levels_cannot_be_read_is_a_gap() -> None:

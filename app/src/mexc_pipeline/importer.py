@@ -23,7 +23,7 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.files import prepare_folder, temporary
 from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.parquet import PREFIX, SCHEMA, FileError, metadata
-from mexc_pipeline.read.files import IMPORTED
+from mexc_pipeline.read.files import FOLDER
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import sync_folder
 
@@ -80,7 +80,7 @@ def import_files(
     ``symbol_id`` overrides the one, the first ``ts`` stands in for the other. One file's failure does not stop the
     others. ConfigError where ``to`` is the export folder itself, UserError where it cannot be written.
     """
-    folder = to if to is not None else export_dir / IMPORTED
+    folder = to if to is not None else export_dir / FOLDER
     if folder.resolve() == export_dir.resolve():
         raise ConfigError(f"--to {folder} is the export folder: imported files are never mixed into proven ones")
     if to is None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from heapq import merge
 from pathlib import Path
 
 from mexc_pipeline.config import Config
@@ -26,7 +27,7 @@ from mexc_pipeline.export.files import (
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
 from mexc_pipeline.spool.lifecycle import seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, info, segments
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, in_order, segments
 
 log = logging.getLogger("mexc_pipeline.export")
 
@@ -132,34 +133,30 @@ def _cut_by_collector(config: Config, symbol_id: str) -> bool:
 
 
 def _open_segments(folder: Path) -> list[SegmentInfo]:
-    found: list[SegmentInfo] = []
-    for _, path in segments(folder):
-        try:
-            segment = info(path)
-        except SegmentError:  # reported once, where segments are exported
-            continue
-        if segment.state == "open":
-            found.append(segment)
-    return found
+    """In order; those that cannot be read are reported once, where segments are exported."""
+    return [segment for segment in in_order(folder).readable if segment.state == "open"]
 
 
 def _export_all(
     config: Config, ids: Sequence[str], report: ExportReport, check: Callable[[], None], hook: Hook
 ) -> None:
-    """Every closed segment, oldest first over all symbols."""
-    found = [(name, symbol_id, path) for symbol_id in ids for name, path in segments(config.spool_dir / symbol_id)]
-    for _, symbol_id, path in sorted(found):
+    """Every closed segment: a symbol's in the order of their rows, the symbols beside each other by time."""
+    waiting: list[list[SegmentInfo]] = []
+    for symbol_id in ids:
+        check()
+        found = in_order(config.spool_dir / symbol_id)
+        for path, error in found.unreadable:
+            _fail(report, symbol_id, path.name, error)
+        waiting.append([segment for segment in found.readable if segment.state == "closed"])
+    for segment in merge(*waiting, key=lambda segment: segment.name):
         check()
         try:
-            segment = info(path)
-            if segment.state != "closed":
-                continue
             done = export_segment(segment, config.export_dir, check, hook)
         except FolderError as error:
-            _fail(report, symbol_id, path.name, error)
+            _fail(report, segment.id, segment.path.name, error)
             return
         except (UserError, SegmentError, OSError) as error:
-            _fail(report, symbol_id, path.name, error)
+            _fail(report, segment.id, segment.path.name, error)
             continue
         _done(report, done)
 

@@ -35,7 +35,9 @@ class FileName:
 
 
 def exported_files(export_dir: Path, symbol_id: str | None = None) -> list[tuple[FileName, Path]]:
-    """The exported files of one symbol or of all, by id, period and part; empty where there is no folder."""
+    """The exported files of one symbol or of all, by name: id, period, part. Empty where there is no folder.
+
+    The order of their rows is another: see :func:`mexc_pipeline.export.order.in_order`."""
     try:
         names = [path.name for path in export_dir.iterdir()]
     except (FileNotFoundError, NotADirectoryError):

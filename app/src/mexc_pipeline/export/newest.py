@@ -9,7 +9,6 @@ import json
 import logging
 import re
 import sys
-from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,26 +18,21 @@ log = logging.getLogger("mexc_pipeline.export")
 
 
 def newest_seq(folder: Path, symbol_id: str) -> int:
-    """``mexc.last_seq`` of the newest period that has a readable file; 0 without any.
+    """The highest ``mexc.last_seq`` of all readable files; 0 without any.
 
-    Seq grows with the period, so older periods need not be opened.
+    Every footer is read (100,000 take 4 s): a file's name does not tell whether its rows are the newest.
     """
     pattern = re.compile(re.escape(symbol_id) + r"(\d{10}|\d{14})(?:\.part\d+)?\.parquet")
-    found = [(match[1], path) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
-    for _, group in groupby(sorted(found, reverse=True), key=lambda pair: pair[0]):
-        known = [seq for _, path in group if (seq := _last_seq(path)) is not None]
-        if known:
-            return max(known)
-    return 0
+    return max((_last_seq(path) for path in folder.iterdir() if pattern.fullmatch(path.name)), default=0)
 
 
-def _last_seq(path: Path) -> int | None:
+def _last_seq(path: Path) -> int:
     try:
         metadata = pq.read_metadata(path).metadata or {}
         return int(metadata[b"mexc.last_seq"])
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         log.warning("file cannot be read", extra={"fields": {"file": path.name, "error": str(error)}})
-        return None
+        return 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.packed import Packed
-from mexc_pipeline.ledger.account import GAP, SEALED, Account
+from mexc_pipeline.ledger.account import GAP, SEALED, Account, is_restart
 from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
 from mexc_pipeline.rows import MT_CODES, MT_NAMES, Mt
 
@@ -231,6 +231,8 @@ class Content:
     damaged: dict[str, str] = field(default_factory=dict)
     account: Account | None = None
     gaps: int = 0
+    restarted: bool = False
+    """Its first row says that the clock was set back: its ``rx`` may lie before that of the rows before it."""
 
     @property
     def digest(self) -> str:
@@ -404,6 +406,8 @@ class _Probe:
             self._account.event(self._event_rx[self._event_seen], m)
             self._event_seen += 1
             self._content.gaps += m.startswith(GAP)
+            if not self._rows["m"] and not at:
+                self._content.restarted = is_restart(m)
             self._last_event = m
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 GAP = b'{"event":"gap"'
 SEALED = b'{"event":"sealed"'
+CLOCK = b'{"event":"clock"'
 """How the ``m`` of these events begin."""
 
 _COUNTED = {"gap": "missing", "repaired": "repaired", "unrepaired": "unrepaired"}
@@ -39,6 +40,24 @@ class _Event(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Event).decode
+
+
+class _Clock(msgspec.Struct, gc=False):
+    event: str
+    restarted: bool = False
+
+
+_decode_clock = msgspec.json.Decoder(_Clock).decode
+
+
+def is_restart(m: bytes) -> bool:
+    """Whether an event row says that ``rx`` goes back here, with a clock that was more than 60 s ahead before."""
+    if not m.startswith(CLOCK):
+        return False
+    try:
+        return _decode_clock(m).restarted
+    except msgspec.MsgspecError:  # none of ours
+        return False
 
 
 @dataclass(slots=True)

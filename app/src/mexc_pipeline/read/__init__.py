@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.parquet import SCHEMA
 from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read.decode import Skipped
@@ -46,7 +47,8 @@ def frames(
     Columns: ``ts`` timestamp[ms, UTC], the frame's own time; ``mt`` string, one of t, d, dp, dl, ev, r; ``m`` string,
     the frame as sent; ``rx`` timestamp[ns, UTC], when it was received; ``seq`` uint64. ``types`` picks row types.
     """
-    found = list(tables(find(symbol, export_dir, imported=imported), start, end, types, imported=imported))
+    files = find(symbol, export_dir, start, end, imported=imported)
+    found = list(tables(_paths(files), start, end, types, imported=imported))
     if not found:
         found = [SCHEMA.empty_table().set_column(1, "mt", pa.array([], pa.string()))]
     return _pandas(pa.concat_tables(found))
@@ -68,7 +70,7 @@ def trades(
     ``self_trade`` bool; ``id`` string, null in frames before 2026; ``cts`` timestamp[ms, UTC], the matching engine's,
     null before mid-2026. Fields: official futures WebSocket page, 2026-04, and observed on the wire, 2026-09.
     """
-    source = tables(find(symbol, export_dir), start, end, ["d"])
+    source = tables(_paths(find(symbol, export_dir, start, end)), start, end, ["d"])
     return _decoded(source, lambda table, skipped: decode.trades(table, skipped, floats=floats))
 
 
@@ -87,7 +89,7 @@ def tickers(
     decimal128(38, 18): ``volume24`` and ``open_interest`` in contracts, ``amount24`` in the quote currency,
     ``funding_rate`` and ``change_rate24`` as fractions, ``change24`` as a price.
     """
-    source = tables(find(symbol, export_dir), start, end, ["t"])
+    source = tables(_paths(find(symbol, export_dir, start, end)), start, end, ["t"])
     return _decoded(source, lambda table, skipped: decode.tickers(table, skipped, floats=floats))
 
 
@@ -125,8 +127,12 @@ def book(
         df = _pandas(moment.table(found, levels=levels, floats=floats))
         df.attrs["gaps"] = [tuple(gap) for gap in found.gaps]
         return df
-    source = tables(find(symbol, export_dir), start, end, ["dp"])
+    source = tables(_paths(find(symbol, export_dir, start, end)), start, end, ["dp"])
     return _decoded(source, lambda table, skipped: decode.book(table, skipped, levels=levels, floats=floats))
+
+
+def _paths(files: Sequence[Placed]) -> list[Path]:
+    return [file.path for file in files]
 
 
 def _decoded(source: Iterator[Any], build: Callable[[Any, Skipped], Any]) -> pd.DataFrame:

@@ -12,14 +12,16 @@ import pyarrow.compute as pc
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import exported_files
+from mexc_pipeline.export.order import IMPORTED, Placed, in_order
 from mexc_pipeline.export.parquet import SCHEMA, metadata, open_file
+from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.rows import MT_CODES
 
 Instant = int | str | datetime
 """Unix nanoseconds, ISO 8601 text or a datetime (also ``pandas.Timestamp``); without a zone it is UTC."""
 
-IMPORTED = "imported"
-"""Folder in ``export_dir`` that holds what was imported, and the metadata key that marks it."""
+FOLDER = IMPORTED
+"""Folder in ``export_dir`` that holds what was imported."""
 
 _NS = 1_000_000_000
 
@@ -38,31 +40,46 @@ def instant_ns(value: Instant) -> int:
     return seconds * _NS + at.microsecond * 1000
 
 
-def find(symbol: str, export_dir: Path | str, *, imported: bool = False) -> list[Path]:
-    """Files of a symbol (id, or the exchange's name) in time order. UserError naming what there is otherwise.
+def find(
+    symbol: str,
+    export_dir: Path | str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    imported: bool = False,
+) -> list[Placed]:
+    """Files of a symbol (id, or the exchange's name) in the order of their rows (imported: of their names), without
+    those whose period lies wholly outside ``start`` ≤ time < ``end``.
 
-    UserError also where an imported file lies among recorded ones.
+    UserError naming what there is where the symbol has none, and where an imported file lies among recorded ones.
     """
     folder = Path(export_dir)
-    if imported and (folder / IMPORTED).is_dir():
-        folder /= IMPORTED
+    if imported and (folder / FOLDER).is_dir():
+        folder /= FOLDER
     files = exported_files(folder)
     ids = sorted({name.id for name, _ in files})
     wanted = symbol
     if symbol not in ids:
         last = {name.id: path for name, path in files}
         wanted = next((i for i, path in last.items() if metadata(path).get("symbol") == symbol), "")
-    paths = [path for name, path in files if name.id == wanted]
-    if not paths:
+    of_symbol = [(name, path) for name, path in files if name.id == wanted]
+    if not of_symbol:
         there = f"there are files of {', '.join(ids)}" if ids else "there are no exported files"
         raise UserError(f"no files of {symbol!r} in {folder}: {there}")
-    for path in paths:
-        if (IMPORTED in metadata(path)) != imported:
+    low = instant_ns(start) if start is not None else None
+    high = instant_ns(end) if end is not None else None
+    found = in_order(
+        (name, path)
+        for name, path in of_symbol
+        if (low is None or name.start_ns + DAY_NS > low) and (high is None or name.start_ns < high)
+    )
+    for file in found:
+        if file.imported != imported:
             what = "recorded" if imported else "imported"
             raise UserError(
-                f"{path}: {what} file in a folder that must not hold it; move it (imported=True reads those)"
+                f"{file.path}: {what} file in a folder that must not hold it; move it (imported=True reads those)"
             )
-    return paths
+    return found
 
 
 def tables(
@@ -90,6 +107,20 @@ def tables(
             for group in range(parquet.num_row_groups):
                 if _overlaps(parquet, group, column, unit, low, high):
                     yield _pick(parquet.read_row_group(group), column, unit, low, high, types)
+
+
+def last_seq_at(path: Path, at_ns: int) -> int:
+    """seq of the last row with rx ≤ ``at_ns`` (Unix ns); 0 where there is none. Within a file rx never goes back."""
+    column = SCHEMA.get_field_index("rx")
+    with open_file(path) as parquet:
+        for group in reversed(range(parquet.num_row_groups)):
+            if not _overlaps(parquet, group, "rx", 1, None, at_ns + 1):
+                continue
+            table = parquet.read_row_group(group, [SCHEMA.field(column).name, "seq"])
+            rows = table.filter(pc.less_equal(table.column("rx").cast(pa.int64()), at_ns))
+            if len(rows):
+                return int(rows.column("seq")[-1].as_py())
+    return 0
 
 
 def newest(paths: Sequence[Path], mt: str, rows: int) -> Any:

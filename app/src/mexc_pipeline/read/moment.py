@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.export.names import FileName
-from mexc_pipeline.read.files import tables
+from mexc_pipeline.export.order import Placed
+from mexc_pipeline.read.files import last_seq_at, tables
 from mexc_pipeline.read.numbers import PRICE, VOLUME
 from mexc_pipeline.read.rebuild import Book, History, Level, Stored
 
@@ -19,24 +19,34 @@ LATER_NS = 120_000_000_000
 """How long after an instant rows that repair what was before it can come: longer than all tries take."""
 
 
-def book_at(paths: Sequence[Path], at_ns: int, *, across_gaps: bool = False) -> Book:
-    """The book as of ``at_ns`` (Unix ns) from one symbol's files, given in time order.
+def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> Book:
+    """The book as of ``at_ns`` (Unix ns) from one symbol's files, given in the order of their rows.
 
-    Goes back file by file to the newest whole book. UserError where there is none, GapError across missing versions.
+    What counts is the last row in that order with rx ≤ ``at_ns``, and all before it: where the host's clock was set
+    back, an instant may have been recorded twice, and the later recording is the one by the corrected clock. From its
+    file back to the newest whole book. UserError where there is none, GapError across missing versions.
     """
-    named = [(name, path) for path in paths if (name := FileName.parse(path.name)) is not None]
-    after = [path for name, path in named if at_ns < name.start_ns <= at_ns + LATER_NS]
-    before = [path for name, path in named if name.start_ns <= at_ns]
+    here, last_seq = _last(files, at_ns)
+    after = [file.path for file in files[here + 1 :] if file.name.start_ns <= at_ns + LATER_NS]
     taken: list[list[Stored]] = [list(_rows(after, at_ns))]
-    for path in reversed(before):
-        taken.insert(0, list(_rows([path], at_ns)))
-        history = History(at_ns)
+    for place in range(here, -1, -1):
+        # What was recorded before a clock was set back may have times of after the instant.
+        taken.insert(0, list(_rows([files[place].path], at_ns if place == here else None)))
+        history = History(last_seq)
         for rows in taken:
             history.add(rows)
         book = history.book(across_gaps=across_gaps)
         if book is not None:
             return book
-    raise UserError(f"no whole book at or before {at_ns} ns in {len(before)} files; depth frames alone do not make one")
+    raise UserError(f"no whole book at or before {at_ns} ns in {here + 1} files; depth frames alone do not make one")
+
+
+def _last(files: Sequence[Placed], at_ns: int) -> tuple[int, int]:
+    """Place of the last file that has a row with rx ≤ ``at_ns``, and that row's seq; -1 and 0 without one."""
+    for place in range(len(files) - 1, -1, -1):
+        if files[place].name.start_ns <= at_ns and (seq := last_seq_at(files[place].path, at_ns)):
+            return place, seq
+    return -1, 0
 
 
 def table(book: Book, *, levels: int | None = None, floats: bool = False) -> Any:
@@ -74,8 +84,8 @@ def table(book: Book, *, levels: int | None = None, floats: bool = False) -> Any
     )
 
 
-def _rows(paths: Sequence[Path], at_ns: int) -> Iterator[Stored]:
-    for found in tables(paths, None, at_ns + LATER_NS, ["dp", "r", "ev"]):
+def _rows(paths: Sequence[Path], at_ns: int | None) -> Iterator[Stored]:
+    for found in tables(paths, None, None if at_ns is None else at_ns + LATER_NS, ["dp", "r", "ev"]):
         columns = [
             found.column("seq").to_pylist(),
             found.column("rx").cast(pa.int64()).to_pylist(),

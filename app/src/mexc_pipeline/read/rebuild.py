@@ -109,13 +109,13 @@ class Book:
 
 
 class History:
-    """What rows, given in seq order, say of the book up to an instant (Unix ns, inclusive).
+    """What rows, given in seq order, say of the book up to one of them (its seq, inclusive).
 
-    Rows after the instant count only where they repair what was before it: commits, and snapshots that lag.
+    Rows after it count only where they repair what was before it: commits, and snapshots that lag.
     """
 
-    def __init__(self, at_ns: int) -> None:
-        self._at = at_ns
+    def __init__(self, last_seq: int) -> None:
+        self._last_seq = last_seq
         self._frames: list[tuple[Span, Stored]] = []
         self._commits: dict[int, Stored] = {}
         self._snapshots: dict[int, Stored] = {}
@@ -128,7 +128,7 @@ class History:
         """Take rows of the types dp, r and ev."""
         for row in rows:
             if row.mt == "dp":
-                if row.rx <= self._at:
+                if row.seq <= self._last_seq:
                     self._depth(row)
             elif row.mt == "r":
                 self._commits.setdefault(self._version_of(row), row)
@@ -166,9 +166,9 @@ class History:
         if said.event == "snapshot":
             version = self._version_of(row)
             self._snapshots[version] = row
-            if row.rx <= self._at:
+            if row.seq <= self._last_seq:
                 self._version = max(self._version, version)
-        elif said.anew and row.rx <= self._at:  # the exchange counts anew: nothing before fits
+        elif said.anew and row.seq <= self._last_seq:  # the exchange counts anew: nothing before fits
             self._frames.clear()
             self._commits.clear()
             self._snapshots.clear()

@@ -9,7 +9,7 @@ from typing import Any
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.rows import MT_NAMES, Mt
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, info, segments
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, info, recorded, segments
 
 _EXPORTED = ("rows", "digest", "bytes")
 FRAME_TYPES = (Mt.TICKER, Mt.DEAL, Mt.DEPTH, Mt.DEAD_LETTER)
@@ -160,7 +160,7 @@ class Periods:
         """The segments this run answers for, oldest first within each symbol."""
         order = {symbol.id: place for place, symbol in enumerate(self.config.symbols)}
         mine = [found for path, found in self._found.items() if path not in self._settled_before]
-        return sorted(mine, key=lambda found: (order.get(found.id, len(order)), found.name))
+        return sorted(mine, key=lambda found: (order.get(found.id, len(order)), recorded(found)))
 
     def exported(self, symbol_id: str) -> int:
         """How many of this run's segments of a symbol are exported."""

@@ -317,15 +317,14 @@ def verify_files(config: Config, ours: Sequence[SegmentInfo]) -> tuple[dict[str,
 
     What is wrong per file name, and all of it as lines. Files of earlier runs are not read: ``verify exports`` does.
     """
-    from mexc_pipeline.verify.exports import against_spool, continuity, prove
+    from mexc_pipeline.verify.exports import against_spool, by_rows, continuity, prove
 
     wanted = {segment.file for segment in ours if segment.rows and segment.state == "exported"}
     files: dict[str, str] = {}
     problems: list[str] = []
     for symbol in config.symbols:
-        proofs = [
-            prove(name, path) for name, path in exported_files(config.export_dir, symbol.id) if path.name in wanted
-        ]
+        files_of = exported_files(config.export_dir, symbol.id)
+        proofs = by_rows(prove(name, path) for name, path in files_of if path.name in wanted)
         spooled = [segment for segment in ours if segment.id == symbol.id and segment.state == "exported"]
         of_files = [proof.finding for proof in proofs] + against_spool(proofs, spooled, time.time_ns())
         for finding in of_files:

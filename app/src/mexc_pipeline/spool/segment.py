@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mexc_pipeline.periods import parse_name
 from mexc_pipeline.rows import MT_NAMES, Columns
@@ -23,6 +23,8 @@ State = Literal["open", "closed", "exported"]
 FORMAT = 1
 """Version of the segment's own schema, kept in ``user_version``."""
 
+NO_ROW_YET = 1 << 63
+"""Stands for the ``first_seq`` of a segment without rows where segments are sorted."""
 _NAME = re.compile(r"(\d{10}|\d{14})(?:\.part([1-9]\d*))?\.sqlite")
 _SCHEMA = """
 CREATE TABLE rows (
@@ -283,13 +285,40 @@ class SegmentReader:
 
 
 def segments(folder: Path) -> list[tuple[SegmentName, Path]]:
-    """Segment files of one symbol's spool folder, oldest first; empty where there is no folder."""
+    """Segment files of one symbol's spool folder by name, which is not their order; empty where there is no folder."""
     try:
         names = [path.name for path in folder.iterdir()]
     except FileNotFoundError:
         return []
     found = [(name, folder / file) for file in names if (name := SegmentName.parse(file)) is not None]
     return sorted(found)
+
+
+class InOrder(NamedTuple):
+    """Segments by their rows, and those that cannot be read with the reason."""
+
+    readable: list[SegmentInfo]
+    unreadable: list[tuple[Path, SegmentError]]
+
+
+def in_order(folder: Path) -> InOrder:
+    """The segments of one symbol's spool folder in the order in which they were recorded: by ``first_seq``, one that
+    has no row yet last. Names do not tell it: a clock that was set back, or a period of another length, reaches a
+    period again. Segments that are removed while they are looked at are in neither list."""
+    found = InOrder([], [])
+    for _, path in segments(folder):
+        try:
+            found.readable.append(info(path))
+        except SegmentError as error:
+            if path.exists():
+                found.unreadable.append((path, error))
+    found.readable.sort(key=recorded)
+    return found
+
+
+def recorded(segment: SegmentInfo) -> tuple[int, SegmentName]:
+    """Sorts segments of one symbol in the order in which they were recorded."""
+    return segment.first_seq or NO_ROW_YET, segment.name
 
 
 def info(path: Path) -> SegmentInfo:

@@ -12,11 +12,12 @@ from pathlib import Path
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName, exported_files
+from mexc_pipeline.export.order import by_seq
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, info, segments
+from mexc_pipeline.spool.segment import SegmentInfo, in_order, segments
 from mexc_pipeline.verify.newest import newest_lines
 from mexc_pipeline.verify.report import Finding, Report
 
@@ -58,7 +59,7 @@ def exports(config: Config, ids: Iterable[str] | None = None, *, newest: int = N
     by_id = {symbol: list(group) for symbol, group in groupby(files, key=lambda item: item[0].id)}
     wanted = list(ids) if ids is not None else sorted({*by_id, *spooled})
     for symbol in wanted:
-        proofs = [prove(name, path) for name, path in by_id.get(symbol, [])]
+        proofs = by_rows(prove(name, path) for name, path in by_id.get(symbol, []))
         report.findings += [proof.finding for proof in proofs]
         held, unreadable = spooled.get(symbol, ([], []))
         report.findings += unreadable
@@ -70,6 +71,11 @@ def exports(config: Config, ids: Iterable[str] | None = None, *, newest: int = N
     if not report.findings:
         report.notes.append(f"no files in {config.export_dir} and nothing closed in the spool")
     return report
+
+
+def by_rows(proofs: Iterable[FileProof]) -> list[FileProof]:
+    """In the order of their rows, which is not that of their names."""
+    return by_seq(list(proofs), of=lambda p: p.name.id, name=lambda p: p.path.name, seq=lambda p: p.content.first_seq)
 
 
 def prove(name: FileName, path: Path) -> FileProof:
@@ -174,7 +180,7 @@ def _order(name: FileName, said: dict[str, str], held: Content) -> list[str]:
 
 
 def continuity(proofs: list[FileProof]) -> list[Finding]:
-    """Judge that seq goes on from file to file and the parts of a period are complete."""
+    """Judge that seq and rx go on from file to file, given in the order of their rows."""
     findings: list[Finding] = []
     known = [p for p in proofs if p.content.last_seq and "seq" not in p.content.damaged]
     for before, after in pairwise(known):
@@ -182,11 +188,21 @@ def continuity(proofs: list[FileProof]) -> list[Finding]:
         if got > want:
             text = f"seq {want} to {got - 1} ({got - want} rows) are in no file between it and {after.path.name}"
             findings.append(Finding(before.name.id, before.path.name, False, text))
+            if after.name.period == before.name.period and after.name.part > before.name.part + 1:
+                text = f"part {before.name.part + 1} of period {before.name.period} is missing"
+                findings.append(Finding(before.name.id, before.path.name, False, text))
         elif got < want:
             text = f"{after.path.name} starts at seq {got} but this file goes to {want - 1}: rows twice"
             findings.append(Finding(before.name.id, before.path.name, False, text))
-        if after.name.start_ns == before.name.start_ns and after.name.part != before.name.part + 1:
-            text = f"part {before.name.part + 1} of period {before.name.period} is missing"
+        same_spool = before.said.get("spool_id") == after.said.get("spool_id")  # another host has a clock of its own
+        if (
+            got >= want
+            and same_spool
+            and after.content.first_rx < before.content.last_rx
+            and not after.content.restarted
+        ):
+            back = (before.content.last_rx - after.content.first_rx) / 1e9
+            text = f"rx goes back by {back:.3f} s in {after.path.name} without a clock event that says so"
             findings.append(Finding(before.name.id, before.path.name, False, text))
     if known and not findings:
         text = f"seq {known[0].content.first_seq} to {known[-1].content.last_seq} without a hole in {len(known)} files"
@@ -229,12 +245,5 @@ def _spooled(config: Config) -> list[str]:
 
 
 def _segments(config: Config, symbol: str) -> tuple[list[SegmentInfo], list[Finding]]:
-    found: list[SegmentInfo] = []
-    unreadable: list[Finding] = []
-    for _, path in segments(config.spool_dir / symbol):
-        try:
-            found.append(info(path))
-        except SegmentError as error:
-            if path.exists():  # else pruned a moment ago
-                unreadable.append(Finding(symbol, path.name, False, str(error)))
-    return found, unreadable
+    found = in_order(config.spool_dir / symbol)
+    return found.readable, [Finding(symbol, path.name, False, str(error)) for path, error in found.unreadable]
