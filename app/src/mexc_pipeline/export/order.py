@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.parquet import FileError, metadata
-
-T = TypeVar("T")
+from mexc_pipeline.ledger.order import by_seq
 
 IMPORTED = "imported"
 """The metadata key that marks an imported file."""
@@ -31,19 +30,6 @@ def in_order(files: Iterable[tuple[FileName, Path]]) -> list[Placed]:
     a period of another length, reaches a period again, so that no name can be trusted to come before another."""
     placed = [_place(name, path) for name, path in files]
     return by_seq(placed, of=lambda f: f.name.id, name=lambda f: _by_name(f.name), seq=lambda f: f.first_seq)
-
-
-def by_seq(items: Sequence[T], *, of: Callable[[T], str], name: Callable[[T], Any], seq: Callable[[T], int]) -> list[T]:
-    """Sort by symbol and seq. What has no seq (0) comes right after the one that its name follows: a guess, but the
-    best there is, and what can be read is in order whatever becomes of the rest."""
-    ranked: list[tuple[str, int, int, T]] = []
-    before: tuple[str, int] = ("", 0)
-    named = sorted(items, key=lambda item: (of(item), name(item)))
-    for place, item in enumerate(named):
-        known = seq(item) or (before[1] if before[0] == of(item) else 0)
-        before = of(item), known
-        ranked.append((of(item), known, place if not seq(item) else -1, item))
-    return [item for *_, item in sorted(ranked, key=lambda r: r[:3])]
 
 
 def _by_name(name: FileName) -> tuple[int, int, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mexc_pipeline.ledger.account import Account, Moment
+from mexc_pipeline.ledger.order import PINNED_NS
 
 Span = tuple[int, int]
 
@@ -25,11 +26,13 @@ class Piece:
 
 @dataclass(slots=True)
 class Coverage:
-    """Stretches with a live socket, stretches covered, and the moments of reconnects; each in order of time."""
+    """Spans with a live socket, spans covered, and the moments of reconnects; each in order of recording, which is that
+    of time within a stretch by one clock. ``stretches``: how many of each there were where the clock was set back."""
 
     sockets: list[Span] = field(default_factory=list)
     covered: list[Span] = field(default_factory=list)
     reconnects: list[int] = field(default_factory=list)
+    stretches: list[tuple[int, int, int]] = field(default_factory=list)
     _socket: int | None = None
     _covered: int | None = None
     _fresh: bool = False
@@ -39,10 +42,13 @@ class Coverage:
         """From pieces in order of seq. Nothing is assumed of the time of pieces that are missing."""
         found = cls()
         before: Piece | None = None
-        for piece in pieces:
+        all_of_it = list(pieces)
+        for piece, number in zip(all_of_it, stretches(piece.account for piece in all_of_it), strict=True):
             if before is None or piece.first_seq != before.last_seq + 1:
                 found._end(before.account.last_rx if before else 0)
                 found._begin(piece.account)
+            if number > len(found.stretches):
+                found._set_back(before.account.last_rx if before else 0, piece.account.first_rx)
             for n, moment in enumerate(piece.account.moments):
                 if (
                     n == 0
@@ -67,6 +73,22 @@ class Coverage:
             self._covered = account.first_rx
         self._fresh = False
 
+    def stretch(self, number: int) -> Coverage:
+        """What was recorded by one clock, between the times that it was set back; the first is number 0."""
+        marks = [(0, 0, 0), *self.stretches, (len(self.sockets), len(self.covered), len(self.reconnects))]
+        begin, end = marks[number], marks[number + 1]
+        return Coverage(
+            self.sockets[begin[0] : end[0]], self.covered[begin[1] : end[1]], self.reconnects[begin[2] : end[2]]
+        )
+
+    def _set_back(self, last_rx: int, first_rx: int) -> None:
+        """What went on goes on, by another clock."""
+        socket, covered = self._socket, self._covered
+        self._end(last_rx)
+        self.stretches.append((len(self.sockets), len(self.covered), len(self.reconnects)))
+        self._socket = first_rx if socket is not None else None
+        self._covered = first_rx if covered is not None else None
+
     def _take(self, moment: Moment) -> None:
         at = moment.at_ns
         match moment.what:
@@ -89,6 +111,19 @@ class Coverage:
             if since is not None and at > since:
                 spans.append((since, at))
         self._socket = self._covered = None
+
+
+def stretches(accounts: Iterable[Account]) -> list[int]:
+    """Number of the stretch, recorded by one clock, that each piece belongs to: the next where the clock was set back.
+    A piece that tells no time belongs to the one before it."""
+    found: list[int] = []
+    number = last_rx = 0
+    for account in accounts:
+        if account.last_rx:
+            number += account.first_rx < last_rx - PINNED_NS
+            last_rx = account.last_rx
+        found.append(number)
+    return found
 
 
 def within(spans: Iterable[Span], start: int, end: int) -> int:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.conservation import Conservation
-from mexc_pipeline.ledger.coverage import Coverage, Piece, within
+from mexc_pipeline.ledger.coverage import Coverage, Piece, stretches, within
+from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.rows import MT_NAMES
 
 Verdict = Literal["proven", "waiting", "differs", "hole", "absent"]
@@ -57,6 +58,11 @@ class Hour:
         return sum(known) if known else None
 
     @property
+    def length_ns(self) -> int:
+        """Of the newest of its periods, whole."""
+        return self.files[-1].edge_ns - self.files[-1].start_ns if self.files else self.end_ns - self.start_ns
+
+    @property
     def coverage(self) -> float:
         """Percent of its length."""
         return 100 * self.covered_ns / (self.end_ns - self.start_ns)
@@ -102,36 +108,83 @@ class Hour:
 
 
 def hours(files: Iterable[Conservation], running: Iterable[tuple[str, Piece]] = (), until_ns: int = 0) -> list[Hour]:
-    """The rows of the ledger, by symbol and time.
+    """The rows of the ledger, by symbol and in the order of recording. A period that a clock that was set back, or
+    another length of periods, reached again has a row for each time; no two rows cover the same time by one clock.
 
     ``running``: what is known of open segments, by symbol: it tells how the hours before went on. A symbol whose
     recording did not end in good order is followed, without rows, until ``until_ns``.
     """
     open_pieces = dict(running)
     found: list[Hour] = []
-    for symbol, group in groupby(sorted(files, key=_place), key=lambda f: f.id):
+    ordered = by_seq(
+        list(files), of=lambda f: f.id, name=lambda f: (f.start_ns, f.part, f.period), seq=lambda f: f.first_seq
+    )
+    for symbol, group in groupby(ordered, key=lambda f: f.id):
         found += _hours(symbol, list(group), open_pieces.get(symbol), until_ns)
     return found
-
-
-def _place(file: Conservation) -> tuple[str, int, int]:
-    return file.id, file.start_ns, file.part
 
 
 def _hours(symbol: str, files: Sequence[Conservation], running: Piece | None, until_ns: int) -> list[Hour]:
     pieces = [Piece(f.first_seq, f.last_seq, f.account or Account()) for f in files]
     coverage = Coverage.of([*pieces, running] if running else pieces)
     found: list[Hour] = []
+    numbers = stretches(piece.account for piece in pieces)
+    for number in range(numbers[-1] + 1):
+        stretch = [file for file, of in zip(files, numbers, strict=True) if of == number]
+        later = min((file.start_ns for file, of in zip(files, numbers, strict=True) if of > number), default=until_ns)
+        lines: list[Hour] = []
+        for start_ns, group in groupby(stretch, key=lambda f: f.start_ns):
+            parts = list(group)
+            hour = Hour(symbol, parts[0].period, start_ns, max(f.edge_ns for f in parts), files=parts)
+            if lines:
+                _divide(lines[-1], hour)
+                # Where the clock was set back afterwards to before that time, it had not come: nothing is absent.
+                if hour.start_ns > lines[-1].end_ns and later >= hour.start_ns:
+                    lines.append(_absent(symbol, lines[-1], hour.start_ns))
+            elif number:
+                hour.start_ns = max(start_ns, min(_first_rx(hour), hour.end_ns - 1))
+            lines.append(hour)
+        if number < numbers[-1]:
+            last = lines[-1]
+            last.end_ns = max(last.start_ns + 1, min(last.end_ns, _last_rx(last)))
+        _cover(lines, coverage.stretch(number))
+        found += lines
+    _count([hour for hour in found if hour.files])
+    ended = [m.what for p in pieces[-1:] for m in p.account.moments[-1:]] == ["stopped"]
+    length = found[-1].length_ns
+    if running is None and not ended and until_ns >= found[-1].end_ns + length:
+        found.append(_absent(symbol, found[-1], until_ns - (until_ns - found[-1].end_ns) % length))
+    return found
+
+
+def _divide(before: Hour, after: Hour) -> None:
+    """Where a shorter or longer period begins within the one before it, the rows tell where the one ends."""
+    border = min(before.end_ns, _first_rx(after) or after.start_ns)
+    after.start_ns = min(max(after.start_ns, border), after.end_ns - 1)
+    before.end_ns = max(before.start_ns + 1, min(before.end_ns, after.start_ns))
+
+
+def _first_rx(hour: Hour) -> int:
+    return next((f.account.first_rx for f in hour.files if f.account and f.account.first_rx), 0)
+
+
+def _last_rx(hour: Hour) -> int:
+    return next((f.account.last_rx for f in reversed(hour.files) if f.account and f.account.last_rx), hour.end_ns)
+
+
+def _cover(lines: Iterable[Hour], coverage: Coverage) -> None:
+    for hour in lines:
+        if hour.files:
+            hour.covered_ns = within(coverage.covered, hour.start_ns, hour.end_ns)
+            hour.socket_ns = within(coverage.sockets, hour.start_ns, hour.end_ns)
+            hour.reconnects = sum(hour.start_ns <= at < hour.end_ns for at in coverage.reconnects)
+
+
+def _count(lines: Iterable[Hour]) -> None:
+    """What the events tell of, and the holes between files."""
     last_seq = 0
-    for start_ns, group in groupby(files, key=lambda f: f.start_ns):
-        parts = list(group)
-        hour = Hour(symbol, parts[0].period, start_ns, max(f.edge_ns for f in parts), files=parts)
-        if found and start_ns > found[-1].end_ns:
-            found.append(_absent(symbol, found[-1], start_ns))
-        hour.covered_ns = within(coverage.covered, hour.start_ns, hour.end_ns)
-        hour.socket_ns = within(coverage.sockets, hour.start_ns, hour.end_ns)
-        hour.reconnects = sum(hour.start_ns <= at < hour.end_ns for at in coverage.reconnects)
-        for file in parts:
+    for hour in lines:
+        for file in hour.files:
             account = file.account or Account()
             hour.gaps += file.gaps
             hour.missing += account.missing
@@ -142,17 +195,10 @@ def _hours(symbol: str, files: Sequence[Conservation], running: Piece | None, un
                 hour.seq_missing += max(0, step)
                 hour.seq_repeated += max(0, -step)
             last_seq = file.last_seq or last_seq
-        found.append(hour)
-    ended = [m.what for p in pieces[-1:] for m in p.account.moments[-1:]] == ["stopped"]
-    length = found[-1].end_ns - found[-1].start_ns
-    if running is None and not ended and until_ns >= found[-1].end_ns + length:
-        found.append(_absent(symbol, found[-1], until_ns - (until_ns - found[-1].end_ns) % length))
-    return found
 
 
 def _absent(symbol: str, before: Hour, until_ns: int) -> Hour:
-    length = before.end_ns - before.start_ns
-    periods = max(1, (until_ns - before.end_ns) // length)
+    periods = max(1, (until_ns - before.end_ns) // before.length_ns)
     return Hour(symbol, "", before.end_ns, until_ns, periods)
 
 

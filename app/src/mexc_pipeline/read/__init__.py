@@ -7,6 +7,9 @@ exact decimals unless ``floats=True``; one that does not fit its decimal type ex
 ``frames(…, imported=True)`` reads files of the v4 pipeline instead (``export_dir/imported``, or ``export_dir`` itself):
 there ``rx`` and ``seq`` are null, time means ``ts``, and ``m`` is not a frame, so that only ``frames`` reads them.
 
+Rows are in seq order. ``rx`` goes back in it only where the recorder's clock was set back by more than a minute (its
+``clock`` event with ``restarted``): ``df.attrs["set_back"]`` lists the seqs at which it does, and a warning says so.
+
 Frames that cannot be decoded are left out, counted in ``df.attrs["skipped"]``, the first hundred seqs listed in
 ``df.attrs["skipped_seq"]``, and warned of. UserError where a symbol has no files, FileError for an unreadable file.
 """
@@ -27,7 +30,7 @@ from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.parquet import SCHEMA
 from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read.decode import Skipped
-from mexc_pipeline.read.files import Instant, find, instant_ns, tables
+from mexc_pipeline.read.files import Instant, find, instant_ns, set_back, tables
 from mexc_pipeline.read.rebuild import GapError
 
 __all__ = ["GapError", "Instant", "book", "frames", "tickers", "trades"]
@@ -106,10 +109,11 @@ def book(
 ) -> pd.DataFrame:
     """Books in long form: one row per book, side and level, at most ``levels`` a side.
 
-    With ``at``, the one book of that instant (rx ≤ ``at``): the newest full-depth frame, or, where depth was recorded
-    as ``merged`` or ``each``, rebuilt from a snapshot, the frames since, and what was repaired. ``rx``, ``ts`` and
-    ``seq`` are then those of the newest frame in it. GapError (a UserError) where versions are missing on the way,
-    unless ``across_gaps``; ``df.attrs["gaps"]`` lists them. UserError where no whole book lies before.
+    With ``at``, the one book of that instant, as of the last row in seq order with rx ≤ ``at``: the newest full-depth
+    frame, or, where depth was recorded as ``merged`` or ``each``, rebuilt from a snapshot, the frames since, and what
+    was repaired. ``rx``, ``ts`` and ``seq`` are then those of the newest frame in it. GapError (a UserError) where
+    versions are missing on the way, unless ``across_gaps``; ``df.attrs["gaps"]`` lists them. UserError where no whole
+    book lies before.
 
     Without ``at``, every full-depth frame. Incremental ones say nothing without the book before them: they are left
     out and counted in ``df.attrs["incremental"]``.
@@ -123,8 +127,8 @@ def book(
     if at is not None:
         if start is not None or end is not None:
             raise ValueError("at is one instant; leave start and end out")
-        found = moment.book_at(find(symbol, export_dir), instant_ns(at), across_gaps=across_gaps)
-        df = _pandas(moment.table(found, levels=levels, floats=floats))
+        found, back = moment.book_at(find(symbol, export_dir), instant_ns(at), across_gaps=across_gaps)
+        df = _pandas(moment.table(found, levels=levels, floats=floats), back)
         df.attrs["gaps"] = [tuple(gap) for gap in found.gaps]
         return df
     source = tables(_paths(find(symbol, export_dir, start, end)), start, end, ["dp"])
@@ -168,6 +172,11 @@ def _built(build: Callable[[Any, Skipped], Any], table: Any) -> tuple[Any, Skipp
     return build(table, skipped), skipped
 
 
-def _pandas(table: Any) -> pd.DataFrame:
+def _pandas(table: Any, back: Sequence[int] | None = None) -> pd.DataFrame:
+    """``back``: seqs at which the clock was set back, where the rows themselves do not tell."""
     df: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    df.attrs["set_back"] = list(set_back(table) if back is None else back)
+    if df.attrs["set_back"]:
+        text = f"the recorder's clock was set back at seq {', '.join(map(str, df.attrs['set_back'][:5]))}: rx goes back"
+        warnings.warn(f"{text} there, and what lies before it has times of a clock that was ahead", stacklevel=3)
     return df

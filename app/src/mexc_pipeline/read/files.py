@@ -123,6 +123,24 @@ def last_seq_at(path: Path, at_ns: int) -> int:
     return 0
 
 
+def last_rx(path: Path) -> int:
+    """rx of a file's last row, Unix ns; 0 where it has none."""
+    with open_file(path) as parquet:
+        if not parquet.num_row_groups:
+            return 0
+        column = parquet.read_row_group(parquet.num_row_groups - 1, ["rx"]).column("rx")
+        return int(column[-1].cast(pa.int64()).as_py()) if len(column) else 0
+
+
+def set_back(table: Any) -> list[int]:
+    """seqs of the rows, given in seq order, whose rx lies before that of the row before them: there the host's clock
+    was set back."""
+    rx = table.column("rx").cast(pa.int64()).combine_chunks()
+    earlier = pc.fill_null(pc.less(rx.slice(1), rx.slice(0, max(0, len(rx) - 1))), False)
+    found: list[int] = table.column("seq").slice(1).filter(earlier).to_pylist()
+    return list(dict.fromkeys(found))
+
+
 def newest(paths: Sequence[Path], mt: str, rows: int) -> Any:
     """The newest rows of a type as one table in seq order, read from the end of the files."""
     found: list[Any] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pyarrow as pa
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.order import Placed
-from mexc_pipeline.read.files import last_seq_at, tables
+from mexc_pipeline.periods import DAY_NS
+from mexc_pipeline.read.files import last_rx, last_seq_at, tables
 from mexc_pipeline.read.numbers import PRICE, VOLUME
 from mexc_pipeline.read.rebuild import Book, History, Level, Stored
 
@@ -19,8 +21,9 @@ LATER_NS = 120_000_000_000
 """How long after an instant rows that repair what was before it can come: longer than all tries take."""
 
 
-def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> Book:
-    """The book as of ``at_ns`` (Unix ns) from one symbol's files, given in the order of their rows.
+def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> tuple[Book, list[int]]:
+    """The book as of ``at_ns`` (Unix ns) from one symbol's files, given in the order of their rows, and the seqs at
+    which the host's clock was set back from after the instant to before it.
 
     What counts is the last row in that order with rx ≤ ``at_ns``, and all before it: where the host's clock was set
     back, an instant may have been recorded twice, and the later recording is the one by the corrected clock. From its
@@ -37,7 +40,7 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
             history.add(rows)
         book = history.book(across_gaps=across_gaps)
         if book is not None:
-            return book
+            return book, _set_back(files[: here + 1], at_ns)
     raise UserError(f"no whole book at or before {at_ns} ns in {here + 1} files; depth frames alone do not make one")
 
 
@@ -47,6 +50,16 @@ def _last(files: Sequence[Placed], at_ns: int) -> tuple[int, int]:
         if files[place].name.start_ns <= at_ns and (seq := last_seq_at(files[place].path, at_ns)):
             return place, seq
     return -1, 0
+
+
+def _set_back(files: Sequence[Placed], at_ns: int) -> list[int]:
+    """First seqs of the files that go on before an instant which the file before them had passed."""
+    past = [file.name.start_ns > at_ns or (_holds(file, at_ns) and last_rx(file.path) > at_ns) for file in files]
+    return [after.first_seq for (was, now), after in zip(pairwise(past), files[1:], strict=False) if was and not now]
+
+
+def _holds(file: Placed, at_ns: int) -> bool:
+    return file.name.start_ns <= at_ns < file.name.start_ns + DAY_NS
 
 
 def table(book: Book, *, levels: int | None = None, floats: bool = False) -> Any:

@@ -55,7 +55,7 @@ class SegmentName:
 
     start_ns: int
     part: int = 1
-    period: str = field(compare=False, default="")
+    period: str = ""
 
     @property
     def file(self) -> str:

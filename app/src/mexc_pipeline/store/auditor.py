@@ -113,7 +113,7 @@ class Auditor:
         due = [
             (name, path)
             for name, path in there
-            if name not in self._done and now >= self._not_before.get(name, 0) and self._loader.is_left_behind(name)
+            if name not in self._done and now >= self._not_before.get(name, 0) and name in self._loader.left_behind
         ]
         if not due:
             return BUSY_S

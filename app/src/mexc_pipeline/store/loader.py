@@ -6,7 +6,6 @@ have those rows, set apart under another name. Nothing is ever loaded on top of 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import socket
@@ -14,12 +13,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.rows import Columns, Mt
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, segments
+from mexc_pipeline.spool.segment import (
+    SegmentError,
+    SegmentInfo,
+    SegmentName,
+    SegmentReader,
+    in_order,
+    recorded,
+    segments,
+)
 from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.store.catalog import Catalog, Extent, Held
 from mexc_pipeline.store.engine import (
@@ -49,19 +56,17 @@ _WAYS = (b'{"event":"connected"', b'{"event":"disconnected"')
 
 @dataclass(slots=True)
 class Progress:
-    """Where a loader stands; written by the loader, read by others."""
+    """Where a loader stands; written by the loader, read by others.
+
+    ``left_behind``: the segments it is done with, whose rows, if any, are in a table of their own. Which those are no
+    name tells."""
 
     segment: SegmentName | None = None
-    through: SegmentName | None = None
+    left_behind: set[SegmentName] = field(default_factory=set)
     loaded_seq: int = 0
     spool_id: str = ""
     refused_rows: int = 0
     unreadable: str = ""
-
-    def is_left_behind(self, name: SegmentName) -> bool:
-        """Whether the loader is done with that segment: its rows, if any, are in a table of their own."""
-        segment, through = self.segment, self.through
-        return (segment is not None and name < segment) or (through is not None and name <= through)
 
 
 class Loader:
@@ -153,7 +158,8 @@ class Loader:
             self._engine.execute(f"RENAME TABLE {names.next} TO {names.current}")
         self._engine.execute(row_table_sql(names.current, self._capabilities))
         self._after = None
-        self.progress.segment = self.progress.through = None
+        self.progress.segment = None
+        self.progress.left_behind = set()
         self.progress.loaded_seq = 0
         self._attached = True
         if present:
@@ -183,16 +189,10 @@ class Loader:
     def _present(self) -> dict[Held, SegmentInfo]:
         """The segments of the spool that can be read. One folder may hold those of several spools, one after another:
         a spool that was restored from an older copy goes on under a new id."""
-        found: dict[Held, SegmentInfo] = {}
-        for _, path in segments(self._folder):
-            try:
-                segment = segment_info(path)
-            except SegmentError as error:
-                if path.exists():
-                    self._report_unreadable(path, error)
-                continue
-            found[Held.of(segment)] = segment
-        return found
+        found = in_order(self._folder)
+        for path, error in found.unreadable:
+            self._report_unreadable(path, error)
+        return {Held.of(segment): segment for segment in found.readable}
 
     def _resume(self, held: Held | None, present: dict[Held, SegmentInfo]) -> None:
         """Decide what the current table is good for."""
@@ -208,6 +208,8 @@ class Loader:
             log.error("current table cannot be read", extra={"fields": {"table": current, "error": str(error)}})
         if extent is not None and not extent.rows:
             return
+        if segment is not None:
+            self.progress.left_behind = {s.name for s in present.values() if recorded(s) < recorded(segment)}
         if segment is None or held is None:
             self._orphan(current, held)
             self._engine.execute(row_table_sql(current, self._capabilities))
@@ -249,15 +251,8 @@ class Loader:
         if (self._empty_folder and found) or self._folder_was_replaced(found):
             self._attached = False  # tables of whatever was here before must be looked at first
             return False
-        for name, path in found:
-            if self._after is not None and name <= self._after.name:
-                continue
-            try:
-                segment = segment_info(path)
-            except SegmentError as error:
-                if path.exists():
-                    self._report_unreadable(path, error)
-                continue
+        self.progress.left_behind &= {name for name, _ in found}
+        for segment in self._waiting(found):
             held = Held.of(segment)
             if not segment.rows and segment.state == "open":
                 return False
@@ -266,9 +261,22 @@ class Loader:
                 self._take(segment, segment.first_seq - 1, self._catalog.refused(held))
                 return True
             self._after = segment
-            self.progress.through = name
+            self.progress.left_behind.add(segment.name)
             self.progress.loaded_seq = max(self.progress.loaded_seq, segment.last_seq)
         return False
+
+    def _waiting(self, found: list[tuple[SegmentName, Path]]) -> list[SegmentInfo]:
+        """The segments that are not left behind and can be read, in the order of their rows."""
+        waiting: list[SegmentInfo] = []
+        for name, path in found:
+            if name in self.progress.left_behind:
+                continue
+            try:
+                waiting.append(segment_info(path))
+            except SegmentError as error:
+                if path.exists():
+                    self._report_unreadable(path, error)
+        return sorted(waiting, key=recorded)
 
     def _folder_was_replaced(self, found: list[tuple[SegmentName, Path]]) -> bool:
         """Whether the segment that was done last is no longer the same one."""
@@ -332,7 +340,7 @@ class Loader:
             self._orphan(self._names.current, Held.of(segment))
             self._engine.execute(row_table_sql(self._names.current, self._capabilities))
         self._after = segment
-        self.progress.through = segment.name
+        self.progress.left_behind.add(segment.name)
         self._let_go()
 
     # One batch
@@ -435,15 +443,13 @@ class Loader:
         self._note_buffered(segment)
         self._done.add(held)
         self._after = segment
-        self.progress.through = segment.name
+        self.progress.left_behind.add(segment.name)
         self.progress.refused_rows = 0
         self._let_go()
 
     def _note_buffered(self, segment: SegmentInfo) -> None:
-        newest = [path for _, path in segments(self._folder)][-1:] or [segment.path]
-        with contextlib.suppress(SegmentError):  # reported when it is its turn
-            waiting = segment_info(newest[0]).last_seq - segment.last_seq
-            self._swapped(segment.file, max(0, waiting))
+        newest = max((s.last_seq for s in self._waiting(segments(self._folder))), default=segment.last_seq)
+        self._swapped(segment.file, max(0, newest - segment.last_seq))
 
 
 def is_continuous(extent: Extent, segment: SegmentInfo, refused: set[int]) -> bool:

@@ -182,6 +182,8 @@ def _live(engine: Engine, table: str, segment: SegmentInfo | None) -> tuple[bool
     )
     if total != expected:
         return False, f"{text}; the spool has {expected} rows up to seq {last}"
+    if age < -_STALE_S:
+        return False, f"{text}: its rx lies in the future, so the clock was or is wrong, here or where it was received"
     if behind and age > _STALE_S:
         return False, f"{text}; loading does not keep up"
     return True, text

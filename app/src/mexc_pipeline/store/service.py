@@ -132,11 +132,13 @@ class Store:
         return found[0] if found else None
 
     def _spool_last(self, symbol_id: str) -> int:
-        for _, path in reversed(segments(self._config.spool_dir / symbol_id)):
-            with contextlib.suppress(SegmentError):  # reported by the loader; the one before it still counts
-                if last := segment_info(path).last_seq:
-                    return last
-        return 0
+        progress = self._loaders[symbol_id].progress
+        last = progress.loaded_seq
+        for name, path in segments(self._config.spool_dir / symbol_id):
+            if name not in progress.left_behind:
+                with contextlib.suppress(SegmentError):  # reported by the loader; the others still count
+                    last = max(last, segment_info(path).last_seq)
+        return last
 
     def _backlog(self, symbol_id: str, spool_last_seq: int) -> int:
         return max(0, spool_last_seq - self._loaders[symbol_id].progress.loaded_seq)

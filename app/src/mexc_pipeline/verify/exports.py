@@ -12,9 +12,9 @@ from pathlib import Path
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName, exported_files
-from mexc_pipeline.export.order import by_seq
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
+from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentInfo, in_order, segments

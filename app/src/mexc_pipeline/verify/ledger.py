@@ -15,17 +15,19 @@ from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.conservation import Conservation, Side
 from mexc_pipeline.ledger.coverage import Piece
 from mexc_pipeline.ledger.hours import Hour, hours
+from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.rows import MT_NAMES, Mt
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, info, segments
+from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, in_order
 from mexc_pipeline.store.client import logged, store_status
 from mexc_pipeline.store.swaps import noted
 
-_Key = tuple[str, int, int]
+_Key = tuple[str, str, int]
+"""Symbol id, period by its name, part: those of a file."""
 _ALL = 1 << 30
 
 
 def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = None) -> list[Conservation]:
-    """One row per file or closed segment, by symbol, period and part.
+    """One row per file or closed segment, by symbol and in the order of their rows.
 
     ``compared`` is the store's ``{id: {segment file: {"rows", "ok", "columns"}}}``; None asks the running store, also
     for what its ``export_log`` says of files whose segments are gone.
@@ -39,7 +41,7 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
             described = _from_metadata(metadata(path), path)
         except (FileError, KeyError, TypeError, ValueError):
             described = {"exported": Side(0, ok=False), "edge_ns": name.start_ns + config.period.length_ns}
-        entries[name.id, name.start_ns, name.part] = {
+        entries[name.id, name.period, name.part] = {
             "id": name.id,
             "period": name.period,
             "part": name.part,
@@ -51,7 +53,7 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
     for segment in _spooled(config):
         if segment.state == "open":
             continue
-        key = (segment.id, segment.name.start_ns, segment.name.part)
+        key = (segment.id, segment.name.period, segment.name.part)
         entry = entries.setdefault(key, _from_segment(segment))
         entry["received"] = Side(segment.rows, segment.digest)
         table = stored.get(segment.id, {}).get(segment.path.name)
@@ -65,9 +67,8 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
                 entry.setdefault("received", Side(row.received, same))
                 entry["stored"] = _stored(row.compared)
     buffered = {symbol_id: noted(config.data_dir, symbol_id) for symbol_id in {key[0] for key in entries}}
-    return [
-        Conservation(**entry, buffered=buffered[key[0]].get(entry["file"])) for key, entry in sorted(entries.items())
-    ]
+    found = [Conservation(**e, buffered=buffered[key[0]].get(e["file"])) for key, e in entries.items()]
+    return by_seq(found, of=lambda f: f.id, name=lambda f: (f.start_ns, f.part, f.period), seq=lambda f: f.first_seq)
 
 
 def by_hour(config: Config, files: list[Conservation], now_ns: int | None = None) -> list[Hour]:
@@ -134,10 +135,5 @@ def _spooled(config: Config) -> Iterator[SegmentInfo]:
     except (FileNotFoundError, NotADirectoryError):
         return
     for folder in folders:
-        for _, path in segments(folder):
-            try:
-                segment = info(path)
-            except SegmentError:  # verify exports reports it; a listing shows what can be read
-                continue
-            if segment.rows:
-                yield segment
+        # What cannot be read is verify exports' to report; a listing shows what can be.
+        yield from (segment for segment in in_order(folder).readable if segment.rows)
