@@ -133,14 +133,14 @@ def _far_end(egress: Mapping[str, Any]) -> str | None:
 
 
 def last_export(config: Config, symbol_id: str) -> dict[str, Any] | None:
-    """The newest file of a symbol: ``file``, ``bytes`` and ``age_s`` since it was written; None where there is none."""
+    """The file of a symbol that was written last: ``file``, ``bytes`` and ``age_s`` since then; None without any."""
     from mexc_pipeline.export.names import exported_files
 
-    found = exported_files(config.export_dir, symbol_id)
-    if not found:
+    stats = [(path.stat(), path.name) for _, path in exported_files(config.export_dir, symbol_id)]
+    if not stats:
         return None
-    stat = found[-1][1].stat()
-    return {"file": found[-1][1].name, "bytes": stat.st_size, "age_s": round(time.time() - stat.st_mtime, 1)}
+    stat, name = max(stats, key=lambda found: found[0].st_mtime_ns)
+    return {"file": name, "bytes": stat.st_size, "age_s": round(time.time() - stat.st_mtime, 1)}
 
 
 def _print_status(found: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from mexc_pipeline.feed.feed import Before
 from mexc_pipeline.feed.holes import Unfinished, unfinished
 from mexc_pipeline.feed.repair import CHANNEL
 from mexc_pipeline.rows import Mt
-from mexc_pipeline.spool.segment import SegmentError, SegmentReader, segments
+from mexc_pipeline.spool.segment import InOrder, SegmentError, SegmentReader, in_order
 
 log = logging.getLogger("mexc_pipeline.collector")
 
@@ -40,7 +40,10 @@ def interrupted(folder: Path) -> list[Unfinished]:
     """The gaps whose repair was cut short. A repair takes a minute at most, so only the newest rows are looked at."""
     events: list[bytes] = []
     fetched: list[int] = []
-    for _, path in segments(folder)[-NEWEST_SEGMENTS:]:
+    found = in_order(folder)
+    if _doubtful("interrupted repairs unknown", found):
+        return []
+    for path in [segment.path for segment in found.readable[-NEWEST_SEGMENTS:]]:
         try:
             with SegmentReader(path) as reader:
                 events += reader.tail(Mt.EVENT, NEWEST_ROWS, NEWEST_ROWS).m
@@ -50,6 +53,13 @@ def interrupted(folder: Path) -> list[Unfinished]:
             log.warning("interrupted repairs unknown", extra={"fields": {"segment": str(path), "error": str(error)}})
             return []
     return unfinished(CHANNEL, events, fetched)
+
+
+def _doubtful(what: str, found: InOrder) -> bool:
+    """Whether there is a segment that cannot be read: it may be the newest."""
+    for path, error in found.unreadable:
+        log.warning(what, extra={"fields": {"segment": str(path), "error": str(error)}})
+    return bool(found.unreadable)
 
 
 def _version(m: bytes) -> int | None:
@@ -64,7 +74,10 @@ def last_version(folder: Path) -> int:
 
     0 where the newest depth frame is of another channel, where there is none, or where it cannot be read.
     """
-    for _, path in reversed(segments(folder)):
+    found = in_order(folder)
+    if _doubtful("last version unknown", found):
+        return 0
+    for path in [segment.path for segment in reversed(found.readable)]:
         try:
             with SegmentReader(path) as reader:
                 newest = reader.tail(Mt.DEPTH, 1)

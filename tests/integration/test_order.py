@@ -1,0 +1,195 @@
+"""Whatever happened to periods, parts and processes: the order is that of the rows, everywhere."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mexc_pipeline import read
+from mexc_pipeline.config import Config
+from mexc_pipeline.export.job import run
+from mexc_pipeline.export.newest import newest_seq
+from mexc_pipeline.periods import Period
+from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.run.account import Periods
+from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.writer import Spool
+from mexc_pipeline.verify import by_hour, exports, ledger
+from support.spools import SECOND, T0, configure
+
+PERIODS_S = (2, 10, 60, 120, 3600, 7200)
+BOOK = (
+    '{"symbol":"BTC_USDT","data":{"asks":[[%d,1,1]],"bids":[[1,1,1]],"version":%d},'
+    '"channel":"push.depth.full","ts":1789498322169}'
+)
+
+
+@dataclass
+class Recording:
+    """A symbol that is recorded by the real writer at times that the test chooses, and what must come of it."""
+
+    config: Config
+    now: int = T0
+    rows: list[tuple[int, int]] = field(default_factory=list)
+    """(seq, rx) of every frame."""
+    frames: int = 0
+
+    def __post_init__(self) -> None:
+        self.spool = self._open()
+
+    @property
+    def folder(self) -> Path:
+        return self.config.spool_dir / "btc"
+
+    def _open(self) -> Spool:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = [path.name for path in self.config.export_dir.glob("*.parquet")]
+        spool = Spool(self.folder, "btc", "BTC_USDT", self.config.period, exports=names)
+        spool.tick(self.now)
+        return spool
+
+    def record(self, count: int, step_ms: int) -> None:
+        """So many frames, so far apart."""
+        frames = []
+        for _ in range(count):
+            self.now += step_ms * 1_000_000
+            self.frames += 1
+            frames.append(Frame(self.now, 1_789_498_322_169, Mt.DEPTH, (BOOK % ((self.frames,) * 2)).encode()))
+        self._append(frames)
+
+    def _append(self, frames: list[Frame]) -> None:
+        while frames:
+            block = self.spool.append(frames)
+            self.rows += [(s, rx) for s, rx, mt in zip(block.seq, block.rx, block.mt, strict=True) if mt == Mt.DEPTH]
+            frames = frames[len(block) :]
+
+    def rest(self, seconds: int) -> None:
+        """Nothing comes for a while."""
+        self.now += seconds * SECOND
+        self.spool.tick(self.now)
+
+    def cut(self, _: int) -> None:
+        self.spool.cut(self.now)
+
+    def restart(self, length_s: int) -> None:
+        """Another process, with periods of another length."""
+        self.spool.close()
+        self.config = replace(self.config, period=Period(length_s * SECOND))
+        self.spool = self._open()
+
+    def export(self, _: int) -> None:
+        """What is closed becomes files, and leaves the spool but for the newest."""
+        report = run(self.config, now_ns=lambda: 0)  # closes nothing: its collector runs
+        assert report.ok, report.failures
+        self.spool.prune(1 << 62, 0)
+
+    def finish(self) -> None:
+        self.spool.cut(self.now)
+        self.spool.close()
+        report = run(self.config, now_ns=lambda: 0)
+        assert report.ok, report.failures
+
+    def last_seq_at(self, instant: int) -> int:
+        """The book's row at an instant: the last in the order of the recording that is not later."""
+        return max((seq for seq, rx in self.rows if rx <= instant), default=0)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Callable[[], Recording]]:
+    made: list[Recording] = []
+
+    def make() -> Recording:
+        made.append(Recording(configure(Path(tempfile.mkdtemp(dir=tmp_path)))))
+        return made[-1]
+
+    yield make
+    for recording in made:
+        recording.spool.close()
+
+
+def check(recording: Recording) -> None:
+    """All that reads agrees with what was recorded."""
+    config = recording.config
+    seqs = [seq for seq, _ in recording.rows]
+    segments = in_order(recording.folder)
+    assert not segments.unreadable
+    assert [s.first_seq for s in segments.readable] == sorted(s.first_seq for s in segments.readable)
+    assert newest_seq(config.export_dir, "btc") == recording.spool.last_seq
+    proven = exports(config, newest=0)
+    assert proven.ok, proven.lines()
+    entries = ledger(config, {})
+    assert [e.first_seq for e in entries] == [1, *(e.last_seq + 1 for e in entries[:-1])]
+    assert {e.verdict for e in entries} == {"proven"}
+    hours = [hour for hour in by_hour(config, entries, 0) if hour.files]
+    assert [f.file for hour in hours for f in hour.files] == [e.file for e in entries]
+    assert not sum(hour.seq_missing + hour.seq_repeated for hour in hours)
+    ours = [s.first_seq for s in Periods.begin(config).ours()]
+    assert ours == sorted(ours)
+    df = read.frames("btc", export_dir=config.export_dir, types=["dp"])
+    assert [int(seq) for seq in df.seq] == seqs
+    assert [rx.value for rx in df.rx] == [rx for _, rx in recording.rows]
+    back = [seq for (_, a), (seq, b) in zip(recording.rows, recording.rows[1:], strict=False) if b < a]
+    assert df.attrs["set_back"] == back
+    middle = recording.rows[len(recording.rows) // 2][1]
+    for instant in {
+        recording.rows[0][1],
+        middle,
+        middle + 1,
+        recording.rows[-1][1],
+        max(rx for _, rx in recording.rows),
+    }:
+        book = read.book("btc", at=instant, export_dir=config.export_dir)
+        assert int(book.seq[0]) == recording.last_seq_at(instant)
+    stretch = read.frames("btc", middle, middle + 30 * SECOND, export_dir=config.export_dir, types=["dp"])
+    assert [int(s) for s in stretch.seq] == [s for s, rx in recording.rows if middle <= rx < middle + 30 * SECOND]
+
+
+NUMBER = st.integers(1, 6)
+STEPS = st.one_of(
+    st.tuples(st.just("record"), NUMBER, st.sampled_from([1, 700, 15_000])),
+    st.tuples(st.just("rest"), st.sampled_from([1, 12, 70, 4000])),
+    st.tuples(st.just("cut"), st.just(0)),
+    st.tuples(st.just("restart"), st.sampled_from(PERIODS_S)),
+    st.tuples(st.just("export"), st.just(0)),
+)
+
+
+@pytest.mark.filterwarnings("ignore:the recorder's clock was set back")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(STEPS, min_size=1, max_size=14))
+def test_any_course_of_periods_cuts_and_restarts_is_read_in_the_order_of_recording(
+    fresh: Callable[[], Recording], steps: list[tuple[str, int]]
+) -> None:
+    recording = fresh()
+    recording.record(1, 1)
+    for name, *arguments in steps:
+        getattr(recording, name)(*arguments)
+    recording.record(2, 300)
+    recording.finish()
+    check(recording)
+    shutil.rmtree(recording.config.export_dir.parent)
+
+
+@pytest.mark.parametrize(("before", "after"), [(10, 60), (60, 120), (3600, 7200), (60, 10), (7200, 3600)])
+def test_a_period_made_longer_or_shorter(fresh: Callable[[], Recording], before: int, after: int) -> None:
+    """A longer period's file has the name of an earlier time than the files before it."""
+    recording = fresh()
+    recording.restart(before)
+    recording.rest(before + 1)
+    for _ in range(3):
+        recording.record(4, before * 200)
+        recording.rest(before)
+    recording.restart(after)
+    for _ in range(2):
+        recording.record(4, after * 200)
+        recording.rest(after)
+    recording.record(1, 1)
+    recording.finish()
+    check(recording)
