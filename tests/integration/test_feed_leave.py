@@ -93,3 +93,17 @@ def test_a_connection_fails_without_an_exit_of_the_one_before() -> None:
     first, second = rig.events("disconnected")[:2]
     assert first["exit"] == "e1"
     assert "exit" not in second
+
+
+def test_a_request_to_leave_made_between_two_connections_is_for_neither(rig: Rig) -> None:
+    """It may come when the connection it is about has just broken: the next, good one must not pay for it."""
+    until(lambda: rig.events("subscribed"), 20, "a subscription")
+    rig.feed.hold("a while")
+    until(lambda: rig.events("disconnected"), 20, "no connection")
+    rig.feed.leave("exit e1 is used by eth too", "collision", exit="e1")
+    rig.feed.resume()
+    until(lambda: len(rig.events("connected")) == 2, 20, "the next connection")
+    seen = len(rig.got)
+    until(lambda: len(rig.got) > seen + 20, 20, "frames over it")
+    assert not rig.events("collision")
+    assert len(rig.events("disconnected")) == 1

@@ -198,6 +198,41 @@ def test_who_neither_acks_nor_delivers_is_asked_again_then_left(monkeypatch: pyt
             assert sorted(asked) == sorted(2 * asked[:3]), "each asked for twice"
 
 
+@pytest.mark.parametrize("how", ["silent", "ack", "sub.depth.full has ended", "param error"])
+def test_a_channel_that_is_retired_is_given_up_and_the_others_flow_on(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "CONFIRM_S", 0.3)
+    monkeypatch.setattr(watch, "AGAIN_S", 0.5)
+    monkeypatch.setattr(pace, "OTHERS", pace.Bounds(0.6, 0.6, 0.6))
+    retired = Fault("retired", channel="depth.full", value=how)
+    with Simulator(SimulatorConfig(rate=200, faults=(retired,))) as sim:
+        sim.wait_for(lambda s: bool(s._exchange.board))
+        with feeding(sim.ws_url) as rig:
+            given_up = rig.event("given_up")
+            assert given_up["channel"] == "push.depth.full"
+            status = rig.feed.status()["channels"]["push.depth.full"]
+            assert status["given_up"] == given_up["reason"]
+            assert how in given_up["reason"] if " " in how else True
+            last = len(sim.connections)
+
+            def asked() -> int:
+                return sum("depth.full" in str(m.data) for m in sim.received if m.conn == last)
+
+            before = asked()
+            until(lambda: asked() >= before + 2, 40, "asked for again, and again")
+            sim.clear_faults()
+            back = rig.event("resumed")
+            assert back["channel"] == "push.depth.full"
+            until(lambda: any(f.mt == 3 for f in rig.got), 40, "depth")
+            rig.stop()
+            assert len(sim.connections) == last <= 2, "at most one connection was left for its sake"
+            assert [e["code"] for e in rig.events("disconnected")] == [1000] * last
+            assert rig.frames() == wanted(sim.sent), "nothing of the others is lost, also where one was left"
+            if " " in how:
+                assert last == 1
+
+
 def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "OTHERS", pace.Bounds(1.0, 1.0, 1.0))
     with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:

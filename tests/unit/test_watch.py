@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.feed.pace import CERTAIN, DEAL, LEARNED, OTHERS, Bounds, Pace
 from mexc_pipeline.feed.watch import (
+    AGAIN_MOST_S,
     CONFIRM_S,
+    LEAVE_S,
+    LISTING_MOST_S,
+    QUIET_MOST_S,
+    Action,
     Backoff,
     ClockWatch,
     Confirmed,
+    GivenUp,
+    Memory,
     Reconnect,
     Resubscribe,
+    Resumed,
     Stalled,
     Watch,
 )
@@ -42,31 +53,217 @@ def test_an_ack_or_data_confirms_once() -> None:
     assert status["push.depth.full"] == {"confirmed": "none", "age_s": None}
 
 
-def test_an_unanswered_subscription_is_asked_for_again_then_given_up() -> None:
-    w = watch()
-    for channel in CHANNELS[:2]:
-        w.ack(channel, 100)
-    assert w.due(100 + CONFIRM_S - 0.1) == []
-    assert w.due(100 + CONFIRM_S) == [Resubscribe("push.depth.full")]
-    assert w.due(100 + CONFIRM_S + 1) == []
-    (end,) = w.due(100 + 2 * CONFIRM_S)
-    assert isinstance(end, Reconnect)
-    assert "push.depth.full" in end.reason
+def flowing(w: Watch, since: float, seconds: float, *silent: str, step: float = 0.5) -> list[tuple[float, Action]]:
+    """What is done while every channel but the silent ones delivers; times count from ``since``."""
+    found: list[tuple[float, Action]] = []
+    for n in range(1, int(seconds / step) + 1):
+        now = since + n * step
+        w.alive(now)
+        for name in CHANNELS:
+            if name not in silent:
+                w.data(name, now)
+        found += [(n * step, action) for action in w.due(now)]
+    return found
 
 
-def test_a_silent_channel_is_stalled_once_then_ends_the_connection() -> None:
-    w = watch()
-    for channel in CHANNELS:
-        w.ack(channel, 100)
-    w.data("push.deal", 100 + SILENCE_S)
-    w.data("push.depth.full", 100 + SILENCE_S)
-    assert w.due(99 + SILENCE_S) == []
-    assert w.due(100 + SILENCE_S) == [Stalled("push.ticker", SILENCE_S), Resubscribe("push.ticker")]
-    assert w.due(101 + SILENCE_S) == []
-    w.data("push.depth.full", 99 + 2 * SILENCE_S)
-    (end,) = w.due(100 + 2 * SILENCE_S)
-    assert isinstance(end, Reconnect)
-    assert "push.ticker" in end.reason
+def of(kind: type[Any], found: list[tuple[float, Action]]) -> list[float]:
+    return [at for at, action in found if isinstance(action, kind)]
+
+
+DEPTH = "push.depth.full"
+
+
+def test_an_unanswered_channel_costs_one_connection_then_is_given_up_and_asked_for_for_ever() -> None:
+    memory = Memory()
+    first = flowing(Watch(CHANNELS, 25, 0, memory), 0, 2 * CONFIRM_S, DEPTH)
+    assert first[0] == (CONFIRM_S, Resubscribe(DEPTH))
+    (end,) = [a for _, a in first if isinstance(a, Reconnect)]
+    assert end.orderly
+    assert DEPTH in end.reason
+
+    w = Watch(CHANNELS, 25, 1000, memory)
+    found = flowing(w, 1000, 24 * 3600, DEPTH)
+    assert not of(Reconnect, found)
+    assert of(GivenUp, found) == [2 * CONFIRM_S]
+    asked = of(Resubscribe, found)
+    assert asked[:5] == [CONFIRM_S, 80, 200, 440, 920], "20 s, then 1, 2, 4, 8 min later"
+    gaps = [b - a for a, b in pairwise(asked)]
+    assert max(gaps) == AGAIN_MOST_S
+    assert w.status(1000 + 24 * 3600)[DEPTH]["given_up_s"] == 24 * 3600 - 2 * CONFIRM_S
+    assert w.ack(DEPTH, 90_000) == [Resumed(DEPTH, "ack", 90_000 - 1020)]
+    assert "given_up" not in w.status(90_001)[DEPTH]
+
+
+@pytest.mark.parametrize(
+    "said", ["sub.depth.full is not supported", "Limit is wrong", "Contract [BTC_USDT] not exists"]
+)
+def test_a_refused_channel_costs_no_connection(said: str) -> None:
+    w = Watch(CHANNELS, 25, 0)
+    for name in CHANNELS[:2]:
+        w.ack(name, 0.1)
+    w.refused(said)
+    found = flowing(w, 0, CONFIRM_S, DEPTH)
+    assert found == [(CONFIRM_S, Resubscribe(DEPTH))]
+    w.refused(said)
+    found = flowing(w, CONFIRM_S, 600, DEPTH)
+    assert found[0] == (0.5, GivenUp(DEPTH, f"refused: {said}"))
+    assert {type(a) for _, a in found[1:]} == {Resubscribe}
+    assert w.data(DEPTH, 700) == [Resumed(DEPTH, "data", 700 - CONFIRM_S - 0.5)]
+
+
+def test_an_error_that_names_a_channel_is_meant_for_it_and_one_of_a_confirmed_channel_for_nobody() -> None:
+    w = Watch(("push.depth", "push.depth.full", "push.deal"), 25, 0)
+    w.ack("push.deal", 0.1)
+    w.refused("sub.depth.full: no more")
+    w.refused("sub.deal: later")
+    w.memory.left_at = 0
+    w.data("push.deal", 19)
+    given_up = {a.channel: a.reason for a in w.due(2 * CONFIRM_S) if isinstance(a, GivenUp)}
+    assert given_up == {
+        "push.depth": "neither confirmed nor delivered within 20 s",
+        "push.depth.full": "refused: sub.depth.full: no more",
+    }
+
+
+def test_errors_without_a_name_go_by_the_order_of_the_requests() -> None:
+    w = Watch(CHANNELS, 25, 0)
+    w.refused("no")
+    w.refused("no")
+    w.ack(DEPTH, 0.2)
+    found = flowing(w, 0, 2 * CONFIRM_S, *CHANNELS[:2])
+    assert {a.channel for _, a in found if isinstance(a, GivenUp)} == set(CHANNELS[:2])
+    assert not of(Reconnect, found)
+
+
+def test_a_contract_that_is_not_listed_is_asked_for_at_least_each_five_minutes() -> None:
+    w = Watch(CHANNELS, 25, 0)
+    w.refused("Contract [BTC_USDT] not exists")
+    assert w.unlisted
+    found = flowing(w, 0, 7200, *CHANNELS)
+    assert not of(Reconnect, found), "the socket is alive and has answered"
+    asked = [at for at, a in found if a == Resubscribe(DEPTH)]
+    assert max(b - a for a, b in pairwise(asked)) == LISTING_MOST_S
+    w.ack(DEPTH, 7300)
+    assert not w.unlisted
+
+
+def test_a_socket_that_answers_nothing_is_left_each_time() -> None:
+    memory = Memory()
+    for start in (0.0, 100.0, 200.0):
+        w = Watch(CHANNELS, 25, start, memory)
+        for n in range(1, 41):
+            w.alive(start + n / 2)  # pongs
+            actions = w.due(start + n / 2)
+        (end,) = actions
+        assert isinstance(end, Reconnect)
+        assert not end.orderly
+
+
+def test_frames_of_an_unknown_kind_are_life() -> None:
+    w = Watch(CHANNELS, 25, 0)
+    w.memory.left_at = -1.0
+    for n in range(1, 10_000):
+        w.unknown(n)
+        w.alive(n)
+        assert not [a for a in w.due(n) if isinstance(a, Reconnect)]
+    assert set(w.memory.lost) == set(CHANNELS)
+
+
+def test_a_channel_that_goes_silent_for_good_ends_one_connection() -> None:
+    memory = Memory()
+    first = Watch(CHANNELS, 25, 0, memory)
+    flowing(first, 0, 2000, step=1)
+    found = flowing(first, 2000, 2 * OTHERS.floor, DEPTH, step=1)
+    assert of(Stalled, found) == [OTHERS.floor]
+    assert of(Reconnect, found) == [2 * OTHERS.floor]
+    w = Watch(CHANNELS, 25, 3000, memory)
+    w.ack(DEPTH, 3000)
+    found = flowing(w, 3000, 6 * 3600, DEPTH, step=1)
+    assert not of(Reconnect, found), "it was tried before, without effect"
+    assert len(of(GivenUp, found)) == 1
+    assert w.ack(DEPTH, 30_000) == [], "an answer is not data"
+    assert isinstance(w.data(DEPTH, 30_001)[0], Resumed)
+    assert not memory.tried
+
+
+def test_a_channel_that_comes_and_goes_ends_one_connection_an_hour_at_most() -> None:
+    memory = Memory()
+    w, left = Watch(CHANNELS, 25, 0, memory), []
+    for n in range(1, 6 * 3600):
+        for name in CHANNELS[:2]:
+            w.data(name, n)
+        if n % 1000 < 300:
+            w.data(DEPTH, n)
+        w.alive(n)
+        if any(isinstance(a, Reconnect) for a in w.due(n)):
+            left.append(n)
+            w = Watch(CHANNELS, 25, n, memory)
+    assert 4 <= len(left) <= 6
+    assert all(b - a >= LEAVE_S for a, b in pairwise(left))
+
+
+def test_a_market_that_rests_is_looked_at_with_growing_patience() -> None:
+    memory = Memory()
+    w, left = Watch(CHANNELS, 25, 0, memory), []
+    for name in CHANNELS:
+        w.ack(name, 0)
+    for n in range(1, 48 * 3600, 5):
+        w.alive(n)
+        if any(isinstance(a, Reconnect) for a in w.due(n)):
+            left.append(n)
+            w = Watch(CHANNELS, 25, n, memory)
+            for name in CHANNELS:
+                w.ack(name, n)
+    assert left[0] == pytest.approx(2 * SILENCE_S, abs=5)
+    gaps = [b - a for a, b in pairwise(left)]
+    assert gaps == sorted(gaps)
+    assert QUIET_MOST_S <= gaps[-1] <= QUIET_MOST_S + 5
+    assert set(memory.lost) >= {"push.ticker", DEPTH}
+    resumed = w.data("push.ticker", 48 * 3600)
+    assert isinstance(resumed[0], Resumed)
+    assert memory.quiet_s == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["data", "data", "ack", "refused", "named", "wait", "unknown", "pong"]),
+            st.sampled_from(CHANNELS),
+            st.floats(0.01, 400),
+        ),
+        max_size=300,
+    )
+)
+def test_whatever_the_channels_do_one_that_delivers_keeps_its_connection(steps: list[tuple[str, str, float]]) -> None:
+    """Tickers flow all the time; whatever else comes, they lose their connection once an hour at most."""
+    memory = Memory()
+    now = 0.0
+    w = Watch(CHANNELS, 1e9, now, memory)
+    w.ack("push.ticker", now)
+    left: list[float] = []
+    for what, channel, wait in steps:
+        until = now + wait
+        while now < until:
+            now = min(until, now + 5)
+            w.data("push.ticker", now)
+            if any(isinstance(a, Reconnect) for a in w.due(now)):
+                left.append(now)
+                w = Watch(CHANNELS, 1e9, now, memory)
+                w.data("push.ticker", now)
+        match what:
+            case "data":
+                w.data(channel, now)
+            case "ack":
+                w.ack(channel, now)
+            case "refused":
+                w.refused("no")
+            case "named":
+                w.refused(f"{channel} has ended")
+            case "unknown":
+                w.unknown(now)
+            case "pong":
+                w.alive(now)
+    assert all(b - a >= LEAVE_S for a, b in pairwise(left))
 
 
 def test_a_channel_that_comes_back_can_stall_again() -> None:
@@ -132,33 +329,35 @@ def test_a_busy_channel_is_missed_at_the_floor() -> None:
 
 def test_a_slow_channel_is_given_its_own_time() -> None:
     w, at = learned("push.ticker", [10.0, 25.0] * 30)
-    (stall, _), _, (end, _) = actions(w, "push.ticker", at, 1000)
+    found = actions(w, "push.ticker", at, 1000)
+    stall, end = found[0][0], found[-1][0]
     assert stall == 300, "twenty times its usual gap would be 350 s; the most is 300"
     assert end == 600
 
 
 def test_busy_deals_that_end_are_strong_evidence_quiet_ones_are_not() -> None:
     w, at = learned("push.deal", [0.2] * (CERTAIN + 1))
-    assert actions(w, "push.deal", at, 1000) == [(120, "Stalled"), (120, "Resubscribe"), (360, "Reconnect")]
+    found = actions(w, "push.deal", at, 1000)
+    assert (found[0], found[-1]) == ((120, "Stalled"), (360, "Reconnect"))
     w, at = learned("push.deal", [0.2] * (CERTAIN - 1))
-    assert actions(w, "push.deal", at, 1000) == [(120, "Stalled"), (120, "Resubscribe")]
+    assert {what for _, what in actions(w, "push.deal", at, 1000)} == {"Stalled", "Resubscribe"}
 
 
 def test_a_pace_outlives_its_connection_and_the_pause_is_not_part_of_it() -> None:
     w, at = learned("push.depth.full", [0.3] * 100)
-    again = Watch(CHANNELS, 1e9, at + 3000, w.paces)
+    again = Watch(CHANNELS, 1e9, at + 3000, w.memory)
     for name in CHANNELS:
         again.ack(name, at + 3001)
         again.data(name, at + 3050)
-    assert again.paces["push.depth.full"].longest < 1
-    assert again.paces["push.depth.full"].limit(OTHERS) == OTHERS.floor
+    assert again.memory.paces["push.depth.full"].longest < 1
+    assert again.memory.paces["push.depth.full"].limit(OTHERS) == OTHERS.floor
 
 
 def test_a_silence_that_was_called_a_stall_is_only_partly_believed() -> None:
     w, at = learned("push.depth.full", [0.3] * 100)
     assert Resubscribe("push.depth.full") in w.due(at + 30)
     w.data("push.depth.full", at + 55)
-    assert w.paces["push.depth.full"].limit(OTHERS) == 60, "twice as patient, not four times 55 s"
+    assert w.memory.paces["push.depth.full"].limit(OTHERS) == 60, "twice as patient, not four times 55 s"
 
 
 @given(st.lists(st.floats(0.001, 5000), min_size=1, max_size=200), st.sampled_from([DEAL, OTHERS]))

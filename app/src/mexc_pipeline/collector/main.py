@@ -331,6 +331,12 @@ class _Collector:
             warnings.append(f"symbol not confirmed by the exchange: {self._listing.said}")
         if self._listing.verdict == "unlisted":
             warnings.append(f"the exchange does not list {self._symbol.name}: {self._listing.said}")
+        feed = self._feed.status()
+        warnings += [
+            f"{channel} given up {said['given_up_s']:.0f} s ago, the other channels go on: {said['given_up']}"
+            for channel, said in feed["channels"].items()
+            if "given_up" in said
+        ]
         warnings += [f"not asked for the last seq: {problem}" for problem in self._known.unknown]
         return {
             "id": self._symbol.id,
@@ -343,7 +349,7 @@ class _Collector:
             "last_rx_ns": spool.last_rx if spool is not None else 0,
             "segment": spool.segment if spool is not None else None,
             "inbox_bytes": self._inbox.bytes,
-            **self._feed.status(),
+            **feed,
             **({"state": f"stopped: {REASON}"} if spool is None else {}),
             **self._statistics.snapshot(),
             "disk": self._disk.status(),

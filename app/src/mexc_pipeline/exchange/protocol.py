@@ -7,6 +7,7 @@ Sources: the official futures WebSocket page (2026-04) and update log for method
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -83,6 +84,15 @@ class Classified(NamedTuple):
     answer: str | None = None
 
 
+_UNLISTED = re.compile(r"contract\b.*\b(not exist|doesn't exist|does not exist)", re.IGNORECASE)
+
+
+def is_unlisted(answer: str | None) -> bool:
+    """Whether an ``rs.error`` says that there is no such contract (``Contract [X] not exists`` on the wire, 2026-09;
+    ``Contract doesn't exist!`` in the documentation until 2025)."""
+    return answer is not None and _UNLISTED.search(answer) is not None
+
+
 class _Push(msgspec.Struct, gc=False):
     """What nearly every frame has, and all that is looked at in it."""
 
@@ -154,7 +164,7 @@ class Classifier:
                 return Classified(Control.ACK, Mt.EVENT, ts, payload, channel, _text(envelope.data))
             if channel == "clientId":
                 return Classified(Control.CLIENT_ID, Mt.EVENT, ts, payload, channel)
-        answer = _text(envelope.data) if channel is not None and channel.startswith("rs.") else None
+        answer = _text(envelope.data) or channel if channel is not None and channel.startswith("rs.") else None
         return Classified(None, Mt.DEAD_LETTER, ts, payload, channel, answer)
 
     def _loose_ts(self, payload: bytes) -> int | None:

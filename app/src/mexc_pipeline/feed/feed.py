@@ -22,15 +22,17 @@ from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Contro
 from mexc_pipeline.feed.checks import Checks
 from mexc_pipeline.feed.holes import Unfinished
 from mexc_pipeline.feed.link import Messages, ReadAhead
-from mexc_pipeline.feed.pace import Pace
 from mexc_pipeline.feed.repair import CHANNEL, Repairer
 from mexc_pipeline.feed.watch import (
     Action,
     Backoff,
     ClockWatch,
     Confirmed,
+    GivenUp,
+    Memory,
     Reconnect,
     Resubscribe,
+    Resumed,
     Stalled,
     Watch,
 )
@@ -42,8 +44,6 @@ log = logging.getLogger("mexc_pipeline.feed")
 HANDSHAKE_S = 10.0
 TICK_S = 0.5
 """Longest wait for a frame before timers are looked at."""
-SETTLED_S = 60.0
-"""A connection that lived this long resets the pause before the next try."""
 PATIENCE_S = 10.0
 """Seconds beyond the ping interval in which at least a pong must have come."""
 GOODBYE_S = 2.0
@@ -96,10 +96,6 @@ class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is
         self.code = code
 
 
-class _Left(_Ended):
-    """The connection was given up on request; the next one need not wait."""
-
-
 class Feed:
     """Reads one symbol. ``intake`` gets frames and events in the order they happened; what is fetched over REST, by
     ``request``, comes to it from another thread. ``before``: what an earlier process left."""
@@ -133,10 +129,11 @@ class Feed:
         self._received = 0
         self._touched: dict[str, int] = {}
         self._watch: Watch | None = None
-        self._paces: dict[str, Pace] = {}
+        self._memory = Memory()
         self._clock = ClockWatch(time.time_ns(), time.monotonic_ns())
         self._next_ping = 0.0
-        self._asked_to_leave: tuple[str, str, dict[str, Any]] | None = None
+        self._asked_to_leave: tuple[websocket.WebSocket, str, str, dict[str, Any]] | None = None
+        self._parting: str | None = None  # why this connection is being left in order for another
         self._held: str | None = None  # why nothing is to be received for the time being
         self._exit: str | None = None  # of the present connection, in mode tor
         self._goodbye_by: float | None = None
@@ -160,17 +157,14 @@ class Feed:
                 self._stay_away(held)
                 backoff.reset()
                 continue
-            began = time.monotonic()
-            self.beat = began
-            self._goodbye_by, self._unanswered, self._delivered = None, False, False
-            url, left = self._hosts.url, False
+            self.beat = time.monotonic()
+            self._goodbye_by, self._unanswered, self._parting, self._delivered = None, False, None, False
+            url = self._hosts.url
             code, reason = 1006, ""
             try:
                 self._session()
             except _Ended as ended:
                 code, reason = ended.code, str(ended)
-                if left := isinstance(ended, _Left):
-                    backoff.reset()
             except (EgressError, OSError, websocket.WebSocketException) as error:
                 reason = str(error) or type(error).__name__
             except Exception as error:  # the library's own surprises must not end a recording; they are logged whole
@@ -179,7 +173,7 @@ class Feed:
             finally:
                 self._leave()
                 self._say_repeated(math.inf)
-            ending = "stopped" if self._stop.is_set() else self._held
+            ending = "stopped" if self._stop.is_set() else self._held or self._parting
             if ending is not None:
                 code, reason = (1006, f"{ending}, our close was not answered") if self._unanswered else (1000, ending)
             reason = clean(reason)  # much of it may be the exchange's own words
@@ -189,12 +183,11 @@ class Feed:
                 break
             self._intake.hand_over()
             self.reconnects += 1
+            if self._delivered or self._parting is not None:
+                backoff.reset()
             if ending is not None:
                 continue
-            if time.monotonic() - began >= SETTLED_S:
-                backoff.reset()
-            elsewhere = not (self._delivered or left) and self._hosts.failed(url)
-            pause = 0.0 if elsewhere else backoff.next_s()
+            pause = 0.0 if not self._delivered and self._hosts.failed(url) else backoff.next_s()
             log.warning(
                 "disconnected",
                 extra={
@@ -232,7 +225,8 @@ class Feed:
     def leave(self, reason: str, name: str, **fields: Any) -> None:
         """Give the connection up and make another, from any thread; returns at once. The event of that name stands
         before the ``disconnected`` row. Does nothing while there is no connection."""
-        self._asked_to_leave = (reason, name, fields)
+        if (ws := self._ws) is not None:
+            self._asked_to_leave = (ws, reason, name, fields)
 
     def segment_opened(self) -> None:
         """The spool has begun a new segment; from any thread. Incremental depth then needs a whole book to build on."""
@@ -290,7 +284,7 @@ class Feed:
             raise
         dialled.sock.settimeout(TICK_S)
         now = time.monotonic()
-        self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._paces)
+        self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._memory)
         self._next_ping = now
         way = {"peer": dialled.peer, "local": dialled.local, "url": url, **dialled.details}
         self.egress = {"mode": dialled.mode, **way}
@@ -342,10 +336,10 @@ class Feed:
                             add(Frame(rx, None, Mt.EVENT, wrong))
                     add(Frame(rx, ts, mt, m))
             if control is None:
-                if channel is not None:
-                    touched[channel] = rx
                 if answer is not None:
-                    self._said(answer)
+                    self._refused(answer)
+                else:
+                    touched[channel or ""] = rx
             elif control is Control.ACK:
                 self._on_ack(channel or "", answer)
 
@@ -357,11 +351,16 @@ class Feed:
 
     def _on_ack(self, ack: str, answer: str | None) -> None:
         if answer != "success":
-            self._said(f"{ack}: {answer}")
+            self._refused(f"{ack}: {answer}")
             return
         channel = self._acks.get(ack)
         if channel is not None and self._watch is not None:
             self._act(self._watch.ack(channel, time.monotonic()))
+
+    def _refused(self, answer: str) -> None:
+        self._said(answer)
+        if self._watch is not None:
+            self._watch.refused(answer)
 
     def _said(self, answer: str) -> None:
         self.exchange_said = answer = clean(answer)
@@ -388,18 +387,21 @@ class Feed:
             self._delivered = True
             self._hosts.worked(self._hosts.url)
         for channel in self._touched:
-            self._act(watch.data(channel, now))
+            if channel in self._wanted:
+                self._act(watch.data(channel, now))
+            else:
+                watch.unknown(now)
         self._touched.clear()
         self._say_repeated(now)
         self._look_at_clock()
         self._intake.hand_over()
-        if self._stop.is_set() or self._held is not None:
+        asked = self._asked_to_leave
+        if asked is not None and asked[0] is ws and self._parting is None:  # not one that is over already
+            _, self._parting, name, fields = asked
+            self._event(name, **fields)
+        if self._stop.is_set() or self._held is not None or self._parting is not None:
             self._say_goodbye(ws, now)
             return
-        if self._asked_to_leave is not None:
-            reason, name, fields = self._asked_to_leave
-            self._event(name, **fields)
-            raise _Left(reason, 1000)
         if now >= self._next_ping:
             self._next_ping = now + self._exchange.ping_interval_s
             ws.send(PING)
@@ -421,11 +423,20 @@ class Feed:
                 case Stalled(channel, age):
                     self._event("stalled", channel=channel, age_s=round(age, 1))
                     log.warning("channel stalled", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})
+                case GivenUp(channel, reason):
+                    self._event("given_up", channel=channel, reason=reason)
+                    fields = {"symbol": self._symbol.id, "channel": channel, "why": reason}
+                    log.error("channel given up, the others go on", extra={"fields": fields})
+                case Resumed(channel, by, after_s):
+                    self._event("resumed", channel=channel, by=by, after_s=after_s)
+                    log.warning("channel is back", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})
                 case Resubscribe(channel):
                     self._subscribe(self._wanted[channel])
-                case Reconnect(reason):
+                case Reconnect(reason, orderly):
                     self._event("stalled", reason=reason)
-                    raise _Ended(reason)
+                    if not orderly:
+                        raise _Ended(reason)
+                    self._parting = reason
 
     def _subscribe(self, subscription: Subscription) -> None:
         if self._ws is not None:

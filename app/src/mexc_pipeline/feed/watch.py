@@ -8,15 +8,27 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from mexc_pipeline.exchange.protocol import is_unlisted
 from mexc_pipeline.feed.pace import Pace, bounds
 
 CONFIRM_S = 10.0
 """A subscription without an answer or data for this long is asked for again, after twice as long given up."""
+AGAIN_S = 60.0
+AGAIN_MOST_S = 3600.0
+"""A channel that stays away is asked for again after the first, then after twice that, up to once in the second."""
+LISTING_MOST_S = 300.0
+"""The same where the contract is not listed: trading may begin at any moment."""
+LEAVE_S = 3600.0
+"""Least time between two connections left for the sake of one channel while others deliver."""
+QUIET_S = 60.0
+QUIET_MOST_S = 3600.0
+"""Least time between two connections left because none of their channels delivers, growing from the first to the second
+while that goes on: the market itself may rest."""
 
 RECONNECTING = frozenset({"push.ticker", "push.depth", "push.depth.full"})
-"""Channels whose silence for twice the limit, after a second request, ends the connection."""
+"""Channels whose silence for twice the limit, after a second request, is no rest of the market."""
 SURE = 3
-"""Times the limit after which silence ends it for any other channel whose pace is well known."""
+"""Times the limit after which the same is said of any other channel whose pace is well known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,57 +43,141 @@ class Stalled:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Nothing more is expected of the channel for the time being."""
+
+    channel: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Confirmed:
+    """The exchange delivers the channel, or says that it will."""
+
     channel: str
     by: str
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """The same of a channel that had been given up ``after_s`` before."""
+
+    channel: str
+    by: str
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reconnect:
+    """The connection is to be left; ``orderly``: data come over it, and its last ones are worth waiting for."""
+
     reason: str
+    orderly: bool = False
 
 
-Action = Resubscribe | Stalled | Confirmed | Reconnect
+Action = Resubscribe | Stalled | GivenUp | Confirmed | Resumed | Reconnect
+
+
+@dataclass(slots=True)
+class _Asking:
+    """When a channel that stays away is asked for next; the pauses grow."""
+
+    at: float
+    pause_s: float
+
+    @classmethod
+    def after(cls, now: float) -> _Asking:
+        return cls(now + AGAIN_S, AGAIN_S)
+
+    def due(self, now: float, most_s: float) -> bool:
+        if now < min(self.at, self.at - self.pause_s + most_s):
+            return False
+        self.pause_s = min(2 * self.pause_s, most_s)
+        self.at = now + self.pause_s
+        return True
+
+
+@dataclass(slots=True)
+class _Lost:
+    """A channel that was given up; ``silent``: it had been confirmed, so that only data show that it is back."""
+
+    since: float
+    reason: str
+    silent: bool
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is known of the channels from one connection to the next, for the life of a process."""
+
+    paces: dict[str, Pace] = field(default_factory=dict)
+    lost: dict[str, _Lost] = field(default_factory=dict)
+    left_at: float | None = None
+    """When a connection was last left for the sake of one channel."""
+    tried: set[str] = field(default_factory=set)
+    """Channels for which that was of no use: it is not done again before they deliver."""
+    quiet_s: float = 0.0
+    quiet_until: float = 0.0
 
 
 @dataclass(slots=True)
 class _Channel:
     asked_at: float
+    last: float
     confirmed: str | None = None
+    refused: str | None = None
+    """What the exchange said in place of a confirmation."""
+    refusals: int = 0
     retried: bool = False
-    last: float = 0.0
     delivered: bool = False
     stalled: bool = False
+    asking: _Asking | None = None
 
 
 @dataclass(slots=True)
 class Watch:
     """One connection's channels and the age of its newest frame of any kind.
 
-    ``paces`` is what is known of each channel; it is added to, and outlives the connection.
+    A connection is left where nothing at all comes over it, where none of its channels is answered or delivers, or, at
+    most once in ``LEAVE_S``, for the sake of one channel. A channel that stays away is otherwise given up: it is asked
+    for again at growing intervals on the same connection, and the others flow on. ``memory`` outlives the connection.
     """
 
     channels: tuple[str, ...]
     silent_s: float
     """Seconds without any frame, pongs included, after which the socket counts as dead."""
     started: float
-    paces: dict[str, Pace] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
     _channels: dict[str, _Channel] = field(default_factory=dict)
     _last_any: float = 0.0
+    _last_unknown: float | None = None
 
     def __post_init__(self) -> None:
         self._channels = {c: _Channel(asked_at=self.started, last=self.started) for c in self.channels}
         self._last_any = self.started
         for channel in self.channels:
-            self.paces.setdefault(channel, Pace())
+            self.memory.paces.setdefault(channel, Pace())
+            if channel in self.memory.lost:
+                self._channels[channel].asking = _Asking.after(self.started)
+
+    @property
+    def unlisted(self) -> bool:
+        """Whether the exchange says that there is no such contract, and nothing it sends says otherwise."""
+        states = self._channels.values()
+        return bool(states) and all(s.confirmed is None and is_unlisted(s.refused) for s in states)
 
     def alive(self, now: float) -> None:
-        """Some frame came."""
+        """Something came, be it a part of a frame or a pong."""
         self._last_any = now
+
+    def unknown(self, now: float) -> None:
+        """A frame of no known channel came: something is delivered, whatever it is."""
+        self._last_unknown = now
 
     def ack(self, channel: str, now: float) -> list[Action]:
         """The exchange said yes to a channel."""
-        return self._confirm(channel, "ack", now)
+        state = self._channels.get(channel)
+        return [] if state is None else self._confirm(channel, state, "ack", now)
 
     def data(self, channel: str, now: float) -> list[Action]:
         """A frame of the channel came."""
@@ -89,55 +185,139 @@ class Watch:
         if state is None:
             return []
         if state.delivered:
-            gap, pace = now - state.last, self.paces[channel]
+            gap, pace = now - state.last, self.memory.paces[channel]
             # Of a silence that was called a stall only half the limit is learned: it may have been one.
             pace.observe(min(gap, pace.limit(bounds(channel)) / 2) if state.stalled else gap)
         state.last = now
         state.delivered = True
         state.stalled = False
-        return self._confirm(channel, "data", now)
+        self.memory.tried.discard(channel)
+        self.memory.quiet_s = 0.0
+        return self._confirm(channel, state, "data", now)
 
-    def _confirm(self, channel: str, by: str, now: float) -> list[Action]:
-        state = self._channels.get(channel)
-        if state is None or state.confirmed is not None:
+    def _confirm(self, channel: str, state: _Channel, by: str, now: float) -> list[Action]:
+        state.refused = None
+        known = state.confirmed is not None
+        if not known:
+            state.confirmed = by
+            state.last = now
+        lost = self.memory.lost.get(channel)
+        if lost is None:
+            if by == "data":
+                state.asking = None
+            return [] if known else [Confirmed(channel, by)]
+        if lost.silent and by != "data":
             return []
-        state.confirmed = by
-        state.last = now
-        return [Confirmed(channel, by)]
+        del self.memory.lost[channel]
+        state.asking = None
+        return [Resumed(channel, by, round(now - lost.since, 1))]
+
+    def refused(self, answer: str) -> None:
+        """The exchange answered with an error. It names no channel as such: meant is the one that its text names, every
+        unconfirmed one where it is about the contract, otherwise the one that has waited longest for an answer. Where
+        that is wrong, the channel's own answer or data put it right."""
+        waiting = [c for c, s in self._channels.items() if s.confirmed is None]
+        named = [c for c in self._channels if c.removeprefix("push.") in answer]
+        if named:
+            meant = [c for c in waiting if c == max(named, key=len)]
+        elif is_unlisted(answer):
+            meant = waiting
+        else:
+            meant = sorted(waiting, key=lambda c: (self._channels[c].refusals, self._channels[c].asked_at))[:1]
+        for channel in meant:
+            self._channels[channel].refused = answer
+            self._channels[channel].refusals += 1
 
     def due(self, now: float) -> list[Action]:
         """What is to be done at this moment."""
         if now - self._last_any >= self.silent_s:
             return [Reconnect(f"no frame for {now - self._last_any:.0f} s")]
         actions: list[Action] = []
+        away: dict[str, str] = {}
+        """Channels of which something should have come by now, and what is to be said of them."""
         for name, state in self._channels.items():
-            if state.confirmed is None:
-                waited = now - state.asked_at
-                if waited >= 2 * CONFIRM_S:
-                    return [Reconnect(f"{name} neither confirmed nor delivered within {waited:.0f} s")]
-                if waited >= CONFIRM_S and not state.retried:
+            reason = self._unanswered(state, now) if state.confirmed is None else self._silent(name, state, now)
+            if reason is not None:
+                away[name] = reason
+                if name not in self.memory.lost:
+                    continue
+            elif state.confirmed is None:
+                if now - state.asked_at >= CONFIRM_S and not state.retried and name not in self.memory.lost:
                     state.retried = True
                     actions.append(Resubscribe(name))
-                continue
-            pace = self.paces[name]
-            age, limit = now - state.last, pace.limit(bounds(name))
-            patience = 2 if name in RECONNECTING else SURE if pace.certain else None
-            if patience is not None and age >= patience * limit:
-                return [Reconnect(f"{name} silent for {age:.0f} s, also after a new subscription")]
-            if age >= limit and not state.stalled:
+            elif not state.stalled and now - state.last >= self._limit(name):
                 state.stalled = True
-                actions += [Stalled(name, age), Resubscribe(name)]
-        return actions
+                state.asking = state.asking or _Asking.after(now)
+                actions += [Stalled(name, now - state.last), Resubscribe(name)]
+            most_s = LISTING_MOST_S if is_unlisted(state.refused) else AGAIN_MOST_S
+            if state.asking is not None and state.asking.due(now, most_s):
+                actions.append(Resubscribe(name))
+        return actions + self._without(away, now) if away else actions
+
+    def _limit(self, name: str) -> float:
+        return self.memory.paces[name].limit(bounds(name))
+
+    def _unanswered(self, state: _Channel, now: float) -> str | None:
+        waited = now - state.asked_at
+        if waited < 2 * CONFIRM_S and state.refusals < 2:
+            return None
+        if state.refused is not None:
+            return f"refused: {state.refused}"
+        return f"neither confirmed nor delivered within {waited:.0f} s" if waited >= 2 * CONFIRM_S else None
+
+    def _silent(self, name: str, state: _Channel, now: float) -> str | None:
+        patience = 2 if name in RECONNECTING else SURE if self.memory.paces[name].certain else None
+        age = now - state.last
+        if patience is None or age < patience * self._limit(name):
+            return None
+        return f"silent for {age:.0f} s, also after a new subscription"
+
+    def _without(self, away: dict[str, str], now: float) -> list[Action]:
+        """What is done about channels that stay away: leave the connection, or give them up."""
+        memory, states = self.memory, self._channels
+        new = [name for name in away if name not in memory.lost]
+        said = "; ".join(f"{name} {reason}" for name, reason in away.items())
+        if not self._flows(away, now):
+            if all(state.confirmed is None and state.refused is None for state in states.values()):
+                return [Reconnect(said)]
+            confirmed = any(states[name].confirmed is not None for name in away)
+            if confirmed and now >= memory.quiet_until:
+                memory.tried.update(new)
+                memory.quiet_s = min(2 * memory.quiet_s or QUIET_S, QUIET_MOST_S)
+                memory.quiet_until = now + memory.quiet_s
+                return [Reconnect(said)]
+        hopeful = [name for name in new if name not in memory.tried and states[name].refused is None]
+        if hopeful and (memory.left_at is None or now - memory.left_at >= LEAVE_S):
+            memory.left_at = now
+            memory.tried.update(hopeful)
+            return [Reconnect("; ".join(f"{name} {away[name]}" for name in hopeful), orderly=True)]
+        for name in new:
+            memory.lost[name] = _Lost(now, away[name], states[name].confirmed is not None)
+            states[name].asking = _Asking.after(now)
+        return [GivenUp(name, away[name]) for name in new]
+
+    def _flows(self, away: dict[str, str], now: float) -> bool:
+        """Whether anything is delivered over this connection at present."""
+        if self._last_unknown is not None and now - self._last_unknown < QUIET_S:
+            return True
+        return any(
+            state.delivered and name not in away and now - state.last < self._limit(name)
+            for name, state in self._channels.items()
+        )
 
     def status(self, now: float) -> dict[str, dict[str, str | float | None]]:
-        """Per channel: how it was confirmed, and seconds since its last frame (None before the first)."""
-        return {
-            name: {
+        """Per channel: how it was confirmed, seconds since its last frame (None before the first), and where it was
+        given up since how many seconds, and why."""
+        found: dict[str, dict[str, str | float | None]] = {}
+        for name, state in self._channels.items():
+            found[name] = {
                 "confirmed": state.confirmed or "none",
                 "age_s": round(now - state.last, 3) if state.confirmed else None,
             }
-            for name, state in self._channels.items()
-        }
+            lost = self.memory.lost.get(name)
+            if lost is not None:
+                found[name] |= {"given_up_s": round(now - lost.since, 1), "given_up": lost.reason}
+        return found
 
 
 @dataclass(slots=True)

@@ -102,7 +102,7 @@ Without channel= a shape holds for every frame, acks and pongs too."""
     multiple=True,
     metavar="'KEY=VALUE …'",
     help="What goes wrong when: kind=, at= (seconds), conn=, symbol=, channel=, for= (seconds), "
-    "count=, every=, delay=, size=, value=. May be repeated. Kinds are listed below.",
+    "count=, every=, delay=, size=, value=, headers=. May be repeated. Kinds are listed below.",
 )
 @click.option(
     "--log-dir",

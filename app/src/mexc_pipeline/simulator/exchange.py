@@ -259,11 +259,14 @@ class Exchange:
         peer = _peer(connection)
         now = asyncio.get_running_loop().time()
         path = request.path.partition("?")[0]
+        further: list[tuple[str, str, str]] = []
         if path == WS_PATH and "upgrade" in request.headers:
             refusal = self.board.holding("refuse_handshake", now)
             if refusal is None:
                 return None
-            answer = rest_api.Answer(HTTPStatus(int(refusal.value or 403)), "text/html", rest_api.FORBIDDEN_PAGE)
+            page = refusal.payload or rest_api.FORBIDDEN_PAGE
+            answer = rest_api.Answer(HTTPStatus(int(refusal.value or 403)), "text/html", page)
+            further = [header.partition(":") for header in refusal.headers.split(";") if header.strip()]
         else:
             answer = await self._rest_answer(request.path, peer, now)
         if self.config.keep_sent:
@@ -274,6 +277,7 @@ class Exchange:
                 "Content-Type": answer.content_type,
                 "Content-Length": str(len(answer.body)),
                 "Connection": "close",
+                **{name.strip(): value.strip() for name, _, value in further},
             }
         )
         return Response(answer.status.value, answer.status.phrase, headers, answer.body)
@@ -286,6 +290,8 @@ class Exchange:
             return rest_api.forbidden()
         if board.holding("rest_510", now):
             return rest_api.throttled()
+        if "/detail" in target and (fault := board.holding("detail", now)):
+            return rest_api.odd_detail(fault.value or "1001")
         lag = board.holding("rest_lag", now)
         return self._rest.answer(
             target,
@@ -332,6 +338,8 @@ class Exchange:
             for session in list(self.sessions.values()):
                 session.log.flush()
                 session.release_held()
+                if session.open and session.outlived(now):
+                    session.close(1001, "session limit")
                 if session.open and session.overdue(now):
                     if self.config.heartbeat_end == "notice":
                         session.notice_and_close("heartbeat")

@@ -57,13 +57,19 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "garbage": (Effect.CONNECTION, "bytes that are neither WebSocket nor TLS, then the end"),
     "stall": (Effect.WINDOW, "nothing more is sent (of `channel` only, if given); "
               "value=lose|hold|resubscribe: frames are lost (default), held, or lost until a resubscribe"),
+    "retired": (Effect.WINDOW, "`channel` is no longer served: subscriptions are value=silent (default) not answered, "
+              "ack confirmed, or answered by an rs.error of the text given; nothing of it is sent"),
+    "session_limit": (Effect.WINDOW, "connections are closed (code 1001) value seconds after they were made"),
     "no_ack": (Effect.WINDOW, "subscriptions work but are not acknowledged"),
     "slow_ack": (Effect.WINDOW, "acks come `delay` seconds late (default 2)"),
     "no_pong": (Effect.WINDOW, "pings are not answered"),
     "shape": (Effect.WINDOW, "frames of another shape: value=steps joined by semicolons, listed below; several "
               "apply one after another (channel=control: acks, pongs, errors)"),
     "burst": (Effect.WINDOW, "the market runs value times as fast (default 10)"),
-    "refuse_handshake": (Effect.WINDOW, "HTTP status value (403 or 404) in place of the upgrade"),
+    "refuse_handshake": (Effect.WINDOW, "HTTP status value (default 403) in place of the upgrade, with "
+              "`headers` such as 'Retry-After: 5; Location: /other'"),
+    "detail": (Effect.WINDOW, "REST answers a question for a contract's details by "
+              "value=1001 (default)|510|empty|missing|html|garbage"),
     "rest_403": (Effect.WINDOW, "REST answers an HTML page with status 403"),
     "rest_510": (Effect.WINDOW, "REST answers code 510 inside status 200"),
     "rest_lag": (Effect.WINDOW, "REST is value versions behind (default 200), commits too"),
@@ -79,9 +85,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "begin_end": ("missing", "null", "zero"),
     "half": ("fin", "reset"),
     "stall": ("lose", "hold", "resubscribe"),
-    "refuse_handshake": ("403", "404"),
+    "refuse_handshake": ("200", "302", "403", "404", "429", "500", "503"),
+    "detail": ("1001", "510", "empty", "missing", "html", "garbage"),
 }
-_INTEGER_VALUES = ("close", "rest_lag", "burst")
+_INTEGER_VALUES = ("close", "rest_lag", "burst", "session_limit")
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,8 @@ class Fault:
 
     `at`: seconds after the simulator's start (ignored by `inject`). `seconds`: how long a window
     lasts, None until cleared. `every`: seconds between repetitions, None for once. `payload` and
-    `opcode` serve kind `frame` where the bytes do not fit into `value`.
+    `opcode` serve kind `frame` where the bytes do not fit into `value`. `headers`: of a refused handshake, separated by
+    semicolons; `payload` is its body then.
     """
 
     kind: str
@@ -106,6 +114,7 @@ class Fault:
     value: str = ""
     payload: bytes = b""
     opcode: int = 1
+    headers: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -146,6 +155,7 @@ _PARSERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "delay": ("delay", float),
     "size": ("size", int),
     "value": ("value", str),
+    "headers": ("headers", str),
 }
 
 

@@ -55,6 +55,23 @@ def forbidden() -> Answer:
     return Answer(HTTPStatus.FORBIDDEN, "text/html", FORBIDDEN_PAGE)
 
 
+def odd_detail(kind: str) -> Answer:
+    """An answer to a question for a contract's details that does not have it."""
+    match kind:
+        case "510":
+            return throttled()
+        case "empty":
+            return success("{}")
+        case "missing":
+            return success('[{"symbol":"OTHER_USDT"}]')
+        case "html":
+            return Answer(HTTPStatus.OK, "text/html", FORBIDDEN_PAGE)
+        case "garbage":
+            return Answer(HTTPStatus.OK, "application/json", bytes(range(256)))
+        case _:
+            return failure(1001, "Contract does not exist")
+
+
 class Throttle:
     """Counts requests per address in fixed windows; the next window always succeeds."""
 

@@ -63,7 +63,7 @@ class Session:
         self._venue = venue
         self._loop = asyncio.get_running_loop()
         self._spread = heartbeat_spread
-        self._last_ping = self._loop.time()
+        self._last_ping = self._opened = self._loop.time()
         self._line: deque[_Frame] = deque()
         self._line_bytes = 0
         self._in_flight: _Frame | None = None
@@ -85,6 +85,8 @@ class Session:
     def _passes_faults(self, push: Push) -> bool:
         board, now = self._venue.board, self._loop.time()
         where = (self.number, push.symbol or None, push.channel)
+        if board.holding("retired", now, *where):
+            return False
         if stall := board.holding("stall", now, *where):
             if stall.value == "hold":
                 self._held.append(push)
@@ -266,6 +268,11 @@ class Session:
     def now_ms(self) -> int:
         return self._venue.config.clock_ns() // 1_000_000
 
+    def outlived(self, now: float) -> bool:
+        """Whether the connection is older than a limit on the age of connections allows."""
+        fault = self._venue.board.holding("session_limit", now, self.number)
+        return fault is not None and now - self._opened > float(fault.value or 40)
+
     def overdue(self, now: float) -> bool:
         """Whether the last JSON ping is longer ago than the exchange allows; other traffic does not count."""
         heartbeat = self._venue.config.heartbeat
@@ -306,6 +313,12 @@ class Session:
             if not self._venue.listed(symbol):
                 self.send_control(wire.error(f"Contract [{symbol}] not exists", self.now_ms()))
                 return
+        if action == "sub" and (fault := self._retired(topic, symbol, stream)):
+            if fault.value == "ack":
+                self._ack(wire.control(f"rs.sub.{topic}", '"success"', self.now_ms()))
+            elif fault.value not in ("", "silent"):
+                self.send_control(wire.error(fault.value, self.now_ms()))
+            return
         if action == "unsub":
             for old in self._variants(symbol, stream):
                 self._venue.unsubscribe(self, symbol, old)
@@ -319,6 +332,10 @@ class Session:
         if self._venue.board and stream not in UNLINKED:
             self._venue.board.resubscribed(self.number, symbol, channel_of(stream))
         self._venue.subscribe(self, symbol, stream)
+
+    def _retired(self, topic: str, symbol: str, stream: str) -> Fault | None:
+        channel = stream if topic in UNLINKED else channel_of(stream)
+        return self._venue.board.holding("retired", self._loop.time(), self.number, symbol or None, channel)
 
     def _variants(self, symbol: str, stream: str) -> set[str]:
         """Return this connection's subscriptions of the same channel and symbol: the last one wins."""
