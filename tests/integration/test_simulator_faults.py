@@ -298,6 +298,57 @@ def test_a_burst(sim: Simulator) -> None:
         assert frames_per_second(0.5) > 2.5 * usual
 
 
+def test_a_retired_channel_is_not_answered_refused_or_silent(sim: Simulator) -> None:
+    with connected(sim, "deal", "ticker") as client:
+        client.channel("push.deal")
+        for how, answer in (("silent", b""), ("ack", b'"rs.sub.deal"'), ("it has ended", b'"it has ended"')):
+            sim.inject(Fault("retired", channel="deal", value=how))
+            client.frames.clear()
+            client.subscribe("deal")
+            if answer:
+                client.until(lambda p, answer=answer: answer in p)  # type: ignore[misc]
+            client.ping()
+            client.until(lambda p: b'"pong"' in p)
+            assert (client.count(b'"rs.') == 1) == bool(answer)
+            client.frames.clear()
+            client.channel("push.ticker")
+            assert client.count(b'"push.deal"') == 0
+            sim.clear_faults()
+            client.channel("push.deal")
+
+
+def test_connections_are_closed_at_a_certain_age(sim: Simulator) -> None:
+    sim.inject(Fault("session_limit", value="1"))
+    for _ in range(2):
+        began = time.monotonic()
+        with connected(sim, "deal") as client:
+            client.to_end()
+            assert client.closed_with is not None
+            assert client.closed_with[:2] == (1001).to_bytes(2, "big")
+            assert time.monotonic() - began >= 0.9
+
+
+@pytest.mark.parametrize("kind", ["1001", "510", "empty", "missing", "html", "garbage"])
+def test_details_that_do_not_tell(sim: Simulator, kind: str) -> None:
+    sim.inject(Fault("detail", value=kind))
+    status, body = rest(sim, "detail?symbol=BTC_USDT")
+    assert status == 200
+    assert b"BTC_USDT" not in body
+    if kind in ("1001", "510"):
+        assert json.loads(body)["code"] == int(kind)
+    assert rest(sim, "ping")[0] == 200
+    sim.clear_faults()
+    assert rest_data(sim, "detail?symbol=BTC_USDT")["symbol"] == "BTC_USDT"
+
+
+def test_a_refusal_says_when_and_where(sim: Simulator) -> None:
+    sim.inject(Fault("refuse_handshake", value="429", headers="Retry-After: 7; X-Other: a", payload=b"too many"))
+    with pytest.raises(websocket.WebSocketBadStatusException) as caught:
+        Client(sim)
+    assert (caught.value.status_code, caught.value.resp_body) == (429, b"too many")
+    assert (caught.value.resp_headers or {})["retry-after"] == "7"
+
+
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refused_handshake(sim: Simulator, status: int) -> None:
     sim.inject(Fault("refuse_handshake", value=str(status)))

@@ -47,7 +47,7 @@ def test_a_fault_is_parsed_whole() -> None:
         ("kind=half value=quarter", "takes value=fin|reset, not 'quarter'"),
         ("kind=close value=soon", "whole number"),
         ("kind='reset", "No closing quotation"),
-        ("kind=refuse_handshake value=500", "403|404"),
+        ("kind=refuse_handshake value=101", "403|404"),
     ],
 )
 def test_a_wrong_fault_is_refused_in_one_line(text: str, complaint: str) -> None:

@@ -463,6 +463,7 @@ class Feed:
         self._watch = None
         self.connected_since_ns = None
         self._asked_to_leave = None
+        self._delivered = self._delivered or bool(self._touched)  # a close may follow the only frames at once
         self._touched.clear()
         self._link = None
         self._received = 0
