@@ -363,8 +363,10 @@ class Feed:
             self._watch.refused(answer)
 
     def _said(self, answer: str) -> None:
-        self.exchange_said = answer = clean(answer)
-        log.warning("exchange says", extra={"fields": {"symbol": self._symbol.id, "said": answer}})
+        answer = clean(answer)
+        if answer != self.exchange_said:  # it may go on saying so
+            log.warning("exchange says", extra={"fields": {"symbol": self._symbol.id, "said": answer}})
+        self.exchange_said = answer
 
     # -- timers
 
