@@ -33,7 +33,7 @@ from mexc_pipeline import control
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.store import questions
+from mexc_pipeline.store import questions, readonly
 from mexc_pipeline.store.engine import Engine, RefusedError, UnreachableError
 from mexc_pipeline.store.loader import Loader
 from mexc_pipeline.store.server import ServerEngine
@@ -381,7 +381,9 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
     found.close()
 
 
-def test_queries_answer_and_nothing_can_be_changed_through_them(backend: Backend, tmp_path: Path) -> None:
+def test_queries_answer_and_nothing_can_be_changed_through_them(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = backend.engine()
     engine.connect()
     engine.execute("CREATE TABLE t (a UInt64, b String) ENGINE = MergeTree PARTITION BY tuple() ORDER BY a")
@@ -400,25 +402,23 @@ def test_queries_answer_and_nothing_can_be_changed_through_them(backend: Backend
     for sql in ("SELECT nosuch FROM t", "SELEC 1", "SELECT * FROM nosuch"):
         with pytest.raises(UserError):
             questions.query(backend.engine, sql, 10)
-    out = tmp_path / "out"
     writes = [
-        "INSERT INTO t VALUES (3, 'y')",
+        "INSERT INTO t SELECT 3, 'y'",
         "DROP TABLE t",
         "ATTACH TABLE u",
         "CREATE TABLE u (a Int8) ENGINE = Memory",
         "RENAME TABLE t TO u",
         "TRUNCATE TABLE t",
-        f"SELECT 1 INTO OUTFILE '{out}'",
     ]
     for sql in writes:
         with pytest.raises(UserError):
             questions.query(backend.engine, sql, 10)
-        if "OUTFILE" in sql:
-            continue
-        with pytest.raises(RefusedError) as caught:  # the engine itself refuses too
+    monkeypatch.setattr(readonly, "check", str)
+    monkeypatch.setattr(readonly, "opening", str)
+    for sql in writes:  # the engine itself refuses too
+        with pytest.raises(RefusedError) as caught:
             backend.engine().query(sql, 10)
-        assert caught.value.code in (164, 62, 48)
-    assert not out.exists()
+        assert caught.value.code in (164, 497, 62, 48)
     assert engine.select("SELECT count() FROM t") == [(2,)]
     assert table_names(engine) == {"t"}
     engine.close()
@@ -583,3 +583,117 @@ def test_without_an_engine_the_questions_say_so(tmp_path: Path) -> None:
     (finding,) = questions.verify(lambda: ServerEngine(settings), tmp_path, ["btc"])["findings"]
     assert not finding["ok"]
     assert finding["text"].startswith("ClickHouse cannot be used: ")
+
+
+def _attacks(target: Path, secret: Path) -> list[str]:
+    """Statements that would write ``target`` or show ``secret`` if any of them were run as it stands."""
+    return [
+        f"/* /* */ SELECT 1 INTO OUTFILE '{target}' TRUNCATE -- */",
+        f"/* /* */ select 1 */ SELECT 1 INTO OUTFILE '{target}' TRUNCATE",
+        f"SELECT 1 INTO/**/OUTFILE '{target}' TRUNCATE",
+        f"SELECT 1; SELECT 1 INTO OUTFILE '{target}' TRUNCATE",
+        f"SELECT $$ ' $$ INTO OUTFILE '{target}' TRUNCATE",
+        f"SELECT ‘ ' ’ INTO OUTFILE '{target}' TRUNCATE",
+        f"EXPLAIN SELECT 1 INTO OUTFILE '{target}' TRUNCATE",
+        f"SHOW TABLES INTO OUTFILE '{target}' TRUNCATE",
+        f"DESCRIBE TABLE t INTO OUTFILE '{target}' TRUNCATE FORMAT CSV",
+        f"INSERT INTO FUNCTION file('{target}', 'CSV', 'a Int8') SELECT 1",
+        f"SELECT 1 PARALLEL WITH INSERT INTO FUNCTION file('{target}', 'CSV', 'a Int8') SELECT 1",
+        f"BACKUP TABLE t TO File('{target}')",
+        f"CREATE TABLE u ENGINE = File(CSV, '{target}') AS SELECT 1 AS a",
+        f"CREATE TEMPORARY TABLE u ENGINE = File(CSV, '{target}') AS SELECT 1 AS a",
+        "SET ROLE loader",
+        "SET readonly = 0",
+        "SELECT 1 SETTINGS readonly = 0",
+        "SELECT 1 SETTINGS max_memory_usage = 0",
+        "SYSTEM SHUTDOWN",
+        "KILL QUERY WHERE 1",
+        "CREATE FUNCTION f AS x -> x",
+        f"SELECT file('{secret}')",
+        f"SELECT `file`('{secret}')",
+        f"SELECT \"fi\\x6ce\"('{secret}')",
+        f"SELECT fi/**/le('{secret}')",
+        f"SELECT * APPLY(file) FROM (SELECT '{secret}' AS a)",
+        f"SELECT * APPLY file FROM (SELECT '{secret}' AS a)",
+        f"SELECT arrayMap(file, ['{secret}'])",
+        f"SELECT arrayMap(x -> file(x), ['{secret}'])",
+        f"EXPLAIN SELECT file('{secret}')",
+        f"SELECT * FROM file('{secret}', LineAsString)",
+        f"DESCRIBE TABLE file('{secret}')",
+        f"SELECT * FROM '{secret}'",
+        f"SELECT * FROM `{secret}`",
+        f"SELECT * FROM (SELECT * FROM file('{secret}', LineAsString))",
+        f"SELECT * FROM view(SELECT * FROM file('{secret}', LineAsString))",
+        f"SELECT * FROM viewExplain('EXPLAIN', '', (SELECT * FROM file('{secret}', LineAsString)))",
+        f"SELECT * FROM filesystem('{secret.parent}')",
+        f"SELECT * FROM sqlite('{secret}', 't')",
+        f"SELECT * FROM executable('cat {secret}', LineAsString, 'a String')",
+        "SELECT * FROM Python('config')",
+        "SELECT * FROM remote('127.0.0.1', 'ch_mexc', 't')",
+        "SELECT * FROM url('http://127.0.0.1:9/', LineAsString)",
+        f"SELECT * FROM url('file://{secret}', LineAsString)",
+        f"SELECT * FROM s3('file://{secret}', LineAsString)",
+        f"SELECT * FROM icebergLocal('{secret.parent}')",
+        f"SELECT * FROM deltaLakeLocal('{secret.parent}')",
+        "SELECT * FROM mysql('127.0.0.1:9', 'a', 'b', 'c', 'd')",
+        "SELECT * FROM postgresql('127.0.0.1:9', 'a', 'b', 'c', 'd')",
+        "SELECT * FROM jdbc('x', 'y')",
+        "SELECT * FROM hdfs('hdfs://127.0.0.1:9/x', 'CSV', 'a Int8')",
+        "SELECT * FROM azureBlobStorage('http://127.0.0.1:9', 'a', 'b')",
+        "SELECT * FROM input('a Int8')",
+        f"SELECT catboostEvaluate('{secret}', 1)",
+        "SELECT 1\0",
+        "SELECT \ud800",
+    ]
+
+
+def test_no_statement_touches_a_file_or_shows_one(backend: Backend, tmp_path: Path) -> None:
+    engine = backend.engine()
+    engine.connect()
+    engine.execute("CREATE TABLE t (a UInt64) ENGINE = StripeLog")
+    target, secret = tmp_path / "2026112120.sqlite", tmp_path / "secret"
+    target.write_text("rows")
+    secret.write_text("S3CRET\n")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*")}
+    for sql in _attacks(target, secret):
+        try:
+            said = json.dumps(questions.query(backend.engine, sql, 10))
+            assert isinstance(backend, ServerBackend), sql  # a server leaves INTO OUTFILE and FORMAT to its client
+        except UserError as error:
+            said = str(error)
+        assert "S3CRET" not in said
+    assert target.read_text() == "rows"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*")} == before
+    engine.insert("t", [("a", "UInt64")], [(1,)])  # the store itself may still do all it did
+    assert engine.select("SELECT count() FROM t") == [(1,)]
+    engine.close()
+
+
+def _resident_mib() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT arrayStringConcat(arrayMap(x -> 'x', range(1000))) FROM system.numbers LIMIT 1000000",
+        "SELECT arrayStringConcat(arrayMap(x -> 'xxxxxxxxxxxxxxxx', range(60000000)))",
+        "SELECT number FROM system.numbers LIMIT 100000000",
+        "SELECT groupArray(number) FROM (SELECT number FROM system.numbers LIMIT 100000000)",
+        "SELECT arrayJoin(range(100000000))",
+    ],
+)
+def test_an_answer_is_bounded_by_bytes(backend: Backend, sql: str) -> None:
+    backend.engine().connect()
+    questions.query(backend.engine, "SELECT 1", 1)
+    before = _resident_mib()
+    with pytest.raises(UserError, match=r"^query: .*(larger|[Ll]imit|exceed|too large)"):
+        questions.query(backend.engine, sql, 1_000_000_000)
+    assert _resident_mib() - before < 700
+    assert questions.query(backend.engine, "SELECT 1 AS a", 1)["rows"] == [[1]]
+
+
+def test_a_column_may_have_any_name(backend: Backend) -> None:
+    backend.engine().connect()
+    sql = "SELECT 1 AS `a``b\\\\c d`, 'x' AS `e\\`f`"
+    assert questions.query(backend.engine, sql, 1)["columns"] == ["a`b\\c d", "e`f"]

@@ -12,11 +12,10 @@ from chdb.session import Session
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.errors import UserError
 from mexc_pipeline.ledger.digest import combine
 from mexc_pipeline.rows import MT_NAMES, Columns, Row
 from mexc_pipeline.spool.segment import SegmentInfo, SegmentName
-from mexc_pipeline.store import native, readonly, schema
+from mexc_pipeline.store import native, schema
 from mexc_pipeline.store.auditor import Comparison, verdict_of
 from mexc_pipeline.store.catalog import Extent, Names, export_row
 from mexc_pipeline.store.embedded import _again
@@ -68,61 +67,6 @@ def a_segment(**changes: object) -> SegmentInfo:
         },
     )
     return dataclasses.replace(segment, **changes)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT 1",
-        "select count() from btc_current where m like '%;%' ;",
-        "WITH 1 AS x SELECT x",
-        "(SELECT 1) UNION ALL (SELECT 2)",
-        "SHOW TABLES",
-        "DESCRIBE TABLE btc_current",
-        "EXISTS btc_current",
-        "SELECT 'INTO OUTFILE', `format` FROM t -- INTO OUTFILE 'x'",
-        'SELECT "a b" FROM t /* ; DROP TABLE t */',
-        "SELECT * FROM numbers(3)",
-        "SELECT 'it''s' , 'a\\'b; DROP' FROM t",
-    ],
-)
-def test_reading_is_let_through(sql: str) -> None:
-    assert readonly.check(sql).rstrip().endswith(sql.strip().rstrip("; "))
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "",
-        " ; ",
-        "-- nothing",
-        "INSERT INTO t VALUES (1)",
-        "DROP TABLE btc_current",
-        "ATTACH TABLE t",
-        "KILL QUERY WHERE 1",
-        "SET readonly = 0",
-        "SYSTEM SHUTDOWN",
-        "USE other",
-        "SELECT 1; DROP TABLE t",
-        "SELECT 1 INTO OUTFILE '/tmp/x'",
-        "SELECT 1 into/**/outfile '/tmp/x'",
-        "SELECT 1 FORMAT CSV",
-        "SELECT file('/etc/passwd')",
-        "SELECT `file`('/etc/passwd')",
-        'SELECT "file" ("/etc/passwd")',
-        "SELECT `\\x66ile`('/etc/passwd')",
-        "SELECT FiLe/* */('/etc/passwd')",
-        "SELECT * FROM url('http://192.0.2.1/', 'CSV')",
-        "SELECT * FROM s3('http://192.0.2.1/x', 'CSV')",
-        "SELECT $$ ' $$ INTO OUTFILE '/tmp/x'",
-        "SELECT ‘ ' ’ INTO OUTFILE ‘ ' ’",
-        "SELECT 'unfinished",
-        "SELECT 1 # '\n INTO OUTFILE '/tmp/x'",
-    ],
-)
-def test_anything_else_is_refused(sql: str) -> None:
-    with pytest.raises(UserError, match=r"^query: "):
-        readonly.check(sql)
 
 
 ROWS = st.lists(

@@ -287,7 +287,7 @@ def _total_line(sums: dict[str, Any]) -> str:
 
 @click.command(cls=Command)
 @click.argument("sql")
-@click.option("--max-rows", type=click.IntRange(min=1), default=10_000, show_default=True, help="Rows at most.")
+@click.option("--max-rows", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Rows at most.")
 @json_option
 @click.pass_context
 def query(ctx: click.Context, sql: str, max_rows: int, as_json: bool) -> int:

@@ -13,13 +13,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from xml.sax.saxutils import escape
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import Columns
-from mexc_pipeline.store import native
+from mexc_pipeline.store import native, readonly
 from mexc_pipeline.store.engine import (
+    ANSWER_BYTES,
     NOT_ENOUGH_SPACE,
+    QUERY_LIMITS,
     ROW_COLUMNS,
+    TOO_LARGE,
     TYPES_DATETIME64,
     Capabilities,
     EngineError,
@@ -45,10 +49,35 @@ _MOVED = 741
 """TABLE_UUID_MISMATCH: a swap came between the moment a statement looked up a table and the moment it took hold of it.
 Nothing of the statement has been done then (ClickHouse pull request 97323)."""
 _MOVED_TRIES = 5
-_QUERY_SETTINGS = (
-    "max_execution_time = 60, output_format_json_quote_64bit_integers = 0, output_format_json_quote_decimals = 1, "
-    "output_format_json_quote_denormals = 1"
-)
+_QUERY_SETTINGS = {
+    **QUERY_LIMITS,
+    "max_threads": 1,
+    "output_format_json_quote_64bit_integers": 0,
+    "output_format_json_quote_decimals": 1,
+    "output_format_json_quote_denormals": 1,
+}
+_CONFIG = """\
+<clickhouse>
+  <!-- Written by mexc-pipeline at each start. -->
+  <users_config>{path}</users_config>
+  <profiles><default/></profiles>
+  <quotas><default/></quotas>
+  <roles>
+    <loader><grants><query>GRANT ALL ON *.*</query></grants></loader>
+    <reader><grants><query>GRANT SHOW, SELECT ON *.*</query></grants></reader>
+  </roles>
+  <users>
+    <default>
+      <password/>
+      <networks><ip>127.0.0.1</ip><ip>::ffff:127.0.0.1</ip><ip>::1</ip></networks>
+      <profile>default</profile>
+      <quota>default</quota>
+      <grants><query>GRANT loader</query><query>GRANT reader</query></grants>
+    </default>
+  </users>
+</clickhouse>
+"""
+"""The engine's one user has all it may do by a role, so that a connection can put all but reading away."""
 
 
 class EmbeddedFolder:
@@ -73,6 +102,7 @@ class EmbeddedFolder:
         self.folder = folder
         self.database = database
         self.set_aside: Path | None = None
+        self._config = folder.with_name(f"{folder.name}.xml")
         self._keeper = self._open()  # the engine stops when its last session is closed
 
     def close(self) -> None:
@@ -82,7 +112,7 @@ class EmbeddedFolder:
     def session(self) -> Any:
         """A new connection."""
         with self._lock:
-            return self._session(str(self.folder))
+            return self._connect()
 
     def engine(self) -> EmbeddedEngine:
         """An engine of this folder, to be used by one thread."""
@@ -91,7 +121,12 @@ class EmbeddedFolder:
     def _open(self) -> Any:
         _refuse_if_in_use(self.folder)
         try:
-            return self._session(str(self.folder))
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self._config.write_text(_CONFIG.format(path=escape(str(self._config.absolute()))))
+        except OSError as error:
+            raise UserError(f"cannot write {self._config}: {error.strerror or error}") from error
+        try:
+            return self._connect()
         except RuntimeError as error:
             if not self.folder.exists() or shutil.disk_usage(self.folder).free < ROOM:
                 raise UserError(f"embedded ClickHouse cannot open a folder at {self.folder}: {error}") from error
@@ -103,9 +138,12 @@ class EmbeddedFolder:
             self.folder.rename(aside)
             self.set_aside = aside
         try:
-            return self._session(str(self.folder))
+            return self._connect()
         except RuntimeError as error:
             raise UserError(f"embedded ClickHouse does not open even in a new folder {self.folder}: {error}") from error
+
+    def _connect(self) -> Any:
+        return self._session(f"{self.folder}?config-file={self._config.absolute()}")
 
 
 def _free_name(path: Path) -> Path:
@@ -217,9 +255,13 @@ class EmbeddedEngine:
         session = self._folder.session()  # its own: what the user's statement sets ends with it
         try:
             _guarded(lambda: session.query(f"USE {self._folder.database}"))
-            _guarded(lambda: session.query(f"SET {_QUERY_SETTINGS}"))
+            _guarded(lambda: session.query("SET ROLE reader"))
+            values = ", ".join(f"{name} = {_literal(value)}" for name, value in _QUERY_SETTINGS.items())
+            _guarded(lambda: session.query(f"SET {values}"))
             _guarded(lambda: session.query("SET readonly = 1"))
-            return _again(lambda: _read_result(session, sql, max_rows))
+            understood = _guarded(lambda: session.query(readonly.asked(sql), "JSONCompactEachRow").bytes())
+            statement = readonly.check(str(json.loads(understood)[0]))
+            return _again(lambda: _read_result(session, statement, max_rows))
         finally:
             session.close()
 
@@ -270,8 +312,13 @@ def _read_result(session: Any, sql: str, max_rows: int) -> Result:
     wanted = max_rows + 3
     stream = session.send_query(sql, form) if _STREAMED.match(sql) else ()
     try:
+        size = 0
         for chunk in stream:
-            part = list(filter(None, chunk.bytes().decode(errors="replace").split("\n")))
+            data = chunk.bytes()
+            size += len(data)
+            if size > ANSWER_BYTES:
+                raise RefusedError(TOO_LARGE)
+            part = list(filter(None, data.decode(errors="replace").split("\n")))
             header = 2 if lines else 0  # names and types stand at the head of every chunk
             lines += map(json.loads, part[header : header + wanted - len(lines)])
             if len(lines) >= wanted:
@@ -280,7 +327,10 @@ def _read_result(session: Any, sql: str, max_rows: int) -> Result:
         if stream:
             stream.close()
     if not lines:  # a stream without rows has no header either, and only SELECT can be streamed
-        text = session.query(sql, form).bytes().decode(errors="replace")
+        data = session.query(sql, form).bytes()
+        if len(data) > ANSWER_BYTES:
+            raise RefusedError(TOO_LARGE)
+        text = data.decode(errors="replace")
         lines = [json.loads(line) for line in text.split("\n") if line]
     if not lines:
         return Result([], [], [])

@@ -32,6 +32,7 @@ class RefusedError(EngineError):
     """The engine answered that it will not do it."""
 
 
+UNKNOWN_FUNCTION = 46
 UNKNOWN_TABLE = 60
 UNKNOWN_DATABASE = 81
 TABLE_EXISTS = 57
@@ -69,6 +70,20 @@ _MEMORY = 241
 def is_damage(error: RefusedError) -> bool:
     """Whether a table that could not be read must be taken for damaged."""
     return error.code not in CIRCUMSTANCES - _FILES_OR_DAMAGE and error.code != _MEMORY
+
+
+QUERY_S = 60
+ANSWER_BYTES = 32 << 20
+"""Of a user's answer, in the engine and on its way: what is more is refused, not cut."""
+TOO_LARGE = f"the answer is larger than {ANSWER_BYTES >> 20} MiB; ask for fewer rows or columns"
+QUERY_MEMORY = 256 << 20
+QUERY_LIMITS = {
+    "max_execution_time": QUERY_S,
+    "max_memory_usage": QUERY_MEMORY,
+    "max_result_bytes": ANSWER_BYTES,
+    "result_overflow_mode": "throw",
+}
+"""Settings of a user's statement. They hold because ``readonly = 1`` lets no statement change a setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +145,8 @@ class Engine(Protocol):
         ...
 
     def query(self, sql: str, max_rows: int) -> Result:
-        """A user's read-only statement, already let through by :func:`readonly.check`."""
+        """Answer a user's statement that reads, within :data:`ANSWER_BYTES` and :data:`QUERY_S`. UserError where it
+        does more than read, see :mod:`readonly`."""
         ...
 
 
@@ -150,6 +166,11 @@ def row_table_sql(table: str, capabilities: Capabilities) -> str:
     """Creates a row table where there is none of that name."""
     columns = ", ".join(f"{n} {t}" for n, t in zip(ROW_COLUMNS, capabilities.row_types, strict=True))
     return f"CREATE TABLE IF NOT EXISTS {table} ({columns}) ENGINE = StripeLog"
+
+
+def quote_name(name: str) -> str:
+    """An identifier."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def quote(text: str) -> str:

@@ -18,18 +18,21 @@ from clickhouse_driver.result import IterQueryResult
 from mexc_pipeline.config import ClickHouse
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import Columns
-from mexc_pipeline.store import native
+from mexc_pipeline.store import native, readonly
 from mexc_pipeline.store.engine import (
     ADMISSION,
+    QUERY_LIMITS,
     ROW_COLUMNS,
     TYPES_DATETIME64,
     TYPES_INT64,
+    UNKNOWN_FUNCTION,
     Capabilities,
     EngineError,
     RefusedError,
     Result,
     UnreachableError,
     quote,
+    quote_name,
     read_sql,
 )
 
@@ -128,16 +131,16 @@ class ServerEngine:
         return f"{self._settings.database}/{name}"  # several deployments may share a server
 
     def query(self, sql: str, max_rows: int) -> Result:
-        client = self._new_client(
-            self._settings.database, {"strings_as_bytes": True, "max_execution_time": 60, "readonly": 1}
-        )
+        settings = {"strings_as_bytes": True, **QUERY_LIMITS, "readonly": 1}
+        client = self._new_client(self._settings.database, settings)
         try:
-            rows, header = _guarded(lambda: _take(client, sql, max_rows + 1))
+            statement = _understood(client, sql)
+            rows, header = _guarded(lambda: _take(client, statement, max_rows + 1))
             fine = [name for name, kind in header if _FINE_TIME.match(kind)]
-            if fine and re.match(r"\s*(SELECT|WITH)\b", sql, re.IGNORECASE):
+            if fine and re.match(r"\s*(SELECT|WITH)\b", statement, re.IGNORECASE):
                 # The driver reads times finer than a microsecond through binary floats; have the server write them.
-                exact = ", ".join(f"toString(`{name}`) AS `{name}`" for name in fine)
-                again = f"SELECT * REPLACE ({exact}) FROM ({sql})"
+                exact = ", ".join(f"toString({quote_name(name)}) AS {quote_name(name)}" for name in fine)
+                again = f"SELECT * REPLACE ({exact}) FROM ({statement})"
                 rows, _ = _guarded(lambda: _take(client, again, max_rows + 1))
             return Result(
                 [name for name, _ in header],
@@ -182,6 +185,19 @@ def read_password(settings: ClickHouse) -> str:
         return Path(settings.password_file).read_text().partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
         raise UnreachableError(f"cannot read clickhouse.password_file {settings.password_file}: {error}") from error
+
+
+def _understood(client: Any, sql: str) -> str:
+    """What the server takes the statement for; as it is, where the server is too old to say."""
+    question = readonly.asked(sql)
+    try:
+        [[understood]] = _guarded(lambda: client.execute(question))
+    except RefusedError as error:
+        if error.code != UNKNOWN_FUNCTION:
+            raise
+        readonly.opening(sql)
+        return sql.strip().rstrip(";")
+    return readonly.check(understood.decode(errors="replace"))
 
 
 def _take(client: Any, sql: str, limit: int) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]]]:

@@ -21,7 +21,7 @@ from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.store import questions, swaps
 from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.catalog import Catalog
-from mexc_pipeline.store.engine import EngineError, EngineFactory
+from mexc_pipeline.store.engine import QUERY_S, EngineError, EngineFactory
 from mexc_pipeline.store.loader import Loader
 from mexc_pipeline.store.stats import EVERY_S, Statistics
 from mexc_pipeline.store.workers import Health, Worker
@@ -31,6 +31,9 @@ log = logging.getLogger("mexc_pipeline.store")
 _STUCK_S = 180.0
 """Longer than any one step may take: a lost reply is waited for during a minute, a silent server during half."""
 _STOP_S = 4.0
+QUERIES = 2
+"""Users' statements at a time: each may take as much memory as the rest of the store."""
+MOST_ROWS = 1_000_000
 FOR_GROUP = ("status", "known", "logged")
 """What members of the group may ask: what ``status`` and ``ledger`` show. ``query`` and ``verify``, which read whole
 tables, are for the owner."""
@@ -45,6 +48,7 @@ class Store:
         self._stopping = threading.Event()
         self.health = Health()
         self._schema_lock = threading.Lock()
+        self._querying = threading.BoundedSemaphore(QUERIES)
         self._workers: list[Worker] = []
         self._loaders: dict[str, Loader] = {}
         self._auditors: dict[str, Auditor] = {}
@@ -144,7 +148,15 @@ class Store:
         return max(0, spool_last_seq - self._loaders[symbol_id].progress.loaded_seq)
 
     def _query(self, request: dict[str, Any]) -> dict[str, Any]:
-        return questions.query(self._factory, str(request.get("sql", "")), int(request.get("max_rows", 1000)))
+        max_rows = request.get("max_rows", 1000)
+        if not isinstance(max_rows, int) or not 0 < max_rows <= MOST_ROWS:
+            raise UserError(f"query: max_rows is a whole number from 1 to {MOST_ROWS:,}")
+        if not self._querying.acquire(timeout=QUERY_S):
+            raise UserError("query: others are being answered; ask again")
+        try:
+            return questions.query(self._factory, str(request.get("sql", "")), max_rows)
+        finally:
+            self._querying.release()
 
     def _known(self, request: dict[str, Any]) -> dict[str, Any]:
         return questions.known(self._factory, self._config.symbol(str(request.get("id", ""))).id)
