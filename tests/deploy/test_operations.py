@@ -164,6 +164,11 @@ def test_a_backup_put_back(collectors: list[Host], clickhouse: Host, network: Ho
     wrong = [line for line in on(host, "mexc-pipeline verify").stdout.splitlines() if line.startswith("FAIL")]
     assert len(wrong) == 1, wrong  # the hole, which is true
     assert "are in no file between" in wrong[0]
+    first, last = saved["last_seq"]["sol"] + 1, int(wrong[0].split("seq ")[1].split()[2])
+    words = {"first": first, "last": last}
+    done = on(host, "mexc-pipeline acknowledge sol {first} {last} --reason restored", **words)
+    assert done.rc == 0, done.stderr
+    assert on(host, "mexc-pipeline verify exports").rc == 0
 
 
 def _beyond(host: Host, seq: int) -> int | None:

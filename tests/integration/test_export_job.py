@@ -202,11 +202,9 @@ def test_a_row_missing_from_a_segment_is_noticed(config: Config) -> None:
 
 
 def test_a_segment_that_is_not_utf8_is_reported(config: Config) -> None:
-    spool = open_spool(config)
-    frames = some_frames(2, T0)
-    spool.append([frames[0], frames[1]._replace(m=b"\xff\xfe")])
-    spool.tick(T0 + 10 * SECOND)
-    spool.close()
+    fill(config, rows=2)
+    (_, path) = segments(config.spool_dir / "btc")[0]
+    tamper(path, "UPDATE rows SET m = x'fffe' WHERE seq = 2")  # the spool itself would have wrapped it
     report = main(config)
     assert "not UTF-8" in report.failures[0].text
     assert names(config.export_dir) == []
@@ -414,6 +412,27 @@ def test_symbols_that_are_no_longer_configured_are_exported_too(tmp_path: Path) 
     fill(before, "eth")
     config = configure(tmp_path, "BTC_USDT")
     assert [f.id for f in main(config).files] == ["eth"]
+
+
+def test_what_is_recorded_no_longer_is_pruned_without_a_collector(tmp_path: Path) -> None:
+    """All but the newest segment, which tells the next seq should the symbol come back; and no other symbol's."""
+    fill(configure(tmp_path, "BTC_USDT", "DOGE_USDT"), "doge", periods=4)
+    config = configure(tmp_path)
+    fill(config, periods=4)
+    assert run(config).ok
+    assert len(segments(config.spool_dir / "doge")) == 4, "proven just now"
+    assert run(config, now_ns=lambda: time.time_ns() + config.spool_keep_ns + 60 * SECOND).ok
+    assert len(segments(config.spool_dir / "doge")) == 1
+    assert len(segments(config.spool_dir / "btc")) == 4
+
+
+def test_what_is_recorded_after_all_is_left_to_its_collector(tmp_path: Path) -> None:
+    fill(configure(tmp_path, "BTC_USDT", "DOGE_USDT"), "doge", periods=4)
+    config = configure(tmp_path)
+    assert run(config).ok
+    with SpoolLock(config.spool_dir / "doge"):
+        assert run(config, now_ns=lambda: 2 * time.time_ns()).ok
+    assert len(segments(config.spool_dir / "doge")) == 4
 
 
 def test_an_unknown_symbol_is_a_usage_error(config: Config) -> None:

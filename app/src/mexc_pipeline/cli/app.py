@@ -30,6 +30,7 @@ _COMMANDS = {
     "verify": "mexc_pipeline.cli.look:verify",
     "status": "mexc_pipeline.cli.look:status",
     "ledger": "mexc_pipeline.cli.look:ledger",
+    "acknowledge": "mexc_pipeline.cli.parts:acknowledge",
     "query": "mexc_pipeline.cli.look:query",
     "egress": "mexc_pipeline.cli.egress:egress",
     "doctor": "mexc_pipeline.cli.look:doctor",

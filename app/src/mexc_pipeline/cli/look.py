@@ -254,7 +254,8 @@ def _ledger_row(hour: Hour) -> list[object]:
     digest = f"{len(hour.files)} parts" if len(hour.files) > 1 else "".join(f.digest[:12] for f in hour.files)
     verdict: str = hour.verdict
     if hour.seq_missing or hour.seq_repeated:
-        verdict += f": {hour.seq_missing} rows missing, {hour.seq_repeated} twice before it"
+        known = " (acknowledged)" if hour.seq_missing and hour.seq_missing == hour.acknowledged else ""
+        verdict += f": {hour.seq_missing} rows missing{known}, {hour.seq_repeated} twice before it"
     raw, size = sum(f.raw_bytes for f in hour.files), sum(f.bytes for f in hour.files)
     return [
         hour.id,

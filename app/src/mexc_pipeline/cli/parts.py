@@ -1,7 +1,9 @@
-"""The commands that services run, and the small ones: collect, store, export, prune, import, completion."""
+"""The commands that services run, and the small ones, from ``prune`` to ``completion``."""
 
 from __future__ import annotations
 
+import getpass
+import os
 from pathlib import Path
 
 import click
@@ -103,6 +105,37 @@ def prune(
     rules = retention.rules(keep, min_free, archive, archive_check)
     start_logs(ctx, quiet=True)
     return printing.result(retention.prune(config, rules), as_json)
+
+
+@click.command(cls=Command)
+@click.argument("symbol", type=SymbolId())
+@click.argument("first_seq", type=click.IntRange(min=1))
+@click.argument("last_seq", type=click.IntRange(min=1))
+@click.option("--reason", required=True, help="Why these rows are missing; stands in every listing from now on.")
+@click.option("--by", help="Who answers for it. [default: who runs this]")
+@json_option
+@click.pass_context
+def acknowledge(
+    ctx: click.Context, symbol: str, first_seq: int, last_seq: int, reason: str, by: str | None, as_json: bool
+) -> None:
+    """Answer for rows that are in no file, after a restore or a lost disk.
+
+    The hole stays in every listing and no longer makes verify and ledger fail. It must be one that verify exports
+    names.
+    """
+    import dataclasses
+
+    from mexc_pipeline.cli import printing
+    from mexc_pipeline.verify.acknowledge import acknowledge as write_down
+
+    config = configuration(ctx)
+    names = {s.name: s.id for s in config.symbols}
+    who = by or os.environ.get("SUDO_USER") or getpass.getuser()
+    entry = write_down(config, names.get(symbol, symbol), first_seq, last_seq, by=who, reason=reason)
+    if as_json:
+        printing.as_json(dataclasses.asdict(entry))
+    else:
+        printing.line(f"{entry.id}: seq {first_seq} to {last_seq} {entry}")
 
 
 @click.command(cls=Command)

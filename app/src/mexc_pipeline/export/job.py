@@ -25,7 +25,7 @@ from mexc_pipeline.export.files import (
     sweep,
 )
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
-from mexc_pipeline.spool.lifecycle import seal_left_open
+from mexc_pipeline.spool.lifecycle import prune, seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, in_order, segments
 
@@ -79,6 +79,8 @@ def run(
                 check()
                 _close_ended(config, symbol_id, once, now_ns(), report)
             _export_all(config, chosen, report, check, hook)
+            for symbol_id in set(chosen) - {symbol.id for symbol in config.symbols}:
+                _prune(config, symbol_id, now_ns())
     except StoppedError:
         report.stopped = True
         log.info("export stopped")
@@ -118,6 +120,19 @@ def _close_ended(config: Config, symbol_id: str, once: bool, now_ns: int, report
             _fail(report, symbol_id, None, error)
     except (UserError, SegmentError, OSError) as error:
         _fail(report, symbol_id, None, error)
+
+
+def _prune(config: Config, symbol_id: str, now_ns: int) -> None:
+    """Of a symbol that is recorded here no longer: no collector prunes its exported segments."""
+    folder = config.spool_dir / symbol_id
+    try:
+        with SpoolLock(folder):
+            for path in prune(folder, now_ns, config.spool_keep_ns):
+                log.info("segment pruned", extra={"fields": {"id": symbol_id, "segment": path.name}})
+    except LockedError:
+        return  # it is recorded all the same, by a collector that was started by hand
+    except OSError as error:
+        log.error("segments cannot be pruned", extra={"fields": {"id": symbol_id, "error": str(error)}})
 
 
 def _cut_by_collector(config: Config, symbol_id: str) -> bool:

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from mexc_pipeline.ledger.account import Account
+from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.conservation import Conservation
 from mexc_pipeline.ledger.coverage import Coverage, Piece, stretches, within
 from mexc_pipeline.ledger.order import by_seq
@@ -21,9 +22,10 @@ _SUMS = ("gaps", "missing", "repaired", "unrepaired", "reconnects")
 class Hour:
     """One period of one symbol, or a stretch of ``periods`` periods without a row.
 
-    ``seq_missing`` counts rows between the symbol's previous file and this one that are in neither; ``seq_repeated``
-    those in both. ``covered_ns`` and ``socket_ns`` of its length. ``buffered``: rows that had arrived when its table
-    was swapped out; None where no store of this host swapped it.
+    ``seq_missing`` counts rows between the symbol's previous file and this one that are in neither, ``acknowledged``
+    those of them that somebody answered for; ``seq_repeated`` those in both. ``covered_ns`` and ``socket_ns`` of its
+    length. ``buffered``: rows that had arrived when its table was swapped out; None where no store of this host swapped
+    it.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Hour:
     unrepaired: int = 0
     reconnects: int = 0
     seq_missing: int = 0
+    acknowledged: int = 0
     seq_repeated: int = 0
 
     @property
@@ -77,7 +80,7 @@ class Hour:
         found = {f.verdict for f in self.files}
         if "differs" in found:
             return "differs"
-        if self.seq_missing or self.seq_repeated:
+        if self.seq_missing > self.acknowledged or self.seq_repeated:
             return "hole"
         if not found:
             return "absent"
@@ -99,6 +102,7 @@ class Hour:
             "digests": {f.file: f.digest for f in self.files},
             **{name: getattr(self, name) for name in _SUMS},
             "seq_missing": self.seq_missing,
+            "acknowledged": self.acknowledged,
             "seq_repeated": self.seq_repeated,
             "without_socket_s": round(self.without_socket_s, 3),
             "coverage": round(self.coverage, 4),
@@ -107,7 +111,12 @@ class Hour:
         }
 
 
-def hours(files: Iterable[Conservation], running: Iterable[tuple[str, Piece]] = (), until_ns: int = 0) -> list[Hour]:
+def hours(
+    files: Iterable[Conservation],
+    running: Iterable[tuple[str, Piece]] = (),
+    until_ns: int = 0,
+    accepted: Sequence[Acknowledged] = (),
+) -> list[Hour]:
     """The rows of the ledger, by symbol and in the order of recording. A period that a clock that was set back, or
     another length of periods, reached again has a row for each time; no two rows cover the same time by one clock.
 
@@ -120,11 +129,17 @@ def hours(files: Iterable[Conservation], running: Iterable[tuple[str, Piece]] = 
         list(files), of=lambda f: f.id, name=lambda f: (f.start_ns, f.part, f.period), seq=lambda f: f.first_seq
     )
     for symbol, group in groupby(ordered, key=lambda f: f.id):
-        found += _hours(symbol, list(group), open_pieces.get(symbol), until_ns)
+        found += _hours(symbol, list(group), open_pieces.get(symbol), until_ns, accepted)
     return found
 
 
-def _hours(symbol: str, files: Sequence[Conservation], running: Piece | None, until_ns: int) -> list[Hour]:
+def _hours(
+    symbol: str,
+    files: Sequence[Conservation],
+    running: Piece | None,
+    until_ns: int,
+    accepted: Sequence[Acknowledged],
+) -> list[Hour]:
     pieces = [Piece(f.first_seq, f.last_seq, f.account or Account()) for f in files]
     coverage = Coverage.of([*pieces, running] if running else pieces)
     found: list[Hour] = []
@@ -149,7 +164,7 @@ def _hours(symbol: str, files: Sequence[Conservation], running: Piece | None, un
             last.end_ns = max(last.start_ns + 1, min(last.end_ns, _last_rx(last)))
         _cover(lines, coverage.stretch(number))
         found += lines
-    _count([hour for hour in found if hour.files])
+    _count([hour for hour in found if hour.files], accepted)
     ended = [m.what for p in pieces[-1:] for m in p.account.moments[-1:]] == ["stopped"]
     length = found[-1].length_ns
     if running is None and not ended and until_ns >= found[-1].end_ns + length:
@@ -180,7 +195,7 @@ def _cover(lines: Iterable[Hour], coverage: Coverage) -> None:
             hour.reconnects = sum(hour.start_ns <= at < hour.end_ns for at in coverage.reconnects)
 
 
-def _count(lines: Iterable[Hour]) -> None:
+def _count(lines: Iterable[Hour], accepted: Sequence[Acknowledged]) -> None:
     """What the events tell of, and the holes between files."""
     last_seq = 0
     for hour in lines:
@@ -193,6 +208,8 @@ def _count(lines: Iterable[Hour]) -> None:
             if last_seq and file.first_seq:
                 step = file.first_seq - last_seq - 1
                 hour.seq_missing += max(0, step)
+                if step > 0 and acknowledgement(accepted, hour.id, last_seq + 1, file.first_seq - 1):
+                    hour.acknowledged += step
                 hour.seq_repeated += max(0, -step)
             last_seq = file.last_seq or last_seq
 
@@ -212,6 +229,7 @@ def total(of: Sequence[Hour]) -> dict[str, Any]:
         "dead_letters": sum(h.counts["dl"] for h in of),
         **{name: sum(getattr(h, name) for h in of) for name in _SUMS},
         "seq_missing": sum(h.seq_missing for h in of),
+        "acknowledged": sum(h.acknowledged for h in of),
         "seq_repeated": sum(h.seq_repeated for h in of),
         "without_socket_s": round(sum(h.without_socket_s for h in of), 3),
         "coverage": round(100 * sum(h.covered_ns for h in of) / length, 4) if length else 0.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -13,11 +13,13 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
+from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentInfo, in_order, segments
+from mexc_pipeline.verify.acknowledge import acknowledged
 from mexc_pipeline.verify.newest import newest_lines
 from mexc_pipeline.verify.report import Finding, Report
 
@@ -50,9 +52,11 @@ class FileProof:
 def exports(config: Config, ids: Iterable[str] | None = None, *, newest: int = NEWEST) -> Report:
     """Re-prove the files of the symbols (none: all that ``export_dir`` or the spool has).
 
-    Notes hold the ``newest`` rows per type and symbol. Never raises for what is wrong with a file.
+    Notes hold the ``newest`` rows per type and symbol. Never raises for what is wrong with a file; UserError where what
+    was acknowledged cannot be read.
     """
     report = Report("exports")
+    accepted = acknowledged(config)
     # Segments first: a file stands before its segment says so, so an export at this very moment leaves none missing.
     spooled = {symbol: _segments(config, symbol) for symbol in _spooled(config)}
     files = exported_files(config.export_dir)
@@ -63,7 +67,7 @@ def exports(config: Config, ids: Iterable[str] | None = None, *, newest: int = N
         report.findings += [proof.finding for proof in proofs]
         held, unreadable = spooled.get(symbol, ([], []))
         report.findings += unreadable
-        report.findings += continuity(proofs)
+        report.findings += continuity(proofs, accepted)
         report.findings += against_spool(proofs, held, time.time_ns())
         sound = [proof.path for proof in proofs if not proof.wrong]
         if newest and sound:
@@ -179,16 +183,20 @@ def _order(name: FileName, said: dict[str, str], held: Content) -> list[str]:
     return wrong
 
 
-def continuity(proofs: list[FileProof]) -> list[Finding]:
-    """Judge that seq and rx go on from file to file, given in the order of their rows."""
+def continuity(proofs: list[FileProof], accepted: Sequence[Acknowledged] = ()) -> list[Finding]:
+    """Judge that seq and rx go on from file to file, given in the order of their rows. A hole that is among the
+    ``accepted`` ones is shown, with who answers for it, and is no failure."""
     findings: list[Finding] = []
     known = [p for p in proofs if p.content.last_seq and "seq" not in p.content.damaged]
     for before, after in pairwise(known):
         want, got = before.content.last_seq + 1, after.content.first_seq
         if got > want:
             text = f"seq {want} to {got - 1} ({got - want} rows) are in no file between it and {after.path.name}"
-            findings.append(Finding(before.name.id, before.path.name, False, text))
-            if after.name.period == before.name.period and after.name.part > before.name.part + 1:
+            known_hole = acknowledgement(accepted, before.name.id, want, got - 1)
+            text += f": {known_hole}" if known_hole else ""
+            findings.append(Finding(before.name.id, before.path.name, known_hole is not None, text))
+            parts_apart = after.name.period == before.name.period and after.name.part > before.name.part + 1
+            if parts_apart and known_hole is None:
                 text = f"part {before.name.part + 1} of period {before.name.period} is missing"
                 findings.append(Finding(before.name.id, before.path.name, False, text))
         elif got < want:
@@ -204,8 +212,9 @@ def continuity(proofs: list[FileProof]) -> list[Finding]:
             back = (before.content.last_rx - after.content.first_rx) / 1e9
             text = f"rx goes back by {back:.3f} s in {after.path.name} without a clock event that says so"
             findings.append(Finding(before.name.id, before.path.name, False, text))
-    if known and not findings:
-        text = f"seq {known[0].content.first_seq} to {known[-1].content.last_seq} without a hole in {len(known)} files"
+    if known and all(finding.ok for finding in findings):
+        besides = "without a hole" if not findings else f"without a hole but {len(findings)} acknowledged"
+        text = f"seq {known[0].content.first_seq} to {known[-1].content.last_seq} {besides} in {len(known)} files"
         findings.append(Finding(known[0].name.id, "continuity", True, text))
     return findings
 

@@ -20,6 +20,7 @@ from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, in_order
 from mexc_pipeline.store.client import logged, store_status
 from mexc_pipeline.store.swaps import noted
+from mexc_pipeline.verify.acknowledge import acknowledged
 
 _Key = tuple[str, str, int]
 """Symbol id, period by its name, part: those of a file."""
@@ -76,7 +77,7 @@ def by_hour(config: Config, files: list[Conservation], now_ns: int | None = None
     running = [
         (s.id, Piece(s.first_seq, s.last_seq, _account_of_segment(s))) for s in _spooled(config) if s.state == "open"
     ]
-    return hours(files, running, time.time_ns() if now_ns is None else now_ns)
+    return hours(files, running, time.time_ns() if now_ns is None else now_ns, acknowledged(config))
 
 
 def _stored(comparison: Mapping[str, Any]) -> Side:

@@ -1,0 +1,86 @@
+"""Keeps what was acknowledged in ``data_dir/acknowledged.jsonl``, a line each, only ever added to."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+
+from mexc_pipeline.config import Config
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.export.names import exported_files
+from mexc_pipeline.export.parquet import FileError, metadata
+from mexc_pipeline.ledger.acknowledged import Acknowledged
+from mexc_pipeline.spool.segment import sync_folder
+
+FILE = "acknowledged.jsonl"
+
+
+def acknowledged(config: Config) -> list[Acknowledged]:
+    """What was acknowledged on this host, oldest first. UserError where the file is not what this program wrote."""
+    path = config.data_dir / FILE
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}; holes that were acknowledged in it are unknown") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(_read(json.loads(line)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}, line {number}, is no acknowledgement: repair or remove that line") from error
+    return found
+
+
+def _read(said: Mapping[str, object]) -> Acknowledged:
+    first, last, at = (said[key] for key in ("first_seq", "last_seq", "at"))
+    if not isinstance(first, int) or not isinstance(last, int) or not isinstance(at, int):
+        raise TypeError
+    return Acknowledged(str(said["id"]), first, last, at, str(said["by"]), str(said["reason"]))
+
+
+def acknowledge(config: Config, symbol_id: str, first_seq: int, last_seq: int, *, by: str, reason: str) -> Acknowledged:
+    """Write down that this hole is accepted; durable when this returns. UserError where there is no such hole: a typing
+    mistake must not excuse a hole to come."""
+    holes = holes_of(config, symbol_id)
+    if (first_seq, last_seq) not in holes:
+        known = ", ".join(f"{a} to {b}" for a, b in holes) or "none"
+        raise UserError(f"{symbol_id} has no hole of seq {first_seq} to {last_seq}; its holes between files: {known}")
+    entry = Acknowledged(symbol_id, first_seq, last_seq, int(time.time()), by, reason)
+    path = config.data_dir / FILE
+    new = not path.exists()
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            os.write(fd, json.dumps(asdict(entry)).encode() + b"\n")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        if new:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    return entry
+
+
+def holes_of(config: Config, symbol_id: str) -> list[tuple[int, int]]:
+    """First and last seq of the rows that are missing between a symbol's files, by what the files say of themselves."""
+    known = sorted(
+        found for _, path in exported_files(config.export_dir, symbol_id) if (found := _ends(path)) is not None
+    )
+    return [(a[1] + 1, b[0] - 1) for a, b in pairwise(known) if b[0] > a[1] + 1]
+
+
+def _ends(path: Path) -> tuple[int, int] | None:
+    """None for a file that cannot be read: ``verify exports`` says why."""
+    try:
+        said = metadata(path)
+        return int(said["first_seq"]), int(said["last_seq"])
+    except (FileError, KeyError, ValueError):
+        return None
