@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -164,11 +165,13 @@ class Certificates:
     key: Path
 
 
-def certificates(folder: Path, *names: str) -> Certificates:
-    """A new authority and a certificate of it for these names."""
+def certificates(
+    folder: Path, *names: str, not_before: datetime | None = None, not_after: datetime | None = None
+) -> Certificates:
+    """A new authority and a certificate of it for these names, valid now unless told otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
-    issued = authority.issue_cert(*names)
+    issued = authority.issue_cert(*names, not_before=not_before, not_after=not_after)
     found = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
     authority.cert_pem.write_to_path(str(found.authority))
     found.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))

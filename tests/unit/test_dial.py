@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,24 @@ def test_tls_is_verified_against_the_private_authority(tmp_path: Path, by_proxy:
             dial(egress, f"wss://localhost:{named.port}/edge", str(wrong_name.authority))
         with pytest.raises(EgressError, match=r"ca_file .*nowhere\.pem"):
             dial(egress, f"wss://localhost:{server.port}/edge", str(tmp_path / "nowhere.pem"))
+
+
+@pytest.mark.parametrize(("days", "said"), [(-400, "has expired"), (400, "not yet valid")])
+def test_a_certificate_refused_for_its_dates_is_said_as_clock_or_certificate(
+    tmp_path: Path, days: int, said: str
+) -> None:
+    """A host whose clock is wrong sees every certificate so."""
+    begin = datetime.now(UTC) + timedelta(days=days)
+    files = certificates(tmp_path, "localhost", not_before=begin, not_after=begin + timedelta(days=30))
+
+    def serve(client: socket.socket, over: object) -> None:
+        tls_echo(files).wrap_socket(client, server_side=True)
+
+    with serving(serve) as server, pytest.raises(EgressError) as raised:
+        dial(DIRECT, f"wss://localhost:{server.port}/edge", str(files.authority))
+    assert str(raised.value).startswith("TLS with localhost: clock or certificate: certificate ")
+    assert said in str(raised.value)
+    assert f"this host's clock says {datetime.now(UTC):%Y-%m-%d}" in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from mexc_pipeline.feed.watch import (
     QUIET_MOST_S,
     Action,
     Backoff,
-    ClockWatch,
     Confirmed,
     GivenUp,
     Memory,
@@ -391,15 +390,6 @@ def test_a_dead_socket_is_given_up() -> None:
     assert w.due(134) == []
     (end,) = w.due(135)
     assert end == Reconnect("no frame for 25 s")
-
-
-def test_steps_of_the_clock() -> None:
-    c = ClockWatch(1_000_000_000, 0)
-    assert c.step_ms(1_000_000_000 + 10**9, 10**9) is None
-    assert c.step_ms(1_000_000_000 + 2 * 10**9 + 99 * 10**6, 2 * 10**9) is None
-    assert c.step_ms(1_000_000_000 + 10**9, 3 * 10**9) == -2099
-    assert c.step_ms(1_000_000_000 + 10**9 + 3600 * 10**9, 3 * 10**9) == 3_600_000
-    assert c.step_ms(1_000_000_000 + 2 * 10**9 + 3600 * 10**9, 4 * 10**9) is None
 
 
 @given(st.integers(0, 2**32), st.integers(1, 60))

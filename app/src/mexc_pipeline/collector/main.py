@@ -19,11 +19,11 @@ from mexc_pipeline.collector.exits import Exits
 from mexc_pipeline.collector.heap import Heap
 from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.collector.known import Known, known
-from mexc_pipeline.collector.preflight import Listing, ask_listing
+from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time
 from mexc_pipeline.collector.recorder import PRUNE_S, Recorder
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.control import ControlServer
-from mexc_pipeline.egress.dial import dial
+from mexc_pipeline.egress.dial import EgressError, dial
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.feed.feed import NOTHING, Feed
@@ -41,6 +41,8 @@ TRIM_S = 30.0
 STATISTICS_S = 15.0
 STUCK_S = 20.0
 """A loop without a sign of life for this long no longer feeds the watchdog."""
+ASK_TIME_S = 30.0
+"""Between two requests for the exchange's time while this host's clock has not been compared with it."""
 FEED_END_S = 3.0
 COMMIT_END_S = 1.0
 
@@ -103,7 +105,9 @@ class _Collector:
         self._heap.share()
         if not self._wait_for_room():
             return self._nothing_recorded()
-        self._inbox.follow(last_rx(self._folder))
+        before_ns = last_rx(self._folder)
+        self._inbox.follow(before_ns)
+        self._feed.clock.followed(before_ns)
         with self._inbox.lock:
             began_ns = self._inbox.stamp()
         if self._disk.level is Level.FULL:
@@ -232,7 +236,12 @@ class _Collector:
         )
         self._spool = spool
         self._recorder = Recorder(
-            spool, self._inbox, self._statistics, self._settings.spool_keep_ns, self._feed.segment_opened
+            spool,
+            self._inbox,
+            self._statistics,
+            self._settings.spool_keep_ns,
+            self._feed.segment_opened,
+            self._feed.clock.is_suspect,
         )
         return spool, self._recorder
 
@@ -258,15 +267,29 @@ class _Collector:
                 extra={"fields": {"symbol": self._symbol.name, "exchange_said": self._listing.said}},
             )
 
+    def _ask_time(self) -> None:
+        """The first pong proves nothing alone; with this answer it does."""
+        try:
+            time_ms, now_ns, took_ns = ask_time(self._settings, self._symbol, self._request)
+        except EgressError as error:
+            log.info("exchange's time unknown", extra={"fields": {"symbol": self._symbol.id, "why": str(error)}})
+            return
+        said = self._feed.clock.compare(time_ms, now_ns, took_ns)
+        self._inbox.put([(Mt.EVENT, m) for m in said], wait=False)
+
     # -- while it runs
 
     def _watch(self, feed: threading.Thread, writer: threading.Thread) -> None:
         """Feed the watchdog while both loops live; one line of statistics every 15 s."""
         next_line = time.monotonic() + STATISTICS_S
         next_trim = time.monotonic() + TRIM_S
+        next_time = time.monotonic()
         before = self._statistics.snapshot()["rows"]
         while not self._stop.wait(1.0):
             now = time.monotonic()
+            if now >= next_time and not self._feed.clock.is_known:
+                next_time = now + ASK_TIME_S
+                threading.Thread(target=self._ask_time, name="time", daemon=True).start()
             if not feed.is_alive() or not writer.is_alive():
                 log.error("a loop has ended", extra={"fields": {"feed": feed.is_alive(), "writer": writer.is_alive()}})
                 return
@@ -326,7 +349,7 @@ class _Collector:
     def _status(self, _: dict[str, Any]) -> dict[str, Any]:
         spool = self._spool
         trouble = self._recorder.trouble if self._recorder is not None else None
-        warnings = [w for w in (self._disk.warning(), trouble) if w]
+        warnings = [w for w in (self._disk.warning(), trouble, self._feed.clock.warning()) if w]
         if self._listing.verdict == "unknown":
             warnings.append(f"symbol not confirmed by the exchange: {self._listing.said}")
         if self._listing.verdict == "unlisted":

@@ -1,15 +1,15 @@
-"""Asks the exchange, before or beside recording, whether it lists a symbol."""
+"""Asks the exchange, before or beside recording: whether it lists a symbol, and what time it is."""
 
 from __future__ import annotations
 
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import Dial, EgressError
 from mexc_pipeline.egress.http import Rest
-from mexc_pipeline.exchange.rest import Listing, detail_path, read_listing
+from mexc_pipeline.exchange.rest import PING_PATH, Listing, detail_path, read_listing, read_time
 
 ANSWER_S = 5.0
 
-__all__ = ["Listing", "ask_listing"]
+__all__ = ["Listing", "ask_listing", "ask_time"]
 
 
 def ask_listing(settings: config.Config, symbol: config.Symbol, dialler: Dial) -> Listing:
@@ -19,3 +19,13 @@ def ask_listing(settings: config.Config, symbol: config.Symbol, dialler: Dial) -
     except EgressError as error:
         return Listing("unknown", str(error))
     return read_listing(symbol.name, answer.status, answer.body)
+
+
+def ask_time(settings: config.Config, symbol: config.Symbol, dialler: Dial) -> tuple[int, int, int]:
+    """The exchange's time (Unix ms), this host's when the answer was there (Unix ns), and how long it took (ns).
+    EgressError where there is no such answer."""
+    answer = Rest(symbol.egress, settings.exchange, dialler).get(PING_PATH, ANSWER_S)
+    time_ms = read_time(answer.status, answer.body)
+    if time_ms is None:
+        raise EgressError(f"{answer.url}{PING_PATH}: HTTP {answer.status} without the exchange's time")
+    return time_ms, answer.received_ns, answer.received_ns - answer.sent_ns

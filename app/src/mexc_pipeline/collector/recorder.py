@@ -40,12 +40,14 @@ class Recorder:
         statistics: Statistics,
         keep_ns: int,
         segment_opened: Callable[[], None] = lambda: None,
+        clock_suspect: Callable[[], bool] = lambda: False,
     ) -> None:
         self._spool = spool
         self._inbox = inbox
         self._statistics = statistics
         self._keep_ns = keep_ns
         self._segment_opened = segment_opened
+        self._clock_suspect = clock_suspect
         self._segment = spool.segment
         self._give_up = threading.Event()
         self._next_prune = 0.0
@@ -68,7 +70,8 @@ class Recorder:
                 self._inbox.mark()
             if self.beat >= self._next_prune:
                 self._next_prune = self.beat + PRUNE_S
-                self._attempt(lambda: self._spool.prune(self._inbox.clock(), self._keep_ns))
+                if not self._clock_suspect():  # else no age can be told
+                    self._attempt(lambda: self._spool.prune(self._inbox.clock(), self._keep_ns))
 
     def _is_over(self) -> bool:
         """Whether the clock has passed the open segment's edge. Rows that come tell by themselves."""

@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from mexc_pipeline.errors import UserError
 CONNECT_S = 10.0
 SOCKS_S = 20.0
 TLS_S = 10.0
+_DATES = (9, 10)
+"""What OpenSSL calls a certificate that is not yet valid, or has expired (X509_V_ERR_…, ``openssl verify``)."""
 
 
 class EgressError(UserError):
@@ -180,8 +183,17 @@ def start_tls(sock: socket.socket, host: str, ca_file: str = "") -> socket.socke
         raise
     except OSError as error:
         wrapped.close()
-        raise EgressError(f"TLS with {host}: {getattr(error, 'verify_message', '') or error}") from error
+        raise EgressError(f"TLS with {host}: {_why(error)}") from error
     return wrapped
+
+
+def _why(error: OSError) -> str:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return str(error)
+    if error.verify_code not in _DATES:
+        return error.verify_message
+    now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    return f"clock or certificate: {error.verify_message}, and this host's clock says {now} UTC; set the clock (NTP)"
 
 
 def _name(address: object) -> str:

@@ -192,6 +192,23 @@ class _Wrapped(msgspec.Struct, forbid_unknown_fields=True):
     opcode: int
 
 
+class _Pong(msgspec.Struct, gc=False):
+    data: int | str | None = None
+
+
+_decode_pong = msgspec.json.Decoder(_Pong).decode
+
+
+def pong_ms(m: bytes) -> int | None:
+    """The exchange's time (Unix ms) in the ``data`` of a pong, for one without a ``ts``; None where it has none."""
+    try:
+        data = _decode_pong(m).data
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    text = str(data)
+    return int(text) if len(text) == 13 and text.isascii() and text.isdigit() else None
+
+
 def _text(data: object) -> str | None:
     """The ``data`` of an answer as one short line."""
     if not isinstance(data, msgspec.Raw):

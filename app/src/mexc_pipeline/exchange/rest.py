@@ -57,6 +57,21 @@ def read_listing(symbol: str, status: int, body: bytes) -> Listing:
     return Listing("unlisted", f"not among its {len(names)} contracts")
 
 
+class _Time(msgspec.Struct):
+    data: int
+
+
+def read_time(status: int, body: bytes) -> int | None:
+    """The exchange's time (Unix ms) in the answer to :data:`PING_PATH`; None for any other answer."""
+    if status != 200:
+        return None
+    try:
+        time_ms = msgspec.json.decode(body, type=_Time).data
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return time_ms if 10**12 <= time_ms < 10**13 else None
+
+
 def depth_path(symbol: str) -> str:
     """The whole book; the exchange gives at most 1,500 levels a side (observed, 2026-10)."""
     return f"/api/v1/contract/depth/{symbol}"

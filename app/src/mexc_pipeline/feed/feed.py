@@ -18,15 +18,15 @@ from mexc_pipeline import __version__, config
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
 from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.exchange.deadletters import meant
-from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, subscriptions
+from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, pong_ms, subscriptions
 from mexc_pipeline.feed.checks import Checks
+from mexc_pipeline.feed.clock import Clock
 from mexc_pipeline.feed.holes import Unfinished
 from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.repair import CHANNEL, Repairer
 from mexc_pipeline.feed.watch import (
     Action,
     Backoff,
-    ClockWatch,
     Confirmed,
     GivenUp,
     Memory,
@@ -130,7 +130,7 @@ class Feed:
         self._touched: dict[str, int] = {}
         self._watch: Watch | None = None
         self._memory = Memory()
-        self._clock = ClockWatch(time.time_ns(), time.monotonic_ns())
+        self.clock = Clock(time.time_ns(), time.monotonic_ns())
         self._next_ping = 0.0
         self._asked_to_leave: tuple[websocket.WebSocket, str, str, dict[str, Any]] | None = None
         self._parting: str | None = None  # why this connection is being left in order for another
@@ -249,6 +249,7 @@ class Feed:
             "channels": watch.status(time.monotonic()) if watch else {},
             "egress": self.egress,
             "exchange_said": self.exchange_said,
+            "clock": self.clock.status(),
             "gaps": self._repairer.status() if self._repairer is not None else None,
         }
 
@@ -286,6 +287,7 @@ class Feed:
         now = time.monotonic()
         self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._memory)
         self._next_ping = now
+        self.clock.connected()
         way = {"peer": dialled.peer, "local": dialled.local, "url": url, **dialled.details}
         self.egress = {"mode": dialled.mode, **way}
         self._exit = dialled.details.get("exit")
@@ -342,6 +344,8 @@ class Feed:
                     touched[channel or ""] = rx
             elif control is Control.ACK:
                 self._on_ack(channel or "", answer)
+            elif control is Control.PONG:
+                self._on_pong(ts, m)
 
     def _on_protocol_frame(self, opcode: int, data: bytes) -> None:
         if opcode != websocket.ABNF.OPCODE_CLOSE:
@@ -361,6 +365,10 @@ class Feed:
         self._said(answer)
         if self._watch is not None:
             self._watch.refused(answer)
+
+    def _on_pong(self, ts: int | None, m: bytes) -> None:
+        server_ms = pong_ms(m) if ts is None else ts
+        self._note_clock(self.clock.answered(server_ms, time.time_ns(), time.monotonic_ns()))
 
     def _said(self, answer: str) -> None:
         answer = clean(answer)
@@ -406,6 +414,7 @@ class Feed:
             return
         if now >= self._next_ping:
             self._next_ping = now + self._exchange.ping_interval_s
+            self.clock.asked(time.monotonic_ns())
             ws.send(PING)
         self._act(watch.due(now))
 
@@ -445,10 +454,12 @@ class Feed:
             self._ws.send(subscription.request)
 
     def _look_at_clock(self) -> None:
-        step = self._clock.step_ms(time.time_ns(), time.monotonic_ns())
-        if step is not None:
-            self._event("clock", step_ms=round(step, 3))
-            log.warning("clock stepped", extra={"fields": {"step_ms": round(step, 3)}})
+        self._note_clock(self.clock.look(time.time_ns(), time.monotonic_ns()))
+
+    def _note_clock(self, said: list[bytes]) -> None:
+        for m in said:
+            self._intake.note(Mt.EVENT, m)
+            log.warning("clock", extra={"fields": {"symbol": self._symbol.id, "said": m.decode()}})
 
     # -- handing over
 

@@ -1,4 +1,4 @@
-"""What the feed keeps an eye on, as pure state machines: channels, the clock, the pause before the next try.
+"""What the feed keeps an eye on, as pure state machines: channels, the pause before the next try.
 
 Monotonic seconds go in; actions come out.
 """
@@ -318,21 +318,6 @@ class Watch:
             if lost is not None:
                 found[name] |= {"given_up_s": round(now - lost.since, 1), "given_up": lost.reason}
         return found
-
-
-@dataclass(slots=True)
-class ClockWatch:
-    """Notices steps of the wall clock against the monotonic one."""
-
-    wall_ns: int
-    mono_ns: int
-    least_ms: float = 100.0
-
-    def step_ms(self, wall_ns: int, mono_ns: int) -> float | None:
-        """Milliseconds by which the wall clock jumped since the last call, None for less than ``least_ms``."""
-        step = ((wall_ns - self.wall_ns) - (mono_ns - self.mono_ns)) / 1e6
-        self.wall_ns, self.mono_ns = wall_ns, mono_ns
-        return step if abs(step) >= self.least_ms else None
 
 
 @dataclass(slots=True)

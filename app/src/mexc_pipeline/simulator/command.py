@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import click
@@ -109,6 +110,12 @@ Without channel= a shape holds for every frame, acks and pongs too."""
     type=click.Path(file_okay=False, path_type=Path),
     help="Write every frame sent here, one file per connection.",
 )
+@click.option(
+    "--clock-ahead",
+    default=0.0,
+    show_default=True,
+    help="Seconds by which the exchange's clock is ahead of this host's; negative: behind. All it sends has its time.",
+)
 @click.option("--tls-cert", type=_FILE, help="Serve TLS with this certificate (PEM).")
 @click.option("--tls-key", type=_FILE, help="Private key of the certificate (PEM).")
 @click.option(
@@ -139,6 +146,7 @@ def simulate(
     rest_lag: int,
     faults: tuple[str, ...],
     log_dir: Path | None,
+    clock_ahead: float,
     tls_cert: Path | None,
     tls_key: Path | None,
     flat_out: bool,
@@ -170,6 +178,7 @@ def simulate(
         faults=tuple(parse_fault(text) for text in faults),
         retain=20_000,
         log_dir=log_dir,
+        clock_ns=lambda: time.time_ns() + round(clock_ahead * 1e9),
         keep_sent=False,
         tls_cert=tls_cert,
         tls_key=tls_key,

@@ -41,12 +41,23 @@ def _collector(config: Config, symbol: Symbol, report: Report) -> None:
     if said.get("exchange_said"):
         text += f"; the exchange said: {said['exchange_said']}"
     report.findings.append(Finding(symbol.id, "collector", state == "live", text))
+    if "clock" in said:
+        report.findings.append(_clock(symbol.id, said["clock"]))
     for name, channel in (said.get("channels") or {}).items():
         age = channel.get("age_s")
         if age is None or age > SILENT_S:
             quiet = "no frame yet" if age is None else f"no frame for {age:.0f} s"
             report.notes.append(f"{symbol.id} {name}: {quiet}")
     report.notes += [f"{symbol.id}: {warning}" for warning in said.get("warnings") or []]
+
+
+def _clock(symbol_id: str, said: dict[str, Any]) -> Finding:
+    """This host's clock against the exchange's, as its collector has compared them."""
+    error = said.get("error_ms")
+    text = "not compared yet" if error is None else f"{error / 1000:+,.3f} s against the exchange's"
+    if said.get("suspect"):
+        text += "; nothing is deleted by age; set it (NTP)"
+    return Finding(symbol_id, "clock", not said.get("suspect"), text)
 
 
 def _loading(symbol_id: str, loaded: dict[str, Any]) -> Finding:

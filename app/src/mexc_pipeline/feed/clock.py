@@ -1,0 +1,181 @@
+"""Whether this host's clock is right: its steps against the monotonic clock, and its difference from the exchange's.
+
+Nothing is corrected by it. Only answers to our own questions are compared (pongs, REST), never pushes, whose time may
+be old: the exchange's clock was read somewhere between asking and answer, so an answer bounds the difference. It counts
+where two answers in succession agree. Pure but for the lock: wall clock and monotonic clock go in, as nanoseconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mexc_pipeline.rows import event
+
+LEAST_STEP_MS = 100.0
+"""A smaller step is not told from a clock that is steered."""
+SAID_MS = 5_000.0
+"""A difference beyond it is said by an event."""
+SETTLED_MS = 4_000.0
+"""A difference that was said is over below it."""
+FAULT_MS = 60_000.0
+"""Beyond it nothing may be deleted by age."""
+SLACK_MS = 250.0
+"""By so much two answers may contradict each other and still agree: several machines answer for an exchange."""
+_MS = 1_000_000
+
+
+class Bounds(NamedTuple):
+    """By how much this host's clock is ahead of the exchange's, at least and at most; ms."""
+
+    low: float
+    high: float
+
+
+@dataclass(slots=True)
+class ClockWatch:
+    """Notices steps of the wall clock against the monotonic one."""
+
+    wall_ns: int
+    mono_ns: int
+    least_ms: float = LEAST_STEP_MS
+
+    def step_ms(self, wall_ns: int, mono_ns: int) -> float | None:
+        """Milliseconds by which the wall clock jumped since the last call, None for less than ``least_ms``."""
+        step = ((wall_ns - self.wall_ns) - (mono_ns - self.mono_ns)) / 1e6
+        self.wall_ns, self.mono_ns = wall_ns, mono_ns
+        return step if abs(step) >= self.least_ms else None
+
+
+class Clock:
+    """What is known of the clock. Methods that learn something return the ``clock`` events to be recorded; any thread
+    may call them."""
+
+    def __init__(self, wall_ns: int, mono_ns: int) -> None:
+        self._lock = threading.Lock()
+        self._watch = ClockWatch(wall_ns, mono_ns)
+        self._asked: deque[int] = deque(maxlen=2)
+        self._before: Bounds | None = None
+        self._known: Bounds | None = None
+        self._said: float | None = None
+        self._stepped_ms = 0.0  # since the last comparison
+        self._compared_at_ns: int | None = None
+
+    def followed(self, last_rx_ns: int) -> None:
+        """The newest row of an earlier process has that time (Unix ns). Where it lies in the future, the clock was set
+        back in between, or is wrong."""
+        with self._lock:
+            ahead_ms = (last_rx_ns - self._watch.wall_ns) / _MS
+            if ahead_ms > FAULT_MS:
+                self._stepped_ms -= ahead_ms
+
+    def look(self, wall_ns: int, mono_ns: int) -> list[bytes]:
+        """Has it stepped? What was known of it before a step is not known any more."""
+        with self._lock:
+            step = self._watch.step_ms(wall_ns, mono_ns)
+            if step is None:
+                return []
+            self._stepped_ms += step
+            self._before = None
+            if abs(self._stepped_ms) > SAID_MS:
+                self._known = None
+            return [event("clock", step_ms=round(step, 3))]
+
+    def connected(self) -> None:
+        """Another connection: what was asked on the one before will not be answered."""
+        with self._lock:
+            self._asked.clear()
+
+    def asked(self, mono_ns: int) -> None:
+        """A ping was sent."""
+        with self._lock:
+            self._asked.append(mono_ns)
+
+    def answered(self, server_ms: int | None, wall_ns: int, mono_ns: int) -> list[bytes]:
+        """A pong came, with the exchange's time (Unix ms). One that nobody asked for, or that might belong to either of
+        two pings, tells nothing: two pongs may come for one ping."""
+        with self._lock:
+            asked = list(self._asked)
+            self._asked.clear()
+            if server_ms is None or len(asked) != 1:
+                return []
+            return self._compare(server_ms, wall_ns, mono_ns - asked[0])
+
+    def compare(self, server_ms: int, wall_ns: int, took_ns: int) -> list[bytes]:
+        """The exchange's time (Unix ms) from an answer over REST that came after so long."""
+        with self._lock:
+            return self._compare(server_ms, wall_ns, took_ns)
+
+    def status(self) -> dict[str, Any]:
+        """``error_ms``: by how much it is ahead of the exchange's, None while that is not known; ``compared_at_ns``;
+        ``suspect``: it differs by more than a minute, or has stepped by more since it was compared."""
+        with self._lock:
+            error = self._known
+            return {
+                "error_ms": None if error is None else _middle(error),
+                "compared_at_ns": self._compared_at_ns,
+                "suspect": self._is_suspect(),
+            }
+
+    def warning(self) -> str | None:
+        """What is the matter, for people; None while nothing is."""
+        with self._lock:
+            error, stepped = self._known, self._stepped_ms
+            if error is not None and _least(error) > SAID_MS:
+                way = "ahead of" if error.low > 0 else "behind"
+                return f"this host's clock is {abs(_middle(error)) / 1000:,.1f} s {way} the exchange's; set it (NTP)"
+            if abs(stepped) > FAULT_MS:
+                return f"this host's clock was set by {stepped / 1000:+,.0f} s and not compared since; check it (NTP)"
+            return None
+
+    def is_suspect(self) -> bool:
+        """Nothing may be deleted by age."""
+        with self._lock:
+            return self._is_suspect()
+
+    @property
+    def is_known(self) -> bool:
+        """It was compared, and has not stepped since."""
+        with self._lock:
+            return self._known is not None
+
+    def _is_suspect(self) -> bool:
+        return abs(self._stepped_ms) > FAULT_MS or (self._known is not None and _least(self._known) > FAULT_MS)
+
+    def _compare(self, server_ms: int, wall_ns: int, took_ns: int) -> list[bytes]:
+        ahead = wall_ns / _MS - server_ms
+        found = Bounds(ahead - took_ns / _MS - 1.0, ahead)  # the exchange's time is cut to whole ms
+        before, self._before = self._before, found
+        if before is None or max(before.low, found.low) - min(before.high, found.high) > SLACK_MS:
+            return []
+        ends = sorted((max(before.low, found.low), min(before.high, found.high)))
+        self._known = known = Bounds(*ends)
+        self._compared_at_ns = wall_ns
+        self._stepped_ms = 0.0
+        return self._say(known)
+
+    def _say(self, known: Bounds) -> list[bytes]:
+        error = _middle(known)
+        if self._said is None:
+            if _least(known) <= SAID_MS:
+                return []
+            self._said = error
+            return [event("clock", error_ms=error)]
+        if _least(known) < SETTLED_MS:
+            self._said = None
+            return [event("clock", error_ms=error, ended=True)]
+        if abs(error - self._said) <= SAID_MS:
+            return []
+        self._said = error
+        return [event("clock", error_ms=error)]
+
+
+def _middle(known: Bounds) -> float:
+    return round((known.low + known.high) / 2, 1)
+
+
+def _least(known: Bounds) -> float:
+    """What it differs by at least."""
+    return 0.0 if known.low <= 0 <= known.high else min(abs(known.low), abs(known.high))

@@ -1,0 +1,49 @@
+"""A host whose clock is wrong: the collector finds out, says so, corrects nothing and deletes nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline.config import load
+from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from mexc_pipeline.verify import services
+from support.collecting import collecting, site_of
+from support.spooled import named
+
+DAY_S = 86_400
+
+
+@pytest.mark.parametrize("ahead_s", [300, -300, 8 * 3600, -30 * DAY_S, 400 * DAY_S])
+def test_a_wrong_clock_is_known_within_seconds_of_the_first_pong(tmp_path: Path, ahead_s: int) -> None:
+    """The exchange's is off here; the difference is all that either can know."""
+    with Simulator(SimulatorConfig(clock_ns=lambda: time.time_ns() - ahead_s * 10**9)) as sim:
+        site = site_of(tmp_path, sim)
+        with collecting(site) as btc:
+            said = btc.event("clock", timeout_s=30)
+            assert said["error_ms"] == pytest.approx(ahead_s * 1000, abs=1000)
+            status = btc.wait(lambda s: s["clock"]["suspect"])
+            assert status["clock"]["error_ms"] == pytest.approx(ahead_s * 1000, abs=1000)
+            assert abs(status["clock"]["compared_at_ns"] - time.time_ns()) < 60 * 10**9
+            (warning,) = [w for w in status["warnings"] if w.startswith("this host's clock")]
+            assert f"{abs(ahead_s):,}" in warning
+            (finding,) = [f for f in services(load(site.config)).findings if f.subject == "clock"]
+            assert not finding.ok
+            assert btc.stop() == 0
+        rows = site.rows()
+        assert abs(rows[-1].rx - time.time_ns()) < 60 * 10**9, "nothing is corrected"
+        assert not [e for e in named(rows, "clock") if e.get("restarted")]
+
+
+def test_a_right_clock_is_known_to_be_right(tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig()) as sim:
+        site = site_of(tmp_path, sim)
+        with collecting(site) as btc:
+            status = btc.wait(lambda s: s["clock"]["compared_at_ns"])
+            assert abs(status["clock"]["error_ms"]) < 1000
+            assert not status["clock"]["suspect"]
+            (finding,) = [f for f in services(load(site.config)).findings if f.subject == "clock"]
+            assert finding.ok
+        assert not named(site.rows(), "clock")
