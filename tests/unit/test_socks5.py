@@ -1,4 +1,4 @@
-"""SOCKS5 with and without a login, and the file that holds it."""
+"""Proxies with and without a login, the file that holds it, and SOCKS5 as Tor speaks it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.config import Egress
 from mexc_pipeline.egress import socks5
+from mexc_pipeline.egress.credentials import CredentialsError, read_login
 from mexc_pipeline.egress.dial import EgressError, dial
-from mexc_pipeline.egress.socks5 import Login, SocksError, read_login
+from mexc_pipeline.egress.socks5 import SocksError
 from support.peers import SocksProxy, saying, serving, silent
 
 LOGIN = (b"me", b"open sesame")
@@ -42,16 +43,36 @@ def test_a_login_is_sent_where_one_is_configured(tmp_path: Path) -> None:
     assert proxy.asked == [(3, "exchange.invalid", server.port)]
 
 
+def test_a_login_that_nobody_asks_for_stays_here(tmp_path: Path) -> None:
+    with serving(saying(b"hello")) as server, serving(SocksProxy({}).serve) as front:
+        egress = _egress(front.port, _file(tmp_path, b"me\nopen sesame\n"))
+        with dial(egress, f"ws://127.0.0.1:{server.port}/edge").sock as sock:
+            sock.sendall(b"x")
+            assert sock.recv(10) == b"hello"
+
+
+@given(st.binary(max_size=40))
+def test_whatever_a_proxy_says_it_is_a_connection_or_one_error(data: bytes) -> None:
+    with serving(saying(data)) as front:
+        try:
+            dial(_egress(front.port), "ws://a.invalid:443/edge").sock.close()
+        except EgressError as error:
+            said = str(error)
+        else:
+            said = ""
+    assert "\n" not in said
+    assert said or data.startswith(b"\x05\x00")
+
+
 @pytest.mark.parametrize(
     ("wanted", "given_", "said"),
     [
         (LOGIN, None, "asks for a name and a password; egress.credentials_file names a file with both"),
         (LOGIN, b"me\nother\n", "refuses the name or the password"),
-        (None, b"me\nopen sesame\n", "takes no name and password"),
     ],
 )
 def test_a_login_that_does_not_fit_is_one_line_without_it(
-    tmp_path: Path, wanted: tuple[bytes, bytes] | None, given_: bytes | None, said: str
+    tmp_path: Path, wanted: tuple[bytes, bytes], given_: bytes | None, said: str
 ) -> None:
     with serving(SocksProxy({}, login=wanted).serve) as front, serving(silent) as trap:
         egress = _egress(front.port, _file(tmp_path, given_) if given_ else "")
@@ -72,12 +93,13 @@ def test_a_login_that_does_not_fit_is_one_line_without_it(
         (b"me\n\n", 0o600, "two lines are needed"),
         (b"me\nsecret\nmore\n", 0o600, "two lines are needed"),
         (b"me\n" + b"x" * 256, 0o600, "1 to 255 bytes"),
+        (b"me\n\xff\xfe\n", 0o600, "not UTF-8"),
         (b"\0" * 100_000, 0o600, "two lines are needed"),
     ],
 )
 def test_a_file_that_is_no_login_is_one_line_without_it(tmp_path: Path, content: bytes, mode: int, said: str) -> None:
     path = _file(tmp_path, content, mode)
-    with pytest.raises(SocksError, match=said) as caught:
+    with pytest.raises(CredentialsError, match=said) as caught:
         read_login(str(path))
     assert str(path) in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -86,7 +108,7 @@ def test_a_file_that_is_no_login_is_one_line_without_it(tmp_path: Path, content:
 def test_what_is_no_file_is_said_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
     for name, said in (("fifo", "not a file"), ("nowhere", "No such file"), ("", "not a file")):
-        with pytest.raises(SocksError, match=said):
+        with pytest.raises(CredentialsError, match=said):
             read_login(str(tmp_path / name))
 
 
@@ -94,7 +116,7 @@ def test_what_is_no_file_is_said_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o440])
 def test_line_ends_and_the_modes_of_credentials(tmp_path: Path, content: bytes, mode: int) -> None:
     found = read_login(str(_file(tmp_path, content, mode)))
-    assert found == LOGIN
+    assert found == ("me", "open sesame")
     assert "sesame" not in repr(found)
 
 
@@ -108,11 +130,11 @@ def _answering(data: bytes) -> Iterator[socket.socket]:
         yield near
 
 
-@given(st.binary(max_size=40), st.booleans())
-def test_whatever_a_proxy_says_it_is_success_or_one_error(data: bytes, with_login: bool) -> None:
+@given(st.binary(max_size=40))
+def test_whatever_tor_says_it_is_success_or_one_error(data: bytes) -> None:
     with _answering(data) as sock:
         try:
-            socks5.request(sock, socks5.CONNECT, "a.invalid", 443, Login(*LOGIN) if with_login else None)
+            socks5.request(sock, socks5.CONNECT, "a.invalid", 443, "me")
             socks5.answer(sock)
         except SocksError as error:
             failed = str(error)
@@ -120,7 +142,7 @@ def test_whatever_a_proxy_says_it_is_success_or_one_error(data: bytes, with_logi
             failed = ""
     assert "\n" not in failed
     if not failed:
-        assert data.startswith(b"\x05\x02" if with_login else b"\x05\x00")
+        assert data.startswith(b"\x05\x02")
 
 
 @given(st.text(max_size=300))

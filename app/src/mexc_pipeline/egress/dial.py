@@ -1,7 +1,7 @@
 """Dialling: name, TCP or SOCKS, TLS, each with a deadline; what comes back is a plain connected socket.
 
-``websocket-client``'s own proxy options are not used: they can hang for a minute and obey proxy variables of the
-environment even for direct connections. This module reads no variable of the environment.
+``websocket-client``'s own proxy options are not used: they pass over PySocks, can hang for a minute and obey proxy
+variables of the environment even for direct connections. This module reads no variable of the environment.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+import socks
+
 from mexc_pipeline.config import Egress
-from mexc_pipeline.egress import socks5
 from mexc_pipeline.egress.connect import Address, connect
+from mexc_pipeline.egress.credentials import CredentialsError, read_login
 from mexc_pipeline.errors import UserError
 
 CONNECT_S = 10.0
@@ -143,25 +145,45 @@ def _resolve(host: str, port: int) -> list[Address]:
 def _socks(egress: Egress, host: str, port: int) -> socket.socket:
     proxy = urlsplit(egress.mode)
     where = f"proxy {proxy.hostname}:{proxy.port}"
-    try:
-        login = socks5.read_login(egress.credentials_file) if egress.credentials_file else None
-        sock = connect(_resolve(proxy.hostname or "", proxy.port or 0), CONNECT_S)
-    except (OSError, EgressError, socks5.SocksError) as error:
-        raise EgressError(f"{where}: {error}") from error
     step = f"{where}: connect to {host}:{port}"
     try:
-        sock.settimeout(SOCKS_S)
+        login = read_login(egress.credentials_file) if egress.credentials_file else None
+        family, (proxy_host, proxy_port, *_) = _reachable(_resolve(proxy.hostname or "", proxy.port or 0))
+    except (OSError, EgressError, CredentialsError) as error:
+        raise EgressError(f"{where}: {error}") from error
+    sock = socks.socksocket(family, socket.SOCK_STREAM)
+    name, password = login or (None, None)
+    sock.set_proxy(socks.SOCKS5, proxy_host, proxy_port, rdns=True, username=name, password=password)
+    sock.settimeout(SOCKS_S)
+    try:
         with deadline(sock, SOCKS_S, step):
-            socks5.request(sock, socks5.CONNECT, host, port, login)
-            socks5.answer(sock)
-        sock.settimeout(CONNECT_S)
-    except (OSError, socks5.SocksError) as error:
+            sock.connect((host, port))
+        plain = socket.socket(fileno=sock.detach())  # PySocks' own recv is no longer needed
+    except (OSError, UnicodeError, socks.ProxyError) as error:  # UnicodeError: no host can have such a name
         sock.close()
-        raise EgressError(f"{step}: {getattr(error, 'strerror', None) or error}") from error
+        raise EgressError(f"{step}: {_refused(error, login is not None)}") from error
     except BaseException:
         sock.close()
         raise
-    return sock
+    plain.settimeout(CONNECT_S)
+    return plain
+
+
+def _reachable(addresses: list[Address]) -> Address:
+    """The first of several addresses that answers; PySocks connects by itself, and to one."""
+    if len(addresses) == 1:
+        return addresses[0]
+    with connect(addresses, CONNECT_S) as reached:
+        return Address(socket.AddressFamily(reached.family), reached.getpeername())
+
+
+def _refused(error: Exception, with_login: bool) -> str:
+    error = getattr(error, "socket_err", None) or error  # PySocks wraps its own errors as those of a socket
+    if isinstance(error, socks.SOCKS5AuthError):
+        if with_login:
+            return "refuses the name or the password"
+        return "asks for a name and a password; egress.credentials_file names a file with both"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def start_tls(sock: socket.socket, host: str, ca_file: str = "") -> socket.socket:

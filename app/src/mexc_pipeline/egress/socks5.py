@@ -1,21 +1,18 @@
-"""SOCKS5 on a connected socket: names for the proxy to resolve, with or without name and password.
+"""SOCKS5 as Tor speaks it on its unix socket, with a user name by which it keeps circuits apart.
 
 Sources: RFC 1928, RFC 1929, and Tor's socks-extensions for the commands above 3. The socket brings its own deadline.
+Proxies on the network are PySocks' business: it knows neither unix sockets nor Tor's commands.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
-import stat
-from pathlib import Path
-from typing import NamedTuple
 
 CONNECT = 0x01
-_NO_LOGIN, _LOGIN = 0x00, 0x02
+_LOGIN = 0x02
 _MOST = 255
-"""Bytes of a name, a password, or a host: each has one byte for its length."""
+"""Bytes of a host: its length has one byte."""
 _PROBLEMS = {
     1: "general failure",
     2: "not allowed",
@@ -32,56 +29,19 @@ class SocksError(Exception):
     """The proxy did not do as asked; the message says why and holds no secret."""
 
 
-class Login(NamedTuple):
-    """Name and password for a proxy, 1 to 255 bytes each."""
-
-    name: bytes
-    password: bytes
-
-    def __repr__(self) -> str:
-        return "Login(…)"  # it must not get into a log
-
-
-def read_login(path: str) -> Login:
-    """Name and password from a file: its first two lines, read anew for each connection. SocksError where it is not
-    that, or where others may read it."""
-    try:
-        fd = os.open(Path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise SocksError(f"egress.credentials_file {path}: {error.strerror}") from error
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise SocksError(f"egress.credentials_file {path}: not a file")
-        if mode & stat.S_IRWXO:
-            raise SocksError(f"egress.credentials_file {path}: others may use it; chmod 600 it")
-        lines = os.read(fd, 4 * _MOST).splitlines()
-    finally:
-        os.close(fd)
-    if len(lines) != 2 or not all(1 <= len(line) <= _MOST for line in lines):
-        raise SocksError(
-            f"egress.credentials_file {path}: two lines are needed, the name and the password, 1 to {_MOST} bytes each"
-        )
-    return Login(*lines)
-
-
-def request(sock: socket.socket, command: int, host: str, port: int, login: Login | None = None) -> None:
-    """Agree on the login and send the request; :func:`answer` reads what becomes of it. With a login nothing is sent
-    that a proxy without logins would accept. Raises SocksError, and OSError as the socket does."""
+def request(sock: socket.socket, command: int, host: str, port: int, user: str) -> None:
+    """Agree on the login and send the request; :func:`answer` reads what becomes of it. Raises SocksError, and OSError
+    as the socket does."""
     where = address(host) + port.to_bytes(2, "big")
-    method = _NO_LOGIN if login is None else _LOGIN
-    sock.sendall(bytes([5, 1, method]))
+    sock.sendall(bytes([5, 1, _LOGIN]))
     version, chosen = _exactly(sock, 2)
     if version != 5:
         raise SocksError("answered by something that is not SOCKS5")
-    if chosen != method:
-        if login is None:
-            raise SocksError("asks for a name and a password; egress.credentials_file names a file with both")
-        raise SocksError("takes no name and password")
-    if login is not None:
-        sock.sendall(b"\x01" + b"".join(bytes([len(part)]) + part for part in login))
-        if _exactly(sock, 2)[1]:
-            raise SocksError("refuses the name or the password")
+    if chosen != _LOGIN:
+        raise SocksError("takes no user name")
+    sock.sendall(b"\x01" + b"".join(bytes([len(part)]) + part for part in (user.encode(), b"-")))
+    if _exactly(sock, 2)[1]:
+        raise SocksError("refuses the user name")
     sock.sendall(bytes([5, command, 0]) + where)
 
 

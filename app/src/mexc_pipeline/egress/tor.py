@@ -302,7 +302,7 @@ class Tor:
             sock.settimeout(within_s)
             sock.connect(path)
             with deadline(sock, within_s, step):
-                socks5.request(sock, command, host, port, socks5.Login(user.encode(), b"-"))
+                socks5.request(sock, command, host, port, user)
                 if wait:
                     socks5.answer(sock)
         except (OSError, socks5.SocksError) as error:
