@@ -172,14 +172,16 @@ def test_sessions_that_end_at_once_are_no_more_than_twenty_a_minute(tmp_path: Pa
     def brief(rig: Rig) -> int:
         return len(rig.events("connected"))
 
-    with Simulator(SimulatorConfig(rate=400)) as sim:
-        with feeding(sim.ws_url, attempts=Attempts(tmp_path / "direct")) as rig:
-            for n in range(1, attempts.MOST + 1):
-                until(lambda n=n: brief(rig) == n and len(sim.sent_on(n)) > 3, 20, "frames")  # type: ignore[misc]
-                until(lambda n=n: len(rig.frames()) > 0 and sim.inject(Fault("abort", conn=n)), 20)  # type: ignore[misc]
-            until(lambda: rig.feed.status()["waits"], 10, "no more")
-            assert "20 attempts" in rig.feed.status()["waits"]["why"]
-            assert brief(rig) == attempts.MOST
+    with (
+        Simulator(SimulatorConfig(rate=400)) as sim,
+        feeding(sim.ws_url, attempts=Attempts(tmp_path / "direct")) as rig,
+    ):
+        for n in range(1, attempts.MOST + 1):
+            until(lambda n=n: brief(rig) == n and len(sim.sent_on(n)) > 3, 20, "frames")  # type: ignore[misc]
+            until(lambda n=n: len(rig.frames()) > 0 and sim.inject(Fault("abort", conn=n)), 20)  # type: ignore[misc]
+        until(lambda: rig.feed.status()["waits"], 10, "no more")
+        assert "20 attempts" in rig.feed.status()["waits"]["why"]
+        assert brief(rig) == attempts.MOST
 
 
 def test_a_redirect_is_not_followed() -> None:
