@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import itertools
 import json
 import socket
@@ -498,3 +499,13 @@ def test_every_frame_compressed_acks_and_pongs_too(sim: Simulator) -> None:
             inside.add(json.loads(gzip.decompress(payload))["channel"])
         assert {opcode for opcode, _ in client.frames} == {2}
         recorded(sim, client)
+
+
+def test_rest_compressed_unasked(sim: Simulator) -> None:
+    sim.inject(Fault("rest_gzip"))
+    connection = http.client.HTTPConnection("127.0.0.1", sim.port, timeout=10)
+    connection.request("GET", "/api/v1/contract/ping")
+    response = connection.getresponse()
+    assert response.getheader("Content-Encoding") == "gzip"
+    assert json.loads(gzip.decompress(response.read()))["success"] is True
+    connection.close()

@@ -62,6 +62,14 @@ def test_every_channel_pushes(sim: Simulator) -> None:
         assert client.channel("rs.sub.contract")["data"] == "success"
 
 
+def test_a_topic_that_never_pushes_stops_nothing(sim: Simulator) -> None:
+    with connected(sim, "deal") as client:
+        client.ws.send('{"method":"sub.contract"}')
+        client.channel("rs.sub.contract")
+        assert client.channel("push.deal")
+        assert client.channel("push.deal")
+
+
 def test_a_repeated_subscription_is_acked_and_not_doubled(manual: Simulator) -> None:
     with connected(manual, "deal", "deal", "deal") as client:
         for _ in range(3):

@@ -34,6 +34,7 @@ _COMMANDS = {
     "query": "mexc_pipeline.cli.look:query",
     "egress": "mexc_pipeline.cli.egress:egress",
     "doctor": "mexc_pipeline.cli.look:doctor",
+    "probe": "mexc_pipeline.cli.probe:probe",
     "import": "mexc_pipeline.cli.parts:import_files",
     "simulate": "mexc_pipeline.simulator.command:simulate",
     "completion": "mexc_pipeline.cli.parts:completion",

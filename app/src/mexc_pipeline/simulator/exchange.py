@@ -6,6 +6,7 @@ Owns the connections, the subscriptions and the listening socket.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import ssl
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ class Exchange:
                 pushes = feed.tick(seconds * self._pace(symbol), now_ms, self._wanted(symbol))
                 for push in pushes:
                     self._publish(push)
-            if self._wanted(""):
+            if "tickers" in self._wanted(""):
                 for payload in self._tickers.tick(seconds, now_ms, self.feeds, self._ticker_size):
                     self._publish(Push("", "tickers", "tickers", payload))
 
@@ -272,15 +273,19 @@ class Exchange:
         if self.config.keep_sent:
             status = answer.status.value
             self.requests.append(RestRequest(self.config.clock_ns(), peer, request.path, status))
+        body = answer.body
         headers = Headers(
             {
                 "Content-Type": answer.content_type,
-                "Content-Length": str(len(answer.body)),
                 "Connection": "close",
                 **{name.strip(): value.strip() for name, _, value in further},
             }
         )
-        return Response(answer.status.value, answer.status.phrase, headers, answer.body)
+        if path != WS_PATH and self.board.holding("rest_gzip", now):
+            body = gzip.compress(body, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        headers["Content-Length"] = str(len(body))
+        return Response(answer.status.value, answer.status.phrase, headers, body)
 
     async def _rest_answer(self, target: str, peer: str, now: float) -> rest_api.Answer:
         board = self.board

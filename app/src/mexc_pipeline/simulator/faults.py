@@ -74,6 +74,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "rest_510": (Effect.WINDOW, "REST answers code 510 inside status 200"),
     "rest_lag": (Effect.WINDOW, "REST is value versions behind (default 200), commits too"),
     "rest_stale": (Effect.WINDOW, "every REST book is older than the one before"),
+    "rest_gzip": (Effect.WINDOW, "REST answers are compressed, whatever was asked for"),
     "rest_slow": (Effect.WINDOW, "REST answers `delay` seconds late (default 2)"),
     "refuse_connect": (Effect.LISTENER, "the port is closed"),
     "mute": (Effect.LISTENER, "TCP is accepted, then nothing is said"),

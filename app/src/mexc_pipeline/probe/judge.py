@@ -1,0 +1,494 @@
+"""What was seen beside what is expected: findings, figures and a verdict. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from mexc_pipeline.exchange.rest import THROTTLED, read_listing
+from mexc_pipeline.exchange.shapes import ANSWERS, FITS, PUSHES, Shape, parse
+from mexc_pipeline.probe.observe import Channel, Connection, Fields, Observer
+from mexc_pipeline.probe.records import Answered
+from mexc_pipeline.text import clean
+
+PATIENCE_MS = 2_000
+"""An acknowledgement or a pong that has not come by then was not on its way (usual: 100 to 500 ms)."""
+CLOCK_MS = 5_000
+"""A difference of the clocks from which on times of rows are not to be trusted."""
+
+_UNITS = {"us": "in microseconds", "ns": "in nanoseconds", "s": "in seconds", "zero": "0"}
+_ADVICE = {
+    "push.depth.full": 'set [channels] depth = "merged" until a version for it is out',
+    "push.depth": 'set [channels] depth = "full20" until a version for it is out',
+    "push.deal": "trades are not recorded as things stand",
+    "push.ticker": "tickers are not recorded as things stand",
+}
+Kind = Literal["different", "richer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as expected, in one line; ``richer`` is an addition and breaks nothing."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFigures:
+    """A channel in figures. ``delay_ms``: median and 99th percentile, None where not known; ``configured``: it counts
+    for the verdict."""
+
+    channel: str
+    configured: bool
+    asked: int
+    acked: int
+    frames: int
+    ts: dict[str, int]
+    delay_ms: tuple[float, float] | None
+    fields_seen: int
+    fields_expected: int
+    new_fields: list[str]
+    versions: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestFigures:
+    """One answer of REST: HTTP status (None: no answer came), ms, and what it said in a few words."""
+
+    path: str
+    status: int | None
+    took_ms: float | None
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole of it."""
+
+    websocket: str
+    rest: str
+    egress: str
+    symbols: tuple[str, ...]
+    seconds: float
+    reached: bool
+    interrupted: bool
+    frames: int
+    channels: list[ChannelFigures]
+    answers: list[RestFigures]
+    connections: list[str]
+    pings: int
+    pongs: int
+    pong_ms: float | None
+    clock_ahead_ms: float | None
+    spellings: dict[str, int]
+    longest_number: int
+    notes: list[str]
+    findings: list[Finding]
+
+    @property
+    def verdict(self) -> str:
+        """``as expected``, ``richer``, ``different`` or ``not reached``."""
+        if not self.reached:
+            return "not reached"
+        kinds = {finding.kind for finding in self.findings}
+        return "different" if "different" in kinds else "richer" if kinds else "as expected"
+
+    @property
+    def ok(self) -> bool:
+        """Whether this version can record what the exchange sends."""
+        return self.verdict in ("as expected", "richer")
+
+    @property
+    def why_not_reached(self) -> str:
+        """One line; empty where the exchange was reached."""
+        return "" if self.reached or not self.findings else self.findings[0].text
+
+    def lines(self) -> list[str]:
+        """For a person, 80 columns."""
+        from mexc_pipeline.probe.render import lines  # it is built on this module
+
+        return lines(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {"verdict": self.verdict, "ok": self.ok, **asdict(self)}
+
+
+def judge(
+    seen: Observer, websocket: str, rest: str, egress: str, symbols: Sequence[str], seconds: float, interrupted: bool
+) -> Report:
+    """Compare. ``seconds`` is how long was listened."""
+    judged = _Judge(seen)
+    judged.everything()
+    pings = sum(len(c.pings) for c in seen.connections.values())
+    trips = sorted(trip for c in seen.connections.values() for trip in c.round_trips)
+    spellings: Counter[str] = Counter()
+    for channel in seen.channels.values():
+        spellings.update(channel.fields.spellings)
+    return Report(
+        websocket=clean(websocket),
+        rest=clean(rest),
+        egress=egress,
+        symbols=tuple(symbols),
+        seconds=round(seconds, 1),
+        reached=bool(seen.connections),
+        interrupted=interrupted,
+        frames=seen.frames,
+        channels=[
+            _figures(channel, channel_set is seen.channels)
+            for channel_set in (seen.channels, seen.spare)
+            for channel in channel_set.values()
+        ],
+        answers=judged.answers,
+        connections=[_life(c, seen.last_at) for c in seen.connections.values()],
+        pings=pings,
+        pongs=sum(c.pongs for c in seen.connections.values()),
+        pong_ms=round(trips[len(trips) // 2], 1) if trips else None,
+        clock_ahead_ms=_clock(seen.ahead)[0] if seen.ahead else None,
+        spellings=dict(spellings),
+        longest_number=max((c.fields.longest[0] for c in seen.channels.values()), default=0),
+        notes=judged.notes,
+        findings=judged.findings,
+    )
+
+
+class _Judge:
+    """Collects findings, the gravest kind of thing first: connection, channels, frames, heartbeat, REST."""
+
+    def __init__(self, seen: Observer) -> None:
+        self.seen = seen
+        self.findings: list[Finding] = []
+        self.notes: list[str] = []
+        self.answers: list[RestFigures] = []
+
+    def everything(self) -> None:
+        self._connections()
+        self._silence()
+        for channel in self.seen.channels.values():
+            self._subscription(channel)
+            self._frames(channel)
+            self._continuity(channel)
+        self._strange_frames()
+        self._heartbeat()
+        self._clocks()
+        self._rest()
+
+    def _different(self, text: str) -> None:
+        self._add("different", text)
+
+    def _richer(self, text: str) -> None:
+        self._add("richer", text)
+
+    def _add(self, kind: Kind, text: str) -> None:
+        finding = Finding(kind, clean(text))
+        if finding not in self.findings:
+            self.findings.append(finding)
+
+    # Connection
+
+    def _connections(self) -> None:
+        for failed in self.seen.unreached:
+            self._different(f"connection: {failed.reason}{what_worked(failed.reason)}")
+        for status in dict.fromkeys(r.status for r in self.seen.refused):
+            same = [r for r in self.seen.refused if r.status == status]
+            named = [
+                f"{name} {same[0].headers[name]}"
+                for name in ("location", "retry-after", "content-type")
+                if name in same[0].headers
+            ]
+            body = clean(same[0].body.strip(), 200)
+            self._different(
+                f"handshake: HTTP {status} in place of the upgrade, {_times(len(same))}"
+                + (f" ({', '.join(named)})" if named else "")
+                + (f": {body}" if body else "")
+            )
+        ended = [c for c in self.seen.connections.values() if c.closed is not None and not c.closed.ours]
+        for code in dict.fromkeys(c.closed.code for c in ended if c.closed):
+            same_code = [c for c in ended if c.closed and c.closed.code == code]
+            lives = sorted((c.closed.at - c.opened) / 1000 for c in same_code if c.closed)
+            first = same_code[0].closed
+            said = f", {first.reason!r}" if first and first.reason else ""
+            span = f"{lives[0]:.0f}" if round(lives[0]) == round(lives[-1]) else f"{lives[0]:.0f} to {lives[-1]:.0f}"
+            self._different(
+                f"connection: ended by the exchange after {span} s, {_times(len(lives))} (code {code}{said}); "
+                "expected to stay"
+            )
+
+    # Channels
+
+    def _silence(self) -> None:
+        """Nothing at all is not as expected, however short the probe: there is nothing to judge by."""
+        if self.seen.connections and not any(channel.frames for channel in self.seen.channels.values()):
+            self._different(f"no market frame on any configured channel in {self.seen.last_at / 1000:.0f} s")
+
+    def _subscription(self, channel: Channel) -> None:
+        name, advice = channel.name, _ADVICE.get(channel.name, "")
+        shape = PUSHES.get(name)
+        for symbol, at in channel.asked.items():
+            waited = (self._until(symbol) - at) / 1000
+            if symbol not in channel.acked:
+                if channel.frames[symbol]:
+                    self._different(f"{name}: delivered, but not acknowledged; it is recorded all the same")
+                elif waited * 1000 >= PATIENCE_MS:
+                    self._different(
+                        f"{name}: not acknowledged and no frame in {waited:.0f} s for {symbol}"
+                        + (f"; {advice}" if advice else "")
+                    )
+                else:
+                    self.notes.append(f"{name}: {waited:.1f} s are too short to judge an acknowledgement")
+            elif not channel.frames[symbol]:
+                if shape is not None and shape.quiet_s is not None and waited >= shape.quiet_s:
+                    self._different(f"{name}: acknowledged, but no frame in {waited:.0f} s for {symbol}")
+                else:
+                    self.notes.append(f"{name}: no frame for {symbol}, so nothing to judge")
+        for symbol, count in channel.foreign.items():
+            self._different(f"{name}: {count} frames of {symbol}, which was not asked for")
+
+    def _until(self, symbol: str) -> float:
+        ends = [
+            c.closed.at if c.closed else self.seen.last_at
+            for c in self.seen.connections.values()
+            if c.symbol == symbol and not c.spare
+        ]
+        return max(ends, default=0.0)
+
+    def _frames(self, channel: Channel) -> None:
+        total, name = channel.frames.total(), channel.name
+        if not total:
+            return
+        for unit, count in channel.ts.items():
+            if unit != "ms":
+                self._different(f"{name}: ts is {_UNITS.get(unit, unit)} in {count} of {total}; expected milliseconds")
+        self._shape(name, channel.fields, PUSHES.get(name))
+        if dead := channel.dead.total():
+            why = ", ".join(channel.dead)
+            self._different(f"{name}: {dead} of {total} would be recorded as dead letters ({why})")
+
+    def _shape(self, name: str, fields: Fields, shape: Shape | None) -> None:
+        if shape is None:
+            return
+        for text in missing(fields, shape):
+            self._different(f"{name}: {text}")
+        for text in wrong_kinds(fields, shape):
+            self._different(f"{name}: {text}")
+        for path in new_fields(fields, shape):
+            kinds = " or ".join(fields.kinds[path])
+            self._richer(f"{name}: {path} is new ({kinds})")
+        digits, where = fields.longest
+        if digits > FITS:
+            self._different(f"{name}: {where} has a number of {digits} digits; up to {FITS} can be read exactly")
+
+    def _continuity(self, channel: Channel) -> None:
+        name = channel.name
+        if channel.gaps:
+            self._different(f"{name}: {channel.missing} versions missing in {channel.gaps} gaps on one connection")
+        if channel.back:
+            self._different(f"{name}: versions went back, {_times(channel.back)}")
+        if channel.anew:
+            self._different(f"{name}: versions began lower after a new connection, {_times(channel.anew)}")
+        if channel.repeated:
+            self._different(f"{name}: {channel.repeated} trades came twice on one connection")
+        if channel.again:
+            self._different(f"{name}: {channel.again} trades came again after a new connection")
+
+    def _strange_frames(self) -> None:
+        seen = self.seen
+        for packing, count in seen.packed.items():
+            said = "compressed (gzip)" if packing == "gzip" else "binary"
+            self._different(f"frames: {count} of {seen.frames} are {said}; expected is text")
+        for what, count in seen.unreadable.items():
+            self._different(f"frames: {count} of {seen.frames} are {what}")
+        for said, count in seen.said.items():
+            self._different(f"the exchange says {said!r}, {_times(count)}")
+        for name, count in seen.strangers.items():
+            self._richer(f"{name}: {count} frames of a channel that was not asked for")
+
+    # Heartbeat, clock, REST
+
+    def _heartbeat(self) -> None:
+        due = pongs = more = 0
+        for connection in self.seen.connections.values():
+            end = connection.closed.at if connection.closed else self.seen.last_at
+            due += sum(end - at >= PATIENCE_MS for at in connection.pings)
+            pongs += min(connection.pongs, len(connection.pings))
+            more += max(0, connection.pongs - len(connection.pings))
+        if pongs < due:
+            self._different(f"heartbeat: {due} pings, {pongs} pongs; the recorder reconnects where none come")
+        if more:
+            self._richer(f"heartbeat: {more} pongs more than pings")
+        for unit, count in self.seen.pong_data.items():
+            if unit != "ms":
+                self._different(f"heartbeat: data is {_UNITS.get(unit, unit)} in {count} pongs; expected milliseconds")
+
+    def _clocks(self) -> None:
+        if len(self.seen.ahead) < 2:
+            return
+        ahead, doubt = _clock(self.seen.ahead)
+        if abs(ahead) > CLOCK_MS + doubt:
+            side = "ahead of" if ahead > 0 else "behind"
+            self._different(
+                f"clock: this machine is {abs(ahead) / 1000:.1f} s {side} the exchange "
+                f"({len(self.seen.ahead)} answers); set it before recording"
+            )
+
+    def _rest(self) -> None:
+        for failed in self.seen.unanswered:
+            self.answers.append(RestFigures(clean(failed.path), None, None, "no answer"))
+        for why in dict.fromkeys(failed.reason for failed in self.seen.unanswered):
+            paths = dict.fromkeys(endpoint(failed.path) for failed in self.seen.unanswered if failed.reason == why)
+            self._different(f"REST {', '.join(paths)}: {why}{what_worked(why)}")
+        for answer in self.seen.answers:
+            said = self._answer(answer)
+            packed = answer.headers.get("content-encoding", "")
+            self.answers.append(
+                RestFigures(
+                    clean(answer.path), answer.status, round(answer.took, 1), clean(said + f", {packed}" * bool(packed))
+                )
+            )
+
+    def _answer(self, answer: Answered) -> str:
+        """Judge one answer; what to say of it in a few words."""
+        name = endpoint(answer.path)
+        if answer.status != 200:
+            kind = answer.headers.get("content-type", "no type")
+            self._different(f"REST {name}: HTTP {answer.status} ({kind})")
+            return kind
+        try:
+            value = parse(answer.body)
+        except (ValueError, RecursionError):
+            self._different(f"REST {name}: HTTP 200 with what is not JSON ({answer.headers.get('content-type', '')})")
+            return "not JSON"
+        if isinstance(value, dict) and value.get("code") == str(THROTTLED):
+            served = any(
+                endpoint(other.path) == name and other is not answer and _succeeds(other) for other in self.seen.answers
+            )
+            if not served:
+                self._different(f"REST {name}: code {THROTTLED}, too many requests, each time")
+            return f"code {THROTTLED}"
+        if name == "detail":
+            return self._listing(answer, value)
+        if not isinstance(value, dict) or value.get("success") is not True:
+            said = f"code {value.get('code')}: {value.get('message')}" if isinstance(value, dict) else "no object"
+            self._different(f"REST {name}: {said}")
+            return said
+        self._rest_shape(name, value)
+        return "as expected"
+
+    def _listing(self, answer: Answered, value: Any) -> str:
+        symbol = answer.path.rpartition("=")[2]
+        listing = read_listing(symbol, answer.status, answer.body)
+        if listing.verdict != "listed":
+            channels = self.seen.channels.values()
+            flows = any(channel.frames[symbol] for channel in channels)
+            self._different(
+                f"REST detail: {symbol} is not said to be listed ({listing.said})"
+                + ("; the socket delivers it all the same" if flows else "")
+            )
+            return listing.said
+        data = value["data"]
+        if isinstance(data, list):
+            value = {**value, "data": next(c for c in data if isinstance(c, dict) and c.get("symbol") == symbol)}
+        self._rest_shape("detail", value)
+        return f"lists {symbol}"
+
+    def _rest_shape(self, name: str, value: Any) -> None:
+        fields = Fields()
+        fields.add(value)
+        self._shape(f"REST {name}", fields, ANSWERS.get(name))
+
+
+def what_worked(reason: str) -> str:
+    """What a failed connection got right before it failed, by the step its reason names."""
+    for step, before in (("handshake", "the connection stood"), ("TLS with", "name and TCP were fine")):
+        if step in reason:
+            return f" ({before})"
+    return ""
+
+
+def endpoint(path: str) -> str:
+    """The name of what was asked for: ``depth`` for ``/api/v1/contract/depth/BTC_USDT?limit=20``."""
+    return path.partition("?")[0].removeprefix("/api/v1/contract/").partition("/")[0]
+
+
+def missing(fields: Fields, shape: Shape) -> Iterator[str]:
+    """Required fields that are not in every object they belong to."""
+    for path in shape.required:
+        owner = path.rpartition(".")[0]
+        there, objects = sum(fields.kinds.get(path, {}).values()), fields.objects[owner]
+        if there < objects:
+            yield f"{path} is missing in {objects - there} of {objects}"
+
+
+def wrong_kinds(fields: Fields, shape: Shape) -> Iterator[str]:
+    """Fields of a kind that is not expected."""
+    for path, allowed in shape.fields.items():
+        found = fields.kinds.get(path, Counter())
+        for kind, count in found.items():
+            if kind not in allowed:
+                yield f"{path} is {kind} in {count} of {found.total()}; expected is {' or '.join(sorted(allowed))}"
+
+
+def new_fields(fields: Fields, shape: Shape) -> list[str]:
+    """Fields that are not expected, where the object they stand in is; what is inside of a new one is not listed."""
+    if shape.open:
+        return []
+    owners = {path for path, kinds in shape.fields.items() if "object" in kinds} | {""}
+    return [
+        path
+        for path in fields.kinds
+        if path and path not in shape.fields and path.rpartition(".")[0] in owners and not path.endswith("[]")
+    ]
+
+
+def _figures(channel: Channel, configured: bool) -> ChannelFigures:
+    shape = PUSHES.get(channel.name)
+    delays = sorted(channel.delays)
+    versions = "-"
+    if channel.versions:
+        wrong = [f"{channel.gaps} gaps"] * bool(channel.gaps) + [f"{channel.back} back"] * bool(channel.back)
+        wrong += ["anew"] * bool(channel.anew)
+        versions = ", ".join(wrong) or "continuous"
+    return ChannelFigures(
+        channel=channel.name,
+        configured=configured,
+        asked=len(channel.asked),
+        acked=len(channel.acked),
+        frames=channel.frames.total(),
+        ts={clean(unit): count for unit, count in channel.ts.items()},
+        delay_ms=(round(_at(delays, 0.5), 1), round(_at(delays, 0.99), 1)) if delays else None,
+        fields_seen=sum(path in channel.fields.kinds for path in shape.required) if shape else 0,
+        fields_expected=len(shape.required) if shape else 0,
+        new_fields=[clean(path, 100) for path in new_fields(channel.fields, shape)] if shape else [],
+        versions=versions,
+    )
+
+
+def _life(connection: Connection, last_at: float) -> str:
+    end, how = last_at, "still open"
+    if connection.closed is not None:
+        end = connection.closed.at
+        how = "ended by us" if connection.closed.ours else f"ended by the exchange, code {connection.closed.code}"
+    what = "channels not configured" if connection.spare else "configured channels"
+    return f"{connection.symbol}, {what}: {(end - connection.opened) / 1000:.1f} s, {how}"
+
+
+def _succeeds(answer: Answered) -> bool:
+    return answer.status == 200 and b'"code":%d' % THROTTLED not in answer.body
+
+
+def _clock(ahead: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """The middle of all comparisons, and its doubt; ms."""
+    ordered = sorted(ahead)
+    return tuple(round(figure, 1) for figure in ordered[len(ordered) // 2])  # type: ignore[return-value]  # of two
+
+
+def _at(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -1,0 +1,64 @@
+"""The probe as a whole: threads that look, one that gathers, judges and keeps."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mexc_pipeline.config import Config, Symbol
+from mexc_pipeline.egress.dial import Dial, dial
+from mexc_pipeline.exchange.protocol import Classifier, subscriptions
+from mexc_pipeline.probe.bundle import Bundle
+from mexc_pipeline.probe.judge import Report, judge
+from mexc_pipeline.probe.observe import Observer
+from mexc_pipeline.probe.records import Record
+from mexc_pipeline.probe.session import Session, configured, others
+
+WAIT_S = 0.2
+
+
+def probe(
+    config: Config,
+    symbols: Sequence[Symbol],
+    seconds: float,
+    save: Path | None = None,
+    progress: Callable[[float, int], None] = lambda _left, _frames: None,
+    dialler: Dial = dial,
+) -> Report:
+    """Listen for ``seconds`` and compare what came with what is expected. ``progress`` is told the seconds left and
+    the frames so far. A KeyboardInterrupt ends it early, with what was seen until then. Touches no spool.
+
+    Raises UserError where the bundle cannot be written.
+    """
+    names = [symbol.name for symbol in symbols]
+    arrived: queue.SimpleQueue[Record] = queue.SimpleQueue()
+    session = Session(config.exchange, seconds, arrived.put, dialler)
+    observer = Observer(
+        {s.name: Classifier(s.name, subscriptions(s.name, s.channels)) for s in symbols}, time.time() * 1000
+    )
+    began, interrupted = time.monotonic(), False
+    with Bundle(save, names, seconds) as bundle:
+        session.start([*(configured(symbol) for symbol in symbols), others(symbols[0])])
+        while True:
+            running = session.running  # asked before the queue is: what it put there last is then seen
+            try:
+                while True:
+                    record = arrived.get(timeout=WAIT_S) if running else arrived.get_nowait()
+                    observer.see(record)
+                    bundle.keep(record)
+                    progress(began + seconds - time.monotonic(), observer.frames)
+            except queue.Empty:
+                if not running:
+                    break
+                progress(began + seconds - time.monotonic(), observer.frames)
+            except KeyboardInterrupt:
+                interrupted = True
+                session.stop()
+    listened = min(seconds, time.monotonic() - began)
+    way = symbols[0].egress.mode
+    exchange = config.exchange
+    return judge(
+        observer, ", ".join(exchange.websocket_urls), ", ".join(exchange.rest_urls), way, names, listened, interrupted
+    )

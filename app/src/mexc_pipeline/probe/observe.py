@@ -1,0 +1,329 @@
+"""Gathers what a probe saw, record by record. Pure; what it means is judged elsewhere."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mexc_pipeline.exchange.deadletters import reason
+from mexc_pipeline.exchange.depth import Deals, span
+from mexc_pipeline.exchange.protocol import Classifier
+from mexc_pipeline.exchange.shapes import Number, parse, walk
+from mexc_pipeline.probe.records import (
+    Answered,
+    Closed,
+    Opened,
+    Received,
+    Record,
+    Refused,
+    Sent,
+    Unanswered,
+    Unreached,
+)
+from mexc_pipeline.rows import Mt
+
+LOOKED_AT = 5_000
+"""Frames of a channel whose every field is looked at; the rest is counted, timed and checked for continuity."""
+MOST_UNPACKED = 16 << 20
+_UNITS = {10: "s", 13: "ms", 16: "us", 19: "ns"}
+
+
+class Fields:
+    """How often each field was there, and of what kind."""
+
+    def __init__(self) -> None:
+        self.looked = 0
+        self.objects: Counter[str] = Counter()
+        self.kinds: dict[str, Counter[str]] = {}
+        self.spellings: Counter[str] = Counter()
+        self.longest: tuple[int, str] = (0, "")
+        """Digits of the longest number, and where it stood."""
+
+    def add(self, value: Any) -> None:
+        """Take a whole frame or answer, as :func:`parse` read it."""
+        self.looked += 1
+        for path, kind, inner in walk(value):
+            self.kinds.setdefault(path, Counter())[kind] += 1
+            if kind == "object":
+                self.objects[path] += 1
+            elif kind == "number":
+                self._number(inner, path)
+
+    def _number(self, number: Number, path: str) -> None:
+        mantissa, _, power = number.lower().partition("e")
+        whole, point, rest = mantissa.lstrip("-").partition(".")
+        if power:
+            self.spellings["exponent"] += 1
+        elif not point:
+            self.spellings["integer"] += 1
+        else:
+            self.spellings["trailing zeros" if rest.endswith("0") else "decimal"] += 1
+        digits = len((whole + rest.rstrip("0") if point else whole.rstrip("0")).lstrip("0"))
+        if digits > self.longest[0]:
+            self.longest = digits, path
+
+
+@dataclass
+class Channel:
+    """One channel on all connections that asked for it. Counters by symbol unless said otherwise."""
+
+    name: str
+    asked: dict[str, float] = field(default_factory=dict)
+    """Symbol to ``at`` of the first request."""
+    acked: set[str] = field(default_factory=set)
+    frames: Counter[str] = field(default_factory=Counter)
+    foreign: Counter[str] = field(default_factory=Counter)
+    """Frames that name another symbol than that of their connection, by what they name."""
+    ts: Counter[str] = field(default_factory=Counter)
+    """Frames by what their ``ts`` is: ``ms``, ``us``, ``ns``, ``s``, ``zero``, ``text``, ``null``, ``absent`` …"""
+    delays: list[float] = field(default_factory=list)
+    """ms, the difference of the clocks included."""
+    dead: Counter[str] = field(default_factory=Counter)
+    """Frames that the recorder would keep as dead letters, by reason."""
+    fields: Fields = field(default_factory=Fields)
+    gaps: int = 0
+    missing: int = 0
+    """Versions within the gaps."""
+    back: int = 0
+    anew: int = 0
+    """Times a connection's versions began below those of the connection before it."""
+    versions: int = 0
+    repeated: int = 0
+    """Trades that came again on the same connection."""
+    again: int = 0
+    """Trades that came again on a later connection."""
+
+
+@dataclass
+class Connection:
+    """One connection. Times as ``at``."""
+
+    symbol: str
+    spare: bool
+    opened: float
+    closed: Closed | None = None
+    pings: list[float] = field(default_factory=list)
+    pongs: int = 0
+    round_trips: list[float] = field(default_factory=list)
+    topics: set[str] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)
+    """Channels that have brought a version or a trade on this connection."""
+
+
+class Observer:
+    """Owns what was seen. ``classifiers``: by symbol, what the recorder would use. ``start_ms``: Unix ms of ``at`` 0,
+    None where it is not known (a bundle): there are no delays then."""
+
+    def __init__(self, classifiers: Mapping[str, Classifier], start_ms: float | None) -> None:
+        self._classifiers = classifiers
+        self._start_ms = start_ms
+        self.connections: dict[int, Connection] = {}
+        self.channels: dict[str, Channel] = {}
+        self.spare: dict[str, Channel] = {}
+        """Channels that are not configured."""
+        self.refused: list[Refused] = []
+        self.unreached: list[Unreached] = []
+        self.answers: list[Answered] = []
+        self.unanswered: list[Unanswered] = []
+        self.frames = 0
+        self.packed: Counter[str] = Counter()
+        """Frames that are not plain text, by what they are."""
+        self.unreadable: Counter[str] = Counter()
+        self.strangers: Counter[str] = Counter()
+        """Frames of channels nobody asked for."""
+        self.said: Counter[str] = Counter()
+        self.pong_data: Counter[str] = Counter()
+        self.ahead: list[tuple[float, float]] = []
+        """How far our clock is ahead of the exchange's, and by how much that may be wrong; both in ms."""
+        self.last_at = 0.0
+        self._versions: dict[tuple[str, str], int] = {}
+        self._deals: dict[str, Deals] = {}
+
+    def see(self, record: Record) -> None:
+        """Take the next record of its connection."""
+        self.last_at = max(self.last_at, record.at)
+        match record:
+            case Opened(at, conn, symbol, spare):
+                self.connections[conn] = Connection(symbol, spare, at)
+            case Refused():
+                self.refused.append(record)
+            case Unreached():
+                self.unreached.append(record)
+            case Sent(at, conn, text):
+                self._sent(self.connections[conn], at, text)
+            case Received():
+                self._received(self.connections[record.conn], record)
+            case Closed(_, conn):
+                self.connections[conn].closed = record
+            case Answered():
+                self.answers.append(record)
+                self._clock_of_ping(record)
+            case Unanswered():
+                self.unanswered.append(record)
+
+    def _channel(self, connection: Connection, name: str) -> Channel:
+        return (self.spare if connection.spare else self.channels).setdefault(name, Channel(name))
+
+    def _sent(self, connection: Connection, at: float, text: str) -> None:
+        method = str(json.loads(text)["method"])
+        if method == "ping":
+            connection.pings.append(at)
+        elif method.startswith("sub."):
+            topic = method.removeprefix("sub.")
+            connection.topics.add(topic)
+            self._channel(connection, f"push.{topic}").asked.setdefault(connection.symbol, at)
+
+    # Frames
+
+    def _received(self, connection: Connection, record: Received) -> None:
+        self.frames += 1
+        text, packing = unpack(record.opcode, record.payload)
+        if packing:
+            self.packed[packing] += 1
+        try:
+            value = parse(text)
+        except (ValueError, RecursionError):
+            self.unreadable["not JSON"] += 1
+            return
+        if not isinstance(value, dict):
+            self.unreadable["not an object"] += 1
+            return
+        name = value.get("channel")
+        if not isinstance(name, str):
+            self.unreadable["without a channel"] += 1
+        elif name == "pong":
+            self._pong(connection, record.at, value)
+        elif name == "clientId":
+            pass  # a sister venue sends it, and clients of this one expect it
+        elif name.startswith("rs."):
+            topic = name.removeprefix("rs.sub.")
+            if value.get("data") == "success" and topic in connection.topics:
+                self._channel(connection, f"push.{topic}").acked.add(connection.symbol)
+            else:
+                self.said[f"{name}: {value.get('data')}"] += 1
+        elif name.removeprefix("push.") not in connection.topics:
+            self.strangers[name] += 1
+        else:
+            self._push(self._channel(connection, name), connection, record, value, text)
+
+    def _push(
+        self, channel: Channel, connection: Connection, record: Received, value: dict[str, Any], text: bytes
+    ) -> None:
+        symbol = value.get("symbol", connection.symbol)
+        if symbol != connection.symbol:
+            channel.foreign[str(symbol)] += 1
+            return
+        channel.frames[connection.symbol] += 1
+        unit = ts_unit(value)
+        channel.ts[unit] += 1
+        if unit == "ms" and self._start_ms is not None:
+            channel.delays.append(self._start_ms + record.at - int(value["ts"]))
+        if channel.fields.looked < LOOKED_AT:
+            channel.fields.add(value)
+        if not connection.spare:
+            self._classify(channel, connection.symbol, record)
+        if channel.name in ("push.depth", "push.depth.full"):
+            self._version(channel, connection, text)
+        elif channel.name == "push.deal":
+            self._trades(channel, connection, text)
+
+    def _classify(self, channel: Channel, symbol: str, record: Received) -> None:
+        classifier = self._classifiers.get(symbol)
+        if classifier is not None:
+            found = classifier.classify(record.opcode, record.payload)
+            if found.control is None and found.mt == Mt.DEAD_LETTER:
+                channel.dead[str(reason(found.m, symbol))] += 1
+
+    def _version(self, channel: Channel, connection: Connection, text: bytes) -> None:
+        covered = span(text)
+        if covered is None:
+            return
+        channel.versions += 1
+        key = connection.symbol, channel.name
+        last = self._versions.get(key)
+        first_here = channel.name not in connection.begun
+        connection.begun.add(channel.name)
+        self._versions[key] = covered.last
+        if last is None:
+            return
+        if covered.last < last:
+            if first_here:
+                channel.anew += 1
+            else:
+                channel.back += 1
+        elif channel.name == "push.depth" and not first_here and covered.first > last + 1:
+            channel.gaps += 1
+            channel.missing += covered.first - last - 1
+
+    def _trades(self, channel: Channel, connection: Connection, text: bytes) -> None:
+        deals = self._deals.setdefault(connection.symbol, Deals())
+        again = len(deals.frame(text) or ())
+        earlier = any(
+            other.symbol == connection.symbol and not other.spare and channel.name in other.begun
+            for other in self.connections.values()
+            if other is not connection
+        )
+        if again and earlier:
+            channel.again += again
+        else:
+            channel.repeated += again
+        connection.begun.add(channel.name)
+
+    # Heartbeat and clock
+
+    def _pong(self, connection: Connection, at: float, value: dict[str, Any]) -> None:
+        data = value.get("data")
+        unit = _unit(data)
+        self.pong_data[unit] += 1
+        connection.pongs += 1
+        if connection.pongs > len(connection.pings):
+            return
+        took = at - connection.pings[connection.pongs - 1]
+        connection.round_trips.append(took)
+        if unit == "ms":
+            self._clock(at, took, int(data))  # type: ignore[arg-type]  # a number of 13 digits
+
+    def _clock_of_ping(self, answer: Answered) -> None:
+        if answer.path.endswith("/ping") and answer.status == 200:
+            try:
+                value = parse(answer.body)
+            except (ValueError, RecursionError):
+                return
+            data = value.get("data") if isinstance(value, dict) else None
+            if _unit(data) == "ms":
+                self._clock(answer.at, answer.took, int(data))  # type: ignore[arg-type]  # a number of 13 digits
+
+    def _clock(self, at: float, took: float, theirs: int) -> None:
+        if self._start_ms is not None:
+            self.ahead.append((self._start_ms + at - took / 2 - theirs, took / 2))
+
+
+def unpack(opcode: int, payload: bytes) -> tuple[bytes, str]:
+    """What is inside of a frame, and how it was packed (nothing for plain text)."""
+    if payload[:2] == b"\x1f\x8b":
+        stream = zlib.decompressobj(31)
+        try:
+            text = stream.decompress(payload, MOST_UNPACKED)
+        except zlib.error:
+            return payload, "binary"
+        return (text, "gzip") if stream.eof else (payload, "binary")
+    return payload, "binary" if opcode == 2 else ""
+
+
+def ts_unit(frame: Mapping[str, Any]) -> str:
+    """What a frame's ``ts`` is; see :attr:`Channel.ts`."""
+    return _unit(frame["ts"]) if "ts" in frame else "absent"
+
+
+def _unit(value: Any) -> str:
+    if isinstance(value, Number):
+        if value == "0":
+            return "zero"
+        return _UNITS.get(len(value), f"a number of {len(value)} digits") if value.isdigit() else "no whole number"
+    if value is None:
+        return "null"
+    return {str: "text", bool: "boolean"}.get(type(value), "no number")

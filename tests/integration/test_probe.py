@@ -1,0 +1,331 @@
+"""`probe` against the simulator: as it is, and with each difference that an exchange may show switched on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline.config import Config, parse
+from mexc_pipeline.egress.dial import Dialled, dial
+from mexc_pipeline.probe import session
+from mexc_pipeline.probe.judge import Report
+from mexc_pipeline.probe.main import probe
+from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig, Style
+from support.waiting import until
+
+SECONDS = 2.6
+"""Half of it on one connection, half on the next; what is not acknowledged by then is judged."""
+
+
+def configuration(sim: Simulator, extra: str = "") -> Config:
+    return parse(
+        f'symbols = ["BTC_USDT"]\n[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n{extra}', None
+    )
+
+
+def probed(sim: Simulator, *, seconds: float = SECONDS, extra: str = "", save: Path | None = None) -> Report:
+    config = configuration(sim, extra)
+    return probe(config, config.symbols, seconds, save)
+
+
+def said(report: Report) -> str:
+    return "\n".join(f"{finding.kind}: {finding.text}" for finding in report.findings)
+
+
+@pytest.fixture(autouse=True)
+def _quick_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "REST_PAUSE_S", 0.05)
+    monkeypatch.setattr(session, "REST_WINDOW_S", 0.1)
+
+
+@pytest.fixture
+def settings() -> SimulatorConfig:
+    return SimulatorConfig(rate=150.0, symbols=("BTC_USDT",))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    ["", '[channels]\ndeal = "each"\ndepth = "each"', '[channels]\ndepth = "merged"', '[channels]\ndepth = "full5"'],
+)
+def test_the_exchange_as_it_is(settings: SimulatorConfig, extra: str) -> None:
+    with Simulator(settings) as sim:
+        report = probed(sim, extra=extra)
+        assert said(report) == ""
+        assert report.verdict == "as expected"
+        assert report.ok
+        configured = [c for c in report.channels if c.configured]
+        assert len(configured) == 3
+        for channel in configured:
+            assert channel.asked == channel.acked == 1
+            assert channel.frames > 0
+            assert channel.fields_seen == channel.fields_expected
+            assert list(channel.ts) == ["ms"]
+        assert {c.channel for c in report.channels if not c.configured} >= {"push.kline", "push.index.price"}
+        assert report.pings == report.pongs >= 3
+        assert report.clock_ahead_ms is not None
+        assert abs(report.clock_ahead_ms) < 1000
+        assert [a.status for a in report.answers] == [200] * 7
+        assert len(report.connections) == 3, "two in a row, and one for channels that are not configured"
+        assert max(map(len, report.lines())) <= 80
+
+
+def shape(steps: str, channel: str | None = None) -> Fault:
+    return Fault("shape", channel=channel, value=steps)
+
+
+DIFFERENT = [
+    (shape("ts=us"), "push.ticker: ts is in microseconds in .* expected milliseconds"),
+    (shape("ts=us"), r"push.deal: \d+ of \d+ would be recorded as dead letters \(ts\)"),
+    (shape("ts=text"), "push.depth.full: ts is text in"),
+    (shape("ts=zero"), "push.deal: ts is 0 in"),
+    (shape("ts=absent", "deal"), "push.deal: ts is absent in"),
+    (shape("ts=absent", "deal"), r"push.deal: ts is missing in (\d+) of \1"),
+    (shape("set=data.asks:null", "depth.full"), "push.depth.full: data.asks is null in .* expected is list"),
+    (shape("drop=data.bids", "depth.full"), r"push.depth.full: data.bids is missing in (\d+) of \1"),
+    (shape("drop=data.lastPrice", "ticker"), "push.ticker: data.lastPrice is missing in"),
+    (shape("rename=data.p:price", "deal"), r"push.deal: data\[\].p is missing in"),
+    (shape("text=data.p", "deal"), r"push.deal: data\[\].p is text in .* expected is number"),
+    (
+        shape("digits=data.p:140", "deal"),
+        r"push.deal: data\[\].p has a number of 140 digits|has a number of 1\d\d digits",
+    ),
+    (shape("object=data", "deal"), "push.deal: data is object in .* expected is list"),
+    (shape("gzip"), r"frames: (\d+) of \1 are compressed \(gzip\)"),
+    (shape("binary", "deal"), r"frames: \d+ of \d+ are binary"),
+    (shape("set=symbol:ETH_USDT", "deal"), "push.deal: .* frames of ETH_USDT, which was not asked for"),
+    (Fault("retired", channel="depth.full"), "push.depth.full: not acknowledged and no frame in .* depth = "),
+    (Fault("retired", channel="deal", value="Not supported"), "the exchange says 'rs.error: Not supported'"),
+    (Fault("session_limit", value="1"), r"connection: ended by the exchange after 1 s, \d times \(code 1001"),
+    (Fault("detail", value="1001"), r"REST detail: BTC_USDT is not said .*\(code 1001.*; the socket delivers it all"),
+    (Fault("detail", value="empty"), "REST detail: BTC_USDT is not said to be listed"),
+    (Fault("detail", value="missing"), "REST detail: BTC_USDT is not said to be listed"),
+    (Fault("detail", value="html"), r"REST detail: HTTP 200 with what is not JSON \(text/html\)"),
+    (Fault("detail", value="garbage"), "REST detail: HTTP 200 with what is not JSON"),
+    (Fault("no_ack"), "push.ticker: delivered, but not acknowledged"),
+    (Fault("no_pong"), r"heartbeat: \d+ pings, 0 pongs"),
+    (Fault("rest_403"), r"REST ping: HTTP 403 \(text/html\)"),
+    (Fault("rest_510"), "REST detail: code 510, too many requests, each time"),
+]
+
+
+@pytest.mark.parametrize(("fault", "line"), DIFFERENT, ids=lambda v: getattr(v, "value", "") or getattr(v, "kind", ""))
+def test_what_is_different_is_named(settings: SimulatorConfig, fault: Fault, line: str) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(fault)
+        report = probed(sim)
+        assert re.search(f"different: {line}", said(report)), said(report)
+        assert report.verdict == "different"
+        assert not report.ok
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (shape("set=data.fee:0.1", "deal"), r"richer: push.deal: data\[\].fee is new \(number\)"),
+        (shape("set=news:{}", "ticker"), r"richer: push.ticker: news is new \(object\)"),
+        (Fault("double_pong", count=99), r"richer: heartbeat: \d+ pongs more than pings"),
+    ],
+)
+def test_what_is_added_is_richer(settings: SimulatorConfig, fault: Fault, line: str) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(fault)
+        report = probed(sim)
+        assert re.fullmatch(f"({line}\n?)+", said(report))
+        assert report.verdict == "richer"
+        assert report.ok
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (Fault("unknown_channel", every=1.0), r"richer: push.surprise: \d+ frames of a channel that was not asked for"),
+        (Fault("rs_error", every=1.0, value="maintenance"), "different: the exchange says 'rs.error: maintenance'"),
+        (Fault("bad_json", every=1.0), r"different: frames: \d+ of \d+ are not JSON"),
+        (Fault("close", every=1.5, value="1012"), r"different: connection: ended by the exchange after .* \(code 1012"),
+        (Fault("version_gap", every=1.0, channel="depth"), r"different: push.depth: \d+ versions missing in \d+ gaps"),
+        (Fault("version_back", every=0.7, channel="depth.full"), "different: push.depth.full: versions went back"),
+        (Fault("duplicate", every=0.3, channel="deal"), r"different: push.deal: \d+ trades came twice"),
+    ],
+)
+def test_what_happens_now_and_then(settings: SimulatorConfig, fault: Fault, line: str) -> None:
+    with Simulator(replace(settings, faults=(fault,))) as sim:
+        report = probed(sim, extra='[channels]\ndepth = "merged"' if fault.kind == "version_gap" else "")
+        assert re.search(line, said(report)), said(report)
+
+
+@pytest.mark.parametrize(("off_s", "side"), [(-300.0, "ahead of"), (86_400.0, "behind")])
+def test_a_clock_that_differs(settings: SimulatorConfig, off_s: float, side: str) -> None:
+    with Simulator(replace(settings, clock_ns=lambda: time.time_ns() + round(off_s * 1e9))) as sim:
+        report = probed(sim)
+        assert re.fullmatch(
+            rf"different: clock: this machine is {abs(off_s):.1f} s {side} the exchange \(\d+ answers\); .*",
+            said(report),
+        )
+
+
+def test_compressed_answers_are_understood(settings: SimulatorConfig) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(Fault("rest_gzip"))
+        report = probed(sim)
+        assert report.verdict == "as expected"
+        assert {answer.said for answer in report.answers} == {"as expected, gzip", "lists BTC_USDT, gzip"}
+
+
+def test_a_symbol_that_is_not_listed(settings: SimulatorConfig) -> None:
+    with Simulator(replace(settings, symbols=("ETH_USDT",))) as sim:
+        report = probed(sim)
+        assert "different: the exchange says 'rs.error: Contract [BTC_USDT] not exists'" in said(report)
+        assert "different: REST detail: BTC_USDT is not said to be listed (code 1001" in said(report)
+        assert "different: push.deal: not acknowledged and no frame in" in said(report)
+        assert report.verdict == "different"
+
+
+def test_deals_of_former_years(settings: SimulatorConfig) -> None:
+    with Simulator(replace(settings, style=Style(deal_form="object"))) as sim:
+        assert "push.deal: data is object in" in said(probed(sim))
+
+
+@pytest.mark.parametrize("status", ["200", "302", "403", "404", "429", "503"])
+def test_a_refused_handshake(settings: SimulatorConfig, status: str) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(Fault("refuse_handshake", value=status, headers="Retry-After: 7; Location: /elsewhere"))
+        report = probed(sim, seconds=1.5)
+        assert re.search(
+            rf"handshake: HTTP {status} in place of the upgrade, \d+ times "
+            r"\(location /elsewhere, retry-after 7, content-type text/html\)",
+            said(report),
+        )
+        assert ("Access Denied" in said(report)) is (status != "302"), "a redirect's page is not read"
+        assert report.verdict == "not reached"
+        assert not report.ok
+
+
+def test_an_exchange_that_cannot_be_reached() -> None:
+    with Simulator() as sim:
+        config = configuration(sim)
+    report = probe(config, config.symbols, 2.0)
+    assert report.verdict == "not reached"
+    assert report.lines()[-1].startswith("verdict: not reached: connection: ws://127.0.0.1")
+    assert "Connection refused" in report.lines()[-1]
+    assert len([answer for answer in report.answers if answer.status is None]) == 2, "it is not asked nine times"
+
+
+def test_ctrl_c_gives_what_was_seen(settings: SimulatorConfig) -> None:
+    """The signal comes once frames have arrived; the report is of those."""
+    with Simulator(settings) as sim:
+        config = configuration(sim)
+        seen = threading.Event()
+
+        def progress(_left: float, frames: int) -> None:
+            if frames > 20 and not seen.is_set():
+                seen.set()
+                raise KeyboardInterrupt
+
+        began = time.monotonic()
+        report = probe(config, config.symbols, 600.0, progress=progress)
+        assert time.monotonic() - began < 30
+        assert report.interrupted
+        assert report.frames > 20
+        assert "(interrupted)" in " ".join(report.lines()[:2])
+        assert all("ended by us" in life for life in report.connections)
+
+
+def test_the_bundle_holds_what_was_seen_and_nothing_of_the_machine(
+    settings: SimulatorConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bundle.ndjson"
+    local: list[str] = []
+
+    def noted(*arguments: object) -> Dialled:
+        dialled = dial(*arguments)  # type: ignore[arg-type]
+        local.append(dialled.local)
+        return dialled
+
+    with Simulator(settings) as sim:
+        sim.inject(shape("set=data.zone:seen from 203.0.113.9 and 2001:db8::7", "ticker"))
+        config = configuration(sim)
+        report = probe(config, config.symbols, SECONDS, path, dialler=noted)
+    text = path.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert lines[0]["symbols"] == ["BTC_USDT"]
+    assert sum("text" in line and "rest" not in line for line in lines) == report.frames
+    assert sum("rest" in line for line in lines) == len(report.answers)
+    assert sum(line.get("closed") is not None for line in lines) == len(report.connections)
+    assert [line["at"] for line in lines[1:] if line.get("conn") == 1] == sorted(
+        line["at"] for line in lines[1:] if line.get("conn") == 1
+    )
+    assert local
+    for of_the_machine in ("127.0.0.1", "203.0.113.9", "2001:db8::7", str(sim.port), str(tmp_path), *local):
+        assert of_the_machine not in text
+    sent = {frame.payload.decode() for frame in sim.sent if b"zone" not in frame.payload}
+    kept = {line["text"] for line in lines if "text" in line and "rest" not in line and "zone" not in line["text"]}
+    assert kept <= sent, "byte for byte"
+
+
+def test_it_may_run_beside_a_recording(settings: SimulatorConfig, tmp_path: Path) -> None:
+    """The spool of a configuration is not touched: not even its folders are made."""
+    with Simulator(settings) as sim:
+        config = parse(
+            f'symbols = ["BTC_USDT"]\ndata_dir = "{tmp_path}/data"\nexport_dir = "{tmp_path}/out"\n'
+            f'[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n',
+            None,
+        )
+        assert probe(config, config.symbols, 2.0).reached
+        until(lambda: not sim.open_connections, 10, "the end of its connections")
+    assert list(tmp_path.iterdir()) == []
+
+
+def command(folder: Path, sim: Simulator, *arguments: str) -> subprocess.CompletedProcess[str]:
+    config = folder / "config.toml"
+    config.write_text(f'[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n')
+    return subprocess.run(
+        [sys.executable, "-m", "mexc_pipeline", "--config", str(config), "probe", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_command_says_what_it_found_and_ends_with_its_verdict(settings: SimulatorConfig, tmp_path: Path) -> None:
+    with Simulator(replace(settings, symbols=("BTC_USDT", "DOGE_USDT"))) as sim:
+        done = command(tmp_path, sim, "btc", "DOGE_USDT", "--seconds", "2.5", "--save", "a.ndjson.gz")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.endswith("verdict: as expected\n")
+        with gzip.open(tmp_path / "a.ndjson.gz") as bundle:
+            assert json.loads(bundle.readline())["symbols"] == ["BTC_USDT", "DOGE_USDT"]
+        again = command(tmp_path, sim, "btc", "--save", "a.ndjson.gz")
+        assert again.returncode == 1
+        assert "is there already" in again.stderr
+        sim.inject(Fault("retired", channel="depth.full"))
+        done = command(tmp_path, sim, "btc", "--seconds", "2.5", "--json")
+        assert done.returncode == 1
+        assert json.loads(done.stdout)["verdict"] == "different"
+
+
+@pytest.mark.parametrize("name", ["doge", "DOGE", "\x1b[31m"])
+def test_a_name_that_is_none_is_refused(settings: SimulatorConfig, tmp_path: Path, name: str) -> None:
+    with Simulator(settings) as sim:
+        done = command(tmp_path, sim, name)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "such as BTC_USDT" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_what_the_exchange_says_cannot_forge_a_line(settings: SimulatorConfig, tmp_path: Path) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(Fault("retired", channel="deal", value="\\u001b[2Jx\\nverdict: as expected"))
+        done = command(tmp_path, sim, "btc", "--seconds", "2.5")
+    assert done.returncode == 1
+    assert "\x1b" not in done.stdout
+    assert [line for line in done.stdout.splitlines() if line.startswith("verdict")] == ["verdict: different"]

@@ -1,0 +1,178 @@
+"""The pure parts of the probe: what is gathered, what is masked, what a line of the bundle holds."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline.config import Channels
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.exchange.protocol import Classifier, subscriptions
+from mexc_pipeline.probe.bundle import Bundle, as_line, masked
+from mexc_pipeline.probe.judge import Report, judge
+from mexc_pipeline.probe.observe import Observer
+from mexc_pipeline.probe.records import Closed, Opened, Received, Record, Refused, Sent, Unreached
+
+BTC = "BTC_USDT"
+BOOK = '{{"symbol":"BTC_USDT","data":{{"asks":[],"bids":[],"version":{}}},"channel":"push.depth.full","ts":{}}}'
+
+
+def observer() -> Observer:
+    return Observer({BTC: Classifier(BTC, subscriptions(BTC, Channels()))}, 1_700_000_000_000.0)
+
+
+def report(*records: Record) -> Report:
+    seen = observer()
+    for record in records:
+        seen.see(record)
+    return judge(seen, "wss://x/edge", "https://x", "direct", [BTC], 60.0, False)
+
+
+def asked(conn: int, at: float = 0.0, topic: str = "depth.full") -> list[Record]:
+    return [
+        Opened(at, conn, BTC),
+        Sent(at, conn, json.dumps({"method": f"sub.{topic}", "param": {"symbol": BTC}})),
+        Received(at + 1, conn, 1, b'{"channel":"rs.sub.%b","data":"success","ts":1700000000000}' % topic.encode()),
+    ]
+
+
+def book(conn: int, at: float, version: int) -> Received:
+    return Received(at, conn, 1, BOOK.format(version, 1_700_000_000_000 + int(at) - 5).encode())
+
+
+def texts(found: Report) -> list[str]:
+    return [finding.text for finding in found.findings]
+
+
+def test_delay_and_clock_are_counted_from_the_frames() -> None:
+    found = report(*asked(1), book(1, 100, 7), book(1, 200, 8))
+    assert found.verdict == "as expected"
+    assert found.channels[0].delay_ms == (5.0, 5.0)
+    assert found.channels[0].versions == "continuous"
+
+
+def test_versions_that_begin_lower_after_a_new_connection() -> None:
+    found = report(*asked(1), book(1, 100, 7000), Closed(150, 1, 1000, "", True), *asked(2, 160), book(2, 200, 3))
+    assert texts(found) == ["push.depth.full: versions began lower after a new connection, once"]
+
+
+def test_versions_that_are_higher_after_a_new_connection_are_no_gap() -> None:
+    found = report(*asked(1), book(1, 100, 7), Closed(150, 1, 1000, "", True), *asked(2, 160), book(2, 200, 900))
+    assert found.verdict == "as expected"
+
+
+def test_a_channel_without_a_frame_is_judged_by_what_is_usual() -> None:
+    deal, depth = asked(1, topic="deal"), asked(1)[1:]
+    short = report(*deal, *depth, book(1, 100, 7), Closed(20_000, 1, 1000, "", True))
+    assert short.verdict == "as expected"
+    assert short.notes == ["push.deal: no frame for BTC_USDT, so nothing to judge"]
+    long = report(*deal, *depth, Closed(60_000, 1, 1000, "", True))
+    assert "push.depth.full: acknowledged, but no frame in 60 s for BTC_USDT" in texts(long)
+    assert not any("deal" in text for text in texts(long)), "trades may be rare"
+
+
+def test_a_failed_connection_is_one_line_and_no_verdict_on_the_exchange() -> None:
+    found = report(Unreached(5, 1, BTC, "wss://x: TLS with x: certificate has expired"))
+    assert found.verdict == "not reached"
+    assert found.lines()[-1].startswith("verdict: not reached: connection: wss://x: TLS with x: certificate has")
+    assert "name and TCP were fine" in texts(found)[0]
+
+
+@given(
+    st.lists(st.binary(max_size=40) | st.sampled_from([b"[]", b"{}", b"1", b'{"channel":1}', b"\x1f\x8b"]), max_size=8)
+)
+def test_no_frame_breaks_the_probe(payloads: list[bytes]) -> None:
+    found = report(*asked(1), book(1, 50, 7), *(Received(60.0, 1, 1, payload) for payload in payloads))
+    assert found.frames == 2 + len(payloads)
+    assert max(map(len, found.lines()), default=0) <= 80
+    assert all(line.isprintable() for line in found.lines())
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda i: (
+            st.lists(i, max_size=3)
+            | st.dictionaries(st.sampled_from(["data", "ts", "symbol", "asks", "version", "x"]), i, max_size=3)
+        ),
+        max_leaves=8,
+    )
+)
+def test_no_shape_breaks_the_probe(data: object) -> None:
+    for topic in ("depth.full", "deal"):
+        frame = json.dumps({"channel": f"push.{topic}", "symbol": BTC, "ts": 1_700_000_000_000, "data": data}).encode()
+        found = report(*asked(1, topic=topic), Received(50.0, 1, 1, frame))
+        assert found.channels[0].frames == 1
+        assert json.dumps(found.to_json())
+
+
+@given(st.ip_addresses())
+def test_addresses_are_masked_wherever_they_stand(address: IPv4Address | IPv6Address) -> None:
+    for around in (
+        "{}",
+        "{}, {}",
+        "your ip {} is blocked",
+        '{{"ip":"{}"}}',
+        "[{}]",
+        "({}).",
+        "from {}, again",
+        "it is {}.",
+        "ip:{}",
+        "ip={}",
+        "[{}]:443",
+        "\n{}\n",
+    ):
+        assert str(address) not in masked(around.format(address, address)) or str(address) in ("0.0.0.0", "::")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"p":77526.00,"v":3,"t":1788335242156,"a":[0.08,2868,1]}', "12:30:45", "Thu, 26 Nov 2026 01:02:03 GMT", "v1.2.3"],
+)
+def test_everything_else_stays(text: str) -> None:
+    assert masked(text) == text
+
+
+@given(st.integers(0, 2**63), st.integers(0, 9))
+def test_frames_stay_byte_for_byte(version: int, ts: int) -> None:
+    frame = BOOK.format(version, ts)
+    assert json.loads(as_line(Received(1.0, 1, 1, frame.encode()))) == {"at": 1.0, "conn": 1, "text": frame}
+
+
+def test_packed_frames_can_be_read_in_the_bundle() -> None:
+    line = json.loads(as_line(Received(1.0, 1, 2, gzip.compress(b"{}"))))
+    assert (line["text"], line["packed"]) == ("{}", "gzip")
+    assert json.loads(as_line(Received(1.0, 1, 2, b"\x1f\x8b\xff")))["opcode"] == 2
+    assert json.loads(as_line(Received(1.0, 1, 1, b"\xff")))["base64"] == "/w=="
+
+
+def test_reasons_of_this_machine_are_not_kept() -> None:
+    assert b"secret" not in as_line(Unreached(1.0, 1, BTC, "proxy secret:1080: refused"))
+    assert b"secret" not in as_line(Closed(1.0, 1, 1006, "secret", False))
+    assert b"bye" in as_line(Closed(1.0, 1, 1001, "bye", False))
+    assert b"203.0.113.7" not in as_line(Refused(1.0, 1, BTC, 403, {"location": "/from?203.0.113.7"}, b"203.0.113.7"))
+
+
+def test_a_bundle_is_bounded_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "b.ndjson"
+    with Bundle(path, [BTC], 60.0, most=1000) as bundle:
+        for at in range(100):
+            bundle.keep(book(1, at, at))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[-1] == {"full": True}
+    assert sum("full" in line for line in lines) == 1
+    assert path.stat().st_size < 1500
+
+
+def test_a_bundle_never_replaces_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "b.ndjson"
+    path.write_text("mine")
+    with pytest.raises(UserError, match="is there already"), Bundle(path, [BTC], 60.0):
+        pass
+    assert path.read_text() == "mine"
