@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline import read
+from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.config import Config
 from mexc_pipeline.export.job import run
 from mexc_pipeline.export.newest import newest_seq
@@ -20,10 +21,11 @@ from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.run.account import Periods
 from mexc_pipeline.spool.segment import in_order
-from mexc_pipeline.spool.writer import Spool
+from mexc_pipeline.spool.writer import Spool, last_rx
 from mexc_pipeline.verify import by_hour, exports, ledger
 from support.spools import SECOND, T0, configure
 
+DAY_S = 86_400
 PERIODS_S = (2, 10, 60, 120, 3600, 7200)
 BOOK = (
     '{"symbol":"BTC_USDT","data":{"asks":[[%d,1,1]],"bids":[[1,1,1]],"version":%d},'
@@ -50,33 +52,44 @@ class Recording:
 
     def _open(self) -> Spool:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.inbox = Inbox(clock=lambda: self.now)
+        self.inbox.follow(last_rx(self.folder))
+        with self.inbox.lock:
+            began = self.inbox.stamp()
         names = [path.name for path in self.config.export_dir.glob("*.parquet")]
-        spool = Spool(self.folder, "btc", "BTC_USDT", self.config.period, exports=names)
-        spool.tick(self.now)
-        return spool
+        return Spool(self.folder, "btc", "BTC_USDT", self.config.period, exports=names, next_rx=began)
 
     def record(self, count: int, step_ms: int) -> None:
         """So many frames, so far apart."""
-        frames = []
         for _ in range(count):
             self.now += step_ms * 1_000_000
             self.frames += 1
-            frames.append(Frame(self.now, 1_789_498_322_169, Mt.DEPTH, (BOOK % ((self.frames,) * 2)).encode()))
-        self._append(frames)
+            self.inbox.note(Mt.DEPTH, (BOOK % ((self.frames,) * 2)).encode())
+        self._commit()
 
-    def _append(self, frames: list[Frame]) -> None:
+    def _commit(self) -> int:
+        """What is in the inbox; the mark at which it ends."""
+        self.inbox.mark()
+        frames, mark = self.inbox.take(0, 1 << 30)
         while frames:
             block = self.spool.append(frames)
             self.rows += [(s, rx) for s, rx, mt in zip(block.seq, block.rx, block.mt, strict=True) if mt == Mt.DEPTH]
             frames = frames[len(block) :]
+        assert mark is not None
+        return mark.rx
 
     def rest(self, seconds: int) -> None:
         """Nothing comes for a while."""
         self.now += seconds * SECOND
-        self.spool.tick(self.now)
+        if self.spool.edge is not None and self.now >= self.spool.edge:
+            self.spool.tick(self._commit())
+
+    def step(self, seconds: int) -> None:
+        """The clock is set."""
+        self.now += seconds * SECOND
 
     def cut(self, _: int) -> None:
-        self.spool.cut(self.now)
+        self.spool.cut(self._commit())
 
     def restart(self, length_s: int) -> None:
         """Another process, with periods of another length."""
@@ -91,7 +104,7 @@ class Recording:
         self.spool.prune(1 << 62, 0)
 
     def finish(self) -> None:
-        self.spool.cut(self.now)
+        self.cut(0)
         self.spool.close()
         report = run(self.config, now_ns=lambda: 0)
         assert report.ok, report.failures
@@ -158,13 +171,16 @@ STEPS = st.one_of(
     st.tuples(st.just("cut"), st.just(0)),
     st.tuples(st.just("restart"), st.sampled_from(PERIODS_S)),
     st.tuples(st.just("export"), st.just(0)),
+    st.tuples(
+        st.just("step"), st.sampled_from([-400 * DAY_S, -86_400, -8 * 3600, -61, -59, -1, 59, 3600, 400 * DAY_S])
+    ),
 )
 
 
 @pytest.mark.filterwarnings("ignore:the recorder's clock was set back")
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, min_size=1, max_size=14))
-def test_any_course_of_periods_cuts_and_restarts_is_read_in_the_order_of_recording(
+def test_any_course_of_periods_cuts_restarts_and_clocks_is_read_in_the_order_of_recording(
     fresh: Callable[[], Recording], steps: list[tuple[str, int]]
 ) -> None:
     recording = fresh()
@@ -193,3 +209,30 @@ def test_a_period_made_longer_or_shorter(fresh: Callable[[], Recording], before:
     recording.record(1, 1)
     recording.finish()
     check(recording)
+
+
+@pytest.mark.filterwarnings("ignore:the recorder's clock was set back")
+@pytest.mark.parametrize("ahead_s", [61, 3600, 8 * 3600, 30 * DAY_S, 400 * DAY_S])
+def test_a_clock_that_was_ahead_at_the_start(fresh: Callable[[], Recording], ahead_s: int) -> None:
+    """A host that records before its clock is set: the wrong stretch is told from the true one, everywhere."""
+    recording = fresh()
+    recording.step(ahead_s)
+    recording.record(20, 500)
+    recording.step(-ahead_s)
+    recording.record(20, 500)
+    recording.export(0)
+    recording.record(20, 500)
+    recording.finish()
+    with pytest.warns(UserWarning, match="clock was set back at seq"):
+        check(recording)
+    hours = by_hour(recording.config, ledger(recording.config, {}), recording.now)
+    assert all(hour.files for hour in hours), "a clock that was wrong is no time without rows"
+
+
+def test_without_a_word_rx_may_not_go_back(fresh: Callable[[], Recording]) -> None:
+    recording = fresh()
+    recording.record(3, 1)
+    recording.spool.append([Frame(recording.now - 70 * SECOND, None, Mt.DEPTH, b"{}")])
+    recording.finish()
+    (wrong,) = [f for f in exports(recording.config, newest=0).findings if not f.ok]
+    assert "rx goes back by" in wrong.text
