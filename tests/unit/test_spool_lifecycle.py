@@ -7,11 +7,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool import checkpoint
-from mexc_pipeline.spool.lifecycle import mark_exported, prune, seal_left_open
+from mexc_pipeline.spool.lifecycle import mark_exported, proven_at, prune, seal_left_open
 from mexc_pipeline.spool.segment import info
 from mexc_pipeline.spool.writer import Spool
 from support.spooled import check, read_segments
@@ -83,6 +85,35 @@ def test_only_proven_and_old_segments_are_pruned_and_never_the_newest(folder: Pa
     assert prune(folder, now + 10**18, 10) == []
     assert [s.file for s in read_segments(folder)] == [second.name]
     assert not list(folder.glob(f"{first.name}*"))
+
+
+@pytest.mark.parametrize(
+    ("said", "proven"),
+    [
+        ([], []),
+        ([5, 6, 7], [5, 6, 7]),
+        ([5, 999, 7], [5, 7, 7]),  # written by a clock that was ahead
+        ([5, 1, 7], [5, 5, 7]),  # by one that was behind
+        ([999, 999, 7, 8], [7, 7, 7, 8]),
+        ([5, 999, 999], [5, None, None]),
+        ([999, 999], [None, None]),
+    ],
+)
+def test_when_a_segment_was_proven_by_whatever_clock(said: list[int], proven: list[int | None]) -> None:
+    assert proven_at(said, 100) == proven
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 200)), max_size=8), st.integers(0, 60))
+def test_by_a_clock_that_was_ahead_none_looks_older_than_it_is(exports: list[tuple[int, int]], later: int) -> None:
+    """Segments are proven one after the other, some while the clock is ahead; now it is right."""
+    true: list[int] = []
+    for gap, _ in exports:
+        true.append(gap + (true[-1] if true else 0))
+    said = [at + error for at, (_, error) in zip(true, exports, strict=True)]
+    now = (true[-1] if true else 0) + later
+    for at, own in zip(proven_at(said, now), true, strict=True):
+        assert at is None or at >= own
+    assert proven_at(true, now) == true
 
 
 def test_the_log_is_folded_beside_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

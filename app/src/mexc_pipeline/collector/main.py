@@ -26,6 +26,7 @@ from mexc_pipeline.control import ControlServer
 from mexc_pipeline.egress.dial import EgressError, dial
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.feed.clock import Clock
 from mexc_pipeline.feed.feed import NOTHING, Feed
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.lifecycle import prune
@@ -161,13 +162,24 @@ class _Collector:
             notify.watchdog()
             if time.monotonic() >= next_prune:
                 next_prune = time.monotonic() + PRUNE_S
-                prune(self._folder, time.time_ns(), self._settings.spool_keep_ns)
+                self._prune_for_room()
             if self._stop.wait(1.0):
                 break
             self._disk.look(0.0)
         if server is not None:
             server.close()
         return not self._stop.is_set()
+
+    def _prune_for_room(self) -> None:
+        """As the recorder does: only by a clock that is known to be right."""
+        clock = Clock(time.time_ns(), time.monotonic_ns())
+        try:
+            for _ in range(2):
+                clock.compare(*ask_time(self._settings, self._symbol, self._request))
+        except EgressError as error:
+            log.info("nothing pruned, clock not compared", extra={"fields": {"why": str(error)}})
+        if clock.is_trusted():
+            prune(self._folder, time.time_ns(), self._settings.spool_keep_ns)
 
     def _ask_known(self) -> bool:
         """Ask files and tables; False where the process is told to stop before they have answered."""
@@ -241,7 +253,7 @@ class _Collector:
             self._statistics,
             self._settings.spool_keep_ns,
             self._feed.segment_opened,
-            self._feed.clock.is_suspect,
+            self._feed.clock.is_trusted,
         )
         return spool, self._recorder
 

@@ -40,14 +40,14 @@ class Recorder:
         statistics: Statistics,
         keep_ns: int,
         segment_opened: Callable[[], None] = lambda: None,
-        clock_suspect: Callable[[], bool] = lambda: False,
+        clock_trusted: Callable[[], bool] = lambda: True,
     ) -> None:
         self._spool = spool
         self._inbox = inbox
         self._statistics = statistics
         self._keep_ns = keep_ns
         self._segment_opened = segment_opened
-        self._clock_suspect = clock_suspect
+        self._clock_trusted = clock_trusted
         self._segment = spool.segment
         self._give_up = threading.Event()
         self._next_prune = 0.0
@@ -68,10 +68,9 @@ class Recorder:
                 self._reach(mark)
             elif not frames and self._is_over():
                 self._inbox.mark()
-            if self.beat >= self._next_prune:
+            if self.beat >= self._next_prune and self._clock_trusted():
                 self._next_prune = self.beat + PRUNE_S
-                if not self._clock_suspect():  # else no age can be told
-                    self._attempt(lambda: self._spool.prune(self._inbox.clock(), self._keep_ns))
+                self._attempt(lambda: self._spool.prune(self._inbox.clock(), self._keep_ns))
 
     def _is_over(self) -> bool:
         """Whether the clock has passed the open segment's edge. Rows that come tell by themselves."""

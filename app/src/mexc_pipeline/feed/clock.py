@@ -130,10 +130,10 @@ class Clock:
                 return f"this host's clock was set by {stepped / 1000:+,.0f} s and not compared since; check it (NTP)"
             return None
 
-    def is_suspect(self) -> bool:
-        """Nothing may be deleted by age."""
+    def is_trusted(self) -> bool:
+        """Something may be deleted by age: the clock was compared, since it last stepped, and is right."""
         with self._lock:
-            return self._is_suspect()
+            return self._known is not None and not self._is_suspect()
 
     @property
     def is_known(self) -> bool:

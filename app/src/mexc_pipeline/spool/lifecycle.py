@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mexc_pipeline.spool.segment import (
     SegmentReader,
     connect,
     get_info,
+    in_order,
     info,
     put_meta,
     segments,
@@ -164,21 +166,35 @@ def remove(path: Path) -> None:
 
 
 def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:
-    """Delete exported segments whose file was proven ``keep_ns`` ago or earlier.
+    """Delete exported segments whose file was proven ``keep_ns`` ago or earlier, by a clock that is right now.
 
     The newest segment always stays: it is how the next seq is known.
     """
-    found: list[SegmentInfo] = []
-    for _, path in segments(folder):
-        try:
-            found.append(info(path))
-        except SegmentError as error:
-            log.error("segment cannot be read", extra={"fields": {"segment": str(path), "error": str(error)}})
-    newest = max((segment.last_seq for segment in found), default=0)
+    found = in_order(folder)
+    for path, error in found.unreadable:
+        log.error("segment cannot be read", extra={"fields": {"segment": str(path), "error": str(error)}})
+    newest = max((segment.last_seq for segment in found.readable), default=0)
+    exported = [segment for segment in found.readable if segment.state == "exported"]
+    proven = proven_at([int(segment.exported["at_ns"]) for segment in exported], now_ns)
     pruned: list[Path] = []
-    for segment in found:
-        old = segment.state == "exported" and now_ns - int(segment.exported["at_ns"]) >= keep_ns
-        if old and segment.last_seq < newest:
+    for segment, at_ns in zip(exported, proven, strict=True):
+        if at_ns is not None and now_ns - at_ns >= keep_ns and segment.last_seq < newest:
             remove(segment.path)
             pruned.append(segment.path)
     return pruned
+
+
+def proven_at(said_ns: Sequence[int], now_ns: int) -> list[int | None]:
+    """When segments, in the order of their rows, were proven at the latest, out of what each says; None where that
+    cannot be told. Exports go in that order, so that none was proven before the one before it, or after the next one:
+    what was written by a clock that was behind does not look old, and a time that has not come yet tells nothing."""
+    found: list[int | None] = []
+    following: int | None = None
+    for said in reversed(said_ns):
+        following = said if said <= now_ns else following
+        found.append(following)
+    latest = 0
+    for place, at in enumerate(reversed(found)):
+        latest = max(latest, at or 0)
+        found[-1 - place] = latest if at is not None else None
+    return found[::-1]
