@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,24 +12,40 @@ import pytest
 
 from mexc_pipeline.cli.app import invoke
 from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.job import run
-from mexc_pipeline.export.names import FileName
+from mexc_pipeline.export.names import FileName, exported_files
+from mexc_pipeline.export.order import in_order
 from mexc_pipeline.export.retention import PruneReport, Rules, prune, rules, size_bytes
+from mexc_pipeline.periods import Period
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
+from mexc_pipeline.spool.segment import in_order as spooled
 from mexc_pipeline.spool.segment import segments
-from support.spools import SECOND, configure, fill
+from mexc_pipeline.spool.writer import Spool
+from support.spools import SECOND, T0, configure, open_spool, some_frames
 
 PERIOD = 10 * SECOND
 PERIODS = 4
+
+
+def record(config: Config, symbol_id: str = "btc", periods: int = 1, start_ns: int = T0, error_ns: int = 0) -> None:
+    """Whole periods one after the other, by a clock that is ahead of the exchange's by an error."""
+    spool = open_spool(config, symbol_id)
+    for n in range(periods):
+        begin = start_ns + n * PERIOD
+        for frame in some_frames(20, begin):
+            spool.append([frame._replace(ts=frame.ts and (frame.rx - error_ns) // 1_000_000)])
+        spool.tick(begin + PERIOD)
+    spool.close()
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Four files of btc and one of eth; their segments have left the spool but for each symbol's newest."""
     made = configure(tmp_path, "BTC_USDT", "ETH_USDT")
-    fill(made, "btc", periods=PERIODS)
-    fill(made, "eth", periods=1)
+    record(made, "btc", periods=PERIODS)
+    record(made, "eth", periods=1)
     assert run(made, now_ns=lambda: 1 << 62).ok
     for symbol_id in ("btc", "eth"):
         for _, path in segments(made.spool_dir / symbol_id)[:-1]:
@@ -72,6 +89,71 @@ def test_age_counts_from_the_end_of_the_period(config: Config) -> None:
     after = prune(config, Rules(keep_ns=SECOND), now_ns=lambda: first + SECOND)
     assert [name for name, _ in after.deleted] == before[:1]
     assert second > first
+
+
+DAY = 86_400 * SECOND
+
+
+@pytest.mark.parametrize("ahead_ns", [DAY // 3, 30 * DAY, 400 * DAY])
+def test_a_clock_that_is_ahead_makes_nothing_old(config: Config, ahead_ns: int) -> None:
+    """No frame of the exchange says that so much time has passed. So it is on a host that was off for a month, too."""
+    before = files(config)
+    report = prune(config, Rules(keep_ns=2 * 3600 * SECOND), now_ns=lambda: T0 + ahead_ns)
+    assert (report.ok, report.deleted) == (True, [])
+    record(config, start_ns=T0 + 20 * DAY)  # time has passed indeed
+    assert prune(config, Rules(keep_ns=DAY), now_ns=lambda: T0 + 20 * DAY).deleted
+    assert files(config) != before
+
+
+@pytest.mark.parametrize("error_ns", [-4000 * DAY, -DAY, 30 * DAY, 400 * DAY])
+def test_what_a_wrong_clock_named_is_as_old_as_the_exchange_says(tmp_path: Path, error_ns: int) -> None:
+    made = configure(tmp_path)
+    true_ns = T0 + 5 * PERIOD
+    for n, error in enumerate((0, error_ns, 0, 0)):
+        record(made, start_ns=T0 + n * PERIOD + error, error_ns=error)
+    assert run(made, now_ns=lambda: 1 << 62).ok
+    for segment in spooled(made.spool_dir / "btc").readable[:-1]:
+        segment.path.unlink()
+    order = [file.path.name for file in in_order(exported_files(made.export_dir))]
+    kept = prune(made, Rules(keep_ns=3600 * SECOND), now_ns=lambda: true_ns)
+    assert (kept.ok, kept.deleted) == (True, [])
+    later = true_ns + DAY
+    record(made, start_ns=later)
+    gone = prune(made, Rules(keep_ns=DAY // 2), now_ns=lambda: later + PERIOD)
+    assert [name for name, _ in gone.deleted] == order[:3]
+
+
+@pytest.mark.parametrize("error_ms", [300_000.0, None])
+def test_nothing_goes_by_age_while_a_collector_says_that_the_clock_is_wrong(
+    config: Config, error_ms: float | None
+) -> None:
+    before = files(config)
+    said = {"clock": {"suspect": True, "error_ms": error_ms}}
+    server = ControlServer(config.control_dir / "eth.sock", {"status": lambda _: said})
+    try:
+        report = prune_all(config)
+        assert (report.ok, report.deleted, files(config)) == (False, [], before)
+        assert "nothing is deleted by age: this host's clock" in report.failures[0]
+        said["clock"]["suspect"] = False
+        assert prune_all(config).deleted
+    finally:
+        server.close()
+
+
+def test_the_newest_is_the_one_with_the_newest_rows(config: Config) -> None:
+    """Not the one whose name is the last: a longer period has an earlier one."""
+    longer = replace(config, period=Period(60 * SECOND))
+    spool = Spool(config.spool_dir / "btc", "btc", "BTC_USDT", longer.period, exports=files(config))
+    spool.append([frame._replace(ts=None) for frame in some_frames(5, T0 + 45 * SECOND)])
+    spool.tick(T0 + 60 * SECOND)
+    spool.close()
+    assert run(longer, now_ns=lambda: 1 << 62).ok
+    for _, path in segments(config.spool_dir / "btc"):
+        path.unlink()
+    newest = "btc20260915185200.part2.parquet"
+    assert newest in files(config)
+    assert newest not in [name for name, _ in prune_all(config).deleted]
+    assert files(config) == [newest]
 
 
 def test_a_file_whose_segment_is_in_the_spool_stays(config: Config) -> None:

@@ -3,6 +3,12 @@
 A file goes only if its content was read just now and is what its metadata says, and, where there is an archive, the
 archive has it. The newest file of a symbol stays (the next seq is known from it), and so does every file whose
 segment is still in the spool.
+
+Age needs two clocks that agree. It is counted to this host's time or to the newest time that the exchange itself has
+put on a recorded frame (and an hour, in which that frame's file came to be), whichever is earlier: a clock that is
+ahead deletes nothing early, and where nothing was recorded for a month, nothing goes until something is. It is counted
+from the end of a file's period or from the exchange's newest time in the file or in one recorded before it, whichever
+is latest: a file that was named by a clock that was behind is not taken for an old one.
 """
 
 from __future__ import annotations
@@ -12,23 +18,40 @@ import json
 import logging
 import re
 import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from heapq import merge
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mexc_pipeline.config import Config, duration_ns
+from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.names import FileName, exported_files
-from mexc_pipeline.export.parquet import FileError, metadata, read_content
+from mexc_pipeline.export.order import Placed, in_order
+from mexc_pipeline.export.parquet import FileError, metadata, open_file, read_content
+from mexc_pipeline.periods import HOUR_NS
+from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import segments, sync_folder
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, segments, sync_folder
+from mexc_pipeline.spool.segment import in_order as spooled
 
 log = logging.getLogger("mexc_pipeline.export")
 
 CHECK_S = 300.0
+MARKET = (Mt.TICKER, Mt.DEAL, Mt.DEPTH)
+"""Frames that carry the exchange's time."""
+NEWEST_SEGMENTS = 2
+AMONG = 100_000
+"""Rows, of the newest, among which the newest frame is looked for."""
+MS_NS = 1_000_000
 _SIZE = re.compile(r"(\d{1,12})([KMGT]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -131,18 +154,18 @@ def prune(
     if rules.archive is not None and not rules.archive.is_dir():
         raise UserError(f"archive folder {rules.archive} is not there (not mounted?); nothing was deleted")
     with SpoolLock(config.data_dir / "export", what="export of"):
-        now = now_ns()
+        symbols = _symbols(config)
         looked: set[Path] = set()
-        for name, path in _candidates(config):
-            if rules.keep_ns is None or now - name.start_ns < rules.keep_ns:
-                continue  # also its period's end is too young: no need to open the file
-            if now - _edge_ns(name, path) >= rules.keep_ns:
-                looked.add(path)
-                _try(path, rules, report)
-        if rules.min_free is not None and free_bytes(folder) < rules.min_free:
-            for _, path in _candidates(config):
-                if path not in looked:
+        if rules.keep_ns is not None and not _is_clock_wrong(config, report):
+            until_ns = min(now_ns(), confirmed_ns(config, symbols) + HOUR_NS)
+            for files in symbols:
+                for path in _aged(files, until_ns, rules.keep_ns):
+                    looked.add(path)
                     _try(path, rules, report)
+        if rules.min_free is not None and free_bytes(folder) < rules.min_free:
+            for file in merge(*(s.may_go for s in symbols), key=lambda file: file.name.start_ns):
+                if file.path not in looked:
+                    _try(file.path, rules, report)
                 if free_bytes(folder) >= rules.min_free:
                     break
             else:
@@ -153,16 +176,101 @@ def prune(
     return report
 
 
-def _candidates(config: Config) -> Iterator[tuple[FileName, Path]]:
-    """Files that could go at all, oldest first."""
-    files = exported_files(config.export_dir)
-    newest = {name.id: path for name, path in files}  # sorted: the last of an id is its newest
-    in_spool = {
-        (symbol_id, segment.start_ns) for symbol_id in newest for segment, _ in segments(config.spool_dir / symbol_id)
-    }
-    for name, path in sorted(files, key=lambda item: (item[0].start_ns, item[0].id, item[0].part)):
-        if path != newest[name.id] and (name.id, name.start_ns) not in in_spool:
-            yield name, path
+class _Files(NamedTuple):
+    """A symbol's files in the order of their rows, and those of them that may go at all."""
+
+    id: str
+    placed: list[Placed]
+    may_go: list[Placed]
+
+
+def _symbols(config: Config) -> list[_Files]:
+    found: list[_Files] = []
+    for symbol_id, group in groupby(in_order(exported_files(config.export_dir)), key=lambda file: file.name.id):
+        placed = list(group)
+        newest = max(placed, key=lambda file: file.last_seq)
+        in_spool = {name.start_ns for name, _ in segments(config.spool_dir / symbol_id)}
+        may_go = [file for file in placed if file is not newest and file.name.start_ns not in in_spool]
+        found.append(_Files(symbol_id, placed, may_go))
+    return found
+
+
+def confirmed_ns(config: Config, symbols: Sequence[_Files]) -> int:
+    """The newest time (Unix ns) that the exchange has put on a frame of any symbol, in its newest files and in the
+    spool; 0 where there is none. It has certainly come."""
+    times = [0]
+    for symbol in symbols:
+        for file in reversed(symbol.placed):
+            if found := _frame_ns(file.path):
+                times.append(found)
+                break
+    for folder in config.spool_dir.iterdir() if config.spool_dir.is_dir() else ():
+        times += [_newest_frame_ns(segment) for segment in spooled(folder).readable[-NEWEST_SEGMENTS:]]
+    return max(times)
+
+
+def _newest_frame_ns(segment: SegmentInfo) -> int:
+    try:
+        with SegmentReader(segment.path) as reader:
+            newest = [reader.tail(mt, 1, AMONG) for mt in MARKET]
+    except (SegmentError, sqlite3.Error) as error:
+        log.warning("segment cannot be read", extra={"fields": {"segment": str(segment.path), "error": str(error)}})
+        return 0
+    return max((block.ts[0] * MS_NS for block in newest if len(block)), default=0)
+
+
+def _frame_ns(path: Path) -> int:
+    """The exchange's newest time (Unix ns) in a file; 0 where there is none, or where it cannot be read, which is said
+    where the file would have to go."""
+    wanted = pa.array([MT_NAMES[mt] for mt in MARKET])
+    try:
+        with open_file(path) as parquet:
+            for group in reversed(range(parquet.num_row_groups)):
+                table = parquet.read_row_group(group, ["ts", "mt"])
+                market = pc.is_in(table.column("mt").cast(pa.string()), wanted)
+                times = table.column("ts").cast(pa.int64()).filter(market)
+                if len(times):
+                    return int(pc.max(times).as_py()) * MS_NS
+    except (FileError, OSError, pa.ArrowException) as error:
+        log.warning("file cannot be read", extra={"fields": {"file": path.name, "error": str(error)}})
+    return 0
+
+
+def _aged(files: _Files, until_ns: int, keep_ns: int) -> Iterator[Path]:
+    """The files that are old enough, oldest first; true time does not go back from one to the next."""
+    may_go = {file.path for file in files.may_go}
+    time_ns = 0
+    for file in files.placed:
+        edge_ns = _edge_ns(file.name, file.path)
+        if edge_ns <= until_ns:
+            time_ns = max(time_ns, edge_ns)
+        if until_ns - time_ns < keep_ns:
+            return
+        if file.path in may_go:
+            own_ns = _frame_ns(file.path)
+            time_ns = max(time_ns, own_ns)
+            if until_ns - time_ns < keep_ns:
+                return
+            if own_ns or edge_ns <= until_ns:  # else nothing tells its time
+                yield file.path
+
+
+def _is_clock_wrong(config: Config, report: PruneReport) -> bool:
+    """Whether a collector of this host says so; then nothing goes by age."""
+    for symbol in config.symbols:
+        try:
+            said = ask(config.control_dir / f"{symbol.id}.sock", "status")
+        except ControlError:
+            continue  # does not run: the exchange's own times are what is left
+        clock = said.get("clock") or {}
+        if clock.get("suspect"):
+            error = clock.get("error_ms")
+            how = "was set and not compared since" if error is None else f"is {error / 1000:+,.1f} s off"
+            report.failures.append(
+                f"nothing is deleted by age: this host's clock {how}, says the collector {symbol.id}"
+            )
+            return True
+    return False
 
 
 def _edge_ns(name: FileName, path: Path) -> int:
