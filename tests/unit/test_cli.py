@@ -33,6 +33,38 @@ def _walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Comman
             yield from _walk(below, f"{path} {name}")
 
 
+@pytest.mark.parametrize(
+    ("command", "text", "status", "said"),
+    [
+        (["collect", "btc"], '[exchange]\nca_file = "{}/none"', 2, "exchange.ca_file: {}/none: No such file"),
+        (["collect", "btc"], '[egress]\nmode = "socks5h://h:1"\ncredentials_file = "{}/none"', 2,
+         "egress.credentials_file: {}/none: No such file"),
+        (["store"], '[clickhouse]\nmode = "server"\npassword_file = "{}/none"', 2,
+         "clickhouse.password_file: {}/none: No such file"),
+        (["store"], '[clickhouse]\nmode = "server"\nca_file = "{}/settings.toml"', 2,
+         "clickhouse.ca_file: {}/settings.toml: no certificate (PEM) in it"),
+        (["run"], '[exchange]\nca_file = "{}/none"', 1, "exchange.ca_file: {}/none: No such file"),
+        *((command, "", 1, "require_mount: nothing is mounted at {}")
+          for command in (["collect", "btc"], ["store"], ["export"], ["run"])),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_said_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], text: str, status: int, said: str
+) -> None:
+    path = tmp_path / "settings.toml"
+    mount = f'require_mount = ["{tmp_path}"]\n' if "mount" in said else ""
+    folders = f'symbols = ["BTC_USDT"]\ndata_dir = "{tmp_path}/data"\nexport_dir = "{tmp_path}/exports"\n'
+    path.write_text(f"{folders}{mount}{text.format(tmp_path)}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mexc_pipeline", "--config", str(path), *command], capture_output=True, text=True
+    )
+    assert done.returncode == status
+    assert said.format(tmp_path) in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "exports").exists()
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Path:
     path = tmp_path / "settings.toml"
@@ -50,6 +82,24 @@ def _one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_the_contracts_commands_are_there() -> None:
     assert set(COMMANDS) <= set(cli.list_commands(click.Context(cli)))
+
+
+def test_every_path_of_every_command_may_begin_with_a_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    seen = 0
+    for path, command in _walk(cli, "mexc-pipeline"):
+        for param in command.params:
+            if isinstance(param.type, click.Path):
+                name = "file" if param.type.file_okay else "folder"
+                assert param.type.convert(f"~/{name}", param, None) == tmp_path / name, (path, param.name)
+                with pytest.raises(click.BadParameter, match="no such home folder"):
+                    param.type.convert("~nobody-of-this-name/x", param, None)
+                seen += 1
+    assert seen > 15
 
 
 def test_every_command_and_every_option_has_help() -> None:

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mexc_pipeline.config import Channels, ClickHouse, Config, Egress, Exchange, duration_ns, load, parse
+from mexc_pipeline.config import (
+    Channels,
+    ClickHouse,
+    Config,
+    Egress,
+    Exchange,
+    Spool,
+    _EgressTable,
+    _File,
+    _read,
+    _SymbolTable,
+    duration_ns,
+    load,
+    parse,
+)
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.periods import HOUR_NS, SECOND_NS
+from mexc_pipeline.text import clean
 
 CONTRACT = """
 symbols    = ["BTC_USDT", "ETH_USDT", "SOL_USDT"]
@@ -125,6 +144,13 @@ def test_a_symbols_own_table_overrides_only_what_it_names() -> None:
         ('[exchange]\nrest = "https://me:secret@a"', "exchange.rest", "no user or password"),
         ('[exchange]\nrest = "https://a/x?key=secret"', "exchange.rest", "no query"),
         ('[exchange]\nrest = "https://a:99999"', "exchange.rest", "http:// or https://"),
+        ('[egress]\nmode = "x"', "my.toml: egress.mode", "direct, tor"),
+        ('[egress]\necho_url = "x"\n[symbol.BTC_USDT.egress]\nmin_exits = 4', "my.toml: egress.echo_url", "http://"),
+        ('[symbol.BTC_USDT.egress]\nmode = "x"', "my.toml: symbol.BTC_USDT.egress.mode", "direct, tor"),
+        ('symbols = ["BTC_USDT", "BTC_USDT"]', "symbols: 'BTC_USDT' stands there twice", "name it once"),
+        ("require_mount = []", "require_mount", "true, false, or a list"),
+        ("require_mount = 5", "require_mount", "bool"),
+        ("require_mount = [5]", "require_mount", "str"),
         ('[egress]\nmode = "socks5://h:1"', ".mode", "direct, tor or socks5h://host:port"),
         ('[egress]\nmode = "socks5h://h"', ".mode", "direct, tor or socks5h://host:port"),
         ('[egress]\nmode = "socks5h://me:secret@h:1"', ".mode", "no user or password"),
@@ -163,6 +189,66 @@ def test_a_syntax_error_names_file_and_line(tmp_path: Path) -> None:
     path.write_text('period = "1h"\nspool_keep = \n')
     with pytest.raises(ConfigError, match=r"my\.toml: .*line 2"):
         load(path)
+
+
+def test_a_mark_at_the_head_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "notepad.toml"
+    path.write_bytes(b'\xef\xbb\xbfsymbols = ["BTC_USDT"]\r\n')
+    assert [s.id for s in load(path).symbols] == ["btc"]
+
+
+SCALARS = st.one_of(
+    st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=12), st.dates(), st.datetimes(),
+    st.sampled_from(["~x", "?", "../..", "socks5h://[", "ws://[::1", "http://a:b", "BTC_USDT", "Ä_USDT", "1h"]),
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+TOP = list(_File.__struct_fields__)
+TABLES: dict[str, list[str]] = {
+    name: list(kind.__struct_fields__)
+    for name, kind in (("exchange", Exchange), ("channels", Channels), ("egress", _EgressTable), ("spool", Spool),
+                       ("clickhouse", ClickHouse), ("symbol", _SymbolTable))
+}  # fmt: skip
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, Any]:
+    """Configurations of known keys and strange ones, with values of any type anywhere."""
+    found: dict[str, Any] = {key: draw(VALUES) for key in draw(st.sets(st.sampled_from([*TOP, "x"]), max_size=2))}
+    for table in draw(st.sets(st.sampled_from(list(TABLES)), max_size=2)):
+        inner = {key: draw(VALUES) for key in draw(st.sets(st.sampled_from([*TABLES[table], "x y"]), max_size=2))}
+        found[table] = {draw(st.sampled_from(["BTC_USDT", "X"])): inner} if table == "symbol" else inner
+    return found
+
+
+@given(documents())
+def test_any_configuration_is_taken_or_refused_in_one_line_that_names_a_key(document: dict[str, Any]) -> None:
+    try:
+        _read(document, Path("my.toml"))
+    except ConfigError as error:
+        said = str(error)
+        assert said.startswith("my.toml: ")
+        assert "\n" not in said
+        keys = {*document, *(k for v in document.values() if isinstance(v, dict) for k in v)}
+        assert any(clean(key) in said for key in keys), (said, document)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_as_a_file_are_taken_or_refused_in_one_line(content: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "my.toml"
+        path.write_bytes(content)
+        try:
+            load(path)
+        except ConfigError as error:
+            said = str(error)
+        else:
+            said = "my.toml"
+        assert "my.toml" in said
+        assert "\n" not in said
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mexc_pipeline import doctor
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.spool.reserve import Reserve
 from mexc_pipeline.spool.room import Usage
+from support.peers import Certificates, Serve, certificates, free_port, saying, serving, silent
 
 
 def _config(tmp_path: Path, rest: str = "http://127.0.0.1:1", more: str = "") -> Config:
@@ -182,13 +183,10 @@ def test_the_kernel_can_be_asked() -> None:
 
 
 def test_a_clickhouse_server_that_does_not_answer_only_warns(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        more = f'[clickhouse]\nmode = "server"\nport = {port}\n'
-        assert doctor.clickhouse(_config(tmp_path, more=more)).ok
-    check = doctor.clickhouse(_config(tmp_path, more=more))
+    check = doctor.clickhouse(_server(tmp_path, free_port()))
     assert not check.ok
     assert not check.hard
+    assert "refused" in check.text
 
 
 def test_a_missing_embedded_engine_is_hard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,3 +195,75 @@ def test_a_missing_embedded_engine_is_hard(tmp_path: Path, monkeypatch: pytest.M
     assert not check.ok
     assert check.hard
     assert "app[embedded]" in check.advice
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return certificates(tmp_path_factory.mktemp("tls"), "localhost")
+
+
+def _server(tmp_path: Path, port: int, *more: str) -> Config:
+    lines = "\n".join(more)
+    return _config(tmp_path, more=f'[clickhouse]\nmode = "server"\nport = {port}\n{lines}\n')
+
+
+def _hangs_up(client: socket.socket, over: threading.Event) -> None:
+    client.recv(10)
+
+
+@pytest.mark.parametrize("listener", [silent, saying(b"HTTP/1.1 400 Bad\r\n\r\n"), saying(b"\0" * 64), _hangs_up])
+def test_a_listener_that_is_no_clickhouse_does_not_count_as_one(
+    tmp_path: Path, listener: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "CLICKHOUSE_S", 20.0)
+    with serving(listener) as far:
+        check = doctor.clickhouse(_server(tmp_path, far.port))
+    assert not check.ok
+    assert not check.hard
+    assert "\n" not in check.line()
+
+
+def test_configured_files_that_are_missing_or_of_no_use_are_hard_and_named(
+    tmp_path: Path, certificate: Certificates
+) -> None:
+    (tmp_path / "junk").write_text("no certificate")
+    (tmp_path / "good").write_text("secret\n")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    good, authority = tmp_path / "good", certificate.authority
+    assert doctor.files(_server(tmp_path, 1, f'password_file = "{good}"', f'ca_file = "{authority}"')).ok
+    for name, why in (("none", "No such file"), ("folder", "not a file"), ("fifo", "not a file"), ("good/x", "Not a")):
+        check = doctor.files(_server(tmp_path, 1, f'password_file = "{tmp_path}/{name}"'))
+        assert (check.ok, check.hard) == (False, True)
+        assert check.text.startswith(f"clickhouse.password_file: {tmp_path}/{name}: {why}")
+    for name, why in (("none", "No such file"), ("junk", "no certificate (PEM)"), ("fifo", "not a file")):
+        check = doctor.files(_server(tmp_path, 1, f'ca_file = "{tmp_path}/{name}"'))
+        assert check.text == f"clickhouse.ca_file: {tmp_path}/{name}: {why}" or why in check.text
+        assert not check.ok
+        text = f'[exchange]\nca_file = "{tmp_path}/{name}"'
+        assert not doctor.files(parse(text, None)).ok
+    by_proxy = '[egress]\nmode = "socks5h://h:1"\ncredentials_file = "{}"'
+    assert "others may use it" in doctor.files(parse(by_proxy.format(good), None)).text
+
+
+def test_what_must_be_mounted_and_is_not_is_hard(tmp_path: Path) -> None:
+    check = doctor.mounted(parse(f'data_dir = "{tmp_path}/data"\nrequire_mount = ["{tmp_path}"]', None))
+    assert (check.ok, check.hard) == (False, True)
+    assert f"nothing is mounted at {tmp_path}" in check.text
+    assert doctor.mounted(parse('require_mount = ["/proc"]', None)).ok
+
+
+def test_an_unwritable_tmpdir_does_not_matter_to_the_embedded_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made a folder that refuses files for root too."""
+    monkeypatch.setenv("TMPDIR", "/proc/self")
+    check = doctor.clickhouse(_config(tmp_path))
+    assert check.ok, check.line()
+    assert list(tmp_path.iterdir()) == [], "an examination leaves nothing"
+
+
+def test_an_engine_that_takes_its_process_with_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_REACH", "this.module.is.nowhere")
+    assert "its client ended with 1" in doctor.clickhouse(_config(tmp_path)).text
+    assert "was ended by SIGILL" in doctor._ended(-4)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.config import Egress
 from mexc_pipeline.egress import socks5
-from mexc_pipeline.egress.credentials import CredentialsError, read_login
+from mexc_pipeline.egress.credentials import read_login
 from mexc_pipeline.egress.dial import EgressError, dial
 from mexc_pipeline.egress.socks5 import SocksError
+from mexc_pipeline.errors import ConfigError
 from support.peers import SocksProxy, saying, serving, silent
 
 LOGIN = (b"me", b"open sesame")
@@ -94,12 +95,12 @@ def test_a_login_that_does_not_fit_is_one_line_without_it(
         (b"me\nsecret\nmore\n", 0o600, "two lines are needed"),
         (b"me\n" + b"x" * 256, 0o600, "1 to 255 bytes"),
         (b"me\n\xff\xfe\n", 0o600, "not UTF-8"),
-        (b"\0" * 100_000, 0o600, "two lines are needed"),
+        (b"\0" * 100_000, 0o600, "larger than 1020 bytes"),
     ],
 )
 def test_a_file_that_is_no_login_is_one_line_without_it(tmp_path: Path, content: bytes, mode: int, said: str) -> None:
     path = _file(tmp_path, content, mode)
-    with pytest.raises(CredentialsError, match=said) as caught:
+    with pytest.raises(ConfigError, match=said) as caught:
         read_login(str(path))
     assert str(path) in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -108,7 +109,7 @@ def test_a_file_that_is_no_login_is_one_line_without_it(tmp_path: Path, content:
 def test_what_is_no_file_is_said_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
     for name, said in (("fifo", "not a file"), ("nowhere", "No such file"), ("", "not a file")):
-        with pytest.raises(CredentialsError, match=said):
+        with pytest.raises(ConfigError, match=said):
             read_login(str(tmp_path / name))
 
 

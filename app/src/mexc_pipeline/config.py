@@ -13,13 +13,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mexc_pipeline.errors import ConfigError
+from mexc_pipeline import paths
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.periods import SECOND_NS, Period
+from mexc_pipeline.text import LONG, clean
 
 Deal = Literal["merged", "each", "off"]
 Depth = Literal["full5", "full10", "full20", "merged", "each", "off"]
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound=msgspec.Struct)
 _SYMBOL = re.compile(r"[A-Z0-9]{1,20}_[A-Z0-9]{1,20}")
 _ID = re.compile(r"[a-z][a-z0-9]{0,19}")
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
@@ -90,6 +93,14 @@ class ClickHouse(_Table, frozen=True):
     secure: bool = False
     ca_file: str = ""
 
+    def check_files(self) -> None:
+        """ConfigError where a file is missing or of no use that a server is reached with."""
+        if self.mode == "server":
+            if self.password_file:
+                paths.read("clickhouse.password_file", self.password_file)
+            if self.ca_file:
+                paths.check_certificates("clickhouse.ca_file", self.ca_file)
+
 
 class Spool(_Table, frozen=True):
     warn_percent: int = 80
@@ -124,6 +135,7 @@ class _File(_Table, frozen=True):
     export_dir: str = "./exports"
     period: str = "1h"
     spool_keep: str = "24h"
+    require_mount: bool | tuple[str, ...] = False
     spool: Spool = Spool()
     exchange: Exchange = Exchange()
     channels: Channels = Channels()
@@ -144,7 +156,7 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole configuration, checked. Durations are nanoseconds."""
+    """The whole configuration, checked. Durations are nanoseconds, paths absolute."""
 
     symbols: tuple[Symbol, ...]
     data_dir: Path
@@ -154,6 +166,8 @@ class Config:
     spool: Spool
     exchange: Exchange
     clickhouse: ClickHouse
+    require_mount: bool | tuple[str, ...] = False
+    """Mount points without which nothing is written; True: those of ``data_dir`` and ``export_dir``."""
     path: Path | None = None
 
     @property
@@ -173,6 +187,17 @@ class Config:
         raise ConfigError(f"{key!r} is not a configured symbol; choose one of: {known}")
 
 
+def check_mounted(config: Config) -> None:
+    """UserError where something is not mounted that must be (``require_mount``): nothing may be written then."""
+    folders = (config.data_dir, config.export_dir)
+    try:
+        missing = paths.not_mounted(config.require_mount, folders, paths.device)
+    except OSError as error:
+        raise UserError(f"require_mount: {error.filename}: {error.strerror}") from error
+    if missing:
+        raise UserError(f"require_mount: nothing is mounted at {missing}; mount it, or take it out of require_mount")
+
+
 def duration_ns(text: str) -> int:
     """Nanoseconds of a duration such as ``15s``, ``500ms``, ``1h``; ValueError otherwise."""
     match = _DURATION.fullmatch(text)
@@ -186,7 +211,7 @@ def load(path: Path | None) -> Config:
     if path is None:
         return parse("", None)
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # editors put a mark at the head
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -202,11 +227,15 @@ def parse(text: str, path: Path | None) -> Config:
     except tomllib.TOMLDecodeError as error:
         # tomllib names line and column, but for what is missing at the very end
         at_end = f"at line {text.count(chr(10)) + 1}, the end"
-        raise ConfigError(f"{where}: {str(error).replace('at end of document', at_end)}") from error
+        raise ConfigError(clean(f"{where}: {str(error).replace('at end of document', at_end)}", LONG)) from error
+    return _read(raw, path)
+
+
+def _read(raw: dict[str, Any], path: Path | None) -> Config:
     try:
         return _check(_convert(raw, _File, ""), path)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(clean(f"{path or 'configuration'}: {error}", LONG)) from error
 
 
 def _convert(raw: Any, kind: type[_T], prefix: str) -> _T:
@@ -237,25 +266,48 @@ def _check(file: _File, path: Path | None) -> Config:
         raise ConfigError(f"clickhouse.port: {file.clickhouse.port} is outside 1 to 65535")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", file.clickhouse.database):
         raise ConfigError("clickhouse.database: allowed are letters, digits and _, not starting with a digit")
-    for key in ("data_dir", "export_dir"):
-        if not getattr(file, key):
-            raise ConfigError(f"{key}: a folder is needed")
+    data_dir, export_dir = _folder("data_dir", file.data_dir), _folder("export_dir", file.export_dir)
+    paths.check_apart(data_dir, export_dir)
+    if file.clickhouse.mode == "embedded":
+        for mark in "?\\":
+            if mark in str(data_dir):
+                raise ConfigError(f"data_dir: {str(data_dir)!r}: the embedded ClickHouse takes no path with a {mark}")
+    if isinstance(file.require_mount, tuple) and not file.require_mount:
+        raise ConfigError("require_mount: allowed are true, false, or a list of mount points")
     return Config(
         symbols=symbols,
-        data_dir=Path(file.data_dir).expanduser().absolute(),
-        export_dir=Path(file.export_dir).expanduser().absolute(),
+        data_dir=data_dir,
+        export_dir=export_dir,
         period=period,
         spool_keep_ns=keep,
         spool=file.spool,
-        exchange=file.exchange,
-        clickhouse=file.clickhouse,
+        exchange=_expanded("exchange", file.exchange, "ca_file"),
+        clickhouse=_expanded("clickhouse", file.clickhouse, "password_file", "ca_file"),
+        require_mount=file.require_mount
+        if isinstance(file.require_mount, bool)
+        else tuple(str(_folder("require_mount", point)) for point in file.require_mount),
         path=path,
     )
+
+
+def _folder(key: str, text: str) -> Path:
+    if not text:
+        raise ConfigError(f"{key}: a folder is needed")
+    return Path(paths.expand(key, text))
+
+
+def _expanded(table: str, values: _S, *keys: str) -> _S:
+    found = {key: paths.expand(f"{table}.{key}", getattr(values, key)) for key in keys}
+    return msgspec.structs.replace(values, **found)
 
 
 def _symbols(file: _File) -> tuple[Symbol, ...]:
     if not file.symbols:
         raise ConfigError("symbols: at least one is needed, such as BTC_USDT")
+    for name in file.symbols:
+        if file.symbols.count(name) > 1:
+            raise ConfigError(f"symbols: {name!r} stands there twice; name it once")
+    _egress("egress", file.egress)
     tables = {name: _convert(raw, _SymbolTable, f"symbol.{name}.") for name, raw in file.symbol.items()}
     for name in tables:
         if name not in file.symbols:
@@ -281,10 +333,10 @@ def _symbols(file: _File) -> tuple[Symbol, ...]:
             )
         ):
             raise ConfigError(f"channels: all are off for {name}; nothing would be recorded")
-    for what, values in (("symbol", [s.name for s in result]), ("id", [s.id for s in result])):
-        twice = sorted({v for v in values if values.count(v) > 1})
-        if twice:
-            raise ConfigError(f"symbols: {what} {twice[0]!r} is there twice; [symbol.X] id sets another id")
+    ids = [symbol.id for symbol in result]
+    for symbol in result:
+        if ids.count(symbol.id) > 1:
+            raise ConfigError(f"symbols: id {symbol.id!r} is there twice; [symbol.{symbol.name}] id sets another")
     return _share_exits(result, file.egress.deployment)
 
 
@@ -319,10 +371,16 @@ def _egress(key: str, egress: _EgressTable) -> Egress:
         _url(f"{key}.echo_url", egress.echo_url, ("http", "https"))
     if egress.min_exits < 1:
         raise ConfigError(f"{key}.min_exits: at least 1")
+    files = {
+        name: paths.expand(f"{key}.{name}", getattr(egress, name))
+        for name in ("socks_socket", "control_socket", "credentials_file")
+    }
     for name in ("socks_socket", "control_socket"):
-        if not getattr(egress, name).startswith("/"):
+        if getattr(egress, name)[:1] not in ("/", "~"):
             raise ConfigError(f"{key}.{name}: the absolute path of a unix socket is needed; {{id}} is the symbol's id")
-    return Egress(**msgspec.structs.asdict(egress))
+    if egress.mode in ("direct", "tor"):
+        files["credentials_file"] = ""  # no proxy asks for it
+    return Egress(**{**msgspec.structs.asdict(egress), **files})
 
 
 def _share_exits(symbols: list[Symbol], deployment: tuple[str, ...]) -> tuple[Symbol, ...]:
@@ -395,11 +453,11 @@ def _duration(key: str, text: str) -> int:
 
 def _explain(message: str, kind: type, prefix: str) -> str:
     """Turn msgspec's message into ``key: what is wrong; what is allowed``."""
-    match = re.fullmatch(r"(.*?)(?: - at `(key in )?\$\.?([^`]*)`)?", message)
+    match = re.fullmatch(r"(.*?)(?: - at `(key in )?\$\.?([^`]*)`)?", message, re.DOTALL)
     if match is None:
         return message
     what, path = match[1], match[3] or ""
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     found = _type_at(kind, path)
     path = f"{prefix}{path}".rstrip(".")
     if unknown:

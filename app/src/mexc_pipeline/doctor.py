@@ -11,8 +11,9 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
+import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import threading
@@ -22,9 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mexc_pipeline.config import Config, Egress
-from mexc_pipeline.egress.dial import EgressError
+import msgspec
+
+from mexc_pipeline.config import Config, Egress, check_mounted
+from mexc_pipeline.egress.dial import EgressError, check_files
 from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.exchange.rest import PING_PATH
 from mexc_pipeline.spool.reserve import Reserve
 from mexc_pipeline.spool.room import Limits, Usage
@@ -33,7 +37,8 @@ HARD_FREE = 256 << 20
 """Bytes below which recording does not start."""
 SOFT_FREE = 5 << 30
 EXCHANGE_S = 8.0
-CLICKHOUSE_S = 3.0
+CLICKHOUSE_S = 15.0
+_REACH = "mexc_pipeline.store.reach"
 CLOCK_MS = 2000
 MADE_IN = 1_760_000_000
 """Unix seconds, October 2025: a clock before it was never set."""
@@ -79,8 +84,7 @@ def examine(config: Config) -> Diagnosis:
     for key, folder in (("data_dir", config.data_dir), ("export_dir", config.export_dir)):
         checks.append(writable(key, folder))
         checks.append(space(key, folder))
-    checks.append(spool_room(config))
-    checks.append(clickhouse(config))
+    checks += [spool_room(config), mounted(config), files(config), clickhouse(config)]
     checks += exchange(config)
     return Diagnosis(checks)
 
@@ -176,20 +180,58 @@ def spool_room(config: Config) -> Check:
     return Check(name, usage.percent < spool.warn_percent, False, text, "free some, or record elsewhere")
 
 
-def clickhouse(config: Config) -> Check:
-    """The embedded engine is installed, or the server's port answers."""
-    settings = config.clickhouse
-    if settings.mode == "embedded":
-        there = importlib.util.find_spec("chdb") is not None
-        advice = "install it: pip install './app[embedded]', or set [clickhouse] mode = \"server\""
-        return Check("ClickHouse", there, True, f"embedded (chDB) {'installed' if there else 'not installed'}", advice)
-    where = f"{settings.host}:{settings.port}"
-    advice = "recording goes on without it; loading catches up when it answers"
+def mounted(config: Config) -> Check:
+    """Whether what ``require_mount`` names is mounted."""
     try:
-        socket.create_connection((settings.host, settings.port), timeout=CLICKHOUSE_S).close()
-    except OSError as error:
-        return Check("ClickHouse", False, False, f"{where}: {error.strerror or error}", advice)
-    return Check("ClickHouse", True, False, f"{where} answers")
+        check_mounted(config)
+    except UserError as error:
+        return Check("mounts", False, True, str(error))
+    return Check("mounts", True, True, "as required" if config.require_mount else "none required")
+
+
+def files(config: Config) -> Check:
+    """Whether certificates, passwords and credentials that the configuration names are there and of use."""
+    try:
+        for egress in _ways(config):
+            check_files(egress, config.exchange.ca_file)
+        config.clickhouse.check_files()
+    except ConfigError as error:
+        return Check("configured files", False, True, str(error), "name a file this user can read, or none")
+    return Check("configured files", True, True, "there")
+
+
+def clickhouse(config: Config) -> Check:
+    """The embedded engine runs, or the server answers ``SELECT 1`` to the store's own name and password. Asked in a
+    process of its own, with the client that only the store knows."""
+    settings = config.clickhouse
+    embedded = settings.mode == "embedded"
+    if embedded and importlib.util.find_spec("chdb") is None:
+        advice = "install it: pip install './app[embedded]', or set [clickhouse] mode = \"server\""
+        return Check("ClickHouse", False, True, "embedded (chDB) not installed", advice)
+    where = "embedded (chDB)" if embedded else f"{settings.host}:{settings.port}"
+    if embedded:
+        advice = 'recording needs it, or [clickhouse] mode = "server"'
+    else:
+        advice = "recording goes on without it; loading catches up when it answers"
+    asked = {"clickhouse": msgspec.to_builtins(settings), "folder": str(_existing(config.data_dir))}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", _REACH], input=json.dumps(asked).encode(), capture_output=True, timeout=CLICKHOUSE_S
+        )
+        said = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return Check("ClickHouse", False, embedded, f"{where}: no answer within {CLICKHOUSE_S:g} s", advice)
+    except ValueError:
+        return Check("ClickHouse", False, embedded, f"{where}: its client {_ended(done.returncode)}", advice)
+    if "error" in said:
+        return Check("ClickHouse", False, embedded, f"{where}: {said['error']}", advice)
+    return Check("ClickHouse", True, embedded, f"{where} answers, version {said['version']}")
+
+
+def _ended(status: int) -> str:
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}: it does not run on this machine"
+    return f"ended with {status}"
 
 
 def exchange(config: Config) -> list[Check]:

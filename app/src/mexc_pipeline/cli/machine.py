@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mexc_pipeline.cli import printing
-from mexc_pipeline.cli.options import Command, Duration, configuration, debug, json_option
+from mexc_pipeline.cli.options import Command, Duration, UserPath, configuration, debug, json_option
 
 if TYPE_CHECKING:
     from mexc_pipeline.run.account import Closing
@@ -45,7 +45,7 @@ def run(ctx: click.Context, duration: float | None, as_json: bool) -> int:
 @click.option(
     "--dir",
     "folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     default="demo-data",
     show_default=True,
     help="Where to put the demo's folder; each demo makes a new one in it.",

@@ -17,6 +17,20 @@ _CONFIG = "mexc_pipeline.config"
 _DEBUG = "mexc_pipeline.debug"
 
 
+class UserPath(click.Path):
+    """A path; ``~`` and ``~user`` at its head are home folders, also where no shell has seen to it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(path_type=Path, **kwargs)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            meant = Path(value).expanduser()
+        except RuntimeError:
+            self.fail(f"{value}: no such home folder", param, ctx)
+        return super().convert(meant, param, ctx)
+
+
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value:
         ctx.meta[_CONFIG if param.name == "config" else _DEBUG] = value
@@ -27,7 +41,7 @@ def common_params() -> list[click.Option]:
     return [
         click.Option(
             ["--config"],
-            type=click.Path(path_type=Path),
+            type=UserPath(),
             envvar="MEXC_PIPELINE_CONFIG",
             show_envvar=True,
             expose_value=False,

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from mexc_pipeline.cli.options import ChildCommand, Command, SymbolId, configuration, json_option, start_logs
+from mexc_pipeline.cli.options import ChildCommand, Command, SymbolId, UserPath, configuration, json_option, start_logs
 
 
 @click.command(cls=ChildCommand)
@@ -47,7 +47,7 @@ def store(ctx: click.Context) -> int:
 @click.option("--once", is_flag=True, help="Cut the running period now and export what it holds so far.")
 @click.option(
     "--copy-to",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     metavar="DIR",
     help="Write the open period's rows into this folder and change nothing else.",
 )
@@ -74,7 +74,7 @@ def export(ctx: click.Context, symbols: tuple[str, ...], once: bool, copy_to: Pa
 @click.option("--min-free", metavar="SIZE", help="Delete the oldest files while less than this is free, such as 20G.")
 @click.option(
     "--archive",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     metavar="DIR",
     help="Only files that have an equal copy in this folder.",
 )
@@ -154,10 +154,10 @@ def completion(shell: str) -> None:
 
 
 @click.command("import", cls=Command)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("files", nargs=-1, required=True, type=UserPath(dir_okay=False))
 @click.option(
     "--to",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=UserPath(file_okay=False),
     metavar="DIR",
     help="Folder for the imported files. [default: export_dir/imported]",
 )

@@ -23,7 +23,7 @@ from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time
 from mexc_pipeline.collector.recorder import PRUNE_S, Recorder
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.control import ControlServer
-from mexc_pipeline.egress.dial import EgressError, dial
+from mexc_pipeline.egress.dial import EgressError, check_files, dial
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.feed.clock import Clock
@@ -50,8 +50,8 @@ COMMIT_END_S = 1.0
 
 def main(settings: config.Config, symbol: config.Symbol) -> int:
     """Record one symbol until SIGTERM or SIGINT. 0 after an orderly stop, 1 where frames could not be committed, 2
-    where the exchange does not list the symbol. Raises LockedError and UserError where another writer is alive,
-    ConfigError where a later version wrote the spool.
+    where the exchange does not list the symbol. Raises LockedError and UserError where another writer is alive or
+    what must be mounted is not, ConfigError where a later version wrote the spool or a configured file is missing.
 
     SIGHUP: share Tor's exits out anew, by the configuration's present list of symbols."""
     stop, share_anew = threading.Event(), threading.Event()
@@ -59,6 +59,8 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # From a thread: the handler may interrupt this very thread while it holds the event's lock.
         signal.signal(number, lambda *_: threading.Thread(target=stop.set, name="signal").start())
+    check_files(symbol.egress, settings.exchange.ca_file)
+    config.check_mounted(settings)
     # An export takes the lock for a moment to close what a collector left open; that is worth waiting for.
     with SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S):
         collector = _Collector(settings, symbol, stop, share_anew)

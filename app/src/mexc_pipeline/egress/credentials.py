@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from pathlib import Path
 from typing import NamedTuple
 
+from mexc_pipeline import paths
+from mexc_pipeline.errors import ConfigError
+
+_KEY = "egress.credentials_file"
 _MOST = 255
 """Bytes of a name or a password: each has one byte for its length (RFC 1929)."""
-
-
-class CredentialsError(Exception):
-    """The file is not what it should be; the message says why and holds no secret."""
 
 
 class Login(NamedTuple):
@@ -26,26 +23,12 @@ class Login(NamedTuple):
 
 
 def read_login(path: str) -> Login:
-    """Name and password from a file: its first two lines, read anew for each connection. CredentialsError where it is
-    not that, or where others may read it."""
-    try:
-        fd = os.open(Path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise CredentialsError(f"egress.credentials_file {path}: {error.strerror}") from error
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise CredentialsError(f"egress.credentials_file {path}: not a file")
-        if mode & stat.S_IRWXO:
-            raise CredentialsError(f"egress.credentials_file {path}: others may use it; chmod 600 it")
-        lines = os.read(fd, 4 * _MOST).splitlines()
-    finally:
-        os.close(fd)
+    """Name and password from a file: its first two lines, read anew for each connection. ConfigError where it is not
+    that, or where others may use it."""
+    lines = paths.read(_KEY, path, private=True, most=4 * _MOST).splitlines()
     if len(lines) != 2 or not all(1 <= len(line) <= _MOST for line in lines):
-        raise CredentialsError(
-            f"egress.credentials_file {path}: two lines are needed, the name and the password, 1 to {_MOST} bytes each"
-        )
+        raise ConfigError(f"{_KEY}: {path}: two lines are needed, name and password, 1 to {_MOST} bytes each")
     try:
         return Login(*(line.decode() for line in lines))
     except UnicodeDecodeError:
-        raise CredentialsError(f"egress.credentials_file {path}: not UTF-8") from None
+        raise ConfigError(f"{_KEY}: {path}: not UTF-8") from None

@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 
 import socks
 
+from mexc_pipeline import paths
 from mexc_pipeline.config import Egress
 from mexc_pipeline.egress.connect import Address, connect
-from mexc_pipeline.egress.credentials import CredentialsError, read_login
+from mexc_pipeline.egress.credentials import read_login
 from mexc_pipeline.errors import UserError
 
 CONNECT_S = 10.0
@@ -75,6 +76,14 @@ def deadline(sock: socket.socket, seconds: float, step: str) -> Iterator[None]:
         timer.cancel()
     if over.is_set():
         raise EgressError(f"{step}: not done within {seconds:g} s")
+
+
+def check_files(egress: Egress, ca_file: str) -> None:
+    """ConfigError where a file is missing or of no use that connections need; :func:`dial` reads them each time."""
+    if ca_file:
+        paths.check_certificates("exchange.ca_file", ca_file)
+    if egress.credentials_file:
+        read_login(egress.credentials_file)
 
 
 def dial(egress: Egress, url: str, ca_file: str = "") -> Dialled:
@@ -149,7 +158,7 @@ def _socks(egress: Egress, host: str, port: int) -> socket.socket:
     try:
         login = read_login(egress.credentials_file) if egress.credentials_file else None
         family, (proxy_host, proxy_port, *_) = _reachable(_resolve(proxy.hostname or "", proxy.port or 0))
-    except (OSError, EgressError, CredentialsError) as error:
+    except (OSError, UserError) as error:
         raise EgressError(f"{where}: {error}") from error
     sock = socks.socksocket(family, socket.SOCK_STREAM)
     name, password = login or (None, None)

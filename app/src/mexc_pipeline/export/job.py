@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from heapq import merge
 from pathlib import Path
 
-from mexc_pipeline.config import Config
+from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.files import (
@@ -71,6 +71,7 @@ def run(
         if copy_to is not None:
             _copy(config, chosen, copy_to, report, check)
             return report
+        check_mounted(config)
         prepare_folder(config.export_dir)
         with _export_lock(config, check):
             for path in sweep(config.export_dir, set(chosen)):

@@ -53,7 +53,7 @@ def find(
 
     UserError naming what there is where the symbol has none, and where an imported file lies among recorded ones.
     """
-    folder = Path(export_dir)
+    folder = Path(export_dir).expanduser()
     if imported and (folder / FOLDER).is_dir():
         folder /= FOLDER
     files = exported_files(folder)

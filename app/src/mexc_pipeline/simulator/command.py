@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,7 +18,23 @@ from mexc_pipeline.simulator.service import serve
 from mexc_pipeline.simulator.shapes import STEPS
 
 _SYMBOL = re.compile("[A-Z0-9]+_[A-Z0-9]+")
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Path(click.Path):
+    """A path; ``~`` at its head is the home folder, also where no shell has seen to it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(path_type=Path, **kwargs)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            meant = Path(value).expanduser()
+        except RuntimeError:
+            self.fail(f"{value}: no such home folder", param, ctx)
+        return super().convert(meant, param, ctx)
+
+
+_FILE = _Path(exists=True, dir_okay=False)
 _KINDS = "\n".join(f"  {kind:<17} {text}" for kind, (_, text) in KINDS.items())
 _STEPS = "\n".join(f"  {form:<17} {text}" for form, text in STEPS.items())
 _EPILOG = f"""\b
@@ -107,7 +124,7 @@ Without channel= a shape holds for every frame, acks and pongs too."""
 )
 @click.option(
     "--log-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Path(file_okay=False),
     help="Write every frame sent here, one file per connection.",
 )
 @click.option(

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -83,19 +84,12 @@ _CONFIG = """\
 class EmbeddedFolder:
     """The engine's folder and the right to use it: one process, any number of connections.
 
-    Raises UserError where another process uses it or chDB is not installed. A folder that will not open is renamed
-    ``clickhouse.broken-<time>``, never deleted; the store loads a new one from the spool.
+    Raises UserError where another process uses it, where it cannot be written, or where chDB is not installed. A folder
+    that will not open is renamed ``clickhouse.broken-<time>``, never deleted; the store loads a new one from the spool.
     """
 
     def __init__(self, folder: Path, database: str) -> None:
-        try:
-            from chdb.session import Session
-        except ImportError as error:
-            raise UserError(
-                'the embedded ClickHouse is not installed; pip install "mexc-pipeline[embedded]", '
-                'or set clickhouse.mode = "server"'
-            ) from error
-        self._session: Callable[[str], Any] = Session
+        self._session = _chdb(folder)
         self._lock = threading.Lock()
         self.statements = threading.BoundedSemaphore(STATEMENTS)
         self.reading = threading.Lock()
@@ -127,23 +121,60 @@ class EmbeddedFolder:
             raise UserError(f"cannot write {self._config}: {error.strerror or error}") from error
         try:
             return self._connect()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # ValueError: what it makes of a path it cannot use
             if not self.folder.exists() or shutil.disk_usage(self.folder).free < ROOM:
-                raise UserError(f"embedded ClickHouse cannot open a folder at {self.folder}: {error}") from error
+                raise UserError(f"embedded ClickHouse cannot open a folder at {self.folder}: {brief(error)}") from error
             aside = _free_name(self.folder.with_name(f"{self.folder.name}.broken-{int(time.time())}"))
             log.error(
                 "embedded ClickHouse did not open; its folder is set aside and loaded anew from the spool",
-                extra={"fields": {"folder": str(self.folder), "aside": str(aside), "error": str(error)}},
+                extra={"fields": {"folder": str(self.folder), "aside": str(aside), "error": brief(error)}},
             )
             self.folder.rename(aside)
             self.set_aside = aside
         try:
             return self._connect()
-        except RuntimeError as error:
-            raise UserError(f"embedded ClickHouse does not open even in a new folder {self.folder}: {error}") from error
+        except (RuntimeError, ValueError) as error:  # ValueError: what it makes of a path it cannot use
+            raise UserError(
+                f"embedded ClickHouse does not open even in a new folder {self.folder}: {brief(error)}"
+            ) from error
 
     def _connect(self) -> Any:
         return self._session(f"{self.folder}?config-file={self._config.absolute()}")
+
+
+def _chdb(folder: Path) -> Callable[[str], Any]:
+    """What makes sessions of the engine. Importing chDB starts an engine in TMPDIR for a moment, and fails with pages
+    of C++ where that cannot be written: it gets a folder beside the engine's own, which must be writable anyway."""
+    before = os.environ.get("TMPDIR")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".clickhouse-") as own:
+            os.environ["TMPDIR"] = own
+            try:
+                from chdb.session import Session
+            finally:
+                if before is None:
+                    del os.environ["TMPDIR"]
+                else:
+                    os.environ["TMPDIR"] = before
+    except ImportError as error:
+        raise UserError(
+            'the embedded ClickHouse is not installed; pip install "mexc-pipeline[embedded]", '
+            'or set clickhouse.mode = "server"'
+        ) from error
+    except OSError as error:
+        raise UserError(f"embedded ClickHouse: {folder.parent} cannot be written: {error.strerror or error}") from error
+    except RuntimeError as error:
+        raise UserError(f"embedded ClickHouse does not start: {brief(error)}") from error
+    if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise UserError(f"embedded ClickHouse: {folder} cannot be written by this user; give it back to it")
+    session: Callable[[str], Any] = Session
+    return session
+
+
+def brief(error: Exception) -> str:
+    """What the engine says, without its stack trace."""
+    return " ".join(str(error).partition("Stack trace")[0].split()).rstrip(" ,.")
 
 
 def _free_name(path: Path) -> Path:

@@ -80,6 +80,16 @@ class ServerEngine:
         )
         return self._capabilities
 
+    def version(self) -> str:
+        """The server's version, asked for with the store's own name, password and certificates; nothing is changed.
+        EngineError where it is not answered."""
+        client = self._new_client("", {})
+        try:
+            _guarded(lambda: client.execute("SELECT 1"))
+            return str(_guarded(lambda: client.execute("SELECT version()"))[0][0])
+        finally:
+            client.disconnect()
+
     def close(self) -> None:
         if self._client is not None:
             self._client.disconnect()

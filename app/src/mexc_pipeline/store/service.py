@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from mexc_pipeline import lifeline, notify
-from mexc_pipeline.config import Config
+from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.spool.lock import SpoolLock
@@ -210,6 +210,8 @@ def main(config: Config, parent_fd: int | None = None) -> int:
         signal.signal(number, on_signal)
     if parent_fd is not None:
         lifeline.watch(parent_fd)
+    config.clickhouse.check_files()
+    check_mounted(config)
     config.data_dir.mkdir(parents=True, exist_ok=True)
     with SpoolLock(config.data_dir / "store", "store"), engines(config) as factory:
         store = Store(config, factory)

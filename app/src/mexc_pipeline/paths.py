@@ -1,0 +1,122 @@
+"""Files and folders that the configuration names: how they are written, whether they are there and of use."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from mexc_pipeline.errors import ConfigError
+
+MOST = 1 << 20
+"""Bytes of a file that is read whole: certificates, passwords."""
+OWN_FOLDERS = ("spool", "control", "store", "export", "clickhouse")
+"""What the recorder keeps in ``data_dir``."""
+
+
+def expand(key: str, text: str) -> str:
+    """The absolute path that ``text`` means, ``~`` and ``~user`` replaced; empty stays empty. ConfigError naming
+    ``key`` where it can be none."""
+    if not text:
+        return ""
+    odd = next((c for c in text if ord(c) < 32 or ord(c) == 127), None)
+    if odd is not None:
+        raise ConfigError(f"{key}: a path without control characters is needed, there is {odd!r} in it")
+    try:
+        path = Path(text).expanduser().absolute()
+        os.fsencode(path).decode()
+    except RuntimeError as error:
+        raise ConfigError(f"{key}: {text!r}: no such home folder") from error
+    except OSError as error:  # the folder we are in is gone
+        raise ConfigError(f"{key}: {text!r} is relative to a folder that cannot be read: {error.strerror}") from error
+    except UnicodeError as error:
+        raise ConfigError(f"{key}: the path is not UTF-8") from error
+    if any(len(os.fsencode(part)) > 255 for part in path.parts) or len(os.fsencode(path)) > 3500:
+        raise ConfigError(f"{key}: the path is too long for a file system")
+    return str(path)
+
+
+def check_apart(data_dir: Path, export_dir: Path) -> None:
+    """ConfigError where exported files and the recording would lie among each other, by whatever name or link."""
+    data, exports = Path(os.path.realpath(data_dir)), Path(os.path.realpath(export_dir))
+    if data == exports or _same(data, exports):
+        raise ConfigError(f"export_dir: {export_dir} is data_dir itself; choose another folder, such as one inside it")
+    if data.is_relative_to(exports):
+        raise ConfigError(f"data_dir: {data_dir} lies in export_dir, which is for exported files only; choose another")
+    if exports.is_relative_to(data):
+        first = exports.relative_to(data).parts[0]
+        if first.partition(".")[0] in OWN_FOLDERS:
+            raise ConfigError(f"export_dir: {export_dir} lies in {first}, which the recorder keeps for itself")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False  # one of them is not there yet
+
+
+def read(key: str, path: str, *, private: bool = False, most: int = MOST) -> bytes:
+    """The content of a file that ``key`` names; ``private``: only its owner and group may use it. ConfigError, without
+    a word of the content, where it is missing, not readable, no file, or larger than ``most``."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"{key}: {path}: {error.strerror}") from error
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"{key}: {path}: not a file")
+        if private and mode & stat.S_IRWXO:
+            raise ConfigError(f"{key}: {path}: others may use it; chmod 600 it")
+        parts, size = [], 0
+        while piece := os.read(fd, most + 1 - size):
+            parts.append(piece)
+            size += len(piece)
+            if size > most:
+                raise ConfigError(f"{key}: {path}: larger than {most} bytes")
+    except OSError as error:
+        raise ConfigError(f"{key}: {path}: {error.strerror}") from error
+    finally:
+        os.close(fd)
+    return b"".join(parts)
+
+
+def check_certificates(key: str, path: str) -> None:
+    """ConfigError where the file does not hold a certificate authority's certificates (PEM)."""
+    try:
+        text = read(key, path).decode("ascii", errors="replace")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"{key}: {path}: no certificate (PEM) in it") from error
+
+
+def not_mounted(required: bool | tuple[str, ...], folders: tuple[Path, ...], device: Callable[[Path], int]) -> str:
+    """What is not mounted of what must be, empty where all is. ``required``: mount points, or True for whatever holds
+    the folders; ``device`` gives the file system of a path.
+
+    A mount point is known by its file system: a folder of another than its parent's. In a unit's own namespace folders
+    are bound onto themselves, so a list of mounts would not tell.
+    """
+    if required is True:
+        root = device(Path("/"))
+        missing = [folder for folder in folders if device(folder) == root]
+    elif required:
+        points = [Path(point) for point in required]
+        missing = [point for point in points if device(point) == device(point.parent)]
+    else:
+        missing = []
+    return ", ".join(map(str, missing))
+
+
+def device(path: Path) -> int:
+    """The file system that holds a path or would hold it. OSError where that cannot be told."""
+    while True:
+        try:
+            return path.stat().st_dev
+        except FileNotFoundError:
+            if path == path.parent:
+                raise
+            path = path.parent

@@ -1,0 +1,164 @@
+"""Paths that a configuration names: what they mean, and what is refused in one line before anything starts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline import paths
+from mexc_pipeline.config import check_mounted, parse
+from mexc_pipeline.errors import ConfigError, UserError
+
+KEYS = {
+    "data_dir": 'data_dir = "{}"',
+    "export_dir": 'export_dir = "{}"',
+    "require_mount": 'require_mount = ["{}"]',
+    "exchange.ca_file": '[exchange]\nca_file = "{}"',
+    "clickhouse.ca_file": '[clickhouse]\nca_file = "{}"',
+    "clickhouse.password_file": '[clickhouse]\npassword_file = "{}"',
+    "egress.credentials_file": '[egress]\nmode = "socks5h://h:1"\ncredentials_file = "{}"',
+    "egress.socks_socket": '[egress]\nsocks_socket = "{}"',
+    "egress.control_socket": '[egress]\ncontrol_socket = "{}"',
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_home_folder_is_meant_wherever_a_path_is_taken(home: Path, key: str) -> None:
+    config = parse(KEYS[key].format("~/x/y"), None)
+    table, _, name = key.rpartition(".")
+    holder = config.symbols[0].egress if table == "egress" else getattr(config, table) if table else config
+    found = getattr(holder, name)
+    assert str(found[0] if key == "require_mount" else found) == f"{home}/x/y"
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("~nobody-of-this-name/x", "no such home folder"),
+        ("/a\\u0000b", "without control characters"),
+        ("/a\\nb", "without control characters"),
+        ("/" + "x" * 256, "too long"),
+        ("/" + "x/" * 2000, "too long"),
+    ],
+)
+def test_what_can_be_no_path_is_named(key: str, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^configuration: {key}: .*{said}"):
+        parse(KEYS[key].format(text), None)
+
+
+@pytest.mark.parametrize(
+    ("data", "exports", "said"),
+    [
+        ("a", "a", "is data_dir itself"),
+        ("a", "a/", "is data_dir itself"),
+        ("a", "b/../a", "is data_dir itself"),
+        ("a", "link-to-a", "is data_dir itself"),
+        ("link-to-a", "a", "is data_dir itself"),
+        ("a/b", "a", "lies in export_dir"),
+        ("link-to-a/b", "a", "lies in export_dir"),
+        ("a", "a/spool", "lies in spool"),
+        ("a", "a/clickhouse/x", "lies in clickhouse"),
+        ("a", "a/clickhouse.broken-1", "lies in clickhouse.broken-1"),
+        ("a", "link-to-a/control", "lies in control"),
+        ("link-to-a", "a/store", "lies in store"),
+        ("a", "a/export", "lies in export"),
+    ],
+)
+def test_the_recording_and_the_files_are_kept_apart(tmp_path: Path, data: str, exports: str, said: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "link-to-a").symlink_to("a")
+    with pytest.raises(ConfigError, match=said):
+        parse(f'data_dir = "{tmp_path}/{data}"\nexport_dir = "{tmp_path}/{exports}"', None)
+
+
+@pytest.mark.parametrize(("data", "exports"), [("a", "b"), ("a", "a/exports"), ("a", "a/files/spool"), ("a", "ab")])
+def test_other_places_are_allowed(tmp_path: Path, data: str, exports: str) -> None:
+    parse(f'data_dir = "{tmp_path}/{data}"\nexport_dir = "{tmp_path}/{exports}"', None)
+
+
+@pytest.mark.parametrize("mark", ["?", "\\"])
+def test_what_the_embedded_engine_cannot_open_is_refused_for_it_alone(tmp_path: Path, mark: str) -> None:
+    folder = f"data_dir = '{tmp_path}/what{mark}'\n"
+    with pytest.raises(ConfigError, match=f"data_dir: .*takes no path with a {re.escape(mark)}"):
+        parse(folder, None)
+    parse(folder + '[clickhouse]\nmode = "server"', None)
+
+
+@given(st.sampled_from(sorted(KEYS)), st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
+def test_any_text_as_any_path_is_taken_or_refused_in_one_line(key: str, text: str) -> None:
+    written = "".join(f"\\U{ord(c):08x}" for c in text)
+    try:
+        parse(KEYS[key].format(written), None)
+    except ConfigError as error:
+        said = str(error)
+        assert key in said or key.rpartition(".")[2] in said
+        assert "\n" not in said
+
+
+def test_reading_what_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"12345")
+    file.chmod(0o640)
+    assert paths.read("k", str(file), private=True, most=5) == b"12345"
+    with pytest.raises(ConfigError, match=r"k: .*larger than 4 bytes"):
+        paths.read("k", str(file), most=4)
+    file.chmod(0o644)
+    assert paths.read("k", str(file)) == b"12345"
+    with pytest.raises(ConfigError, match=r"k: .*others may use it"):
+        paths.read("k", str(file), private=True)
+    with pytest.raises(ConfigError, match="k: /dev/zero: not a file"):
+        paths.read("k", "/dev/zero")
+
+
+ROOT, DISK, OTHER = 1, 2, 3
+
+
+def _devices(mounts: dict[str, int]):  # type: ignore[no-untyped-def]
+    def device(path: Path) -> int:
+        holder = max((m for m in mounts if path.is_relative_to(m)), key=len)
+        return mounts[holder]
+
+    return device
+
+
+@pytest.mark.parametrize(
+    ("required", "mounts", "missing"),
+    [
+        (False, {"/": ROOT}, ""),
+        (True, {"/": ROOT}, "/data, /srv/exports"),
+        (True, {"/": ROOT, "/data": DISK}, "/srv/exports"),
+        (True, {"/": ROOT, "/data": DISK, "/srv": OTHER}, ""),
+        (("/srv",), {"/": ROOT, "/srv": DISK}, ""),
+        (("/srv",), {"/": ROOT}, "/srv"),
+        (("/srv", "/data"), {"/": ROOT, "/srv": DISK}, "/data"),
+        (("/srv",), {"/": ROOT, "/srv": ROOT}, "/srv"),  # a folder bound onto itself, as in a unit's namespace
+        (("/srv/exports",), {"/": ROOT, "/srv": DISK}, "/srv/exports"),
+    ],
+)
+def test_what_is_not_mounted(required: bool | tuple[str, ...], mounts: dict[str, int], missing: str) -> None:
+    folders = (Path("/data"), Path("/srv/exports"))
+    assert paths.not_mounted(required, folders, _devices(mounts)) == missing
+
+
+def test_a_folder_that_is_not_there_lies_where_it_would_be_made(tmp_path: Path) -> None:
+    assert paths.device(tmp_path / "not" / "there") == tmp_path.stat().st_dev
+    assert paths.device(Path("/proc/self/no/such")) == Path("/proc").stat().st_dev
+
+
+def test_a_missing_mount_is_one_line_that_names_it(tmp_path: Path) -> None:
+    check_mounted(parse("", None))
+    check_mounted(parse('require_mount = ["/proc"]', None))
+    with pytest.raises(UserError, match=f"require_mount: nothing is mounted at {tmp_path}; mount it"):
+        check_mounted(parse(f'require_mount = ["{tmp_path}"]', None))
