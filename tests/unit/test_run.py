@@ -302,7 +302,7 @@ def test_ages(seconds: float | None, text: str) -> None:
 
 
 def test_the_demos_configuration_is_valid_wherever_it_lies(tmp_path: Path) -> None:
-    place = tmp_path / 'a "quoted" \\ folder'
+    place = tmp_path / "a \"quoted\" 'folder' #1 = [x]"
     found = parse(settings(place, "ws://127.0.0.1:1/edge", "http://127.0.0.1:1"), None)
     assert found.data_dir == place / "data"
     assert len(found.symbols) == 3
