@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mexc_pipeline.rows import Columns
 from mexc_pipeline.spool.segment import (
@@ -145,3 +149,46 @@ def test_what_is_no_segment_is_said(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(SegmentError, match="newer than this program"):
         info(path)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    key=st.sampled_from([*META, "rows", "counts", "digests", "digest", "gaps", "account", "exported", "bytes"]),
+    value=ANYTHING,
+)
+def test_whatever_a_segment_says_of_itself_it_is_of_its_type_or_refused(tmp_path: Path, key: str, value: Any) -> None:
+    path = tmp_path / "2033051803.sqlite"
+    path.unlink(missing_ok=True)
+    create(path, {**META, key: value}).close()
+    try:
+        said = info(path)
+    except SegmentError:
+        return
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", said.id)
+    assert said.file == Path(said.file).name
+    assert isinstance(said.edge_ns, int)
+    assert 0 < said.edge_ns < 1 << 63
+    assert said.state in ("open", "closed", "exported")
+
+
+@pytest.mark.parametrize("symbol_id", ["../eth", "/etc/eth", "..", "", "a/b", "btc\n", "BTC", 5, None])
+def test_an_id_that_is_no_name_is_refused(tmp_path: Path, symbol_id: Any) -> None:
+    path = tmp_path / "2033051803.sqlite"
+    create(path, {**META, "id": symbol_id}).close()
+    with pytest.raises(SegmentError, match="not a readable segment"):
+        info(path)
+
+
+def test_nested_without_end_is_refused(tmp_path: Path) -> None:
+    db = create(tmp_path / "2033051803.sqlite", META)
+    db.execute("INSERT INTO meta VALUES ('account', ?)", ("[" * 200_000 + "]" * 200_000,))
+    db.close()
+    with pytest.raises(SegmentError, match="not a readable segment"):
+        info(tmp_path / "2033051803.sqlite")

@@ -13,7 +13,9 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
 
 from mexc_pipeline.periods import parse_name
 from mexc_pipeline.rows import MT_NAMES, Columns
@@ -121,6 +123,27 @@ class SegmentInfo:
         return f"{self.id}{self.name.period}{part}.parquet"
 
 
+class _Meta(msgspec.Struct):
+    """The meta rows of a segment as :class:`SegmentInfo` shows them. A segment is a file that anything may have written
+    to: what names and times are made of is of its type here or the segment is none of ours."""
+
+    id: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,63}\\Z")]
+    symbol: str
+    spool_id: str
+    version: str
+    edge_ns: Annotated[int, msgspec.Meta(gt=0, le=(1 << 63) - 1)]
+    state: State
+    rows: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    counts: dict[str, int] = {}
+    bytes: int = 0
+    digests: dict[str, str] = {}
+    digest: str = ""
+    gaps: int = 0
+    account: dict[str, Any] = {}
+    cut: bool = False
+    exported: dict[str, Any] = {}
+
+
 def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Connection:
     """Open a segment file that exists. ``readonly`` never writes rows (it may touch the shared-memory file)."""
     mode = "ro" if readonly else "rw"
@@ -196,28 +219,16 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
         if name is None:
             raise SegmentError(f"{path}: not a segment's name")
         first, last = first or 0, last or 0
+        said = msgspec.convert(meta, _Meta)
         return SegmentInfo(
             path=path,
             name=name,
-            id=meta["id"],
-            symbol=meta["symbol"],
-            spool_id=meta["spool_id"],
-            version=meta["version"],
-            edge_ns=meta["edge_ns"],
-            state=meta["state"],
             first_seq=first,
             last_seq=last,
-            rows=meta.get("rows", last - first + 1 if last else 0),
-            counts=meta.get("counts", {}),
-            bytes=meta.get("bytes", 0),
-            digests=meta.get("digests", {}),
-            digest=meta.get("digest", ""),
-            gaps=meta.get("gaps", 0),
-            account=meta.get("account", {}),
-            cut=meta.get("cut", False),
-            exported=meta.get("exported", {}),
+            rows=said.rows if said.rows is not None else last - first + 1 if last else 0,
+            **{key: getattr(said, key) for key in _Meta.__struct_fields__ if key != "rows"},
         )
-    except (sqlite3.DatabaseError, KeyError, ValueError) as error:
+    except (sqlite3.DatabaseError, msgspec.ValidationError, ValueError, RecursionError) as error:
         raise SegmentError(f"{path}: not a readable segment: {error}") from error
 
 
