@@ -70,7 +70,7 @@ def load(client: Client, folder: Path) -> None:
     if not folder.is_dir():
         raise SystemExit(f"{folder} is not there; nothing was changed")
     present = client.tables()
-    for path in sorted(folder.glob("*.native")):
+    for path in (folder / f"{table}.native" for table in LOGS if (folder / f"{table}.native").exists()):
         table = path.stem
         if table not in present:
             client.run(path.with_suffix(".sql").read_text())

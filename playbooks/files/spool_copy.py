@@ -10,21 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.export.names import exported_files
+from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import info, segments, sync_folder
 from mexc_pipeline.spool.writer import Spool
 
 CONFIG = Path("/etc/mexc-pipeline/config.toml")
+_FOLDER = re.compile(r"[a-z][a-z0-9_]{0,63}")
 ROWS_PER_S = 100_000
 """More than a collector can record: what came after the backup had fewer seqs than this times the seconds since."""
 
@@ -62,6 +65,7 @@ def load(settings: config.Config, folder: Path, name: str) -> None:
         manifest = json.loads((source / "manifest.json").read_bytes())
     except FileNotFoundError:
         raise UserError(f"{source} is not a whole backup: it has no manifest.json") from None
+    _judge_names(source, manifest)
     for symbol_id in manifest["last_seq"]:
         if segments(settings.spool_dir / symbol_id):
             raise UserError(
@@ -80,6 +84,14 @@ def load(settings: config.Config, folder: Path, name: str) -> None:
     print(f"{back} exported files put back, {len(manifest['exports']) - back} were there")
     for symbol_id, last_seq in manifest["last_seq"].items():
         _load_symbol(settings, symbol_id, source / "spool" / symbol_id, last_seq, int(manifest["at"]))
+
+
+def _judge_names(source: Path, manifest: dict[str, Any]) -> None:
+    """What is named by a manifest is written under that name: only names that a backup gives are taken."""
+    wrong = [name for name in manifest["exports"] if FileName.parse(name) is None]
+    wrong += [name for name in manifest["last_seq"] if not _FOLDER.fullmatch(name)]
+    if wrong:
+        raise UserError(f"{source / 'manifest.json'} is none of ours: it names {wrong[0]!r}; nothing was changed")
 
 
 def _load_symbol(settings: config.Config, symbol_id: str, source: Path, last_seq: int, at: int) -> None:
@@ -111,7 +123,7 @@ def _copy_segment(source: Path, target: Path) -> None:
     here = sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)
     there = sqlite3.connect(making)
     try:
-        here.backup(there, pages=1024)
+        here.backup(there)  # in one step: in pieces it begins again whenever the collector commits
         there.execute("PRAGMA journal_mode=DELETE")
         wrong = there.execute("PRAGMA quick_check").fetchone()[0]
         if wrong != "ok":

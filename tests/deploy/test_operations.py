@@ -20,7 +20,7 @@ from deploy.test_recording import live, strangers
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
 
-BACKUPS = "/var/backups/mexc-pipeline"
+BACKUPS = "/var/backups/mexc-pipeline/recorder"
 _OURS = (
     "mexc-store.service", "mexc-export.timer", "mexc-verify.timer", "mexc-prune.timer", "mexc-collectors.target",
     "mexc.target",

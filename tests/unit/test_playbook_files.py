@@ -1,0 +1,157 @@
+"""What the playbooks run as root or as the recorder's user: names are checked, links are not followed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sqlite3
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline import config
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.spool.segment import segments
+from support.spools import open_spool
+
+FILES = Path(__file__).parents[2] / "playbooks" / "files"
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+MEXC = 60_003
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FILES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+folder, spool_copy = _script("folder"), _script("spool_copy")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder of root's that only root can change, up to the root of the file system."""
+    with tempfile.TemporaryDirectory(dir="/var/lib") as path:
+        yield Path(path)
+
+
+@as_root
+def test_a_folder_is_made_for_its_user(place: Path) -> None:
+    folder.make(place / "backup", 0, 0, 0o755)
+    folder.make(place / "backup" / "recorder", MEXC, MEXC, 0o750)
+    folder.make(place / "backup" / "recorder", MEXC, MEXC, 0o750)
+    found = (place / "backup" / "recorder").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (MEXC, MEXC, 0o750)
+    os.chown(place / "backup", MEXC, MEXC)
+    with pytest.raises(folder.RefusedError, match="root writes nothing below"):
+        folder.make(place / "backup" / "clickhouse", 0, 0, 0o700)
+    assert not (place / "backup" / "clickhouse").exists()
+
+
+@as_root
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_planted_link_is_not_followed(place: Path, depth: int) -> None:
+    victim = place / "victim"
+    victim.mkdir(mode=0o700)
+    path = place.joinpath("a", "b", "c")
+    link = place.joinpath(*path.relative_to(place).parts[:depth])
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(victim)
+    with pytest.raises(folder.RefusedError, match="is a link or no folder"):
+        folder.make(path, MEXC, MEXC, 0o777)
+    assert (victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode)) == (0, 0o700)
+    assert list(victim.iterdir()) == []
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_folder_that_others_may_write_is_refused(place: Path, mode: int) -> None:
+    (place / "open").mkdir()
+    (place / "open").chmod(mode)
+    with pytest.raises(folder.RefusedError, match="others may write there"):
+        folder.make(place / "open" / "backup", 0, 0, 0o755)
+
+
+@pytest.mark.parametrize("path", ["relative/x", "/", "/var/../etc"])
+def test_only_a_whole_path_is_taken(path: str) -> None:
+    with pytest.raises(folder.RefusedError, match="name the whole path"):
+        folder.make(Path(path), 0, 0, 0o755)
+
+
+def _settings(tmp_path: Path) -> config.Config:
+    path = tmp_path / "c.toml"
+    path.write_text(f'symbols = ["BTC_USDT"]\ndata_dir = "{tmp_path}/data"\nexport_dir = "{tmp_path}/exports"\n')
+    return config.load(path)
+
+
+NAMES = st.text(min_size=1) | st.sampled_from(["../x", "/etc/x", "btc/../../x", "..", "a/btc2026112120.parquet", "."])
+
+
+@given(name=NAMES, is_file=st.booleans())
+def test_a_manifest_names_nothing_elsewhere(name: str, is_file: bool) -> None:
+    manifest = {"exports": {name: ""} if is_file else {}, "last_seq": {} if is_file else {name: 1}}
+    try:
+        spool_copy._judge_names(Path("/backup"), manifest)
+    except UserError:
+        return
+    assert "/" not in name
+    assert name not in (".", "..")
+
+
+def test_a_restore_of_such_a_manifest_changes_nothing(tmp_path: Path) -> None:
+    backup = tmp_path / "backup" / "20261121T200000Z"
+    backup.mkdir(parents=True)
+    (tmp_path / "backup" / "exports").mkdir()
+    (tmp_path / "backup" / "evil").write_text("x")
+    manifest = {"at": 0, "last_seq": {}, "exports": {"../evil": spool_copy._sha256(tmp_path / "backup" / "evil")}}
+    (backup / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"names '../evil'; nothing was changed"):
+        spool_copy.load(_settings(tmp_path), tmp_path / "backup", "20261121T200000Z")
+    assert not (tmp_path / "evil").exists()
+
+
+def test_the_copy_of_a_busy_segment_ends(tmp_path: Path) -> None:
+    """SQLite's backup in pieces begins again whenever somebody commits between two of them."""
+    settings = _settings(tmp_path)
+    spool = open_spool(settings)
+    spool.append([Frame(time.time_ns(), None, Mt.DEAD_LETTER, b"x" * (1 << 20))] * 96)
+    spool.close()
+    path = segments(settings.spool_dir / "btc")[-1][1]
+    stop, committed = threading.Event(), threading.Event()
+
+    def write() -> None:
+        db = sqlite3.connect(path, isolation_level=None, timeout=10)
+        seq = 1_000_000
+        while not stop.is_set():
+            seq += 1
+            db.execute("INSERT INTO rows VALUES (?, 1, 1, 1, zeroblob(20000))", (seq,))
+            committed.set()
+        db.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert committed.wait(10)
+        copying = threading.Thread(target=spool_copy._copy_segment, args=(path, tmp_path / "copy.sqlite"))
+        copying.start()
+        copying.join(10)
+        assert not copying.is_alive()
+    finally:
+        stop.set()
+        writer.join(10)
+    copy = sqlite3.connect(tmp_path / "copy.sqlite")
+    assert copy.execute("SELECT count() FROM rows WHERE seq <= 96").fetchone() == (96,)
+    copy.close()
