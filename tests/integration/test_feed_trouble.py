@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.egress import dial as dial_module
 from mexc_pipeline.exchange import protocol
+from mexc_pipeline.feed import attempts, pace, watch
 from mexc_pipeline.feed import feed as module
-from mexc_pipeline.feed import pace, watch
+from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
@@ -30,12 +32,13 @@ from support.waiting import until
 class Rig:
     """A feed on its thread; what it hands over is kept."""
 
-    def __init__(self, url: str, **exchange: str) -> None:
+    def __init__(self, url: str, attempts: Attempts | None = None, **exchange: str) -> None:
         settings = config.parse("", None)
         self.got: list[Frame] = []
         self.blocked = threading.Event()
         self.blocked.set()
-        self.feed = Feed(settings.symbols[0], config.Exchange(websocket=url, **exchange), Gathered(self._sink))
+        where = config.Exchange(websocket=url, **exchange)
+        self.feed = Feed(settings.symbols[0], where, Gathered(self._sink), attempts=attempts)
         self.thread = threading.Thread(target=self.feed.run)
 
     def _sink(self, batch: list[Frame]) -> None:
@@ -61,8 +64,8 @@ class Rig:
 
 
 @contextmanager
-def feeding(url: str, **exchange: str) -> Iterator[Rig]:
-    rig = Rig(url, **exchange)
+def feeding(url: str, attempts: Attempts | None = None, **exchange: str) -> Iterator[Rig]:
+    rig = Rig(url, attempts, **exchange)
     rig.thread.start()
     try:
         yield rig
@@ -120,13 +123,76 @@ def test_a_handshake_that_fails_is_recorded_and_tried_again(server: Serve, reaso
         assert rig.feed.status()["state"] == "connecting"
 
 
+def test_what_was_answered_in_place_of_a_handshake_is_recorded_and_said() -> None:
+    page = b"<html>\r\n<h1>Just a moment\x1b[2J</h1>" + b"x" * 400
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + page
+    with serving(saying(answer)) as far, feeding(f"ws://127.0.0.1:{far.port}/edge") as rig:
+        first = rig.event("disconnected")
+        assert (first["status"], first["body"]) == (200, first["body"])
+        assert first["body"].startswith("<html>\\r\\n<h1>Just a moment\\x1b[2J</h1>xx")
+        assert len(first["body"]) == 200
+        assert rig.feed.status()["refusal"]["status"] == 200
+        assert "Just a moment" in rig.feed.status()["refusal"]["said"]
+
+
+@pytest.mark.parametrize("status", [429, 503, 403])
+def test_the_patience_that_is_asked_for_is_kept_by_all_of_an_address(status: int, tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(symbols=("BTC_USDT", "ETH_USDT"))) as sim:
+        sim.inject(Fault("refuse_handshake", value=str(status), headers="Retry-After: 3", payload=b"later"))
+        with feeding(sim.ws_url, attempts=Attempts(tmp_path / "direct")) as one:
+            first = one.event("disconnected")
+            assert (first["status"], first["retry_after_s"], first["body"]) == (status, 3, "later")
+            until(lambda: one.feed.status()["waits"], 5, "said that it waits")
+            assert f"HTTP {status}" in one.feed.status()["waits"]["why"]
+            began = time.monotonic()
+            with feeding(sim.ws_url, attempts=Attempts(tmp_path / "direct")) as two:
+                sim.clear_faults()
+                two.event("subscribed", 3)
+                one.event("subscribed", 3)
+                assert time.monotonic() - began > 2
+                assert not two.events("disconnected"), "it did not have to find out for itself"
+                assert one.feed.status()["refusal"] is None
+                assert one.feed.status()["waits"] is None
+        assert len([r for r in sim.requests if r.status == status]) == 1
+
+
+def test_sessions_that_end_and_are_taken_again_lose_less_than_a_second(tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(rate=100, faults=(Fault("session_limit", value="4"),))) as sim:
+        with feeding(sim.ws_url, attempts=Attempts(tmp_path / "direct")) as rig:
+            rig.event("subscribed", 15)
+        ends = [(a.closed_ns or 0, b.opened_ns) for a, b in itertools.pairwise(sim.connections)]
+        assert len(ends) >= 4
+        assert max(opened - closed for closed, opened in ends) < 10**9
+        assert rig.frames() == wanted(sim.sent)
+
+
+def test_sessions_that_end_at_once_are_no_more_than_twenty_a_minute(tmp_path: Path) -> None:
+    """Each delivers something: the pause begins anew, the budget does not."""
+
+    def brief(rig: Rig) -> int:
+        return len(rig.events("connected"))
+
+    with (
+        Simulator(SimulatorConfig(rate=400)) as sim,
+        feeding(sim.ws_url, attempts=Attempts(tmp_path / "direct")) as rig,
+    ):
+        for n in range(1, attempts.MOST + 1):
+            until(lambda n=n: brief(rig) == n and len(sim.sent_on(n)) > 3, 20, "frames")  # type: ignore[misc]
+            until(lambda n=n: len(rig.frames()) > 0 and sim.inject(Fault("abort", conn=n)), 20)  # type: ignore[misc]
+        until(lambda: rig.feed.status()["waits"], 10, "no more")
+        assert "20 attempts" in rig.feed.status()["waits"]["why"]
+        assert brief(rig) == attempts.MOST
+
+
 def test_a_redirect_is_not_followed() -> None:
     with (
         serving(silent) as trap,
         serving(saying(REDIRECT % trap.port)) as far,
         feeding(f"ws://127.0.0.1:{far.port}/edge") as rig,
     ):
-        assert "edirect" in rig.event("disconnected", 2)["reason"]
+        second = rig.event("disconnected", 2)
+        assert f"redirect to ws://127.0.0.1:{trap.port}/edge, which is not followed" in second["reason"]
+        assert (second["status"], second["location"]) == (302, f"ws://127.0.0.1:{trap.port}/edge")
         assert trap.accepted == 0
 
 

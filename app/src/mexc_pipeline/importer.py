@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,17 +19,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mexc_pipeline import __version__
+from mexc_pipeline import __version__, memory
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.files import prepare_folder, temporary
 from mexc_pipeline.export.names import FileName
-from mexc_pipeline.export.parquet import PREFIX, SCHEMA, FileError, metadata
+from mexc_pipeline.export.parquet import PREFIX, READ_ROWS, SCHEMA, FileError, metadata
 from mexc_pipeline.read.files import FOLDER
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import sync_folder
 
 _NAME = re.compile(r"(?P<id>[a-z][a-z0-9]*?)_?(?P<day>\d{8})_(?P<hour>\d{2})(?P<minute>\d{2})?(?:_debug)?\.parquet")
 _HOUR_MS = 3_600_000
+_DECODED, _RATIO = 32 << 20, 100
+"""Bytes of rows that any file may hold, and how many more for each byte of its own: v4 files hold five to ten."""
+_COPIES, _SPARE = 5, 192 << 20
+_TOO_LARGE = "it holds more than an honest file of its size could: refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +94,32 @@ def import_files(
     report = ImportReport(str(folder))
     for source in sources:
         try:
-            report.files.append(_import(source, folder, symbol_id))
+            most = _most_decoded(source)
+            with memory.at_most(_COPIES * most + _SPARE):
+                report.files.append(_import(source, folder, symbol_id, most))
+        except MemoryError:
+            report.failures.append(f"{source}: {_TOO_LARGE}")
         except (UserError, OSError) as error:
             text = error.strerror if isinstance(error, OSError) else str(error)
             report.failures.append(f"{source}: {text}")
     return report
 
 
-def _import(source: Path, folder: Path, symbol_id: str | None) -> Imported:
-    table = _converted(source)
+def _most_decoded(source: Path) -> int:
+    """Bytes that a file may hold once it is decoded. FileError where it is no plain file, such as a FIFO."""
+    found = source.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise FileError("not a plain file")
+    return _DECODED + _RATIO * found.st_size
+
+
+def _import(source: Path, folder: Path, symbol_id: str | None, most: int) -> Imported:
+    table = _converted(source, most)
     match = _NAME.fullmatch(source.name)
     name = _target_name(table, match, symbol_id)
     target = folder / name
     untyped = table.column("mt").null_count
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    digest = _sha256(source)
     if os.path.lexists(target):
         if metadata(target).get("imported_sha256") != digest:
             raise UserError(f"{target} exists and comes from another file; both are kept, move one away")
@@ -126,15 +143,36 @@ def _import(source: Path, folder: Path, symbol_id: str | None) -> Imported:
     return Imported(source.name, name, "written", len(table), untyped)
 
 
-def _converted(source: Path) -> Any:
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(source: Path, most: int) -> Any:
+    """The file's table, a piece at a time: what it grows to is known before it has grown."""
+    with pq.ParquetFile(source, pre_buffer=False) as parquet:
+        schema = parquet.schema_arrow
+        columns = [c for c in schema.names if c != "__index_level_0__"]  # pandas' own, where it was written
+        if sorted(columns) != ["m", "mt", "ts"]:
+            raise FileError(f"not a v4 file: its columns are {', '.join(columns)}, not ts, mt, m")
+        batches, size = [], 0
+        for group in range(parquet.num_row_groups):
+            for batch in parquet.iter_batches(READ_ROWS, [group], columns, use_threads=False):
+                size += batch.nbytes
+                if size > most:
+                    raise FileError(_TOO_LARGE)
+                batches.append(batch)
+        return pa.Table.from_batches(batches, pa.schema([schema.field(c) for c in columns]))
+
+
+def _converted(source: Path, most: int) -> Any:
     """The three columns in our types, two empty ones beside them; rows in the order of the file."""
     try:
-        table = pq.ParquetFile(source).read()
-    except (OSError, pa.ArrowException) as error:
-        raise FileError(f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
-    columns = [c for c in table.column_names if c != "__index_level_0__"]  # pandas' own, where it was written
-    if sorted(columns) != ["m", "mt", "ts"]:
-        raise FileError(f"not a v4 file: its columns are {', '.join(columns)}, not ts, mt, m")
+        table = _read(source, most)
+    except MemoryError:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise FileError(f"not a readable Parquet file ({str(error).partition(chr(10))[0]})") from error
     if not len(table):
         raise FileError("it has no rows")
     ts, m = table.column("ts"), table.column("m")

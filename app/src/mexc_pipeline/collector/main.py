@@ -26,6 +26,8 @@ from mexc_pipeline.control import ControlServer
 from mexc_pipeline.egress.dial import EgressError, check_files, dial
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.feed import attempts
+from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
 from mexc_pipeline.feed.feed import NOTHING, Feed
 from mexc_pipeline.rows import Frame, Mt, event
@@ -86,6 +88,8 @@ class _Collector:
         self._request = tor.request if tor else dial
         limits = settings.spool
         self._disk = Disk(self._folder, Limits(limits.warn_percent, limits.alert_percent, limits.reserve_mib << 20))
+        address = attempts.key(symbol)
+        self._attempts = Attempts(settings.control_dir / "attempts" / address)
         self._feed = Feed(
             symbol,
             settings.exchange,
@@ -93,6 +97,8 @@ class _Collector:
             tor.dial if tor else dial,
             self._request,
             resume.before(self._folder) if symbol.channels.depth in ("merged", "each") else NOTHING,
+            self._attempts,
+            sum(attempts.key(other) == address for other in settings.symbols),
         )
         self._exits = Exits(settings, symbol, self._feed, tor) if tor else None
         self._listing = Listing("unknown", "not asked yet")
@@ -374,6 +380,12 @@ class _Collector:
             for channel, said in feed["channels"].items()
             if "given_up" in said
         ]
+        if feed["waits"] is not None:
+            warnings.append(f"connects in {feed['waits']['for_s']:.0f} s at the earliest: {feed['waits']['why']}")
+        elif feed["refusal"] is not None:
+            warnings.append(feed["refusal"]["said"])
+        if self._attempts.trouble is not None:
+            warnings.append(self._attempts.trouble)
         warnings += [f"not asked for the last seq: {problem}" for problem in self._known.unknown]
         return {
             "id": self._symbol.id,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+import zlib
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -185,6 +186,32 @@ def unwrap(m: bytes) -> tuple[int, bytes] | None:
         return found.opcode, base64.b64decode(found.base64, validate=True)
     except (msgspec.MsgspecError, ValueError):
         return None
+
+
+def decompressed(payload: bytes, most: int = MAX_CLASSIFIED) -> bytes | None:
+    """What a gzip, zlib or raw deflate stream holds, where it is whole (a raw one may end with a flushed block, as a
+    WebSocket extension's does); None for anything else and for more than ``most`` bytes."""
+    if payload[:2] == b"\x1f\x8b":
+        wbits = 31
+    elif len(payload) > 2 and payload[0] & 0x0F == 8 and (payload[0] << 8 | payload[1]) % 31 == 0:
+        wbits = 15
+    else:
+        wbits = -15
+    parts: list[bytes] = []
+    rest = payload
+    while rest:
+        stream = zlib.decompressobj(wbits)
+        try:
+            parts.append(stream.decompress(rest, most + 1))
+        except zlib.error:
+            return None
+        most -= len(parts[-1])
+        if most < 0 or not (stream.eof or (wbits < 0 and not stream.unconsumed_tail)):
+            return None
+        rest = stream.unused_data  # gzip: the next of several members
+        if rest and wbits != 31:
+            return None
+    return b"".join(parts)
 
 
 class _Wrapped(msgspec.Struct, forbid_unknown_fields=True):

@@ -39,6 +39,12 @@ SCHEMA = pa.schema(
     ]
 )
 
+MOST_TEXT = 160 << 20
+"""Bytes of ``m`` in a row group: the largest frame is 64 MiB, its base64 a third more, beside a group that was nearly
+full."""
+MOST_NUMBERS = 4 << 20
+"""Bytes of any other column in a row group: at most eight a row."""
+
 _NAMES = [MT_NAMES[code].encode() for code in sorted(MT_NAMES)]
 # From buffers and to buffers, here and below: pa.array() and to_numpy() import pandas, 45 MB of no use to an export.
 _TYPES = pa.StringArray.from_buffers(
@@ -241,7 +247,8 @@ class Content:
 
 
 def open_file(path: Path) -> Any:
-    """The file as ``pyarrow.parquet.ParquetFile``, its schema checked. FileError where it is none of ours."""
+    """The file as ``pyarrow.parquet.ParquetFile``, schema and sizes in its footer checked. FileError where it is
+    none of ours."""
     try:
         parquet = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
         schema = parquet.schema_arrow
@@ -253,7 +260,27 @@ def open_file(path: Path) -> Any:
         parquet.close()
         found = ", ".join(f"{f.name} {f.type}" for f in schema)
         raise FileError(f"{path}: its columns are not those of an export (ts, mt, m, rx, seq): {found}")
+    wrong = _oversized(parquet.metadata)
+    if wrong:
+        parquet.close()
+        raise FileError(f"{path}: not written by this program: {wrong}")
     return parquet
+
+
+def _oversized(footer: Any) -> str:
+    """What a small file would grow to that no file of ours does, by its footer; empty where nothing is."""
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        if group.num_rows > GROUP_ROWS:
+            return f"row group {number} has {group.num_rows:,} rows"
+        for n in range(group.num_columns):
+            column = group.column(n)
+            most = MOST_TEXT if column.path_in_schema == "m" else MOST_NUMBERS
+            if column.total_uncompressed_size > most:
+                return (
+                    f"column {column.path_in_schema} of row group {number} has {column.total_uncompressed_size:,} bytes"
+                )
+    return ""
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -301,6 +328,8 @@ def read_content(path: Path, check: Callable[[], None] = _no_stop) -> Content:
                     for batch in parquet.iter_batches(READ_ROWS, [group], [column], use_threads=False):
                         check()
                         digest.add(column, batch.column(0))
+            except MemoryError:
+                raise  # PyArrow's own is an ArrowException, too
             except (OSError, ValueError, pa.ArrowException) as error:
                 content.damaged[column] = _first_line(error)
         content.rows = parquet.metadata.num_rows

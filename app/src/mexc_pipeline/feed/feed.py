@@ -14,13 +14,15 @@ from typing import Any, Protocol
 
 import websocket
 
-from mexc_pipeline import __version__, config
+from mexc_pipeline import config
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
 from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.exchange.deadletters import meant
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, pong_ms, subscriptions
+from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.checks import Checks
 from mexc_pipeline.feed.clock import Clock
+from mexc_pipeline.feed.handshake import Answer, RefusedError, shake
 from mexc_pipeline.feed.holes import Unfinished
 from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.repair import CHANNEL, Repairer
@@ -42,10 +44,18 @@ from mexc_pipeline.text import clean
 log = logging.getLogger("mexc_pipeline.feed")
 
 HANDSHAKE_S = 10.0
+TURN_S = 1.0
+"""How often the other processes' attempts are looked at while they leave us no turn."""
 TICK_S = 0.5
 """Longest wait for a frame before timers are looked at."""
 PATIENCE_S = 10.0
 """Seconds beyond the ping interval in which at least a pong must have come."""
+KEPT_S = 3.0
+"""A session that delivered for this long is followed by the next at once; were all so short, they would be no more
+than the attempts that are allowed in a minute."""
+JITTER_S = 0.02
+MOST_JITTER_S = 1.0
+"""Symbols that leave by one address come back one after another: so much for each of them, and in all."""
 GOODBYE_S = 2.0
 """How long the exchange may take to answer our close; frames that come meanwhile are still kept."""
 
@@ -98,7 +108,8 @@ class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is
 
 class Feed:
     """Reads one symbol. ``intake`` gets frames and events in the order they happened; what is fetched over REST, by
-    ``request``, comes to it from another thread. ``before``: what an earlier process left."""
+    ``request``, comes to it from another thread. ``before``: what an earlier process left.
+    ``attempts``: what all who leave by the same address may do, ``sharing`` symbols of this configuration."""
 
     def __init__(
         self,
@@ -108,14 +119,19 @@ class Feed:
         dialler: Dial = dial,
         request: Dial = dial,
         before: Before = NOTHING,
+        attempts: Attempts | None = None,
+        sharing: int = 1,
     ) -> None:
         self._symbol = symbol
         self._exchange = exchange
         self._intake = intake
         self._dial = dialler
         self._hosts = Hosts(exchange.websocket_urls)
-        self._delivered = False
-        """The present connection has brought a frame of a channel."""
+        self._attempts = attempts or Attempts()
+        self._sharing = sharing
+        self._waits: tuple[float, str] | None = None  # until when (monotonic s) there is no attempt, and why
+        self._delivered_at: float | None = None  # when the present connection brought its first data (monotonic s)
+        self._kept = False  # that was KEPT_S ago
         self._wanted = {s.channel: s for s in subscriptions(symbol.name, symbol.channels)}
         self._acks = {s.ack: s.channel for s in self._wanted.values()}
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
@@ -141,6 +157,8 @@ class Feed:
         self.reconnects = 0
         self.connected_since_ns: int | None = None
         self.exchange_said: str | None = None
+        self.refusal: Answer | None = None
+        """What the exchange answered to the last handshake, where it was none."""
         self.egress: dict[str, Any] = {"mode": symbol.egress.mode}
         self.beat = time.monotonic()
         """Monotonic seconds of the loop's last sign of life."""
@@ -149,7 +167,9 @@ class Feed:
 
     def run(self) -> None:
         """Read until :meth:`stop`; never raises for anything the network or the exchange does."""
-        backoff = Backoff(random.Random())  # noqa: S311 - jitter, not a secret
+        rng = random.Random()  # noqa: S311 - jitter, not a secret
+        backoff = Backoff(rng)
+        free = False
         if self._repairer is not None:
             threading.Thread(target=self._repairer.run, name="repair", daemon=True).start()
         while not self._stop.is_set():
@@ -157,14 +177,22 @@ class Feed:
                 self._stay_away(held)
                 backoff.reset()
                 continue
+            if not self._is_our_turn(free):
+                continue
             self.beat = time.monotonic()
-            self._goodbye_by, self._unanswered, self._parting, self._delivered = None, False, None, False
+            self._goodbye_by, self._unanswered, self._parting = None, False, None
+            self._delivered_at, self._kept = None, False
             url = self._hosts.url
-            code, reason = 1006, ""
+            code, reason, said = 1006, "", {}
             try:
                 self._session()
             except _Ended as ended:
                 code, reason = ended.code, str(ended)
+            except RefusedError as refused:
+                reason = str(refused)
+                self.refusal, said = refused.answer, refused.answer.fields()
+                if refused.answer.status:
+                    self._attempts.refused(refused.answer.retry_after_s, reason)
             except (EgressError, OSError, websocket.WebSocketException) as error:
                 reason = str(error) or type(error).__name__
             except Exception as error:  # the library's own surprises must not end a recording; they are logged whole
@@ -177,17 +205,21 @@ class Feed:
             if ending is not None:
                 code, reason = (1006, f"{ending}, our close was not answered") if self._unanswered else (1000, ending)
             reason = clean(reason)  # much of it may be the exchange's own words
-            self._event("disconnected", code=code, reason=reason, exit=self._exit)
+            self._event("disconnected", code=code, reason=reason, exit=self._exit, **said)
             self._exit = None
             if self._stop.is_set():
                 break
             self._intake.hand_over()
             self.reconnects += 1
-            if self._delivered or self._parting is not None:
+            free = self._kept or ending is not None
+            if self._delivered or ending is not None:
                 backoff.reset()
             if ending is not None:
                 continue
-            pause = 0.0 if not self._delivered and self._hosts.failed(url) else backoff.next_s()
+            if self._kept:
+                pause = rng.uniform(0.0, min(MOST_JITTER_S, JITTER_S * (self._sharing - 1)))
+            else:
+                pause = 0.0 if not self._delivered and self._hosts.failed(url) else backoff.next_s()
             log.warning(
                 "disconnected",
                 extra={
@@ -235,6 +267,7 @@ class Feed:
     def status(self) -> dict[str, Any]:
         """Channels, egress, what the exchange said; see the control socket's ``status``."""
         watch = self._watch
+        waits = self._waits
         held = self._held
         if self._stop.is_set() or (held is not None and self.connected_since_ns is not None):
             state = "stopping"
@@ -250,8 +283,29 @@ class Feed:
             "egress": self.egress,
             "exchange_said": self.exchange_said,
             "clock": self.clock.status(),
+            "refusal": {"said": str(refusal), **refusal.fields()} if (refusal := self.refusal) is not None else None,
+            "waits": {"for_s": round(max(0.0, waits[0] - time.monotonic()), 1), "why": waits[1]} if waits else None,
             "gaps": self._repairer.status() if self._repairer is not None else None,
         }
+
+    @property
+    def _delivered(self) -> bool:
+        return self._delivered_at is not None
+
+    def _is_our_turn(self, free: bool) -> bool:
+        """Wait until the address that we leave by may try to connect; False where that is not wanted any more."""
+        while not self._stop.is_set() and self._held is None:
+            wait, why = self._attempts.wait_s(free=free)
+            if not wait:
+                self._waits = None
+                return True
+            if self._waits is None:
+                fields = {"symbol": self._symbol.id, "for_s": round(wait, 1), "why": why}
+                log.warning("waits before it connects", extra={"fields": fields})
+            self._waits = (time.monotonic() + wait, why)
+            self._pause(min(wait, TURN_S))
+        self._waits = None
+        return False
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -304,17 +358,11 @@ class Feed:
         dialled.sock.settimeout(HANDSHAKE_S)
         try:
             with deadline(dialled.sock, HANDSHAKE_S, "WebSocket handshake"):
-                ws.connect(  # type: ignore[no-untyped-call]
-                    url,
-                    socket=link,
-                    header=[f"User-Agent: mexc-pipeline/{__version__}"],
-                    suppress_origin=True,
-                    redirect_limit=0,  # a redirect would be followed by a connection of the library's own
-                )
-        except websocket.WebSocketBadStatusException as error:
-            raise _Ended(f"handshake refused with HTTP {error.status_code}") from error
-        except websocket.WebSocketTimeoutException as error:
+                shake(link, url)
+        except TimeoutError as error:
             raise _Ended(f"WebSocket handshake: not done within {HANDSHAKE_S:g} s") from error
+        self.refusal = None
+        ws.sock, ws.connected = link, True  # type: ignore[assignment]  # it stands in for a socket
 
     def _read(self, message: Callable[[], tuple[int, bytes]]) -> None:
         classify, touched, checks = self._classify, self._touched, self._checks.by_channel
@@ -394,8 +442,12 @@ class Feed:
             self._received = self._link.received
             watch.alive(now)
         if self._touched and not self._delivered:
-            self._delivered = True
+            self._delivered_at = now
             self._hosts.worked(self._hosts.url)
+            self._attempts.delivered()
+        if not self._kept and self._delivered_at is not None and now - self._delivered_at >= KEPT_S:
+            self._kept = True
+            self._attempts.kept()
         for channel in self._touched:
             if channel in self._wanted:
                 self._act(watch.data(channel, now))
@@ -476,7 +528,8 @@ class Feed:
         self._watch = None
         self.connected_since_ns = None
         self._asked_to_leave = None
-        self._delivered = self._delivered or bool(self._touched)  # a close may follow the only frames at once
+        if self._touched and self._delivered_at is None:  # a close may follow the only frames at once
+            self._delivered_at = time.monotonic()
         self._touched.clear()
         self._link = None
         self._received = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
 
+from mexc_pipeline import memory
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName, exported_files
@@ -27,6 +28,8 @@ EXPORT_DUE_NS = 600 * SECOND_NS
 """A closed segment whose period ended longer ago than this and that has no file is a finding."""
 
 NEWEST = 3
+PROVING = 1 << 30
+"""Bytes of memory that proving one file may take; 200 MiB are usual, a frame of 64 MiB takes more."""
 
 
 @dataclass(slots=True)
@@ -86,9 +89,13 @@ def prove(name: FileName, path: Path) -> FileProof:
     """Judge one file by nothing but itself."""
     proof = FileProof(name, path)
     try:
-        proof.said = metadata(path)
-        copy = metadata_in_schema(path)
-        proof.content = read_content(path)
+        with memory.at_most(PROVING):
+            proof.said = metadata(path)
+            copy = metadata_in_schema(path)
+            proof.content = read_content(path)
+    except MemoryError:
+        proof.wrong.append(f"reading it takes more than {PROVING >> 20} MiB of memory: no file of ours does")
+        return proof
     except (UserError, OSError) as error:
         proof.wrong.append(str(error))
         return proof

@@ -1,0 +1,190 @@
+"""How often one address asks the exchange for a connection: a budget of all processes of this host that leave by it.
+
+:class:`Budget` is pure. :class:`Attempts` keeps it in a small file under a lock, with times of the clock since the
+machine's start, which all processes share and which no setting of the wall clock moves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from mexc_pipeline import config
+
+log = logging.getLogger("mexc_pipeline.feed")
+
+MOST = 20
+WINDOW_S = 60.0
+"""So many attempts in this time, besides the one that follows a session that delivered."""
+PATIENCE_MOST_S = 600.0
+"""Longest patience that an exchange can ask for."""
+REFUSED_S = 1.0
+REFUSED_MOST_S = 30.0
+"""Patience after refusals that ask for none: doubling from the first to the second."""
+LOCK_S = 0.2
+"""How long the file may be in use by another process."""
+
+T = TypeVar("T")
+
+
+class Budget(msgspec.Struct):
+    """``attempts``: times of those that count; before ``not_before`` there is none, by ``why``; ``refusals`` so far
+    without a session that delivered. Seconds of one clock."""
+
+    boot: str = ""
+    attempts: list[float] = []
+    not_before: float = 0.0
+    refusals: int = 0
+    why: str = ""
+
+    def wait_s(self, now: float, *, free: bool) -> float:
+        """Seconds until an attempt may be made; 0: now, and it is counted. ``free``: it follows a session that
+        delivered, so that only the exchange's own wish for patience binds it, and it does not count."""
+        self.attempts = [at for at in self.attempts if now - WINDOW_S < at <= now]  # a clock that began anew has none
+        self.not_before = min(self.not_before, now + PATIENCE_MOST_S)
+        if now < self.not_before:
+            return self.not_before - now
+        if free:
+            return 0.0
+        if len(self.attempts) >= MOST:
+            return max(0.001, self.attempts[-MOST] + WINDOW_S - now)
+        self.attempts.append(now)
+        return 0.0
+
+    def refused(self, now: float, retry_after_s: float | None, why: str) -> None:
+        """The exchange answered that it will not have us. Answers to attempts made before the first of them was known
+        count as one."""
+        if now >= self.not_before:
+            self.refusals += 1
+        patience = min(REFUSED_MOST_S, REFUSED_S * 2.0 ** min(self.refusals - 1, 30)) if self.refusals else REFUSED_S
+        if retry_after_s is not None:
+            patience = min(retry_after_s, PATIENCE_MOST_S)
+        if now + patience >= self.not_before:
+            self.not_before, self.why = now + patience, why
+
+    def delivered(self) -> None:
+        """A session delivers: the exchange takes us."""
+        self.refusals = 0
+
+    def kept(self, at: float) -> None:
+        """A session has lasted: the attempt made at that time counts no more."""
+        if at in self.attempts:
+            self.attempts.remove(at)
+
+
+def key(symbol: config.Symbol) -> str:
+    """Names the address that a symbol's connections leave by: this host's, the proxy's, or its own set of exits."""
+    mode = symbol.egress.mode
+    return f"tor-{symbol.id}" if mode == "tor" else re.sub(r"[^A-Za-z0-9.]+", "-", mode.rpartition("@")[2])
+
+
+class Attempts:
+    """One process's. ``path`` None, or a file that cannot be used: a budget of this process alone."""
+
+    def __init__(self, path: Path | None = None, clock: Callable[[], float] | None = None) -> None:
+        self._path = path
+        self._clock = clock or (lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+        self._boot = _boot_id()
+        self._own = Budget(self._boot)
+        self._counted_at: float | None = None
+        self.trouble: str | None = None
+        """Why the other processes' attempts are not known."""
+
+    def wait_s(self, *, free: bool) -> tuple[float, str]:
+        """As :meth:`Budget.wait_s`, and why."""
+        now = self._clock()
+
+        def ask(budget: Budget) -> tuple[float, str]:
+            wait = budget.wait_s(now, free=free)
+            held = budget.not_before > now
+            return wait, budget.why if held else f"{MOST} attempts were made within {WINDOW_S:.0f} s"
+
+        wait, why = self._with(ask)
+        if not wait and not free:
+            self._counted_at = now
+        return wait, why
+
+    def refused(self, retry_after_s: float | None, why: str) -> None:
+        now = self._clock()
+        self._with(lambda budget: budget.refused(now, retry_after_s, why))
+
+    def delivered(self) -> None:
+        self._with(Budget.delivered)
+
+    def kept(self) -> None:
+        at, self._counted_at = self._counted_at, None
+        if at is not None:
+            self._with(lambda budget: budget.kept(at))
+
+    def _with(self, change: Callable[[Budget], T]) -> T:
+        """Read, change and write what is shared; without the file, what this process knows."""
+        if self._path is None:
+            return change(self._own)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+        except OSError as error:
+            return self._alone(error, change)
+        try:
+            _lock(fd)
+            budget = self._read(fd)
+        except OSError as error:
+            os.close(fd)
+            return self._alone(error, change)
+        self._own = budget
+        answer = change(budget)
+        try:
+            os.ftruncate(fd, os.pwrite(fd, msgspec.json.encode(budget), 0))
+            self.trouble = None
+        except OSError as error:
+            self._say(error)
+        finally:
+            os.close(fd)
+        return answer
+
+    def _alone(self, error: OSError, change: Callable[[Budget], T]) -> T:
+        self._say(error)
+        return change(self._own)
+
+    def _say(self, error: OSError) -> None:
+        if self.trouble is None:
+            log.warning("attempts of this process alone are counted", extra={"fields": {"why": str(error)}})
+        self.trouble = f"attempts to connect are counted for this process alone: {error.strerror or error}"
+
+    def _read(self, fd: int) -> Budget:
+        try:
+            budget = msgspec.json.decode(os.pread(fd, 1 << 16, 0), type=Budget)
+        except (msgspec.MsgspecError, ValueError):
+            return Budget(self._boot)  # new, or half written by one that was killed
+        if budget.boot != self._boot or not all(map(math.isfinite, (*budget.attempts, budget.not_before))):
+            return Budget(self._boot)
+        return budget
+
+
+def _lock(fd: int) -> None:
+    until = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"

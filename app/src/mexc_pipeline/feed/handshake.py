@@ -1,0 +1,175 @@
+"""The WebSocket handshake (RFC 6455, section 4.1) over a socket that is there, and what an exchange answers instead of
+one. Redirects are never followed: they could lead anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from mexc_pipeline import __version__
+from mexc_pipeline.exchange.protocol import decompressed
+from mexc_pipeline.text import clean
+
+BODY_S = 1.0
+"""How long the body of a refusal may take; what has come by then is shown."""
+MOST_BODY = 4096
+SHOWN = 200
+"""Characters of it that are kept."""
+_MOST_HEAD = 64 << 10
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Socket(Protocol):
+    """What is needed of a socket; its timeouts raise TimeoutError."""
+
+    @property
+    def sendall(self) -> Callable[[bytes], Any]: ...
+    @property
+    def settimeout(self) -> Callable[[float], Any]: ...
+    def recv(self, size: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came in place of a handshake: ``status`` 0 where it was no HTTP at all; ``retry_after_s`` None where the
+    exchange asks for no patience; all text is one clean line."""
+
+    status: int
+    said: str
+    location: str | None = None
+    retry_after_s: float | None = None
+    body: str = ""
+
+    def __str__(self) -> str:
+        text = f"handshake answered by {self.said}"
+        if self.location is not None:
+            text += f", a redirect to {self.location}, which is not followed"
+        if self.retry_after_s is not None:
+            text += f", asks for {self.retry_after_s:g} s of patience"
+        return text + (f": {self.body}" if self.body else "")
+
+    def fields(self) -> dict[str, Any]:
+        """For the ``disconnected`` event and ``status``."""
+        return {
+            "status": self.status or None,
+            "location": self.location,
+            "retry_after_s": self.retry_after_s,
+            "body": self.body or None,
+        }
+
+
+class RefusedError(Exception):
+    """The exchange answered something else than a handshake."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(str(answer))
+        self.answer = answer
+
+
+def shake(sock: Socket, url: str) -> None:
+    """Ask for the WebSocket at ``url`` and read the answer, not a byte more. Raises RefusedError; OSError and
+    TimeoutError as the socket does."""
+    key = base64.b64encode(os.urandom(16))
+    sock.sendall(request(url, key))
+    head = bytearray()
+    while not head.endswith(b"\r\n\r\n"):
+        byte = sock.recv(1)
+        head += byte
+        if not byte or len(head) > _MOST_HEAD:
+            raise RefusedError(Answer(0, f"what is no HTTP answer: {clean(bytes(head), SHOWN) or 'nothing'}"))
+    status, said, headers = parse(bytes(head))
+    if status == 101:
+        if not _agrees(headers, key):
+            raise RefusedError(Answer(status, "HTTP 101 without a valid WebSocket upgrade"))
+        return
+    body = _body(sock, headers) if status else b""
+    raise RefusedError(refusal(status, said, headers, body, time.time()))
+
+
+def request(url: str, key: bytes) -> bytes:
+    """The bytes that ask for it; ``key`` is 16 random ones in base64."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
+    where = host if parts.port in (None, 80, 443) else f"{host}:{parts.port}"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: {where}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key.decode()}\r\nSec-WebSocket-Version: 13\r\n"
+        f"User-Agent: mexc-pipeline/{__version__}\r\n\r\n"
+    ).encode()
+
+
+def parse(head: bytes) -> tuple[int, str, dict[str, str]]:
+    """Status (0 where it is no HTTP), the status as people read it, and headers by their lower-case names."""
+    line, *rest = head.decode("latin-1").split("\r\n")
+    version, _, said = line.partition(" ")
+    code = said[:3]
+    if not version.startswith("HTTP/") or not (code.isascii() and code.isdigit()):
+        return 0, f"what is no HTTP answer: {clean(head, SHOWN)}", {}
+    pairs = (text.partition(":") for text in rest)
+    headers = {name.strip().lower(): value.strip() for name, colon, value in pairs if colon}
+    return int(code), clean(f"HTTP {said.strip()}", 60), headers
+
+
+def refusal(status: int, said: str, headers: Mapping[str, str], body: bytes, wall: float) -> Answer:
+    """The answer as it is recorded; ``wall`` is this host's Unix time, used where the answer has no date of its own."""
+    location = headers.get("location") if 300 <= status < 400 else None
+    plain = decompressed(body) if headers.get("content-encoding", "identity").lower() != "identity" else None
+    return Answer(
+        status,
+        said,
+        clean(location, SHOWN) if location is not None else None,
+        retry_after_s(headers, wall),
+        clean(body if plain is None else plain, SHOWN).strip(),
+    )
+
+
+def retry_after_s(headers: Mapping[str, str], wall: float) -> float | None:
+    """Seconds of patience that are asked for (RFC 9110, section 10.2.3), None for none or nonsense."""
+    text = headers.get("retry-after", "")
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        until = parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    try:  # two dates of one clock: ours may be wrong
+        wall = parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (ValueError, OverflowError):
+        return max(0.0, round(until - wall, 3))
+    return max(0.0, until - wall)
+
+
+def _agrees(headers: Mapping[str, str], key: bytes) -> bool:
+    upgrade = "websocket" in _tokens(headers.get("upgrade")) and "upgrade" in _tokens(headers.get("connection"))
+    wanted = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest()).decode()
+    return upgrade and headers.get("sec-websocket-accept") == wanted
+
+
+def _tokens(value: str | None) -> set[str]:
+    return {token.strip().lower() for token in (value or "").split(",")}
+
+
+def _body(sock: Socket, headers: Mapping[str, str]) -> bytes:
+    """What comes of the body within a moment."""
+    text = headers.get("content-length", "")
+    most = min(MOST_BODY, int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else MOST_BODY
+    body = b""
+    until = time.monotonic() + BODY_S
+    try:
+        while len(body) < most and (left := until - time.monotonic()) > 0:
+            sock.settimeout(left)
+            piece = sock.recv(most - len(body))
+            if not piece:
+                break
+            body += piece
+    except OSError:
+        return body  # the status is what counts, and the connection is over
+    return body

@@ -1,0 +1,178 @@
+"""How often one address asks for a connection, counted over processes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline import config
+from mexc_pipeline.feed.attempts import (
+    MOST,
+    PATIENCE_MOST_S,
+    REFUSED_MOST_S,
+    WINDOW_S,
+    Attempts,
+    Budget,
+    key,
+)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_twenty_a_minute_then_the_oldest_has_to_be_a_minute_old() -> None:
+    budget = Budget()
+    assert [budget.wait_s(n, free=False) for n in range(MOST)] == [0.0] * MOST
+    assert budget.wait_s(20, free=False) == WINDOW_S - 20
+    assert budget.wait_s(20, free=True) == 0, "what follows a session that delivered is no part of it"
+    assert budget.wait_s(59.9, free=False) == pytest.approx(0.1)
+    assert budget.wait_s(WINDOW_S, free=False) == 0
+    assert budget.wait_s(WINDOW_S + 0.5, free=False) == pytest.approx(0.5)
+
+
+def test_a_session_that_lasts_gives_its_attempt_back() -> None:
+    budget = Budget()
+    for n in range(MOST):
+        budget.wait_s(n, free=False)
+    budget.kept(3.0)
+    budget.kept(3.0)
+    assert budget.wait_s(20, free=False) == 0
+    assert budget.wait_s(20, free=False) > 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.booleans(), st.sampled_from(["ask", "refused", "late", "ok"]))))
+def test_no_minute_has_more_attempts_than_allowed_and_patience_is_kept(steps: list[tuple[float, bool, str]]) -> None:
+    budget, now, made, patience = Budget(), 0.0, [], 0.0
+    for wait, free, what in steps:
+        now += wait
+        match what:
+            case "ask":
+                left = budget.wait_s(now, free=free)
+                assert 0 <= left <= PATIENCE_MOST_S
+                assert (left == 0) or not free or now < patience
+                if left == 0:
+                    assert now >= patience
+                    made += [] if free else [now]
+                    assert sum(now - WINDOW_S < at for at in made) <= MOST
+            case "ok":
+                budget.delivered()
+            case _:
+                asked = 1e6 if what == "late" else None
+                budget.refused(now, asked, "no")
+                patience = max(patience, now + PATIENCE_MOST_S) if asked else patience
+                assert budget.not_before <= now + PATIENCE_MOST_S
+
+
+def test_refusals_that_ask_for_no_patience_get_some_that_grows() -> None:
+    budget, now, waits = Budget(), 0.0, []
+    for _ in range(8):
+        budget.refused(now, None, "HTTP 503")
+        budget.refused(now + 0.1, None, "HTTP 503")  # another symbol's, of the same moment
+        waits.append(budget.wait_s(now + 0.1, free=True))
+        now = budget.not_before
+    assert waits[:3] == pytest.approx([1, 2, 4], abs=0.11)
+    assert waits[-1] == pytest.approx(REFUSED_MOST_S, abs=0.11)
+    budget.delivered()
+    budget.refused(now + 1, None, "HTTP 503")
+    assert budget.wait_s(now + 1, free=False) == 1
+    budget.refused(now + 3, 0.0, "HTTP 503")
+    assert budget.wait_s(now + 3, free=False) == 0, "none was asked for"
+
+
+def test_a_clock_that_began_anew_binds_nobody() -> None:
+    budget = Budget(attempts=[9e5] * MOST, not_before=9e5)
+    assert budget.wait_s(10, free=False) == PATIENCE_MOST_S, "at most"
+    budget = Budget(attempts=[9e5] * MOST)
+    assert budget.wait_s(10, free=False) == 0
+
+
+def test_processes_share_a_file(tmp_path: Path) -> None:
+    clock = Clock()
+    one, two = (Attempts(tmp_path / "a" / "direct", clock) for _ in range(2))
+    for _ in range(MOST // 2):
+        assert one.wait_s(free=False)[0] == 0
+        assert two.wait_s(free=False)[0] == 0
+        clock.now += 0.1
+    wait, why = one.wait_s(free=False)
+    assert wait == pytest.approx(WINDOW_S - 1)
+    assert "20 attempts" in why
+    assert two.wait_s(free=True)[0] == 0
+    two.kept()
+    assert one.wait_s(free=False)[0] == 0
+    clock.now += 100
+    two.refused(30, "handshake answered by HTTP 429")
+    assert one.wait_s(free=True) == (30, "handshake answered by HTTP 429")
+    clock.now += 30
+    assert one.wait_s(free=True)[0] == 0
+    assert one.trouble is None
+
+
+def test_what_another_start_of_the_machine_left_binds_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "direct"
+    path.write_text(json.dumps({"boot": "another", "attempts": [999.0] * MOST, "not_before": 1e9}))
+    assert Attempts(path, Clock()).wait_s(free=False)[0] == 0
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b"\xff" * 100_000, b'{"attempts":[1e999]}', b'{"not_before":"x"}', b"[]"])
+def test_garbage_in_the_file_is_no_budget(tmp_path: Path, left: bytes) -> None:
+    path = tmp_path / "direct"
+    path.write_bytes(left)
+    attempts = Attempts(path, Clock())
+    assert attempts.wait_s(free=False)[0] == 0
+    assert json.loads(path.read_bytes())["attempts"] == [1000.0]
+    assert attempts.trouble is None
+
+
+def test_a_file_that_cannot_be_used_does_not_stop_anybody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    attempts = Attempts(tmp_path / "file" / "direct", Clock())
+    assert [attempts.wait_s(free=False)[0] for _ in range(MOST)] == [0.0] * MOST
+    assert attempts.wait_s(free=False)[0] > 0, "this process alone keeps to it"
+    assert "this process alone" in (attempts.trouble or "")
+
+
+def test_a_file_that_another_process_holds_does_not_stop_anybody(tmp_path: Path) -> None:
+    path = tmp_path / "direct"
+    attempts = Attempts(path, Clock())
+    assert attempts.wait_s(free=False)[0] == 0
+    fd = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        assert attempts.wait_s(free=False)[0] == 0
+        assert attempts.trouble is not None
+    finally:
+        os.close(fd)
+    assert attempts.wait_s(free=False)[0] == 0
+    assert attempts.trouble is None
+
+
+def test_a_disk_without_room_does_not_count_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts(tmp_path / "direct", Clock())
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    assert attempts.wait_s(free=False)[0] == 0
+    assert "No space left" in (attempts.trouble or "")
+    assert len(attempts._own.attempts) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [("direct", "direct"), ("socks5h://127.0.0.1:1080", "socks5h-127.0.0.1-1080"), ("tor", "tor-btc")],
+)
+def test_who_leaves_by_one_address_shares_one_file(mode: str, name: str) -> None:
+    settings = config.parse(f'symbols = ["BTC_USDT"]\n[egress]\nmode = "{mode}"\n', None)
+    assert key(settings.symbols[0]) == name
