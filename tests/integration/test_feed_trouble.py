@@ -299,6 +299,25 @@ def test_a_channel_that_is_retired_is_given_up_and_the_others_flow_on(
                 assert last == 1
 
 
+@pytest.mark.parametrize("packing", ["gzip", "zlib", "deflate", "binary"])
+def test_frames_that_come_packed_are_understood_and_cut_nothing(packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Acks, pongs and errors alike; what is binary and not compressed stays a dead letter, and is life all the same."""
+    monkeypatch.setattr(watch, "CONFIRM_S", 0.3)
+    with Simulator(SimulatorConfig(rate=200, faults=(Fault("shape", value=packing),))) as sim:
+        sim.wait_for(lambda s: bool(s._exchange.board))
+        with feeding(sim.ws_url, ping_interval="5s") as rig:
+            rig.event("subscribed", 3)
+            sim.inject(Fault("rs_error", value="a word"))
+            until(lambda: len(rig.frames()) > 300, 40, "frames")
+            rig.stop()
+            assert len(sim.connections) == 1
+            assert rig.frames() == wanted(sim.sent)
+            assert not rig.events("gap", "regressed", "stalled", "given_up")
+            assert {mt for mt, _ in rig.frames()} == ({4} if packing == "binary" else {1, 2, 3, 4})
+            assert rig.feed.exchange_said == "a word"
+            assert all('"gzip":false' in str(m.data) for m in sim.received if "sub." in str(m.data))
+
+
 def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "OTHERS", pace.Bounds(1.0, 1.0, 1.0))
     with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:

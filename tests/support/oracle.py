@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import json
+import zlib
 from typing import Any, NamedTuple
 
 TICKER, DEAL, DEPTH, DEAD_LETTER = 1, 2, 3, 4
@@ -57,6 +59,18 @@ def _time(value: dict[str, Any]) -> int | None:
     return int(ts) if isinstance(ts, _Integer) and len(ts) == 13 and ts.isdigit() else None
 
 
+def unpacked(payload: bytes) -> bytes | None:
+    """The UTF-8 text in a gzip, zlib or raw deflate stream of at most a mebibyte, None for anything else."""
+    readings = (gzip.decompress, zlib.decompress, lambda data: zlib.decompressobj(-15).decompress(data))
+    for read in readings:
+        with contextlib.suppress(OSError, EOFError, zlib.error, UnicodeDecodeError):
+            text = read(payload)
+            if text and len(text) <= 1_048_576:
+                text.decode()
+                return text
+    return None
+
+
 def expected(
     opcode: int, payload: bytes, symbol: str = "BTC_USDT", channels: dict[str, int] | None = None
 ) -> Expected | None:
@@ -67,7 +81,12 @@ def expected(
         text = payload.decode()
     if opcode != 1 or text is None:
         wrapped = {"base64": base64.b64encode(payload).decode(), "opcode": opcode}
-        return Expected(DEAD_LETTER, None, json.dumps(wrapped, separators=(",", ":")).encode())
+        stored = json.dumps(wrapped, separators=(",", ":")).encode()
+        held = unpacked(payload)
+        if held is None:
+            return Expected(DEAD_LETTER, None, stored)
+        row = expected(1, held, symbol, channels)
+        return None if row is None else row._replace(m=stored)
     try:
         value = parse(text)
     except ValueError:

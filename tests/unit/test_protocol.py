@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
+import zlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given, settings
@@ -13,10 +17,12 @@ from mexc_pipeline.exchange.protocol import (
     MAX_CLASSIFIED,
     Classifier,
     Control,
+    content,
+    decompressed,
     subscriptions,
     unwrap,
 )
-from mexc_pipeline.rows import Mt, wrap
+from mexc_pipeline.rows import Mt, is_utf8, wrap
 from mexc_pipeline.simulator import Fault, wire
 from mexc_pipeline.simulator.samples import frames as real_frames
 from support.oracle import CHANNELS, Ambiguous, expected
@@ -45,15 +51,15 @@ def test_subscriptions_are_the_documented_requests() -> None:
 
     btc = {"symbol": "BTC_USDT"}
     assert asked() == [
-        {"method": "sub.ticker", "param": btc},
-        {"method": "sub.deal", "param": btc},
-        {"method": "sub.depth.full", "param": {**btc, "limit": 20}},
+        {"method": "sub.ticker", "param": btc, "gzip": False},
+        {"method": "sub.deal", "param": btc, "gzip": False},
+        {"method": "sub.depth.full", "param": {**btc, "limit": 20}, "gzip": False},
     ]
     assert asked(ticker=False, deal="each", depth="each") == [
-        {"method": "sub.deal", "param": {**btc, "compress": False}},
-        {"method": "sub.depth", "param": {**btc, "compress": False}},
+        {"method": "sub.deal", "param": {**btc, "compress": False}, "gzip": False},
+        {"method": "sub.depth", "param": {**btc, "compress": False}, "gzip": False},
     ]
-    assert asked(ticker=False, deal="off", depth="merged") == [{"method": "sub.depth", "param": btc}]
+    assert asked(ticker=False, deal="off", depth="merged") == [{"method": "sub.depth", "param": btc, "gzip": False}]
     assert asked(ticker=False, deal="off", depth="full5")[0]["param"] == {**btc, "limit": 5}
     full = subscriptions("BTC_USDT", Channels())[2]
     assert (full.channel, full.ack, full.mt) == ("push.depth.full", "rs.sub.depth.full", Mt.DEPTH)
@@ -222,3 +228,87 @@ def test_the_real_frames_of_our_channels_are_never_dead_letters() -> None:
             want = expected(1, frame, symbol, {s.channel: int(s.mt) for s in wanted})
             assert (found.control is not None) == (want is None)
     assert seen == {Mt.TICKER, Mt.DEAL, Mt.DEPTH}
+
+
+PACKINGS: list[Callable[[bytes], bytes]] = [
+    gzip.compress,
+    zlib.compress,
+    lambda data: zlib.compress(data, wbits=-15),
+    lambda data: gzip.compress(data[: len(data) // 2]) + gzip.compress(data[len(data) // 2 :]),
+]
+
+
+def flushed(data: bytes) -> bytes:
+    """A raw deflate stream as the WebSocket extension makes it (RFC 7692, section 7.2.1), its last four bytes left."""
+    stream = zlib.compressobj(wbits=-15)
+    return stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
+
+
+_TEXTS = st.sampled_from(
+    [
+        b'{"symbol":"BTC_USDT","data":{},"channel":"push.ticker","ts":1795000000000}',
+        b'{"symbol":"BTC_USDT","data":[],"channel":"push.deal"}',
+        b'{"symbol":"BTC_USDT","data":[],"channel":"push.deal","ts":"x"}',
+        b'{"symbol":"ETH_USDT","data":[],"channel":"push.deal","ts":1795000000000}',
+        b'{"channel":"rs.sub.deal","data":"success","ts":1795000000000}',
+        b'{"channel":"rs.error","data":"no","ts":1795000000000}',
+        b'{"channel":"pong","data":1795000000000,"ts":1795000000000}',
+        b"[1]",
+        "¤".encode(),
+    ]
+) | st.text().map(lambda text: text.encode("utf-8", "replace"))
+
+
+@given(_TEXTS, st.sampled_from([*PACKINGS, flushed]), st.sampled_from([1, 2]))
+def test_a_compressed_frame_is_what_its_text_is_and_stored_as_it_came(
+    text: bytes, pack: Callable[[bytes], bytes], opcode: int
+) -> None:
+    classify = CLASSIFIER.classify
+    packed = pack(text)
+    found, plain = classify(opcode, packed), classify(1, text)
+    if opcode == 1 and is_utf8(packed):  # the short stream of an empty text
+        assert found.m == packed
+        return
+    assert (found.control, found.mt, found.ts, found.channel, found.answer) == (
+        plain.control, plain.mt, plain.ts, plain.channel, plain.answer,
+    )  # fmt: skip
+    if found.control is None:
+        assert found.m == wrap(opcode, packed)
+        assert unwrap(found.m) == (opcode, packed)
+        assert content(found.m) == text == found.text
+    else:
+        assert found.m == text, "it is acted on, not stored"
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\x1f\x8b\x08\x00", b"\x78\x9c"]))
+def test_what_only_looks_compressed_is_a_dead_letter(tail: bytes, head: bytes) -> None:
+    classify = CLASSIFIER.classify
+    found = classify(2, head + tail)
+    assert found.m == wrap(2, head + tail)
+    assert (found.control, found.mt) == (None, Mt.DEAD_LETTER)
+
+
+def test_a_broken_stream_is_no_text() -> None:
+    text = b'{"symbol":"BTC_USDT","data":{},"channel":"push.ticker","ts":1795000000000}'
+    whole = gzip.compress(text)
+    assert decompressed(whole) == text
+    for broken in (whole[:-1], whole[:-9], whole + b"x", whole[:-5] + b"\x00" + whole[-4:], b""):
+        assert decompressed(broken) is None
+
+
+@pytest.mark.parametrize("pack", PACKINGS[:3])
+def test_a_bomb_is_not_unpacked(pack: Callable[[bytes], bytes]) -> None:
+    bomb = pack(bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        assert decompressed(bomb) is None
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_binary_frame_that_is_not_compressed_stays_a_dead_letter_and_names_its_channel() -> None:
+    text = b'{"symbol":"BTC_USDT","data":{},"channel":"push.ticker","ts":1795000000000}'
+    found = Classifier("BTC_USDT", subscriptions("BTC_USDT", Channels())).classify(2, text)
+    assert (found.mt, found.ts, found.m, found.channel) == (Mt.DEAD_LETTER, None, wrap(2, text), "push.ticker")
+    assert content(found.m) == text

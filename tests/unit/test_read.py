@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import json
 import re
 import subprocess
 import sys
+import zlib
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from mexc_pipeline import read
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export import main
-from mexc_pipeline.rows import Frame
+from mexc_pipeline.rows import Frame, wrap
 from support.spools import BOOK, DEAL, SECOND, T0, TICKER, configure, fill, open_spool
 
 READING = Path(__file__).parents[2] / "docs" / "reading.md"
@@ -236,3 +239,25 @@ def test_duckdb_sees_the_same_rows(config: Config) -> None:
     assert [r[:3] for r in rows] == list(zip(df.seq, df.mt, df.m, strict=True))
     assert json.loads(rows[1][2])["channel"] == "push.deal"
     assert [r[3] // 1000 for r in rows] == [t.value // 1000 for t in df.rx]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, lambda data: zlib.compress(data, wbits=-15)])
+def test_frames_that_came_compressed_are_read_like_any_other(config: Config, pack: Callable[[bytes], bytes]) -> None:
+    frames = ((1, TICKER), (2, DEAL), (3, BOOK), (2, DEAL))
+
+    def packed(at: int, mt: int, m: str) -> Frame:
+        return Frame(T0 + at, None, mt, wrap(2, pack(m.encode())) if at else m.encode())
+
+    spool = open_spool(config)
+    spool.append([packed(n, mt, m) for n, (mt, m) in enumerate(frames)])
+    spool.tick(T0 + 10 * SECOND)
+    spool.close()
+    assert main(config).ok
+    folder = config.export_dir
+    trades = read.trades("BTC_USDT", export_dir=folder)
+    assert len(trades) == 2 * len(json.loads(DEAL)["data"])
+    assert trades.iloc[0]["price"] == trades.iloc[-1]["price"] or len(json.loads(DEAL)["data"]) > 1
+    assert len(read.tickers("BTC_USDT", export_dir=folder)) == 1
+    book = read.book("BTC_USDT", export_dir=folder)
+    assert len(book) == sum(len(json.loads(BOOK)["data"][side]) for side in ("asks", "bids"))
+    assert read.book("BTC_USDT", at=pd.Timestamp(T0 + SECOND, tz="UTC"), export_dir=folder) is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from mexc_pipeline.exchange.depth import span
+from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.feed.feed import Before
 from mexc_pipeline.feed.holes import Unfinished, unfinished
 from mexc_pipeline.feed.repair import CHANNEL
@@ -85,7 +86,7 @@ def last_version(folder: Path) -> int:
             log.warning("last version unknown", extra={"fields": {"segment": str(path), "error": str(error)}})
             return 0
         if len(newest):
-            m = newest.m[0]
+            m = content(newest.m[0])
             covered = span(m) if msgspec.json.decode(m, type=_Named).channel == CHANNEL else None
             return covered.last if covered is not None else 0
     return 0

@@ -11,7 +11,8 @@ from enum import StrEnum
 
 import msgspec
 
-from mexc_pipeline.exchange.protocol import BINARY, MAX_CLASSIFIED, unwrap
+from mexc_pipeline.exchange.protocol import BINARY, MAX_CLASSIFIED, decompressed, unwrap
+from mexc_pipeline.rows import is_utf8
 
 SHARE = 0.01
 """Dead letters among all frames (dead letters included) from which on something is wrong, not odd."""
@@ -72,7 +73,10 @@ def too_many(dead: int, frames: int) -> bool:
 def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> tuple[Reason, str | None]:
     wrapped = unwrap(m)
     if wrapped is not None:
-        return (Reason.BINARY if wrapped[0] == BINARY else Reason.NOT_UTF8), None
+        text = decompressed(wrapped[1])
+        if text is None or not is_utf8(text):
+            return (Reason.BINARY if wrapped[0] == BINARY else Reason.NOT_UTF8), None
+        m = text
     if len(m) > MAX_CLASSIFIED:
         return Reason.TOO_LARGE, None
     try:

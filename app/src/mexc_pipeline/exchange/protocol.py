@@ -45,7 +45,7 @@ def subscriptions(symbol: str, channels: Channels) -> tuple[Subscription, ...]:
     wanted: list[Subscription] = []
 
     def add(method: str, mt: Mt, **param: object) -> None:
-        request = msgspec.json.encode({"method": f"sub.{method}", "param": {"symbol": symbol, **param}})
+        request = msgspec.json.encode({"method": f"sub.{method}", "param": {"symbol": symbol, **param}, "gzip": False})
         wanted.append(Subscription(f"push.{method}", f"rs.sub.{method}", request, mt))
 
     if channels.ticker:
@@ -74,7 +74,8 @@ class Control(Enum):
 class Classified(NamedTuple):
     """What a frame is: a control frame, or a row's ``mt``, ``ts`` (Unix ms or None) and ``m``.
 
-    ``channel`` is the frame's own, None where it has none; ``answer`` is the text of an ``rs.…`` answer.
+    ``channel`` is the frame's own, None where it has none; ``answer`` is the text of an ``rs.…`` answer; ``text`` is
+    what a compressed frame holds, None where ``m`` says it itself.
     """
 
     control: Control | None
@@ -83,6 +84,7 @@ class Classified(NamedTuple):
     m: bytes
     channel: str | None
     answer: str | None = None
+    text: bytes | None = None
 
 
 _UNLISTED = re.compile(r"contract\b.*\b(not exist|doesn't exist|does not exist)", re.IGNORECASE)
@@ -128,7 +130,20 @@ class Classifier:
     def classify(self, opcode: int, payload: bytes) -> Classified:
         """``opcode`` 1 (text) or 2 (binary) and the whole payload."""
         if opcode != TEXT or not is_utf8(payload):
-            return Classified(None, Mt.DEAD_LETTER, None, wrap(opcode, payload), None)
+            return self._unpack(opcode, payload)
+        return self._text_frame(payload)
+
+    def _unpack(self, opcode: int, payload: bytes) -> Classified:
+        """What is not plain text: known by the text that it holds, where it is compressed, and stored as it came."""
+        text = decompressed(payload)
+        if text is None or not is_utf8(text):
+            # Not compressed, so that it is a dead letter whatever it says; that it says something is a sign of life.
+            channel = self._text_frame(payload).channel if is_utf8(payload) else None
+            return Classified(None, Mt.DEAD_LETTER, None, wrap(opcode, payload), channel)
+        found = self._text_frame(text)
+        return found if found.control is not None else found._replace(m=wrap(opcode, payload), text=text)
+
+    def _text_frame(self, payload: bytes) -> Classified:
         if len(payload) > MAX_CLASSIFIED:
             return Classified(None, Mt.DEAD_LETTER, self._loose_ts(payload), payload, None)
         try:
@@ -178,7 +193,7 @@ class Classifier:
 
 
 def unwrap(m: bytes) -> tuple[int, bytes] | None:
-    """Opcode and payload of a dead letter made by :func:`~mexc_pipeline.rows.wrap`; None for any other ``m``."""
+    """Opcode and payload of what :func:`~mexc_pipeline.rows.wrap` made; None for any other ``m``."""
     if not m.startswith(b'{"base64":"'):
         return None
     try:
@@ -186,6 +201,16 @@ def unwrap(m: bytes) -> tuple[int, bytes] | None:
         return found.opcode, base64.b64decode(found.base64, validate=True)
     except (msgspec.MsgspecError, ValueError):
         return None
+
+
+def content(m: bytes) -> bytes:
+    """The text of a stored frame, whatever way it came: ``m`` itself, or what its compressed payload holds; the payload
+    where that is not compressed."""
+    wrapped = unwrap(m)
+    if wrapped is None:
+        return m
+    text = decompressed(wrapped[1])
+    return wrapped[1] if text is None else text
 
 
 def decompressed(payload: bytes, most: int = MAX_CLASSIFIED) -> bytes | None:
@@ -197,6 +222,8 @@ def decompressed(payload: bytes, most: int = MAX_CLASSIFIED) -> bytes | None:
         wbits = 15
     else:
         wbits = -15
+    if not payload:
+        return None
     parts: list[bytes] = []
     rest = payload
     while rest:

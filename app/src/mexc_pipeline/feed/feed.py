@@ -377,11 +377,11 @@ class Feed:
                 continue
             with lock:  # what is stamped must not be overtaken, nor wait anywhere but in the queue
                 rx = stamp()
-                control, mt, ts, m, channel, answer = classify(opcode, data)
+                control, mt, ts, m, channel, answer, text = classify(opcode, data)
                 if control is None:
                     check = checks.get(channel or "")
                     if check is not None and (mt != Mt.DEAD_LETTER or meant(m, self._symbol.name) == channel):
-                        wrong = check(m)
+                        wrong = check(m if text is None else text)
                         if wrong is not None:
                             add(Frame(rx, None, Mt.EVENT, wrong))
                     add(Frame(rx, ts, mt, m))

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Raw
 
+from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.read import columnar
 from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column
+from mexc_pipeline.rows import is_utf8
 
 _F = TypeVar("_F")
 _AT_ONCE = 2048
@@ -151,16 +153,19 @@ def trades(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
         found = columnar.deals(piece.column("m").combine_chunks(), floats=floats)
         return _without_undecodable(piece, skipped, _DEALS, one_by_one) if found is None else _trades_of(piece, *found)
 
-    return pa.concat_tables([build(piece) for piece in _pieces(table, columnar.AT_ONCE)])
+    return pa.concat_tables([build(piece) for piece in _pieces(_unpacked(table), columnar.AT_ONCE)])
 
 
 def tickers(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
     """Ticker frames as one row each."""
-    return _without_undecodable(table, skipped, _TICKERS, lambda rows, frames: _tickers(rows, frames, floats))
+    return _without_undecodable(
+        _unpacked(table), skipped, _TICKERS, lambda rows, frames: _tickers(rows, frames, floats)
+    )
 
 
 def book(table: Any, skipped: Skipped, *, levels: int | None = None, floats: bool = False) -> Any:
     """Full-depth frames as one row per side and level. Incremental ones are counted in ``skipped.other``."""
+    table = _unpacked(table)
     likely = pc.match_substring(table.column("m"), "push.depth.full")
     full = table.filter(likely)
     others = table.filter(pc.invert(likely))
@@ -180,6 +185,18 @@ def book(table: Any, skipped: Skipped, *, levels: int | None = None, floats: boo
 def _frames(table: Any) -> list[bytes]:
     frames: list[bytes] = table.column("m").cast(pa.binary()).to_pylist()
     return frames
+
+
+def _unpacked(table: Any) -> Any:
+    """The rows with the text of frames that came compressed in the place of what came. What is no text stays."""
+    packed = pc.starts_with(table.column("m"), '{"base64":"')
+    if not pc.any(packed).as_py():
+        return table
+    texts = [
+        text if is_utf8(text) else m for m in table.column("m").cast(pa.binary()).to_pylist() for text in (content(m),)
+    ]
+    at = table.schema.get_field_index("m")
+    return table.set_column(at, table.schema.field(at), pa.array(texts, pa.binary()).cast(pa.string()))
 
 
 def _pieces(table: Any, rows: int = _AT_ONCE) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.read.files import last_rx, last_seq_at, tables
@@ -104,6 +105,6 @@ def _rows(paths: Sequence[Path], at_ns: int | None) -> Iterator[Stored]:
             found.column("rx").cast(pa.int64()).to_pylist(),
             found.column("ts").cast(pa.int64()).to_pylist(),
             found.column("mt").to_pylist(),
-            found.column("m").cast(pa.binary()).to_pylist(),
+            map(content, found.column("m").cast(pa.binary()).to_pylist()),
         ]
         yield from map(Stored._make, zip(*columns, strict=True))

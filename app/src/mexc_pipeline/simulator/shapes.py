@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -29,10 +30,19 @@ STEPS: dict[str, str] = {
     "object=PATH": "a list there becomes its first item",
     "list=PATH": "a value there becomes a list of one",
     "gzip": "the whole frame is a binary one, compressed; the last step",
+    "zlib": "the same, as a zlib stream",
+    "deflate": "the same, as a raw deflate stream",
     "binary": "the whole frame is a binary one, not compressed; the last step",
 }
 """PATH: names joined by points from the frame's top, such as data.asks; lists are gone into. No PATH means
 the whole frame."""
+
+_PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda payload: gzip.compress(payload, mtime=0),
+    "zlib": zlib.compress,
+    "deflate": lambda payload: zlib.compress(payload, wbits=-15),
+    "binary": lambda payload: payload,
+}
 
 _TS = ("us", "ns", "s", "float", "text", "zero", "null", "absent")
 
@@ -75,15 +85,15 @@ def parse_shape(text: str) -> tuple[_Step, ...]:
         steps.append(_Step(name, tuple(filter(None, path.split("."))), argument))
     if not steps:
         raise ConfigError(f"a shape needs a step; known are {', '.join(STEPS)}")
-    if any(step.name in ("gzip", "binary") for step in steps[:-1]):
-        raise ConfigError(f"shape {text!r}: gzip or binary is the last step")
+    if any(step.name in _PACKINGS for step in steps[:-1]):
+        raise ConfigError(f"shape {text!r}: {' or '.join(_PACKINGS)} is the last step")
     return tuple(steps)
 
 
 def shaped(payload: bytes, shape: str) -> tuple[int, bytes]:
     """Opcode and payload of a text frame after the steps of `shape`; what is not JSON is only packed."""
     steps = parse_shape(shape)
-    changes = [step for step in steps if step.name not in ("gzip", "binary")]
+    changes = [step for step in steps if step.name not in _PACKINGS]
     if changes:
         try:
             frame = json.loads(payload, parse_int=_Number, parse_float=_Number)
@@ -94,9 +104,8 @@ def shaped(payload: bytes, shape: str) -> tuple[int, bytes]:
             for step in changes:
                 _apply(holder, step)
             payload = _dump(holder[""]).encode(errors="surrogatepass")
-    if steps[-1].name == "gzip":
-        return BINARY, gzip.compress(payload, mtime=0)
-    return (BINARY if steps[-1].name == "binary" else TEXT), payload
+    pack = _PACKINGS.get(steps[-1].name)
+    return (TEXT, payload) if pack is None else (BINARY, pack(payload))
 
 
 def _apply(holder: dict[str, Any], step: _Step) -> None:
