@@ -61,7 +61,7 @@ def _time(value: dict[str, Any]) -> int | None:
 
 def unpacked(payload: bytes) -> bytes | None:
     """The UTF-8 text in a gzip, zlib or raw deflate stream of at most a mebibyte, None for anything else."""
-    readings = (gzip.decompress, zlib.decompress, lambda data: zlib.decompressobj(-15).decompress(data))
+    readings = (gzip.decompress, zlib.decompress, _raw)
     for read in readings:
         with contextlib.suppress(OSError, EOFError, zlib.error, UnicodeDecodeError):
             text = read(payload)
@@ -69,6 +69,16 @@ def unpacked(payload: bytes) -> bytes | None:
                 text.decode()
                 return text
     return None
+
+
+def _raw(payload: bytes) -> bytes:
+    for end in (b"", b"\x01\x00\x00\xff\xff", b"\x00\x00\xff\xff\x01\x00\x00\xff\xff"):
+        with contextlib.suppress(zlib.error):
+            stream = zlib.decompressobj(-15)
+            text = stream.decompress(payload + end)
+            if stream.eof and not stream.unused_data:
+                return text
+    raise EOFError
 
 
 def expected(

@@ -256,7 +256,7 @@ _TEXTS = st.sampled_from(
         b"[1]",
         "¤".encode(),
     ]
-) | st.text().map(lambda text: text.encode("utf-8", "replace"))
+) | st.text(min_size=1).map(lambda text: text.encode("utf-8", "replace"))
 
 
 @given(_TEXTS, st.sampled_from([*PACKINGS, flushed]), st.sampled_from([1, 2]))
@@ -292,8 +292,16 @@ def test_a_broken_stream_is_no_text() -> None:
     text = b'{"symbol":"BTC_USDT","data":{},"channel":"push.ticker","ts":1795000000000}'
     whole = gzip.compress(text)
     assert decompressed(whole) == text
+    raw = zlib.compress(text, wbits=-15)
+    assert decompressed(flushed(text)) == decompressed(flushed(text)[:-4]) == decompressed(raw) == text
+    for cut in range(1, len(raw)):
+        assert decompressed(raw[:cut]) is None
     for broken in (whole[:-1], whole[:-9], whole + b"x", whole[:-5] + b"\x00" + whole[-4:], b""):
         assert decompressed(broken) is None
+
+
+def test_a_stream_of_many_members_is_not_followed_to_its_end() -> None:
+    assert decompressed(gzip.compress(b"x") * 40_000) is None
 
 
 @pytest.mark.parametrize("pack", PACKINGS[:3])

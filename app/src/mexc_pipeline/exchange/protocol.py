@@ -26,6 +26,10 @@ MAX_STORED = 64 << 20
 
 PING = b'{"method":"ping"}'
 TEXT, BINARY = 1, 2
+_MOST_MEMBERS = 16
+"""Of one gzip stream: each costs a copy of what follows it."""
+_LAST_BLOCK = b"\x01\x00\x00\xff\xff"
+"""An empty stored block that is the last of a deflate stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,31 +218,34 @@ def content(m: bytes) -> bytes:
 
 
 def decompressed(payload: bytes, most: int = MAX_CLASSIFIED) -> bytes | None:
-    """What a gzip, zlib or raw deflate stream holds, where it is whole (a raw one may end with a flushed block, as a
-    WebSocket extension's does); None for anything else and for more than ``most`` bytes."""
-    if payload[:2] == b"\x1f\x8b":
-        wbits = 31
-    elif len(payload) > 2 and payload[0] & 0x0F == 8 and (payload[0] << 8 | payload[1]) % 31 == 0:
-        wbits = 15
-    else:
-        wbits = -15
-    if not payload:
+    """The text that a whole gzip, zlib or raw deflate stream holds (a raw one may end with a flushed block instead of a
+    last one, as those of the WebSocket extension do, RFC 7692); None for anything else and for more than ``most``
+    bytes."""
+    if len(payload) > most:
         return None
-    parts: list[bytes] = []
-    rest = payload
-    while rest:
+    if payload[:2] == b"\x1f\x8b":
+        readings = [(31, payload)]
+    elif len(payload) > 2 and payload[0] & 0x0F == 8 and int.from_bytes(payload[:2], "big") % 31 == 0:
+        readings = [(15, payload)]
+    else:
+        readings = [(-15, payload + end) for end in (b"", _LAST_BLOCK, b"\x00\x00\xff\xff" + _LAST_BLOCK)]
+    return next((text for text in (_inflated(data, wbits, most) for wbits, data in readings) if text), None)
+
+
+def _inflated(data: bytes, wbits: int, most: int) -> bytes | None:
+    whole = b""
+    for _ in range(_MOST_MEMBERS):
         stream = zlib.decompressobj(wbits)
         try:
-            parts.append(stream.decompress(rest, most + 1))
+            whole += stream.decompress(data, most + 1 - len(whole))
         except zlib.error:
             return None
-        most -= len(parts[-1])
-        if most < 0 or not (stream.eof or (wbits < 0 and not stream.unconsumed_tail)):
+        if len(whole) > most or not stream.eof or (stream.unused_data and wbits != 31):
             return None
-        rest = stream.unused_data  # gzip: the next of several members
-        if rest and wbits != 31:
-            return None
-    return b"".join(parts)
+        data = stream.unused_data  # gzip: the next of several members
+        if not data:
+            return whole
+    return None
 
 
 class _Wrapped(msgspec.Struct, forbid_unknown_fields=True):
