@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.simulator.bundle import read_bundle
 from mexc_pipeline.simulator.config import FlatOut, SimulatorConfig
 from mexc_pipeline.simulator.faults import KINDS, parse_fault
 from mexc_pipeline.simulator.frames import Style
 from mexc_pipeline.simulator.market import NATURAL_RATE
-from mexc_pipeline.simulator.service import serve
+from mexc_pipeline.simulator.service import serve, serve_like
 from mexc_pipeline.simulator.shapes import STEPS
 
 _SYMBOL = re.compile("[A-Z0-9]+_[A-Z0-9]+")
@@ -149,7 +151,16 @@ Without channel= a shape holds for every frame, acks and pongs too."""
     type=click.FloatRange(min=0, min_open=True),
     help="With --flat-out: stop after so many seconds.",
 )
+@click.option(
+    "--like",
+    type=_FILE,
+    metavar="BUNDLE",
+    help="Do again what `probe --save` kept: its symbols, frames and answers, round and round with times, versions and "
+    "ids further on. Of the other options only --host and --port go with it.",
+)
+@click.pass_context
 def simulate(
+    ctx: click.Context,
     host: str,
     port: int,
     seed: int,
@@ -170,11 +181,15 @@ def simulate(
     flat_out_rate: float | None,
     flat_out_frames: int | None,
     flat_out_seconds: float | None,
+    like: Path | None,
 ) -> None:
     """Run an offline exchange: MEXC's futures WebSocket (/edge) and REST on one port.
 
     Ends with exit status 0 on SIGINT or SIGTERM.
     """
+    if like is not None:
+        _imitate(ctx, like, host, port)
+        return
     names = tuple(name.strip() for name in symbols.split(",") if name.strip())
     if not names or len(set(names)) < len(names) or not all(_SYMBOL.fullmatch(name) for name in names):
         raise ConfigError("--symbols takes one or more different contracts, such as BTC_USDT,ETH_USDT")
@@ -202,3 +217,19 @@ def simulate(
         flat_out=FlatOut(flat_out_frames, flat_out_seconds, flat_out_rate) if flat_out else None,
     )
     serve(config, lambda ws, rest: click.echo(f"simulating {', '.join(names)} on {ws} and {rest}"))
+
+
+def _imitate(ctx: click.Context, path: Path, host: str, port: int) -> None:
+    given = [
+        param.opts[0]
+        for param in ctx.command.params
+        if param.name not in ("like", "host", "port")
+        and param.expose_value
+        and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise ConfigError(f"{given[0]} does not go with --like: the bundle says how its exchange behaves")
+    bundle = read_bundle(path)
+    serve_like(
+        bundle, host, port, lambda ws, rest: click.echo(f"simulating {', '.join(bundle.symbols)} on {ws} and {rest}")
+    )

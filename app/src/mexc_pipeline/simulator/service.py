@@ -5,9 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from typing import Protocol
 
+from mexc_pipeline.simulator.bundle import Bundle
 from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.exchange import WS_PATH, Exchange
+from mexc_pipeline.simulator.like import Imitation
+
+
+class Served(Protocol):
+    """What can be served; `port` is known once it has started."""
+
+    port: int
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
 
 
 def serve(config: SimulatorConfig, ready: Callable[[str, str], None] | None = None) -> None:
@@ -15,11 +27,16 @@ def serve(config: SimulatorConfig, ready: Callable[[str, str], None] | None = No
 
     Raises UserError where the port or the TLS files cannot be had.
     """
-    asyncio.run(_serve(config, ready))
+    asyncio.run(_serve(lambda: Exchange(config), config.host, "s" if config.tls_cert else "", ready))
 
 
-async def _serve(config: SimulatorConfig, ready: Callable[[str, str], None] | None) -> None:
-    exchange = Exchange(config)
+def serve_like(bundle: Bundle, host: str, port: int, ready: Callable[[str, str], None] | None = None) -> None:
+    """The same for an imitation of what a bundle holds."""
+    asyncio.run(_serve(lambda: Imitation(bundle, host, port), host, "", ready))
+
+
+async def _serve(make: Callable[[], Served], host: str, secure: str, ready: Callable[[str, str], None] | None) -> None:
+    exchange = make()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -27,8 +44,7 @@ async def _serve(config: SimulatorConfig, ready: Callable[[str, str], None] | No
     await exchange.start()
     try:
         if ready is not None:
-            secure = "s" if config.tls_cert else ""
-            where = f"{config.host}:{exchange.port}"
+            where = f"{host}:{exchange.port}"
             ready(f"ws{secure}://{where}{WS_PATH}", f"http{secure}://{where}")
         await stop.wait()
     finally:

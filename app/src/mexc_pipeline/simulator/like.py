@@ -1,0 +1,260 @@
+"""An exchange that does again what a probe saw (`simulate --like`): acknowledgements, frames, pongs, ends, REST.
+
+The first connection that subscribes a topic gets what the probe's first one got, the second what its second got, and
+so on round; each is played over and over, with times, versions and ids further on, so that the stream continues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import time
+from collections.abc import Coroutine
+from http import HTTPStatus
+from itertools import count
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.server import serve as serve_websocket
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.simulator import wire
+from mexc_pipeline.simulator.bundle import TEXT, Answer, Bundle, Counting, End, Frame, Shift, Track, advanced
+from mexc_pipeline.simulator.exchange import WS_PATH
+
+_AGAIN = ("content-type", "content-encoding", "retry-after", "location")
+
+log = logging.getLogger("mexc_pipeline.simulator")
+
+
+class _Talk:
+    """One connection and what is being told to it."""
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self.connection = connection
+        self.opened = time.monotonic()
+        self.subscribed: set[tuple[str, str]] = set()
+        self.pings = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, telling: Coroutine[Any, Any, None]) -> None:
+        """Tell something beside the rest, until the connection is over."""
+        task = asyncio.get_running_loop().create_task(telling)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, ConnectionClosed):
+            log.error("simulator task failed", exc_info=error)
+
+    async def end(self) -> None:
+        """Tell no more."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # errors are logged as they happen
+
+
+class Imitation:
+    """Everything here runs on one event loop. `port` 0 picks a free one."""
+
+    def __init__(self, bundle: Bundle, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        self._bundle = bundle
+        self._handshakes = count()
+        self._played: dict[tuple[str, str], int] = {}
+        self._versions = {key: Counting(tracks, True) for key, tracks in bundle.tracks.items() if "depth" in key[1]}
+        self._ids = {key: Counting(tracks, False) for key, tracks in bundle.tracks.items() if key[1] == "deal"}
+        self._asked: dict[str, int] = {}
+        self._server: Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises UserError where the port cannot be had."""
+        try:
+            self._server = await serve_websocket(
+                self._handle,
+                self.host,
+                self.port,
+                process_request=self._request,
+                compression=None,
+                ping_interval=None,
+                close_timeout=2,
+                server_header=None,
+            )
+        except OSError as error:
+            raise UserError(
+                f"cannot listen on {self.host}:{self.port}: {error.strerror}; choose another --port"
+            ) from error
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """End every connection."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    # WebSocket
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        talk = _Talk(connection)
+        try:
+            async for message in connection:
+                request = _request_of(message)
+                if request is None:
+                    continue
+                if request["method"] == "ping":
+                    talk.begin(self._pong(connection, talk.pings))
+                    talk.pings += 1
+                elif request["method"].startswith("sub."):
+                    self._subscribe(talk, request)
+        except ConnectionClosed:
+            pass  # what it was told until then is over, too
+        finally:
+            await talk.end()
+
+    def _subscribe(self, talk: _Talk, request: dict[str, Any]) -> None:
+        topic = request["method"].removeprefix("sub.")
+        param = request.get("param")
+        symbol = str(param.get("symbol", "")) if isinstance(param, dict) else ""
+        if symbol and symbol not in self._bundle.symbols:
+            text = wire.error(f"Contract [{json.dumps(symbol)[1:-1]}] not exists", time.time_ns() // 1_000_000)
+            talk.begin(talk.connection.send(text, text=True))
+            return
+        key = symbol or self._bundle.symbols[0], topic
+        tracks = self._bundle.tracks.get(key)
+        if tracks is None or key in talk.subscribed:
+            return  # not in the bundle: nothing is known of what the exchange would say
+        talk.subscribed.add(key)
+        number = self._played.get(key, 0) % len(tracks)
+        self._played[key] = number + 1
+        talk.begin(self._play(talk.connection, tracks, number))
+        end = tracks[number].end
+        if end is not None:
+            talk.begin(self._end(talk, end))
+
+    async def _play(self, connection: ServerConnection, tracks: list[Track], number: int) -> None:
+        track = tracks[number]
+        key = track.symbol, track.topic
+        due = time.monotonic()
+        for turn in count():
+            begin_ms = time.time_ns() // 1_000_000
+            versions = self._versions[key].begin(number) if key in self._versions else 0
+            ids = self._ids[key].begin(number) if key in self._ids else 0
+            shift = Shift(self._ms_since(begin_ms, track.begin), versions, ids)
+            for frame in track.frames:
+                if turn and b'"rs.' in frame.inside:
+                    continue  # an answer to the request, which comes once
+                await asyncio.sleep(max(0.0, due + frame.after / 1000 - time.monotonic()))
+                await _send(connection, frame, shift)
+            due += track.seconds
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    def _ms_since(self, now_ms: int, at: float) -> int:
+        """How much later it is now than it was for the exchange at `at` of the bundle."""
+        return round(now_ms - self._bundle.base - at) if self._bundle.base is not None else 0
+
+    async def _pong(self, connection: ServerConnection, number: int) -> None:
+        if not self._bundle.pongs:
+            return
+        begin_ms = time.time_ns() // 1_000_000
+        for frame in self._bundle.pongs[number % len(self._bundle.pongs)]:
+            await asyncio.sleep(frame.after / 1000)
+            was = _time_of(frame.inside)
+            shift = Shift(begin_ms + round(frame.after / 2) - was if was else 0)
+            await _send(connection, frame, shift)
+
+    async def _end(self, talk: _Talk, end: End) -> None:
+        connection = talk.connection
+        await asyncio.sleep(max(0.0, talk.opened + end.after / 1000 - time.monotonic()))
+        if end.code == 1006:
+            connection.transport.abort()
+        elif end.code == 1005:
+            connection.protocol.send_close()
+            connection.send_data()
+        else:
+            await connection.close(end.code, end.reason)
+
+    # HTTP
+
+    async def _request(self, _connection: ServerConnection, request: Request) -> Response | None:
+        if request.path.partition("?")[0] == WS_PATH and "upgrade" in request.headers:
+            refusal = self._bundle.handshakes[next(self._handshakes) % len(self._bundle.handshakes)]
+            return None if refusal is None else _response(Answer(*refusal), refusal.body)
+        answer = self._answer(request.path)
+        if answer is None:
+            body = b'{"success":false,"code":404,"message":"Not Found"}'
+            return _response(Answer(404, {"content-type": "application/json"}, body), body)
+        return _response(answer, self._now(request.path, answer.body))
+
+    def _answer(self, target: str) -> Answer | None:
+        """What was answered to the same request, or else to one of the same kind for the same symbol; in turn."""
+        wanted = _kind(target)
+        same = self._bundle.answers.get(target) or next(
+            (answers for path, answers in self._bundle.answers.items() if _kind(path) == wanted), None
+        )
+        if not same:
+            return None
+        number = self._asked.get(target, 0)
+        self._asked[target] = number + 1
+        return same[number % len(same)]
+
+    def _now(self, target: str, body: bytes) -> bytes:
+        symbol = _kind(target)[1]
+        versions = max((c.shift for (name, _), c in self._versions.items() if name == symbol), default=0)
+        was = _time_of(body)
+        now_ms = time.time_ns() // 1_000_000
+        return advanced(body, Shift(now_ms - was if was else 0, versions), rest=True)
+
+
+async def _send(connection: ServerConnection, frame: Frame, shift: Shift) -> None:
+    moved = frame._replace(inside=advanced(frame.inside, shift))
+    await connection.send(moved.bytes(), text=frame.opcode == TEXT)
+
+
+def _request_of(message: str | bytes) -> dict[str, Any] | None:
+    try:
+        request = json.loads(message)
+    except ValueError:
+        return None
+    return request if isinstance(request, dict) and isinstance(request.get("method"), str) else None
+
+
+def _time_of(body: bytes) -> int:
+    """The time of an answer in ms; 0 where it holds none."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return 0
+    if not isinstance(value, dict):
+        return 0
+    times = (
+        value.get("data"),
+        value.get("ts"),
+        value["data"].get("timestamp") if isinstance(value.get("data"), dict) else 0,
+    )
+    return next((time for time in times if type(time) is int and 10**12 <= time < 10**13), 0)
+
+
+def _kind(target: str) -> tuple[str, str]:
+    """Endpoint and symbol of a REST request."""
+    path, _, query = target.partition("?")
+    parts = path.removeprefix("/api/v1/contract/").split("/")
+    symbol = parts[1] if len(parts) > 1 else query.removeprefix("symbol=") if query.startswith("symbol=") else ""
+    return parts[0], symbol.upper()
+
+
+def _response(answer: Answer, body: bytes) -> Response:
+    if answer.headers.get("content-encoding", "") == "gzip":
+        body = gzip.compress(body, mtime=0)
+    headers = Headers({name: answer.headers[name] for name in _AGAIN if name in answer.headers})
+    headers["Content-Length"] = str(len(body))
+    headers["Connection"] = "close"
+    phrase = HTTPStatus(answer.status).phrase if answer.status in set(HTTPStatus) else "Unknown"
+    return Response(answer.status, phrase, headers, body)
