@@ -19,7 +19,7 @@ from mexc_pipeline.errors import ConfigError, UserError
 
 COMMANDS = [
     "run", "demo", "collect", "store", "export", "verify", "status", "ledger", "query", "doctor", "simulate", "import",
-    "completion",
+    "completion", "probe",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from mexc_pipeline.cli import printing
-from mexc_pipeline.cli.options import Command, SymbolId, configuration, json_option, start_logs
+from mexc_pipeline.cli.options import Command, SymbolId, UserPath, configuration, json_option, start_logs
 from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.errors import ConfigError
 
@@ -31,7 +31,7 @@ _NAME = re.compile("[A-Z0-9]{1,20}_[A-Z0-9]{1,20}")
 )
 @click.option(
     "--save",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=UserPath(dir_okay=False),
     metavar="FILE",
     help="Keep frames and answers, and nothing of this machine, for `simulate --like` (.gz: compressed).",
 )
