@@ -317,3 +317,25 @@ def test_every_segment_has_a_book_that_its_own_frames_go_on_from(tmp_path: Path)
             assert any(v.first <= snapshot["version"] + 1 <= v.last + 1 for v in spans)
         taken = [len(named(segment.rows, "snapshot")) for segment in segments]
         assert sum(taken) <= len(segments) + 1, "one for each segment, and one for the connection"
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_deals_sent_again_after_a_reconnect_and_after_a_restart_are_said(tmp_path: Path, ids: bool) -> None:
+    with Simulator(SimulatorConfig(rate=40)) as sim:
+        if not ids:
+            sim.inject(Fault("shape", channel="deal", value="drop=data.i"))
+        sim.inject(Fault("resend_deals", value="20"))
+        site = site_of(tmp_path, sim)
+        with collecting(site) as btc:
+            btc.wait(lambda s: s["rows"]["d"] >= 25)
+            sim.inject(Fault("abort"))
+            btc.event("repeated")
+            assert btc.stop() == 0
+        before = named(site.rows(), "repeated")
+        with collecting(site) as btc:
+            restarted = btc.event("repeated", count=len(before) + 1)
+            assert btc.stop() == 0
+    for said in (before[0], restarted):
+        assert said["channel"] == "push.deal"
+        assert said["count"] >= 1
+        assert bool(said["ids"]) == ids

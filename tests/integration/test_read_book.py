@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from mexc_pipeline import read
 from mexc_pipeline.config import load
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.exchange.depth import span
 from mexc_pipeline.export import main as export
 from mexc_pipeline.read import GapError
 from mexc_pipeline.simulator import BookView, Fault, Simulator, SimulatorConfig
@@ -127,3 +129,41 @@ def test_full_depth_needs_no_rebuilding(tmp_path: Path) -> None:
         all_of_it = read.book("btc", export_dir=site.exports)
         own = all_of_it[all_of_it.seq == second.seq].reset_index(drop=True)
         assert df.equals(own)
+
+
+@pytest.mark.parametrize("depth", ["merged", "each"])
+def test_versions_that_begin_low_after_a_reconnect_are_a_new_count_at_once(tmp_path: Path, depth: str) -> None:
+    with Simulator(SimulatorConfig(rate=40)) as sim:
+        site = site_of(tmp_path, sim, extra=f'[channels]\ndepth = "{depth}"')
+        with collecting(site) as btc:
+            btc.event("snapshot")
+            assert sim.inject(Fault("count_anew", value="7000")) == 1
+            btc.event("snapshot", count=2)
+            first = btc.wait(lambda s: s["reconnects"] >= 1)["rows"]["dp"]
+            btc.wait(lambda s: s["rows"]["dp"] >= first + 40)
+            rows = exported(site, sim, btc)
+    events = [(r.seq, json.loads(r.m)) for r in rows if r.mt == 5]
+    (seq, regressed) = next((seq, e) for seq, e in events if e["event"] == "regressed")
+    assert (regressed["anew"], regressed["after"]) == (True, "reconnect")
+    new = next(r for r in rows if r.seq == seq + 1)
+    covered = span(new.m)
+    assert covered is not None
+    assert covered.last == regressed["to"] < regressed["from"], "said before the first frame of the new count"
+    assert sum(e["event"] == "regressed" for _, e in events) == 1
+    assert not [e for _, e in events if e["event"] == "unrepaired"]
+    connected = max(s for s, e in events if e["event"] == "connected")
+    book = next(e for s, e in events if s > connected and e["event"] == "snapshot")
+    assert book["version"] < regressed["from"], "REST gives the book of the new count"
+    compared = 0
+    for row in (r for r in rows if r.mt == 3 and r.seq > seq):
+        of_row = span(row.m)
+        assert of_row is not None
+        if of_row.last < book["version"]:  # before the first book of the new count
+            with pytest.raises(UserError, match="no whole book"):
+                read.book("btc", at=row.rx, export_dir=site.exports)
+            continue
+        df = read.book("btc", at=row.rx, export_dir=site.exports)
+        assert df.version[0] < regressed["from"], "never the old book"
+        assert of_frame(df) == of_view(sim.book("BTC_USDT", int(df.version[0])))
+        compared += 1
+    assert compared > 10

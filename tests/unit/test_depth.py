@@ -136,3 +136,84 @@ def test_memory_of_deals_is_bounded_and_long_enough() -> None:
         assert len(seen._new) + len(seen._old) <= 200
         if n >= 100:
             assert seen.frame(deals(str(n - 99))) == [str(n - 99)]
+
+
+def test_a_connection_that_begins_lower_counts_anew_at_once() -> None:
+    book = Incremental()
+    book.frame(Span(1, 5000))
+    assert book.frame(Span(10, 12), first_of_connection=True) == Regressed(5000, 12, anew=True)
+    assert book.frame(Span(13, 14)) is None
+    assert book.frame(Span(17, 18)) == Gap(15, 16), "continuity goes on in the new count"
+    assert book.frame(Span(15, 18), first_of_connection=True) is None, "the same again is only stale"
+    after_restart = Incremental(700)
+    assert after_restart.frame(Span(3, 3), first_of_connection=True) == Regressed(700, 3, anew=True)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=40), st.integers(1, 50), st.data())
+def test_a_new_count_neither_hides_nor_makes_up_what_is_missing(
+    frames: list[tuple[int, bool]], start: int, data: st.DataObject
+) -> None:
+    """Whatever the count begins with, what is missing after it is exactly what did not arrive."""
+    book = Incremental()
+    book.frame(Span(10_000, 20_000))
+    at, missing, expected, first = start, set[int](), set[int](), True
+    for size, arrives in frames:
+        covered = Span(at, at + size - 1)
+        at += size
+        if not arrives:
+            expected |= set() if first else set(range(covered.first, covered.last + 1))
+            continue
+        found = book.frame(covered, first_of_connection=first)
+        assert isinstance(found, Regressed) == first
+        if isinstance(found, Gap):
+            missing |= set(range(found.first, found.last + 1))
+        first = False
+    assert missing == {v for v in expected if v <= book.last}
+
+
+@pytest.mark.parametrize("version", [b"9" * 400, b"9" * 5000, b"9223372036854775808", b"-5", b'"x"', b"1e400", b"[]"])
+def test_a_version_that_is_none_says_nothing(version: bytes) -> None:
+    m = b'{"data":{"version":%s},"channel":"push.depth.full"}' % version
+    assert span(m) is None
+    full = FullDepth()
+    full.frame((FULL % 9).encode())
+    assert full.frame(m) is None
+
+
+def test_full_depth_that_begins_low_after_a_connection_is_a_new_count() -> None:
+    book = FullDepth()
+    book.frame((FULL % 9).encode())
+    assert book.frame((FULL % 3).encode(), first_of_connection=True) == Regressed(9, 3, anew=True)
+
+
+def test_deals_sent_again_after_a_connection_or_a_restart_are_known() -> None:
+    assert Deals([deals("1", "2"), deals("3")]).frame(deals("4", "2")) == ["2"], "known from the recording"
+    trade = b'{"data":[{"p":%d,"v":1,"T":1,"t":%d}],"channel":"push.deal"}'
+    seen = Deals([trade % (5, 1), trade % (5, 1), trade % (6, 2)])
+    seen.connected()
+    assert seen.frame(trade % (6, 2)) == [""], "without an id: by what it says"
+    assert seen.frame(trade % (6, 3)) is None
+    assert seen.frame(trade % (6, 3)) is None, "within a connection two deals may agree"
+    assert seen.frame(b'{"data":{"p":6,"v":1,"T":1,"t":2,"i":null}}') == [""], "a null is no id; one object, no list"
+    seen.connected()
+    assert seen.frame(trade % (6, 3)) == [""]
+
+
+def test_ids_of_any_kind_and_length() -> None:
+    seen = Deals(remembered=4)
+    long = "7" * 1_000_000
+    assert seen.frame(deals("a-1", long)) is None
+    repeated = seen.frame(deals(long, "a-1"))
+    assert repeated is not None
+    assert repeated[1] == "a-1"
+    assert len(repeated[0]) == 64, "not the megabyte itself"
+    assert max(map(len, seen._new | seen._old)) <= 65
+
+
+@given(st.lists(st.binary(max_size=40), max_size=30), st.integers(1, 5))
+def test_deals_read_anything(frames: list[bytes], remembered: int) -> None:
+    seen = Deals(remembered=remembered)
+    for m in frames:
+        seen.frame(m)
+        seen.frame(b'{"data":[{"i":"%s"},{"p":%s}]}' % (m, m))
+        seen.connected()

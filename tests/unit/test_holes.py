@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.rest import Commit, RefusedError, read_commits, read_snapshot
-from mexc_pipeline.feed.holes import Holes, Row
-from mexc_pipeline.rows import Mt
+from mexc_pipeline.feed.holes import MOST_EVENTS, Holes, Row, unfinished
+from mexc_pipeline.rows import Mt, event
 
 
 def commits(first: int, last: int) -> list[Commit]:
@@ -142,3 +142,49 @@ def test_other_answers_are_refused(status: int, body: bytes, reason: str, thrott
         with pytest.raises(RefusedError, match=reason) as refused:
             read(status, body)
         assert refused.value.throttled == throttled
+
+
+def scattered(count: int) -> list[Commit]:
+    return [Commit(2 * v, b'{"version":%d}' % (2 * v)) for v in range(1, count + 1)]
+
+
+def test_the_work_is_linear_in_what_came() -> None:
+    """20,000 versions each by itself once held the collector for more than 15 s."""
+    counted = 0
+
+    class Version(int):
+        def __le__(self, other: int) -> bool:
+            nonlocal counted
+            counted += 1
+            return super().__le__(other)
+
+    holes = Holes("push.depth")
+    holes.add(1, 40_001)
+    rows = holes.answer([Commit(Version(c.version), c.m) for c in scattered(20_000)])
+    assert len(versions(rows)) == 20_000
+    assert counted < 10 * 20_000
+
+
+def test_what_lies_scattered_is_told_in_few_events_and_counted_whole() -> None:
+    holes = Holes("push.depth")
+    holes.add(1, 40_001)
+    rows = holes.answer(scattered(20_000)) + holes.close("stopped")
+    said = events(rows)
+    assert len(said) <= 2 * MOST_EVENTS
+    for name, count in (("repaired", 20_000), ("unrepaired", 20_001)):
+        of = [e for e in said if e["event"] == name]
+        assert sum(e["count"] for e in of) == count
+        assert (of[0]["from"], of[-1]["to"]) in ((2, 40_000), (1, 40_001))
+    assert not unfinished("push.depth", [event("gap", channel="push.depth", **{"from": 1, "to": 40_001}), *[
+        m for mt, m in rows if mt == Mt.EVENT
+    ]], [])  # fmt: skip
+
+
+def test_commits_without_a_version_are_left_out_of_an_answer() -> None:
+    body = b'{"success":true,"code":0,"data":[{"version":null},{"version":"8"},{},7,{"version":%s},{"version":7}]}'
+    assert [c.version for c in read_commits(200, body % (b"9" * 400))] == [7, 8]
+    with pytest.raises(RefusedError, match="commits that cannot be read"):
+        read_commits(200, b'{"success":true,"data":[{"version":null}]}')
+    with pytest.raises(RefusedError, match="book that cannot be read"):
+        read_snapshot(200, b'{"success":true,"data":{"asks":null,"bids":[]}}')
+    assert read_snapshot(200, b'{"success":true,"data":{"asks":null,"version":"12"}}').version == 12

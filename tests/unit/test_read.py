@@ -156,11 +156,30 @@ def test_what_cannot_be_decoded_is_reported_not_dropped_silently(config: Config,
     assert (df.attrs["skipped"], df.attrs["skipped_seq"]) == (1, [2])
 
 
-def test_a_number_that_does_not_fit_raises(config: Config) -> None:
-    folder = export(config, (2, '{"data":[{"p":0.0000000000001,"v":1,"t":1}]}'))
-    with pytest.raises(ValueError, match=r"0\.0000000000001 does not fit decimal128\(19, 12\) exactly"):
-        read.trades("btc", export_dir=folder)
-    assert list(read.trades("btc", export_dir=folder, floats=True).price) == [1e-13]
+@pytest.mark.parametrize(
+    ("price", "kind"),
+    [
+        ("0.0000000000001", "decimal128(38, 13)"),
+        ("10000000", "decimal128(38, 12)"),
+        ("77526." + "0" * 300, "decimal128(19, 12)"),
+        ("1" + "0" * 37, "decimal256(76, 38)"),
+    ],
+)
+def test_a_number_that_needs_more_room_has_it(config: Config, price: str, kind: str) -> None:
+    folder = export(config, (2, f'{{"data":[{{"p":{price},"v":1,"t":1}}]}}'), (2, DEAL))
+    found = read.trades("btc", export_dir=folder)
+    assert list(found.price) == [Decimal(price), Decimal("77526"), Decimal("77525.9")]
+    assert str(found.price.dtype) == f"{kind}[pyarrow]"
+    assert read.trades("btc", export_dir=folder, floats=True).price[0] == float(price)
+
+
+@pytest.mark.parametrize("price", ["9" * 140, "1e-39", "1e400", "1e99999999999999999999", "-" + "9" * 140])
+def test_a_number_that_has_no_exact_place_is_left_out_and_named(config: Config, price: str) -> None:
+    folder = export(config, (2, f'{{"data":[{{"p":{price},"v":1,"t":1}}]}}'), (2, DEAL))
+    with pytest.warns(read.LeftOutWarning, match=r"seq 1 first\): p: .*(digits|exponent)"):
+        found = read.trades("btc", export_dir=folder)
+    assert list(found.price) == [Decimal("77526"), Decimal("77525.9")]
+    assert (found.attrs["skipped"], found.attrs["skipped_seq"]) == (1, [1])
 
 
 def test_tickers(config: Config) -> None:

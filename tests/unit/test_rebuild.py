@@ -242,3 +242,80 @@ def test_a_rebuilt_book_is_right_or_refused(seed: int, script: list[str]) -> Non
                 tape.check(row)
         except GapError:
             assert "x" in script, "nothing was lost"
+
+
+def incremental(first: int, last: int, asks: str = "[]", bids: str = "[]") -> bytes:
+    text = f'{{"channel":"push.depth","data":{{"asks":{asks},"bids":{bids},"begin":{first},"end":{last}}}}}'
+    return text.encode()
+
+
+def whole(version: int, sides: str) -> bytes:
+    return f'{{"event":"snapshot","channel":"push.depth","version":{version},"book":{{{sides}}}}}'.encode()
+
+
+def rows(*given: tuple[str, bytes]) -> list[Stored]:
+    return [Stored(n, n, n, mt, m, "x.parquet") for n, (mt, m) in enumerate(given, 1)]
+
+
+@pytest.mark.parametrize("none", ['"asks":null,', "", '"asks":[],'])
+def test_a_side_that_is_null_or_absent_is_empty(none: str) -> None:
+    """In a snapshot, in an incremental frame, in a repaired change and in a full-depth frame."""
+    bids = '"bids":[[5,1,1]]'
+    taken = rows(
+        ("ev", whole(10, f"{none}{bids}")),
+        ("dp", f'{{"channel":"push.depth","data":{{{none}"bids":[[6,2,1]],"version":11}}}}'.encode()),
+        ("r", f'{{{none}"bids":[[7,3,1]],"version":12}}'.encode()),
+        ("dp", incremental(13, 13)),
+    )
+    book = History(9).add(taken).book()
+    assert book is not None
+    assert (book.version, list(book.asks), sorted(map(int, book.bids))) == (13, [], [5, 6, 7])
+    full = f'{{"channel":"push.depth.full","data":{{{none}{bids},"version":14}}}}'.encode()
+    book = History(9).add(rows(("dp", full))).book()
+    assert book is not None
+    assert (book.version, list(book.asks), list(map(int, book.bids))) == (14, [], [5])
+
+
+CONNECTED = b'{"event":"connected"}'
+OLD = [("ev", whole(5000, '"asks":[[9,1,1]]')), ("dp", incremental(5001, 5001))]
+REGRESSED = b'{"event":"regressed","channel":"push.depth","from":5001,"to":%d,"anew":true}'
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_new_count_after_a_connection_ends_the_old_book_at_once(said: bool) -> None:
+    """Also in files of recorders that said so only a hundred frames later."""
+    new = [("dp", incremental(n, n)) for n in range(11, 111)]
+    event_ = [("ev", REGRESSED % 11)] if said else []
+    late = [] if said else [("ev", REGRESSED % 111)]
+    taken = rows(*OLD, ("ev", CONNECTED), *event_, *new, ("ev", whole(50, '"bids":[[3,1,1]]')), *late,
+                 *(("dp", incremental(n, n)) for n in range(111, 116)))  # fmt: skip
+    for at in range(1, len(taken) + 1):
+        version = versions_at(taken, at)
+        if at == 1:
+            assert version == 5000
+        elif at < 4:
+            assert version == 5001, "the old book until then, and no book of the new count"
+        else:
+            assert version is None or version <= 115
+    assert versions_at(taken, len(taken)) == 115, "said late, it does not end the book that is there"
+
+
+def versions_at(taken: list[Stored], at: int) -> int | None:
+    book = History(at).add(taken).book()
+    return book.version if book is not None else None
+
+
+def test_what_cannot_be_read_is_named_with_file_and_field() -> None:
+    taken = rows(("ev", whole(1, '"asks":[]')), ("dp", incremental(2, 2, "[[1,1,1],[%s,1,1]]" % ("9" * 140))))
+    with pytest.raises(GapError, match=r"seq 2 in x.parquet: asks\[1\]: 9999.*140 characters"):
+        History(9).add(taken).book()
+    book = History(9).add(taken).book(across_gaps=True)
+    assert book is not None
+    assert (book.gaps, book.asks) == ([(2, 2)], {})
+    full = '{"channel":"push.depth.full","data":{"asks":[[%s,1,1]],"version":%d}}'
+    taken = rows(("dp", (full % ("7", 1)).encode()), ("dp", (full % ('"seven"', 2)).encode()))
+    with pytest.raises(GapError, match=r"seq 2 in x.parquet cannot be read: asks\[0\]: seven is no number"):
+        History(9).add(taken).book()
+    book = History(9).add(taken).book(across_gaps=True)
+    assert book is not None
+    assert book.version == 1

@@ -29,7 +29,7 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.feed import attempts
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
-from mexc_pipeline.feed.feed import NOTHING, Feed
+from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.lifecycle import prune
 from mexc_pipeline.spool.lock import SpoolLock
@@ -96,7 +96,7 @@ class _Collector:
             self._inbox,
             tor.dial if tor else dial,
             self._request,
-            resume.before(self._folder) if symbol.channels.depth in ("merged", "each") else NOTHING,
+            resume.before(self._folder),
             self._attempts,
             sum(attempts.key(other) == address for other in settings.symbols),
         )

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from mexc_pipeline.exchange.depth import span
+from mexc_pipeline.exchange.deadletters import meant
+from mexc_pipeline.exchange.depth import REMEMBERED, span
 from mexc_pipeline.exchange.protocol import content
+from mexc_pipeline.exchange.rest import version_of
 from mexc_pipeline.feed.feed import Before
 from mexc_pipeline.feed.holes import Unfinished, unfinished
 from mexc_pipeline.feed.repair import CHANNEL
@@ -22,10 +24,10 @@ log = logging.getLogger("mexc_pipeline.collector")
 NEWEST_SEGMENTS = 2
 NEWEST_ROWS = 100_000
 """In each: a start must not wait for the whole of a large hour to be read."""
-
-
-class _Commit(msgspec.Struct, gc=False):
-    version: int
+NEWEST_DEAD = 20
+"""Dead letters among which one of depth is looked for whose only fault is its ``ts``."""
+NEWEST_BYTES = 8 << 20
+"""Of deals: a start must not take the memory for frames of unusual size."""
 
 
 class _Named(msgspec.Struct, gc=False):
@@ -33,8 +35,25 @@ class _Named(msgspec.Struct, gc=False):
 
 
 def before(folder: Path) -> Before:
-    """What the newest segments of a spool folder say of incremental depth; see :class:`Before`."""
-    return Before(last_version(folder), tuple(interrupted(folder)))
+    """What the newest segments of a spool folder say of depth and deals; see :class:`Before`."""
+    return Before(last_version(folder), tuple(interrupted(folder)), tuple(newest_deals(folder)))
+
+
+def newest_deals(folder: Path) -> list[bytes]:
+    """The newest deal frames, oldest first: as many as are remembered, unless they are of unusual size."""
+    found: list[bytes] = []
+    for path in [segment.path for segment in reversed(in_order(folder).readable[-NEWEST_SEGMENTS:])]:
+        try:
+            with SegmentReader(path) as reader:
+                largest = max(map(len, reader.tail(Mt.DEAL, 64, NEWEST_ROWS).m), default=1)
+                most = min(REMEMBERED - len(found), NEWEST_BYTES // largest)
+                found[:0] = reader.tail(Mt.DEAL, max(1, most), NEWEST_ROWS).m
+        except (SegmentError, sqlite3.Error) as error:
+            log.warning("newest deals unknown", extra={"fields": {"segment": str(path), "error": str(error)}})
+            break
+        if len(found) >= REMEMBERED:
+            break
+    return found
 
 
 def interrupted(folder: Path) -> list[Unfinished]:
@@ -65,9 +84,16 @@ def _doubtful(what: str, found: InOrder) -> bool:
 
 def _version(m: bytes) -> int | None:
     try:
-        return msgspec.json.decode(m, type=_Commit).version
-    except (msgspec.MsgspecError, RecursionError):  # of another shape than those that can be told apart
+        return version_of(content(m))
+    except ValueError:  # of another shape than those that can be told apart
         return None
+
+
+def _channel(m: bytes) -> str:
+    try:
+        return msgspec.json.decode(m, type=_Named).channel
+    except (msgspec.MsgspecError, RecursionError):  # of another shape than those that can be told apart
+        return ""
 
 
 def last_version(folder: Path) -> int:
@@ -78,15 +104,20 @@ def last_version(folder: Path) -> int:
     found = in_order(folder)
     if _doubtful("last version unknown", found):
         return 0
-    for path in [segment.path for segment in reversed(found.readable)]:
+    for segment in reversed(found.readable):
         try:
-            with SegmentReader(path) as reader:
-                newest = reader.tail(Mt.DEPTH, 1)
+            with SegmentReader(segment.path) as reader:
+                depth = reader.tail(Mt.DEPTH, 1)
+                dead = reader.tail(Mt.DEAD_LETTER, NEWEST_DEAD, NEWEST_ROWS)
         except (SegmentError, sqlite3.Error) as error:
-            log.warning("last version unknown", extra={"fields": {"segment": str(path), "error": str(error)}})
+            log.warning("last version unknown", extra={"fields": {"segment": str(segment.path), "error": str(error)}})
             return 0
-        if len(newest):
-            m = content(newest.m[0])
-            covered = span(m) if msgspec.json.decode(m, type=_Named).channel == CHANNEL else None
+        newest = [
+            *((row.seq, row.m) for row in dead.rows() if meant(row.m, segment.symbol) == CHANNEL),
+            *((row.seq, row.m) for row in depth.rows()),
+        ]
+        if newest:
+            m = content(max(newest)[1])
+            covered = span(m) if _channel(m) == CHANNEL else None
             return covered.last if covered is not None else 0
     return 0

@@ -8,14 +8,22 @@ decoding it would cost more than everything else that is done with it.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 
-STALE_FRAMES = 100
-"""So many stale frames in a row mean that the exchange counts anew, not that some came late."""
+STALE_FRAMES = 10
+"""So many stale frames in a row within a connection mean that the exchange counts anew, not that some came late. Taking
+it for that when it is not costs a new book, which is asked for at once; the other way round costs the book."""
+MAX_VERSION = 2**63 - 1
 REMEMBERED = 4096
-"""Deal ids kept for comparison: at least so many, at most twice as many."""
+"""Deals kept for comparison: at least so many, at most twice as many."""
+LONGEST_KEY = 64
+"""Bytes of what is kept of a deal; of more only a digest is."""
+_WITHOUT_ID = b"\0"
+"""How the keys of deals without an id begin."""
 
 
 class Span(NamedTuple):
@@ -60,7 +68,7 @@ def span(m: bytes) -> Span | None:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     last = data.end or data.version
-    if not last or last < 0:
+    if not last or not 0 < last <= MAX_VERSION:
         return None
     first = data.begin or data.version or last
     return Span(min(first, last), last) if first > 0 else None
@@ -74,13 +82,17 @@ class Incremental:
         """Newest version seen, 0 before the first."""
         self._stale = 0
 
-    def frame(self, covered: Span) -> Gap | Regressed | None:
-        """What is wrong with a frame that comes next. A stale or repeated frame alone is nothing."""
+    def frame(self, covered: Span, *, first_of_connection: bool = False) -> Gap | Regressed | None:
+        """What is wrong with a frame that comes next. A stale or repeated frame alone is nothing.
+
+        A connection that begins below what was seen before it counts anew: nothing says that its versions will ever
+        meet the earlier ones, and where they do all the same nothing is missing between.
+        """
         first, last = covered
         seen = self.last
         if last <= seen:
             self._stale += 1
-            if self._stale < STALE_FRAMES:
+            if not (first_of_connection and last < seen) and self._stale < STALE_FRAMES:
                 return None
             self._stale = 0
             self.last = last
@@ -96,39 +108,96 @@ class FullDepth:
     def __init__(self) -> None:
         self._last = 0
 
-    def frame(self, m: bytes) -> Regressed | None:
+    def frame(self, m: bytes, *, first_of_connection: bool = False) -> Regressed | None:
         """Whether the frame's version lies before that of the frame before it."""
         at = m.rfind(b'"version":')
-        try:
-            version = int(m[at + 10 : m.find(b"}", at)])
-        except ValueError:  # not the last key of its object, as it always was: look properly
+        text = m[at + 10 : m.find(b"}", at)]
+        if at >= 0 and text.isdigit() and len(text) < 19:
+            version = int(text)
+        else:  # not the last key of its object, as it always was: look properly
             covered = span(m)
             if covered is None:
                 return None
             version = covered.last
         seen, self._last = self._last, version
-        return Regressed(seen, version) if version < seen else None
+        return Regressed(seen, version, anew=first_of_connection) if version < seen else None
+
+
+class _Deal(msgspec.Struct, gc=False):
+    i: msgspec.Raw = msgspec.Raw(b"null")
+    t: msgspec.Raw = msgspec.Raw(b"")
+    p: msgspec.Raw = msgspec.Raw(b"")
+    v: msgspec.Raw = msgspec.Raw(b"")
+    T: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _DealFrame(msgspec.Struct, gc=False):
+    data: list[_Deal] | _Deal
+
+
+_decode_deals = msgspec.json.Decoder(_DealFrame).decode
 
 
 class Deals:
-    """Ids of one symbol's deals; frames without ids (before 2026) say nothing."""
+    """Which of one symbol's deals came before, also in an earlier connection or process.
 
-    def __init__(self, remembered: int = REMEMBERED) -> None:
+    Deals are known by their id. Those without one (before 2026) by time, price, volume and side, and only against what
+    came before the present connection: within one, two deals may well agree in all of that. ``frames`` are the newest
+    deal frames recorded so far. Memory is bounded by ``remembered``, whatever the frames hold.
+    """
+
+    def __init__(self, frames: Iterable[bytes] = (), remembered: int = REMEMBERED) -> None:
         self._most = remembered
         self._new: set[bytes] = set()
         self._old: set[bytes] = set()
+        self._earlier: frozenset[bytes] = frozenset()
+        for m in frames:
+            self.frame(m)
+
+    def connected(self) -> None:
+        """What came until now came before the connection of the frames to come."""
+        self._earlier = frozenset(key for part in (self._old, self._new) for key in part if key[:1] == _WITHOUT_ID)
 
     def frame(self, m: bytes) -> list[str] | None:
-        """Ids in this frame that were there before; None where there are none."""
-        repeated: list[str] | None = None
+        """Ids of the deals in this frame that were there before, "" for one without; None where there are none."""
+        pieces = m.split(b'"i":')
+        if len(pieces) == 1 or b'"i":null' in m:
+            return self._look_properly(m)
+        found: list[str] | None = None
         new, old = self._new, self._old
-        for piece in m.split(b'"i":')[1:]:
-            number = piece.split(b",", 1)[0].strip(b'"}] ')
-            if number not in new and number not in old:
-                new.add(number)
-            elif number.isdigit():  # null is no id
-                repeated = repeated or []
-                repeated.append(number.decode())
-        if len(new) >= self._most:
-            self._old, self._new = new, set()
-        return repeated
+        for piece in pieces[1:]:
+            key = piece.split(b",", 1)[0].strip(b'"}] ')
+            if len(key) > LONGEST_KEY:
+                key = hashlib.sha256(key).hexdigest().encode()
+            if key not in new and key not in old:
+                new.add(key)
+            else:
+                found = found or []
+                found.append(key.decode(errors="replace"))
+        self._forget()
+        return found
+
+    def _look_properly(self, m: bytes) -> list[str] | None:
+        try:
+            data = _decode_deals(m).data
+        except (msgspec.MsgspecError, RecursionError):
+            return None  # not known to be deals
+        repeated: list[str] = []
+        for deal in data if isinstance(data, list) else [data]:
+            without = bytes(deal.i) == b"null"
+            key = b"|".join((deal.t, deal.p, deal.v, deal.T)) if without else bytes(deal.i).strip(b'"')
+            if len(key) > LONGEST_KEY:
+                key = hashlib.sha256(key).hexdigest().encode()
+            if without:
+                key = _WITHOUT_ID + key
+                if key in self._earlier:
+                    repeated.append("")
+            elif key in self._new or key in self._old:
+                repeated.append(key.decode(errors="replace"))
+            self._new.add(key)
+        self._forget()
+        return repeated or None
+
+    def _forget(self) -> None:
+        if len(self._new) >= self._most:
+            self._old, self._new = self._new, set()

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from mexc_pipeline.exchange.depth import MAX_VERSION
 from mexc_pipeline.text import clean
 
 PING_PATH = "/api/v1/contract/ping"
@@ -115,14 +116,26 @@ class _Version(msgspec.Struct):
     version: int
 
 
+_version = msgspec.json.Decoder(_Version, strict=False).decode
+
+
 def read_commits(status: int, body: bytes) -> list[Commit]:
-    """The answer to :func:`commits_path`, oldest first. RefusedError for any other answer."""
+    """The answer to :func:`commits_path`, oldest first, without those that name no version. RefusedError for any other
+    answer."""
     data = _data(status, body)
     try:
         found = msgspec.json.decode(data, type=list[msgspec.Raw])
-        commits = [Commit(msgspec.json.decode(raw, type=_Version).version, bytes(raw)) for raw in found]
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RefusedError(f"commits that cannot be read: {error}") from error
+    commits: list[Commit] = []
+    why: Exception | None = None
+    for raw in found:
+        try:
+            commits.append(Commit(version_of(raw), bytes(raw)))
+        except ValueError as error:
+            why = error
+    if why is not None and not commits:
+        raise RefusedError(f"commits that cannot be read: {why}") from why
     return sorted(commits)
 
 
@@ -130,9 +143,20 @@ def read_snapshot(status: int, body: bytes) -> Snapshot:
     """The answer to :func:`depth_path`. RefusedError for any other answer."""
     data = _data(status, body)
     try:
-        return Snapshot(msgspec.json.decode(data, type=_Version).version, bytes(data))
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return Snapshot(version_of(data), bytes(data))
+    except ValueError as error:
         raise RefusedError(f"a book that cannot be read: {error}") from error
+
+
+def version_of(piece: bytes | msgspec.Raw) -> int:
+    """The ``version`` of a book or of one change of it, as a number or as its text. ValueError where it has none."""
+    try:
+        version = _version(piece).version
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if not 0 <= version <= MAX_VERSION:
+        raise ValueError(f"version {str(version)[:40]} is none")
+    return version
 
 
 def _data(status: int, body: bytes) -> msgspec.Raw:

@@ -23,15 +23,17 @@ Check = Callable[[bytes], bytes | None]
 
 class Checks:
     """One symbol's, for the reading thread; :meth:`segment_opened` may come from another. ``last_version``: the book's
-    after what an earlier process recorded, 0 for none."""
+    after what an earlier process recorded, 0 for none; ``deals``: its newest deal frames, oldest first."""
 
-    def __init__(self, channels: Iterable[str], repairer: Repairer | None, last_version: int = 0) -> None:
+    def __init__(
+        self, channels: Iterable[str], repairer: Repairer | None, last_version: int = 0, deals: Iterable[bytes] = ()
+    ) -> None:
         self._repairer = repairer
         self._book = Incremental(last_version)
         self._since = "restart" if last_version else "reconnect"
         self._full = FullDepth()
-        self._deals = Deals()
-        self._first = True
+        self._deals = Deals(deals)
+        self._first = self._first_full = True
         self._snapshot_due = True
         self._repeated: list[str] = []
         self._repeats = 0
@@ -41,8 +43,9 @@ class Checks:
 
     def connected(self) -> None:
         """The next frame is the first of a connection."""
-        self._first = True
+        self._first = self._first_full = True
         self._snapshot_due = True
+        self._deals.connected()
 
     def segment_opened(self) -> None:
         """A new segment has its first row: it needs a book of its own."""
@@ -52,19 +55,25 @@ class Checks:
         covered = span(m)
         if covered is None:
             return None
+        after = self._since if self._first else None
+        found = self._book.frame(covered, first_of_connection=self._first)
+        self._first, self._since = False, "reconnect"
+        if self._repairer is not None:
+            self._repairer.newest = self._book.last
+        if isinstance(found, Regressed):
+            self._snapshot_due = False
+            if self._repairer is not None:
+                self._repairer.anew(covered.first - 1, found.seen)
+            log.warning(
+                "versions count anew", extra={"fields": {"channel": CHANNEL, "from": found.seen, "to": found.got}}
+            )
+            return _regressed(CHANNEL, found, after)
         if self._snapshot_due:
             self._snapshot_due = False
             if self._repairer is not None:
                 self._repairer.snapshot(covered.first - 1)
-        after = self._since if self._first else None
-        self._first, self._since = False, "reconnect"
-        found = self._book.frame(covered)
         if found is None:
             return None
-        if isinstance(found, Regressed):
-            if self._repairer is not None:
-                self._repairer.snapshot(covered.last, anew=True)
-            return _regressed(CHANNEL, found)
         return self._gap(found, after)
 
     def _gap(self, gap: Gap, after: str | None) -> bytes:
@@ -75,14 +84,15 @@ class Checks:
         return event("gap", **{"channel": CHANNEL, **fields, "after": after})
 
     def _depth_full(self, m: bytes) -> bytes | None:
-        found = self._full.frame(m)
+        found = self._full.frame(m, first_of_connection=self._first_full)
+        self._first_full = False
         return None if found is None else _regressed("push.depth.full", found)
 
     def _deal(self, m: bytes) -> bytes | None:
-        ids = self._deals.frame(m)
-        if ids is not None:
-            self._repeats += len(ids)
-            self._repeated += ids[: MOST_IDS - len(self._repeated)]
+        found = self._deals.frame(m)
+        if found is not None:
+            self._repeats += len(found)
+            self._repeated += [name for name in found if name][: MOST_IDS - len(self._repeated)]
         return None
 
     def repeated(self, now: float) -> bytes | None:
@@ -95,6 +105,6 @@ class Checks:
         return said
 
 
-def _regressed(channel: str, found: Regressed) -> bytes:
-    fields = {"channel": channel, "from": found.seen, "to": found.got, "anew": found.anew or None}
+def _regressed(channel: str, found: Regressed, after: str | None = None) -> bytes:
+    fields = {"channel": channel, "from": found.seen, "to": found.got, "anew": found.anew or None, "after": after}
     return event("regressed", **fields)

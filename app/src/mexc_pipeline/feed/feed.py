@@ -88,11 +88,12 @@ class Intake(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What an earlier process recorded of incremental depth: the book's version after it, 0 where that is not known,
-    and the gaps it did not finish repairing."""
+    """What an earlier process recorded: the book's version after it, 0 where that is not known, the gaps it did not
+    finish repairing, and its newest deal frames, oldest first."""
 
     last_version: int = 0
     unfinished: tuple[Unfinished, ...] = ()
+    deals: tuple[bytes, ...] = ()
 
 
 NOTHING = Before()
@@ -138,7 +139,7 @@ class Feed:
         self._repairer: Repairer | None = None
         if CHANNEL in self._wanted:
             self._repairer = Repairer(symbol, exchange, intake.put, request, before.unfinished)
-        self._checks = Checks(self._wanted, self._repairer, before.last_version)
+        self._checks = Checks(self._wanted, self._repairer, before.last_version, before.deals)
         self._stop = threading.Event()
         self._ws: websocket.WebSocket | None = None
         self._link: ReadAhead | None = None

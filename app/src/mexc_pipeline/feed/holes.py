@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
 from operator import attrgetter
 
 import msgspec
@@ -14,6 +15,9 @@ from mexc_pipeline.rows import Mt, event
 
 MOST_TRIES = 8
 """Answers (or failures to get one) after which what is still missing of a gap is given up."""
+
+MOST_EVENTS = 100
+"""Stretches of one gap that are told one by one when it ends; what lies scattered beyond them is told in one event."""
 
 _version = attrgetter("version")
 
@@ -64,6 +68,27 @@ class _Hole:
     filled: list[tuple[int, int]] = field(default_factory=list)
     tries: int = 0
 
+    def fill(self, versions: Sequence[int]) -> list[int]:
+        """Versions (ascending, each once) came; those that were missing. Linear in what came and what is missing."""
+        came: list[int] = []
+        still: list[tuple[int, int]] = []
+        at = 0
+        for first, last in self.missing:
+            while at < len(versions) and versions[at] < first:
+                at += 1
+            while at < len(versions) and (version := versions[at]) <= last:
+                came.append(version)
+                if first < version:
+                    still.append((first, version - 1))
+                first = version + 1
+                at += 1
+            if first <= last:
+                still.append((first, last))
+        if came:
+            self.missing = still
+            self.filled = _join(merge(self.filled, ((version, version) for version in came)))
+        return came
+
 
 @dataclass(slots=True)
 class Holes:
@@ -85,9 +110,7 @@ class Holes:
     def go_on(self, unfinished: Unfinished) -> None:
         """Take up what an earlier process could not finish."""
         hole = _Hole(unfinished.first, unfinished.last, [(unfinished.first, unfinished.last)])
-        for version in unfinished.repaired:
-            hole.missing = _without(hole.missing, version)
-            _extend(hole.filled, version)
+        hole.fill(unfinished.repaired)
         self._open.append(hole)
 
     def answer(self, commits: Sequence[Commit]) -> list[Row]:
@@ -99,12 +122,8 @@ class Holes:
         for hole in self._open:
             begin = bisect_left(commits, hole.first, key=_version)
             end = bisect_right(commits, hole.last, key=_version)
-            for commit in commits[begin:end]:
-                if not any(first <= commit.version <= last for first, last in hole.missing):
-                    continue
-                rows.append((Mt.REPAIRED, commit.m))
-                hole.missing = _without(hole.missing, commit.version)
-                _extend(hole.filled, commit.version)
+            within = {commit.version: commit.m for commit in reversed(commits[begin:end])}
+            rows += ((Mt.REPAIRED, within[version]) for version in hole.fill(sorted(within)))
             hole.tries += 1
         oldest = commits[0].version if commits else 0
         return rows + self._decide("not among the exchange's commits in time", oldest)
@@ -135,34 +154,28 @@ class Holes:
         return rows
 
     def _end(self, hole: _Hole, reason: str) -> list[Row]:
-        rows = [(Mt.EVENT, self._event("repaired", *span)) for span in hole.filled]
-        rows += [(Mt.EVENT, self._event("unrepaired", *span, reason=reason)) for span in hole.missing]
         if hole.missing:
             self.given_up = max(self.given_up, hole.missing[-1][1])
-        return rows
+        return [*self._said("repaired", hole.filled), *self._said("unrepaired", hole.missing, reason=reason)]
 
-    def _event(self, name: str, first: int, last: int, **more: str) -> bytes:
-        return event(name, **{"channel": self.channel, "from": first, "to": last, "count": last - first + 1, **more})
-
-
-def _without(spans: list[tuple[int, int]], version: int) -> list[tuple[int, int]]:
-    left: list[tuple[int, int]] = []
-    for first, last in spans:
-        if first <= version <= last:
-            left += [s for s in ((first, version - 1), (version + 1, last)) if s[0] <= s[1]]
-        else:
-            left.append((first, last))
-    return left
+    def _said(self, name: str, spans: list[tuple[int, int]], **more: str) -> list[Row]:
+        whole = spans if len(spans) <= MOST_EVENTS else spans[: MOST_EVENTS - 1]
+        said = [(first, last, last - first + 1) for first, last in whole]
+        scattered = spans[len(whole) :]
+        if scattered:
+            said.append((scattered[0][0], scattered[-1][1], sum(last - first + 1 for first, last in scattered)))
+        return [
+            (Mt.EVENT, event(name, **{"channel": self.channel, "from": first, "to": last, "count": count, **more}))
+            for first, last, count in said
+        ]
 
 
-def _extend(spans: list[tuple[int, int]], version: int) -> None:
-    """Add a version to spans; those that touch become one."""
-    spans.append((version, version))
-    spans.sort()
+def _join(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans in order, those that touch as one."""
     joined: list[tuple[int, int]] = []
     for first, last in spans:
         if joined and first <= joined[-1][1] + 1:
             joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
         else:
             joined.append((first, last))
-    spans[:] = joined
+    return joined

@@ -17,10 +17,11 @@ from mexc_pipeline import config
 from mexc_pipeline.egress.dial import Dial, EgressError
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.exchange.protocol import TEXT
 from mexc_pipeline.exchange.rest import RefusedError, commits_path, depth_path, read_commits, read_snapshot
 from mexc_pipeline.feed.holes import MOST_TRIES, Holes, Row, Unfinished
 from mexc_pipeline.feed.watch import Backoff
-from mexc_pipeline.rows import Mt, event
+from mexc_pipeline.rows import Mt, event, is_utf8, wrap
 
 log = logging.getLogger("mexc_pipeline.feed")
 
@@ -54,8 +55,13 @@ class Repairer:
         for left in interrupted:
             self._holes.go_on(left)
         self._wanted: int | None = None
+        self._before = 0
+        """Version that the socket had come to before it counted anew; 0 once it is settled which count holds."""
+        self._ended: list[Row] = []
         self._snapshot_tries = 0
         self._closed = False
+        self.newest = 0
+        """Version of the newest frame, told by the reading thread."""
         self.trouble: str | None = None
         """Why the last request brought nothing of use; None where it did."""
         self.seen = 0
@@ -68,11 +74,22 @@ class Repairer:
             self._holes.add(gap.first, gap.last)
             self._changed.notify_all()
 
-    def snapshot(self, version: int, *, anew: bool = False) -> None:
-        """A whole book of that version or a later one is wanted; ``anew``: whatever was wanted before."""
+    def snapshot(self, version: int) -> None:
+        """A whole book of that version or a later one is wanted."""
         with self._changed:
             if not self._closed:
-                self._wanted = version if anew or self._wanted is None else max(version, self._wanted)
+                self._wanted = version if self._wanted is None else max(version, self._wanted)
+                self._snapshot_tries = 0
+                self._changed.notify_all()
+
+    def anew(self, version: int, seen: int) -> None:
+        """The exchange counts anew, after having come to ``seen``: a book of that version or a later one of the new
+        count is wanted, and what was missing of the old one will not come any more."""
+        with self._changed:
+            if not self._closed:
+                self._ended += self._holes.close("the exchange counts anew")
+                self._holes.given_up = 0
+                self._wanted, self._before = version, seen
                 self._snapshot_tries = 0
                 self._changed.notify_all()
 
@@ -80,7 +97,8 @@ class Repairer:
         """Ask for nothing more of what was missing so far; the rows that say so are returned."""
         with self._changed:
             self._wanted = None
-            rows = self._holes.close(reason)
+            rows = self._ended + self._holes.close(reason)
+            self._ended = []
             self._holes.given_up = 0
             return rows
 
@@ -104,6 +122,8 @@ class Repairer:
                 if self._closed:
                     return
                 commits, book = bool(len(self._holes)), self._wanted is not None
+                ended, self._ended = self._ended, []
+            self._keep(ended)
             pauses = [PAUSE_S]
             if commits:
                 pauses.append(self._step(self._ask_commits, self._no_commits))
@@ -170,13 +190,18 @@ class Repairer:
             self._snapshot_tries += 1
             if snapshot.version < wanted and self._snapshot_tries < MOST_TRIES:
                 return False
-            self._wanted = None
+            if snapshot.version >= self._before > self.newest:  # still of the count that the socket has left
+                if self._snapshot_tries < MOST_TRIES:
+                    return False
+                raise RefusedError(f"a book of version {snapshot.version}, where the socket counts at {self.newest}")
+            self._wanted, self._before = None, 0
         if snapshot.version < wanted:
             log.warning(
                 "book lags behind the socket",
                 extra={"fields": {"symbol": self._symbol.id, "version": snapshot.version, "wanted": wanted}},
             )
-        m = event("snapshot", channel=CHANNEL, version=snapshot.version, book=msgspec.Raw(snapshot.book))
+        book = snapshot.book if is_utf8(snapshot.book) else wrap(TEXT, snapshot.book)
+        m = event("snapshot", channel=CHANNEL, version=snapshot.version, book=msgspec.Raw(book))
         self._keep([(Mt.EVENT, m)])
         return True
 

@@ -3,21 +3,25 @@
 All functions take a symbol (id such as ``btc``, or the exchange's name ``BTC_USDT``), a half-open stretch of time
 ``start`` ≤ rx < ``end`` (ISO 8601 text, datetime, ``pandas.Timestamp`` or Unix nanoseconds; without a zone it is UTC;
 None is open) and the folder of the files, and read plain and part files alike. Columns are Arrow-backed. Numbers are
-exact decimals unless ``floats=True``; one that does not fit its decimal type exactly raises ValueError.
+exact decimals unless ``floats=True``, of the type named below where all fit it, else of a wider one.
 ``frames(…, imported=True)`` reads files of the v4 pipeline instead (``export_dir/imported``, or ``export_dir`` itself):
 there ``rx`` and ``seq`` are null, time means ``ts``, and ``m`` is not a frame, so that only ``frames`` reads them.
 
 Rows are in seq order. ``rx`` goes back in it only where the recorder's clock was set back by more than a minute (its
 ``clock`` event with ``restarted``): ``df.attrs["set_back"]`` lists the seqs at which it does, and a warning says so.
 
-Frames that cannot be decoded are left out, counted in ``df.attrs["skipped"]``, the first hundred seqs listed in
-``df.attrs["skipped_seq"]``, and warned of. UserError where a symbol has no files, FileError for an unreadable file.
+Frames that cannot be decoded, and those with a number of more than 38 digits before or behind its point, are left
+out, counted in ``df.attrs["skipped"]``, the first hundred seqs listed in ``df.attrs["skipped_seq"]``, and warned of
+(:class:`LeftOutWarning`). ``df.attrs["missing"]`` counts frames that lack a field the exchange has always sent.
+``df.attrs["dead_letters"]`` counts the dead letters in the stretch, ``df.attrs["dead_letter_reasons"]`` says what is
+wrong with them; one in a hundred frames and more are warned of (:class:`DeadLetterWarning`). Those whose only fault is
+their ``ts`` are decoded with the others. UserError where a symbol has no files, FileError for an unreadable file.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -25,15 +29,29 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from mexc_pipeline.exchange.deadletters import SHARE, meant, reason
 from mexc_pipeline.export.order import Placed
-from mexc_pipeline.export.parquet import SCHEMA
+from mexc_pipeline.export.parquet import SCHEMA, metadata
 from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read.decode import Skipped
 from mexc_pipeline.read.files import Instant, find, instant_ns, set_back, tables
+from mexc_pipeline.read.numbers import unified
 from mexc_pipeline.read.rebuild import GapError
 
-__all__ = ["GapError", "Instant", "book", "frames", "tickers", "trades"]
+__all__ = ["DeadLetterWarning", "GapError", "Instant", "LeftOutWarning", "book", "frames", "tickers", "trades"]
+
+_CHANNELS = {"t": ("push.ticker",), "d": ("push.deal",), "dp": ("push.depth", "push.depth.full")}
+_FRAMES = ("t", "d", "dp", "dl")
+
+
+class LeftOutWarning(UserWarning):
+    """Frames could not be decoded and are not in what was read."""
+
+
+class DeadLetterWarning(UserWarning):
+    """Much of what arrived in the stretch that was read was not understood when it was recorded."""
 
 
 def frames(
@@ -51,10 +69,13 @@ def frames(
     the frame as sent; ``rx`` timestamp[ns, UTC], when it was received; ``seq`` uint64. ``types`` picks row types.
     """
     files = find(symbol, export_dir, start, end, imported=imported)
-    found = list(tables(_paths(files), start, end, types, imported=imported))
-    if not found:
-        found = [SCHEMA.empty_table().set_column(1, "mt", pa.array([], pa.string()))]
-    return _pandas(pa.concat_tables(found))
+    if imported:
+        found = list(tables(_paths(files), start, end, types, imported=True))
+        return _pandas(pa.concat_tables(found or [_nothing()]))
+    stretch = _Stretch(files, start, end, types)
+    df = _pandas(pa.concat_tables([*stretch] or [_nothing()]))
+    stretch.tell(df)
+    return df
 
 
 def trades(
@@ -73,7 +94,7 @@ def trades(
     ``self_trade`` bool; ``id`` string, null in frames before 2026; ``cts`` timestamp[ms, UTC], the matching engine's,
     null before mid-2026. Fields: official futures WebSocket page, 2026-04, and observed on the wire, 2026-09.
     """
-    source = tables(_paths(find(symbol, export_dir, start, end)), start, end, ["d"])
+    source = _Stretch(find(symbol, export_dir, start, end), start, end, ["d"], meant_too=True)
     return _decoded(source, lambda table, skipped: decode.trades(table, skipped, floats=floats))
 
 
@@ -92,7 +113,7 @@ def tickers(
     decimal128(38, 18): ``volume24`` and ``open_interest`` in contracts, ``amount24`` in the quote currency,
     ``funding_rate`` and ``change_rate24`` as fractions, ``change24`` as a price.
     """
-    source = tables(_paths(find(symbol, export_dir, start, end)), start, end, ["t"])
+    source = _Stretch(find(symbol, export_dir, start, end), start, end, ["t"], meant_too=True)
     return _decoded(source, lambda table, skipped: decode.tickers(table, skipped, floats=floats))
 
 
@@ -131,7 +152,7 @@ def book(
         df = _pandas(moment.table(found, levels=levels, floats=floats), back)
         df.attrs["gaps"] = [tuple(gap) for gap in found.gaps]
         return df
-    source = tables(_paths(find(symbol, export_dir, start, end)), start, end, ["dp"])
+    source = _Stretch(find(symbol, export_dir, start, end), start, end, ["dp"], meant_too=True)
     return _decoded(source, lambda table, skipped: decode.book(table, skipped, levels=levels, floats=floats))
 
 
@@ -139,7 +160,68 @@ def _paths(files: Sequence[Placed]) -> list[Path]:
     return [file.path for file in files]
 
 
-def _decoded(source: Iterator[Any], build: Callable[[Any, Skipped], Any]) -> pd.DataFrame:
+class _Stretch:
+    """The rows of some types in a stretch of time, table by table, and the dead letters met on the way.
+
+    ``meant_too``: dead letters that would be of these types but for their ``ts`` come along in their places.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Placed],
+        start: Instant | None,
+        end: Instant | None,
+        types: Sequence[str] | None,
+        *,
+        meant_too: bool = False,
+    ) -> None:
+        self._paths = _paths(files)
+        self._start, self._end = start, end
+        self._types = types
+        self._channels = {c for t in types or () for c in _CHANNELS.get(t, ())} if meant_too else set()
+        self.reasons: Counter[str] = Counter()
+        self.frames = 0
+        next(tables([], start, end, types), None)  # refuses what is no type or time
+
+    def __iter__(self) -> Iterator[Any]:
+        for path in self._paths:
+            symbol = metadata(path).get("symbol", "")
+            for table in tables([path], self._start, self._end):
+                yield self._take(table, symbol)
+
+    def _take(self, table: Any, symbol: str) -> Any:
+        types = table.column("mt")
+        self.frames += pc.sum(pc.is_in(types, pa.array(_FRAMES))).as_py() or 0
+        dead = pc.indices_nonzero(pc.equal(types, "dl")).to_pylist()
+        come_along: list[int] = []
+        letters = table.column("m").take(pa.array(dead, pa.int64())).cast(pa.binary()).to_pylist()
+        for n, m in zip(dead, letters, strict=True):
+            self.reasons[reason(m, symbol).value] += 1
+            if self._channels and meant(m, symbol) in self._channels:
+                come_along.append(n)
+        if self._types is None:
+            return table
+        wanted = pc.is_in(types, pa.array(list(self._types), pa.string()))
+        if come_along:
+            wanted = pc.or_(wanted, pc.is_in(pa.array(range(len(table))), pa.array(come_along)))
+        return table.filter(wanted)
+
+    def tell(self, df: pd.DataFrame) -> None:
+        """Say on the frame, and in a warning where they are many, how many dead letters there are."""
+        count = self.reasons.total()
+        df.attrs["dead_letters"] = count
+        df.attrs["dead_letter_reasons"] = dict(self.reasons)
+        if count and count >= self.frames * SHARE:
+            why = ", ".join(f"{n:,} {name}" for name, n in self.reasons.most_common())
+            text = f"{count:,} of {self.frames:,} frames in this stretch are dead letters ({why})"
+            warnings.warn(text, DeadLetterWarning, stacklevel=4)
+
+
+def _nothing() -> Any:
+    return SCHEMA.empty_table().set_column(1, "mt", pa.array([], pa.string()))
+
+
+def _decoded(source: _Stretch, build: Callable[[Any, Skipped], Any]) -> pd.DataFrame:
     skipped = Skipped()
     built: list[Any] = []
 
@@ -156,14 +238,17 @@ def _decoded(source: Iterator[Any], build: Callable[[Any, Skipped], Any]) -> pd.
         while pending:
             take(*pending.popleft().result())
     if not built:
-        take(*_built(build, SCHEMA.empty_table().set_column(1, "mt", pa.array([], pa.string()))))
-    df = _pandas(pa.concat_tables(built))
+        take(*_built(build, _nothing()))
+    df = _pandas(pa.concat_tables(unified(built)))
     df.attrs["skipped"] = len(skipped.seqs)
     df.attrs["skipped_seq"] = skipped.seqs[:100]
     df.attrs["incremental"] = skipped.other
+    df.attrs["missing"] = dict(skipped.missing)
     if skipped.seqs:
         text = f"{len(skipped.seqs)} frames could not be decoded and were left out (seq {skipped.seqs[0]} first)"
-        warnings.warn(text, stacklevel=3)
+        text += f": {skipped.why[:200]}" if skipped.why else ""
+        warnings.warn(text, LeftOutWarning, stacklevel=3)
+    source.tell(df)
     return df
 
 

@@ -6,6 +6,7 @@ number, is left to :mod:`mexc_pipeline.read.decode`, which looks at each frame. 
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Any
 
@@ -25,6 +26,8 @@ _LATEST_MS = 2**53
 _TAIL = "0" * 8
 _TAILED = r'("[A-Za-z0-9_]+":-?[0-9]+\.[0-9])([0-9]*?)0{8,}([,}])'
 """A number with a tail of zeros (thirty of them, observed on the wire, 2026-09), which the reader counts as digits."""
+_LONG = r'[A-Za-z0-9_]":\s*-?([0-9.]{20}|[0-9.]{11,}[eE]|[0-9.]+[eE][+-]?[0-9]{2})'
+"""Numbers that the reader might take for others: beyond 128 bits it counts from the start again (pyarrow 26)."""
 _CODES = ("T", "O", "M")
 
 
@@ -34,7 +37,10 @@ def deals(frames: Any, *, floats: bool) -> tuple[Any, Any] | None:
     Returns how many trades each frame has, and a struct array of all trades in order: ``p``, ``v`` (decimals, or
     doubles), ``t``, ``cts`` int64 milliseconds, ``T``, ``O``, ``M`` int8, ``i`` string.
     """
-    documents = _one_per_line(_without_tails(frames))
+    short = _without_tails(frames)
+    if pc.any(pc.match_substring_regex(short, _LONG)).as_py():
+        return None
+    documents = _one_per_line(short)
     if documents is None:
         return None
     deal = pa.struct(
@@ -96,6 +102,8 @@ def _in_range(columns: dict[str, Any]) -> bool:
     bounds = {name: pc.min_max(column).as_py() for name, column in columns.items() if name != "i"}
     for name, (lowest, highest) in ((name, (b["min"], b["max"])) for name, b in bounds.items() if b["min"] is not None):
         kind = columns[name].type
+        if pa.types.is_floating(kind) and not math.isfinite(lowest + highest):
+            return False
         if pa.types.is_decimal(kind):
             limit = Decimal(10) ** (kind.precision - kind.scale)
             if not -limit < lowest <= highest < limit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -11,11 +12,11 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.read import columnar
-from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column
+from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column, unified
 from mexc_pipeline.rows import is_utf8
 
 _F = TypeVar("_F")
@@ -27,20 +28,26 @@ _SIDES = pa.array([None, "buy", "sell"], pa.string())
 _Ms = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 """Unix milliseconds; decoding is lax, so that digits in quotes (as ``cts`` in deals) are a number too."""
 _Code = Annotated[int, msgspec.Meta(ge=0, le=127)]
+_Version = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 @dataclass(slots=True)
 class Skipped:
-    """Frames that were left out: ``seqs`` of those that could not be decoded, ``other`` counts those of another
-    channel of the same type."""
+    """Frames that were left out: ``seqs`` of those that could not be decoded, ``why`` for the first of them, ``other``
+    counts those of another channel of the same type. ``missing``: how many frames (of deals: how many deals) lack a
+    field that the exchange has always sent, by its name."""
 
     seqs: list[int | None] = field(default_factory=list)
     other: int = 0
+    why: str = ""
+    missing: Counter[str] = field(default_factory=Counter)
 
     def add(self, later: Skipped) -> None:
         """Count in what was left out of frames that come later."""
         self.seqs += later.seqs
         self.other += later.other
+        self.why = self.why or later.why
+        self.missing += later.missing
 
 
 class _Deal(msgspec.Struct, gc=False):
@@ -82,9 +89,11 @@ class _TickerFrame(msgspec.Struct, gc=False):
 
 
 class _Book(msgspec.Struct, gc=False):
-    asks: list[list[Raw]]
-    bids: list[list[Raw]]
-    version: int
+    """A side that is null, or not there at all, has no levels."""
+
+    version: _Version
+    asks: list[list[Raw]] | UnsetType | None = UNSET
+    bids: list[list[Raw]] | UnsetType | None = UNSET
     cts: _Ms | None = None
 
 
@@ -104,19 +113,23 @@ class _Decoder(Generic[_F]):
         self._one = msgspec.json.Decoder(kind, strict=False)
         self._many: msgspec.json.Decoder[list[_F]] = msgspec.json.Decoder(list[kind], strict=False)  # type: ignore[valid-type]
 
-    def all(self, frames: Sequence[bytes]) -> list[_F | None]:
-        """The frames decoded, None where one could not be."""
+    def all(self, frames: Sequence[bytes]) -> tuple[list[_F | None], str]:
+        """The frames decoded, None where one could not be, and why the first of those could not."""
         try:
             decoded = self._many.decode(b"[" + b",".join(frames) + b"]")
-        except msgspec.DecodeError:
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             decoded = []
-        return [*decoded] if len(decoded) == len(frames) else [self._try(frame) for frame in frames]
-
-    def _try(self, frame: bytes) -> _F | None:
-        try:
-            return self._one.decode(frame)
-        except msgspec.DecodeError:  # counted and reported as skipped
-            return None
+        if len(decoded) == len(frames):
+            return [*decoded], ""
+        one_by_one: list[_F | None] = []
+        why = ""
+        for frame in frames:
+            try:
+                one_by_one.append(self._one.decode(frame))
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # counted and reported as skipped
+                one_by_one.append(None)
+                why = why or (str(error) if isinstance(error, msgspec.MsgspecError) else "nested too deep")
+        return one_by_one, why
 
 
 _DEALS = _Decoder(_DealFrame)
@@ -153,13 +166,17 @@ def trades(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
         found = columnar.deals(piece.column("m").combine_chunks(), floats=floats)
         return _without_undecodable(piece, skipped, _DEALS, one_by_one) if found is None else _trades_of(piece, *found)
 
-    return pa.concat_tables([build(piece) for piece in _pieces(_unpacked(table), columnar.AT_ONCE)])
+    built = [build(piece) for piece in _pieces(_unpacked(table), columnar.AT_ONCE)]
+    sides = sum(one.column("side").null_count for one in built)
+    if sides:
+        skipped.missing["T"] += sides
+    return pa.concat_tables(unified(built))
 
 
 def tickers(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
     """Ticker frames as one row each."""
     return _without_undecodable(
-        _unpacked(table), skipped, _TICKERS, lambda rows, frames: _tickers(rows, frames, floats)
+        _unpacked(table), skipped, _TICKERS, lambda rows, frames: _tickers(rows, frames, skipped, floats)
     )
 
 
@@ -170,14 +187,16 @@ def book(table: Any, skipped: Skipped, *, levels: int | None = None, floats: boo
     full = table.filter(likely)
     others = table.filter(pc.invert(likely))
     for piece in _pieces(others):
-        for seq, frame in zip(piece.column("seq").to_pylist(), _CHANNELS.all(_frames(piece)), strict=True):
+        found, why = _CHANNELS.all(_frames(piece))
+        skipped.why = skipped.why or why
+        for seq, frame in zip(piece.column("seq").to_pylist(), found, strict=True):
             if frame is None:
                 skipped.seqs.append(seq)
             else:
                 skipped.other += 1
 
     def build(rows: Any, frames: Sequence[_BookFrame]) -> Any:
-        return _book(rows, frames, levels, floats)
+        return _book(rows, frames, levels, skipped, floats)
 
     return _without_undecodable(full, skipped, _BOOKS, build)
 
@@ -208,12 +227,13 @@ def _without_undecodable(
     table: Any, skipped: Skipped, decoder: _Decoder[_F], build: Callable[[Any, Sequence[_F]], Any]
 ) -> Any:
     """Decode, leave out what does not decode (here, or when its numbers turn out to be none), build the columns."""
-    return pa.concat_tables([_piece(piece, skipped, decoder, build) for piece in _pieces(table)])
+    return pa.concat_tables(unified([_piece(piece, skipped, decoder, build) for piece in _pieces(table)]))
 
 
 def _piece(table: Any, skipped: Skipped, decoder: _Decoder[_F], build: Callable[[Any, Sequence[_F]], Any]) -> Any:
-    decoded = decoder.all(_frames(table))
+    decoded, why = decoder.all(_frames(table))
     while True:
+        skipped.why = skipped.why or why
         wrong = [n for n, frame in enumerate(decoded) if frame is None]
         if wrong:
             good = [n for n, frame in enumerate(decoded) if frame is not None]
@@ -223,7 +243,7 @@ def _piece(table: Any, skipped: Skipped, decoder: _Decoder[_F], build: Callable[
         try:
             return build(table, frames)
         except NotNumbers as error:
-            left_out = set(error.positions)
+            left_out, why = set(error.positions), error.why
             decoded = [None if n in left_out else frame for n, frame in enumerate(frames)]
 
 
@@ -234,11 +254,11 @@ def _spread(rows: Any, counts: Any) -> tuple[Any, dict[str, Any]]:
     return which, {name: rows.column(name).combine_chunks().take(index) for name in ("rx", "ts", "seq")}
 
 
-def _number(which: Any, raws: Sequence[Raw], kind: Any, floats: bool) -> Any:
+def _number(which: Any, name: str, raws: Sequence[Raw], kind: Any, floats: bool) -> Any:
     try:
         return column(raws, kind, floats=floats)
     except NotNumbers as error:
-        raise NotNumbers([int(which[n]) for n in error.positions]) from None
+        raise NotNumbers([int(which[n]) for n in error.positions], f"{name}: {error.why}") from None
 
 
 def _time(values: Sequence[int | None]) -> Any:
@@ -251,8 +271,8 @@ def _trades(rows: Any, frames: Sequence[_DealFrame], floats: bool) -> Any:
     which = np.repeat(np.arange(len(counts)), counts)
     deals = list(chain.from_iterable(lists))
     columns = {
-        "p": _number(which, [d.p for d in deals], PRICE, floats),
-        "v": _number(which, [d.v for d in deals], VOLUME, floats),
+        "p": _number(which, "p", [d.p for d in deals], PRICE, floats),
+        "v": _number(which, "v", [d.v for d in deals], VOLUME, floats),
         "t": pa.array([d.t for d in deals], pa.int64()),
         "T": pa.array([d.T for d in deals], pa.int8()),
         "O": pa.array([d.O for d in deals], pa.int8()),
@@ -284,27 +304,29 @@ def _trades_of(rows: Any, counts: Any, deals: Any) -> Any:
     )
 
 
-def _tickers(rows: Any, frames: Sequence[_TickerFrame], floats: bool) -> Any:
+def _tickers(rows: Any, frames: Sequence[_TickerFrame], skipped: Skipped, floats: bool) -> Any:
     data = [f.data for f in frames]
     which, head = _spread(rows, [1] * len(data))
-    return pa.table(
+    raws = {name: [getattr(d, attribute) for d in data] for name, attribute, _ in _TICKER_COLUMNS}
+    built = pa.table(
         {
             **head,
             "time": _time([d.timestamp for d in data]),
-            **{
-                name: _number(which, [getattr(d, attribute) for d in data], kind, floats)
-                for name, attribute, kind in _TICKER_COLUMNS
-            },
+            **{name: _number(which, name, raws[name], kind, floats) for name, _, kind in _TICKER_COLUMNS},
         }
     )
+    for name, held in raws.items():
+        if absent := sum(raw is NULL for raw in held):
+            skipped.missing[name] += absent
+    return built
 
 
-def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, floats: bool) -> Any:
-    sides = [side[:levels] for f in frames for side in (f.data.asks, f.data.bids)]
+def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, skipped: Skipped, floats: bool) -> Any:
+    sides = [(side or [])[:levels] for f in frames for side in (f.data.asks, f.data.bids)]
     short = [n // 2 for n, side in enumerate(sides) if any(len(level) < 2 for level in side)]
     other = [n for n, f in enumerate(frames) if f.channel != "push.depth.full"]
     if short or other:
-        raise NotNumbers([*short, *other])
+        raise NotNumbers([*short, *other], "a level without price and volume" if short else "another channel")
     counts = np.array([len(side) for side in sides], dtype=np.int64)
     which, head = _spread(rows, (counts[0::2] + counts[1::2]).tolist())
     flat = list(chain.from_iterable(sides))
@@ -312,15 +334,19 @@ def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, floats: b
     versions = pa.array([f.data.version for f in frames], pa.int64())
     cts = _time([f.data.cts for f in frames])
     side_of = pa.array(np.repeat(np.tile(np.array([0, 1], dtype=np.int8), len(frames)), counts))
-    return pa.table(
+    built = pa.table(
         {
             **head,
             "version": versions.take(index),
             "cts": cts.take(index),
             "side": pa.array(["ask", "bid"]).take(side_of),
             "level": pa.array(np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts) + 1, pa.int32()),
-            "price": _number(which, [level[0] for level in flat], PRICE, floats),
-            "volume": _number(which, [level[1] for level in flat], VOLUME, floats),
-            "orders": _number(which, [level[2] if len(level) > 2 else NULL for level in flat], pa.int64(), floats),
+            "price": _number(which, "price", [level[0] for level in flat], PRICE, floats),
+            "volume": _number(which, "volume", [level[1] for level in flat], VOLUME, floats),
+            "orders": _number(which, "orders", [lev[2] if len(lev) > 2 else NULL for lev in flat], pa.int64(), floats),
         }
     )
+    for name in ("asks", "bids"):
+        if absent := sum(getattr(f.data, name) is UNSET for f in frames):
+            skipped.missing[name] += absent
+    return built

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Raw
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.exchange.deadletters import meant
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.export.order import Placed
+from mexc_pipeline.export.parquet import metadata
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.read.files import last_rx, last_seq_at, tables
-from mexc_pipeline.read.numbers import PRICE, VOLUME
-from mexc_pipeline.read.rebuild import Book, History, Level, Stored
+from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, NotNumbers, column
+from mexc_pipeline.read.rebuild import CHANNEL, FULL, Book, GapError, History, Level, Stored
 
 LATER_NS = 120_000_000_000
 """How long after an instant rows that repair what was before it can come: longer than all tries take."""
@@ -73,13 +76,12 @@ def table(book: Book, *, levels: int | None = None, floats: bool = False) -> Any
     def repeated(value: int | None, kind: Any) -> Any:
         return pa.array([value] * count, pa.int64()).cast(kind)
 
-    def number(values: Sequence[Decimal | None], kind: Any) -> Any:
-        if floats:
-            return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    def number(name: str, values: Sequence[Decimal | None], kind: Any) -> Any:
+        raws = [NULL if v is None else Raw(str(v).encode()) for v in values]
         try:
-            return pa.array(values, kind)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"a level does not fit {kind} exactly ({error}); floats=True reads it") from error
+            return column(raws, kind, floats=floats)
+        except NotNumbers as error:
+            raise GapError(f"the book at {book.row.place} cannot be read: {name}: {error.why}") from error
 
     volumes: list[Level] = [level for _, level in rows]
     return pa.table(
@@ -91,20 +93,27 @@ def table(book: Book, *, levels: int | None = None, floats: bool = False) -> Any
             "cts": repeated(book.cts, pa.timestamp("ms", "UTC")),
             "side": pa.array(["ask"] * len(asks) + ["bid"] * len(bids), pa.string()),
             "level": pa.array([*range(1, len(asks) + 1), *range(1, len(bids) + 1)], pa.int32()),
-            "price": number([price for price, _ in rows], PRICE),
-            "volume": number([volume for volume, _ in volumes], VOLUME),
-            "orders": pa.array([None if n is None else int(n) for _, n in volumes], pa.int64()),
+            "price": number("price", [price for price, _ in rows], PRICE),
+            "volume": number("volume", [volume for volume, _ in volumes], VOLUME),
+            "orders": number("orders", [orders for _, orders in volumes], pa.int64()),
         }
     )
 
 
 def _rows(paths: Sequence[Path], at_ns: int | None) -> Iterator[Stored]:
-    for found in tables(paths, None, None if at_ns is None else at_ns + LATER_NS, ["dp", "r", "ev"]):
-        columns = [
-            found.column("seq").to_pylist(),
-            found.column("rx").cast(pa.int64()).to_pylist(),
-            found.column("ts").cast(pa.int64()).to_pylist(),
-            found.column("mt").to_pylist(),
-            map(content, found.column("m").cast(pa.binary()).to_pylist()),
-        ]
-        yield from map(Stored._make, zip(*columns, strict=True))
+    for path in paths:
+        symbol = metadata(path).get("symbol", "")
+        until = None if at_ns is None else at_ns + LATER_NS
+        for found in tables([path], None, until, ["dp", "r", "ev", "dl"]):
+            columns = [
+                found.column("seq").to_pylist(),
+                found.column("rx").cast(pa.int64()).to_pylist(),
+                found.column("ts").cast(pa.int64()).to_pylist(),
+                found.column("mt").to_pylist(),
+                found.column("m").cast(pa.binary()).to_pylist(),
+            ]
+            for seq, rx, ts, mt, m in zip(*columns, strict=True):
+                if mt != "dl":
+                    yield Stored(seq, rx, ts, mt, content(m), path.name)
+                elif meant(m, symbol) in (CHANNEL, FULL):
+                    yield Stored(seq, rx, ts, "dp", content(m), path.name)

@@ -7,40 +7,56 @@ at least ``first - 1``. Prices are compared as numbers: the wire spells one pric
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.exchange.depth import Span, span
+from mexc_pipeline.exchange.protocol import content
+from mexc_pipeline.exchange.rest import version_of
+from mexc_pipeline.read.numbers import NotExactError, exact
 
 CHANNEL = "push.depth"
+FULL = "push.depth.full"
+FULL_KEPT = 100
+"""Full-depth frames of which one is sure to be readable where others are not and that is accepted."""
 Level = tuple[Decimal, Decimal | None]
 """Volume in contracts, and number of orders where the exchange says it."""
 
 
 class GapError(UserError):
-    """Versions that the book needs are in no file."""
+    """Versions that the book needs are in no file, or in a frame that cannot be read."""
 
 
 class Stored(NamedTuple):
-    """A row as the files hold it: ``rx`` Unix ns, ``ts`` Unix ms."""
+    """A row as the files hold it: ``rx`` Unix ns, ``ts`` Unix ms; ``m`` is the frame's text, whatever way it came;
+    ``file`` is the name of its file."""
 
     seq: int
     rx: int
     ts: int
     mt: str
     m: bytes
+    file: str = ""
+
+    @property
+    def place(self) -> str:
+        return f"seq {self.seq} in {self.file}" if self.file else f"seq {self.seq}"
+
+
+_Levels = list[list[msgspec.Raw]] | None
+"""None is a side without levels: null, or not there at all."""
 
 
 class _Sides(msgspec.Struct, gc=False):
-    asks: list[list[msgspec.Raw]] = []
-    bids: list[list[msgspec.Raw]] = []
+    asks: _Levels = None
+    bids: _Levels = None
     cts: int | None = None
-    version: int = 0
 
 
 class _Frame(msgspec.Struct, gc=False):
@@ -48,30 +64,42 @@ class _Frame(msgspec.Struct, gc=False):
 
 
 class _Snapshot(msgspec.Struct, gc=False):
-    book: _Sides
-    version: int
+    book: msgspec.Raw
 
 
-class _Event(msgspec.Struct, gc=False):
+class _Event(msgspec.Struct, rename={"before": "from"}, gc=False):
     event: str = ""
     channel: str = ""
     anew: bool = False
-
-
-class _Version(msgspec.Struct, gc=False):
-    version: int
+    before: int = 0
 
 
 class _Channel(msgspec.Struct, gc=False):
     channel: str
 
 
+_T = TypeVar("_T")
+
+
+def _lenient(kind: type[_T], *, strict: bool = False) -> Callable[[bytes], _T | None]:
+    """A decoder that gives None for what it cannot read."""
+    decode = msgspec.json.Decoder(kind, strict=strict).decode
+
+    def read(text: bytes) -> _T | None:
+        try:
+            return decode(text)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+
+    return read
+
+
 _frame = msgspec.json.Decoder(_Frame, strict=False).decode
 _sides = msgspec.json.Decoder(_Sides, strict=False).decode
-_snapshot = msgspec.json.Decoder(_Snapshot, strict=False).decode
-_event = msgspec.json.Decoder(_Event).decode
-_version = msgspec.json.Decoder(_Version).decode
-_channel = msgspec.json.Decoder(_Channel).decode
+_snapshot = msgspec.json.Decoder(_Snapshot).decode
+_event = _lenient(_Event)
+_channel = _lenient(_Channel)
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 @dataclass(slots=True)
@@ -88,12 +116,12 @@ class Book:
     gaps: list[Span] = field(default_factory=list)
 
     def apply(self, sides: _Sides) -> None:
-        """Put absolute levels in."""
-        for held, levels in ((self.asks, sides.asks), (self.bids, sides.bids)):
-            for level in levels:
-                price, volume = _number(level[0]), _number(level[1])
-                if volume:
-                    held[price] = (volume, _number(level[2]) if len(level) > 2 else None)
+        """Put absolute levels in. ValueError naming what cannot be read; then nothing was put in."""
+        levels = (_levels("asks", sides.asks), _levels("bids", sides.bids))
+        for held, side in zip((self.asks, self.bids), levels, strict=True):
+            for price, level in side:
+                if level[0]:
+                    held[price] = level
                 else:
                     held.pop(price, None)
         self.cts = sides.cts if sides.cts is not None else self.cts
@@ -102,10 +130,19 @@ class Book:
         """Note versions that are missing before a row, GapError unless that is accepted."""
         if not accepted:
             raise GapError(
-                f"versions {missing.first} to {missing.last} of the book are in no file (at seq {before.seq}); "
+                f"versions {missing.first} to {missing.last} of the book are in no file (at {before.place}); "
                 "across_gaps=True builds on as if nothing were missing"
             )
         self.gaps.append(missing)
+
+    def cannot_read(self, covered: Span, row: Stored, why: Exception, accepted: bool) -> None:
+        """Note versions that are in a row which cannot be read, GapError unless that is accepted."""
+        if not accepted:
+            raise GapError(
+                f"versions {covered.first} to {covered.last} of the book are in a frame that cannot be read "
+                f"({row.place}: {str(why)[:200]}); across_gaps=True goes on without it"
+            ) from why
+        self.gaps.append(covered)
 
 
 class History:
@@ -119,8 +156,10 @@ class History:
         self._frames: list[tuple[Span, Stored]] = []
         self._commits: dict[int, Stored] = {}
         self._snapshots: dict[int, Stored] = {}
-        self._full: Stored | None = None
+        self._full: deque[Stored] = deque(maxlen=FULL_KEPT)
         self._version = 0
+        self._fresh = False  # the next frame is the first of a connection
+        self._over = False  # after the instant the exchange began to count anew: what follows fits nothing before it
         self.unreadable: list[int] = []
         """seq of depth rows that could not be read."""
 
@@ -128,68 +167,88 @@ class History:
         """Take rows of the types dp, r and ev."""
         for row in rows:
             if row.mt == "dp":
-                if row.seq <= self._last_seq:
-                    self._depth(row)
+                self._depth(row)
+            elif self._over:
+                continue
             elif row.mt == "r":
-                self._commits.setdefault(self._version_of(row), row)
+                version = self._version_of(row)
+                if version is not None:
+                    self._commits.setdefault(version, row)
             elif row.m.startswith((b'{"event":"snapshot"', b'{"event":"regressed"')):
                 self._said(row)
+            elif row.m.startswith(b'{"event":"connected"'):
+                self._fresh = True
         return self
 
     def _depth(self, row: Stored) -> None:
-        try:
-            channel = _channel(row.m).channel
-        except msgspec.MsgspecError:
-            channel = ""
-        if channel == "push.depth.full":
-            self._full = row
-            self._frames.clear()
+        fresh, self._fresh = self._fresh, False
+        late = row.seq > self._last_seq
+        if late and not fresh:
+            return
+        said = _channel(row.m)
+        if said is not None and said.channel == FULL:
+            if not late:
+                self._full.append(row)
+                self._frames.clear()
             return
         covered = span(row.m)
         if covered is None:
-            self.unreadable.append(row.seq)
-        elif not self._frames or covered.last > self._frames[-1][0].last:  # else stale
-            self._full = None
+            if not late:
+                self.unreadable.append(row.seq)
+            return
+        if fresh and self._frames and covered.last < self._frames[-1][0].last:
+            self._anew(late)  # as its recorder says today, and those of 2026-11 and before did only later
+        if not late and (not self._frames or covered.last > self._frames[-1][0].last):  # else stale
+            self._full.clear()
             self._frames.append((covered, row))
 
-    def _version_of(self, row: Stored) -> int:
+    def _version_of(self, row: Stored) -> int | None:
         try:
-            return _version(row.m).version
-        except msgspec.MsgspecError:
+            return version_of(row.m)
+        except ValueError:
             self.unreadable.append(row.seq)
-            return 0
+            return None
 
     def _said(self, row: Stored) -> None:
         said = _event(row.m)
-        if said.channel != CHANNEL:
+        if said is None or said.channel != CHANNEL:
             return
         if said.event == "snapshot":
             version = self._version_of(row)
+            if version is None:
+                return
             self._snapshots[version] = row
             if row.seq <= self._last_seq:
                 self._version = max(self._version, version)
-        elif said.anew and row.seq <= self._last_seq:  # the exchange counts anew: nothing before fits
-            self._frames.clear()
-            self._commits.clear()
-            self._snapshots.clear()
-            self._version = 0
+        elif said.anew and not (self._frames and self._frames[-1][0].last < said.before):  # else it was seen before
+            self._anew(row.seq > self._last_seq)
+
+    def _anew(self, late: bool) -> None:
+        """The exchange counts anew: nothing before fits what follows."""
+        if late:
+            self._over = True
+            return
+        self._frames.clear()
+        self._commits.clear()
+        self._snapshots.clear()
+        self._version = 0
 
     def book(self, *, across_gaps: bool = False) -> Book | None:
         """The book at the instant; None where these rows hold no whole book to build it on.
 
         GapError where versions are missing between the two, unless ``across_gaps``.
         """
-        if self._full is not None:
-            data = _frame(self._full.m).data
-            book = Book(data.version, self._full, data.version)
-            book.apply(data)
-            return book
+        if self._full:
+            return self._whole(across_gaps)
         newest = max(self._version, self._frames[-1][0].last if self._frames else 0)
         base = max((v for v in self._snapshots if v <= newest), default=None)
         if base is None:
             return None
         book = Book(base, self._snapshots[base], base)
-        book.apply(_snapshot(book.row.m).book)
+        try:
+            book.apply(_sides(content(bytes(_snapshot(book.row.m).book))))
+        except _UNREADABLE as error:
+            raise unreadable(book.row, error) from error
         updates = [*self._frames, *((Span(v, v), row) for v, row in self._commits.items())]
         for covered, row in sorted(updates, key=lambda update: update[0].last):
             if not book.version < covered.last <= newest:
@@ -198,13 +257,53 @@ class History:
                 book.miss(Span(book.version + 1, covered.first - 1), row, across_gaps)
             try:
                 book.apply(_sides(row.m) if row.mt == "r" else _frame(row.m).data)
-            except (msgspec.MsgspecError, ArithmeticError, IndexError):
-                book.miss(covered, row, across_gaps)
+            except _UNREADABLE as error:
+                book.cannot_read(covered, row, error, across_gaps)
             book.version = covered.last
             if row.mt == "dp":
                 book.row = row
         return book
 
+    def _whole(self, across_gaps: bool) -> Book | None:
+        """The newest full-depth frame; where gaps are accepted, the newest that can be read."""
+        for row in reversed(self._full):
+            try:
+                version = version_of_frame(row.m)
+                book = Book(version, row, version)
+                book.apply(_frame(row.m).data)
+            except _UNREADABLE as error:
+                if not across_gaps:
+                    raise unreadable(row, error) from error
+            else:
+                return book
+        return None
 
-def _number(raw: msgspec.Raw) -> Decimal:
-    return Decimal(bytes(raw).decode().strip('"'))
+
+def unreadable(row: Stored, why: Exception) -> GapError:
+    """That a book needs what a row does not tell."""
+    return GapError(f"the frame of {row.place} cannot be read: {str(why)[:200]}; across_gaps=True goes on without it")
+
+
+def version_of_frame(text: bytes) -> int:
+    """The version of a full-depth frame's book. ValueError where it has none."""
+    covered = span(text)
+    if covered is None:
+        raise ValueError("data.version is no version")
+    return covered.last
+
+
+def _levels(side: str, levels: _Levels) -> list[tuple[Decimal, Level]]:
+    """Price, volume and orders of each. ValueError naming the level that cannot be read."""
+    found: list[tuple[Decimal, Level]] = []
+    for n, level in enumerate(levels or ()):
+        if len(level) < 2:
+            raise ValueError(f"{side}[{n}] has no price and volume")
+        try:
+            price, volume = exact(level[0]), exact(level[1])
+            orders = exact(level[2]) if len(level) > 2 else None
+        except NotExactError as error:
+            raise ValueError(f"{side}[{n}]: {error}") from error
+        if price is None or volume is None or price < 0 or volume < 0:
+            raise ValueError(f"{side}[{n}] has no price and volume")
+        found.append((price, (volume, orders)))
+    return found

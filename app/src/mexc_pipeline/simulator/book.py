@@ -63,6 +63,11 @@ class Book:
         self._history.append(change)
         return change
 
+    def count_anew(self, version: int) -> None:
+        """Go on from that version with the levels there are, and forget the past."""
+        self.version = version
+        self._history.clear()
+
     def level(self, side: Side, tick: int) -> Level:
         return self._levels[side].get(tick, ABSENT)
 

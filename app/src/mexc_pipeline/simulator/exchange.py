@@ -9,6 +9,7 @@ import asyncio
 import gzip
 import logging
 import ssl
+from collections import deque
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -76,6 +77,7 @@ class Exchange:
         }
         self._tickers = AllTickers(config.seed, config.tickers_rows)
         self._rest = rest_api.Rest(self.feeds, config.seed, config.rest_lag, config.rest_limit, config.rest_window)
+        self._newest_deals: dict[str, deque[Push]] = {symbol: deque(maxlen=1000) for symbol in self.feeds}
         self._subscribers: dict[str, dict[str, set[Session]]] = {symbol: {} for symbol in (*self.feeds, "")}
         self._servers: list[Server] = []
         self._impostor: asyncio.Server | None = None
@@ -185,6 +187,8 @@ class Exchange:
         return [stream for stream, sessions in self._subscribers[symbol].items() if sessions]
 
     def _publish(self, push: Push) -> None:
+        if push.channel == "deal":
+            self._newest_deals[push.symbol].append(push)
         for session in sorted(self._subscribers[push.symbol][push.stream], key=lambda s: s.number):
             session.deliver(push)
 
@@ -223,6 +227,10 @@ class Exchange:
                 self._spawn(self._flood(session))
             return
         self._subscribers[symbol].setdefault(stream, set()).add(session)
+        again = self.board.holding("resend_deals", asyncio.get_running_loop().time(), session.number, symbol, "deal")
+        if again and stream.startswith("deal"):
+            for push in list(self._newest_deals[symbol])[-int(again.value or 50) :]:
+                session.deliver(push)
         if stream == "tickers":
             self._tickers.full_next()
 
@@ -377,6 +385,9 @@ class Exchange:
         elif fault.effect in (Effect.NEXT, Effect.WINDOW):
             self.board.add(fault, asyncio.get_running_loop().time())
         else:
+            if fault.kind == "count_anew":
+                for symbol in {s for session in matching for s, _ in session.streams if fault.symbol in (None, s)}:
+                    self.feeds[symbol].market.count_anew(int(fault.value or 1000))
             for session in matching:
                 self._strike(session, fault)
         return len(matching)
@@ -385,7 +396,7 @@ class Exchange:
         match fault.kind:
             case "reset":
                 session.reset()
-            case "abort":
+            case "abort" | "count_anew":
                 session.abort()
             case "close":
                 session.close(int(fault.value or 1001))

@@ -54,6 +54,8 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "abort": (Effect.CONNECTION, "TCP end without a close frame (clients see 1006)"),
     "close": (Effect.CONNECTION, "close frame with value as code (default 1001), without notice"),
     "close_notice": (Effect.CONNECTION, "the rs.error heartbeat notice, then a close frame without code"),
+    "count_anew": (Effect.CONNECTION, "the book's versions go on from `value` (default 1000), REST too, and every "
+                   "matching connection ends as by abort"),
     "garbage": (Effect.CONNECTION, "bytes that are neither WebSocket nor TLS, then the end"),
     "stall": (Effect.WINDOW, "nothing more is sent (of `channel` only, if given); "
               "value=lose|hold|resubscribe: frames are lost (default), held, or lost until a resubscribe"),
@@ -65,6 +67,8 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "no_pong": (Effect.WINDOW, "pings are not answered"),
     "shape": (Effect.WINDOW, "frames of another shape: value=steps joined by semicolons, listed below; several "
               "apply one after another (channel=control: acks, pongs, errors)"),
+    "resend_deals": (Effect.WINDOW, "a subscription to deals begins with the newest value (default 50) frames that "
+                     "were sent of them before"),
     "burst": (Effect.WINDOW, "the market runs value times as fast (default 10)"),
     "refuse_handshake": (Effect.WINDOW, "HTTP status value (default 403) in place of the upgrade, with "
               "`headers` such as 'Retry-After: 5; Location: /other'"),
@@ -89,7 +93,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "refuse_handshake": ("200", "302", "403", "404", "429", "500", "503"),
     "detail": ("1001", "510", "empty", "missing", "html", "garbage"),
 }
-_INTEGER_VALUES = ("close", "rest_lag", "burst", "session_limit")
+_INTEGER_VALUES = ("close", "rest_lag", "burst", "session_limit", "count_anew", "resend_deals")
 
 
 @dataclass(frozen=True)

@@ -196,6 +196,11 @@ class Market:
         self._move_ticker(due)
         return Activity(commits, deals, merged, due)
 
+    def count_anew(self, version: int) -> None:
+        """Let the book's versions go on from another one, as after the exchange's own restart."""
+        self.book.count_anew(version)
+        self._begin, self._changes = version + 1, {}
+
     def _size(self) -> tuple[int, int]:
         orders = 1 + int(self._rng.expovariate(0.7))
         return orders * self._rng.randint(1, 4000) + self._rng.randint(0, 60), orders
