@@ -19,7 +19,7 @@ from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, how_it_
 from mexc_pipeline.run.demo import settings
 from mexc_pipeline.run.display import age, plain_line
 from mexc_pipeline.run.supervisor import lock_holder
-from mexc_pipeline.run.table import closing_json, print_closing
+from mexc_pipeline.run.table import closing_json, closing_text
 from mexc_pipeline.run.watch import View, store_text, view_of
 from mexc_pipeline.spool.lifecycle import mark_exported, remove, seal_left_open
 from mexc_pipeline.spool.lock import SpoolLock
@@ -135,7 +135,7 @@ def test_a_real_child_has_its_own_session_and_passes_its_lines_on() -> None:
 def test_a_child_that_does_not_end_is_killed() -> None:
     lifeline = Lifeline()
     try:
-        child = Child("x", ["simulate", "--port", "0"], lifeline)
+        child = Child("x", ["simulate", "--port", "0"], lifeline, lambda *_: None)
         assert child.wait(0.01) == -9
     finally:
         lifeline.close()
@@ -256,18 +256,16 @@ def test_every_defect_has_its_verdict(proven: SegmentInfo) -> None:
     assert verdict(replace(proven, exported={**proven.exported, "rows": 3}), right) == "file differs from the spool"
 
 
-def test_a_closing_with_a_problem_is_not_ok(proven: SegmentInfo, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_closing_with_a_problem_is_not_ok(proven: SegmentInfo) -> None:
     good = line_of(proven, _compared(proven), None)
     assert Closing([good], []).ok
     bad = Closing([good], ["eth: no frame was received"])
     assert not bad.ok
     assert closing_json(bad)["problems"] == ["eth: no frame was received"]
-    print_closing(bad)
-    out = capsys.readouterr().out
+    out = closing_text(bad)
     assert "NOT verified" in out
     assert "eth: no frame was received" in out
-    print_closing(Closing([good], []))
-    out = capsys.readouterr().out
+    out = closing_text(Closing([good], []))
     assert "all verified" in out
     assert good.digest[:12] in out
     assert totals([good, good])["t"] == 2

@@ -22,7 +22,7 @@ from mexc_pipeline.cli.app import invoke
 from mexc_pipeline.doctor import Check
 from mexc_pipeline.run.account import Closing, Line
 from mexc_pipeline.run.display import Display, live_table, plain_line
-from mexc_pipeline.run.table import print_closing
+from mexc_pipeline.run.table import closing_text
 from mexc_pipeline.run.watch import Snapshot, View
 from mexc_pipeline.text import clean, clean_lines, json_line
 from mexc_pipeline.verify.report import Finding, Report
@@ -146,7 +146,7 @@ SHOWN: dict[str, Callable[[str], object]] = {
     "display": lambda text: Display().say(text),
     "live table": lambda text: Console(width=500).print(live_table(Snapshot((a_view(text),), text), {}, text)),
     "plain line": lambda text: sys.stdout.write(plain_line(a_view(text), 1)),
-    "closing": lambda text: print_closing(a_closing(text)),
+    "closing": lambda text: sys.stdout.write(closing_text(a_closing(text))),
     "text log": lambda text: sys.stdout.write(logged(logs.TextFormatter(), text)),
     "json log": lambda text: sys.stdout.write(logged(logs.JsonFormatter(), text)),
 }

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from mexc_pipeline.text import LONG, clean, clean_lines, json_line
 
@@ -76,11 +76,31 @@ class RateLimit(logging.Filter):
         return count < self._burst
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """A record that cannot be shown becomes one line that says so, not a traceback among the lines of the log."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        plain = {"msg": str(record.msg), "error": f"{type(error).__name__}: {error}"}
+        self.stream.write(f"{json_line(plain)}\n")
+
+
+def _formatter() -> logging.Formatter:
+    wanted = os.environ.get("MEXC_PIPELINE_LOG", "json" if "JOURNAL_STREAM" in os.environ else "text")
+    return JsonFormatter() if wanted == "json" else TextFormatter()
+
+
+def dropped(lines: int, reason: str) -> str:
+    """The line that tells how many lines of the log could not be written, and why."""
+    record = logging.LogRecord("mexc_pipeline.log", logging.WARNING, "", 0, "lines could not be written", None, None)
+    record.fields = {"lines": lines, "reason": reason}
+    return _formatter().format(record)
+
+
 def setup(level: str = "INFO") -> None:
     """Send the package's logs to standard error: JSON under systemd or ``MEXC_PIPELINE_LOG=json``, text otherwise."""
-    handler = logging.StreamHandler(sys.stderr)
-    wanted = os.environ.get("MEXC_PIPELINE_LOG", "json" if "JOURNAL_STREAM" in os.environ else "text")
-    handler.setFormatter(JsonFormatter() if wanted == "json" else TextFormatter())
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_formatter())
     handler.addFilter(RateLimit())
     root = logging.getLogger("mexc_pipeline")
     root.handlers[:] = [handler]

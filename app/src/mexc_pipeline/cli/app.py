@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
 from typing import NoReturn
 
 import click
 
 import mexc_pipeline
+from mexc_pipeline import logs, output
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import add_common_params, common_params, debug, parent_option
 from mexc_pipeline.errors import ConfigError, UserError
@@ -74,15 +74,18 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; the process ends with its exit status."""
-    sys.exit(invoke(sys.argv[1:]))
+    """Run the command line; the process ends with its exit status, whatever becomes of what it writes."""
+    errors = output.take_over(logs.dropped)
+    status = invoke(sys.argv[1:])
+    printing.flush()
+    errors.end()
+    sys.exit(status)
 
 
 def invoke(args: list[str]) -> int:
     """Run one command line and return its exit status; errors are said on standard error, one line each."""
     try:
         status = cli.main(args, prog_name=PROGRAM, standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         printing.verbatim(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
         return 2
@@ -97,12 +100,13 @@ def invoke(args: list[str]) -> int:
         return _fail("interrupted", 1)
     except ConfigError as error:
         return _fail(str(error), 2)
+    except printing.AnswerError as error:
+        printing.give_up(error)
+        return 1
     except UserError as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
-        # The reader of our output has gone (`… | head`); the interpreter must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # whoever read what click itself prints (help) has gone
     except Exception as error:
         if log.isEnabledFor(logging.DEBUG) and logging.getLogger("mexc_pipeline").handlers:
             log.exception("unexpected error")

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 
 def _closed(closing: Closing, as_json: bool) -> int:
-    from mexc_pipeline.run.table import closing_json, print_closing
+    from mexc_pipeline.run.table import closing_json, closing_text
 
-    if as_json:
-        printing.as_json(closing_json(closing))
-    else:
-        print_closing(closing)
-    return 0 if closing.ok else 1
+    def show() -> None:
+        if as_json:
+            printing.as_json(closing_json(closing))
+        else:
+            printing.verbatim(closing_text(closing))
+
+    return printing.account(show, closing.ok)
 
 
 @click.command(cls=Command)

@@ -66,7 +66,7 @@ def export(ctx: click.Context, symbols: tuple[str, ...], once: bool, copy_to: Pa
     config = configuration(ctx)
     ids = [config.symbol(key).id for key in symbols] or None
     start_logs(ctx, quiet=True)
-    return printing.result(part.main(config, ids, once=once, copy_to=copy_to), as_json)
+    return printing.done(part.main(config, ids, once=once, copy_to=copy_to), as_json)
 
 
 @click.command(cls=Command)
@@ -104,7 +104,7 @@ def prune(
     config = configuration(ctx)
     rules = retention.rules(keep, min_free, archive, archive_check)
     start_logs(ctx, quiet=True)
-    return printing.result(retention.prune(config, rules), as_json)
+    return printing.done(retention.prune(config, rules), as_json)
 
 
 @click.command(cls=Command)
@@ -176,4 +176,4 @@ def import_files(
 
     config = configuration(ctx)
     start_logs(ctx, quiet=True)
-    return printing.result(importer.import_files(config.export_dir, files, to, symbol), as_json)
+    return printing.done(importer.import_files(config.export_dir, files, to, symbol), as_json)

@@ -6,13 +6,18 @@ cleaned here, whatever way it came.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from mexc_pipeline.errors import UserError
 from mexc_pipeline.text import LONG, clean, json_line
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 
 class Result(Protocol):
@@ -24,19 +29,57 @@ class Result(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
+class AnswerError(UserError):
+    """Standard output does not take what was to be printed."""
+
+
 def as_json(value: Any) -> None:
     """One JSON document on one line."""
-    click.echo(json_line(value))
+    verbatim(json_line(value))
 
 
 def line(text: str, *, err: bool = False) -> None:
     """One line, on standard output or standard error."""
-    click.echo(clean(text, LONG), err=err)
+    verbatim(clean(text, LONG), err=err)
 
 
 def verbatim(text: str, *, err: bool = False) -> None:
-    """Lines made by the program alone: help, a script."""
-    click.echo(text, err=err)
+    """Lines made by the program alone: help, a script, a table. AnswerError where standard output does not take it."""
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        raise AnswerError(f"standard output: {error.strerror or error}") from error
+
+
+def account(show: Callable[[], None], ok: bool) -> int:
+    """Show what became of work that is done. The exit status tells of the work: it is the same where nobody can be
+    shown anything any more."""
+    try:
+        show()
+    except AnswerError as error:
+        give_up(error)
+    return 0 if ok else 1
+
+
+def give_up(error: AnswerError) -> None:
+    """Standard output is not usable any more: say so, but for a reader that has gone (``… | head``)."""
+    if not isinstance(error.__cause__, BrokenPipeError):
+        line(f"mexc-pipeline: {error}", err=True)
+    _silence()
+
+
+def flush() -> None:
+    """Write out what is buffered, so that the interpreter has nothing to complain about when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # said where it was printed
+        _silence()
+
+
+def _silence() -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[str] = ()) -> None:
@@ -55,14 +98,31 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Itera
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console.width = 10_000
-    console.print(shown)
+    rendered(console, shown)
+
+
+def rendered(console: Console, *shown: RenderableType) -> None:
+    """What rich makes of these, printed like everything else; rich itself would end the process with its reader."""
+    with console.capture() as captured:
+        for part in shown:
+            console.print(part)
+    verbatim(captured.get().removesuffix("\n"))
 
 
 def result(found: Result, json_wanted: bool) -> int:
     """Print a result; failures are part of it. The exit status."""
+    _show(found, json_wanted)
+    return 0 if found.ok else 1
+
+
+def done(found: Result, json_wanted: bool) -> int:
+    """:func:`result` of work that is done: see :func:`account`."""
+    return account(lambda: _show(found, json_wanted), found.ok)
+
+
+def _show(found: Result, json_wanted: bool) -> None:
     if json_wanted:
         as_json(found.to_json())
     else:
         for text in found.lines():
             line(text)
-    return 0 if found.ok else 1

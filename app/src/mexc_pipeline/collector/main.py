@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
-from mexc_pipeline import __version__, config, notify
+from mexc_pipeline import __version__, config, notify, signals
 from mexc_pipeline.collector import resume
 from mexc_pipeline.collector.disk import REASON, Disk
 from mexc_pipeline.collector.exits import Exits
@@ -57,14 +57,15 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
 
     SIGHUP: share Tor's exits out anew, by the configuration's present list of symbols."""
     stop, share_anew = threading.Event(), threading.Event()
-    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=share_anew.set, name="signal").start())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # From a thread: the handler may interrupt this very thread while it holds the event's lock.
-        signal.signal(number, lambda *_: threading.Thread(target=stop.set, name="signal").start())
+    asked: dict[int, signals.Action] = {
+        signal.SIGTERM: stop.set,
+        signal.SIGINT: stop.set,
+        signal.SIGHUP: share_anew.set,
+    }
     check_files(symbol.egress, settings.exchange.ca_file)
     config.check_mounted(settings)
     # An export takes the lock for a moment to close what a collector left open; that is worth waiting for.
-    with SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S):
+    with signals.handled(asked), SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S):
         collector = _Collector(settings, symbol, stop, share_anew)
         try:
             return collector.run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from heapq import merge
 from pathlib import Path
 
+from mexc_pipeline import signals
 from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.errors import UserError
@@ -222,13 +222,9 @@ def _export_lock(config: Config, check: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Set ``stop`` on SIGTERM and SIGINT, in the main thread only; the handlers before come back afterwards."""
+    """Set ``stop`` on SIGTERM, SIGINT and SIGHUP, in the main thread only; the handlers before come back afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with signals.handled(signals.ending(stop.set)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -48,10 +48,15 @@ class Lifeline:
         os.close(self.read_fd)
 
 
-class Child:
-    """One child process; ``lines`` gets its standard error line by line, without it the stream is shared."""
+MAX_LINE = 64 << 10
+"""Characters after which a line of a child's is passed on in pieces."""
 
-    def __init__(self, name: str, args: Sequence[str], lifeline: Lifeline, lines: Lines | None = None) -> None:
+
+class Child:
+    """One child process; ``lines`` gets its standard error line by line and must not wait: whatever becomes of our own
+    standard error, a child can write on."""
+
+    def __init__(self, name: str, args: Sequence[str], lifeline: Lifeline, lines: Lines) -> None:
         self.name = name
         self.started = time.monotonic()
         # Its own session, so that Ctrl-C on the terminal reaches the supervisor alone, which ends them in order.
@@ -59,18 +64,18 @@ class Child:
             [sys.executable, "-m", "mexc_pipeline", *args, "--parent-fd", str(lifeline.read_fd)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=None if lines is None else subprocess.PIPE,
+            stderr=subprocess.PIPE,
             pass_fds=(lifeline.read_fd,),
             start_new_session=True,
-            text=True,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            encoding="utf-8",
             errors="replace",
         )
-        self._reader: threading.Thread | None = None
-        if lines is not None and self.process.stderr is not None:
-            self._reader = threading.Thread(
-                target=_pass_on, args=(name, self.process.stderr, lines), name=f"log-{name}", daemon=True
-            )
-            self._reader.start()
+        assert self.process.stderr is not None
+        self._reader = threading.Thread(
+            target=_pass_on, args=(name, self.process.stderr, lines), name=f"log-{name}", daemon=True
+        )
+        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -107,14 +112,13 @@ class Child:
             )
             self.kill()
             status = self.process.wait()
-        if self._reader is not None:
-            self._reader.join(timeout=5)
+        self._reader.join(timeout=5)
         return status
 
 
 def _pass_on(name: str, stream: IO[str], lines: Lines) -> None:
     with stream:
-        for line in stream:
+        while line := stream.readline(MAX_LINE):
             lines(name, line.rstrip("\n"))
 
 

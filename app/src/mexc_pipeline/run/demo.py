@@ -36,7 +36,7 @@ def demo(folder: Path, duration_s: float, rate: float, level: str = "INFO") -> C
         raise UserError(f"cannot make {place}: {error.strerror or error}") from error
     with simulator(place / "simulator.log", rate) as (websocket, rest):
         path = place / "demo.toml"
-        path.write_text(settings(place, websocket, rest))
+        path.write_text(settings(place, websocket, rest), encoding="utf-8")
         say(f"demo: three symbols from the simulator at {websocket}, period {PERIOD}, into {place}")
         return run(config.load(path), duration_s, level)
 
@@ -70,7 +70,8 @@ def simulator(output: Path, rate: float) -> Iterator[tuple[str, str]]:
             stderr=errors,
             pass_fds=(lifeline.read_fd,),
             start_new_session=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
     watchdog = threading.Timer(START_S, process.kill)  # a simulator that says nothing ends the wait below
     watchdog.start()
@@ -80,7 +81,7 @@ def simulator(output: Path, rate: float) -> Iterator[tuple[str, str]]:
         watchdog.cancel()
         found = _ADDRESSES.search(line)
         if found is None:
-            said = output.read_text().strip().splitlines()
+            said = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise UserError(f"the simulator did not start: {said[-1] if said else 'no output'}")
         yield found[1], found[2]
     finally:

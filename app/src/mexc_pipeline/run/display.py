@@ -77,7 +77,7 @@ def say(text: str) -> None:
 
 
 class Display:
-    """Shows snapshots at its own pace. ``lines`` is where children's logs go, None where they need no help."""
+    """Shows snapshots at its own pace, and the lines of children's logs between them."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -89,9 +89,9 @@ class Display:
         return self._console.is_terminal
 
     @property
-    def lines(self) -> Lines | None:
-        """On a terminal children's lines are prefixed and printed above the table; elsewhere the stream is shared."""
-        return self._print if self.terminal else None
+    def lines(self) -> Lines:
+        """On a terminal children's lines are prefixed and printed above the table; elsewhere they stay as they are."""
+        return self._print if self.terminal else self._pass_on
 
     def start(self) -> None:
         if self.terminal:
@@ -119,6 +119,9 @@ class Display:
     def say(self, text: str) -> None:
         """A line of our own."""
         self._console.print(Text(clean(text, LONG)))
+
+    def _pass_on(self, _name: str, line: str) -> None:
+        sys.stderr.write(f"{line}\n")
 
     def _print(self, name: str, line: str) -> None:
         self._console.print(Text(clean(f"{name:<8}│ {line}", LONG)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from pathlib import Path
 
-from mexc_pipeline import doctor, logs
+from mexc_pipeline import doctor, logs, signals
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.run.account import Closing
@@ -19,7 +20,7 @@ log = logging.getLogger("mexc_pipeline.run")
 
 
 def run(config: Config, duration_s: float | None = None, level: str = "INFO") -> Closing:
-    """Record until the first SIGINT or SIGTERM, or for ``duration_s`` seconds from the start of the collectors.
+    """Record until the first SIGINT, SIGTERM or SIGHUP, or for ``duration_s`` seconds from the start of the collectors.
 
     UserError where a hard check fails or no symbol can be recorded.
     """
@@ -27,7 +28,12 @@ def run(config: Config, duration_s: float | None = None, level: str = "INFO") ->
     _examine(config)
     _make_folders(config)
     stop = Stop()
-    stop.install()
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # in the background of a terminal, what is shown must not stop us
+    with signals.handled(stop.actions()):
+        return _run(config, stop, duration_s, level)
+
+
+def _run(config: Config, stop: Stop, duration_s: float | None, level: str) -> Closing:
     display = Display()
     lifeline = Lifeline()
     display.start()

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from mexc_pipeline import signals
 from mexc_pipeline.config import Config
 from mexc_pipeline.export.names import exported_files
+from mexc_pipeline.output import say_now
 from mexc_pipeline.run.account import Closing, Periods, line_of
 from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, Lines, how_it_ended
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
@@ -44,16 +45,18 @@ _Name = tuple[str, str]
 
 @dataclass(slots=True)
 class Stop:
-    """Set by the first SIGINT or SIGTERM; the second one kills every child and this process at once."""
+    """Set by the first signal that asks to end; another SIGINT or SIGTERM kills every child and this process at once.
+    SIGHUP never kills: a terminal that is closed sends it more than once."""
 
     event: threading.Event = field(default_factory=threading.Event)
     children: list[Child] = field(default_factory=list)
 
-    def install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+    def actions(self) -> dict[int, signals.Action]:
+        """What each signal does."""
+        asked = signals.ending(self._end)
+        return {number: self.event.set if number == signal.SIGHUP else action for number, action in asked.items()}
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _end(self) -> None:
         if not self.event.is_set():
             self.event.set()
             return
@@ -61,7 +64,7 @@ class Stop:
             if child.poll() is None:
                 child.kill()
         # Only committed rows count, and those are safe: nothing is left to tidy up.
-        os.write(2, b"mexc-pipeline: killed by a second signal; the next start picks up everything committed\n")
+        say_now("mexc-pipeline: killed by a second signal; the next start picks up everything committed\n")
         os._exit(1)
 
 
@@ -84,9 +87,7 @@ def lock_holder(folder: Path) -> str | None:
 class Supervisor:
     """Owns every child of one ``run``. Used from one thread; ``stop`` may be set from anywhere."""
 
-    def __init__(
-        self, config: Config, lifeline: Lifeline, stop: Stop, lines: Lines | None = None, debug: bool = False
-    ) -> None:
+    def __init__(self, config: Config, lifeline: Lifeline, stop: Stop, lines: Lines, debug: bool = False) -> None:
         self.config = config
         self.periods = Periods.begin(config)
         self.stop = stop

@@ -63,21 +63,21 @@ def closing_table(closing: Closing) -> Table:
     return table
 
 
-def print_closing(closing: Closing) -> None:
-    """Print table, problems and the one-line result on standard output."""
+def closing_text(closing: Closing) -> str:
+    """Table, problems and the one-line result, as wide as they need to be: a narrow window folds lines, it does not
+    hide figures."""
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     table = closing_table(closing)
     console.width = max(console.width, console.measure(table, options=console.options.update(width=500)).maximum)
-    console.print(table)  # a narrow window folds lines; it does not hide figures
-    for problem in closing.problems:
-        console.print(Text(clean(f"problem: {problem}", LONG)))
+    with console.capture() as captured:
+        console.print(table)
     rows = totals(closing.lines)
     size = sum(line.bytes for line in closing.lines)
     count = f"{len(closing.lines)} periods, {sum(rows.values()):,} rows, {size:,} bytes"
     if closing.ok:
-        console.print(f"{count}: received = stored = exported, all verified")
+        verdict = f"{count}: received = stored = exported, all verified"
     else:
         wrong = sum(not line.ok for line in closing.lines)
-        console.print(
-            f"{count}: NOT verified ({wrong} of {len(closing.lines)} periods, {len(closing.problems)} problems)"
-        )
+        verdict = f"{count}: NOT verified ({wrong} of {len(closing.lines)} periods, {len(closing.problems)} problems)"
+    problems = [clean(f"problem: {problem}", LONG) for problem in closing.problems]
+    return captured.get() + "\n".join([*problems, verdict])

@@ -216,7 +216,7 @@ def simulate(
         tls_key=tls_key,
         flat_out=FlatOut(flat_out_frames, flat_out_seconds, flat_out_rate) if flat_out else None,
     )
-    serve(config, lambda ws, rest: click.echo(f"simulating {', '.join(names)} on {ws} and {rest}"))
+    serve(config, lambda ws, rest: _say(f"simulating {', '.join(names)} on {ws} and {rest}"))
 
 
 def _imitate(ctx: click.Context, path: Path, host: str, port: int) -> None:
@@ -230,6 +230,11 @@ def _imitate(ctx: click.Context, path: Path, host: str, port: int) -> None:
     if given:
         raise ConfigError(f"{given[0]} does not go with --like: the bundle says how its exchange behaves")
     bundle = read_bundle(path)
-    serve_like(
-        bundle, host, port, lambda ws, rest: click.echo(f"simulating {', '.join(bundle.symbols)} on {ws} and {rest}")
-    )
+    serve_like(bundle, host, port, lambda ws, rest: _say(f"simulating {', '.join(bundle.symbols)} on {ws} and {rest}"))
+
+
+def _say(text: str) -> None:
+    try:
+        click.echo(text)
+    except OSError as error:  # the exchange is there all the same
+        click.echo(f"mexc-pipeline: standard output: {error.strerror or error}", err=True)

@@ -23,7 +23,7 @@ class Served(Protocol):
 
 
 def serve(config: SimulatorConfig, ready: Callable[[str, str], None] | None = None) -> None:
-    """Run until SIGTERM or SIGINT. `ready` is told the WebSocket and REST addresses once it listens.
+    """Run until SIGTERM, SIGINT or SIGHUP. `ready` is told the WebSocket and REST addresses once it listens.
 
     Raises UserError where the port or the TLS files cannot be had.
     """
@@ -39,8 +39,9 @@ async def _serve(make: Callable[[], Served], host: str, secure: str, ready: Call
     exchange = make()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            loop.add_signal_handler(number, stop.set)
     await exchange.start()
     try:
         if ready is not None:

@@ -18,7 +18,7 @@ def files() -> list[tuple[int, str, list[str]]]:
     found = []
     for entry in resources.files(__package__).joinpath("sql").iterdir():
         if match := _FILE.fullmatch(entry.name):
-            found.append((int(match[1]), entry.name, statements(entry.read_text())))
+            found.append((int(match[1]), entry.name, statements(entry.read_text(encoding="utf-8"))))
     return sorted(found)
 
 

@@ -192,7 +192,7 @@ def read_password(settings: ClickHouse) -> str:
     if not settings.password_file:
         return ""
     try:
-        return Path(settings.password_file).read_text().partition("\n")[0]
+        return Path(settings.password_file).read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
         raise UnreachableError(f"cannot read clickhouse.password_file {settings.password_file}: {error}") from error
 

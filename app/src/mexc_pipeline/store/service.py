@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import threading
 import time
 from functools import partial
-from types import FrameType
 from typing import Any
 
-from mexc_pipeline import lifeline, notify
+from mexc_pipeline import lifeline, notify, signals
 from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
@@ -200,14 +198,13 @@ def query(config: Config, sql: str, max_rows: int) -> dict[str, Any]:
 
 
 def main(config: Config, parent_fd: int | None = None) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit status. UserError where it cannot start."""
+    """Run until SIGTERM, SIGINT or SIGHUP; returns the exit status. UserError where it cannot start."""
     stop = threading.Event()
+    with signals.handled(signals.ending(stop.set)):
+        return _serve(config, stop, parent_fd)
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+def _serve(config: Config, stop: threading.Event, parent_fd: int | None) -> int:
     if parent_fd is not None:
         lifeline.watch(parent_fd)
     config.clickhouse.check_files()
