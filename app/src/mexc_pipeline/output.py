@@ -117,6 +117,11 @@ class Output(io.TextIOBase):
             self._changed.notify()
         self._thread.join(timeout_s + 0.1)
 
+    @property
+    def working(self) -> bool:
+        """Whether anything may still be written."""
+        return self._thread.is_alive()
+
     def _put(self) -> None:
         if not self._partial:
             return

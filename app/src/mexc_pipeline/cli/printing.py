@@ -9,15 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import click
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.text import LONG, clean, json_line
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
 
 
 class Result(Protocol):
@@ -85,9 +82,10 @@ def _silence() -> None:
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[str] = ()) -> None:
     """A plain table; columns named in ``right`` are right-aligned. Lines are never folded off a terminal."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from mexc_pipeline.rendering import rendered
 
     ends = set(right)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -95,18 +93,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Itera
         shown.add_column(Text(clean(name)), justify="right" if name in ends else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(Text("" if cell is None else clean(cell, LONG)) for cell in row))
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console.width = 10_000
-    rendered(console, shown)
-
-
-def rendered(console: Console, *shown: RenderableType) -> None:
-    """What rich makes of these, printed like everything else; rich itself would end the process with its reader."""
-    with console.capture() as captured:
-        for part in shown:
-            console.print(part)
-    verbatim(captured.get().removesuffix("\n"))
+    verbatim(rendered(shown, None if sys.stdout.isatty() else 10_000).removesuffix("\n"))
 
 
 def result(found: Result, json_wanted: bool) -> int:

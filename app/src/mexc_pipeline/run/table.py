@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mexc_pipeline.rendering import rendered
 from mexc_pipeline.run.account import Closing, Line, totals
 from mexc_pipeline.text import LONG, clean
 
@@ -66,11 +66,9 @@ def closing_table(closing: Closing) -> Table:
 def closing_text(closing: Closing) -> str:
     """Table, problems and the one-line result, as wide as they need to be: a narrow window folds lines, it does not
     hide figures."""
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     table = closing_table(closing)
-    console.width = max(console.width, console.measure(table, options=console.options.update(width=500)).maximum)
-    with console.capture() as captured:
-        console.print(table)
+    console = Console(highlight=False)
+    width = max(console.width, console.measure(table, options=console.options.update(width=500)).maximum)
     rows = totals(closing.lines)
     size = sum(line.bytes for line in closing.lines)
     count = f"{len(closing.lines)} periods, {sum(rows.values()):,} rows, {size:,} bytes"
@@ -80,4 +78,4 @@ def closing_text(closing: Closing) -> str:
         wrong = sum(not line.ok for line in closing.lines)
         verdict = f"{count}: NOT verified ({wrong} of {len(closing.lines)} periods, {len(closing.problems)} problems)"
     problems = [clean(f"problem: {problem}", LONG) for problem in closing.problems]
-    return captured.get() + "\n".join([*problems, verdict])
+    return rendered(table, width) + "\n".join([*problems, verdict])
