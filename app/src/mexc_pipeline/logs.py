@@ -5,6 +5,7 @@ Use ``logging.getLogger("mexc_pipeline.<part>").info("fixed phrase", extra={"fie
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -82,7 +83,8 @@ class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         error = sys.exc_info()[1]
         plain = {"msg": str(record.msg), "error": f"{type(error).__name__}: {error}"}
-        self.stream.write(f"{json_line(plain)}\n")
+        with contextlib.suppress(OSError, ValueError):  # the stream itself may be what failed
+            self.stream.write(f"{json_line(plain)}\n")
 
 
 def _formatter() -> logging.Formatter:
