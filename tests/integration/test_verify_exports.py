@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,23 @@ def test_an_export_in_the_same_moment_leaves_no_file_missing(config: Config, mon
     monkeypatch.setattr(exports_module, "_segments", export_right_after)
     report = exports(config, newest=0)
     assert report.ok, failed(report)
+
+
+@pytest.mark.parametrize("where", ["file", "spool"])
+def test_a_newest_row_in_the_future_is_a_fault(tmp_path: Path, where: str) -> None:
+    """As on a host whose clock is five minutes ahead of the one that looks, or was when it was received."""
+    made = configure(tmp_path, period="1h")
+    spool = open_spool(made)
+    spool.append(some_frames(3, time.time_ns() + 299 * SECOND))
+    if where == "file":
+        spool.cut(time.time_ns())
+        assert main(made).ok
+        forget_spool(made)
+    (finding,) = failed(exports(made))
+    assert re.search(r"the newest row \(seq [34]\) is 29\d\.\d s in the future", finding.text)
+    spool.append(some_frames(3, time.time_ns() + 10 * SECOND))
+    assert [f.subject for f in failed(exports(made, newest=0)) if "future" in f.text] == []
+    spool.close()
 
 
 def test_a_missing_hour_is_a_hole(config: Config) -> None:

@@ -16,10 +16,10 @@ from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
-from mexc_pipeline.ledger.order import by_seq
+from mexc_pipeline.ledger.order import PINNED_NS, by_seq
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.spool.segment import SegmentInfo, in_order, segments
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order, segments
 from mexc_pipeline.verify.acknowledge import acknowledged
 from mexc_pipeline.verify.newest import newest_lines
 from mexc_pipeline.verify.report import Finding, Report
@@ -72,6 +72,7 @@ def exports(config: Config, ids: Iterable[str] | None = None, *, newest: int = N
         report.findings += unreadable
         report.findings += continuity(proofs, accepted)
         report.findings += against_spool(proofs, held, time.time_ns())
+        report.findings += in_the_future(symbol, proofs, held, time.time_ns())
         sound = [proof.path for proof in proofs if not proof.wrong]
         if newest and sound:
             report.notes += newest_lines(symbol, sound, newest)
@@ -251,6 +252,24 @@ def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: i
         equal = f"equals segment {segment.path.name}: received = exported = {segment.rows:,} rows"
         findings.append(Finding(segment.id, segment.file, not wrong, "; ".join(wrong) or equal, tuple(columns)))
     return findings
+
+
+def in_the_future(symbol: str, proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: int) -> list[Finding]:
+    """A finding where the newest row of all lies further ahead than rx may stay when a clock is set back."""
+    files = [p for p in proofs if p.content.last_seq and not p.content.damaged]
+    last_seq, rx = max(((p.content.last_seq, p.content.last_rx) for p in files), default=(0, 0))
+    for segment in spooled:
+        if segment.last_seq > last_seq:
+            try:
+                with SegmentReader(segment.path) as reader:
+                    newest = reader.read(segment.last_seq - 1, 1)
+            except SegmentError as error:
+                return [Finding(symbol, segment.path.name, False, str(error))]
+            last_seq, rx = segment.last_seq, newest.rx[-1]
+    if rx <= now_ns + PINNED_NS:
+        return []
+    text = f"the newest row (seq {last_seq}) is {(rx - now_ns) / 1e9:,.1f} s in the future of this host's clock"
+    return [Finding(symbol, "clock", False, f"{text}: it is wrong, or was when that row was received")]
 
 
 def _spooled(config: Config) -> list[str]:
