@@ -116,6 +116,20 @@ def test_by_a_clock_that_was_ahead_none_looks_older_than_it_is(exports: list[tup
     assert proven_at(true, now) == true
 
 
+def test_what_was_proven_by_a_clock_that_was_behind_is_not_old(tmp_path: Path) -> None:
+    """Nothing before it tells; the exchange's time on its frames does."""
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD)
+    behind = 86_400 * SECOND_NS
+    for n in range(2):
+        spool.append([Frame(T0 - behind + n * SECOND_NS, T0 // 1_000_000 + n, 1, b"1")])
+        spool.cut(T0 - behind + n * SECOND_NS + 1)
+    spool.close()
+    first, _ = (tmp_path / s.file for s in read_segments(tmp_path))
+    mark_exported(first, {"at_ns": T0 - behind, "rows": 2})
+    assert prune(tmp_path, T0 + 3600 * SECOND_NS, 7200 * SECOND_NS) == []
+    assert prune(tmp_path, T0 + 7200 * SECOND_NS, 7200 * SECOND_NS) == [first]
+
+
 def test_the_log_is_folded_beside_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "EVERY_S", 0.02)
     monkeypatch.setattr(checkpoint, "FROM_BYTES", 256 << 10)

@@ -49,8 +49,6 @@ CHECK_S = 300.0
 MARKET = (Mt.TICKER, Mt.DEAL, Mt.DEPTH)
 """Frames that carry the exchange's time."""
 NEWEST_SEGMENTS = 2
-AMONG = 100_000
-"""Rows, of the newest, among which the newest frame is looked for."""
 MS_NS = 1_000_000
 _SIZE = re.compile(r"(\d{1,12})([KMGT]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -212,11 +210,10 @@ def confirmed_ns(config: Config, symbols: Sequence[_Files]) -> int:
 def _newest_frame_ns(segment: SegmentInfo) -> int:
     try:
         with SegmentReader(segment.path) as reader:
-            newest = [reader.tail(mt, 1, AMONG) for mt in MARKET]
+            return reader.newest_frame_ns()
     except (SegmentError, sqlite3.Error) as error:
         log.warning("segment cannot be read", extra={"fields": {"segment": str(segment.path), "error": str(error)}})
         return 0
-    return max((block.ts[0] * MS_NS for block in newest if len(block)), default=0)
 
 
 def _frame_ns(path: Path) -> int:

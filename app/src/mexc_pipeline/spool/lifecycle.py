@@ -166,7 +166,8 @@ def remove(path: Path) -> None:
 
 
 def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:
-    """Delete exported segments whose file was proven ``keep_ns`` ago or earlier, by a clock that is right now.
+    """Delete exported segments whose file was proven ``keep_ns`` ago or earlier, by a clock that is right now; it was
+    not always: what the exchange says of a segment's newest frame is believed where it is later than what export said.
 
     The newest segment always stays: it is how the next seq is known.
     """
@@ -178,10 +179,17 @@ def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:
     proven = proven_at([int(segment.exported["at_ns"]) for segment in exported], now_ns)
     pruned: list[Path] = []
     for segment, at_ns in zip(exported, proven, strict=True):
-        if at_ns is not None and now_ns - at_ns >= keep_ns and segment.last_seq < newest:
+        if at_ns is None or now_ns - at_ns < keep_ns or segment.last_seq >= newest:
+            continue
+        if now_ns - _newest_frame_ns(segment.path) >= keep_ns:
             remove(segment.path)
             pruned.append(segment.path)
     return pruned
+
+
+def _newest_frame_ns(path: Path) -> int:
+    with SegmentReader(path) as reader:
+        return reader.newest_frame_ns()
 
 
 def proven_at(said_ns: Sequence[int], now_ns: int) -> list[int | None]:

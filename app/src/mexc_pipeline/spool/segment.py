@@ -18,13 +18,15 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from mexc_pipeline.periods import parse_name
-from mexc_pipeline.rows import MT_NAMES, Columns
+from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 
 State = Literal["open", "closed", "exported"]
 
 FORMAT = 1
 """Version of the segment's own schema, kept in ``user_version``."""
 
+NEWEST_ROWS = 100_000
+"""Among which the newest frame is looked for."""
 NO_ROW_YET = 1 << 63
 """Stands for the ``first_seq`` of a segment without rows where segments are sorted."""
 _NAME = re.compile(r"(\d{10}|\d{14})(?:\.part([1-9]\d*))?\.sqlite")
@@ -284,6 +286,12 @@ class SegmentReader:
         """Rows per type name as they are now, zero where there is none."""
         found = dict(self._db.execute("SELECT mt, count(*) FROM rows GROUP BY mt").fetchall())
         return {name: found.get(code, 0) for code, name in MT_NAMES.items()}
+
+    def newest_frame_ns(self) -> int:
+        """The exchange's own time (Unix ns) on the newest frame of the market, looked for among the newest rows; 0
+        without one."""
+        newest = [self.tail(mt, 1, NEWEST_ROWS) for mt in (Mt.TICKER, Mt.DEAL, Mt.DEPTH)]
+        return max((block.ts[0] * 1_000_000 for block in newest if len(block)), default=0)
 
     def tail(self, mt: int, limit: int, among: int = 1 << 62) -> Columns:
         """The newest ``limit`` rows of a type, in seq order; looked for among the newest ``among`` of all rows."""
