@@ -58,6 +58,19 @@ def _same(one: Path, other: Path) -> bool:
         return False  # one of them is not there yet
 
 
+def not_a_file(path: Path) -> str:
+    """What stands in a file's place that is none, such as a folder: opening it could wait for ever, or do anything.
+    Empty for a file, and where nothing is there."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""  # whoever opens it says why
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"))
+    return next((f"a {kind}" for is_one, kind in kinds if is_one(mode)), "a device")
+
+
 def read(key: str, path: str, *, private: bool = False, most: int = MOST) -> bytes:
     """The content of a file that ``key`` names; ``private``: only its owner and group may use it. ConfigError, without
     a word of the content, where it is missing, not readable, no file, or larger than ``most``."""

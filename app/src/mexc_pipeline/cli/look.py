@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -136,11 +138,15 @@ def last_export(config: Config, symbol_id: str) -> dict[str, Any] | None:
     """The file of a symbol that was written last: ``file``, ``bytes`` and ``age_s`` since then; None without any."""
     from mexc_pipeline.export.names import exported_files
 
-    stats = [(path.stat(), path.name) for _, path in exported_files(config.export_dir, symbol_id)]
+    stats = []
+    for _, path in exported_files(config.export_dir, symbol_id):
+        with suppress(OSError):  # deleted just now, or a link to nowhere
+            if stat.S_ISREG((found := path.stat()).st_mode):
+                stats.append((found, path.name))
     if not stats:
         return None
-    stat, name = max(stats, key=lambda found: found[0].st_mtime_ns)
-    return {"file": name, "bytes": stat.st_size, "age_s": round(time.time() - stat.st_mtime, 1)}
+    newest, name = max(stats, key=lambda found: found[0].st_mtime_ns)
+    return {"file": name, "bytes": newest.st_size, "age_s": round(time.time() - newest.st_mtime, 1)}
 
 
 def _print_status(found: dict[str, Any]) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mexc_pipeline.paths import not_a_file
+
 log = logging.getLogger("mexc_pipeline.export")
 
 
@@ -27,6 +29,9 @@ def newest_seq(folder: Path, symbol_id: str) -> int:
 
 
 def _last_seq(path: Path) -> int:
+    if instead := not_a_file(path):
+        log.warning("not a file", extra={"fields": {"file": path.name, "found": instead}})
+        return 0
     try:
         metadata = pq.read_metadata(path).metadata or {}
         return int(metadata[b"mexc.last_seq"])

@@ -21,6 +21,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.ledger.account import GAP, SEALED, Account, is_restart
 from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
+from mexc_pipeline.paths import not_a_file
 from mexc_pipeline.rows import MT_CODES, MT_NAMES, Mt
 
 PREFIX = "mexc."
@@ -246,9 +247,15 @@ class Content:
         return combine(self.digests) if all(self.digests.get(name) for name in COLUMNS) else ""
 
 
+def _require_file(path: Path) -> None:
+    if instead := not_a_file(path):
+        raise FileError(f"{path}: {instead} stands in place of the file; move it away")
+
+
 def open_file(path: Path) -> Any:
     """The file as ``pyarrow.parquet.ParquetFile``, schema and sizes in its footer checked. FileError where it is
     none of ours."""
+    _require_file(path)
     try:
         parquet = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
         schema = parquet.schema_arrow
@@ -285,6 +292,7 @@ def _oversized(footer: Any) -> str:
 
 def metadata(path: Path) -> dict[str, str]:
     """The ``mexc.`` metadata of a file, keys without their prefix. FileError where it cannot be read."""
+    _require_file(path)
     try:
         pairs = pq.read_metadata(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
@@ -297,6 +305,7 @@ def metadata_in_schema(path: Path) -> dict[str, str]:
 
     FileError where there is none that can be read.
     """
+    _require_file(path)
     try:
         stored = (pq.read_metadata(path).metadata or {})[b"ARROW:schema"]
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored, validate=True)))

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from mexc_pipeline.paths import not_a_file
 from mexc_pipeline.periods import parse_name
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 
@@ -147,7 +148,11 @@ class _Meta(msgspec.Struct):
 
 
 def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Connection:
-    """Open a segment file that exists. ``readonly`` never writes rows (it may touch the shared-memory file)."""
+    """Open a segment file that exists. ``readonly`` never writes rows (it may touch the shared-memory file). Raises
+    sqlite3.Error where it cannot be opened, also where it or its log is no file."""
+    for part in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        if instead := not_a_file(part):
+            raise sqlite3.OperationalError(f"{instead} stands in place of {part.name}")
     mode = "ro" if readonly else "rw"
     quoted = str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     db = sqlite3.connect(

@@ -39,15 +39,14 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
     entries: dict[_Key, dict[str, Any]] = {}
     for name, path in exported_files(config.export_dir):
         try:
-            described = _from_metadata(metadata(path), path)
-        except (FileError, KeyError, TypeError, ValueError):
-            described = {"exported": Side(0, ok=False), "edge_ns": name.start_ns + config.period.length_ns}
+            described = {**_from_metadata(metadata(path), path), "bytes": path.stat().st_size}
+        except (FileError, OSError, KeyError, TypeError, ValueError):
+            described = {"bytes": 0, "exported": Side(0, ok=False), "edge_ns": name.start_ns + config.period.length_ns}
         entries[name.id, name.period, name.part] = {
             "id": name.id,
             "period": name.period,
             "part": name.part,
             "file": path.name,
-            "bytes": path.stat().st_size,
             "start_ns": name.start_ns,
             **described,
         }
