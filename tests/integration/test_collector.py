@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from mexc_pipeline.control import ControlServer, ask
 from mexc_pipeline.simulator import Fault, FlatOut, Simulator, SimulatorConfig
@@ -156,21 +157,41 @@ def test_a_wrong_configuration_starts_nothing(tmp_path: Path) -> None:
     assert not site.data.exists()
 
 
-def test_an_unlisted_symbol_is_refused(tmp_path: Path) -> None:
+def test_a_symbol_that_is_not_listed_is_waited_for(tmp_path: Path) -> None:
     with Simulator(SimulatorConfig(symbols=("ETH_USDT",))) as sim, collecting(site_of(tmp_path, sim)) as btc:
-        assert btc.process.wait(40) == 2
-    assert "Contract does not exist" in btc.said()
-    assert [r.target for r in sim.requests] == ["/api/v1/contract/detail?symbol=BTC_USDT"]
+        status = btc.wait(lambda s: s["state"] == "waiting: not listed" and "does not exist" in s["listing"])
+        assert any("does not list BTC_USDT (yet)" in w for w in status["warnings"])
+        assert status["exchange_said"] == "Contract [BTC_USDT] not exists"
+        sim.wait_for(lambda s: sum("/detail" in r.target for r in s.requests) >= 2, 40)
+        assert len(sim.connections) == 1
+        assert btc.stop() == 0
 
 
-def test_without_an_answer_about_the_symbol_recording_goes_on(tmp_path: Path) -> None:
-    with Simulator(SimulatorConfig(faults=(Fault("rest_403"),))) as sim:
+@pytest.mark.parametrize("kind", ["1001", "510", "empty", "missing", "html", "garbage"])
+def test_the_socket_outranks_rest(kind: str, tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(faults=(Fault("detail", value=kind),))) as sim:
+        sim.wait_for(lambda s: bool(s._exchange.board))
+        with collecting(site_of(tmp_path, sim)) as btc:
+            status = btc.wait(lambda s: s["rows"]["t"] and s["listing"] not in ("listed", "not asked yet"))
+            assert status["state"] == "live"
+            assert not any("REST" in w for w in status["warnings"]), "data flow"
+            sim.clear_faults()
+            btc.wait(lambda s: s["listing"] == "listed")  # asked again until it is clear
+            assert btc.stop() == 0
+    assert "symbol not confirmed by REST" in btc.said()
+
+
+def test_without_an_answer_about_the_symbol_that_is_said_until_data_flow(tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(faults=(Fault("rest_403"), Fault("stall")))) as sim:
         site = site_of(tmp_path, sim)
         with collecting(site) as btc:
-            status = btc.wait(lambda s: s["rows"]["t"] and "HTTP 403" in s["listing"])
-            assert any("not confirmed by the exchange: HTTP 403" in w for w in status["warnings"])
+            status = btc.wait(lambda s: "HTTP 403" in s["listing"])
+            assert any("not confirmed by the exchange's REST: HTTP 403" in w for w in status["warnings"])
+            sim.clear_faults()
+            sim.inject(Fault("rest_403"))
+            status = btc.wait(lambda s: s["rows"]["t"])
+            assert not any("REST" in w for w in status["warnings"])
             assert btc.stop() == 0
-    assert "symbol not confirmed by the exchange" in btc.said()
 
 
 def test_the_second_writer_on_this_host_is_told_who_records(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.exchange.rest import detail_path, read_listing
+from mexc_pipeline.collector import preflight
+from mexc_pipeline.exchange.rest import Listing, detail_path, read_listing
 
 
 def ok(data: object) -> bytes:
@@ -26,6 +28,8 @@ def ok(data: object) -> bytes:
         (200, b'{"success":false,"code":510,"message":"Requests are too frequent"}', "unknown", "code 510"),
         (200, b'{"success":"true","data":[]}', "unknown", "code None"),
         (200, ok([]), "unknown", "without contracts"),
+        (200, ok({}), "unknown", "without contracts"),
+        (200, ok([{"symbol": ["BTC_USDT"]}, {"symbol": {}}, 1, None]), "unknown", "without contracts"),
         (200, ok(None), "unknown", "without contracts"),
         (403, b"<html>Access Denied", "unknown", "HTTP 403"),
         (404, ok({"symbol": "BTC_USDT"}), "unknown", "HTTP 404"),
@@ -47,3 +51,19 @@ def test_no_answer_raises(status: int, body: bytes) -> None:
 
 def test_the_path_names_the_symbol() -> None:
     assert detail_path("BTC_USDT") == "/api/v1/contract/detail?symbol=BTC_USDT"
+
+
+def test_it_is_asked_until_the_answer_is_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "AGAIN_MOST_S", 40.0)
+    answers = [Listing("unlisted", "code 1001"), *[Listing("unknown", "code 510")] * 5, Listing("listed", "listed")]
+    asked, waited = iter(answers), []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout)
+            return False
+
+    taken: list[Listing] = []
+    preflight.until_listed("BTC_USDT", lambda: next(asked), taken.append, Stop())
+    assert taken == answers
+    assert waited == [5, 10, 20, 40, 40, 40]

@@ -35,10 +35,10 @@ def _config(tmp_path: Path) -> Config:
     return parse(text, None)
 
 
-def _record(config: Config, rx: int, kinds: list[Mt], symbol: str = "btc") -> None:
+def _record(config: Config, rx: int, kinds: list[Mt], m: bytes = b'{"event":"started"}', symbol: str = "btc") -> None:
     (config.spool_dir / symbol).mkdir(parents=True, exist_ok=True)
     spool = Spool(config.spool_dir / symbol, symbol, f"{symbol.upper()}_USDT", config.period)
-    spool.append([Frame(rx + i, None, kind, b'{"event":"started"}') for i, kind in enumerate(kinds)])
+    spool.append([Frame(rx + i, None, kind, m) for i, kind in enumerate(kinds)])
     spool.close()
 
 
@@ -178,6 +178,9 @@ def test_a_symbol_without_a_new_frame_is_silent(tmp_path: Path) -> None:
     _record(config, T0 + 5, [Mt.EVENT])
     periods.scan()
     assert periods.silent() == ["btc", "eth"], "an event is no frame"
+    _record(config, T0 + 7, [Mt.DEAD_LETTER], b'{"channel":"rs.error","data":"Contract [BTC_USDT] not exists"}')
+    periods.scan()
+    assert periods.silent() == ["btc", "eth"], "an answer is no frame of the market"
     _record(config, T0 + 10, [Mt.DEAD_LETTER])
     periods.scan()
     assert periods.silent() == ["eth"]

@@ -19,7 +19,7 @@ from mexc_pipeline.collector.exits import Exits
 from mexc_pipeline.collector.heap import Heap
 from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.collector.known import Known, known
-from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time
+from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time, until_listed
 from mexc_pipeline.collector.recorder import PRUNE_S, Recorder
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.control import ControlServer
@@ -29,7 +29,7 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.feed import attempts
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
-from mexc_pipeline.feed.feed import Feed
+from mexc_pipeline.feed.feed import UNLISTED, Feed
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.lifecycle import prune
 from mexc_pipeline.spool.lock import SpoolLock
@@ -51,9 +51,9 @@ COMMIT_END_S = 1.0
 
 
 def main(settings: config.Config, symbol: config.Symbol) -> int:
-    """Record one symbol until SIGTERM or SIGINT. 0 after an orderly stop, 1 where frames could not be committed, 2
-    where the exchange does not list the symbol. Raises LockedError and UserError where another writer is alive or
-    what must be mounted is not, ConfigError where a later version wrote the spool or a configured file is missing.
+    """Record one symbol until SIGTERM or SIGINT. 0 after an orderly stop, 1 where frames could not be committed. Raises
+    LockedError and UserError where another writer is alive or what must be mounted is not, ConfigError where a later
+    version wrote the spool or a configured file is missing.
 
     SIGHUP: share Tor's exits out anew, by the configuration's present list of symbols."""
     stop, share_anew = threading.Event(), threading.Event()
@@ -146,7 +146,7 @@ class _Collector:
 
     def _nothing_recorded(self) -> int:
         log.info("stopped before anything was recorded", extra={"fields": {"symbol": self._symbol.id}})
-        return 2 if self._listing.verdict == "unlisted" else 0
+        return 0
 
     def _serve(self) -> ControlServer:
         return ControlServer(
@@ -276,17 +276,15 @@ class _Collector:
         return frozenset(ids)
 
     def _ask_listing(self) -> None:
-        self._listing = ask_listing(self._settings, self._symbol, self._request)
-        if self._listing.verdict == "unlisted":
-            log.error(
-                "symbol refused", extra={"fields": {"symbol": self._symbol.name, "exchange_said": self._listing.said}}
-            )
-            self._stop.set()
-        elif self._listing.verdict == "unknown":
-            log.warning(
-                "symbol not confirmed by the exchange",
-                extra={"fields": {"symbol": self._symbol.name, "exchange_said": self._listing.said}},
-            )
+        def take(listing: Listing) -> None:
+            self._listing = listing
+
+        until_listed(
+            self._symbol.name,
+            lambda: ask_listing(self._settings, self._symbol, self._request),
+            take,
+            self._stop,
+        )
 
     def _ask_time(self) -> None:
         """The first pong proves nothing alone; with this answer it does."""
@@ -371,11 +369,11 @@ class _Collector:
         spool = self._spool
         trouble = self._recorder.trouble if self._recorder is not None else None
         warnings = [w for w in (self._disk.warning(), trouble, self._feed.clock.warning()) if w]
-        if self._listing.verdict == "unknown":
-            warnings.append(f"symbol not confirmed by the exchange: {self._listing.said}")
-        if self._listing.verdict == "unlisted":
-            warnings.append(f"the exchange does not list {self._symbol.name}: {self._listing.said}")
         feed = self._feed.status()
+        if feed["state"] == UNLISTED:
+            warnings.append(f"the exchange does not list {self._symbol.name} (yet); it is asked again by itself")
+        if self._listing.verdict != "listed" and not self._feed.proven:
+            warnings.append(f"{self._symbol.name} not confirmed by the exchange's REST: {self._listing.said}")
         warnings += [
             f"{channel} given up {said['given_up_s']:.0f} s ago, the other channels go on: {said['given_up']}"
             for channel, said in feed["channels"].items()
@@ -446,6 +444,4 @@ class _Collector:
             log.error("frames not committed at the end", extra={"fields": {"frames": lost or "unknown"}})
             return 1
         log.info("stopped", extra={"fields": {"symbol": self._symbol.id, "last_seq": spool.last_seq}})
-        if self._listing.verdict == "unlisted":
-            return 2
         return 1 if died else 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Callable
+
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import Dial, EgressError
 from mexc_pipeline.egress.http import Rest
@@ -9,7 +13,29 @@ from mexc_pipeline.exchange.rest import PING_PATH, Listing, detail_path, read_li
 
 ANSWER_S = 5.0
 
-__all__ = ["Listing", "ask_listing", "ask_time"]
+AGAIN_S = 5.0
+AGAIN_MOST_S = 600.0
+"""An answer that does not list the symbol is asked for again after the first, twice that, … the second."""
+
+log = logging.getLogger("mexc_pipeline.collector")
+
+__all__ = ["Listing", "ask_listing", "ask_time", "until_listed"]
+
+
+def until_listed(name: str, ask: Callable[[], Listing], take: Callable[[Listing], None], stop: threading.Event) -> None:
+    """Ask until REST lists the symbol, or until told to stop; each answer is handed on, and a new one logged."""
+    pause, said = AGAIN_S, ""
+    while True:
+        listing = ask()
+        take(listing)
+        if listing.verdict == "listed":
+            return
+        if listing.said != said:
+            said = listing.said
+            log.warning("symbol not confirmed by REST", extra={"fields": {"symbol": name, "exchange_said": said}})
+        if stop.wait(pause):
+            return
+        pause = min(2 * pause, AGAIN_MOST_S)
 
 
 def ask_listing(settings: config.Config, symbol: config.Symbol, dialler: Dial) -> Listing:

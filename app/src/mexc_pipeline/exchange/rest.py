@@ -27,7 +27,8 @@ def detail_path(symbol: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Whether the exchange lists a symbol: ``unknown`` where its answer does not tell; ``said`` is the reason."""
+    """Whether REST lists a symbol: ``unknown`` where its answer does not tell; ``said`` is the reason. The socket knows
+    better: what it delivers is listed."""
 
     verdict: Literal["listed", "unlisted", "unknown"]
     said: str
@@ -50,7 +51,7 @@ def read_listing(symbol: str, status: int, body: bytes) -> Listing:
         return Listing("unlisted" if code == 1001 else "unknown", said)
     data: Any = answer.get("data")
     contracts = data if isinstance(data, list) else [data]
-    names = {c.get("symbol") for c in contracts if isinstance(c, dict)}
+    names = {name for c in contracts if isinstance(c, dict) and isinstance(name := c.get("symbol"), str)}
     if symbol in names:
         return Listing("listed", "listed")
     if not names:

@@ -43,6 +43,8 @@ from mexc_pipeline.text import clean
 
 log = logging.getLogger("mexc_pipeline.feed")
 
+UNLISTED = "waiting: not listed"
+"""The state of a symbol of which the socket says that there is no such contract: it may be a listing to come."""
 HANDSHAKE_S = 10.0
 TURN_S = 1.0
 """How often the other processes' attempts are looked at while they leave us no turn."""
@@ -158,6 +160,8 @@ class Feed:
         self.reconnects = 0
         self.connected_since_ns: int | None = None
         self.exchange_said: str | None = None
+        self.proven = False
+        """Whether the exchange has delivered data of the symbol: then it lists it, whatever else it says."""
         self.refusal: Answer | None = None
         """What the exchange answered to the last handshake, where it was none."""
         self.egress: dict[str, Any] = {"mode": symbol.egress.mode}
@@ -276,6 +280,8 @@ class Feed:
             state = f"stopped: {held}"
         else:
             state = "connecting" if self.connected_since_ns is None else "live"
+            if watch is not None and watch.unlisted:
+                state = UNLISTED
         return {
             "state": state,
             "reconnects": self.reconnects,
@@ -451,6 +457,7 @@ class Feed:
             self._attempts.kept()
         for channel in self._touched:
             if channel in self._wanted:
+                self.proven = True
                 self._act(watch.data(channel, now))
             else:
                 watch.unknown(now)

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.config import Config
+from mexc_pipeline.exchange.deadletters import Reason, reason
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, info, recorded, segments
 
 _EXPORTED = ("rows", "digest", "bytes")
 FRAME_TYPES = (Mt.TICKER, Mt.DEAL, Mt.DEPTH, Mt.DEAD_LETTER)
+NEWEST = 50
+"""Rows of each type that are looked at for one that is a frame of the market, and no answer to us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +188,10 @@ class Periods:
                 continue
             with SegmentReader(found.path) as reader:
                 for kind in FRAME_TYPES:
-                    newest = reader.tail(kind, 1)
-                    if len(newest) and newest.seq[0] > before:
-                        return True
+                    newest = reader.tail(kind, NEWEST if kind == Mt.DEAD_LETTER else 1)
+                    for seq, m in zip(newest.seq, newest.m, strict=True):
+                        if seq > before and (kind != Mt.DEAD_LETTER or reason(m, "") is not Reason.ANSWER):
+                            return True
         return False
 
 

@@ -116,7 +116,7 @@ class Supervisor:
     def _collector_refusal(self, symbol_id: str) -> Any:
         def refusal(status: int) -> str | None:
             if status == 2:
-                return "its configuration or its symbol was refused; its log says why"
+                return "its configuration was refused; its log says why"
             who = lock_holder(self.config.spool_dir / symbol_id)
             if who is None:
                 return None
