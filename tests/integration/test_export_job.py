@@ -426,6 +426,21 @@ def test_what_is_recorded_no_longer_is_pruned_without_a_collector(tmp_path: Path
     assert len(segments(config.spool_dir / "btc")) == 4
 
 
+def test_nothing_recorded_no_longer_is_pruned_by_a_clock_that_a_collector_calls_wrong(tmp_path: Path) -> None:
+    fill(configure(tmp_path, "BTC_USDT", "DOGE_USDT"), "doge", periods=4)
+    config = configure(tmp_path)
+    said = {"clock": {"suspect": True, "error_ms": None}}
+    server = ControlServer(config.control_dir / "btc.sock", {"status": lambda _: said})
+    try:
+        assert run(config, now_ns=lambda: 2 * time.time_ns()).ok
+        assert len(segments(config.spool_dir / "doge")) == 4
+        said["clock"]["suspect"] = False
+        assert run(config, now_ns=lambda: 2 * time.time_ns()).ok
+        assert len(segments(config.spool_dir / "doge")) == 1
+    finally:
+        server.close()
+
+
 def test_what_is_recorded_after_all_is_left_to_its_collector(tmp_path: Path) -> None:
     fill(configure(tmp_path, "BTC_USDT", "DOGE_USDT"), "doge", periods=4)
     config = configure(tmp_path)

@@ -14,6 +14,7 @@ from mexc_pipeline import signals
 from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.export.clock import wrong_clock
 from mexc_pipeline.export.files import (
     FolderError,
     Hook,
@@ -80,7 +81,11 @@ def run(
                 check()
                 _close_ended(config, symbol_id, once, now_ns(), report)
             _export_all(config, chosen, report, check, hook)
-            for symbol_id in set(chosen) - {symbol.id for symbol in config.symbols}:
+            gone = set(chosen) - {symbol.id for symbol in config.symbols}
+            if gone and (wrong := wrong_clock(config)) is not None:
+                log.warning("segments not pruned", extra={"fields": {"why": wrong}})
+                gone = set()
+            for symbol_id in gone:
                 _prune(config, symbol_id, now_ns())
     except StoppedError:
         report.stopped = True

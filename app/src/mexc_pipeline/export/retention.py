@@ -32,8 +32,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mexc_pipeline.config import Config, duration_ns
-from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.export.clock import wrong_clock
 from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.order import Placed, in_order
 from mexc_pipeline.export.parquet import FileError, metadata, open_file, read_content
@@ -154,7 +154,10 @@ def prune(
     with SpoolLock(config.data_dir / "export", what="export of"):
         symbols = _symbols(config)
         looked: set[Path] = set()
-        if rules.keep_ns is not None and not _is_clock_wrong(config, report):
+        wrong = wrong_clock(config) if rules.keep_ns is not None else None
+        if wrong is not None:
+            report.failures.append(wrong)
+        elif rules.keep_ns is not None:
             until_ns = min(now_ns(), confirmed_ns(config, symbols) + HOUR_NS)
             for files in symbols:
                 for path in _aged(files, until_ns, rules.keep_ns):
@@ -250,24 +253,6 @@ def _aged(files: _Files, until_ns: int, keep_ns: int) -> Iterator[Path]:
                 return
             if own_ns or edge_ns <= until_ns:  # else nothing tells its time
                 yield file.path
-
-
-def _is_clock_wrong(config: Config, report: PruneReport) -> bool:
-    """Whether a collector of this host says so; then nothing goes by age."""
-    for symbol in config.symbols:
-        try:
-            said = ask(config.control_dir / f"{symbol.id}.sock", "status")
-        except ControlError:
-            continue  # does not run: the exchange's own times are what is left
-        clock = said.get("clock") or {}
-        if clock.get("suspect"):
-            error = clock.get("error_ms")
-            how = "was set and not compared since" if error is None else f"is {error / 1000:+,.1f} s off"
-            report.failures.append(
-                f"nothing is deleted by age: this host's clock {how}, says the collector {symbol.id}"
-            )
-            return True
-    return False
 
 
 def _edge_ns(name: FileName, path: Path) -> int:
