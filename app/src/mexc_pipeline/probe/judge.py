@@ -196,9 +196,7 @@ class _Judge:
         for status in dict.fromkeys(r.status for r in self.seen.refused):
             same = [r for r in self.seen.refused if r.status == status]
             named = [
-                f"{name} {same[0].headers[name]}"
-                for name in ("location", "retry-after", "content-type")
-                if name in same[0].headers
+                f"{name} {same[0].headers[name]}" for name in ("location", "retry-after") if name in same[0].headers
             ]
             body = clean(same[0].body.strip(), 200)
             self._different(
@@ -298,7 +296,7 @@ class _Judge:
     def _strange_frames(self) -> None:
         seen = self.seen
         for packing, count in seen.packed.items():
-            said = "compressed (gzip)" if packing == "gzip" else "binary"
+            said = packing if packing == "binary" else f"compressed ({packing})"
             self._different(f"frames: {count} of {seen.frames} are {said}; expected is text")
         for what, count in seen.unreadable.items():
             self._different(f"frames: {count} of {seen.frames} are {what}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 from mexc_pipeline.exchange.deadletters import reason
 from mexc_pipeline.exchange.depth import Deals, span
-from mexc_pipeline.exchange.protocol import Classifier
+from mexc_pipeline.exchange.protocol import TEXT, Classifier, decompressed
 from mexc_pipeline.exchange.shapes import Number, parse, walk
 from mexc_pipeline.probe.records import (
     Answered,
@@ -24,11 +23,10 @@ from mexc_pipeline.probe.records import (
     Unanswered,
     Unreached,
 )
-from mexc_pipeline.rows import Mt
+from mexc_pipeline.rows import Mt, is_utf8
 
 LOOKED_AT = 5_000
 """Frames of a channel whose every field is looked at; the rest is counted, timed and checked for continuity."""
-MOST_UNPACKED = 16 << 20
 _UNITS = {10: "s", 13: "ms", 16: "us", 19: "ns"}
 
 
@@ -304,14 +302,12 @@ class Observer:
 
 def unpack(opcode: int, payload: bytes) -> tuple[bytes, str]:
     """What is inside of a frame, and how it was packed (nothing for plain text)."""
-    if payload[:2] == b"\x1f\x8b":
-        stream = zlib.decompressobj(31)
-        try:
-            text = stream.decompress(payload, MOST_UNPACKED)
-        except zlib.error:
-            return payload, "binary"
-        return (text, "gzip") if stream.eof else (payload, "binary")
-    return payload, "binary" if opcode == 2 else ""
+    if opcode == TEXT and is_utf8(payload):
+        return payload, ""
+    text = decompressed(payload)
+    if text is None:
+        return payload, "binary" if opcode != TEXT else ""
+    return text, "gzip" if payload[:2] == b"\x1f\x8b" else "deflate"
 
 
 def ts_unit(frame: Mapping[str, Any]) -> str:

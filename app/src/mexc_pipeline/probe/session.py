@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,12 +11,12 @@ from dataclasses import dataclass
 import msgspec
 import websocket
 
-from mexc_pipeline import __version__
 from mexc_pipeline.config import Exchange, Symbol
 from mexc_pipeline.egress.dial import Dial, EgressError, deadline, dial
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.protocol import PING, subscriptions
 from mexc_pipeline.exchange.rest import PING_PATH, commits_path, depth_path, detail_path
+from mexc_pipeline.feed.handshake import RefusedError, shake
 from mexc_pipeline.probe.records import (
     Answered,
     Closed,
@@ -73,7 +74,7 @@ def others(symbol: Symbol) -> Plan:
     return Plan(
         symbol,
         tuple(
-            msgspec.json.encode({"method": f"sub.{topic}", "param": {"symbol": symbol.name, **param}})
+            msgspec.json.encode({"method": f"sub.{topic}", "param": {"symbol": symbol.name, **param}, "gzip": False})
             for topic, param in known.items()
             if f"push.{topic}" not in asked
         ),
@@ -162,31 +163,25 @@ class Session:
                 dialled.sock.close()
         return False
 
-    def _handshake(self, plan: Plan, number: int, ws: websocket.WebSocket, sock: object, url: str) -> bool:
+    def _handshake(self, plan: Plan, number: int, ws: websocket.WebSocket, sock: socket.socket, url: str) -> bool:
+        sock.settimeout(HANDSHAKE_S)
         try:
-            with deadline(sock, HANDSHAKE_S, "WebSocket handshake"):  # type: ignore[arg-type]
-                ws.connect(  # type: ignore[no-untyped-call]
-                    url,
-                    socket=sock,
-                    header=[f"User-Agent: mexc-pipeline/{__version__}"],
-                    suppress_origin=True,
-                    redirect_limit=0,
-                )
-        except websocket.WebSocketBadStatusException as error:
-            headers = {name.lower(): str(value) for name, value in (error.resp_headers or {}).items()}
-            kept = {name: headers[name] for name in _ANSWERED if name in headers}
-            body = (error.resp_body or b"")[:2000]
-            self._sink(Refused(self._now(), number, plan.symbol.name, error.status_code, kept, body))
-        except (EgressError, OSError, websocket.WebSocketException) as error:
-            response = ws.handshake_response
-            if response is not None and response.status != 101:
-                headers = {name.lower(): str(value) for name, value in response.headers.items()}
-                kept = {name: headers[name] for name in _ANSWERED if name in headers}
-                self._sink(Refused(self._now(), number, plan.symbol.name, response.status, kept, b""))
-            else:
-                reason = str(error) or type(error).__name__
-                self._sink(Unreached(self._now(), number, plan.symbol.name, f"{url}: handshake: {reason}"))
+            with deadline(sock, HANDSHAKE_S, "WebSocket handshake"):
+                shake(sock, url)
+        except RefusedError as error:
+            answer = error.answer
+            if not answer.status:
+                self._sink(Unreached(self._now(), number, plan.symbol.name, f"{url}: {answer}"))
+                return False
+            headers = {"location": answer.location or ""} if answer.location else {}
+            if answer.retry_after_s is not None:
+                headers["retry-after"] = f"{answer.retry_after_s:g}"
+            self._sink(Refused(self._now(), number, plan.symbol.name, answer.status, headers, answer.body.encode()))
+        except (EgressError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            self._sink(Unreached(self._now(), number, plan.symbol.name, f"{url}: handshake: {reason}"))
         else:
+            ws.sock, ws.connected = sock, True
             return True
         return False
 
