@@ -328,3 +328,17 @@ def test_what_the_exchange_says_cannot_forge_a_line(settings: SimulatorConfig, t
     assert done.returncode == 1
     assert "\x1b" not in done.stdout
     assert [line for line in done.stdout.splitlines() if line.startswith("verdict")] == ["verdict: different"]
+
+
+def test_trades_that_come_again_after_a_new_connection(settings: SimulatorConfig) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(Fault("resend_deals", value="30"))
+        report = probed(sim)
+    assert re.fullmatch(r"different: push.deal: \d+ trades came again after a new connection", said(report))
+
+
+def test_versions_that_begin_lower_after_a_new_connection(settings: SimulatorConfig) -> None:
+    """The exchange counts anew while the probe listens, and ends the connections as it does so."""
+    with Simulator(replace(settings, faults=(Fault("count_anew", at=0.8),))) as sim:
+        report = probed(sim)
+    assert "different: push.depth.full: versions began lower after a new connection, once" in said(report)

@@ -386,7 +386,9 @@ class Exchange:
             self.board.add(fault, asyncio.get_running_loop().time())
         else:
             if fault.kind == "count_anew":
-                for symbol in {s for session in matching for s, _ in session.streams if fault.symbol in (None, s)}:
+                for symbol in {
+                    s for session in matching for s, _ in session.streams if s and fault.symbol in (None, s)
+                }:
                     self.feeds[symbol].market.count_anew(int(fault.value or 1000))
             for session in matching:
                 self._strike(session, fault)
