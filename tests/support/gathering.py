@@ -15,7 +15,7 @@ class Gathered(Inbox):
         super().__init__()
         self._sink = sink
 
-    def hand_over(self, *, wait: bool = True) -> None:
+    def hand_over(self, *, wait: bool = True, coming: int = 0) -> None:
         super().hand_over(wait=False)
         while frames := self.take(0, 1 << 30)[0]:
             self._sink(frames)

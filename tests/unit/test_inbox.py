@@ -40,8 +40,9 @@ def test_whole_batches_come_out_in_order() -> None:
     put(inbox, b"4")
     put(inbox, b"5")
     assert texts(inbox.take(0, 2)) == [b"1", b"2", b"3"]
-    assert inbox.bytes == 2
+    assert inbox.bytes == 5  # what was taken is not committed before more is taken
     assert texts(inbox.take(0, 99)) == [b"4", b"5"]
+    assert inbox.bytes == 2
     assert inbox.take(0, 99) == ([], None)
     assert inbox.bytes == 0
 
@@ -199,3 +200,22 @@ def test_a_waiting_writer_wakes_for_frames_and_when_asked() -> None:
     until(woken, 5)
     assert got[1] == []
     assert time.monotonic() - began < 20
+
+
+def test_a_large_frame_is_put_together_once_what_came_before_is_committed() -> None:
+    inbox = Inbox(max_bytes=100)
+    put(inbox, b"x" * 60)
+    handed = threading.Event()
+
+    def reader() -> None:
+        inbox.hand_over(coming=60)
+        handed.set()
+
+    thread = threading.Thread(target=reader)
+    thread.start()
+    assert texts(inbox.take(5, 99)) == [b"x" * 60]
+    assert not handed.wait(0.05)  # taken is not committed
+    inbox.take(0, 99)
+    assert handed.wait(5)
+    thread.join(5)
+    inbox.hand_over(coming=1 << 30)  # alone it may be as large as it likes

@@ -140,3 +140,35 @@ def test_over_a_real_socket(size: int) -> None:
         sender.join()
         theirs.close()
         assert link.text() is None
+
+
+def _message(data: bytes) -> tuple[int, bytes]:
+    """The first message of these bytes."""
+    here, there = socket.socketpair()
+    with here, there:
+        sender = threading.Thread(target=there.sendall, args=(data,))
+        sender.start()
+        link = ReadAhead(here, lambda: None)
+        ws = websocket.WebSocket(skip_utf8_validation=True)
+        ws.sock, ws.connected = link, True  # type: ignore[assignment]
+        try:
+            return Messages(ws, link).next()
+        finally:
+            here.shutdown(socket.SHUT_RDWR)
+            sender.join(5)
+
+
+@pytest.mark.timeout(60)
+def test_fragments_cost_no_more_than_their_bytes() -> None:
+    """Copied anew for each fragment, this would be 400 GB."""
+    piece = b"x" * 4096
+    count = 14_000
+    data = frame(TEXT, piece, fin=0) + frame(0, piece, fin=0) * (count - 2) + frame(0, piece)
+    assert _message(data) == (TEXT, piece * count)
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"])
+def test_fragments_without_end_have_one(piece: bytes) -> None:
+    data = frame(TEXT, piece, fin=0) + frame(0, piece, fin=0) * 20_000
+    with pytest.raises(websocket.WebSocketProtocolException, match="a message in more than 16,384 fragments"):
+        _message(data)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns, Mt, Row, event
+from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns, Mt, Row, event, is_utf8, wrap
 
 ROWS = st.lists(
     st.builds(Row, st.integers(1, 99), st.integers(0, 99), st.integers(0, 99), st.integers(1, 6), st.binary(max_size=5))
@@ -32,3 +33,21 @@ def test_an_event_names_itself_first_and_leaves_out_what_is_none() -> None:
     m = event("started", clean=False, last_seq=0, replaced=None, set_apart=["ä"])
     assert m.startswith(b'{"event":"started"')
     assert json.loads(m) == {"event": "started", "clean": False, "last_seq": 0, "set_apart": ["ä"]}
+
+
+@given(st.binary(max_size=100) | st.integers(0, 3 << 20).map(lambda n: b"\xff\x00" * n), st.sampled_from([1, 2]))
+@settings(max_examples=30, deadline=None)
+def test_what_is_wrapped_is_the_base64_of_the_whole(payload: bytes, opcode: int) -> None:
+    assert wrap(opcode, payload) == b'{"base64":"%s","opcode":%d}' % (base64.b64encode(payload), opcode)
+
+
+@given(st.text(max_size=50), st.integers(-4, 4))
+def test_utf8_is_judged_across_pieces(text: str, shift: int) -> None:
+    padded = b"x" * ((1 << 20) - len(text.encode()) // 2 + shift) + text.encode(errors="surrogatepass") + "ä".encode()
+    try:
+        padded.decode()
+        good = True
+    except UnicodeDecodeError:
+        good = False
+    assert is_utf8(padded) is good
+    assert not is_utf8(padded[:-1])

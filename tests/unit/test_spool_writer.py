@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mexc_pipeline.periods import HOUR_NS, SECOND_NS, Period
 from mexc_pipeline.rows import Columns, Frame
@@ -451,3 +453,17 @@ def test_making_a_segment_can_fail_anywhere_and_be_done_again(
     append(spool, [frame(T0 + 10 * SECOND_NS)])
     assert [r.seq for r in check(folder)] == [1, 2, 3]
     assert [p.name for p in folder.glob(".*")] == []
+
+
+@given(st.lists(st.sampled_from([0, 1, 1 << 20, (1 << 20) + 1, 3 << 20]), min_size=1, max_size=9), st.integers(0, 80))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_large_frames_are_kept_byte_for_byte_among_small_ones(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], more: int
+) -> None:
+    folder = tmp_path_factory.mktemp("large") / "btc"
+    folder.mkdir()
+    spool = Spool(folder, "btc", "BTC_USDT", Period(HOUR_NS))
+    frames = [frame(T0 + n, bytes([97 + n % 26]) * size, mt=4) for n, size in enumerate([*sizes, *[5] * more])]
+    append(spool, frames)
+    spool.close()
+    assert [row.m for row in read_rows(folder) if row.mt == 4] == [f.m for f in frames]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import codecs
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -51,17 +53,34 @@ _MS_DIGITS_13 = 10**13
 """Unix ms are below it until the year 2286; files and tables hold no time far beyond."""
 
 
+_WRAPPED = 3 << 18
+"""Bytes encoded at a time; a multiple of three, so that the pieces join."""
+
+
 def wrap(opcode: int, payload: bytes) -> bytes:
     """A binary frame (opcode 2), or text (1) that is not UTF-8, as the JSON object by which it is stored."""
-    return b'{"base64":"%s","opcode":%d}' % (base64.b64encode(payload), opcode)
+    whole = io.BytesIO()  # in pieces: a payload of 60 MiB would stand here three times over
+    whole.write(b'{"base64":"')
+    view = memoryview(payload)
+    for at in range(0, len(payload), _WRAPPED):
+        whole.write(base64.b64encode(view[at : at + _WRAPPED]))
+    whole.write(b'","opcode":%d}' % opcode)
+    return whole.getvalue()
+
+
+_PIECE = 1 << 20
+"""Bytes judged at a time: as text they may be four times as large."""
 
 
 def is_utf8(payload: bytes) -> bool:
     """Whether files and tables can hold it as text."""
     if payload.isascii():
         return True
+    decode = codecs.getincrementaldecoder("utf-8")().decode
     try:
-        payload.decode()
+        for at in range(0, len(payload), _PIECE):
+            decode(payload[at : at + _PIECE])
+        decode(b"", True)
     except UnicodeDecodeError:
         return False
     return True

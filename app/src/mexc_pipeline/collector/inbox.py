@@ -54,6 +54,7 @@ class Inbox:
         self._room = threading.Condition()  # holds _bytes; notified when there is room again; taken last
         self._bytes = 0
         self._max_bytes = max_bytes
+        self._taken = 0
 
     def follow(self, last_rx: int) -> None:
         """Go on after a row recorded before, of that time; before anything is stamped."""
@@ -83,14 +84,17 @@ class Inbox:
                 self.add(Frame(self.stamp(), None, mt, m))
         self.hand_over(wait=wait)
 
-    def hand_over(self, *, wait: bool = True) -> None:
-        """Wake the writer for what was added; then wait while more than ``max_bytes`` are queued, but for a thread that
-        must not be held up. What is added after :meth:`close` is counted and dropped: the recording has ended."""
+    def hand_over(self, *, wait: bool = True, coming: int = 0) -> None:
+        """Wake the writer for what was added; then wait while more than ``max_bytes`` are not committed, but for a
+        thread that must not be held up. ``coming``: bytes of a frame that is about to be put together; it waits until
+        it fits in beside what is there, or until nothing is. What is added after :meth:`close` is counted and
+        dropped: the recording has ended."""
         with self.lock:
             self._hand_over()
-        if wait and self._bytes > self._max_bytes:
+        most = max(0, self._max_bytes - coming)
+        if wait and self._bytes > most:
             with self._room:
-                self._room.wait_for(lambda: self._bytes <= self._max_bytes or self._closed)
+                self._room.wait_for(lambda: self._bytes <= most or self._closed)
 
     def _hand_over(self) -> None:
         if not self._added:
@@ -130,7 +134,11 @@ class Inbox:
 
     def take(self, timeout_s: float, most: int) -> tuple[list[Frame], Mark | None]:
         """All that is queued, whole batches up to about ``most`` frames, and no further than the next mark; waits up to
-        ``timeout_s`` for the first."""
+        ``timeout_s`` for the first. What was taken before is committed by now and no longer counted."""
+        with self._room:
+            self._bytes -= self._taken
+            self._taken = 0
+            self._room.notify_all()
         taken: list[Frame] = []
         mark = None
         wait = 0.0 if self._closed else timeout_s
@@ -146,10 +154,7 @@ class Inbox:
                 wait = 0.0
         except Empty:
             pass
-        if taken:
-            with self._room:
-                self._bytes -= sum(len(frame.m) for frame in taken)
-                self._room.notify_all()
+        self._taken = sum(len(frame.m) for frame in taken)
         return taken, mark
 
     def wake(self) -> None:
@@ -164,5 +169,5 @@ class Inbox:
 
     @property
     def bytes(self) -> int:
-        """Bytes of frames that wait."""
+        """Bytes of frames that are not committed."""
         return self._bytes

@@ -68,6 +68,7 @@ class Recorder:
                 self._reach(mark)
             elif not frames and self._is_over():
                 self._inbox.mark()
+            del frames  # they may be large, and the next ones may be long in coming
             if self.beat >= self._next_prune and self._clock_trusted():
                 self._next_prune = self.beat + PRUNE_S
                 self._attempt(lambda: self._spool.prune(self._inbox.clock(), self._keep_ns))

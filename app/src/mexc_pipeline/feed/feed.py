@@ -79,8 +79,9 @@ class Intake(Protocol):
         """Stamp and add one row."""
         ...
 
-    def hand_over(self) -> None:
-        """All that is there for the moment was added; may block to slow the caller down."""
+    def hand_over(self, *, coming: int = 0) -> None:
+        """All that is there for the moment was added, and a frame of ``coming`` bytes is on its way; may block to slow
+        the caller down."""
         ...
 
     def put(self, rows: Iterable[tuple[int, bytes]]) -> None:
@@ -375,6 +376,7 @@ class Feed:
         classify, touched, checks = self._classify, self._touched, self._checks.by_channel
         lock, stamp, add = self._intake.lock, self._intake.stamp, self._intake.add
         while True:
+            data = m = b""  # the last ones may be large, and the next ones long in coming
             try:
                 opcode, data = message()
             except (TimeoutError, websocket.WebSocketTimeoutException):
@@ -464,7 +466,7 @@ class Feed:
         self._touched.clear()
         self._say_repeated(now)
         self._look_at_clock()
-        self._intake.hand_over()
+        self._intake.hand_over(coming=size)
         asked = self._asked_to_leave
         if asked is not None and asked[0] is ws and self._parting is None:  # not one that is over already
             _, self._parting, name, fields = asked

@@ -6,7 +6,10 @@ import socket
 from collections.abc import Callable
 
 import websocket
+from websocket._abnf import continuous_frame
 
+MOST_FRAGMENTS = 16_384
+"""Of one message. The exchange sends none at all; the largest that is kept has a thousand of 64 KiB."""
 READ_AHEAD = 64 << 10
 """Bytes of one read. Each read is allocated whole and given back in pieces: four times as much made a collector grow by
 a megabyte with every stall of the machine, and read no faster."""
@@ -84,12 +87,39 @@ class ReadAhead:
         self._sock.close()
 
 
+class Fragments(continuous_frame):
+    """The library's fragments of a message, put together in time linear in their bytes, and of a bounded number: its
+    own copies all that came before for each of them, and takes empty ones for ever."""
+
+    def __init__(self, *args: bool) -> None:
+        super().__init__(*args)
+        self._count = 0
+
+    def add(self, frame: websocket.ABNF) -> None:
+        if self.cont_data is None:
+            self._count = 0
+            super().add(frame)
+            if not frame.fin:
+                self.cont_data = [frame.opcode, bytearray(frame.data)]  # type: ignore[arg-type]  # received ones are bytes
+            return
+        self._count += 1
+        if self._count > MOST_FRAGMENTS:
+            raise websocket.WebSocketProtocolException(f"a message in more than {MOST_FRAGMENTS:,} fragments")
+        super().add(frame)  # in place
+
+    def extract(self, frame: websocket.ABNF) -> tuple[int, websocket.ABNF]:
+        opcode, whole = super().extract(frame)
+        whole.data = bytes(whole.data)
+        return opcode, whole
+
+
 class Messages:
     """Messages of a connection in order. Plain text ones are taken from what was read ahead, a tenth of the cost of the
     library's way; everything else (control frames, fragments, binary, faults) is the library's to read and judge."""
 
     def __init__(self, ws: websocket.WebSocket, link: ReadAhead) -> None:
         self._ws = ws
+        ws.cont_frame = Fragments(False, True)
         self._text = link.text
         self._between = True
         """No message has begun: the next byte is the first of a frame that may stand alone."""
