@@ -135,7 +135,7 @@ def check(recording: Recording) -> None:
     assert not segments.unreadable
     assert [s.first_seq for s in segments.readable] == sorted(s.first_seq for s in segments.readable)
     assert newest_seq(config.export_dir, "btc") == recording.spool.last_seq
-    proven = exports(config, newest=0)
+    proven = exports(config, newest=0, now_ns=recording.now)
     assert proven.ok, proven.lines()
     entries = ledger(config, {})
     assert [e.first_seq for e in entries] == [1, *(e.last_seq + 1 for e in entries[:-1])]
@@ -234,5 +234,5 @@ def test_without_a_word_rx_may_not_go_back(fresh: Callable[[], Recording]) -> No
     recording.record(3, 1)
     recording.spool.append([Frame(recording.now - 70 * SECOND, None, Mt.DEPTH, b"{}")])
     recording.finish()
-    (wrong,) = [f for f in exports(recording.config, newest=0).findings if not f.ok]
+    (wrong,) = [f for f in exports(recording.config, newest=0, now_ns=recording.now).findings if not f.ok]
     assert "rx goes back by" in wrong.text

@@ -52,13 +52,16 @@ class FileProof:
         return Finding(self.name.id, self.path.name, True, text)
 
 
-def exports(config: Config, ids: Iterable[str] | None = None, *, newest: int = NEWEST) -> Report:
+def exports(
+    config: Config, ids: Iterable[str] | None = None, *, newest: int = NEWEST, now_ns: int | None = None
+) -> Report:
     """Re-prove the files of the symbols (none: all that ``export_dir`` or the spool has).
 
     Notes hold the ``newest`` rows per type and symbol. Never raises for what is wrong with a file; UserError where what
     was acknowledged cannot be read.
     """
     report = Report("exports")
+    now = time.time_ns() if now_ns is None else now_ns
     accepted = acknowledged(config)
     # Segments first: a file stands before its segment says so, so an export at this very moment leaves none missing.
     spooled = {symbol: _segments(config, symbol) for symbol in _spooled(config)}
@@ -71,8 +74,8 @@ def exports(config: Config, ids: Iterable[str] | None = None, *, newest: int = N
         held, unreadable = spooled.get(symbol, ([], []))
         report.findings += unreadable
         report.findings += continuity(proofs, accepted)
-        report.findings += against_spool(proofs, held, time.time_ns())
-        report.findings += in_the_future(symbol, proofs, held, time.time_ns())
+        report.findings += against_spool(proofs, held, now)
+        report.findings += in_the_future(symbol, proofs, held, now)
         sound = [proof.path for proof in proofs if not proof.wrong]
         if newest and sound:
             report.notes += newest_lines(symbol, sound, newest)
