@@ -49,28 +49,38 @@ class Regressed(NamedTuple):
 
 
 class _Versions(msgspec.Struct, gc=False):
-    version: int | None = None
-    begin: int | None = None
-    end: int | None = None
+    version: int | str | None = None
+    begin: int | str | None = None
+    end: int | str | None = None
 
 
 class _DepthFrame(msgspec.Struct, gc=False):
     data: _Versions
 
 
-_decode = msgspec.json.Decoder(_DepthFrame, strict=False).decode
+_decode = msgspec.json.Decoder(_DepthFrame).decode  # not lax: that would take 12.99999999999999999 for 13
+
+
+def whole(value: int | str | None) -> int | None:
+    """A number that may be spelled as text. ValueError for other text."""
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdigit() and len(value) < 20):
+            raise ValueError(f"{value[:40]!r} is no whole number")
+        return int(value)
+    return value
 
 
 def span(m: bytes) -> Span | None:
     """The versions a ``push.depth`` frame covers; None where it does not say so in numbers."""
     try:
         data = _decode(m).data
+        version, begin, end = (whole(value) for value in (data.version, data.begin, data.end))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    last = data.end or data.version
+    last = end or version
     if not last or not 0 < last <= MAX_VERSION:
         return None
-    first = data.begin or data.version or last
+    first = begin or version or last
     return Span(min(first, last), last) if first > 0 else None
 
 

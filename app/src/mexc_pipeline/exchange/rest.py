@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from mexc_pipeline.exchange.depth import MAX_VERSION
+from mexc_pipeline.exchange.depth import MAX_VERSION, whole
 from mexc_pipeline.text import clean
 
 PING_PATH = "/api/v1/contract/ping"
@@ -114,10 +114,10 @@ class _Answer(msgspec.Struct):
 
 
 class _Version(msgspec.Struct):
-    version: int
+    version: int | str
 
 
-_version = msgspec.json.Decoder(_Version, strict=False).decode
+_version = msgspec.json.Decoder(_Version).decode
 
 
 def read_commits(status: int, body: bytes) -> list[Commit]:
@@ -152,10 +152,10 @@ def read_snapshot(status: int, body: bytes) -> Snapshot:
 def version_of(piece: bytes | msgspec.Raw) -> int:
     """The ``version`` of a book or of one change of it, as a number or as its text. ValueError where it has none."""
     try:
-        version = _version(piece).version
+        version = whole(_version(piece).version)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    if not 0 <= version <= MAX_VERSION:
+    if version is None or not 0 <= version <= MAX_VERSION:
         raise ValueError(f"version {str(version)[:40]} is none")
     return version
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,10 +25,9 @@ _MS = pa.timestamp("ms", "UTC")
 _SIDES = pa.array([None, "buy", "sell"], pa.string())
 """By the exchange's code; anything but 1 and 2 is no side."""
 
-_Ms = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-"""Unix milliseconds; decoding is lax, so that digits in quotes (as ``cts`` in deals) are a number too."""
-_Code = Annotated[int, msgspec.Meta(ge=0, le=127)]
-_Version = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_LATEST_MS = 2**53
+_MOST_CODE = 127
+_MOST_VERSION = 2**63 - 1
 
 
 @dataclass(slots=True)
@@ -51,14 +50,16 @@ class Skipped:
 
 
 class _Deal(msgspec.Struct, gc=False):
+    """Numbers are left as they are spelled: reading them is exact, whatever their form, or refused."""
+
     p: Raw
     v: Raw
-    t: _Ms | None
-    T: _Code | None = None
-    O: _Code | None = None  # noqa: E741 -- the exchange's name
-    M: _Code | None = None
+    t: Raw
+    T: Raw = NULL
+    O: Raw = NULL  # noqa: E741 -- the exchange's name
+    M: Raw = NULL
     i: int | str | None = None
-    cts: _Ms | None = None
+    cts: Raw = NULL
 
 
 class _DealFrame(msgspec.Struct, gc=False):
@@ -81,7 +82,7 @@ class _Ticker(msgspec.Struct, rename="camel", gc=False):
     funding_rate: Raw = NULL
     rise_fall_rate: Raw = NULL
     rise_fall_value: Raw = NULL
-    timestamp: _Ms | None = None
+    timestamp: Raw = NULL
 
 
 class _TickerFrame(msgspec.Struct, gc=False):
@@ -91,10 +92,10 @@ class _TickerFrame(msgspec.Struct, gc=False):
 class _Book(msgspec.Struct, gc=False):
     """A side that is null, or not there at all, has no levels."""
 
-    version: _Version
+    version: Raw
     asks: list[list[Raw]] | UnsetType | None = UNSET
     bids: list[list[Raw]] | UnsetType | None = UNSET
-    cts: _Ms | None = None
+    cts: Raw = NULL
 
 
 class _BookFrame(msgspec.Struct, gc=False):
@@ -110,8 +111,8 @@ class _Decoder(Generic[_F]):
     """Decodes frames in one call; where one of them does not fit, one by one."""
 
     def __init__(self, kind: type[_F]) -> None:
-        self._one = msgspec.json.Decoder(kind, strict=False)
-        self._many: msgspec.json.Decoder[list[_F]] = msgspec.json.Decoder(list[kind], strict=False)  # type: ignore[valid-type]
+        self._one = msgspec.json.Decoder(kind)
+        self._many: msgspec.json.Decoder[list[_F]] = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
 
     def all(self, frames: Sequence[bytes]) -> tuple[list[_F | None], str]:
         """The frames decoded, None where one could not be, and why the first of those could not."""
@@ -261,8 +262,13 @@ def _number(which: Any, name: str, raws: Sequence[Raw], kind: Any, floats: bool)
         raise NotNumbers([int(which[n]) for n in error.positions], f"{name}: {error.why}") from None
 
 
-def _time(values: Sequence[int | None]) -> Any:
-    return pa.array(values, pa.int64()).cast(_MS)
+def _whole(which: Any, name: str, raws: Sequence[Raw], most: int) -> Any:
+    """Whole numbers from 0 to ``most``."""
+    found = _number(which, name, raws, pa.int64(), False)
+    outside = pc.indices_nonzero(pc.or_(pc.less(found, 0), pc.greater(found, most))).to_pylist()
+    if outside:
+        raise NotNumbers([int(which[n]) for n in outside], f"{name}: {found[outside[0]]} is not from 0 to {most}")
+    return found
 
 
 def _trades(rows: Any, frames: Sequence[_DealFrame], floats: bool) -> Any:
@@ -273,12 +279,12 @@ def _trades(rows: Any, frames: Sequence[_DealFrame], floats: bool) -> Any:
     columns = {
         "p": _number(which, "p", [d.p for d in deals], PRICE, floats),
         "v": _number(which, "v", [d.v for d in deals], VOLUME, floats),
-        "t": pa.array([d.t for d in deals], pa.int64()),
-        "T": pa.array([d.T for d in deals], pa.int8()),
-        "O": pa.array([d.O for d in deals], pa.int8()),
-        "M": pa.array([d.M for d in deals], pa.int8()),
+        "t": _whole(which, "t", [d.t for d in deals], _LATEST_MS),
+        "T": _whole(which, "T", [d.T for d in deals], _MOST_CODE).cast(pa.int8()),
+        "O": _whole(which, "O", [d.O for d in deals], _MOST_CODE).cast(pa.int8()),
+        "M": _whole(which, "M", [d.M for d in deals], _MOST_CODE).cast(pa.int8()),
         "i": pa.array([d.i if d.i is None or isinstance(d.i, str) else str(d.i) for d in deals], pa.string()),
-        "cts": pa.array([d.cts for d in deals], pa.int64()),
+        "cts": _whole(which, "cts", [d.cts for d in deals], _LATEST_MS),
     }
     return _trades_of(rows, counts, pa.StructArray.from_arrays(list(columns.values()), list(columns)))
 
@@ -311,7 +317,7 @@ def _tickers(rows: Any, frames: Sequence[_TickerFrame], skipped: Skipped, floats
     built = pa.table(
         {
             **head,
-            "time": _time([d.timestamp for d in data]),
+            "time": _whole(which, "timestamp", [d.timestamp for d in data], _LATEST_MS).cast(_MS),
             **{name: _number(which, name, raws[name], kind, floats) for name, _, kind in _TICKER_COLUMNS},
         }
     )
@@ -331,8 +337,11 @@ def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, skipped: 
     which, head = _spread(rows, (counts[0::2] + counts[1::2]).tolist())
     flat = list(chain.from_iterable(sides))
     index = pa.array(which)
-    versions = pa.array([f.data.version for f in frames], pa.int64())
-    cts = _time([f.data.cts for f in frames])
+    each = range(len(frames))
+    versions = _whole(each, "version", [f.data.version for f in frames], _MOST_VERSION)
+    if versions.null_count:
+        raise NotNumbers(pc.indices_nonzero(pc.is_null(versions)).to_pylist(), "version: null")
+    cts = _whole(each, "cts", [f.data.cts for f in frames], _LATEST_MS).cast(_MS)
     side_of = pa.array(np.repeat(np.tile(np.array([0, 1], dtype=np.int8), len(frames)), counts))
     built = pa.table(
         {

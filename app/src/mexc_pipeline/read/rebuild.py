@@ -19,7 +19,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.exchange.depth import Span, span
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.exchange.rest import version_of
-from mexc_pipeline.read.numbers import NotExactError, exact
+from mexc_pipeline.read.numbers import NULL, NotExactError, exact
 
 CHANNEL = "push.depth"
 FULL = "push.depth.full"
@@ -56,7 +56,7 @@ _Levels = list[list[msgspec.Raw]] | None
 class _Sides(msgspec.Struct, gc=False):
     asks: _Levels = None
     bids: _Levels = None
-    cts: int | None = None
+    cts: msgspec.Raw = NULL
 
 
 class _Frame(msgspec.Struct, gc=False):
@@ -81,9 +81,9 @@ class _Channel(msgspec.Struct, gc=False):
 _T = TypeVar("_T")
 
 
-def _lenient(kind: type[_T], *, strict: bool = False) -> Callable[[bytes], _T | None]:
+def _lenient(kind: type[_T]) -> Callable[[bytes], _T | None]:
     """A decoder that gives None for what it cannot read."""
-    decode = msgspec.json.Decoder(kind, strict=strict).decode
+    decode = msgspec.json.Decoder(kind).decode
 
     def read(text: bytes) -> _T | None:
         try:
@@ -94,11 +94,12 @@ def _lenient(kind: type[_T], *, strict: bool = False) -> Callable[[bytes], _T | 
     return read
 
 
-_frame = msgspec.json.Decoder(_Frame, strict=False).decode
-_sides = msgspec.json.Decoder(_Sides, strict=False).decode
+_frame = msgspec.json.Decoder(_Frame).decode
+_sides = msgspec.json.Decoder(_Sides).decode
 _snapshot = msgspec.json.Decoder(_Snapshot).decode
 _event = _lenient(_Event)
 _channel = _lenient(_Channel)
+_LATEST_MS = 2**53
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -118,13 +119,16 @@ class Book:
     def apply(self, sides: _Sides) -> None:
         """Put absolute levels in. ValueError naming what cannot be read; then nothing was put in."""
         levels = (_levels("asks", sides.asks), _levels("bids", sides.bids))
+        cts = exact(sides.cts)
+        if cts is not None and (cts != int(cts) or not 0 <= cts <= _LATEST_MS):
+            raise ValueError(f"cts: {cts} is no time in milliseconds")
         for held, side in zip((self.asks, self.bids), levels, strict=True):
             for price, level in side:
                 if level[0]:
                     held[price] = level
                 else:
                     held.pop(price, None)
-        self.cts = sides.cts if sides.cts is not None else self.cts
+        self.cts = int(cts) if cts is not None else self.cts
 
     def miss(self, missing: Span, before: Stored, accepted: bool) -> None:
         """Note versions that are missing before a row, GapError unless that is accepted."""
@@ -160,8 +164,8 @@ class History:
         self._version = 0
         self._fresh = False  # the next frame is the first of a connection
         self._over = False  # after the instant the exchange began to count anew: what follows fits nothing before it
-        self.unreadable: list[int] = []
-        """seq of depth rows that could not be read."""
+        self._unread: Stored | None = None
+        """A depth frame of no version that can be read, after which none has come that can."""
 
     def add(self, rows: Iterable[Stored]) -> History:
         """Take rows of the types dp, r and ev."""
@@ -190,23 +194,24 @@ class History:
             if not late:
                 self._full.append(row)
                 self._frames.clear()
+                self._unread = None
             return
         covered = span(row.m)
         if covered is None:
             if not late:
-                self.unreadable.append(row.seq)
+                self._unread = row
             return
         if fresh and self._frames and covered.last < self._frames[-1][0].last:
             self._anew(late)  # as its recorder says today, and those of 2026-11 and before did only later
         if not late and (not self._frames or covered.last > self._frames[-1][0].last):  # else stale
             self._full.clear()
             self._frames.append((covered, row))
+            self._unread = None
 
     def _version_of(self, row: Stored) -> int | None:
         try:
             return version_of(row.m)
-        except ValueError:
-            self.unreadable.append(row.seq)
+        except ValueError:  # a snapshot or change of a shape to come: what needs it will find it missing
             return None
 
     def _said(self, row: Stored) -> None:
@@ -238,6 +243,8 @@ class History:
 
         GapError where versions are missing between the two, unless ``across_gaps``.
         """
+        if self._unread is not None and not across_gaps:
+            raise unreadable(self._unread, ValueError("data has no version"))
         if self._full:
             return self._whole(across_gaps)
         newest = max(self._version, self._frames[-1][0].last if self._frames else 0)

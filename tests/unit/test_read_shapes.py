@@ -1,0 +1,270 @@
+"""What changes shape is read right, or said: frames with one or two places changed to anything at all.
+
+Judged by Python's own JSON with decimals: what a reader gives is what the frame holds, or the frame is among those it
+says it left out. Nothing else may come out of a reader than the error it documents.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from mexc_pipeline.exchange.depth import Deals, FullDepth, span
+from mexc_pipeline.feed.holes import unfinished
+from mexc_pipeline.read import decode, moment
+from mexc_pipeline.read.rebuild import GapError, History, Stored
+from support.spools import BOOK, DEAL, TICKER
+
+INCREMENTAL = (
+    '{"symbol":"BTC_USDT","data":{"cts":1789498405531,"asks":[[0.080100,2868,1],[0.08039,64,1]],"bids":[[0.07969,0,0]],'
+    '"end":13,"begin":12,"version":13},"channel":"push.depth","ts":1789498405534}'
+)
+
+
+class Number(str):
+    """A JSON number as it is spelled."""
+
+    __slots__ = ()
+
+
+def spelled(value: Any) -> str:
+    """JSON text with numbers as they were spelled."""
+    if isinstance(value, Number):
+        return str(value)
+    if isinstance(value, Pairs):
+        return "{" + ",".join(f"{json.dumps(k)}:{spelled(v)}" for k, v in value.items) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(spelled, value)) + "]"
+    return json.dumps(value)
+
+
+class Pairs:
+    """An object whose keys may come twice."""
+
+    def __init__(self, items: list[tuple[str, Any]]) -> None:
+        self.items = list(items)
+
+
+def parsed(text: str) -> Any:
+    return json.loads(text, parse_int=Number, parse_float=Number, object_pairs_hook=Pairs)
+
+
+def places(value: Any) -> Iterator[tuple[Any, int]]:
+    """Every place in a frame that can be changed, as its holder and index."""
+    held = value.items if isinstance(value, Pairs) else value if isinstance(value, list) else []
+    for n, item in enumerate(held):
+        yield value, n
+        yield from places(item[1] if isinstance(value, Pairs) else item)
+
+
+DIGITS = st.integers(1, 400).flatmap(lambda n: st.sampled_from(["9" * n, "1" + "0" * (n - 1), ("1234567890" * 40)[:n]]))
+NUMBERS = st.builds(
+    lambda sign, whole, behind, exponent: Number(f"{sign}{whole}{behind}{exponent}"),
+    st.sampled_from(["", "-"]),
+    st.one_of(st.just("0"), DIGITS, st.integers(1, 99999).map(str)),
+    st.one_of(st.just(""), DIGITS.map(lambda d: f".{d}"), st.integers(1, 80).map(lambda n: "." + "0" * n)),
+    st.one_of(st.just(""), st.integers(-400, 400).map(lambda n: f"e{n}"), st.sampled_from(["E+4", "e99999999999"])),
+)
+ANY = st.one_of(
+    NUMBERS,
+    NUMBERS.map(str),
+    st.sampled_from([None, True, False, "", "x", "null", [], Pairs([]), [[]], [None], [Pairs([("p", Number("1"))])]]),
+    st.integers(-2, 2**70).map(lambda n: Number(str(n))),
+    st.text(max_size=5),
+    st.sampled_from([200, 2000]).map(lambda n: json.loads("[" * n + "]" * n) if n < 900 else "[" * n),
+)
+KEYS = st.sampled_from(
+    ["p", "v", "t", "i", "T", "asks", "bids", "version", "begin", "end", "data", "lastPrice", "more"]
+)
+
+
+@st.composite
+def frames(draw: st.DrawFn, of: str) -> str:
+    frame = parsed(of)
+    for _ in range(draw(st.integers(0, 2))):
+        holder, at = draw(st.sampled_from(list(places(frame))))
+        if at >= len(holder.items if isinstance(holder, Pairs) else holder):
+            continue  # a change before it took the place away
+        change = draw(st.sampled_from(["value", "value", "value", "drop", "rename", "twice", "append"]))
+        new = copy.deepcopy(draw(ANY))
+        if isinstance(holder, Pairs):
+            key, old = holder.items[at]
+            match change:
+                case "value":
+                    holder.items[at] = (key, new)
+                case "drop":
+                    del holder.items[at]
+                case "rename":
+                    holder.items[at] = (draw(KEYS), old)
+                case "twice":
+                    holder.items.append((key, new))
+                case _:
+                    holder.items.append((draw(KEYS), new))
+        elif change == "drop":
+            del holder[at]
+        elif change == "append":
+            holder.append(new)
+        else:
+            holder[at] = new
+    return spelled(frame)
+
+
+def table(texts: list[str]) -> Any:
+    count = range(1, len(texts) + 1)
+    return pa.table(
+        {
+            "ts": pa.array(count, pa.int64()).cast(pa.timestamp("ms", "UTC")),
+            "mt": pa.array(["x"] * len(texts), pa.string()),
+            "m": pa.array(texts, pa.string()),
+            "rx": pa.array(count, pa.int64()).cast(pa.timestamp("ns", "UTC")),
+            "seq": pa.array(count, pa.uint64()),
+        }
+    )
+
+
+def truth(text: str) -> Any:
+    """The frame with numbers exact; the last of two equal keys counts."""
+    return json.loads(text, parse_int=Decimal, parse_float=Decimal)
+
+
+def number(value: Any) -> Decimal | None:
+    """A number or its text as a number; None for null and what is not there."""
+    return None if value is None else Decimal(value)
+
+
+FAST = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+@FAST
+@example(DEAL.replace("77526,", "9" * 140 + ","))
+@example(DEAL.replace("77526,", "-" + "9" * 140 + ","))
+@example(DEAL.replace("77526,", "1e30,"))
+@given(frames(DEAL))
+def test_trades(text: str) -> None:
+    skipped = decode.Skipped()
+    read = decode.trades(table([DEAL, text]), skipped)
+    times = read.column("time").cast(pa.int64()).to_pylist()
+    found = [row | {"time": ms} for row, ms in zip(read.to_pylist(), times, strict=True)]
+    of_frame = [row for row in found if row["seq"] == 2]
+    assert skipped.seqs in ([], [2])
+    assert len(found) - len(of_frame) == 2, "the other frame is read all the same"
+    if skipped.seqs:
+        assert not of_frame
+        assert skipped.why
+        return
+    data = truth(text)["data"]
+    deals = data if isinstance(data, list) else [data]
+    assert len(of_frame) == len(deals)
+    for row, deal in zip(of_frame, deals, strict=True):
+        assert row["price"] == number(deal["p"])
+        assert row["volume"] == number(deal["v"])
+        assert row["side"] == {Decimal(1): "buy", Decimal(2): "sell"}.get(number(deal.get("T")) or Decimal(0))
+        assert row["time"] == number(deal["t"])
+
+
+@FAST
+@example(TICKER.replace("76376.1,", "9" * 140 + ","))
+@given(frames(TICKER))
+def test_tickers(text: str) -> None:
+    skipped = decode.Skipped()
+    found = decode.tickers(table([TICKER, text]), skipped).to_pylist()
+    assert skipped.seqs in ([], [2])
+    assert len(found) == 2 - len(skipped.seqs)
+    if not skipped.seqs:
+        data = truth(text)["data"]
+        for name, key in (("last", "lastPrice"), ("bid", "bid1"), ("index", "indexPrice"), ("volume24", "volume24")):
+            assert found[1][name] == number(data.get(key))
+            assert (skipped.missing[name] > 0) == (key not in data)
+
+
+@FAST
+@example(BOOK.replace('"asks":[[77526.10,48,1],[77526.2,347,1]]', '"asks":null'))
+@example(BOOK.replace("77526.10,", "9" * 140 + ","))
+@example(BOOK.replace("77526.10,", "10000000,"))
+@given(frames(BOOK))
+def test_books_of_full_depth(text: str) -> None:
+    skipped = decode.Skipped()
+    found = decode.book(table([BOOK, text]), skipped).to_pylist()
+    of_frame = [row for row in found if row["seq"] == 2]
+    assert len(found) - len(of_frame) == 4
+    assert (len(skipped.seqs), skipped.other) in ((0, 0), (1, 0), (0, 1))
+    if skipped.seqs or skipped.other:
+        assert not of_frame
+        return
+    data = truth(text)["data"]
+    levels = [("ask", level) for level in data.get("asks") or []] + [("bid", level) for level in data.get("bids") or []]
+    assert [(r["side"], r["price"], r["volume"]) for r in of_frame] == [
+        (side, number(level[0]), number(level[1])) for side, level in levels
+    ]
+    assert [r["orders"] for r in of_frame] == [number(level[2]) if len(level) > 2 else None for _, level in levels]
+
+
+SNAPSHOT = (
+    b'{"event":"snapshot","channel":"push.depth","version":11,"book":{"asks":[[9,1,1]],"bids":null,"version":11}}'
+)
+
+
+@FAST
+@example(INCREMENTAL.replace('"asks":[[0.080100,2868,1],[0.08039,64,1]],', ""), "dp")
+@example(INCREMENTAL.replace("0.080100", "9" * 140), "dp")
+@example(BOOK.replace("77526.10,", "9" * 140 + ","), "dp")
+@example(BOOK.replace("48,", "9" * 140 + ","), "dp")
+@given(frames(INCREMENTAL) | frames(BOOK), st.sampled_from(["dp", "r", "ev"]))
+def test_the_book_of_an_instant(text: str, mt: str) -> None:
+    rows = [Stored(1, 1, 1, "ev", SNAPSHOT, "x"), Stored(2, 2, 2, mt, text.encode(), "x")]
+    try:
+        book = History(2).add(rows).book()
+        assert book is not None
+        built = moment.table(book)
+    except GapError:  # names what it cannot read: test_rebuild
+        return
+    if mt != "dp" or book.row.seq != 2:
+        assert set(book.asks) == {9}
+        return
+    data = truth(text)["data"]
+    assert book.version == number(data.get("end") or data["version"])
+    for side, held in (("asks", book.asks), ("bids", book.bids)):
+        for level in data.get(side) or []:
+            price = number(level[0])
+            assert price is not None
+            last = [number(other[1]) for other in data[side] if number(other[0]) == price][-1]
+            assert held.get(price, (0, None))[0] == last
+    assert sorted(built.column("price").to_pylist()) == sorted([*book.asks, *book.bids])
+
+
+@FAST
+@given(frames(INCREMENTAL) | frames(BOOK) | frames(DEAL))
+def test_what_looks_at_frames_as_they_arrive_takes_anything(text: str) -> None:
+    m = text.encode()
+    span(m)
+    FullDepth().frame(m)
+    seen = Deals([m])
+    seen.connected()
+    seen.frame(m)
+    unfinished("push.depth", [m], [])
+
+
+@pytest.mark.parametrize("data", ["null", "7", '"x"', "true", "[[]]", "[null]", "[7]"])
+def test_data_of_another_type_is_left_out_and_said(data: str) -> None:
+    for of, read in ((DEAL, decode.trades), (TICKER, decode.tickers), (BOOK, decode.book)):
+        frame = parsed(of)
+        at = [key for key, _ in frame.items].index("data")
+        frame.items[at] = ("data", parsed(data))
+        skipped = decode.Skipped()
+        read(table([spelled(frame), of]), skipped)
+        assert skipped.seqs == [1]
+        assert "data" in skipped.why
+
+
+def test_no_deals_are_no_rows_and_nothing_is_left_out() -> None:
+    skipped = decode.Skipped()
+    assert len(decode.trades(table(['{"data":[],"channel":"push.deal"}']), skipped)) == 0
+    assert not skipped.seqs
