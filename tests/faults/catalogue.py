@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults.bench import Outcome
-from faults.scenarios import artefacts, clickhouse, clock, crashes, disk, frames, mounts, segments, sockets, tables
+from faults.scenarios import (
+    artefacts,
+    clickhouse,
+    clock,
+    crashes,
+    disk,
+    exchange,
+    frames,
+    mounts,
+    segments,
+    sockets,
+    tables,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,17 @@ SCENARIOS: tuple[Scenario, ...] = (
         200,
         18,
         2,
+    ),
+    Scenario(
+        "exchange",
+        "A channel that is no longer served costs the others nothing; whatever form frames come in, and however often "
+        "sessions are ended or refused, what came whole is recorded once, in order",
+        "a channel retired (silent, refused, acked only), frames compressed, sessions ended, handshakes answered by "
+        "429, 503, 403, 302, 200, odd answers about the contract",
+        exchange.exchange,
+        200,
+        16,
+        1,
     ),
     Scenario(
         "clock",
