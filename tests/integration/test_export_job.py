@@ -463,6 +463,21 @@ def test_a_damaged_segment_does_not_stop_the_others(config: Config) -> None:
     assert [f.segment for f in report.failures] == ["20260915185200.sqlite"]
 
 
+def test_what_nobody_foresaw_of_one_segment_stops_no_other(config: Config) -> None:
+    """A defect of ours, too: the other segments are exported, it is reported and logged whole."""
+    fill(config, periods=3)
+    steps = iter(range(1000))
+
+    def hook(step: str) -> None:
+        if step == "created" and next(steps) == 1:
+            raise KeyError("mt")
+
+    report = run(config, hook=hook)
+    assert [failed.text for failed in report.failures] == ["unexpected KeyError: 'mt'"]
+    assert len(report.files) == 2
+    assert run(config).ok
+
+
 def test_memory_does_not_grow_with_the_hour(config: Config) -> None:
     spool = open_spool(config)
     for n in range(30):

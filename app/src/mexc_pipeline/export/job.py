@@ -105,9 +105,13 @@ def _chosen(config: Config, ids: Sequence[str] | None) -> list[str]:
 
 
 def _fail(report: ExportReport, symbol_id: str, segment: str | None, error: Exception) -> None:
-    report.failures.append(Failed(symbol_id, segment, str(error)))
-    fields = {"id": symbol_id, "segment": segment, "error": str(error)}
-    log.error("export failed", extra={"fields": fields})
+    """Report what went wrong with one segment; the others get their files whatever it was. What nobody has foreseen is
+    logged whole."""
+    foreseen = isinstance(error, UserError | SegmentError | OSError)
+    text = str(error) if foreseen else f"unexpected {type(error).__name__}: {error}"
+    report.failures.append(Failed(symbol_id, segment, text))
+    fields = {"id": symbol_id, "segment": segment, "error": text}
+    log.error("export failed", extra={"fields": fields}, exc_info=None if foreseen else error)
 
 
 def _close_ended(config: Config, symbol_id: str, once: bool, now_ns: int, report: ExportReport) -> None:
@@ -124,7 +128,7 @@ def _close_ended(config: Config, symbol_id: str, once: bool, now_ns: int, report
     except LockedError as error:
         if once:  # otherwise its collector is running and closes the segment itself
             _fail(report, symbol_id, None, error)
-    except (UserError, SegmentError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - see _fail
         _fail(report, symbol_id, None, error)
 
 
@@ -173,10 +177,12 @@ def _export_all(
         check()
         try:
             done = export_segment(segment, config.export_dir, check, hook)
+        except StoppedError:
+            raise
         except FolderError as error:
             _fail(report, segment.id, segment.path.name, error)
             return
-        except (UserError, SegmentError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - see _fail
             _fail(report, segment.id, segment.path.name, error)
             continue
         _done(report, done)
@@ -191,7 +197,9 @@ def _copy(config: Config, ids: Sequence[str], folder: Path, report: ExportReport
             check()
             try:
                 done = copy_open(segment, folder, check)
-            except (UserError, SegmentError, OSError) as error:
+            except StoppedError:
+                raise
+            except Exception as error:  # noqa: BLE001 - see _fail
                 _fail(report, symbol_id, segment.path.name, error)
             else:
                 _done(report, done)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.paths import not_a_file
 from mexc_pipeline.periods import parse_name
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
@@ -41,6 +42,11 @@ CREATE TABLE rows (
 ) STRICT;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
+
+
+MOST = 1 << 62
+"""More than any seq or time (Unix ns) of a row: what is beyond is damage, and has no room for the next one."""
+_Whole = Annotated[int, msgspec.Meta(ge=0, lt=MOST)]
 
 
 class SegmentError(Exception):
@@ -126,6 +132,12 @@ class SegmentInfo:
         return f"{self.id}{self.name.period}{part}.parquet"
 
 
+class _Exported(msgspec.Struct):
+    """What this program itself goes by of ``exported``."""
+
+    at_ns: _Whole
+
+
 class _Meta(msgspec.Struct):
     """The meta rows of a segment as :class:`SegmentInfo` shows them. A segment is a file that anything may have written
     to: what names and times are made of is of its type here or the segment is none of ours."""
@@ -134,14 +146,14 @@ class _Meta(msgspec.Struct):
     symbol: str
     spool_id: str
     version: str
-    edge_ns: Annotated[int, msgspec.Meta(gt=0, le=(1 << 63) - 1)]
+    edge_ns: Annotated[int, msgspec.Meta(gt=0, lt=MOST)]
     state: State
-    rows: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    counts: dict[str, int] = {}
-    bytes: int = 0
+    rows: _Whole | None = None
+    counts: dict[str, _Whole] = {}
+    bytes: _Whole = 0
     digests: dict[str, str] = {}
     digest: str = ""
-    gaps: int = 0
+    gaps: _Whole = 0
     account: dict[str, Any] = {}
     cut: bool = False
     exported: dict[str, Any] = {}
@@ -226,7 +238,13 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
         if name is None:
             raise SegmentError(f"{path}: not a segment's name")
         first, last = first or 0, last or 0
+        if not 0 <= first <= last < MOST:
+            raise SegmentError(f"{path}: seq {first} to {last} are none of a recording")
         said = msgspec.convert(meta, _Meta)
+        if said.account:
+            Account.of(said.account)
+        if said.state == "exported":
+            msgspec.convert(said.exported, _Exported)
         return SegmentInfo(
             path=path,
             name=name,
@@ -235,7 +253,8 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
             rows=said.rows if said.rows is not None else last - first + 1 if last else 0,
             **{key: getattr(said, key) for key in _Meta.__struct_fields__ if key != "rows"},
         )
-    except (sqlite3.DatabaseError, msgspec.ValidationError, ValueError, RecursionError) as error:
+    # MemoryError, OverflowError: of texts and numbers as long as an altered length says
+    except (sqlite3.Error, KeyError, TypeError, ValueError, RecursionError, OverflowError, MemoryError) as error:
         raise SegmentError(f"{path}: not a readable segment: {error}") from error
 
 
@@ -277,9 +296,20 @@ class SegmentReader:
                 if size >= max_bytes:
                     break
             cursor.close()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TypeError, OverflowError, MemoryError) as error:
             raise SegmentError(f"{self.path}: cannot be read after seq {after_seq}: {error}") from error
-        return Columns.of(rows)
+        return self._checked(Columns.of(rows))
+
+    def _checked(self, block: Columns) -> Columns:
+        """The rows where they are rows: one altered bit can make a number a text, or a type none that there is."""
+        if (
+            any(set(map(type, column)) - {int} for column in (block.seq, block.rx, block.ts, block.mt))
+            or set(map(type, block.m)) - {bytes}
+            or not MT_NAMES.keys() >= set(block.mt)
+            or any(not 0 <= rx < MOST for rx in (min(block.rx, default=0), max(block.rx, default=0)))
+        ):
+            raise SegmentError(f"{self.path}: rows after seq {block.seq[0] - 1} hold what no row has")
+        return block
 
     def blocks(self, after_seq: int = 0, max_rows: int = 5000, max_bytes: int = 8 << 20) -> Iterator[Columns]:
         """All rows after ``after_seq``, block by block."""
@@ -289,7 +319,10 @@ class SegmentReader:
 
     def counts(self) -> dict[str, int]:
         """Rows per type name as they are now, zero where there is none."""
-        found = dict(self._db.execute("SELECT mt, count(*) FROM rows GROUP BY mt").fetchall())
+        try:
+            found = dict(self._db.execute("SELECT mt, count(*) FROM rows GROUP BY mt").fetchall())
+        except sqlite3.Error as error:
+            raise SegmentError(f"{self.path}: cannot be counted: {error}") from error
         return {name: found.get(code, 0) for code, name in MT_NAMES.items()}
 
     def newest_frame_ns(self) -> int:
@@ -300,12 +333,15 @@ class SegmentReader:
 
     def tail(self, mt: int, limit: int, among: int = 1 << 62) -> Columns:
         """The newest ``limit`` rows of a type, in seq order; looked for among the newest ``among`` of all rows."""
-        rows = self._db.execute(
-            "SELECT seq, rx, ts, mt, m FROM rows WHERE mt = ? AND seq > (SELECT ifnull(max(seq), 0) FROM rows) - ?"
-            " ORDER BY seq DESC LIMIT ?",
-            (mt, among, limit),
-        ).fetchall()
-        return Columns.of(reversed(rows))
+        try:
+            rows = self._db.execute(
+                "SELECT seq, rx, ts, mt, m FROM rows WHERE mt = ? AND seq > (SELECT ifnull(max(seq), 0) FROM rows) - ?"
+                " ORDER BY seq DESC LIMIT ?",
+                (mt, among, limit),
+            ).fetchall()
+        except (sqlite3.Error, OverflowError, MemoryError) as error:
+            raise SegmentError(f"{self.path}: cannot be read: {error}") from error
+        return self._checked(Columns.of(reversed(rows)))
 
 
 def segments(folder: Path) -> list[tuple[SegmentName, Path]]:

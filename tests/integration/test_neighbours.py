@@ -1,0 +1,211 @@
+"""One damaged part never stops its neighbours: whatever a segment holds, other symbols and segments go on as before."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mexc_pipeline.config import Config
+from mexc_pipeline.export import main
+from mexc_pipeline.spool.lifecycle import Tally, prune
+from mexc_pipeline.spool.segment import SegmentError, SegmentReader, in_order, info, segments
+from mexc_pipeline.verify import by_hour, exports, ledger
+from support.spools import T0, configure, fill, open_spool, some_frames
+
+NESTED = "[" * 100_000 + "]" * 100_000
+VALUES = [
+    "null", '"text"', "[]", "{}", "-1", "1.5", "NaN", "true", NESTED, "9" * 5000, str(2**63), '"../../x"', "", "{",
+    "\xff",
+]  # fmt: skip
+KEYS = ["id", "symbol", "spool_id", "version", "edge_ns", "state", "cut", "period", "period_ns", "part"]
+KEYS += ["rows", "counts", "bytes", "digests", "digest", "gaps", "account", "exported"]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """BTC with two closed segments and an open one, ETH the same."""
+    config = configure(tmp_path, "BTC_USDT", "ETH_USDT")
+    for symbol_id in ("btc", "eth"):
+        fill(config, symbol_id, periods=2)
+        spool = open_spool(config, symbol_id)
+        spool.append(some_frames(20, T0 + 2 * config.period.length_ns))
+        spool.close()
+    return config
+
+
+def everything(config: Config, damaged: Path) -> None:
+    """All that reads segments, with one of BTC's damaged: nothing raises, ETH's files are proven, BTC records on."""
+    report = main(config)
+    assert {f.segment for f in report.failures} <= {damaged.name}
+    assert sorted(f.file for f in report.files if f.id == "eth" and f.file) == [
+        f"eth{p}.parquet" for p in ("20260915185200", "20260915185210", "20260915185220")
+    ]
+    proofs = exports(config)
+    assert [f for f in proofs.findings if not f.ok and f.symbol == "eth"] == []
+    by_hour(config, ledger(config))
+    prune(config.spool_dir / "btc", 1 << 61, 1)
+    spool = open_spool(config)
+    after = spool.append(some_frames(5, T0 + 20 * config.period.length_ns))
+    assert len(after) == 5
+    spool.close()
+
+
+def damage(path: Path, change: Callable[[sqlite3.Connection], object]) -> None:
+    db = sqlite3.connect(path)
+    db.text_factory = bytes
+    try:
+        db.execute("PRAGMA writable_schema=ON")
+        change(db)
+        db.commit()
+    finally:
+        db.close()
+
+
+def loosen(db: sqlite3.Connection) -> None:
+    """Take the declared types away: then a value can be of any type, as after an altered bit in a row's header."""
+    db.execute("UPDATE sqlite_schema SET sql = replace(sql, ' STRICT', '') WHERE name = 'rows'")
+    db.commit()
+    version = db.execute("PRAGMA schema_version").fetchone()[0]
+    db.execute(f"PRAGMA schema_version={version + 1}")
+    db.commit()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["oldest", "newest closed", "open"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE rows SET mt = mt | 64 WHERE seq % 20 = 7",
+        "UPDATE rows SET mt = 0 WHERE seq % 20 = 7",
+        "UPDATE rows SET rx = -1 WHERE seq % 20 = 7",
+        "UPDATE rows SET rx = 9223372036854775807 WHERE seq % 20 = 7",
+        "UPDATE rows SET ts = -9223372036854775808 WHERE seq % 20 = 7",
+        "UPDATE rows SET seq = 9223372036854775807 WHERE seq % 20 = 7",
+        "UPDATE rows SET seq = -seq WHERE seq % 20 = 7",
+        "DELETE FROM rows WHERE seq % 20 = 7",
+        "DELETE FROM meta",
+        "DROP TABLE rows",
+        "DROP TABLE meta",
+        "PRAGMA user_version=-1",
+    ],
+)
+def test_a_row_that_is_none(config: Config, number: int, statement: str) -> None:
+    path = segments(config.spool_dir / "btc")[number][1]
+    damage(path, lambda db: db.execute(statement))
+    everything(config, path)
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["closed", "open"])
+@pytest.mark.parametrize("column", ["rx", "ts", "mt", "m"])
+@pytest.mark.parametrize("value", ["'text'", "1.5", "NULL", "x'ff'", "1", "zeroblob(10)"])
+def test_a_value_of_another_type(config: Config, number: int, column: str, value: str) -> None:
+    path = segments(config.spool_dir / "btc")[number][1]
+
+    def change(db: sqlite3.Connection) -> None:
+        loosen(db)
+        db.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE name = 'rows'")
+        db.commit()
+        again = sqlite3.connect(path)
+        again.execute(f"UPDATE rows SET {column} = {value} WHERE seq % 20 = 7")
+        again.commit()
+        again.close()
+
+    damage(path, change)
+    everything(config, path)
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["closed", "open"])
+@pytest.mark.parametrize("key", KEYS)
+def test_meta_that_is_none(config: Config, tmp_path: Path, number: int, key: str) -> None:
+    path = segments(config.spool_dir / "btc")[number][1]
+    whole = path.read_bytes()
+    for value in VALUES:
+        path.write_bytes(whole)
+        damage(path, partial(_set, key, value))
+        try:
+            found = info(path)
+        except SegmentError:
+            continue
+        assert "/" not in found.file
+    everything(config, path)
+
+
+def _set(key: str, value: str, db: sqlite3.Connection) -> None:
+    db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), bits=st.integers(1, 6), number=st.integers(0, 2))
+def test_flipped_bits_raise_nothing_but_what_is_foreseen(config: Config, seed: int, bits: int, number: int) -> None:
+    rng = random.Random(seed)
+    source = segments(config.spool_dir / "btc")[number][1]
+    folder = config.data_dir / "copies" / str(seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    path = folder / source.name
+    data = bytearray(source.read_bytes())
+    for _ in range(bits):
+        data[rng.randrange(100, len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+    for look in (_counts, _tail, Tally.of, _blocks):
+        try:
+            look(path)
+        except SegmentError:
+            continue
+    in_order(folder)
+    shutil.rmtree(folder)
+
+
+def _counts(path: Path) -> object:
+    with SegmentReader(path) as reader:
+        return reader.counts()
+
+
+def _tail(path: Path) -> object:
+    with SegmentReader(path) as reader:
+        return reader.tail(5, 10)
+
+
+def _blocks(path: Path) -> object:
+    with SegmentReader(path) as reader:
+        return list(reader.blocks(max_rows=7))
+
+
+@pytest.mark.parametrize("what", ["fifo", "folder", "device", "dangling link", "loop", "empty", "text"])
+@pytest.mark.parametrize("where", ["spool", "exports"])
+def test_something_else_under_the_name(config: Config, what: str, where: str) -> None:
+    """Named and passed over; nothing waits for it."""
+    name = "20260915180000.sqlite" if where == "spool" else "btc20260915180000.parquet"
+    path = (config.spool_dir / "btc" if where == "spool" else config.export_dir) / name
+    path.parent.mkdir(exist_ok=True)
+    match what:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "dangling link":
+            path.symlink_to("nowhere")
+        case "loop":
+            path.symlink_to(path.name)
+        case "empty":
+            path.touch()
+        case _:
+            path.write_text(json.dumps({}))
+    if where == "spool":
+        everything(config, path)
+    else:
+        assert main(config).ok
+        found = [f for f in exports(config).findings if not f.ok]
+        assert [f.subject for f in found] == [name]
+        ledger(config)
