@@ -95,7 +95,8 @@ def test_in_place_of_a_file(config: Config, node: Callable[[Path], None]) -> Non
         capture_output=True, text=True, timeout=WITHIN_S,
     )  # fmt: skip
     assert json.loads(newest.stdout)["last_seq"] > 0
-    assert len(read.frames("eth", export_dir=config.export_dir)) > 0
+    for name in ("eth", "ETH_USDT"):
+        assert len(read.frames(name, export_dir=config.export_dir)) > 0
     with pytest.raises(UserError, match=LATER):
         read.frames("btc", export_dir=config.export_dir)
 

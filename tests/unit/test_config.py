@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,8 +24,10 @@ from mexc_pipeline.config import (
     _read,
     _SymbolTable,
     duration_ns,
+    is_name,
     load,
     parse,
+    proposed_id,
 )
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.periods import HOUR_NS, SECOND_NS
@@ -189,6 +192,59 @@ def test_a_syntax_error_names_file_and_line(tmp_path: Path) -> None:
     path.write_text('period = "1h"\nspool_keep = \n')
     with pytest.raises(ConfigError, match=r"my\.toml: .*line 2"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "proposed"),
+    [
+        ("1000PEPE_USDT", "x1000pepe"),
+        ("US30_USDT", "us30x"),
+        ("SP500_USDC", "sp500usdc"),
+        ("1INCH2_USDT", "x1inch2x"),
+        ("STORE_USDT", "storex"),
+        ("币安人生_USDT", "hpameomh"),
+        ("ABCDEFGHIJKLMNOPQRSTU_USDT", "abcdefghijeoblbool"),
+        ("Ä1_USDT", "x1cieddpce"),
+    ],
+)
+def test_a_name_that_makes_no_id_is_refused_with_one_that_will_do(name: str, proposed: str) -> None:
+    symbols = f'symbols = ["{name}"]\n'
+    if proposed == "sp500usdc":
+        assert parse(symbols, None).symbols[0].id == proposed
+        return
+    with pytest.raises(ConfigError, match=f'id = "{proposed}"$') as caught:
+        parse(symbols, None)
+    heading = re.search(r"set (\[symbol\..*\]) id", str(caught.value))
+    assert heading is not None
+    found = parse(f'{symbols}{heading[1]}\nid = "{proposed}"\n', None).symbols[0]
+    assert (found.name, found.id) == (name, proposed)
+
+
+@given(st.from_regex(r"[0-9A-ZÄÖ币安人生٣]{1,32}_[A-Z0-9]{1,20}", fullmatch=True))
+def test_any_name_has_an_id_that_is_taken(name: str) -> None:
+    assert is_name(name)
+    identity = proposed_id(name)
+    symbols = f'symbols = ["{name}"]\n[symbol."{name}"]\nid = "{identity}"'
+    assert parse(symbols, None).symbols[0].id == identity
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "btc_USDT",
+        "BTC",
+        "BTC_",
+        "_USDT",
+        "BTC_usdt",
+        "BTC_USDT_X",
+        "B TC_USDT",
+        "B\u200bTC_USDT",
+        "BT/C_USDT",
+        "X" * 33,
+    ],
+)
+def test_what_is_no_name_is_refused(name: str) -> None:
+    assert not is_name(name)
 
 
 def test_a_mark_at_the_head_is_no_fault(tmp_path: Path) -> None:

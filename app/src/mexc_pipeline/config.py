@@ -7,6 +7,7 @@ import tomllib
 import types
 import typing
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -23,8 +24,8 @@ Depth = Literal["full5", "full10", "full20", "merged", "each", "off"]
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound=msgspec.Struct)
-_SYMBOL = re.compile(r"[A-Z0-9]{1,20}_[A-Z0-9]{1,20}")
 _ID = re.compile(r"[a-z][a-z0-9]{0,19}")
+_LONGEST = 20
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _RESERVED = frozenset({"store", "run", "export"})
 """Names of control sockets that are no symbol's."""
@@ -198,6 +199,33 @@ def check_mounted(config: Config) -> None:
         raise UserError(f"require_mount: nothing is mounted at {missing}; mount it, or take it out of require_mount")
 
 
+def is_name(text: str) -> bool:
+    """Whether the exchange may have a contract of that name: ``BASE_QUOTE``, the base of letters and digits of any
+    script without lower case."""
+    base, _, quote = text.partition("_")
+    good_base = 1 <= len(base) <= 32 and base.isalnum() and base == base.upper()
+    return good_base and re.fullmatch(r"[A-Z0-9]{1,20}", quote) is not None
+
+
+def proposed_id(name: str) -> str:
+    """The id that is proposed where the plain one (``btc``, ``btcusdc``) does not fit, always the same for a name. An
+    ``x`` stands where a digit may not; what is too long, or of another script, ends in eight letters of a digest of the
+    name."""
+    plain = _plain_id(name)
+    text = "".join(c for c in plain if c.isascii())
+    if text != plain or len(text) > _LONGEST - 2:
+        digest = sha256(name.encode()).hexdigest()[:8]
+        text = text[: _LONGEST - 10] + "".join(chr(ord("a") + int(digit, 16)) for digit in digest)
+    if not text[0].isalpha():
+        text = "x" + text
+    return text + "x" if text[-1].isdigit() or text in _RESERVED else text
+
+
+def _plain_id(name: str) -> str:
+    base, _, quote = name.partition("_")
+    return (base if quote == "USDT" else base + quote).lower()
+
+
 def duration_ns(text: str) -> int:
     """Nanoseconds of a duration such as ``15s``, ``500ms``, ``1h``; ValueError otherwise."""
     match = _DURATION.fullmatch(text)
@@ -314,7 +342,7 @@ def _symbols(file: _File) -> tuple[Symbol, ...]:
             raise ConfigError(f"symbol.{name}: not in symbols; allowed are {', '.join(file.symbols)}")
     result: list[Symbol] = []
     for name in file.symbols:
-        if not _SYMBOL.fullmatch(name):
+        if not is_name(name):
             raise ConfigError(f"symbols: {name!r} is not BASE_QUOTE in capitals and digits, such as BTC_USDT")
         table = tables.get(name, _SymbolTable())
         result.append(
@@ -341,16 +369,21 @@ def _symbols(file: _File) -> tuple[Symbol, ...]:
 
 
 def _symbol_id(name: str, given: str) -> str:
-    base, _, quote = name.partition("_")
-    candidate = given or (base if quote == "USDT" else base + quote).lower()
+    candidate = given or _plain_id(name)
+    advice = f'set {_table(name)} id = "{proposed_id(name)}"'
     if not _ID.fullmatch(candidate) or candidate[-1].isdigit():
         raise ConfigError(
-            f"symbol.{name}.id: {candidate!r} does not fit (lower-case letters and digits, at most 20, "
-            f'starting with a letter, not ending in a digit); set [symbol.{name}] id = "…"'
+            f"symbol.{name}.id: {candidate!r} does not fit (lower-case letters and digits, at most {_LONGEST}, "
+            f"starting with a letter, not ending in a digit); {advice}"
         )
     if candidate in _RESERVED:
-        raise ConfigError(f'symbol.{name}.id: {candidate!r} names a part of this program; set [symbol.{name}] id = "…"')
+        raise ConfigError(f"symbol.{name}.id: {candidate!r} names a part of this program; {advice}")
     return candidate
+
+
+def _table(name: str) -> str:
+    """The heading of a symbol's own table; TOML wants quotes around what is not plain."""
+    return f"[symbol.{name}]" if name.isascii() else f'[symbol."{name}"]'
 
 
 def _override(base: Any, over: Any) -> Any:

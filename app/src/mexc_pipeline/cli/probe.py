@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,12 @@ import click
 
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, SymbolId, UserPath, configuration, json_option, start_logs
-from mexc_pipeline.config import Config, Symbol
+from mexc_pipeline.config import Config, Symbol, is_name
 from mexc_pipeline.errors import ConfigError
 
 UNASKED = 3
 """Symbols of the configuration that are probed where none is named."""
 MOST = 20
-_NAME = re.compile("[A-Z0-9]{1,20}_[A-Z0-9]{1,20}")
 
 
 @click.command(cls=Command)
@@ -73,6 +71,6 @@ def _symbol(config: Config, key: str) -> Symbol:
     known = {name: symbol for symbol in config.symbols for name in (symbol.id, symbol.name)}
     if key in known:
         return known[key]
-    if not _NAME.fullmatch(key):
+    if not is_name(key):
         raise ConfigError(f"{key!r} is neither configured nor a name of the exchange, such as BTC_USDT")
     return replace(config.symbols[0], name=key, id=key.lower())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
@@ -22,7 +23,7 @@ MOST_COMMITS = 1000
 
 def detail_path(symbol: str) -> str:
     """Contract details; an exchange that knows no ``symbol`` parameter answers with the whole list."""
-    return f"/api/v1/contract/detail?symbol={symbol}"
+    return f"/api/v1/contract/detail?symbol={quote(symbol)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,12 @@ def read_time(status: int, body: bytes) -> int | None:
 
 def depth_path(symbol: str) -> str:
     """The whole book; the exchange gives at most 1,500 levels a side (observed, 2026-10)."""
-    return f"/api/v1/contract/depth/{symbol}"
+    return f"/api/v1/contract/depth/{quote(symbol)}"
 
 
 def commits_path(symbol: str, count: int = MOST_COMMITS) -> str:
     """The newest changes of the book, one version each."""
-    return f"/api/v1/contract/depth_commits/{symbol}/{count}"
+    return f"/api/v1/contract/depth_commits/{quote(symbol)}/{count}"
 
 
 class RefusedError(Exception):

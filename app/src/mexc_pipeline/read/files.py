@@ -40,6 +40,13 @@ def instant_ns(value: Instant) -> int:
     return seconds * _NS + at.microsecond * 1000
 
 
+def _is_of(symbol: str, path: Path) -> bool:
+    try:
+        return metadata(path).get("symbol") == symbol
+    except FileError:
+        return False  # another symbol's damage is none of this one's; its own is said when it is read
+
+
 def find(
     symbol: str,
     export_dir: Path | str,
@@ -61,7 +68,7 @@ def find(
     wanted = symbol
     if symbol not in ids:
         last = {name.id: path for name, path in files}
-        wanted = next((i for i, path in last.items() if metadata(path).get("symbol") == symbol), "")
+        wanted = next((i for i, path in last.items() if _is_of(symbol, path)), "")
     of_symbol = [(name, path) for name, path in files if name.id == wanted]
     if not of_symbol:
         there = f"there are files of {', '.join(ids)}" if ids else "there are no exported files"

@@ -19,7 +19,7 @@ from mexc_pipeline.simulator.market import NATURAL_RATE
 from mexc_pipeline.simulator.service import serve, serve_like
 from mexc_pipeline.simulator.shapes import STEPS
 
-_SYMBOL = re.compile("[A-Z0-9]+_[A-Z0-9]+")
+_SYMBOL = re.compile("[^\\W_]+_[A-Z0-9]+")
 
 
 class _Path(click.Path):

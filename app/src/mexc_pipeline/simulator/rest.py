@@ -10,7 +10,7 @@ from http import HTTPStatus
 from itertools import islice
 from random import Random
 from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from mexc_pipeline.simulator.book import Levels
 from mexc_pipeline.simulator.frames import SymbolFeed
@@ -110,7 +110,7 @@ class Rest:
             return Answer(HTTPStatus.OK, "text/plain", address.encode())
         if not url.path.startswith(PREFIX):
             return json_answer('{"success":false,"code":404,"message":"Not Found"}', HTTPStatus.NOT_FOUND)
-        name, *args = url.path.removeprefix(PREFIX).rstrip("/").split("/")
+        name, *args = unquote(url.path).removeprefix(PREFIX).rstrip("/").split("/")
         match name, args:
             case "ping", []:
                 return success(str(now_ms))
