@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.order import IMPORTED, Placed, in_order
-from mexc_pipeline.export.parquet import SCHEMA, metadata, open_file
+from mexc_pipeline.export.parquet import SCHEMA, FileError, metadata, open_file
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.rows import MT_CODES
 
