@@ -76,9 +76,10 @@ def interrupted(folder: Path) -> list[Unfinished]:
 
 
 def _doubtful(what: str, found: InOrder) -> bool:
-    """Whether there is a segment that cannot be read: it may be the newest."""
-    for path, error in found.unreadable:
-        log.warning(what, extra={"fields": {"segment": str(path), "error": str(error)}})
+    """Whether there is a segment that cannot be read: it may be the newest. Why it cannot is said when the spool is
+    opened."""
+    if found.unreadable:
+        log.warning(what, extra={"fields": {"unreadable_segments": len(found.unreadable)}})
     return bool(found.unreadable)
 
 
