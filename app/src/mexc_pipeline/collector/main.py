@@ -31,6 +31,7 @@ from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
 from mexc_pipeline.feed.feed import UNLISTED, Feed
 from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.spool.label import check_label
 from mexc_pipeline.spool.lifecycle import prune
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.room import Level, Limits
@@ -66,6 +67,7 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
     config.check_mounted(settings)
     # An export takes the lock for a moment to close what a collector left open; that is worth waiting for.
     with signals.handled(asked), SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S):
+        check_label(settings.spool_dir / symbol.id, symbol.id, symbol.name)
         collector = _Collector(settings, symbol, stop, share_anew)
         try:
             return collector.run()

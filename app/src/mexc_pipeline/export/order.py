@@ -23,6 +23,8 @@ class Placed(NamedTuple):
     first_seq: int
     last_seq: int
     imported: bool
+    symbol: str = ""
+    """The exchange's name of what it holds; empty where it does not say."""
 
 
 def in_order(files: Iterable[tuple[FileName, Path]]) -> list[Placed]:
@@ -45,4 +47,4 @@ def _place(name: FileName, path: Path) -> Placed:
         seqs = int(said["first_seq"]), int(said["last_seq"])
     except (KeyError, ValueError):
         seqs = 0, 0
-    return Placed(name, path, *seqs, IMPORTED in said)
+    return Placed(name, path, *seqs, IMPORTED in said, said.get("symbol", ""))

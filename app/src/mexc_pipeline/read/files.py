@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.export.names import exported_files
+from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.order import IMPORTED, Placed, in_order
 from mexc_pipeline.export.parquet import SCHEMA, FileError, metadata, open_file
 from mexc_pipeline.periods import DAY_NS
@@ -40,13 +40,6 @@ def instant_ns(value: Instant) -> int:
     return seconds * _NS + at.microsecond * 1000
 
 
-def _is_of(symbol: str, path: Path) -> bool:
-    try:
-        return metadata(path).get("symbol") == symbol
-    except FileError:
-        return False  # another symbol's damage is none of this one's; its own is said when it is read
-
-
 def find(
     symbol: str,
     export_dir: Path | str,
@@ -58,7 +51,9 @@ def find(
     """Files of a symbol (id, or the exchange's name) in the order of their rows (imported: of their names), without
     those whose period lies wholly outside ``start`` ≤ time < ``end``.
 
-    UserError naming what there is where the symbol has none, and where an imported file lies among recorded ones.
+    UserError naming what there is where the symbol has none, where an imported file lies among recorded ones, and
+    where an id holds files of more than one of the exchange's symbols (an id that was given to another one later):
+    the exchange's name then chooses among them.
     """
     folder = Path(export_dir).expanduser()
     if imported and (folder / FOLDER).is_dir():
@@ -67,8 +62,7 @@ def find(
     ids = sorted({name.id for name, _ in files})
     wanted = symbol
     if symbol not in ids:
-        last = {name.id: path for name, path in files}
-        wanted = next((i for i, path in last.items() if _is_of(symbol, path)), "")
+        wanted = _id_of(symbol, files)
     of_symbol = [(name, path) for name, path in files if name.id == wanted]
     if not of_symbol:
         there = f"there are files of {', '.join(ids)}" if ids else "there are no exported files"
@@ -80,6 +74,10 @@ def find(
         for name, path in of_symbol
         if (low is None or name.start_ns + DAY_NS > low) and (high is None or name.start_ns < high)
     )
+    if wanted != symbol:
+        found = [file for file in found if file.symbol == symbol]
+    elif len(labels := dict.fromkeys(file.symbol for file in found if file.symbol)) > 1:
+        raise UserError(f"files of {symbol!r} in {folder} are of {' and '.join(labels)}: name the one that is meant")
     for file in found:
         if file.imported != imported:
             what = "recorded" if imported else "imported"
@@ -87,6 +85,21 @@ def find(
                 f"{file.path}: {what} file in a folder that must not hold it; move it (imported=True reads those)"
             )
     return found
+
+
+def _id_of(symbol: str, files: Sequence[tuple[FileName, Path]]) -> str:
+    """The id under which files of an exchange's symbol are; empty where there are none. One file of each id tells
+    nearly always; the others are looked at before it is said that there is none."""
+    last = {name.id: (name, path) for name, path in files}
+    ordered = [*last.values(), *files]
+    return next((name.id for name, path in ordered if _label(path) == symbol), "")
+
+
+def _label(path: Path) -> str:
+    try:
+        return metadata(path).get("symbol", "")
+    except FileError:
+        return ""  # said where it is read
 
 
 def tables(

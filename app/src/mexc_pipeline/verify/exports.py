@@ -73,6 +73,7 @@ def exports(
         report.findings += [proof.finding for proof in proofs]
         held, unreadable = spooled.get(symbol, ([], []))
         report.findings += unreadable
+        report.findings += one_label(symbol, proofs, held)
         report.findings += continuity(proofs, accepted)
         report.findings += against_spool(proofs, held, now)
         report.findings += in_the_future(symbol, proofs, held, now)
@@ -82,6 +83,16 @@ def exports(
     if not report.findings:
         report.notes.append(f"no files in {config.export_dir} and nothing closed in the spool")
     return report
+
+
+def one_label(symbol: str, proofs: list[FileProof], spooled: list[SegmentInfo]) -> list[Finding]:
+    """An id is one symbol's: a collector refuses to start otherwise, and earlier versions did not."""
+    labels = dict.fromkeys([*(p.said.get("symbol", "") for p in proofs), *(s.symbol for s in spooled)])
+    labels.pop("", None)
+    if len(labels) < 2:
+        return []
+    text = f"what this id holds is of {' and '.join(labels)}: move the files of all but one to a folder of their own"
+    return [Finding(symbol, "label", False, text)]
 
 
 def by_rows(proofs: Iterable[FileProof]) -> list[FileProof]:
