@@ -306,7 +306,7 @@ class Exchange:
         if "/detail" in target and (fault := board.holding("detail", now)):
             return rest_api.odd_detail(fault.value or "1001")
         lag = board.holding("rest_lag", now)
-        return self._rest.answer(
+        answer = self._rest.answer(
             target,
             peer.rpartition(":")[0],
             now,
@@ -314,6 +314,7 @@ class Exchange:
             lag=int(lag.value or 200) if lag else None,
             stale=board.holding("rest_stale", now) is not None,
         )
+        return rest_api.with_a_bad_byte(answer) if board.holding("rest_byte", now) else answer
 
     async def _handle(self, connection: ServerConnection) -> None:
         number = len(self.connections) + 1

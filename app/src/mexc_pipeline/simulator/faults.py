@@ -79,6 +79,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "rest_lag": (Effect.WINDOW, "REST is value versions behind (default 200), commits too"),
     "rest_stale": (Effect.WINDOW, "every REST book is older than the one before"),
     "rest_gzip": (Effect.WINDOW, "REST answers are compressed, whatever was asked for"),
+    "rest_byte": (Effect.WINDOW, "REST books and changes hold a byte that is not UTF-8"),
     "rest_slow": (Effect.WINDOW, "REST answers `delay` seconds late (default 2)"),
     "refuse_connect": (Effect.LISTENER, "the port is closed"),
     "mute": (Effect.LISTENER, "TCP is accepted, then nothing is said"),

@@ -55,6 +55,11 @@ def forbidden() -> Answer:
     return Answer(HTTPStatus.FORBIDDEN, "text/html", FORBIDDEN_PAGE)
 
 
+def with_a_bad_byte(answer: Answer) -> Answer:
+    """The answer with a field in each book and each change of one whose text is not UTF-8."""
+    return answer._replace(body=answer.body.replace(b'"version":', b'"note":"\xff","version":'))
+
+
 def odd_detail(kind: str) -> Answer:
     """An answer to a question for a contract's details that does not have it."""
     match kind:

@@ -20,6 +20,7 @@ from mexc_pipeline.ledger.order import PINNED_NS, by_seq
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order, segments
+from mexc_pipeline.verify import deadletters
 from mexc_pipeline.verify.acknowledge import acknowledged
 from mexc_pipeline.verify.newest import newest_lines
 from mexc_pipeline.verify.report import Finding, Report
@@ -57,8 +58,8 @@ def exports(
 ) -> Report:
     """Re-prove the files of the symbols (none: all that ``export_dir`` or the spool has).
 
-    Notes hold the ``newest`` rows per type and symbol. Never raises for what is wrong with a file; UserError where what
-    was acknowledged cannot be read.
+    Notes warn of files of which too much is dead letters, and hold the ``newest`` rows per type and symbol. Never
+    raises for what is wrong with a file; UserError where what was acknowledged cannot be read.
     """
     report = Report("exports")
     now = time.time_ns() if now_ns is None else now_ns
@@ -78,6 +79,11 @@ def exports(
         report.findings += against_spool(proofs, held, now)
         report.findings += in_the_future(symbol, proofs, held, now)
         sound = [proof.path for proof in proofs if not proof.wrong]
+        for proof in proofs:
+            if not proof.wrong and (
+                line := deadletters.warning(symbol, proof.said.get("symbol", ""), proof.path, proof.content.counts)
+            ):
+                report.notes.append(line)
         if newest and sound:
             report.notes += newest_lines(symbol, sound, newest)
     if not report.findings:

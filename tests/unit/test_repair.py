@@ -1,0 +1,84 @@
+"""What is asked for over REST, and what is made of the answers: without a network, step by step."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mexc_pipeline import config
+from mexc_pipeline.egress.dial import dial
+from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.exchange.rest import RefusedError
+from mexc_pipeline.feed.holes import MOST_TRIES, Row
+from mexc_pipeline.feed.repair import Repairer
+from mexc_pipeline.rows import Mt
+
+
+class Rig:
+    """A repairer whose answers the test gives."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kept: list[Row] = []
+        settings = config.parse('[channels]\ndepth = "merged"\n', None)
+        self.repairer = Repairer(settings.symbols[0], settings.exchange, self.kept.extend, dial)
+        self.data = b"null"
+        monkeypatch.setattr(
+            self.repairer, "_get", lambda path: (200, b'{"success":true,"code":0,"data":%s}' % self.data)
+        )
+
+    def book(self, data: bytes) -> bool:
+        self.data = data
+        return self.repairer._ask_snapshot()
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(m) for mt, m in self.kept if mt == Mt.EVENT]
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return Rig(monkeypatch)
+
+
+def test_a_book_of_the_old_count_is_not_taken_while_the_socket_counts_below_it(rig: Rig) -> None:
+    rig.repairer.snapshot(5000)
+    rig.repairer.anew(9, seen=5000)
+    rig.repairer.newest = 12
+    assert not rig.book(b'{"version":5003}')
+    assert not rig.events()
+    assert rig.book(b'{"version":11,"asks":null}')
+    assert [(e["event"], e["version"]) for e in rig.events()] == [("snapshot", 11)]
+
+
+def test_where_the_exchange_only_lagged_its_book_is_taken_once_the_socket_is_there(rig: Rig) -> None:
+    rig.repairer.anew(4990, seen=5000)
+    rig.repairer.newest = 4995
+    assert not rig.book(b'{"version":5003}')
+    rig.repairer.newest = 5001
+    assert rig.book(b'{"version":5003}')
+
+
+def test_an_exchange_whose_rest_never_follows_is_said(rig: Rig) -> None:
+    rig.repairer.anew(9, seen=5000)
+    rig.repairer.newest = 12
+    for _ in range(MOST_TRIES - 1):
+        assert not rig.book(b'{"version":6000}')
+    with pytest.raises(RefusedError, match="version 6000, where the socket counts at 12"):
+        rig.book(b'{"version":6000}')
+
+
+def test_a_new_count_ends_what_was_missing_of_the_old_one(rig: Rig) -> None:
+    rig.repairer.gap(Gap(4000, 4009))
+    rig.repairer.anew(9, seen=5000)
+    assert rig.repairer.status()["open"] == 0
+    (said,) = [json.loads(m) for _, m in rig.repairer.close()]
+    assert (said["event"], said["count"], said["reason"]) == ("unrepaired", 10, "the exchange counts anew")
+
+
+def test_a_book_that_is_not_utf8_is_wrapped_inside_its_event(rig: Rig) -> None:
+    rig.repairer.snapshot(1)
+    assert rig.book(b'{"asks":[],"note":"\xff","version":7}')
+    ((_, m),) = rig.kept
+    said = json.loads(m.decode())
+    assert (said["version"], list(said["book"])) == (7, ["base64", "opcode"])
