@@ -19,6 +19,7 @@ from mexc_pipeline.feed.attempts import (
     WINDOW_S,
     Attempts,
     Budget,
+    Hold,
     key,
 )
 
@@ -33,22 +34,22 @@ class Clock:
 
 def test_twenty_a_minute_then_the_oldest_has_to_be_a_minute_old() -> None:
     budget = Budget()
-    assert [budget.wait_s(n, free=False) for n in range(MOST)] == [0.0] * MOST
-    assert budget.wait_s(20, free=False) == WINDOW_S - 20
-    assert budget.wait_s(20, free=True) == 0, "what follows a session that delivered is no part of it"
-    assert budget.wait_s(59.9, free=False) == pytest.approx(0.1)
-    assert budget.wait_s(WINDOW_S, free=False) == 0
-    assert budget.wait_s(WINDOW_S + 0.5, free=False) == pytest.approx(0.5)
+    assert [budget.wait_s(n, "h", free=False) for n in range(MOST)] == [0.0] * MOST
+    assert budget.wait_s(20, "h", free=False) == WINDOW_S - 20
+    assert budget.wait_s(20, "h", free=True) == 0, "what follows a session that delivered is no part of it"
+    assert budget.wait_s(59.9, "h", free=False) == pytest.approx(0.1)
+    assert budget.wait_s(WINDOW_S, "h", free=False) == 0
+    assert budget.wait_s(WINDOW_S + 0.5, "h", free=False) == pytest.approx(0.5)
 
 
 def test_a_session_that_lasts_gives_its_attempt_back() -> None:
     budget = Budget()
     for n in range(MOST):
-        budget.wait_s(n, free=False)
+        budget.wait_s(n, "h", free=False)
     budget.kept(3.0)
     budget.kept(3.0)
-    assert budget.wait_s(20, free=False) == 0
-    assert budget.wait_s(20, free=False) > 0
+    assert budget.wait_s(20, "h", free=False) == 0
+    assert budget.wait_s(20, "h", free=False) > 0
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans(), st.sampled_from(["ask", "refused", "late", "ok"]))))
@@ -58,78 +59,81 @@ def test_no_minute_has_more_attempts_than_allowed_and_patience_is_kept(steps: li
         now += wait
         match what:
             case "ask":
-                left = budget.wait_s(now, free=free)
+                left = budget.wait_s(now, "h", free=free)
                 assert 0 <= left <= PATIENCE_MOST_S
-                assert (left == 0) or not free or now < patience
+                assert left == 0 or not free or now < budget.holds["h"].not_before
                 if left == 0:
                     assert now >= patience
                     made += [] if free else [now]
                     assert sum(now - WINDOW_S < at for at in made) <= MOST
             case "ok":
-                budget.delivered()
+                budget.delivered("h")
             case _:
                 asked = 1e6 if what == "late" else None
-                budget.refused(now, asked, "no")
+                budget.refused(now, "h", asked, "no")
                 patience = max(patience, now + PATIENCE_MOST_S) if asked else patience
-                assert budget.not_before <= now + PATIENCE_MOST_S
+                assert budget.holds["h"].not_before <= now + PATIENCE_MOST_S
 
 
 def test_refusals_that_ask_for_no_patience_get_some_that_grows() -> None:
     budget, now, waits = Budget(), 0.0, []
     for _ in range(8):
-        budget.refused(now, None, "HTTP 503")
-        budget.refused(now + 0.1, None, "HTTP 503")  # another symbol's, of the same moment
-        waits.append(budget.wait_s(now + 0.1, free=True))
-        now = budget.not_before
+        budget.refused(now, "h", None, "HTTP 503")
+        budget.refused(now + 0.1, "h", None, "HTTP 503")  # another symbol's, of the same moment
+        waits.append(budget.wait_s(now + 0.1, "h", free=True))
+        now = budget.holds["h"].not_before
     assert waits[:3] == pytest.approx([1, 2, 4], abs=0.11)
     assert waits[-1] == pytest.approx(REFUSED_MOST_S, abs=0.11)
-    budget.delivered()
-    budget.refused(now + 1, None, "HTTP 503")
-    assert budget.wait_s(now + 1, free=False) == 1
-    budget.refused(now + 3, 0.0, "HTTP 503")
-    assert budget.wait_s(now + 3, free=False) == 0, "none was asked for"
+    budget.delivered("h")
+    budget.refused(now + 1, "h", None, "HTTP 503")
+    assert budget.wait_s(now + 1, "h", free=False) == 1
+    budget.refused(now + 3, "h", 0.0, "HTTP 503")
+    assert budget.wait_s(now + 3, "h", free=False) == 0, "none was asked for"
 
 
 def test_a_clock_that_began_anew_binds_nobody() -> None:
-    budget = Budget(attempts=[9e5] * MOST, not_before=9e5)
-    assert budget.wait_s(10, free=False) == PATIENCE_MOST_S, "at most"
+    budget = Budget(attempts=[9e5] * MOST, holds={"h": Hold(9e5)})
+    assert budget.wait_s(10, "h", free=False) == PATIENCE_MOST_S, "at most"
     budget = Budget(attempts=[9e5] * MOST)
-    assert budget.wait_s(10, free=False) == 0
+    assert budget.wait_s(10, "h", free=False) == 0
 
 
 def test_processes_share_a_file(tmp_path: Path) -> None:
     clock = Clock()
     one, two = (Attempts(tmp_path / "a" / "direct", clock) for _ in range(2))
     for _ in range(MOST // 2):
-        assert one.wait_s(free=False)[0] == 0
-        assert two.wait_s(free=False)[0] == 0
+        assert one.wait_s("h", free=False)[0] == 0
+        assert two.wait_s("h", free=False)[0] == 0
         clock.now += 0.1
-    wait, why = one.wait_s(free=False)
+    wait, why = one.wait_s("h", free=False)
     assert wait == pytest.approx(WINDOW_S - 1)
     assert "20 attempts" in why
-    assert two.wait_s(free=True)[0] == 0
+    assert two.wait_s("h", free=True)[0] == 0
     two.kept()
-    assert one.wait_s(free=False)[0] == 0
+    assert one.wait_s("h", free=False)[0] == 0
     clock.now += 100
-    two.refused(30, "handshake answered by HTTP 429")
-    assert one.wait_s(free=True) == (30, "handshake answered by HTTP 429")
+    two.refused("h", 30, "handshake answered by HTTP 429")
+    assert one.wait_s("h", free=True) == (30, "handshake answered by HTTP 429")
     clock.now += 30
-    assert one.wait_s(free=True)[0] == 0
+    assert one.wait_s("h", free=True)[0] == 0
     assert one.trouble is None
 
 
 def test_what_another_start_of_the_machine_left_binds_nobody(tmp_path: Path) -> None:
     path = tmp_path / "direct"
-    path.write_text(json.dumps({"boot": "another", "attempts": [999.0] * MOST, "not_before": 1e9}))
-    assert Attempts(path, Clock()).wait_s(free=False)[0] == 0
+    path.write_text(json.dumps({"boot": "another", "attempts": [999.0] * MOST, "holds": {"h": {"not_before": 1e9}}}))
+    assert Attempts(path, Clock()).wait_s("h", free=False)[0] == 0
 
 
-@pytest.mark.parametrize("left", [b"", b"{", b"\xff" * 100_000, b'{"attempts":[1e999]}', b'{"not_before":"x"}', b"[]"])
+GARBAGE = [b"", b"{", b"\xff" * 100_000, b'{"attempts":[1e999]}', b'{"holds":{"h":{"not_before":"x"}}}', b"[]"]
+
+
+@pytest.mark.parametrize("left", GARBAGE)
 def test_garbage_in_the_file_is_no_budget(tmp_path: Path, left: bytes) -> None:
     path = tmp_path / "direct"
     path.write_bytes(left)
     attempts = Attempts(path, Clock())
-    assert attempts.wait_s(free=False)[0] == 0
+    assert attempts.wait_s("h", free=False)[0] == 0
     assert json.loads(path.read_bytes())["attempts"] == [1000.0]
     assert attempts.trouble is None
 
@@ -137,23 +141,23 @@ def test_garbage_in_the_file_is_no_budget(tmp_path: Path, left: bytes) -> None:
 def test_a_file_that_cannot_be_used_does_not_stop_anybody(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     attempts = Attempts(tmp_path / "file" / "direct", Clock())
-    assert [attempts.wait_s(free=False)[0] for _ in range(MOST)] == [0.0] * MOST
-    assert attempts.wait_s(free=False)[0] > 0, "this process alone keeps to it"
+    assert [attempts.wait_s("h", free=False)[0] for _ in range(MOST)] == [0.0] * MOST
+    assert attempts.wait_s("h", free=False)[0] > 0, "this process alone keeps to it"
     assert "this process alone" in (attempts.trouble or "")
 
 
 def test_a_file_that_another_process_holds_does_not_stop_anybody(tmp_path: Path) -> None:
     path = tmp_path / "direct"
     attempts = Attempts(path, Clock())
-    assert attempts.wait_s(free=False)[0] == 0
+    assert attempts.wait_s("h", free=False)[0] == 0
     fd = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        assert attempts.wait_s(free=False)[0] == 0
+        assert attempts.wait_s("h", free=False)[0] == 0
         assert attempts.trouble is not None
     finally:
         os.close(fd)
-    assert attempts.wait_s(free=False)[0] == 0
+    assert attempts.wait_s("h", free=False)[0] == 0
     assert attempts.trouble is None
 
 
@@ -164,7 +168,7 @@ def test_a_disk_without_room_does_not_count_twice(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    assert attempts.wait_s(free=False)[0] == 0
+    assert attempts.wait_s("h", free=False)[0] == 0
     assert "No space left" in (attempts.trouble or "")
     assert len(attempts._own.attempts) == 1
 
@@ -176,3 +180,12 @@ def test_a_disk_without_room_does_not_count_twice(tmp_path: Path, monkeypatch: p
 def test_who_leaves_by_one_address_shares_one_file(mode: str, name: str) -> None:
     settings = config.parse(f'symbols = ["BTC_USDT"]\n[egress]\nmode = "{mode}"\n', None)
     assert key(settings.symbols[0]) == name
+
+
+def test_one_hosts_wish_for_patience_is_no_reason_to_spare_another() -> None:
+    budget = Budget()
+    budget.refused(0, "a", 600, "HTTP 503")
+    assert budget.wait_s(1, "a", free=True) == 599
+    assert budget.wait_s(1, "b", free=False) == 0
+    budget.delivered("b")
+    assert budget.wait_s(2, "a", free=False) == 598

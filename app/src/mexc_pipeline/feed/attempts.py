@@ -30,29 +30,40 @@ PATIENCE_MOST_S = 600.0
 REFUSED_S = 1.0
 REFUSED_MOST_S = 30.0
 """Patience after refusals that ask for none: doubling from the first to the second."""
+FORGOTTEN_S = 3600.0
+"""Refusals so long ago count no more."""
 LOCK_S = 0.2
 """How long the file may be in use by another process."""
 
 T = TypeVar("T")
 
 
-class Budget(msgspec.Struct):
-    """``attempts``: times of those that count; before ``not_before`` there is none, by ``why``; ``refusals`` so far
-    without a session that delivered. Seconds of one clock."""
+class Hold(msgspec.Struct):
+    """Patience with one host of the exchange: no attempt before ``not_before``, by ``why``; ``refusals`` so far without
+    a session that delivered."""
 
-    boot: str = ""
-    attempts: list[float] = []
     not_before: float = 0.0
     refusals: int = 0
     why: str = ""
 
-    def wait_s(self, now: float, *, free: bool) -> float:
+
+class Budget(msgspec.Struct):
+    """``attempts``: times of those that count, whatever host they were made to. Seconds of one clock."""
+
+    boot: str = ""
+    attempts: list[float] = []
+    holds: dict[str, Hold] = {}
+
+    def wait_s(self, now: float, host: str, *, free: bool) -> float:
         """Seconds until an attempt may be made; 0: now, and it is counted. ``free``: it follows a session that
         delivered, so that only the exchange's own wish for patience binds it, and it does not count."""
         self.attempts = [at for at in self.attempts if now - WINDOW_S < at <= now]  # a clock that began anew has none
-        self.not_before = min(self.not_before, now + PATIENCE_MOST_S)
-        if now < self.not_before:
-            return self.not_before - now
+        self.holds = {name: hold for name, hold in self.holds.items() if hold.not_before > now - FORGOTTEN_S}
+        hold = self.holds.get(host)
+        if hold is not None:
+            hold.not_before = min(hold.not_before, now + PATIENCE_MOST_S)
+            if now < hold.not_before:
+                return hold.not_before - now
         if free:
             return 0.0
         if len(self.attempts) >= MOST:
@@ -60,20 +71,29 @@ class Budget(msgspec.Struct):
         self.attempts.append(now)
         return 0.0
 
-    def refused(self, now: float, retry_after_s: float | None, why: str) -> None:
-        """The exchange answered that it will not have us. Answers to attempts made before the first of them was known
-        count as one."""
-        if now >= self.not_before:
-            self.refusals += 1
-        patience = min(REFUSED_MOST_S, REFUSED_S * 2.0 ** min(self.refusals - 1, 30)) if self.refusals else REFUSED_S
+    def why(self, now: float, host: str) -> str:
+        """What an attempt has to wait for."""
+        hold = self.holds.get(host)
+        if hold is not None and hold.not_before > now:
+            return hold.why
+        return f"{MOST} attempts were made within {WINDOW_S:.0f} s"
+
+    def refused(self, now: float, host: str, retry_after_s: float | None, why: str) -> None:
+        """The host answered that it will not have us. Answers to attempts made before the first of them was known count
+        as one."""
+        hold = self.holds.setdefault(host, Hold())
+        if now >= hold.not_before:
+            hold.refusals += 1
+        patience = min(REFUSED_MOST_S, REFUSED_S * 2.0 ** min(max(hold.refusals - 1, 0), 30))
         if retry_after_s is not None:
             patience = min(retry_after_s, PATIENCE_MOST_S)
-        if now + patience >= self.not_before:
-            self.not_before, self.why = now + patience, why
+        if now + patience >= hold.not_before:
+            hold.not_before, hold.why = now + patience, why
 
-    def delivered(self) -> None:
-        """A session delivers: the exchange takes us."""
-        self.refusals = 0
+    def delivered(self, host: str) -> None:
+        """A session delivers: the host takes us. Patience that it asked for holds all the same."""
+        if host in self.holds:
+            self.holds[host].refusals = 0
 
     def kept(self, at: float) -> None:
         """A session has lasted: the attempt made at that time counts no more."""
@@ -99,26 +119,20 @@ class Attempts:
         self.trouble: str | None = None
         """Why the other processes' attempts are not known."""
 
-    def wait_s(self, *, free: bool) -> tuple[float, str]:
+    def wait_s(self, host: str, *, free: bool) -> tuple[float, str]:
         """As :meth:`Budget.wait_s`, and why."""
         now = self._clock()
-
-        def ask(budget: Budget) -> tuple[float, str]:
-            wait = budget.wait_s(now, free=free)
-            held = budget.not_before > now
-            return wait, budget.why if held else f"{MOST} attempts were made within {WINDOW_S:.0f} s"
-
-        wait, why = self._with(ask)
+        wait, why = self._with(lambda budget: (budget.wait_s(now, host, free=free), budget.why(now, host)))
         if not wait and not free:
             self._counted_at = now
         return wait, why
 
-    def refused(self, retry_after_s: float | None, why: str) -> None:
+    def refused(self, host: str, retry_after_s: float | None, why: str) -> None:
         now = self._clock()
-        self._with(lambda budget: budget.refused(now, retry_after_s, why))
+        self._with(lambda budget: budget.refused(now, host, retry_after_s, why))
 
-    def delivered(self) -> None:
-        self._with(Budget.delivered)
+    def delivered(self, host: str) -> None:
+        self._with(lambda budget: budget.delivered(host))
 
     def kept(self) -> None:
         at, self._counted_at = self._counted_at, None
@@ -165,7 +179,8 @@ class Attempts:
             budget = msgspec.json.decode(os.pread(fd, 1 << 16, 0), type=Budget)
         except (msgspec.MsgspecError, ValueError):
             return Budget(self._boot)  # new, or half written by one that was killed
-        if budget.boot != self._boot or not all(map(math.isfinite, (*budget.attempts, budget.not_before))):
+        times = (*budget.attempts, *(hold.not_before for hold in budget.holds.values()))
+        if budget.boot != self._boot or not all(map(math.isfinite, times)):
             return Budget(self._boot)
         return budget
 

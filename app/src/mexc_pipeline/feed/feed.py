@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import websocket
 
@@ -110,6 +111,10 @@ class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is
         self.code = code
 
 
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
 class Feed:
     """Reads one symbol. ``intake`` gets frames and events in the order they happened; what is fetched over REST, by
     ``request``, comes to it from another thread. ``before``: what an earlier process left.
@@ -198,7 +203,7 @@ class Feed:
                 reason = str(refused)
                 self.refusal, said = refused.answer, refused.answer.fields()
                 if refused.answer.status:
-                    self._attempts.refused(refused.answer.retry_after_s, reason)
+                    self._attempts.refused(_host(url), refused.answer.retry_after_s, reason)
             except (EgressError, OSError, websocket.WebSocketException) as error:
                 reason = str(error) or type(error).__name__
             except Exception as error:  # the library's own surprises must not end a recording; they are logged whole
@@ -303,7 +308,7 @@ class Feed:
     def _is_our_turn(self, free: bool) -> bool:
         """Wait until the address that we leave by may try to connect; False where that is not wanted any more."""
         while not self._stop.is_set() and self._held is None:
-            wait, why = self._attempts.wait_s(free=free)
+            wait, why = self._attempts.wait_s(_host(self._hosts.url), free=free)
             if not wait:
                 self._waits = None
                 return True
@@ -453,7 +458,7 @@ class Feed:
         if self._touched and not self._delivered:
             self._delivered_at = now
             self._hosts.worked(self._hosts.url)
-            self._attempts.delivered()
+            self._attempts.delivered(_host(self._hosts.url))
         if not self._kept and self._delivered_at is not None and now - self._delivered_at >= KEPT_S:
             self._kept = True
             self._attempts.kept()
