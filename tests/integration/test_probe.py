@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
 
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.egress.dial import Dialled, dial
@@ -189,6 +190,20 @@ def test_a_symbol_that_is_not_listed(settings: SimulatorConfig) -> None:
         assert report.verdict == "different"
 
 
+def test_a_name_in_another_script(settings: SimulatorConfig) -> None:
+    name = "龙虾_USDT"
+    with Simulator(replace(settings, symbols=(name,))) as sim:
+        config = parse(
+            f'symbols = ["{name}"]\n[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n'
+            f'[symbol."{name}"]\nid = "lobster"\n',
+            None,
+        )
+        report = probe(config, config.symbols, SECONDS)
+    assert said(report) == ""
+    assert [answer.status for answer in report.answers] == [200] * 7
+    assert any(answer.said == f"lists {name}" for answer in report.answers)
+
+
 def test_deals_of_former_years(settings: SimulatorConfig) -> None:
     with Simulator(replace(settings, style=Style(deal_form="object"))) as sim:
         assert "push.deal: data is object in" in said(probed(sim))
@@ -216,6 +231,19 @@ def test_an_exchange_that_cannot_be_reached() -> None:
     assert report.lines()[-1].startswith("verdict: not reached: connection: ws://127.0.0.1")
     assert "Connection refused" in report.lines()[-1]
     assert len([answer for answer in report.answers if answer.status is None]) == 2, "it is not asked nine times"
+
+
+def test_a_certificate_that_is_not_trusted_is_named_with_what_worked(settings: SimulatorConfig, tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(cert)
+    issued.private_key_pem.write_to_path(key)
+    with Simulator(replace(settings, tls_cert=cert, tls_key=key)) as sim:
+        report = probed(sim, seconds=1.5)
+    assert report.verdict == "not reached"
+    assert re.search(
+        r"connection: wss://.*: TLS with 127.0.0.1: .*certificate.* \(name and TCP were fine\)", said(report)
+    )
 
 
 def test_ctrl_c_gives_what_was_seen(settings: SimulatorConfig) -> None:

@@ -85,6 +85,16 @@ def commits_path(symbol: str, count: int = MOST_COMMITS) -> str:
     return f"/api/v1/contract/depth_commits/{quote(symbol)}/{count}"
 
 
+def deals_path(symbol: str, count: int = 20) -> str:
+    """The newest trades, at most 100."""
+    return f"/api/v1/contract/deals/{quote(symbol)}?limit={count}"
+
+
+def funding_path(symbol: str) -> str:
+    """The present funding rate."""
+    return f"/api/v1/contract/funding_rate/{quote(symbol)}"
+
+
 class RefusedError(Exception):
     """An answer that is not what was asked for; ``throttled`` where the exchange wants fewer requests."""
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from mexc_pipeline.exchange.rest import THROTTLED, read_listing
 from mexc_pipeline.exchange.shapes import ANSWERS, FITS, PUSHES, Shape, parse
@@ -344,7 +345,10 @@ class _Judge:
             packed = answer.headers.get("content-encoding", "")
             self.answers.append(
                 RestFigures(
-                    clean(answer.path), answer.status, round(answer.took, 1), clean(said + f", {packed}" * bool(packed))
+                    clean(unquote(answer.path)),
+                    answer.status,
+                    round(answer.took, 1),
+                    clean(said + f", {packed}" * bool(packed)),
                 )
             )
 
@@ -377,7 +381,7 @@ class _Judge:
         return "as expected"
 
     def _listing(self, answer: Answered, value: Any) -> str:
-        symbol = answer.path.rpartition("=")[2]
+        symbol = unquote(answer.path.rpartition("=")[2])
         listing = read_listing(symbol, answer.status, answer.body)
         if listing.verdict != "listed":
             channels = self.seen.channels.values()

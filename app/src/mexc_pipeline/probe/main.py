@@ -17,6 +17,7 @@ from mexc_pipeline.probe.records import Record
 from mexc_pipeline.probe.session import Session, configured, others
 
 WAIT_S = 0.2
+"""For a record, and between two words of progress."""
 
 
 def probe(
@@ -28,7 +29,8 @@ def probe(
     dialler: Dial = dial,
 ) -> Report:
     """Listen for ``seconds`` and compare what came with what is expected. ``progress`` is told the seconds left and
-    the frames so far. A KeyboardInterrupt ends it early, with what was seen until then. Touches no spool.
+    the frames so far, a few times a second. A KeyboardInterrupt ends it early, with what was seen until then. Touches
+    no spool.
 
     Raises UserError where the bundle cannot be written.
     """
@@ -39,6 +41,7 @@ def probe(
         {s.name: Classifier(s.name, subscriptions(s.name, s.channels)) for s in symbols}, time.time() * 1000
     )
     began, interrupted = time.monotonic(), False
+    next_word = began
     with Bundle(save, names, seconds) as bundle:
         session.start([*(configured(symbol) for symbol in symbols), others(symbols[0])])
         while True:
@@ -48,7 +51,9 @@ def probe(
                     record = arrived.get(timeout=WAIT_S) if running else arrived.get_nowait()
                     observer.see(record)
                     bundle.keep(record)
-                    progress(began + seconds - time.monotonic(), observer.frames)
+                    if (now := time.monotonic()) >= next_word:
+                        next_word = now + WAIT_S
+                        progress(began + seconds - now, observer.frames)
             except queue.Empty:
                 if not running:
                     break

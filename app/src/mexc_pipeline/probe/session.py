@@ -15,7 +15,7 @@ from mexc_pipeline.config import Exchange, Symbol
 from mexc_pipeline.egress.dial import Dial, EgressError, deadline, dial
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.protocol import PING, subscriptions
-from mexc_pipeline.exchange.rest import PING_PATH, commits_path, depth_path, detail_path
+from mexc_pipeline.exchange.rest import PING_PATH, commits_path, deals_path, depth_path, detail_path, funding_path
 from mexc_pipeline.feed.handshake import RefusedError, shake
 from mexc_pipeline.probe.records import (
     Answered,
@@ -236,8 +236,8 @@ class Session:
             *((symbol, detail_path(symbol.name)) for symbol in symbols),
             (first, f"{depth_path(first.name)}?limit=20"),
             (first, commits_path(first.name, 20)),
-            (first, f"/api/v1/contract/deals/{first.name}?limit=20"),
-            (first, f"/api/v1/contract/funding_rate/{first.name}"),
+            (first, deals_path(first.name)),
+            (first, funding_path(first.name)),
             (first, PING_PATH),
         ]
         in_vain = 0

@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from http import HTTPStatus
 from itertools import count
 from typing import Any
+from urllib.parse import unquote
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
@@ -244,7 +245,7 @@ def _time_of(body: bytes) -> int:
 
 def _kind(target: str) -> tuple[str, str]:
     """Endpoint and symbol of a REST request."""
-    path, _, query = target.partition("?")
+    path, _, query = unquote(target).partition("?")
     parts = path.removeprefix("/api/v1/contract/").split("/")
     symbol = parts[1] if len(parts) > 1 else query.removeprefix("symbol=") if query.startswith("symbol=") else ""
     return parts[0], symbol.upper()
