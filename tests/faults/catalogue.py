@@ -15,6 +15,7 @@ from faults.scenarios import (
     disk,
     exchange,
     frames,
+    hosts,
     mounts,
     segments,
     sockets,
@@ -93,6 +94,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         exchange.exchange,
         200,
         16,
+        1,
+    ),
+    Scenario(
+        "hosts",
+        "While one of several addresses of the exchange serves, recording goes on by it, and status says by which",
+        "three addresses of which some close, are mute, redirect, refuse, show a page or talk nonsense, changed at any "
+        "time under a connection that delivers",
+        hosts.hosts,
+        100,
+        14,
         1,
     ),
     Scenario(
