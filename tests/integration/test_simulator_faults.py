@@ -509,3 +509,37 @@ def test_rest_compressed_unasked(sim: Simulator) -> None:
     assert response.getheader("Content-Encoding") == "gzip"
     assert json.loads(gzip.decompress(response.read()))["success"] is True
     connection.close()
+
+
+def test_versions_that_count_anew(sim: Simulator) -> None:
+    with connected(sim, "depth") as client:
+        before = client.channel("push.depth")["data"]["version"]
+        assert sim.inject(Fault("count_anew", value="7000")) == 1
+        client.to_end()
+        assert client.closed_with is None
+    with connected(sim, "depth") as client:
+        first = client.channel("push.depth")["data"]
+        assert 7000 < first["begin"] <= first["version"] < before
+    assert 7000 <= rest_data(sim, "depth/BTC_USDT")["version"] < before
+
+
+def test_deals_sent_again(sim: Simulator) -> None:
+    def deals(client: Client, count: int) -> list[bytes]:
+        return [client.until(lambda p: b'"push.deal"' in p) for _ in range(count)]
+
+    sim.inject(Fault("resend_deals", value="5"))
+    with connected(sim, "deal") as client:
+        earlier = deals(client, 10)
+    with connected(sim, "deal") as client:
+        again = deals(client, 5)
+    sent = [f.payload for f in sim.sent_on(1) if b'"push.deal"' in f.payload]
+    assert len(set(again)) == 5
+    assert set(again) <= set(sent)
+    assert earlier[0] in sent
+
+
+def test_rest_with_a_byte_that_is_not_utf8(sim: Simulator) -> None:
+    sim.inject(Fault("rest_byte"))
+    _, book = rest(sim, "depth/BTC_USDT")
+    assert book.count(b"\xff") == 1
+    sim.wait_for(lambda s: rest(s, "depth_commits/BTC_USDT/10")[1].count(b"\xff") == 10)
