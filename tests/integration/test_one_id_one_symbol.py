@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mexc_pipeline import doctor, read
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export import main as export
-from mexc_pipeline.spool.label import check_label
+from mexc_pipeline.spool.label import check_label, label_of
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify.exports import exports as verify_exports
 from support.spools import SECOND, T0, configure, fill, open_spool, some_frames
@@ -33,6 +39,19 @@ def given_away(config: Config) -> Config:
     path = config.data_dir.parent / "given-away.toml"
     path.write_text(text)
     return parse(text, path)
+
+
+def refused(config: Config) -> None:
+    """Assert that its collector ends at once, in one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mexc_pipeline", "--config", str(config.path), "collect", "btc"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert 'set [symbol.ETH_USDT] id = "…"' in done.stderr
 
 
 def mixed(config: Config) -> Config:
@@ -59,30 +78,59 @@ def test_another_symbol_is_refused_under_an_id_whatever_the_segment(config: Conf
             assert export(config).ok
     folder = config.spool_dir / "btc"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = given_away(config)
     with pytest.raises(ConfigError, match="holds what was recorded of BTC_USDT, so ETH_USDT needs an id of its own"):
-        check_label(folder, "btc", "ETH_USDT")
-    check_label(folder, "btc", "BTC_USDT")
-    check_label(config.spool_dir / "eth", "eth", "ETH_USDT")
-    done = subprocess.run(
-        [sys.executable, "-m", "mexc_pipeline", "--config", str(given_away(config).path), "collect", "btc"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    assert 'set [symbol.ETH_USDT] id = "…"' in done.stderr
+        check_label(other, other.symbols[0])
+    check_label(config, config.symbols[0])
+    refused(other)
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-def test_the_doctor_and_so_a_run_finds_it_in_files_alone(config: Config) -> None:
+def test_files_alone_tell_it(config: Config) -> None:
+    """The spool may be pruned, or another disk: the newest file's footer is looked at, by doctor and collector."""
     fill(config)
     assert export(config).ok
     for path in (config.spool_dir / "btc").iterdir():
         path.unlink()
     assert doctor.ids(config).ok
-    found = doctor.ids(given_away(config))
+    other = given_away(config)
+    found = doctor.ids(other)
     assert (found.ok, found.hard) == (False, True)
     assert "BTC_USDT" in found.text
+    refused(other)
+    assert [path.name for path in (config.spool_dir / "btc").iterdir()] == ["lock"]
+
+
+def test_a_new_symbol_and_what_is_no_file_of_ours_are_no_trouble(config: Config) -> None:
+    other = given_away(config)
+    check_label(other, other.symbols[0])
+    config.export_dir.mkdir()
+    os.mkfifo(config.export_dir / "btc2026091518.parquet")
+    check_label(other, other.symbols[0])
+    (config.export_dir / "btc2026091519.parquet").write_bytes(b"PAR1")
+    (config.export_dir / "btc2026091520.parquet").mkdir()
+    check_label(other, other.symbols[0])
+
+
+@given(st.binary(max_size=200))
+def test_a_footer_of_any_bytes_is_looked_at(tail: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        for content in (tail, b"\x0bmexc.symbol\x18\x08" + tail + len(tail).to_bytes(4, "little") + b"PAR1"):
+            file.seek(0)
+            file.truncate()
+            file.write(content)
+            file.flush()
+            assert isinstance(label_of(Path(file.name)), str)
+
+
+@given(st.text("ABCXYZ09龙虾", min_size=1, max_size=30))
+def test_the_label_is_what_a_parquet_reader_finds(symbol: str) -> None:
+    schema = pa.schema([("seq", pa.uint64())]).with_metadata(
+        {"mexc.id": "btc", "mexc.symbol": symbol, "mexc.x": "y" * 9}
+    )
+    with tempfile.NamedTemporaryFile() as file:
+        pq.write_table(pa.table({"seq": [1]}, schema=schema), file.name)
+        assert label_of(Path(file.name)) == symbol
 
 
 def test_files_are_read_by_their_own_label(config: Config) -> None:

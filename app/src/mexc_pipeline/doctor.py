@@ -30,9 +30,7 @@ from mexc_pipeline.egress.dial import EgressError, check_files
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.exchange.rest import PING_PATH
-from mexc_pipeline.export.names import exported_files
-from mexc_pipeline.export.parquet import FileError, metadata
-from mexc_pipeline.spool.label import check_label, refuse_other
+from mexc_pipeline.spool.label import check_label
 from mexc_pipeline.spool.reserve import Reserve
 from mexc_pipeline.spool.room import Limits, Usage
 
@@ -193,24 +191,13 @@ def mounted(config: Config) -> Check:
 
 
 def ids(config: Config) -> Check:
-    """Whether what is kept under each id is of the symbol that has it now: by the spool, and by the newest file's name
-    (an id that was given away is found by any of its files)."""
-    newest = {name.id: path for name, path in exported_files(config.export_dir)}
+    """Whether what is kept under each id is of the symbol that has it now."""
     try:
         for symbol in config.symbols:
-            check_label(config.spool_dir / symbol.id, symbol.id, symbol.name)
-            if symbol.id in newest:
-                refuse_other(symbol.id, symbol.name, _label(newest[symbol.id]))
+            check_label(config, symbol)
     except ConfigError as error:
         return Check("ids", False, True, str(error))
     return Check("ids", True, True, "each is one symbol's")
-
-
-def _label(path: Path) -> str:
-    try:
-        return metadata(path).get("symbol", "")
-    except FileError:
-        return ""  # `verify exports` says what is the matter with it
 
 
 def files(config: Config) -> Check:

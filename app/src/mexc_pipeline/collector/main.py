@@ -67,7 +67,7 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
     config.check_mounted(settings)
     # An export takes the lock for a moment to close what a collector left open; that is worth waiting for.
     with signals.handled(asked), SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S):
-        check_label(settings.spool_dir / symbol.id, symbol.id, symbol.name)
+        check_label(settings, symbol)
         collector = _Collector(settings, symbol, stop, share_anew)
         try:
             return collector.run()
