@@ -8,15 +8,15 @@ import math
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import clickhouse_driver
 from clickhouse_driver import errors
 from clickhouse_driver.result import IterQueryResult
 
+from mexc_pipeline import paths
 from mexc_pipeline.config import ClickHouse
-from mexc_pipeline.errors import UserError
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.rows import Columns
 from mexc_pipeline.store import native, readonly
 from mexc_pipeline.store.engine import (
@@ -192,9 +192,11 @@ def read_password(settings: ClickHouse) -> str:
     if not settings.password_file:
         return ""
     try:
-        return Path(settings.password_file).read_text(encoding="utf-8").partition("\n")[0]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreachableError(f"cannot read clickhouse.password_file {settings.password_file}: {error}") from error
+        return paths.read("clickhouse.password_file", settings.password_file).decode().partition("\n")[0]
+    except ConfigError as error:
+        raise UnreachableError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise UnreachableError(f"clickhouse.password_file: {settings.password_file}: not UTF-8") from error
 
 
 def _understood(client: Any, sql: str) -> str:
