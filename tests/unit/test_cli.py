@@ -14,6 +14,7 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.cli import app
 from mexc_pipeline.cli.app import cli, invoke
+from mexc_pipeline.cli.look import far_end
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import ConfigError, UserError
 
@@ -100,6 +101,20 @@ def test_every_path_of_every_command_may_begin_with_a_home_folder(
                     param.type.convert("~nobody-of-this-name/x", param, None)
                 seen += 1
     assert seen > 15
+
+
+@pytest.mark.parametrize(
+    ("egress", "shown"),
+    [
+        ({"mode": "direct"}, None),
+        ({"peer": "192.0.2.1:443"}, "192.0.2.1:443"),
+        ({"peer": "192.0.2.1:443", "url": "wss://b.example/edge"}, "b.example (192.0.2.1:443)"),
+        ({"peer": "192.0.2.1:443", "url": "wss://192.0.2.1/edge"}, "192.0.2.1:443"),
+        ({"peer": "unix:/s", "exit": "192.0.2.9", "url": "wss://b.example"}, "b.example (exit 192.0.2.9)"),
+    ],
+)
+def test_status_says_which_host_is_in_use(egress: dict[str, str], shown: str | None) -> None:
+    assert far_end(egress) == shown
 
 
 def test_every_command_and_every_option_has_help() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -129,9 +130,11 @@ def _works(collector: Mapping[str, Any]) -> bool:
     return "problem" not in collector and not str(collector.get("state")).startswith("stopped")
 
 
-def _far_end(egress: Mapping[str, Any]) -> str | None:
-    """The exchange's or the proxy's address; by Tor the exit's."""
-    return f"exit {egress['exit']}" if "exit" in egress else egress.get("peer")
+def far_end(egress: Mapping[str, Any]) -> str | None:
+    """The exchange's or the proxy's address, by Tor the exit's, and the host it leads to: there may be several."""
+    peer = f"exit {egress['exit']}" if "exit" in egress else egress.get("peer")
+    host = urlsplit(str(egress.get("url") or "")).hostname
+    return f"{host} ({peer})" if peer and host and host not in peer else peer
 
 
 def last_export(config: Config, symbol_id: str) -> dict[str, Any] | None:
@@ -167,7 +170,7 @@ def _print_status(found: dict[str, Any]) -> None:
                 sum((said.get("rows") or {}).values()) if "rows" in said else None,
                 said.get("reconnects"),
                 loaded.get("backlog"),
-                _far_end(said.get("egress") or {}),
+                far_end(said.get("egress") or {}),
                 f"{export['file']} ({export['age_s']:.0f} s ago)" if export else None,
             ]
         )
