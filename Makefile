@@ -8,7 +8,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo run test faults campaign reliability soak bench performance test-deploy lint clean
+.PHONY: help demo run test faults campaign reliability soak bench performance test-deploy pins lint clean
 
 help:
 	@echo "make demo   record the bundled exchange simulator for a while and prove every file (offline)"
@@ -57,6 +57,16 @@ bench: .venv-bench/.ready
 performance: .venv-bench/.ready
 	PYTHONPATH=.:tests .venv-bench/bin/python -m bench.page
 
+# The hashes of all files that app/constraints.txt stands for, and of what builds the wheel.
+PINS = .venv-pins/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+pins:
+	@test -x .venv-pins/bin/pip-compile || { $(PYTHON) -m venv .venv-pins && .venv-pins/bin/pip install --quiet --disable-pip-version-check pip-tools==7.6.2; }
+	$(PINS) --constraint app/constraints.txt --output-file .venv-pins/requirements.txt app/pyproject.toml
+	echo "setuptools" | $(PINS) --output-file .venv-pins/build-requirements.txt -
+	{ sed -n '/^#/p' app/requirements.txt; grep -Ev '^(#.*)?$$' .venv-pins/requirements.txt; } > .venv-pins/new && mv .venv-pins/new app/requirements.txt
+	{ sed -n '/^#/p' app/build-requirements.txt; grep -Ev '^(#.*)?$$' .venv-pins/build-requirements.txt; } > .venv-pins/new && mv .venv-pins/new app/build-requirements.txt
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,7 +74,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-bench .venv-deploy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .venv-deploy .venv-pins .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Installing is slow, so it happens only when what is to be installed has changed.
 $(READY): requirements.txt app/constraints.txt app/pyproject.toml
