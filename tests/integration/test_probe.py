@@ -173,6 +173,18 @@ def test_a_clock_that_differs(settings: SimulatorConfig, off_s: float, side: str
         )
 
 
+@pytest.mark.parametrize(("steps", "spelled"), [("exponent=data", "exponent"), ("digits=data:30", "integer")])
+def test_spellings_that_are_read_exactly_are_as_expected(settings: SimulatorConfig, steps: str, spelled: str) -> None:
+    """Prices of ten millions and more, exponents: they are counted, and nothing is wrong with them."""
+    with Simulator(settings) as sim:
+        sim.inject(shape(steps, "depth.full"))
+        sim.inject(shape(steps, "ticker"))
+        report = probed(sim)
+    assert [text for text in said(report).splitlines() if "version" not in text] == []
+    assert report.spellings[spelled] > 100
+    assert steps.startswith("exponent") or 25 <= report.longest_number <= 38
+
+
 def test_compressed_answers_are_understood(settings: SimulatorConfig) -> None:
     with Simulator(settings) as sim:
         sim.inject(Fault("rest_gzip"))

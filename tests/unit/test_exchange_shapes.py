@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.exchange.shapes import PUSHES, Number, parse, walk
+from mexc_pipeline.exchange.shapes import PUSHES, Number, extent, parse, walk
 from mexc_pipeline.probe.judge import missing, new_fields, wrong_kinds
 from mexc_pipeline.probe.observe import Fields
 from mexc_pipeline.simulator.samples import frames
@@ -57,6 +57,33 @@ def test_numbers_keep_their_spelling(number: Decimal) -> None:
     value = parse(f'{{"n":{spelled}}}')["n"]
     assert isinstance(value, Number)
     assert value == spelled
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=Decimal("-1e50"), max_value=Decimal("1e50")))
+def test_the_extent_is_that_of_the_plain_spelling(number: Decimal) -> None:
+    whole, _, behind = f"{number.copy_abs():f}".partition(".")
+    assert extent(str(number)) == max(len(whole.lstrip("0")), len(behind.rstrip("0")), 1)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "digits"),
+    [
+        ("77210", 5),
+        ("0.080100", 4),
+        ("7.548E+4", 5),
+        ("25329." + "0" * 30, 5),
+        ("1E-40", 40),
+        ("9" * 140, 140),
+        ("0", 1),
+    ],
+)
+def test_extents(spelled: str, digits: int) -> None:
+    assert extent(spelled) == digits
+
+
+def test_an_exponent_without_end_is_not_calculated() -> None:
+    assert extent("1E+999999999999999999999") > 38
+    assert extent("1E-99999999") > 38
 
 
 @pytest.mark.parametrize("wrong", [b"", b"{", b"NaN", b'{"a":Infinity}', b"\xff"])

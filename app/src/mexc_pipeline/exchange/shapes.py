@@ -172,5 +172,21 @@ ANSWERS: Mapping[str, Shape] = {
 """By the last fixed part of the path below ``/api/v1/contract/``."""
 
 FITS = 38
-"""Digits of the longest number that can be read exactly (the widest decimal of Arrow, Parquet and ClickHouse's
-``Decimal128``); zeros at its ends do not count."""
+"""Digits that a number may have before the point, and as many behind it, to be read exactly."""
+_SPELLED = re.compile(r"-?(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?")
+
+
+def extent(number: str) -> int:
+    """Digits before the point or behind it, whichever are more, as if the number were spelled without an exponent;
+    zeros that say nothing do not count."""
+    found = _SPELLED.fullmatch(number)
+    assert found is not None, number
+    whole, behind, exponent = found[1], found[2] or "", found[3] or "0"
+    digits = (whole + behind).lstrip("0")
+    short = digits.rstrip("0")
+    if not short:
+        return 1
+    if len(exponent) > 9:
+        return 10**9  # whatever else: it fits nowhere, and must not be calculated with
+    power = int(exponent) - len(behind) + len(digits) - len(short)
+    return max(len(short) + power, -power, 1)

@@ -279,7 +279,10 @@ class _Judge:
             self._richer(f"{name}: {path} is new ({kinds})")
         digits, where = fields.longest
         if digits > FITS:
-            self._different(f"{name}: {where} has a number of {digits} digits; up to {FITS} can be read exactly")
+            self._different(
+                f"{name}: {where} has a number of {digits} digits before or behind its point; "
+                f"up to {FITS} can be read exactly"
+            )
 
     def _continuity(self, channel: Channel) -> None:
         name = channel.name

@@ -11,7 +11,7 @@ from typing import Any
 from mexc_pipeline.exchange.deadletters import reason
 from mexc_pipeline.exchange.depth import Deals, span
 from mexc_pipeline.exchange.protocol import TEXT, Classifier, decompressed
-from mexc_pipeline.exchange.shapes import Number, parse, walk
+from mexc_pipeline.exchange.shapes import Number, extent, parse, walk
 from mexc_pipeline.probe.records import (
     Answered,
     Closed,
@@ -39,7 +39,7 @@ class Fields:
         self.kinds: dict[str, Counter[str]] = {}
         self.spellings: Counter[str] = Counter()
         self.longest: tuple[int, str] = (0, "")
-        """Digits of the longest number, and where it stood."""
+        """Digits of the longest number before or behind its point, and where it stood."""
 
     def add(self, value: Any) -> None:
         """Take a whole frame or answer, as :func:`parse` read it."""
@@ -53,14 +53,14 @@ class Fields:
 
     def _number(self, number: Number, path: str) -> None:
         mantissa, _, power = number.lower().partition("e")
-        whole, point, rest = mantissa.lstrip("-").partition(".")
+        _, point, rest = mantissa.partition(".")
         if power:
             self.spellings["exponent"] += 1
         elif not point:
             self.spellings["integer"] += 1
         else:
             self.spellings["trailing zeros" if rest.endswith("0") else "decimal"] += 1
-        digits = len((whole + rest.rstrip("0") if point else whole.rstrip("0")).lstrip("0"))
+        digits = extent(number)
         if digits > self.longest[0]:
             self.longest = digits, path
 
