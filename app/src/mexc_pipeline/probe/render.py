@@ -19,7 +19,7 @@ def _lines(report: Report) -> Iterator[str]:
     early = " (interrupted)" if report.interrupted else ""
     yield from _wrap(
         f"probed {report.websocket} and {report.rest}, {report.egress}, "
-        f"{', '.join(report.symbols)}, {report.seconds:g} s{early}"
+        f"{', '.join(report.symbols)}, {report.seconds:g}s{early}"
     )
     yield ""
     if report.reached:
