@@ -270,7 +270,9 @@ def test_a_channel_that_is_retired_is_given_up_and_the_others_flow_on(
 ) -> None:
     monkeypatch.setattr(watch, "CONFIRM_S", 0.3)
     monkeypatch.setattr(watch, "AGAIN_S", 0.5)
-    monkeypatch.setattr(pace, "OTHERS", pace.Bounds(0.6, 0.6, 0.6))
+    if how == "ack":  # only its pace tells that it is away; the others' is left alone, whatever the machine does
+        short = pace.Bounds(0.6, 0.6, 0.6)
+        monkeypatch.setattr(watch, "bounds", lambda c: short if c == "push.depth.full" else pace.bounds(c))
     retired = Fault("retired", channel="depth.full", value=how)
     with Simulator(SimulatorConfig(rate=200, faults=(retired,))) as sim:
         sim.wait_for(lambda s: bool(s._exchange.board))
@@ -316,6 +318,18 @@ def test_frames_that_come_packed_are_understood_and_cut_nothing(packing: str, mo
             assert {mt for mt, _ in rig.frames()} == ({4} if packing == "binary" else {1, 2, 3, 4})
             assert rig.feed.exchange_said == "a word"
             assert all('"gzip":false' in str(m.data) for m in sim.received if "sub." in str(m.data))
+
+
+def test_an_answer_to_nothing_of_ours_refuses_no_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "CONFIRM_S", 0.5)
+    with Simulator(SimulatorConfig(rate=100, faults=(Fault("retired", channel="deal"),))) as sim:
+        sim.wait_for(lambda s: bool(s._exchange.board))
+        with feeding(sim.ws_url) as rig:
+            rig.event("subscribed", 2)
+            sim.inject(Fault("frame", value='{"channel":"rs.unsub.kline","data":"success","ts":1789498336785}'))
+            until(lambda: rig.feed.exchange_said, 10, "said")
+            assert rig.feed.exchange_said == "rs.unsub.kline: success"
+            assert "neither confirmed nor delivered" in rig.event("given_up")["reason"]
 
 
 def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:

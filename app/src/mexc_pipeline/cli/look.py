@@ -177,7 +177,12 @@ def _print_status(found: dict[str, Any]) -> None:
     headers = ["symbol", "state", "seq", "rows", "reconnects", "backlog", "peer", "last export"]
     printing.table(headers, rows, right=("seq", "rows", "reconnects", "backlog"))
     channels = [
-        [symbol["symbol"], name, channel.get("confirmed"), _age(channel.get("age_s"))]
+        [
+            symbol["symbol"],
+            name,
+            f"given up {_age(channel['given_up_s'])}" if "given_up_s" in channel else channel.get("confirmed"),
+            _age(channel.get("age_s")),
+        ]
         for symbol in found["symbols"]
         for name, channel in (symbol["collector"].get("channels") or {}).items()
     ]

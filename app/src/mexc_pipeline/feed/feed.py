@@ -401,7 +401,7 @@ class Feed:
                     add(Frame(rx, ts, mt, m))
             if control is None:
                 if answer is not None:
-                    self._refused(answer)
+                    self._on_answer(channel or "", answer)
                 else:
                     touched[channel or ""] = rx
             elif control is Control.ACK:
@@ -422,6 +422,12 @@ class Feed:
         channel = self._acks.get(ack)
         if channel is not None and self._watch is not None:
             self._act(self._watch.ack(channel, time.monotonic()))
+
+    def _on_answer(self, channel: str, answer: str) -> None:
+        if channel == "rs.error":
+            self._refused(answer)
+        else:  # to a request of ours that none is known of
+            self._said(f"{channel}: {answer}")
 
     def _refused(self, answer: str) -> None:
         self._said(answer)
