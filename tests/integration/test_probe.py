@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -258,24 +259,30 @@ def test_a_certificate_that_is_not_trusted_is_named_with_what_worked(settings: S
     )
 
 
-def test_ctrl_c_gives_what_was_seen(settings: SimulatorConfig) -> None:
-    """The signal comes once frames have arrived; the report is of those."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_gives_what_was_seen(settings: SimulatorConfig, tmp_path: Path, number: signal.Signals) -> None:
+    """The signal comes once frames have been sent; the report is of those."""
     with Simulator(settings) as sim:
-        config = configuration(sim)
-        seen = threading.Event()
+        process = started(tmp_path, sim, "btc", "--seconds", "600", "--json")
+        sim.wait_for(lambda s: len(s.sent) > 50, 30)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        report = json.loads(out)
+        assert (process.returncode, err) == (0, "")
+        assert report["interrupted"]
+        assert report["frames"] >= 20
+        assert report["seconds"] < 60
+        assert all("ended by us" in life for life in report["connections"])
 
-        def progress(_left: float, frames: int) -> None:
-            if frames > 20 and not seen.is_set():
-                seen.set()
-                raise KeyboardInterrupt
 
-        began = time.monotonic()
-        report = probe(config, config.symbols, 600.0, progress=progress)
-        assert time.monotonic() - began < 30
-        assert report.interrupted
-        assert report.frames > 20
-        assert "(interrupted)" in " ".join(report.lines()[:2])
-        assert all("ended by us" in life for life in report.connections)
+def test_a_stop_does_not_wait_for_a_connection_that_hangs(settings: SimulatorConfig) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(Fault("mute", seconds=60))
+        config, stop = configuration(sim), threading.Event()
+        report = probe(config, config.symbols, 600.0, progress=lambda _left, _frames: stop.set(), stop=stop)
+    assert report.interrupted
+    assert report.seconds < 6
+    assert report.verdict == "not reached"
 
 
 def test_the_bundle_holds_what_was_seen_and_nothing_of_the_machine(
@@ -323,16 +330,25 @@ def test_it_may_run_beside_a_recording(settings: SimulatorConfig, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def command(folder: Path, sim: Simulator, *arguments: str) -> subprocess.CompletedProcess[str]:
+def started(folder: Path, sim: Simulator, *arguments: str) -> subprocess.Popen[str]:
     config = folder / "config.toml"
     config.write_text(f'[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n')
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "mexc_pipeline", "--config", str(config), "probe", *arguments],
         cwd=folder,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
     )
+
+
+def command(folder: Path, sim: Simulator, *arguments: str) -> subprocess.CompletedProcess[str]:
+    process = started(folder, sim, *arguments)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def test_the_command_says_what_it_found_and_ends_with_its_verdict(settings: SimulatorConfig, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from mexc_pipeline import signals
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, SymbolId, UserPath, configuration, json_option, start_logs
 from mexc_pipeline.config import Config, Symbol, is_name
@@ -53,7 +55,9 @@ def probe(ctx: click.Context, symbols: tuple[str, ...], seconds: float, save: Pa
         if shown:
             click.echo(f"\r{max(0.0, left):5.0f} s left, {frames} frames ", nl=False, err=True)
 
-    report = look(config, chosen, seconds, save, progress)
+    stop = threading.Event()
+    with signals.handled(signals.ending(stop.set)):
+        report = look(config, chosen, seconds, save, progress, stop)
     if shown:
         click.echo("\r" + " " * 40 + "\r", nl=False, err=True)
     return printing.result(report, as_json)

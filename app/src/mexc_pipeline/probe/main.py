@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from mexc_pipeline.probe.observe import Observer
 from mexc_pipeline.probe.records import Record
 from mexc_pipeline.probe.session import Session, configured, others
 
+GOODBYE_S = 2.5
+"""For an orderly end when the probe is stopped early."""
 WAIT_S = 0.2
 """For a record, and between two words of progress."""
 
@@ -26,44 +29,48 @@ def probe(
     seconds: float,
     save: Path | None = None,
     progress: Callable[[float, int], None] = lambda _left, _frames: None,
+    stop: threading.Event | None = None,
     dialler: Dial = dial,
 ) -> Report:
     """Listen for ``seconds`` and compare what came with what is expected. ``progress`` is told the seconds left and
-    the frames so far, a few times a second. A KeyboardInterrupt ends it early, with what was seen until then. Touches
-    no spool.
+    the frames so far, a few times a second. ``stop``, once set, ends it early, with what was seen until then.
+    Touches no spool.
 
     Raises UserError where the bundle cannot be written.
     """
+    stop = threading.Event() if stop is None else stop
     names = [symbol.name for symbol in symbols]
     arrived: queue.SimpleQueue[Record] = queue.SimpleQueue()
     session = Session(config.exchange, seconds, arrived.put, dialler)
     observer = Observer(
         {s.name: Classifier(s.name, subscriptions(s.name, s.channels)) for s in symbols}, time.time() * 1000
     )
-    began, interrupted = time.monotonic(), False
-    next_word = began
+    began = next_word = time.monotonic()
+    give_up: float | None = None
     with Bundle(save, names, seconds) as bundle:
         session.start([*(configured(symbol) for symbol in symbols), others(symbols[0])])
         while True:
             running = session.running  # asked before the queue is: what it put there last is then seen
             try:
-                while True:
-                    record = arrived.get(timeout=WAIT_S) if running else arrived.get_nowait()
-                    observer.see(record)
-                    bundle.keep(record)
-                    if (now := time.monotonic()) >= next_word:
-                        next_word = now + WAIT_S
-                        progress(began + seconds - now, observer.frames)
+                record = arrived.get(timeout=WAIT_S) if running else arrived.get_nowait()
             except queue.Empty:
                 if not running:
                     break
-                progress(began + seconds - time.monotonic(), observer.frames)
-            except KeyboardInterrupt:
-                interrupted = True
+            else:
+                observer.see(record)
+                bundle.keep(record)
+            now = time.monotonic()
+            if stop.is_set() and give_up is None:
+                give_up = now + GOODBYE_S
                 session.stop()
+            if give_up is not None and now >= give_up:
+                break  # a step of connecting that has a deadline of its own is not waited for
+            if now >= next_word:
+                next_word = now + WAIT_S
+                progress(began + seconds - now, observer.frames)
     listened = min(seconds, time.monotonic() - began)
     way = symbols[0].egress.mode
     exchange = config.exchange
     return judge(
-        observer, ", ".join(exchange.websocket_urls), ", ".join(exchange.rest_urls), way, names, listened, interrupted
+        observer, ", ".join(exchange.websocket_urls), ", ".join(exchange.rest_urls), way, names, listened, stop.is_set()
     )
