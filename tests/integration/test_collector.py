@@ -19,7 +19,7 @@ import pytest
 
 from mexc_pipeline.control import ControlServer, ask
 from mexc_pipeline.simulator import Fault, FlatOut, Simulator, SimulatorConfig
-from support.collecting import Site, check_times, check_whole, collecting, frames, site_of
+from support.collecting import Collector, Site, check_times, check_whole, collecting, frames, site_of, wanted
 from support.peers import free_port, serving, silent
 from support.spooled import check, events, named, read_segments
 from support.waiting import until
@@ -318,3 +318,70 @@ def test_the_collectors_environment_proxies_are_ignored(tmp_path: Path) -> None:
             btc.wait(lambda s: s["rows"]["t"] and s["listing"] == "listed")
             assert btc.stop() == 0
         assert trap.accepted == 0
+
+
+def test_what_is_received_while_the_store_is_silent_is_committed_and_numbered_later(tmp_path: Path) -> None:
+    """Rows are durable meanwhile, a stop leaves them, and the next to come numbers them."""
+    with Simulator(SimulatorConfig(rate=100)) as sim:
+        site = site_of(tmp_path, sim)
+        store = FakeStore(site, 0, delay=30)
+        with collecting(site) as btc:
+            status = btc.wait(lambda s: s["rows"]["d"] > 20)
+            assert (status["state"], status["last_seq"]) == ("live", 0)
+            assert status["pending"] > 20
+            assert status["durable_ms"]["p50"] < 1000
+            assert btc.stop(5) == 0
+        assert store.asked.is_set()
+        assert site.rows() == []
+        store.server.close()
+        whole = len(sim.connections)
+        with collecting(site) as btc:
+            btc.live(5)
+            rows = check(site.spool())
+            btc.kill()
+        assert [e["event"] for e in events(rows)][:3] == ["started", "connected", "subscribed"]
+        assert [e["clean"] for e in named(rows, "started")] == [True, True]
+        before = [r for r in rows if r.seq < named(rows, "started")[1]["seq"]]
+        check_whole(before, sim.sent_on(whole))
+        assert not (site.spool() / "pending.db").exists()
+
+
+def test_an_export_numbers_what_a_collector_that_is_gone_left(tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(rate=100)) as sim:
+        site = site_of(tmp_path, sim)
+        store = FakeStore(site, 0, delay=30)
+        with collecting(site) as btc:
+            btc.wait(lambda s: s["rows"]["d"] > 20)
+            btc.kill()
+        store.server.close()
+        done = subprocess.run(
+            [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "export", "--once"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        rows = check(site.spool())
+        assert len(frames(rows)) > 20
+        assert frames(rows) == wanted(sim.sent_on(1))[: len(frames(rows))]
+        assert len(list(site.exports.rglob("*.parquet"))) == 1
+
+
+def test_another_living_writer_is_no_reason_to_drop_what_was_received(tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(rate=100)) as sim:
+        site = site_of(tmp_path, sim)
+        writer = {"host": "elsewhere", "pid": 1, "spool_id": "f" * 32, "age_s": 1}
+        store = FakeStore(site, 500, writer=writer, delay=1.5)
+        btc = Collector(site)
+        try:
+            assert btc.process.wait(20) == 1
+        finally:
+            btc.kill()
+        assert "is being recorded already by process 1 on elsewhere" in btc.said()
+        store.server.close()
+        assert site.rows() == []
+        with collecting(site) as btc:
+            btc.live(5)
+            rows = check(site.spool())
+        assert len([r for r in rows if r.mt < 4 and r.seq < named(rows, "started")[1]["seq"]]) > 20

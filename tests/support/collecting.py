@@ -92,8 +92,8 @@ class Collector:
         return found
 
     def live(self, frames: int = 1) -> dict[str, Any]:
-        """Wait until it has committed that many frames since its start."""
-        return self.wait(lambda s: sum(s["rows"][name] for name in ("t", "d", "dp")) >= frames)
+        """Wait until it has committed and numbered that many frames since its start."""
+        return self.wait(lambda s: sum(s["rows"][name] for name in ("t", "d", "dp")) >= frames and not s["pending"])
 
     def event(self, name: str, timeout_s: float = 40.0, count: int = 1) -> dict[str, Any]:
         """Wait for the ``count``-th event of that name in the spool and return it."""

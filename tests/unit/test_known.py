@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mexc_pipeline.collector import known as module
-from mexc_pipeline.collector.known import Known, known
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.control import ControlServer
+from mexc_pipeline.spool import known as module
+from mexc_pipeline.spool.known import Known, known
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def file(config: Config, name: str, last_seq: int | None) -> None:
 
 
 def ask(config: Config, *own: str) -> Known:
-    return known(config, config.symbols[0], frozenset(own))
+    return known(config, config.symbols[0].id, frozenset(own))
 
 
 def test_nothing_is_known_and_the_missing_store_is_said(config: Config) -> None:

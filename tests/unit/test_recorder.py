@@ -19,6 +19,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.periods import DAY_NS, HOUR_NS, SECOND_NS, Period
 from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool.lifecycle import mark_exported
+from mexc_pipeline.spool.pending import Pending
 from mexc_pipeline.spool.writer import Spool
 from support.spooled import check, read_rows, read_segments
 from support.waiting import until
@@ -35,9 +36,11 @@ class Rig:
         self.inbox = Inbox(clock=lambda: time.time_ns() if self.now is None else self.now)
         self.statistics = Statistics()
         self.spool = Spool(folder, "btc", "BTC_USDT", Period(period_ns))
-        self.recorder = Recorder(self.spool, self.inbox, self.statistics, HOUR_NS)
+        self.recorder = Recorder(Pending(folder, "BTC_USDT"), self.inbox, self.statistics, HOUR_NS)
+        self.recorder.number(self.spool)
         self.thread = threading.Thread(target=self.recorder.run)
         self.thread.start()
+        until(lambda: not (folder / "pending.db").exists(), 20)
 
     def put(self, *texts: bytes) -> None:
         self.inbox.put([(1, text) for text in texts])
@@ -227,7 +230,8 @@ def test_proven_segments_are_pruned(rig: Rig, monkeypatch: pytest.MonkeyPatch) -
     assert cut is not None
     rig.put(b"2")
     until(lambda: len(rig.texts()) == 3, 40)
-    mark_exported(cut.path, {"at_ns": time.time_ns() - 2 * HOUR_NS})
+    rig.recorder._keep_ns = 0
+    mark_exported(cut.path, {"at_ns": time.time_ns()})
     rig.recorder._next_prune = 0.0
     until(lambda: not cut.path.exists(), 40, "the pruned segment")
     assert rig.texts() == [b"2"]

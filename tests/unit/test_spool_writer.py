@@ -103,7 +103,7 @@ def test_where_rx_goes_back_the_segment_ends_at_its_last_row(folder: Path, opene
     opened.append(spool)
     edge = PERIOD.end(PERIOD.start(T0))
     append(spool, [frame(edge + 6 * SECOND_NS), frame(edge + 6 * SECOND_NS - back, b"late"), frame(T0 + 2 * HOUR_NS)])
-    rows = check(folder, labelled=False)
+    rows = check(folder)
     ahead, late = edge + 6 * SECOND_NS, edge + 6 * SECOND_NS - back
     assert [r.rx for r in rows if r.mt != 5] == [ahead, late, T0 + 2 * HOUR_NS]
     first = read_segments(folder)[0]
@@ -119,7 +119,7 @@ def test_a_period_reached_again_is_a_further_part(folder: Path, opened: list[Spo
     other = PERIOD.name(edge)
     files = [s.file for s in read_segments(folder)]
     assert files == [f"{n}.sqlite" for n in (name, other, f"{name}.part2", f"{other}.part2", f"{name}.part3")]
-    check(folder, labelled=False)
+    check(folder)
 
 
 def test_a_part_is_not_given_again_when_its_segment_is_gone(folder: Path, opened: list[Spool]) -> None:
@@ -144,11 +144,12 @@ def test_a_spool_left_in_the_future_goes_on_at_the_true_time(folder: Path, opene
     append(again, [frame(T0, b"now")])
     left, now = read_segments(folder)
     assert (left.meta["state"], left.rows[-1].rx) == ("closed", ahead)
-    assert (now.rows[0].rx, now.rows[0].m) == (T0, b"now")
+    assert json.loads(now.rows[0].m) == {"event": "clock", "step_ms": -400 * 86_400_000.0, "restarted": True}
+    assert [(r.rx, r.m) for r in now.rows[1:]] == [(T0, b"now")]
     append(again, [frame(T0 + 10 * SECOND_NS, b"on")])
     again.close()
     assert last_rx(folder) == T0 + 10 * SECOND_NS, "the newest row's, not the highest"
-    check(folder, labelled=False)
+    check(folder)
 
 
 def test_nothing_joins_a_period_that_was_closed_by_the_clock(folder: Path) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.segment import SegmentInfo
 
 MAX_BYTES = 32 << 20
@@ -34,7 +34,7 @@ class Inbox:
     """Any thread stamps and adds, one writer thread takes; the order of stamps is the order of the queue.
 
     ``clock`` gives Unix nanoseconds. ``rx = max(clock, last rx)``; where the clock is behind by more than
-    :data:`PINNED_NS` it goes back with the clock, after a ``clock`` event that says so.
+    :data:`PINNED_NS` it goes back with the clock, and the spool says so.
 
     A thread that adds frame by frame holds :attr:`lock` from :meth:`stamp` to :meth:`add` and calls :meth:`hand_over`
     when it has no more for the moment: at some tens of frames a second what a frame costs is waking the writer.
@@ -65,10 +65,8 @@ class Inbox:
     def stamp(self) -> int:
         """The ``rx`` (Unix ns) of what has just been received. The caller holds :attr:`lock`."""
         now, last = self.clock(), self._last_rx
-        if now < last:
-            if last - now <= PINNED_NS:
-                return last
-            self.add(Frame(now, None, Mt.EVENT, event("clock", step_ms=round((now - last) / 1e6, 3), restarted=True)))
+        if last - PINNED_NS <= now < last:
+            return last
         self._last_rx = now
         return now
 
@@ -156,6 +154,14 @@ class Inbox:
             pass
         self._taken = sum(len(frame.m) for frame in taken)
         return taken, mark
+
+    def discard(self) -> int:
+        """Drop what is queued; how many frames that are."""
+        dropped = 0
+        while not self._queue.empty():
+            frames, _ = self.take(0.0, 1 << 62)
+            dropped += len(frames)
+        return dropped
 
     def wake(self) -> None:
         """Let a waiting :meth:`take` return."""

@@ -6,9 +6,10 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import threading
 import time
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
@@ -18,7 +19,7 @@ from mexc_pipeline.collector.disk import REASON, Disk
 from mexc_pipeline.collector.exits import Exits
 from mexc_pipeline.collector.heap import Heap
 from mexc_pipeline.collector.inbox import Inbox
-from mexc_pipeline.collector.known import Known, known
+from mexc_pipeline.collector.opening import Opening
 from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time, until_listed
 from mexc_pipeline.collector.recorder import PRUNE_S, Recorder
 from mexc_pipeline.collector.statistics import Statistics
@@ -34,8 +35,9 @@ from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.label import check_label
 from mexc_pipeline.spool.lifecycle import prune
 from mexc_pipeline.spool.lock import SpoolLock
+from mexc_pipeline.spool.pending import Pending, completed, is_left, started
 from mexc_pipeline.spool.room import Level, Limits
-from mexc_pipeline.spool.segment import NewerFormatError, SegmentError, info, segments
+from mexc_pipeline.spool.segment import NewerFormatError
 from mexc_pipeline.spool.writer import Spool, last_rx
 
 log = logging.getLogger("mexc_pipeline.collector")
@@ -48,7 +50,10 @@ STUCK_S = 20.0
 ASK_TIME_S = 30.0
 """Between two requests for the exchange's time while this host's clock has not been compared with it."""
 FEED_END_S = 3.0
+CONNECTING_END_S = 0.5
 COMMIT_END_S = 1.0
+AT_ONCE_S = 0.1
+"""How long connecting may be put off so that rows need not be pending."""
 
 
 def main(settings: config.Config, symbol: config.Symbol) -> int:
@@ -107,7 +112,7 @@ class _Collector:
         self._listing = Listing("unknown", "not asked yet")
         self._spool: Spool | None = None
         self._recorder: Recorder | None = None
-        self._known = Known(0, (), None, ())
+        self._opening: Opening | None = None
 
     def close(self) -> None:
         """Let go of what is held on the disk."""
@@ -117,23 +122,15 @@ class _Collector:
         self._heap.share()
         if not self._wait_for_room():
             return self._nothing_recorded()
-        before_ns = last_rx(self._folder)
-        self._inbox.follow(before_ns)
-        self._feed.clock.followed(before_ns)
-        with self._inbox.lock:
-            began_ns = self._inbox.stamp()
-        if self._disk.level is Level.FULL:
-            self._feed.hold(REASON)
-        # The socket is made while files and tables are asked for the last seq: frames wait in the inbox meanwhile.
-        feed = threading.Thread(target=self._feed.run, name="feed", daemon=True)
-        feed.start()
-        threading.Thread(target=self._ask_listing, name="listing", daemon=True).start()
-        if not self._ask_known():
-            self._feed.stop()
-            return self._nothing_recorded()
-        spool, recorder = self._open(began_ns)
+        opening, recorder = self._begin()
         writer = threading.Thread(target=recorder.run, name="recorder", daemon=True)
         writer.start()
+        if self._disk.level is Level.FULL:
+            self._feed.hold(REASON)
+        feed = threading.Thread(target=self._feed.run, name="feed", daemon=True)
+        feed.start()
+        opening.spool.add_done_callback(self._opened)
+        threading.Thread(target=self._ask_listing, name="listing", daemon=True).start()
         server = self._serve()
         if self._exits is not None:
             threading.Thread(target=self._exits.watch, args=(self._stop,), name="exits", daemon=True).start()
@@ -142,9 +139,64 @@ class _Collector:
             self._watch(feed, writer)
             notify.stopping()
         finally:
-            self._end(feed, writer)
+            self._end(feed, writer, opening)
             server.close()
-        return self._verdict(writer, spool, recorder)
+        return self._verdict(writer, recorder, opening)
+
+    def _begin(self) -> tuple[Opening, Recorder]:
+        """All that a commit needs is there when this returns: the first frame waits for nothing and nobody. Where the
+        spool can be had at once rows go there, otherwise they are pending."""
+        folder, name = self._folder, self._symbol.name
+        try:
+            before = last_rx(folder)
+            pending = Pending(folder, name) if is_left(folder) else None
+            before = max(before, pending.last_rx() if pending is not None else 0)
+            self._inbox.follow(before)
+            self._feed.clock.followed(before)
+            with self._inbox.lock:
+                now = self._inbox.stamp()
+            next_rx = pending.first_rx() if pending is not None else None
+            self._opening = opening = Opening(self._settings, self._symbol, next_rx or now)
+            spool = opening.within(AT_ONCE_S) if pending is None else None
+            if spool is not None:
+                spool.make_way(now)
+                spool.append([Frame(now, None, Mt.EVENT, completed(started(__version__, None), spool))])
+            else:
+                pending = pending or Pending(folder, name)
+                pending.append([Frame(now, None, Mt.EVENT, started(__version__, pending.set_apart))])
+        except NewerFormatError as error:
+            raise ConfigError(str(error)) from error  # the wrong version is installed: trying again would not help
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(f"the spool {folder} cannot be written: {error}") from error
+        self._recorder = Recorder(
+            pending,
+            self._inbox,
+            self._statistics,
+            self._settings.spool_keep_ns,
+            self._feed.segment_opened,
+            self._feed.clock.is_trusted,
+        )
+        if spool is not None:
+            self._recorder.number(spool)
+        if self._disk.level is not Level.OK:
+            self._inbox.put([(Mt.EVENT, self._disk.event())], wait=False)
+        return opening, self._recorder
+
+    def _opened(self, opened: Future[Spool]) -> None:
+        """The spool is open, or never will be."""
+        if opened.exception() is not None:
+            self._stop.set()
+            return
+        self._spool = spool = opened.result()
+        fields = {
+            "symbol": self._symbol.name,
+            "next_seq": spool.last_seq + 1,
+            "clean": spool.recovered.clean,
+            "egress": self._symbol.egress.mode,
+            "spool_id": spool.spool_id,
+        }
+        self._require_recorder().number(spool)
+        log.info("recording", extra={"fields": fields})
 
     def _nothing_recorded(self) -> int:
         log.info("stopped before anything was recorded", extra={"fields": {"symbol": self._symbol.id}})
@@ -191,91 +243,6 @@ class _Collector:
             log.info("nothing pruned, clock not compared", extra={"fields": {"why": str(error)}})
         if clock.is_trusted():
             prune(self._folder, time.time_ns(), self._settings.spool_keep_ns)
-
-    def _ask_known(self) -> bool:
-        """Ask files and tables; False where the process is told to stop before they have answered."""
-        answer: Future[Known] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(known(self._settings, self._symbol, self._own_spool_ids()))
-            except BaseException as error:  # noqa: BLE001 - raised again by the waiting thread
-                answer.set_exception(error)
-
-        threading.Thread(target=ask, name="known", daemon=True).start()
-        while not wait([answer], timeout=0.1).done:
-            if self._stop.is_set():
-                return False
-        self._known = answer.result()
-        return True
-
-    def _open(self, began_ns: int) -> tuple[Spool, Recorder]:
-        for problem in self._known.unknown:
-            log.warning("not asked for the last seq", extra={"fields": {"symbol": self._symbol.id, "why": problem}})
-        if self._known.writer is not None:
-            self._feed.stop()
-            raise UserError(
-                f"{self._symbol.name} is being recorded already by {self._known.writer}; stop that one first"
-            )
-        try:
-            spool = Spool(
-                self._folder,
-                self._symbol.id,
-                self._symbol.name,
-                self._settings.period,
-                known_seq=self._known.last_seq,
-                exports=self._known.exports,
-                next_rx=began_ns,
-            )
-        except NewerFormatError as error:
-            self._feed.stop()
-            raise ConfigError(str(error)) from error  # the wrong version is installed: trying again would not help
-        recovered = spool.recovered
-        started = event(
-            "started",
-            clean=recovered.clean,
-            last_seq=spool.last_seq,
-            last_rx=spool.last_rx,
-            version=__version__,
-            spool_id=spool.spool_id,
-            replaced=recovered.replaced or None,
-            set_apart=list(recovered.set_apart) or None,
-        )
-        first = [Frame(began_ns, None, Mt.EVENT, started)]
-        if self._disk.level is not Level.OK:
-            first.append(Frame(began_ns, None, Mt.EVENT, self._disk.event()))
-        spool.append(first)
-        log.info(
-            "recording",
-            extra={
-                "fields": {
-                    "symbol": self._symbol.name,
-                    "next_seq": spool.last_seq + 1,
-                    "clean": recovered.clean,
-                    "egress": self._symbol.egress.mode,
-                    "spool_id": spool.spool_id,
-                }
-            },
-        )
-        self._spool = spool
-        self._recorder = Recorder(
-            spool,
-            self._inbox,
-            self._statistics,
-            self._settings.spool_keep_ns,
-            self._feed.segment_opened,
-            self._feed.clock.is_trusted,
-        )
-        return spool, self._recorder
-
-    def _own_spool_ids(self) -> frozenset[str]:
-        ids: set[str] = set()
-        for _, path in segments(self._folder):
-            try:
-                ids.add(info(path).spool_id)
-            except SegmentError:
-                continue  # reported when the spool is opened
-        return frozenset(ids)
 
     def _ask_listing(self) -> None:
         def take(listing: Listing) -> None:
@@ -369,8 +336,9 @@ class _Collector:
 
     def _status(self, _: dict[str, Any]) -> dict[str, Any]:
         spool = self._spool
-        trouble = self._recorder.trouble if self._recorder is not None else None
-        warnings = [w for w in (self._disk.warning(), trouble, self._feed.clock.warning()) if w]
+        recorder, opening = self._recorder, self._opening
+        troubles = (recorder.trouble if recorder else None, opening.trouble if opening else None)
+        warnings = [w for w in (self._disk.warning(), *troubles, self._feed.clock.warning()) if w]
         feed = self._feed.status()
         if feed["state"] == UNLISTED:
             warnings.append(f"the exchange does not list {self._symbol.name} (yet); it is asked again by itself")
@@ -387,7 +355,8 @@ class _Collector:
             warnings.append(feed["refusal"]["said"])
         if self._attempts.trouble is not None:
             warnings.append(self._attempts.trouble)
-        warnings += [f"not asked for the last seq: {problem}" for problem in self._known.unknown]
+        if opening is not None:
+            warnings += [f"not asked for the last seq: {problem}" for problem in opening.known.unknown]
         return {
             "id": self._symbol.id,
             "symbol": self._symbol.name,
@@ -399,8 +368,9 @@ class _Collector:
             "last_rx_ns": spool.last_rx if spool is not None else 0,
             "segment": spool.segment if spool is not None else None,
             "inbox_bytes": self._inbox.bytes,
+            "pending": recorder.pending if recorder is not None else 0,
             **feed,
-            **({"state": f"stopped: {REASON}"} if spool is None else {}),
+            **({"state": f"stopped: {REASON}"} if recorder is None else {}),
             **self._statistics.snapshot(),
             "disk": self._disk.status(),
             "listing": self._listing.said,
@@ -413,7 +383,7 @@ class _Collector:
         except FutureTimeout as error:
             raise UserError("the spool could not be cut within 30 s; see the collector's log") from error
         spool = self._spool
-        assert spool is not None
+        assert spool is not None  # or nothing could have been cut
         return {"segment": cut.path.name if cut else None, "last_seq": spool.last_seq}
 
     def _rotate(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -425,9 +395,13 @@ class _Collector:
 
     # -- ending
 
-    def _end(self, feed: threading.Thread, writer: threading.Thread) -> None:
+    def _end(self, feed: threading.Thread, writer: threading.Thread, opening: Opening) -> None:
         self._feed.stop()
-        feed.join(FEED_END_S)
+        by = time.monotonic() + FEED_END_S
+        feed.join(CONNECTING_END_S)
+        while feed.is_alive() and self._feed.connected_since_ns is not None and time.monotonic() < by:
+            feed.join(0.05)  # until the exchange has answered our goodbye
+        opening.give_up(COMMIT_END_S)
         self._inbox.close((Mt.EVENT, event("stopped")))
         writer.join(COMMIT_END_S / 2)
         if writer.is_alive():
@@ -437,13 +411,16 @@ class _Collector:
             self._require_recorder().give_up()
             writer.join(0.3)
 
-    def _verdict(self, writer: threading.Thread, spool: Spool, recorder: Recorder) -> int:
+    def _verdict(self, writer: threading.Thread, recorder: Recorder, opening: Opening) -> int:
         died = not self._stop.is_set()
-        if not writer.is_alive():
-            spool.close()
+        fields: dict[str, Any] = {"symbol": self._symbol.id, "pending": recorder.pending or None}
+        if self._spool is not None:
+            fields["last_seq"] = self._spool.last_seq
         lost = recorder.lost + self._inbox.refused
         if lost or writer.is_alive():
             log.error("frames not committed at the end", extra={"fields": {"frames": lost or "unknown"}})
             return 1
-        log.info("stopped", extra={"fields": {"symbol": self._symbol.id, "last_seq": spool.last_seq}})
+        log.info("stopped", extra={"fields": {key: value for key, value in fields.items() if value is not None}})
+        if opening.spool.done():
+            opening.spool.result()  # raises what forbids recording here: whatever was received before stays pending
         return 1 if died else 0

@@ -14,6 +14,7 @@ from mexc_pipeline.collector.inbox import Cut, Inbox, Mark
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import Frame
+from mexc_pipeline.spool.pending import Pending
 from mexc_pipeline.spool.room import no_room
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo
 from mexc_pipeline.spool.writer import Spool
@@ -31,24 +32,29 @@ _TROUBLE = (sqlite3.Error, OSError, SegmentError)
 
 
 class Recorder:
-    """Owns the spool's writer. :meth:`run` is its one thread; other threads ask through :meth:`cut`."""
+    """Commits what the inbox holds: where there is ``pending``, at first as pending rows; from the moment that
+    :meth:`number` has been called and those have been moved, to the spool. :meth:`run` is its one thread; others ask
+    through :meth:`number`, :meth:`cut` and :meth:`give_up`."""
 
     def __init__(
         self,
-        spool: Spool,
+        pending: Pending | None,
         inbox: Inbox,
         statistics: Statistics,
         keep_ns: int,
         segment_opened: Callable[[], None] = lambda: None,
         clock_trusted: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._spool = spool
+        self._pending = pending
         self._inbox = inbox
         self._statistics = statistics
         self._keep_ns = keep_ns
         self._segment_opened = segment_opened
         self._clock_trusted = clock_trusted
-        self._segment = spool.segment
+        self._opened: Spool | None = None
+        self._spool: Spool | None = None  # from when on rows go there at once
+        self._segment: str | None = None
+        self._early_cuts: list[Cut] = []
         self._give_up = threading.Event()
         self._next_prune = 0.0
         self.beat = time.monotonic()
@@ -57,33 +63,80 @@ class Recorder:
         self.lost = 0
         """Frames received that could not be committed before the process had to end."""
 
+    @property
+    def pending(self) -> int:
+        """Rows that are committed and have no seq yet."""
+        return 0 if self._spool is not None or self._pending is None else self._pending.waiting
+
+    def number(self, spool: Spool) -> None:
+        """The next seq is known: the spool is open, and the recorder's from now on."""
+        if self._pending is None:
+            self._spool = spool
+        self._opened = spool
+        self._inbox.wake()
+
     def run(self) -> None:
-        """Commit until the inbox is closed and empty."""
-        while not self._inbox.drained:
-            frames, mark = self._inbox.take(IDLE_S, MOST_FRAMES)
+        """Commit until the inbox is closed and empty. What is pending then and cannot be numbered stays so."""
+        while not self._inbox.drained or self._is_moving():
+            moving = self._is_moving()
+            frames, mark = self._inbox.take(0.0 if moving else IDLE_S, MOST_FRAMES)
             self.beat = time.monotonic()
             if not self._write(frames):
-                return
+                self.lost += self._inbox.discard()
+                break
             if mark is not None:
                 self._reach(mark)
             elif not frames and self._is_over():
                 self._inbox.mark()
             del frames  # they may be large, and the next ones may be long in coming
-            if self.beat >= self._next_prune and self._clock_trusted():
+            if moving:
+                self._move()
+            if self._spool is not None and self.beat >= self._next_prune and self._clock_trusted():
                 self._next_prune = self.beat + PRUNE_S
-                self._attempt(lambda: self._spool.prune(self._inbox.clock(), self._keep_ns))
+                self._attempt(lambda spool=self._spool: spool.prune(self._inbox.clock(), self._keep_ns))  # type: ignore[misc]
+        self._close()
+
+    def _is_moving(self) -> bool:
+        return self._opened is not None and self._spool is None and not self._give_up.is_set()
+
+    def _move(self) -> None:
+        """Number some of the pending rows, between two commits of new ones; with the last, go over to the spool."""
+        spool, pending = self._opened, self._pending
+        assert spool is not None
+        assert pending is not None
+        if self._attempt(lambda: pending.move(spool)) != 0:
+            self._look_at_segment(spool)
+            return
+        if self._attempt(lambda: pending.remove() or True) is None:  # type: ignore[func-returns-value]
+            return
+        self._spool = spool
+        cuts, self._early_cuts = self._early_cuts, []
+        for cut in cuts:
+            self._inbox.mark(cut)
+
+    def _close(self) -> None:
+        for cut in self._early_cuts:
+            cut.set_exception(UserError("the recording has ended before its rows could be numbered"))
+        if self._spool is None and self._pending is not None:
+            self._pending.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def _is_over(self) -> bool:
         """Whether the clock has passed the open segment's edge. Rows that come tell by themselves."""
-        edge = self._spool.edge
+        edge = self._spool.edge if self._spool is not None else None
         return edge is not None and self._inbox.clock() >= edge
 
     def _reach(self, mark: Mark) -> None:
         """All that was stamped before the mark is committed: end the segment there where it is time or wanted."""
-        if mark.cut is None:
-            self._attempt(lambda: self._spool.tick(mark.rx))
+        spool, cut = self._spool, mark.cut
+        if spool is None:
+            if cut is not None:
+                self._early_cuts.append(cut)
+        elif cut is None:
+            self._attempt(lambda: spool.tick(mark.rx))
         else:
-            mark.cut.set_result(self._attempt(lambda: self._spool.cut(mark.rx)))
+            cut.set_result(self._attempt(lambda: spool.cut(mark.rx)))
 
     def cut(self, timeout_s: float) -> SegmentInfo | None:
         """End the open segment now, after all that was received before the call; from any thread. None where nothing
@@ -105,18 +158,24 @@ class Recorder:
 
     def _write(self, frames: list[Frame]) -> bool:
         """Commit the frames however long the disk refuses; False where it was told to give up."""
+        to = self._spool or self._pending
+        assert to is not None
+        commit = to.append
         while frames:
-            rest = frames
-            block = self._attempt(lambda rest=rest: self._spool.append(rest))  # type: ignore[misc]
+            block = self._attempt(lambda rest=frames: commit(rest))  # type: ignore[misc]
             if block is None:
                 self.lost += len(frames)
                 return False
             self._statistics.committed(block, self._inbox.clock())
-            if self._spool.segment != self._segment:
-                self._segment = self._spool.segment
-                self._segment_opened()
+            if self._spool is not None:
+                self._look_at_segment(self._spool)
             frames = frames[len(block) :]
         return True
+
+    def _look_at_segment(self, spool: Spool) -> None:
+        before, self._segment = self._segment, spool.segment
+        if before not in (None, self._segment):
+            self._segment_opened()
 
     def _attempt(self, action: Callable[[], T]) -> T | None:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,8 @@ from mexc_pipeline.exchange.rest import version_of
 from mexc_pipeline.feed.feed import Before
 from mexc_pipeline.feed.holes import Unfinished, unfinished
 from mexc_pipeline.feed.repair import CHANNEL
-from mexc_pipeline.rows import Mt
+from mexc_pipeline.rows import Columns, Mt
+from mexc_pipeline.spool.pending import newest
 from mexc_pipeline.spool.segment import InOrder, SegmentError, SegmentReader, in_order
 
 log = logging.getLogger("mexc_pipeline.collector")
@@ -72,6 +74,13 @@ def interrupted(folder: Path) -> list[Unfinished]:
         except (SegmentError, sqlite3.Error) as error:
             log.warning("interrupted repairs unknown", extra={"fields": {"segment": str(path), "error": str(error)}})
             return []
+    try:
+        events += newest(folder, Mt.EVENT, NEWEST_ROWS).m
+        repaired = newest(folder, Mt.REPAIRED, NEWEST_ROWS).m
+    except sqlite3.Error as error:
+        log.warning("interrupted repairs unknown", extra={"fields": {"pending": True, "error": str(error)}})
+        return []
+    fetched += [version for m in repaired if (version := _version(m)) is not None]
     return unfinished(CHANNEL, events, fetched)
 
 
@@ -105,20 +114,25 @@ def last_version(folder: Path) -> int:
     found = in_order(folder)
     if _doubtful("last version unknown", found):
         return 0
-    for segment in reversed(found.readable):
+    symbol = found.readable[-1].symbol if found.readable else ""
+    sources = [partial(newest, folder), *(partial(_tail, segment.path) for segment in reversed(found.readable))]
+    for rows in sources:  # pending rows are newer than any segment's
         try:
-            with SegmentReader(segment.path) as reader:
-                depth = reader.tail(Mt.DEPTH, 1)
-                dead = reader.tail(Mt.DEAD_LETTER, NEWEST_DEAD, NEWEST_ROWS)
+            depth, dead = rows(Mt.DEPTH, 1), rows(Mt.DEAD_LETTER, NEWEST_DEAD)
         except (SegmentError, sqlite3.Error) as error:
-            log.warning("last version unknown", extra={"fields": {"segment": str(segment.path), "error": str(error)}})
+            log.warning("last version unknown", extra={"fields": {"folder": str(folder), "error": str(error)}})
             return 0
-        newest = [
-            *((row.seq, row.m) for row in dead.rows() if meant(row.m, segment.symbol) == CHANNEL),
+        candidates = [
+            *((row.seq, row.m) for row in dead.rows() if meant(row.m, symbol) == CHANNEL),
             *((row.seq, row.m) for row in depth.rows()),
         ]
-        if newest:
-            m = content(max(newest)[1])
+        if candidates:
+            m = content(max(candidates)[1])
             covered = span(m) if _channel(m) == CHANNEL else None
             return covered.last if covered is not None else 0
     return 0
+
+
+def _tail(path: Path, mt: int, limit: int) -> Columns:
+    with SegmentReader(path) as reader:
+        return reader.tail(mt, limit, NEWEST_ROWS if mt == Mt.DEAD_LETTER else 1 << 62)

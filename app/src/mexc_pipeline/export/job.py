@@ -26,6 +26,8 @@ from mexc_pipeline.export.files import (
     sweep,
 )
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
+from mexc_pipeline.spool import pending
+from mexc_pipeline.spool.known import Known, known, own_ids
 from mexc_pipeline.spool.lifecycle import prune, seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, in_order, segments
@@ -96,7 +98,7 @@ def run(
 def _chosen(config: Config, ids: Sequence[str] | None) -> list[str]:
     """Symbol ids to work on; a spool folder counts also where its symbol is no longer configured."""
     try:
-        folders = sorted(p.name for p in config.spool_dir.iterdir() if segments(p))
+        folders = sorted(p.name for p in config.spool_dir.iterdir() if segments(p) or pending.is_left(p))
     except (FileNotFoundError, NotADirectoryError):
         folders = []
     if not ids:
@@ -115,15 +117,19 @@ def _fail(report: ExportReport, symbol_id: str, segment: str | None, error: Exce
 
 
 def _close_ended(config: Config, symbol_id: str, once: bool, now_ns: int, report: ExportReport) -> None:
-    """Close what a collector that is not running left open; with ``once`` have the running period cut."""
+    """Number and close what a collector that is not running left; with ``once`` have the running period cut."""
     folder = config.spool_dir / symbol_id
     try:
         if once and _cut_by_collector(config, symbol_id):
             return
-        left = [found for found in _open_segments(folder) if once or now_ns >= found.edge_ns]
-        if not left:
+        ended = any(once or now_ns >= found.edge_ns for found in _open_segments(folder))
+        if not ended and not pending.is_left(folder):
             return
+        # What is known elsewhere takes its time: a collector that starts meanwhile must not find the lock taken.
+        asked = _known(config, symbol_id) if pending.is_left(folder) else None
         with SpoolLock(folder):
+            if asked is not None and pending.is_left(folder):
+                pending.number_left(folder, symbol_id, config.period, asked)
             seal_left_open(folder, now_ns, cut=once)
     except LockedError as error:
         if once:  # otherwise its collector is running and closes the segment itself
@@ -143,6 +149,15 @@ def _prune(config: Config, symbol_id: str, now_ns: int) -> None:
         return  # it is recorded all the same, by a collector that was started by hand
     except OSError as error:
         log.error("segments cannot be pruned", extra={"fields": {"id": symbol_id, "error": str(error)}})
+
+
+def _known(config: Config, symbol_id: str) -> Known:
+    found = known(config, symbol_id, own_ids(config.spool_dir / symbol_id))
+    if found.writer is not None:
+        raise UserError(f"{symbol_id} has rows without a seq and is recorded by {found.writer}; stop that one first")
+    for problem in found.unknown:
+        log.warning("not asked for the last seq", extra={"fields": {"id": symbol_id, "why": problem}})
+    return found
 
 
 def _cut_by_collector(config: Config, symbol_id: str) -> bool:

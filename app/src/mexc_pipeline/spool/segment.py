@@ -92,7 +92,7 @@ class SegmentInfo:
     From ``closed`` on: ``counts`` (rows per type name), ``bytes`` (of ``m``), ``digests`` (hex per column),
     ``digest``, ``gaps``, ``account`` (see ``ledger.account``) and ``final`` (False where the period was cut here and
     went on) hold the whole segment. ``cut`` is set where it was closed before its edge. ``exported`` describes the
-    file, from ``exported`` on.
+    file, from ``exported`` on. ``moved``: up to which place pending rows came here, by their file's id.
     """
 
     path: Path
@@ -114,6 +114,7 @@ class SegmentInfo:
     cut: bool
     exported: dict[str, Any]
     account: dict[str, Any] = field(default_factory=dict)
+    moved: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_part(self) -> bool:
@@ -157,6 +158,7 @@ class _Meta(msgspec.Struct):
     account: dict[str, Any] = {}
     cut: bool = False
     exported: dict[str, Any] = {}
+    moved: dict[str, int] = {}
 
 
 def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Connection:
@@ -176,18 +178,23 @@ def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Co
 
 def create(path: Path, meta: dict[str, Any]) -> sqlite3.Connection:
     """Make a new segment with its meta rows; durable, folder entry included, when this returns."""
+    return create_database(path, FORMAT, _SCHEMA, meta)
+
+
+def create_database(path: Path, version: int, schema: str, meta: dict[str, Any]) -> sqlite3.Connection:
+    """Make a database with a table ``meta`` for one writer; durable, folder entry included, when this returns."""
     making = path.with_name(f".{path.name}.new")
     for leftover in (making, *(making.with_name(making.name + end) for end in ("-wal", "-shm", "-journal"))):
         leftover.unlink(missing_ok=True)
     db = sqlite3.connect(making, isolation_level=None)
     try:
         db.execute("PRAGMA synchronous=FULL")
-        db.executescript(f"BEGIN; PRAGMA user_version={FORMAT}; {_SCHEMA}")
+        db.executescript(f"BEGIN; PRAGMA user_version={version}; {schema}")
         put_meta(db, meta)
         db.execute("COMMIT")
     finally:
         db.close()
-    os.link(making, path)  # never replaces a segment that is there
+    os.link(making, path)  # never replaces one that is there
     making.unlink()
     sync_folder(path.parent)
     return connect_writer(path)

@@ -13,13 +13,13 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mexc_pipeline import __version__
 from mexc_pipeline.periods import Period
-from mexc_pipeline.rows import Columns, Frame, Mt, storable
+from mexc_pipeline.rows import Columns, Frame, Mt, event, storable
 from mexc_pipeline.spool.checkpoint import Checkpointer
 from mexc_pipeline.spool.lifecycle import Tally, prune, remove, seal
 from mexc_pipeline.spool.segment import (
@@ -30,7 +30,9 @@ from mexc_pipeline.spool.segment import (
     SegmentReader,
     connect_writer,
     create,
+    in_order,
     info,
+    put_meta,
     segments,
     sync_folder,
 )
@@ -43,6 +45,8 @@ _CHUNKS = (512, 64, 8, 1)
 """Rows per INSERT. One statement for many rows gives up the interpreter's lock once instead of once a row: beside a
 busy reader thread that is 40,000 rows a second against 1,800."""
 _INSERTS = {n: "INSERT INTO rows VALUES " + ",".join(["(?,?,?,?,?)"] * n) for n in _CHUNKS}
+
+_STOPPED = b'{"event":"stopped"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Recovered:
     new: bool
     replaced: bool
     set_apart: tuple[str, ...]
+    moved: dict[str, int]
+    """Up to which place pending rows were moved here before, by their file's id."""
 
 
 class Spool:
@@ -93,8 +99,12 @@ class Spool:
         self._checkpointer = Checkpointer()
         self.last_seq = 0
         self.last_rx = 0
+        self.clean = True
+        """Whether the newest row is an orderly stop, ``sealed`` aside."""
         self.recovered = self._recover(known_seq, time.time_ns() if next_rx is None else next_rx)
+        self._untold = self.recovered
         self.spool_id = self.recovered.spool_id
+        self.clean = self.recovered.clean
 
     # -- opening
 
@@ -132,7 +142,12 @@ class Spool:
                 apart.append(self._set_apart(left.path, "damaged", str(error)))
             else:
                 self._resume(left, tally, next_rx)
-        return Recovered(last_seq, last_rx, clean and not replaced and not apart, spool_id, new, replaced, tuple(apart))
+        clean = clean and not replaced and not apart
+        moved: dict[str, int] = {}
+        for segment in found:
+            for file, n in segment.moved.items():
+                moved[file] = max(n, moved.get(file, 0))
+        return Recovered(last_seq, last_rx, clean, spool_id, new, replaced, tuple(apart), moved)
 
     def _set_apart(self, path: Path, why: str, reason: str) -> str:
         target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
@@ -153,29 +168,43 @@ class Spool:
         self._checkpointer.watch(left.path)
         self.tick(next_rx)
 
+    def recovery(self) -> Recovered:
+        """What opening found, the first time it is asked for; then what an orderly start finds: the first ``started``
+        row that follows tells of it."""
+        found, self._untold = self._untold, replace(self.recovered, replaced=False, set_apart=())
+        return found
+
     # -- writing
 
-    def append(self, frames: Sequence[Frame]) -> Columns:
+    def append(self, frames: Sequence[Frame], *, moved: tuple[str, int] | None = None) -> Columns:
         """Commit the first of the frames, as many as belong to one segment, and return them as rows.
 
-        Call again with the rest: ``frames[len(rows):]``. A segment is sealed before the first row at or after its
-        edge gets its seq, and at its last row before one that is older: there the clock has been set back.
+        Call again with the rest: ``frames[len(rows):]``. ``moved``: the frames are pending rows of the file with that
+        id and come after that place in it; the segment says so in the same commit.
         """
-        self._end_before(frames[0].rx)
+        self.make_way(frames[0].rx)
         if self._db is None:
             self._open(frames[0].rx)
         block = self._place(frames)
-        self._commit(block)
+        self._commit(block, moved)
         return block
 
-    def _end_before(self, rx: int) -> None:
-        """Seal the open segment where a row of that time cannot follow in it."""
-        if self._db is None or self.last_rx <= rx < self._edge or self._drop_empty():
-            return
-        if rx >= self._edge:
-            self._seal(self._edge, cut=False)
-        else:
-            self._seal(self.last_rx, cut=True)
+    def make_way(self, rx: int) -> None:
+        """Do what must be done before a row of that time (Unix ns) can follow. A segment is sealed before the first row
+        at or after its edge gets its seq, and at its last row before one that is older; the next then begins with a
+        ``clock`` event: the clock has been set back."""
+        if self._db is not None and not self.last_rx <= rx < self._edge and not self._drop_empty():
+            if rx >= self._edge:
+                self._seal(self._edge, cut=False)
+            else:
+                self._seal(self.last_rx, cut=True)
+        if rx < self.last_rx:
+            if self._db is None:
+                self._open(rx)
+            step_ms = round((rx - self.last_rx) / 1e6, 3)
+            restarted = event("clock", step_ms=step_ms, restarted=True)
+            self._commit(self._place([Frame(rx, None, Mt.EVENT, restarted)]), None)
+            log.warning("clock restarted", extra={"fields": {"id": self._id, "step_ms": step_ms}})
 
     def _place(self, frames: Sequence[Frame]) -> Columns:
         """As many of the frames as belong to the open segment, as rows."""
@@ -194,7 +223,7 @@ class Spool:
         block.seq.extend(range(self.last_seq + 1, self.last_seq + 1 + len(rxs)))
         return block
 
-    def _commit(self, block: Columns) -> None:
+    def _commit(self, block: Columns, moved: tuple[str, int] | None) -> None:
         db = self._db
         assert db is not None
         total = len(block)
@@ -204,7 +233,7 @@ class Spool:
         large = [n for n, m in enumerate(block.m) if len(m) > LARGE]
         for n in large:
             values[5 * n + 4] = b""
-        many = bool(large) or total not in _INSERTS
+        many = bool(large) or total not in _INSERTS or moved is not None
         if many:
             db.execute("BEGIN IMMEDIATE")
         try:
@@ -215,6 +244,8 @@ class Spool:
                     at += n
             for n in large:
                 _fill(db, block.seq[n], block.m[n])
+            if moved is not None:
+                put_meta(db, {"moved": {moved[0]: moved[1] + total}})
             if many:
                 db.execute("COMMIT")
         except BaseException:
@@ -225,6 +256,7 @@ class Spool:
         self._tally.add(block)
         self._checkpointer.grown(self._tally.bytes - before)
         self.last_seq, self.last_rx = block.seq[-1], block.rx[-1]
+        self.clean = block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_STOPPED)
 
     def _open(self, rx: int) -> None:
         start = self._period.start(rx)
@@ -320,14 +352,15 @@ class Spool:
 
 def last_rx(folder: Path) -> int:
     """Time (Unix ns) that the next row of a spool folder follows: its newest row's, or the edge of the period that was
-    closed; 0 where there is no row that can be read."""
-    newest: SegmentInfo | None = None
-    for _, path in segments(folder):
-        with contextlib.suppress(SegmentError):  # set apart, and said, when the spool is opened
-            found = _sound(path)
-            if newest is None or found.last_seq > newest.last_seq:
-                newest = found
-    return _last_moment(newest)[0] if newest is not None and newest.rows else 0
+    closed; 0 where there is no row that can be read. NewerFormatError where a later version wrote there."""
+    found = in_order(folder)
+    for _, error in found.unreadable:  # the others are set apart, and said, when the spool is opened
+        if isinstance(error, NewerFormatError):
+            raise error
+    for newest in reversed([segment for segment in found.readable if segment.rows]):
+        with contextlib.suppress(SegmentError):
+            return _last_moment(newest)[0]
+    return 0
 
 
 def _last_moment(newest: SegmentInfo) -> tuple[int, bool]:
@@ -338,7 +371,7 @@ def _last_moment(newest: SegmentInfo) -> tuple[int, bool]:
     if newest.state != "open" and not newest.cut:
         rx = max(rx, newest.edge_ns)  # no row may join a period that is closed
     ends = [r for r in rows if not (r.mt == Mt.EVENT and r.m.startswith(b'{"event":"sealed"'))]
-    return rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(b'{"event":"stopped"')
+    return rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(_STOPPED)
 
 
 def _parts(symbol_id: str, files: Iterable[str]) -> dict[str, int]:

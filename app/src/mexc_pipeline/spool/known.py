@@ -13,10 +13,12 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from mexc_pipeline import config, control
+from mexc_pipeline.spool.segment import in_order
 
-log = logging.getLogger("mexc_pipeline.collector")
+log = logging.getLogger("mexc_pipeline.spool")
 
 FILES_S = 30.0
 STORE_S = 5.0
@@ -35,14 +37,14 @@ class Known:
     unknown: tuple[str, ...]
 
 
-def known(settings: config.Config, symbol: config.Symbol, spool_ids: frozenset[str]) -> Known:
+def known(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) -> Known:
     """Ask the files and the store. ``spool_ids`` are this folder's own, so that it does not find itself alive."""
     unknown: list[str] = []
-    exports = tuple(sorted(p.name for p in settings.export_dir.glob(f"{symbol.id}[0-9]*.parquet")))
-    last = _newest_in_files(settings, symbol, unknown) if exports else 0
+    exports = tuple(sorted(p.name for p in settings.export_dir.glob(f"{symbol_id}[0-9]*.parquet")))
+    last = _newest_in_files(settings, symbol_id, unknown) if exports else 0
     writer = None
     try:
-        answer = control.ask(settings.control_dir / "store.sock", "known", timeout_s=STORE_S, id=symbol.id)
+        answer = control.ask(settings.control_dir / "store.sock", "known", timeout_s=STORE_S, id=symbol_id)
     except control.ControlError as error:
         unknown.append(f"tables: {error}")
     else:
@@ -51,8 +53,13 @@ def known(settings: config.Config, symbol: config.Symbol, spool_ids: frozenset[s
     return Known(last, exports, writer, tuple(unknown))
 
 
-def _newest_in_files(settings: config.Config, symbol: config.Symbol, unknown: list[str]) -> int:
-    command = [sys.executable, "-m", "mexc_pipeline.export.newest", str(settings.export_dir), symbol.id]
+def own_ids(folder: Path) -> frozenset[str]:
+    """The spool ids of a folder's segments."""
+    return frozenset(segment.spool_id for segment in in_order(folder).readable)
+
+
+def _newest_in_files(settings: config.Config, symbol_id: str, unknown: list[str]) -> int:
+    command = [sys.executable, "-m", "mexc_pipeline.export.newest", str(settings.export_dir), symbol_id]
     try:
         done = subprocess.run(command, capture_output=True, timeout=FILES_S, check=True)
         return int(json.loads(done.stdout)["last_seq"])

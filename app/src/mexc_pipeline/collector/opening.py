@@ -1,0 +1,94 @@
+"""Opens the spool: asks files and tables for the last seq, and tries until the folder lets itself be written.
+
+On a thread of its own, for as long as it takes: what is received meanwhile is pending.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+
+from mexc_pipeline import config
+from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.spool.known import Known, known, own_ids
+from mexc_pipeline.spool.segment import NewerFormatError, SegmentError
+from mexc_pipeline.spool.writer import Spool
+
+log = logging.getLogger("mexc_pipeline.collector")
+
+AGAIN_S = 0.5
+
+
+class Opening:
+    """One symbol's spool on its way. ``next_rx``: the time (Unix ns) of the first row that it will be given."""
+
+    def __init__(self, settings: config.Config, symbol: config.Symbol, next_rx: int) -> None:
+        self._settings = settings
+        self._symbol = symbol
+        self._folder = settings.spool_dir / symbol.id
+        self._next_rx = next_rx
+        self._given_up = threading.Event()
+        self.known = Known(0, (), None, ())
+        self.trouble: str | None = None
+        """What is in the way for the time being."""
+        self.spool: Future[Spool] = Future()
+        """Set once it is open; UserError where nothing is to be recorded here."""
+        threading.Thread(target=self._run, name="opening", daemon=True).start()
+
+    def within(self, seconds: float) -> Spool | None:
+        """The spool where it is open by then, None where it is not yet. UserError where it never will be."""
+        try:
+            return self.spool.result(seconds)
+        except FutureTimeout:
+            return None
+
+    def give_up(self, within_s: float) -> None:
+        """Try no more; waits a moment for what is under way, so that nothing is left pending without need."""
+        self._given_up.set()
+        try:
+            self.spool.exception(within_s)
+        except FutureTimeout:
+            log.info("spool not opened before the end", extra={"fields": {"symbol": self._symbol.id}})
+
+    def _run(self) -> None:
+        try:
+            while (spool := self._once()) is None:
+                if self._given_up.wait(AGAIN_S):
+                    return
+        except UserError as error:
+            self.spool.set_exception(error)
+        except Exception as error:  # nothing would ever be numbered; it is logged whole
+            log.exception("spool cannot be opened")
+            said = f"the spool {self._folder} cannot be opened: {type(error).__name__}: {error}"
+            self.spool.set_exception(UserError(said))
+        else:
+            self.trouble = None
+            for problem in self.known.unknown:
+                fields = {"symbol": self._symbol.id, "why": problem}
+                log.warning("not asked for the last seq", extra={"fields": fields})
+            self.spool.set_result(spool)
+
+    def _once(self) -> Spool | None:
+        symbol, folder = self._symbol, self._folder
+        self.known = asked = known(self._settings, symbol.id, own_ids(folder))
+        if asked.writer is not None:
+            raise UserError(f"{symbol.name} is being recorded already by {asked.writer}; stop that one first")
+        try:
+            return Spool(
+                folder,
+                symbol.id,
+                symbol.name,
+                self._settings.period,
+                known_seq=asked.last_seq,
+                exports=asked.exports,
+                next_rx=self._next_rx,
+            )
+        except NewerFormatError as error:
+            raise ConfigError(str(error)) from error  # the wrong version is installed
+        except (sqlite3.Error, OSError, SegmentError) as error:
+            self.trouble = f"spool cannot be opened: {error}"
+            log.error("spool cannot be opened, trying again", extra={"fields": {"error": str(error)}})
+            return None

@@ -1,0 +1,268 @@
+"""Rows that are received before their seq can be known: durable at once, numbered later, in a file beside the segments.
+
+The next seq depends on what files, tables and the folder's segments hold, and asking them takes from a moment to half
+a minute. Until then rows are committed here, and here alone; no segment and no reader knows of them. They are moved in
+their order: each commit of a segment also says up to which of them it has moved, so that they can be moved on from any
+interruption, by whoever holds the spool's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sqlite3
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mexc_pipeline.periods import Period
+from mexc_pipeline.rows import Columns, Frame, Mt, event
+from mexc_pipeline.spool.known import Known
+from mexc_pipeline.spool.segment import NewerFormatError, connect, connect_writer, create_database, sync_folder
+from mexc_pipeline.spool.writer import Spool
+
+log = logging.getLogger("mexc_pipeline.spool")
+
+FILE = "pending.db"
+"""Not the name of a segment: versions that do not know it leave it alone."""
+FORMAT = 1
+MOST_ROWS, MOST_BYTES = 2000, 4 << 20
+"""Moved at a time: what is received meanwhile waits."""
+_SCHEMA = """
+CREATE TABLE rows (
+  n   INTEGER PRIMARY KEY,
+  rx  INTEGER NOT NULL,
+  ts  INTEGER,
+  mt  INTEGER NOT NULL,
+  m   BLOB    NOT NULL
+) STRICT;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"""
+_DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_STARTED = b'{"event":"started"'
+
+
+class Pending:
+    """One spool folder's pending rows of a symbol of that name; the caller holds the folder's lock.
+
+    Those that an earlier process left come first. Writing raises sqlite3.Error or OSError: then nothing of the call was
+    committed and it can be made again. NewerFormatError where a later version left its own there.
+    """
+
+    def __init__(self, folder: Path, symbol: str) -> None:
+        self._symbol = symbol
+        self._path = folder / FILE
+        self.set_apart: str | None = None
+        """Name that a damaged file was given, which had been there before."""
+        try:
+            self._db, self.id, self.symbol, self._last = self._open()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
+                raise  # the disk's doing
+            self.set_apart = self._put_aside(str(error))
+            self._db, self.id, self.symbol, self._last = self._open()
+        self._moved: int | None = None
+        self._is_closed = False
+
+    def _open(self) -> tuple[sqlite3.Connection, str, str, int]:
+        if self._path.exists():
+            db = connect_writer(self._path)
+        else:
+            for end in ("-wal", "-shm"):  # of a file that is gone: SQLite would take them for this one's
+                self._path.with_name(FILE + end).unlink(missing_ok=True)
+            db = create_database(self._path, FORMAT, _SCHEMA, {"id": uuid.uuid4().hex, "symbol": self._symbol})
+        try:
+            return db, *self._look(db)
+        except BaseException:
+            db.close()
+            raise
+
+    def _look(self, db: sqlite3.Connection) -> tuple[str, str, int]:
+        """The file's id, its symbol's name, and the place of its newest row."""
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        if version > FORMAT:
+            raise NewerFormatError(
+                f"{self._path}: format {version} is newer than this program knows ({FORMAT}); "
+                "run the version that wrote it, or a later one"
+            )
+        (sound,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        found = dict(db.execute("SELECT key, value FROM meta").fetchall())
+        if sound != "ok" or not {"id", "symbol"} <= found.keys():
+            raise sqlite3.DatabaseError(f"not a sound file of pending rows: {sound}")
+        (last,) = db.execute("SELECT ifnull(max(n), 0) FROM rows").fetchone()
+        return json.loads(found["id"]), json.loads(found["symbol"]), last
+
+    def _put_aside(self, reason: str) -> str:
+        target = self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")
+        for end in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                self._path.with_name(FILE + end).rename(target.with_name(target.name + end))
+        sync_folder(self._path.parent)
+        log.error("pending rows set apart", extra={"fields": {"file": target.name, "reason": reason}})
+        return target.name
+
+    def first_rx(self) -> int | None:
+        """Time (Unix ns) of the oldest row that may have to be moved yet; None without any."""
+        row = self._db.execute("SELECT rx FROM rows WHERE n > ? ORDER BY n LIMIT 1", (self._moved or 0,)).fetchone()
+        return int(row[0]) if row is not None else None
+
+    def last_rx(self) -> int:
+        """Time (Unix ns) of the newest row, 0 without any."""
+        row = self._db.execute("SELECT rx FROM rows ORDER BY n DESC LIMIT 1").fetchone()
+        return int(row[0]) if row is not None else 0
+
+    def append(self, frames: Sequence[Frame]) -> Columns:
+        """Commit all of the frames and return them as rows whose ``seq`` is their place among the pending ones."""
+        db, n = self._db, self._last
+        places = range(n + 1, n + 1 + len(frames))
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.executemany(
+                "INSERT INTO rows VALUES (?, ?, ?, ?, ?)",
+                [(n, *frame) for n, frame in zip(places, frames, strict=True)],
+            )
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self._last += len(frames)
+        return Columns.of(
+            (n, rx, rx // 1_000_000 if ts is None else ts, mt, m)
+            for n, (rx, ts, mt, m) in zip(places, frames, strict=True)
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Rows that may have to be moved yet."""
+        return self._last - (self._moved or 0)
+
+    def move(self, spool: Spool) -> int:
+        """Number the oldest rows: commit them to the spool, as many as belong to one segment and no more than take a
+        moment. How many; 0 once there is none left."""
+        if self._moved is None:
+            self._moved = spool.recovered.moved.get(self.id, 0)
+        frames = self._oldest(self._moved)
+        if not frames:
+            return 0
+        if _is_started(frames[0]):
+            spool.make_way(frames[0].rx)
+            frames[0] = frames[0]._replace(m=completed(frames[0].m, spool))
+        block = spool.append(frames, moved=(self.id, self._moved))
+        self._moved += len(block)
+        return len(block)
+
+    def _oldest(self, after: int) -> list[Frame]:
+        """Up to the next row that must be completed first."""
+        frames: list[Frame] = []
+        size = 0
+        cursor = self._db.execute("SELECT rx, ts, mt, m FROM rows WHERE n > ? ORDER BY n LIMIT ?", (after, MOST_ROWS))
+        for frame in map(Frame._make, cursor):
+            size += len(frame.m)
+            if frames and (size > MOST_BYTES or _is_started(frame)):
+                break
+            frames.append(frame)
+        cursor.close()
+        return frames
+
+    def remove(self) -> None:
+        """Give the file up, where all of its rows were moved. Can be called again where it failed."""
+        if not self._is_closed:
+            self._empty()
+            self.close()
+        self._path.unlink(missing_ok=True)
+        sync_folder(self._path.parent)
+
+    def _empty(self) -> None:
+        """Whatever name the file is found under, and whoever adds rows to it: what segments say was moved of it must
+        not be taken for those."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.execute("DELETE FROM rows")
+            db.execute("UPDATE meta SET value = ? WHERE key = 'id'", (json.dumps(uuid.uuid4().hex),))
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._db.close()
+
+
+def is_left(folder: Path) -> bool:
+    """Whether a process left rows to be numbered here, or is about to number them."""
+    return (folder / FILE).exists()
+
+
+def number_left(folder: Path, symbol_id: str, period: Period, asked: Known) -> None:
+    """Number what a process left that is gone. For whoever holds the spool's lock; ``asked`` is what is known
+    elsewhere. Raises as :class:`Pending` and :class:`~mexc_pipeline.spool.writer.Spool` do."""
+    pending = Pending(folder, symbol_id)
+    try:
+        first_rx = pending.first_rx()
+        if first_rx is not None:
+            spool = Spool(
+                folder,
+                symbol_id,
+                pending.symbol,
+                period,
+                known_seq=asked.last_seq,
+                exports=asked.exports,
+                next_rx=first_rx,
+            )
+            try:
+                while pending.move(spool):
+                    pass
+                log.info("pending rows numbered", extra={"fields": {"id": symbol_id, "last_seq": spool.last_seq}})
+            finally:
+                spool.close()
+        pending.remove()
+    finally:
+        pending.close()
+
+
+def newest(folder: Path, mt: int, limit: int) -> Columns:
+    """The newest pending rows of a type in their order, ``seq`` being their place; none where nothing is pending.
+    Raises sqlite3.Error."""
+    path = folder / FILE
+    if not path.exists():
+        return Columns.of(())
+    with contextlib.closing(connect(path, readonly=True)) as db:
+        rows = db.execute(
+            "SELECT n, rx, ifnull(ts, rx / 1000000), mt, m FROM rows WHERE mt = ? ORDER BY n DESC LIMIT ?", (mt, limit)
+        ).fetchall()
+    return Columns.of(reversed(rows))
+
+
+def _is_started(frame: Frame) -> bool:
+    return frame.mt == Mt.EVENT and frame.m.startswith(_STARTED)
+
+
+def started(version: str, set_apart: str | None) -> bytes:
+    """The first row of a process, to be completed where it gets its seq. ``set_apart``: see :class:`Pending`."""
+    return event("started", version=version, set_apart=[set_apart] if set_apart else None)
+
+
+def completed(m: bytes, spool: Spool) -> bytes:
+    """The ``m`` of a ``started`` row that is the spool's next."""
+    said: dict[str, Any] = msgspec.json.decode(m)
+    recovered = spool.recovery()
+    return event(
+        "started",
+        clean=spool.clean,
+        last_seq=spool.last_seq,
+        last_rx=spool.last_rx,
+        version=said["version"],
+        spool_id=spool.spool_id,
+        replaced=recovered.replaced or None,
+        set_apart=[*said.get("set_apart", ()), *recovered.set_apart] or None,
+    )
