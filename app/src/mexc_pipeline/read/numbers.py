@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,6 +34,8 @@ NULL = msgspec.Raw(b"null")
 """What a field holds that is not there; the object itself tells it from a null that was sent."""
 _NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?")
 _MOST_EXPONENT_DIGITS = 6
+_SHORT = 20
+"""Characters: so many digits, and eighteen more behind the point, are below 2^127."""
 _PLAIN_FLOAT = r"^-?[0-9]{1,30}(\.[0-9]{1,30})?$"
 _NONE = pa.scalar(None, pa.string())
 
@@ -80,6 +83,11 @@ def column(raws: Sequence[msgspec.Raw], kind: Any, *, floats: bool = False) -> A
     values = [bytes(raw) for raw in raws]
     texts = _strings(values)
     texts = pc.replace_with_mask(texts, pc.equal(texts, "null"), _NONE)
+    if _short(texts):
+        try:
+            return texts.cast(target)
+        except pa.ArrowInvalid:
+            pass  # one of them is to be looked at, then
     plain = pc.match_substring_regex(texts, _pattern(target))
     odd = pc.indices_nonzero(pc.invert(pc.fill_null(plain, True))).to_pylist()
     if not odd:
@@ -131,6 +139,14 @@ def _strings(values: Sequence[bytes]) -> Any:
         return pa.array(values, pa.string())
     except pa.ArrowInvalid:  # not UTF-8 in what JSON decoding does not look at
         return pa.array([value.decode(errors="replace") for value in values], pa.string())
+
+
+def _short(texts: Any) -> bool:
+    """Whether all are so short and without exponents that a cast cannot go beyond 128 bits unnoticed."""
+    if (pc.max(pc.binary_length(texts)).as_py() or 0) > _SHORT:
+        return False
+    letters = np.frombuffer(texts.buffers()[2] or b"", np.uint8) | ord(" ")
+    return not (letters == ord("e")).any()
 
 
 def _one(value: bytes, target: Any) -> Any:
