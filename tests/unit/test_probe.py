@@ -176,3 +176,30 @@ def test_a_bundle_never_replaces_a_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is there already"), Bundle(path, [BTC], 60.0):
         pass
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("deep", [10, 200, 900, 100_000])
+def test_nesting_without_end_breaks_nothing(deep: int) -> None:
+    frame = b'{"channel":"push.deal","symbol":"BTC_USDT","ts":1700000000000,"data":' + b"[" * deep + b"]" * deep + b"}"
+    found = report(*asked(1, topic="deal"), Received(50.0, 1, 1, frame))
+    assert found.frames == 2
+
+
+def test_memory_is_bounded_whatever_an_exchange_names() -> None:
+    seen = observer()
+    for record in asked(1, topic="deal"):
+        seen.see(record)
+    for n in range(2_000):
+        long = f"{n}" + "x" * 1_000
+        for frame in (
+            {"channel": f"push.{long}"},
+            {"channel": f"rs.{long}", "data": long},
+            {"channel": "push.deal", "symbol": long},
+            {"channel": "push.deal", "symbol": BTC, "ts": 10**n if n < 900 else 0, "data": [{long: 1}]},
+        ):
+            seen.see(Received(float(n), 1, 1, json.dumps(frame).encode()))
+    channel = seen.channels["push.deal"]
+    for names in (seen.strangers, seen.said, channel.foreign, channel.ts, channel.fields.kinds):
+        assert len(names) <= 201
+        assert max(map(len, names)) < 1_500
+    assert len(judge(seen, "", "", "", [BTC], 1.0, False).findings) < 2_000

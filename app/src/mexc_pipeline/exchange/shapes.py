@@ -13,6 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+MOST_DEEP = 20
+"""Levels of nesting that are looked at; real frames have five."""
+
 
 class Number(str):
     """A JSON number as it is spelled."""
@@ -37,15 +40,18 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def walk(value: Any, path: str = "") -> Iterator[Seen]:
-    """Every value within ``value``, itself first. A list inside of a list is of the kind ``row of N``: levels are."""
+def walk(value: Any, path: str = "", deep: int = MOST_DEEP) -> Iterator[Seen]:
+    """Every value within ``value``, itself first, down to ``deep`` levels below it. A list inside of a list is of the
+    kind ``row of N``: levels are."""
     yield Seen(path, _kind(value, path), value)
+    if not deep:
+        return
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from walk(inner, f"{path}.{name}" if path else name)
+            yield from walk(inner, f"{path}.{name}" if path else name, deep - 1)
     elif isinstance(value, list):
         for inner in value:
-            yield from walk(inner, f"{path}[]")
+            yield from walk(inner, f"{path}[]", deep - 1)
 
 
 def _kind(value: Any, path: str) -> str:

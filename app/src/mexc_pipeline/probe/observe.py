@@ -27,7 +27,19 @@ from mexc_pipeline.rows import Mt, is_utf8
 
 LOOKED_AT = 5_000
 """Frames of a channel whose every field is looked at; the rest is counted, timed and checked for continuity."""
+MOST_DELAYS = 100_000
+"""Of a channel: the first ones."""
+MOST_NAMES = 200
+"""Different names (of fields, channels, symbols, answers) that are told apart; what comes after is ``(others)``."""
+MOST_NAME = 300
+_OTHERS = "(others)"
 _UNITS = {10: "s", 13: "ms", 16: "us", 19: "ns"}
+
+
+def count(counter: Counter[str], name: str) -> None:
+    """Count what an exchange named, within bounds on memory."""
+    short = name[:MOST_NAME]
+    counter[short if short in counter or len(counter) < MOST_NAMES else _OTHERS] += 1
 
 
 class Fields:
@@ -45,6 +57,8 @@ class Fields:
         """Take a whole frame or answer, as :func:`parse` read it."""
         self.looked += 1
         for path, kind, inner in walk(value):
+            if path not in self.kinds and len(self.kinds) >= MOST_NAMES:
+                path = _OTHERS
             self.kinds.setdefault(path, Counter())[kind] += 1
             if kind == "object":
                 self.objects[path] += 1
@@ -202,9 +216,9 @@ class Observer:
             if value.get("data") == "success" and topic in connection.topics:
                 self._channel(connection, f"push.{topic}").acked.add(connection.symbol)
             else:
-                self.said[f"{name}: {value.get('data')}"] += 1
+                count(self.said, f"{name}: {str(value.get('data'))[:MOST_NAME]}")
         elif name.removeprefix("push.") not in connection.topics:
-            self.strangers[name] += 1
+            count(self.strangers, name)
         else:
             self._push(self._channel(connection, name), connection, record, value, text)
 
@@ -213,12 +227,12 @@ class Observer:
     ) -> None:
         symbol = value.get("symbol", connection.symbol)
         if symbol != connection.symbol:
-            channel.foreign[str(symbol)] += 1
+            count(channel.foreign, str(symbol))
             return
         channel.frames[connection.symbol] += 1
         unit = ts_unit(value)
-        channel.ts[unit] += 1
-        if unit == "ms" and self._start_ms is not None:
+        count(channel.ts, unit)
+        if unit == "ms" and self._start_ms is not None and len(channel.delays) < MOST_DELAYS:
             channel.delays.append(self._start_ms + record.at - int(value["ts"]))
         if channel.fields.looked < LOOKED_AT:
             channel.fields.add(value)
@@ -276,7 +290,7 @@ class Observer:
     def _pong(self, connection: Connection, at: float, value: dict[str, Any]) -> None:
         data = value.get("data")
         unit = _unit(data)
-        self.pong_data[unit] += 1
+        count(self.pong_data, unit)
         connection.pongs += 1
         if connection.pongs > len(connection.pings):
             return
