@@ -697,3 +697,12 @@ def test_a_column_may_have_any_name(backend: Backend) -> None:
     backend.engine().connect()
     sql = "SELECT 1 AS `a``b\\\\c d`, 'x' AS `e\\`f`"
     assert questions.query(backend.engine, sql, 1)["columns"] == ["a`b\\c d", "e`f"]
+
+
+@pytest.mark.parametrize("name", ["a b", "a&b", "a%20b", "a+b", "a'b", "a<b", "ä"])
+def test_the_reading_role_is_there_whatever_the_folder_is_called(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    backend = EmbeddedBackend(tmp_path / name / "clickhouse")
+    backend.engine().connect()
+    assert questions.query(backend.engine, "SELECT currentRoles()", 1)["rows"] == [[["reader"]]]
+    backend.close()

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from xml.sax.saxutils import escape
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import Columns
@@ -59,7 +58,6 @@ _QUERY_SETTINGS = {
 }
 _CONFIG = """\
 <clickhouse>
-  <!-- Written by mexc-pipeline at each start. -->
   <users_config>{path}</users_config>
   <profiles><default/></profiles>
   <quotas><default/></quotas>
@@ -96,12 +94,17 @@ class EmbeddedFolder:
         self.folder = folder
         self.database = database
         self.set_aside: Path | None = None
-        self._config = folder.with_name(f"{folder.name}.xml")
-        self._keeper = self._open()  # the engine stops when its last session is closed
+        self._config = _configuration()
+        try:
+            self._keeper = self._open()  # the engine stops when its last session is closed
+        except BaseException:
+            os.close(self._config)
+            raise
 
     def close(self) -> None:
         """Stop the engine, once the connections are closed too."""
         self._keeper.close()
+        os.close(self._config)
 
     def session(self) -> Any:
         """A new connection."""
@@ -114,11 +117,6 @@ class EmbeddedFolder:
 
     def _open(self) -> Any:
         _refuse_if_in_use(self.folder)
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self._config.write_text(_CONFIG.format(path=escape(str(self._config.absolute()))))
-        except OSError as error:
-            raise UserError(f"cannot write {self._config}: {error.strerror or error}") from error
         try:
             return self._connect()
         except (RuntimeError, ValueError) as error:  # ValueError: what it makes of a path it cannot use
@@ -139,7 +137,7 @@ class EmbeddedFolder:
             ) from error
 
     def _connect(self) -> Any:
-        return self._session(f"{self.folder}?config-file={self._config.absolute()}")
+        return self._session(f"{self.folder}?config-file={_at(self._config)}")
 
 
 def _chdb(folder: Path) -> Callable[[str], Any]:
@@ -175,6 +173,19 @@ def _chdb(folder: Path) -> Callable[[str], Any]:
 def brief(error: Exception) -> str:
     """What the engine says, without its stack trace."""
     return " ".join(str(error).partition("Stack trace")[0].split()).rstrip(" ,.")
+
+
+def _configuration() -> int:
+    """The engine's configuration as a file without a folder, to be closed when the engine is: a folder's name may hold
+    what the engine's connection string gives a meaning to."""
+    fd = os.memfd_create("clickhouse.xml")
+    with os.fdopen(os.dup(fd), "w") as file:
+        file.write(_CONFIG.format(path=_at(fd)))
+    return fd
+
+
+def _at(fd: int) -> str:
+    return f"/proc/self/fd/{fd}"
 
 
 def _free_name(path: Path) -> Path:
