@@ -46,7 +46,7 @@ def _walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Comman
          "clickhouse.ca_file: {}/settings.toml: no certificate (PEM) in it"),
         (["run"], '[exchange]\nca_file = "{}/none"', 1, "exchange.ca_file: {}/none: No such file"),
         *((command, "", 1, "require_mount: nothing is mounted at {}")
-          for command in (["collect", "btc"], ["store"], ["export"], ["run"])),
+          for command in (["collect", "btc"], ["store"], ["export"], ["run"], ["import", "old.parquet"])),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_said_before_anything_starts(

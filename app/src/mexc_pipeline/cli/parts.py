@@ -10,6 +10,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from mexc_pipeline.cli.options import ChildCommand, Command, SymbolId, UserPath, configuration, json_option, start_logs
+from mexc_pipeline.config import check_mounted
 
 
 @click.command(cls=ChildCommand)
@@ -175,5 +176,6 @@ def import_files(
     from mexc_pipeline.cli import printing
 
     config = configuration(ctx)
+    check_mounted(config)
     start_logs(ctx, quiet=True)
     return printing.done(importer.import_files(config.export_dir, files, to, symbol), as_json)
