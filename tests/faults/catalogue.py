@@ -108,12 +108,21 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "clock",
-        "rx never goes back and no row joins a closed period, whatever the clock does",
-        "clock: steps of an hour and less, at the edge, slew",
+        "Whatever the clock does, recording and files go on at once, rx goes back only with a word, nothing is pruned",
+        "clock: steps of milliseconds to years, both ways, at the start, at the edge, slew",
         clock.clock,
         100,
         18,
         3,
+    ),
+    Scenario(
+        "clock over TLS",
+        "The same; a certificate refused for its dates is said as clock or certificate",
+        "clock: the same, over TLS",
+        clock.secure,
+        60,
+        12,
+        1,
     ),
     Scenario(
         "clickhouse",

@@ -25,6 +25,7 @@ from support.oracle import Ambiguous, expected
 NAMES = {1: "t", 2: "d", 3: "dp", 4: "dl"}
 TAIL_NS = 2_000_000_000
 """What was sent in so many nanoseconds before a connection ended without order may not have been committed."""
+MINUTE_NS = 60_000_000_000
 _FILE = re.compile(r"([a-z]+)(\d{10}|\d{14})(?:\.part(\d+))?\.parquet")
 
 
@@ -66,16 +67,17 @@ class Verdict:
 
 
 def read_files(folder: Path, symbol_id: str, verdict: Verdict) -> list[Row]:
-    """All rows of a symbol's files in the order of the files' names; a file that contradicts itself is a violation."""
+    """All rows of a symbol's files in the order of their first rows: a clock that was set back reaches a period again,
+    so that names tell nothing. A file that contradicts itself is a violation."""
     found = []
     for path in folder.glob(f"{symbol_id}[0-9]*.parquet"):
         match = _FILE.fullmatch(path.name)
         if match is None:
             verdict.wrong(f"{path.name} is not a name of an export")
             continue
-        found.append((match[2], int(match[3] or 0), path))
-    rows: list[Row] = []
-    for period, _, path in sorted(found):
+        found.append((match[2], path))
+    files: list[list[Row]] = []
+    for period, path in sorted(found):
         try:
             table = pq.read_table(path)
         except (OSError, pa.ArrowException) as error:
@@ -94,12 +96,15 @@ def read_files(folder: Path, symbol_id: str, verdict: Verdict) -> list[Row]:
         outside = [r.seq for r in mine if not start_ns <= r.rx < edge_ns and b'"sealed"' not in r.m[:20]]
         if outside:
             verdict.wrong(f"{path.name} holds rows of another period: seq {outside[:5]}")
-        rows += mine
-    return rows
+        if [r.seq for r in mine if r.rx < mine[0].rx]:
+            verdict.wrong(f"{path.name}: rx goes back within it")
+        files.append(mine)
+    return [row for mine in sorted(files, key=lambda mine: mine[0].seq if mine else 0) for row in mine]
 
 
 def check_order(rows: list[Row], verdict: Verdict, first_seq: int = 1) -> None:
-    """seq from ``first_seq`` on without hole or repeat; rx never back."""
+    """seq from ``first_seq`` on without hole or repeat; rx never back, unless by more than a minute at a row that says
+    that the clock was set back."""
     numbers = [row.seq for row in rows]
     if numbers != list(range(first_seq, first_seq + len(rows))):
         counts = Counter(numbers)
@@ -111,9 +116,14 @@ def check_order(rows: list[Row], verdict: Verdict, first_seq: int = 1) -> None:
             repeated=repeated,
             unexplained=int(not holes and not repeated),
         )
-    back = [b.seq for a, b in pairwise(rows) if b.rx < a.rx]
+    back = [b.seq for a, b in pairwise(rows) if b.rx < a.rx and not (a.rx - b.rx > MINUTE_NS and _restarts(b))]
     if back:
         verdict.wrong(f"rx goes back at seq {back[:5]}")
+
+
+def _restarts(row: Row) -> bool:
+    said: dict[str, Any] = json.loads(row.m) if row.mt == "ev" else {}
+    return said.get("event") == "clock" and said.get("restarted") is True
 
 
 def check_witness(rows: list[Row], witnessed: Mapping[int, bytes], verdict: Verdict) -> None:

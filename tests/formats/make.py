@@ -10,6 +10,9 @@ first files, and ``expected.json`` with every row as the sqlite3 module reads it
 
     {"version": …, "symbol": …, "id": …, "period": …, "segments": {file: {"state": …, "rows": [[seq, rx, ts, mt, h]]}}}
 
+With ``--clock-ahead SECONDS`` (and ``PYTHONPATH=tests``) collector and exporter run by a clock that is ahead and is set
+right before the last rows come: what a version makes of that is part of what it leaves.
+
 ``h``: first 16 hexadecimal digits of SHA-256 over ``m``.
 """
 
@@ -26,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +78,22 @@ def wait_for(spool: Path, closed: int, open_rows: int) -> None:
     raise SystemExit(f"the recording in {spool} did not come so far within {DEADLINE_S} s")
 
 
-def make(source: Path, target: Path) -> None:
+def wrong_clock(folder: Path, ahead_s: int) -> tuple[dict[str, str], Callable[[], None]]:
+    """The environment of a process whose clock is ahead, and what sets that clock right."""
+    from faults.shim import Control, library
+
+    control = Control(folder / "control")
+    control.clock(ahead_s * 10**9)
+    env = {
+        "LD_PRELOAD": str(library()),
+        "FAULTS_CONTROL": str(control.path),
+        "FAULTS_PREFIX": str(folder / "none"),
+        "FAULTS_CRASH": str(folder / "crashes"),
+    }
+    return env, lambda: control.clock(0)
+
+
+def make(source: Path, target: Path, ahead_s: int = 0) -> None:
     """Record, export, kill, copy."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -93,15 +112,20 @@ def make(source: Path, target: Path) -> None:
         def command(*args: str) -> list[str]:
             return [sys.executable, "-m", "mexc_pipeline", "--config", str(config), *args]
 
+        wrong, set_right = wrong_clock(folder, ahead_s) if ahead_s else ({}, None)
+        recorder = {**env, **wrong}
         spool = folder / "data" / "spool" / "btc"
         simulator = subprocess.Popen(
             command("simulate", "--port", str(port), "--seed", "7", "--rate", str(RATE)), env=env
         )
-        collector = subprocess.Popen(command("collect", "btc"), env=env)
+        collector = subprocess.Popen(command("collect", "btc"), env=recorder)
         try:
             wait_for(spool, 2, 1)
-            subprocess.run(command("export"), env=env, check=True)
+            subprocess.run(command("export"), env=recorder, check=True)
             wait_for(spool, 1 + sum(s["state"] != "open" for s in segments(spool).values()), 8)
+            if set_right is not None:
+                set_right()
+                wait_for(spool, 0, 40)
         finally:
             collector.kill()
             collector.wait()
@@ -128,5 +152,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, help="app/src of the version")
     parser.add_argument("target", type=Path)
+    parser.add_argument(
+        "--clock-ahead", type=int, default=0, metavar="SECONDS", help="of the recorder, set right later"
+    )
     given = parser.parse_args()
-    make(given.source, given.target)
+    make(given.source, given.target, given.clock_ahead)

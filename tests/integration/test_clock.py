@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from mexc_pipeline.config import load
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.verify import services
 from support.collecting import collecting, site_of
+from support.peers import certificates
 from support.spooled import named
 
 DAY_S = 86_400
@@ -47,3 +49,17 @@ def test_a_right_clock_is_known_to_be_right(tmp_path: Path) -> None:
             (finding,) = [f for f in services(load(site.config)).findings if f.subject == "clock"]
             assert finding.ok
         assert not named(site.rows(), "clock")
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_over_tls_a_clock_that_is_far_off_is_said_as_clock_or_certificate(tmp_path: Path, days: int) -> None:
+    """No certificate holds by such a clock: here it is the certificate that is of another time."""
+    begin = datetime.now(UTC) + timedelta(days=days)
+    files = certificates(tmp_path / "tls", "127.0.0.1", not_before=begin, not_after=begin + timedelta(days=30))
+    with Simulator(SimulatorConfig(tls_cert=files.certificate, tls_key=files.key)) as sim:
+        site = site_of(tmp_path, sim, exchange=f'ca_file = "{files.authority}"')
+        with collecting(site) as btc:
+            status = btc.wait(lambda s: any("clock or certificate" in w for w in s["warnings"]))
+            assert status["state"] == "connecting"
+            assert status["clock"] == {"error_ms": None, "compared_at_ns": None, "suspect": False}
+            assert btc.stop() == 0

@@ -21,6 +21,7 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.export.job import run
 from mexc_pipeline.read import frames
 from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.spool.segment import FORMAT, info, segments
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify import by_hour, exports, ledger
@@ -125,6 +126,34 @@ def test_a_recording_goes_on_where_a_version_left_it(left: Left) -> None:
     assert [(r.seq, r.rx, r.ts, r.mt, shown(r.m)) for r in held[:-2]] == rows
     depth = [json.loads(r.m)["data"] for r in held if r.mt == 3]
     assert version == depth[-1]["version"] > 0
+
+
+def test_what_a_clock_that_was_ahead_left_ends_at_once_and_the_true_time_goes_on(tmp_path: Path) -> None:
+    """0.1.0 gave every row after the clock was set right one and the same time of the far future, in a segment that
+    was to end then. It ends at its last row, at the next start."""
+    left = Left(tmp_path, "0.1.0-clock-ahead")
+    rows = left.rows()
+    assert rows[-1][1] > time.time_ns() + 86_400 * 10**9, "made before that time has come"
+    with Simulator(SimulatorConfig(rate=60)) as sim:
+        site = Site(
+            tmp_path, sim.ws_url, sim.rest_url, period=left.expected["period"], extra='[channels]\ndepth="merged"'
+        )
+        with collecting(site) as btc:
+            btc.live(20)
+            assert btc.stop() == 0
+    assert run(left.config, once=True).ok
+    report = exports(left.config, newest=0)
+    assert report.ok, report.lines()
+    entries = ledger(left.config, {})
+    assert {entry.verdict for entry in entries} == {"proven"}
+    assert all(hour.files for hour in by_hour(left.config, entries)), "no hour is absent that has not come"
+    with pytest.warns(UserWarning, match="clock was set back"):
+        df = frames("btc", export_dir=left.config.export_dir)
+    assert df.seq.tolist() == list(range(1, len(df) + 1))
+    assert df.attrs["set_back"] == [len(rows) + 2], "right after the row that seals what was left"
+    after = df[df.seq > len(rows) + 1]
+    assert abs(after.rx.iloc[-1].value - time.time_ns()) < 600 * 10**9
+    assert json.loads(after.m.iloc[0])["restarted"]
 
 
 def test_a_later_format_is_refused_in_one_line_and_left_alone(tmp_path: Path) -> None:

@@ -1,71 +1,124 @@
-"""A clock that steps and slews under a recording: rx never goes back, no row joins a period that is closed."""
+"""A clock that steps and slews under a recording, by milliseconds and by years, at a start and later, over TLS too.
+
+After each: recording goes on at once, files prove, the ledger has no hole, nothing is pruned by age. At the end: every
+frame once and in order, no row in another period's file, and the store holds it all.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from faults.bench import Bench, Outcome, bench, end, pause
+from faults.bench import Bench, Outcome, Process, bench, end, pause
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.peers import certificates
 from support.waiting import until
 
 EPISODES = 6
-HOUR_NS = 3600 * 10**9
+SECOND_NS = 10**9
+HOUR_NS = 3600 * SECOND_NS
+DAY_NS = 24 * HOUR_NS
 PERIOD_S = 2
+VALID_DAYS = 20
+FAR = (8 * HOUR_NS, DAY_NS, 30 * DAY_NS, 400 * DAY_NS, 4000 * DAY_NS)
+KEEP = "6h"
+"""No row of a run is older, whatever a clock says: nothing may be deleted by age."""
 
 
 def clock(folder: Path, seed: int, size: float = 1.0) -> Outcome:
-    """Steps of an hour and of less, at edges and elsewhere, slews; the collector killed and started in between."""
+    """Steps while it runs; the collector killed and started in between."""
+    return _run(folder, seed, size, tls=False)
+
+
+def secure(folder: Path, seed: int, size: float = 1.0) -> Outcome:
+    """The same over TLS: with a clock that is years off no certificate holds, and it must be said so."""
+    return _run(folder, seed, size, tls=True)
+
+
+def _run(folder: Path, seed: int, size: float, *, tls: bool) -> Outcome:
     rng = random.Random(seed)
     outcome = Outcome()
+    rate = rng.choice((60.0, 300.0))
+    settings: dict[str, Any] = {"symbols": ("BTC_USDT",), "rate": rate, "seed": seed}
+    exchange = 'ping_interval = "5s"\n'
+    if tls:
+        now = datetime.now(UTC)
+        valid = {"not_before": now - timedelta(days=VALID_DAYS), "not_after": now + timedelta(days=VALID_DAYS)}
+        files = certificates(folder.parent / f"{folder.name}-tls", "127.0.0.1", **valid)
+        settings |= {"tls_cert": files.certificate, "tls_key": files.key}
+        exchange += f'ca_file = "{files.authority}"\n'
     with (
-        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 300.0)), seed=seed)) as sim,
-        bench(folder, sim, rng, period=f"{PERIOD_S}s") as place,
+        Simulator(SimulatorConfig(**settings)) as sim,
+        bench(folder, sim, rng, period=f"{PERIOD_S}s", keep=KEEP, exchange=exchange) as place,
     ):
         place.witness.start()
+        offset = 0
+        if rng.random() < 0.5:
+            offset = rng.choice((-1, 1)) * rng.choice(FAR[:1] if tls else FAR)
+            place.control.clock(offset)
+            outcome.happened("wrong at the start")
         collector = place.fork("collect", "btc")
         place.recorded(collector, 5)
-        offset = 0
+        seen: set[str] = set()
         for _ in range(round(EPISODES * size)):
             offset, name = _step(place, rng, offset)
             outcome.happened(name)
-            if rng.random() < 0.25:
-                collector.kill()
-                collector.wait(10)
-                collector = place.fork("collect", "btc")
-                place.recorded(collector, 5)
-            elif rng.random() < 0.3:
-                status = place.fork("export").wait(60)
-                outcome.expect(status == 0, f"export after {name} ended with {status}: {place.said()[-400:]}")
+            if rng.random() < 0.3:
+                collector = _restart(place, collector, outcome, offset, tls=tls)
+                if tls and abs(offset) > VALID_DAYS * DAY_NS:
+                    offset = 0
             _goes_on(place, name)
+            _check(place, outcome, name, offset, seen)
         status = end(collector)
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
+        place.control.clock(0)
         place.settle(outcome)
+        _check_store(place, outcome)
     return outcome
 
 
 def _step(place: Bench, rng: random.Random, offset: int) -> tuple[int, str]:
-    kind = rng.choice(("forward", "back", "little back", "at the edge", "over the edge", "slew"))
+    kinds = ("far forward", "far back", "right again", "little back", "at the edge", "over the edge", "slew")
+    kind = rng.choice(kinds)
     slew = 0
     match kind:
-        case "forward":
-            offset += HOUR_NS
-        case "back":
-            offset -= HOUR_NS
+        case "far forward":
+            offset = max(0, offset) + rng.choice((HOUR_NS, *FAR))
+        case "far back":
+            offset = min(0, offset) - rng.choice((HOUR_NS, *FAR))
+        case "right again":
+            offset = 0
         case "little back":
-            offset -= rng.randint(1, 5 * 10**9)
+            offset -= rng.randint(1, 59 * SECOND_NS)
         case "at the edge" | "over the edge":
             now = time.time() + offset / 1e9
             left = PERIOD_S - now % PERIOD_S
             pause(max(0.0, left - rng.uniform(0.0, 0.02)) if kind == "at the edge" else left + rng.uniform(0, 0.02))
-            offset += rng.choice((-1, 1)) * rng.randint(10**6, 3 * 10**9)
+            offset += rng.choice((-1, 1)) * rng.randint(10**6, 3 * SECOND_NS)
         case _:
             slew = rng.choice((-1, 1)) * rng.choice((500_000, 50_000_000))
     place.control.clock(offset, slew)
     if slew:
         pause(1.0)
     return offset, kind
+
+
+def _restart(place: Bench, collector: Process, outcome: Outcome, offset: int, *, tls: bool) -> Process:
+    """Kill it and start another, by the same clock."""
+    collector.kill()
+    collector.wait(10)
+    before = len(place.said())
+    collector = place.fork("collect", "btc")
+    if tls and abs(offset) > VALID_DAYS * DAY_NS:
+        until(lambda: "clock or certificate" in place.log.read_text()[before:], 60, "a word on clock or certificate")
+        outcome.happened("refused for its dates")
+        place.control.clock(0)
+    place.recorded(collector, 5)
+    return collector
 
 
 def _goes_on(place: Bench, name: str) -> None:
@@ -76,3 +129,39 @@ def _goes_on(place: Bench, name: str) -> None:
         return status is not None and status["last_seq"] > before + 10
 
     until(more, 60, f"recording after a step {name}")
+
+
+def _check(place: Bench, outcome: Outcome, name: str, offset: int, seen: set[str]) -> None:
+    """What others make of it while it goes on."""
+    for command in (["export"], ["verify", "exports"], ["ledger"]):
+        status, said = place.run(*command)
+        wrong = [line for line in said.splitlines() if line.startswith("FAIL")] or [said[-600:]]
+        outcome.expect(status == 0, f"{command[0]} after {name} ended with {status}: {wrong[:4]}")
+    _, said = place.run("prune", "--keep", KEEP, "--json")
+    try:
+        deleted = json.loads(said)["deleted"]
+    except (ValueError, KeyError):
+        outcome.expect(False, f"prune after {name} said {said[-300:]}")
+    else:
+        outcome.expect(not deleted, f"prune after {name}, the clock {offset / 1e9:+.0f} s off, deleted {deleted[:3]}")
+    there = {path.name for path in (place.spool / "btc").glob("*.sqlite")}
+    gone = seen - there
+    outcome.expect(not gone, f"segments pruned after {name}, the clock {offset / 1e9:+.0f} s off: {sorted(gone)[:3]}")
+    seen |= there
+
+
+def _check_store(place: Bench, outcome: Outcome) -> None:
+    """The store, which has never run here, takes the segments in the order of their rows and finds them equal."""
+    store = place.start("store")
+
+    def compared() -> bool:
+        status = (place.status("store") or {}).get("symbols", {}).get("btc")
+        segments = len(list((place.spool / "btc").glob("*.sqlite")))
+        return bool(status) and not status["backlog"] and len(status["compared"]) >= segments
+
+    until(compared, 120, "a comparison of every segment in the store")
+    status = (place.status("store") or {})["symbols"]["btc"]
+    wrong = [file for file, found in status["compared"].items() if not found["ok"]]
+    outcome.expect(not wrong, f"tables differ from their segments: {wrong[:3]}")
+    outcome.expect(not status["orphans"], f"tables set apart: {status['orphans'][:3]}")
+    outcome.expect(end(store) == 0, "the store did not end in order")

@@ -355,6 +355,8 @@ class _Collector:
             warnings.append(feed["refusal"]["said"])
         if self._attempts.trouble is not None:
             warnings.append(self._attempts.trouble)
+        if feed["not_connected"] is not None:
+            warnings.append(f"not connected: {feed['not_connected']}")
         if opening is not None:
             warnings += [f"not asked for the last seq: {problem}" for problem in opening.known.unknown]
         return {

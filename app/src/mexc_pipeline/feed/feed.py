@@ -166,6 +166,8 @@ class Feed:
         self.reconnects = 0
         self.connected_since_ns: int | None = None
         self.exchange_said: str | None = None
+        self.not_connected: str | None = None
+        """Why the last connection ended or could not be made, while there is no other."""
         self.proven = False
         """Whether the exchange has delivered data of the symbol: then it lists it, whatever else it says."""
         self.refusal: Answer | None = None
@@ -217,6 +219,7 @@ class Feed:
                 code, reason = (1006, f"{ending}, our close was not answered") if self._unanswered else (1000, ending)
             reason = clean(reason)  # much of it may be the exchange's own words
             self._event("disconnected", code=code, reason=reason, exit=self._exit, **said)
+            self.not_connected = reason
             self._exit = None
             if self._stop.is_set():
                 break
@@ -295,6 +298,7 @@ class Feed:
             "channels": watch.status(time.monotonic()) if watch else {},
             "egress": self.egress,
             "exchange_said": self.exchange_said,
+            "not_connected": self.not_connected,
             "clock": self.clock.status(),
             "refusal": {"said": str(refusal), **refusal.fields()} if (refusal := self.refusal) is not None else None,
             "waits": {"for_s": round(max(0.0, waits[0] - time.monotonic()), 1), "why": waits[1]} if waits else None,
@@ -355,6 +359,7 @@ class Feed:
         self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._memory)
         self._next_ping = now
         self.clock.connected()
+        self.not_connected = None
         way = {"peer": dialled.peer, "local": dialled.local, "url": url, **dialled.details}
         self.egress = {"mode": dialled.mode, **way}
         self._exit = dialled.details.get("exit")
