@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import pytest
@@ -50,9 +49,10 @@ def test_frames_whose_only_fault_is_their_ts_are_read_and_said(tmp_path: Path, t
         books = read.book("btc", export_dir=site.exports)
     with pytest.warns(read.DeadLetterWarning):
         assert not len(read.frames("btc", export_dir=site.exports, types=["d"]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(read.DeadLetterWarning) as caught:
         at = read.book("btc", at=books.rx.max(), export_dir=site.exports)
+    assert {w.filename for w in caught} == {__file__}, "the warning is for the line that asked"
+    assert at.attrs["dead_letter_reasons"].keys() == {"ts"}
     assert at.version.max() == books.version.max()
     report = exports(load(site.config))
     assert report.ok

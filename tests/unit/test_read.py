@@ -220,6 +220,20 @@ def test_book(config: Config) -> None:
         read.book("btc", export_dir=folder, levels=0)
 
 
+def test_a_book_after_which_only_dead_letters_came_says_so(config: Config) -> None:
+    renamed = BOOK.replace("BTC_USDT", "btc_usdt")
+    folder = export(config, (4, renamed), (3, BOOK), (4, renamed), (4, renamed))
+    with pytest.warns(read.DeadLetterWarning, match=r"2 of 3 frames .* \(2 symbol\)") as caught:
+        book = read.book("btc", at=T0 + SECOND, export_dir=folder)
+    assert (book.attrs["dead_letters"], book.seq[0]) == (2, 2)
+    assert caught[0].filename == __file__
+    with pytest.warns(read.DeadLetterWarning, match=r"3 of 4 frames .* \(3 symbol\)") as caught:
+        assert not len(read.trades("btc", export_dir=folder))
+    assert caught[0].filename == __file__
+    with pytest.raises(UserError, match="no whole book .*; 3 dead letters lie in them"):
+        read.book("btc", at=T0, export_dir=folder)
+
+
 def test_nothing_in_the_stretch_gives_the_columns_all_the_same(config: Config) -> None:
     fill(config)
     main(config)

@@ -74,7 +74,7 @@ def frames(
         return _pandas(pa.concat_tables(found or [_nothing()]))
     stretch = _Stretch(files, start, end, types)
     df = _pandas(pa.concat_tables([*stretch] or [_nothing()]))
-    stretch.tell(df)
+    stretch.tell(df, 3)
     return df
 
 
@@ -148,9 +148,10 @@ def book(
     if at is not None:
         if start is not None or end is not None:
             raise ValueError("at is one instant; leave start and end out")
-        found, back = moment.book_at(find(symbol, export_dir), instant_ns(at), across_gaps=across_gaps)
-        df = _pandas(moment.table(found, levels=levels, floats=floats), back)
-        df.attrs["gaps"] = [tuple(gap) for gap in found.gaps]
+        found = moment.book_at(find(symbol, export_dir), instant_ns(at), across_gaps=across_gaps)
+        df = _pandas(moment.table(found.book, levels=levels, floats=floats), found.set_back)
+        df.attrs["gaps"] = [tuple(gap) for gap in found.book.gaps]
+        _tell(df, found.dead, found.frames, stacklevel=3)
         return df
     source = _Stretch(find(symbol, export_dir, start, end), start, end, ["dp"], meant_too=True)
     return _decoded(source, lambda table, skipped: decode.book(table, skipped, levels=levels, floats=floats))
@@ -206,15 +207,20 @@ class _Stretch:
             wanted = pc.or_(wanted, pc.is_in(pa.array(range(len(table))), pa.array(come_along)))
         return table.filter(wanted)
 
-    def tell(self, df: pd.DataFrame) -> None:
-        """Say on the frame, and in a warning where they are many, how many dead letters there are."""
-        count = self.reasons.total()
-        df.attrs["dead_letters"] = count
-        df.attrs["dead_letter_reasons"] = dict(self.reasons)
-        if count and count >= self.frames * SHARE:
-            why = ", ".join(f"{n:,} {name}" for name, n in self.reasons.most_common())
-            text = f"{count:,} of {self.frames:,} frames in this stretch are dead letters ({why})"
-            warnings.warn(text, DeadLetterWarning, stacklevel=4)
+    def tell(self, df: pd.DataFrame, stacklevel: int) -> None:
+        """Say how many dead letters there are, once all was read."""
+        _tell(df, self.reasons, self.frames, stacklevel + 1)
+
+
+def _tell(df: pd.DataFrame, reasons: Counter[str], frames: int, stacklevel: int) -> None:
+    """Say on the frame, and in a warning where they are many, how many dead letters lie in what was read."""
+    count = reasons.total()
+    df.attrs["dead_letters"] = count
+    df.attrs["dead_letter_reasons"] = dict(reasons)
+    if count and count >= frames * SHARE:
+        why = ", ".join(f"{n:,} {name}" for name, n in reasons.most_common())
+        text = f"{count:,} of {frames:,} frames in this stretch are dead letters ({why})"
+        warnings.warn(text, DeadLetterWarning, stacklevel=stacklevel)
 
 
 def _nothing() -> Any:
@@ -248,7 +254,7 @@ def _decoded(source: _Stretch, build: Callable[[Any, Skipped], Any]) -> pd.DataF
         text = f"{len(skipped.seqs)} frames could not be decoded and were left out (seq {skipped.seqs[0]} first)"
         text += f": {skipped.why[:200]}" if skipped.why else ""
         warnings.warn(text, LeftOutWarning, stacklevel=3)
-    source.tell(df)
+    source.tell(df, 4)
     return df
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from msgspec import Raw
 
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.exchange.deadletters import meant
+from mexc_pipeline.exchange.deadletters import meant, reason
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.parquet import metadata
@@ -25,9 +26,19 @@ LATER_NS = 120_000_000_000
 """How long after an instant rows that repair what was before it can come: longer than all tries take."""
 
 
-def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> tuple[Book, list[int]]:
-    """The book as of ``at_ns`` (Unix ns) from one symbol's files, given in the order of their rows, and the seqs at
-    which the host's clock was set back from after the instant to before it.
+class Found(NamedTuple):
+    """The book of an instant; the seqs at which the host's clock was set back from after the instant to before it; why
+    the dead letters from the book's snapshot to the instant are dead letters, and how many frames of depth and dead
+    letters lie there."""
+
+    book: Book
+    set_back: list[int]
+    dead: Counter[str]
+    frames: int
+
+
+def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> Found:
+    """The book as of ``at_ns`` (Unix ns) from one symbol's files, given in the order of their rows.
 
     What counts is the last row in that order with rx ≤ ``at_ns``, and all before it: where the host's clock was set
     back, an instant may have been recorded twice, and the later recording is the one by the corrected clock. From its
@@ -35,17 +46,28 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
     """
     here, last_seq = _last(files, at_ns)
     after = [file.path for file in files[here + 1 :] if file.name.start_ns <= at_ns + LATER_NS]
-    taken: list[list[Stored]] = [list(_rows(after, at_ns))]
+    dead: dict[int, str] = {}
+    taken: list[list[Stored]] = [list(_rows(after, at_ns, dead))]
     for place in range(here, -1, -1):
         # What was recorded before a clock was set back may have times of after the instant.
-        taken.insert(0, list(_rows([files[place].path], at_ns if place == here else None)))
+        taken.insert(0, list(_rows([files[place].path], at_ns if place == here else None, dead)))
         history = History(last_seq)
         for rows in taken:
             history.add(rows)
         book = history.book(across_gaps=across_gaps)
         if book is not None:
-            return book, _set_back(files[: here + 1], at_ns)
-    raise UserError(f"no whole book at or before {at_ns} ns in {here + 1} files; depth frames alone do not make one")
+            since = range(book.since, last_seq + 1)
+            of_depth = {row.seq for rows in taken for row in rows if row.mt == "dp"}
+            return Found(
+                book,
+                _set_back(files[: here + 1], at_ns),
+                Counter(why for seq, why in dead.items() if seq in since),
+                sum(seq in since for seq in of_depth | dead.keys()),
+            )
+    letters = f"; {len(dead):,} dead letters lie in them" if dead else ""
+    raise UserError(
+        f"no whole book at or before {at_ns} ns in {here + 1} files; depth frames alone do not make one{letters}"
+    )
 
 
 def _last(files: Sequence[Placed], at_ns: int) -> tuple[int, int]:
@@ -100,7 +122,8 @@ def table(book: Book, *, levels: int | None = None, floats: bool = False) -> Any
     )
 
 
-def _rows(paths: Sequence[Path], at_ns: int | None) -> Iterator[Stored]:
+def _rows(paths: Sequence[Path], at_ns: int | None, dead: dict[int, str]) -> Iterator[Stored]:
+    """Rows that matter to a book. ``dead`` gets the seq of each dead letter, and what is wrong with it."""
     for path in paths:
         symbol = metadata(path).get("symbol", "")
         until = None if at_ns is None else at_ns + LATER_NS
@@ -115,5 +138,7 @@ def _rows(paths: Sequence[Path], at_ns: int | None) -> Iterator[Stored]:
             for seq, rx, ts, mt, m in zip(*columns, strict=True):
                 if mt != "dl":
                     yield Stored(seq, rx, ts, mt, content(m), path.name)
-                elif meant(m, symbol) in (CHANNEL, FULL):
+                    continue
+                dead[seq] = reason(m, symbol).value
+                if meant(m, symbol) in (CHANNEL, FULL):
                     yield Stored(seq, rx, ts, "dp", content(m), path.name)

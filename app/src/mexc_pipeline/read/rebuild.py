@@ -115,6 +115,11 @@ class Book:
     asks: dict[Decimal, Level] = field(default_factory=dict)
     bids: dict[Decimal, Level] = field(default_factory=dict)
     gaps: list[Span] = field(default_factory=list)
+    since: int = field(init=False)
+    """seq of the row it was begun with."""
+
+    def __post_init__(self) -> None:
+        self.since = self.row.seq
 
     def apply(self, sides: _Sides) -> None:
         """Put absolute levels in. ValueError naming what cannot be read; then nothing was put in."""
