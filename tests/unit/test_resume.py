@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mexc_pipeline.collector.resume import before, interrupted, last_version
+import pytest
+
+from mexc_pipeline.collector import resume
+from mexc_pipeline.collector.resume import before, interrupted, last_version, newest_deals
 from mexc_pipeline.feed.holes import Holes, Unfinished
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame, Mt, event
@@ -87,3 +90,32 @@ def test_after_an_orderly_stop_nothing_is_left(tmp_path: Path) -> None:
     record(tmp_path, (0, Mt.EVENT, about("gap", 3, 5)), (1, Mt.EVENT, about("unrepaired", 3, 5)))
     assert interrupted(tmp_path) == []
     assert interrupted(tmp_path / "none") == []
+
+
+def deal(number: int, ts: str = "1789498405534", more: str = "") -> bytes:
+    text = f'{{"symbol":"BTC_USDT","data":[{{"i":"{number}"{more}}}],"channel":"push.deal","ts":{ts}}}'
+    return text.encode()
+
+
+def test_the_newest_deals_are_known_also_those_whose_ts_is_wrong(tmp_path: Path) -> None:
+    record(
+        tmp_path,
+        (0, Mt.DEAL, deal(1)),
+        (1, Mt.DEAD_LETTER, deal(2, ts="0")),
+        (1, Mt.DEAD_LETTER, b'{"channel":"push.deal"}'),
+        (2, Mt.DEAL, deal(3)),
+    )
+    assert newest_deals(tmp_path) == [deal(1), deal(2, ts="0"), deal(3)]
+    assert newest_deals(tmp_path / "none") == []
+
+
+def test_deals_of_unusual_size_are_not_all_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "NEWEST_BYTES", 5000)
+    record(tmp_path, *((0, Mt.DEAL, deal(n, more=',"x":"' + "x" * 1000 + '"')) for n in range(20)))
+    assert len(newest_deals(tmp_path)) == 5
+
+
+def test_the_newest_version_may_be_in_a_frame_whose_ts_is_wrong(tmp_path: Path) -> None:
+    wrong = b'{"symbol":"BTC_USDT","channel":"push.depth","data":{"begin":8,"end":9},"ts":0}'
+    record(tmp_path, (0, Mt.DEPTH, depth(7)), (1, Mt.DEAD_LETTER, wrong), (1, Mt.DEAD_LETTER, b"{}"))
+    assert last_version(tmp_path) == 9

@@ -23,13 +23,14 @@ from mexc_pipeline.spool.segment import InOrder, SegmentError, SegmentReader, in
 log = logging.getLogger("mexc_pipeline.collector")
 
 
+DEALS = "push.deal"
 NEWEST_SEGMENTS = 2
 NEWEST_ROWS = 100_000
 """In each: a start must not wait for the whole of a large hour to be read."""
 NEWEST_DEAD = 20
 """Dead letters among which one of depth is looked for whose only fault is its ``ts``."""
 NEWEST_BYTES = 8 << 20
-"""Of deals: a start must not take the memory for frames of unusual size."""
+"""Of deals, and of dead letters: a start must not take the memory for frames of unusual size."""
 
 
 class _Named(msgspec.Struct, gc=False):
@@ -42,17 +43,20 @@ def before(folder: Path) -> Before:
 
 
 def newest_deals(folder: Path) -> list[bytes]:
-    """The newest deal frames, oldest first: as many as are remembered, unless they are of unusual size."""
+    """The newest deal frames, oldest first: as many as are remembered, unless they are of unusual size. Also those that
+    are dead letters for nothing but their ``ts``."""
     found: list[bytes] = []
-    for path in [segment.path for segment in reversed(in_order(folder).readable[-NEWEST_SEGMENTS:])]:
+    for segment in reversed(in_order(folder).readable[-NEWEST_SEGMENTS:]):
+        most = REMEMBERED - len(found)
         try:
-            with SegmentReader(path) as reader:
-                largest = max(map(len, reader.tail(Mt.DEAL, 64, NEWEST_ROWS).m), default=1)
-                most = min(REMEMBERED - len(found), NEWEST_BYTES // largest)
-                found[:0] = reader.tail(Mt.DEAL, max(1, most), NEWEST_ROWS).m
+            with SegmentReader(segment.path) as reader:
+                rows = [*reader.tail(Mt.DEAL, most, NEWEST_ROWS, NEWEST_BYTES).rows()]
+                dead = reader.tail(Mt.DEAD_LETTER, most, NEWEST_ROWS, NEWEST_BYTES)
         except (SegmentError, sqlite3.Error) as error:
-            log.warning("newest deals unknown", extra={"fields": {"segment": str(path), "error": str(error)}})
+            log.warning("newest deals unknown", extra={"fields": {"segment": str(segment.path), "error": str(error)}})
             break
+        rows += [row for row in dead.rows() if meant(row.m, segment.symbol) == DEALS]
+        found[:0] = [content(row.m) for row in sorted(rows)[-most:]]
         if len(found) >= REMEMBERED:
             break
     return found

@@ -338,14 +338,23 @@ class SegmentReader:
         newest = [self.tail(mt, 1, NEWEST_ROWS) for mt in (Mt.TICKER, Mt.DEAL, Mt.DEPTH)]
         return max((block.ts[0] * 1_000_000 for block in newest if len(block)), default=0)
 
-    def tail(self, mt: int, limit: int, among: int = 1 << 62) -> Columns:
-        """The newest ``limit`` rows of a type, in seq order; looked for among the newest ``among`` of all rows."""
+    def tail(self, mt: int, limit: int, among: int = 1 << 62, max_bytes: int = 1 << 62) -> Columns:
+        """The newest ``limit`` rows of a type, in seq order, and no more once their frames exceed ``max_bytes``; looked
+        for among the newest ``among`` of all rows."""
+        rows: list[tuple[int, int, int, int, bytes]] = []
+        size = 0
         try:
-            rows = self._db.execute(
+            cursor = self._db.execute(
                 "SELECT seq, rx, ts, mt, m FROM rows WHERE mt = ? AND seq > (SELECT ifnull(max(seq), 0) FROM rows) - ?"
                 " ORDER BY seq DESC LIMIT ?",
                 (mt, among, limit),
-            ).fetchall()
+            )
+            for row in cursor:
+                rows.append(row)
+                size += len(row[4])
+                if size >= max_bytes:
+                    break
+            cursor.close()
         except (sqlite3.Error, OverflowError, MemoryError) as error:
             raise SegmentError(f"{self.path}: cannot be read: {error}") from error
         return self._checked(Columns.of(reversed(rows)))
