@@ -154,9 +154,12 @@ def test_killed_again_and_again_while_loading(process: Process) -> None:
     loaded = [row for table in tables for row in rows_of(process, table)]
     assert sorted(loaded) == expected(recording)
     assert not [n for n in names if "orphan" in n or "altered" in n]
-    compared = wait_for(
-        lambda: len(found := process.ask("status")["symbols"]["btc"]["compared"]) == len(tables) - 1 and found
-    )
+    wait_for(lambda: process.ask("status")["symbols"]["btc"]["compared_segments"] == len(tables) - 1)
+    status = process.ask("status")["symbols"]["btc"]
+    assert (status["differing"], status["compared"]) == (0, {}), "the status does not grow with what is right"
+    names = [f"{table.removeprefix('btc_')}.sqlite" for table in tables if table != "btc_current"]
+    compared = process.ask("compared", id="btc", segments=[*names, "20000101000000.sqlite"])["compared"]
+    assert sorted(compared) == sorted(names)
     assert all(c["ok"] for c in compared.values())
     assert process.end(signal.SIGTERM) == 0
     recording.close()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import Frame, Mt
-from mexc_pipeline.run.account import Closing, Periods, line_of, totals
+from mexc_pipeline.run.account import Closing, Periods, dead_letters, line_of, totals
 from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, how_it_ended
 from mexc_pipeline.run.demo import settings
 from mexc_pipeline.run.display import age, plain_line
@@ -183,7 +183,24 @@ def test_a_symbol_without_a_new_frame_is_silent(tmp_path: Path) -> None:
     assert periods.silent() == ["btc", "eth"], "an answer is no frame of the market"
     _record(config, T0 + 10, [Mt.DEAD_LETTER])
     periods.scan()
+    assert periods.silent() == ["btc", "eth"], "what nobody can read shows nothing of the market"
+    _record(config, T0 + 20, [Mt.DEAL])
+    periods.scan()
     assert periods.silent() == ["eth"]
+
+
+def test_too_many_dead_letters_are_a_problem_of_the_run(proven: SegmentInfo) -> None:
+    from dataclasses import replace
+
+    def line(**counts: int) -> Any:
+        return replace(line_of(proven, _compared(proven), None), counts=counts)
+
+    assert dead_letters([line(t=100, d=900, dl=9, ev=4)]) == []
+    assert dead_letters([line(t=0, dl=9)]) == [], "a handful is never judged"
+    (said,) = dead_letters([line(t=500, dl=6), line(t=400, dl=6, ev=100)])
+    assert said.startswith("btc: 12 of 912 frames are dead letters (1.3 %")
+    (said,) = dead_letters([line(dl=400, ev=3)])
+    assert "400 of 400 frames are dead letters (100.0 %" in said
 
 
 def test_what_waits_for_export(tmp_path: Path) -> None:
@@ -277,24 +294,41 @@ def test_a_closing_with_a_problem_is_not_ok(proven: SegmentInfo) -> None:
 # What is shown
 
 
-def test_a_view_from_answers() -> None:
-    status = {"state": "live", "rows": {"t": 1, "dp": 2}, "last_seq": 9, "last_rx_ns": 10**9, "segment": "x.sqlite"}
-    view = view_of("btc", "BTC_USDT", status, {"symbols": {"btc": {"backlog": 4}}}, 1.5, 3 * 10**9)
-    assert (view.total, view.backlog, view.frame_age_s) == (3, 4, 2.0)
+def test_a_view_counts_market_frames_only() -> None:
+    status = {
+        "state": "live",
+        "rows": {"t": 1, "dp": 2, "dl": 5, "ev": 7, "r": 11},
+        "last_seq": 26,
+        "segment": "x.sqlite",
+        "market": {"age_s": 2.0, "waited_s": 2.0, "limit_s": 30.0},
+    }
+    view = view_of("btc", "BTC_USDT", status, {"symbols": {"btc": {"backlog": 4}}}, 1.5)
+    assert (view.frames, view.backlog, view.frame_age_s, view.state) == (3, 4, 2.0, "live")
     line = plain_line(view, 7)
     assert "live" in line
+    assert "frames 3 (1.5/s)" in line
     assert "backlog 4" in line
     assert "exported 7" in line
 
 
+def test_a_view_says_since_when_nothing_comes_and_why() -> None:
+    market = {"age_s": 70.0, "waited_s": 70.0, "limit_s": 30.0}
+    status = {"state": "connecting", "rows": {"t": 9, "ev": 99}, "market": market, "not_connected": "connection refused"}
+    view = view_of("btc", "BTC_USDT", status, None, 0.0)
+    assert (view.state, view.why) == ("connecting", "connection refused")
+    assert plain_line(view, 0).endswith("no market frame for 70 s: connection refused")
+    patient = view_of("btc", "BTC_USDT", status, None, 0.0, silent_s=100.0)
+    assert patient.faults == ()
+
+
 def test_a_part_that_does_not_answer_is_down() -> None:
-    view = view_of("btc", "BTC_USDT", None, None, 0.0, 0)
+    view = view_of("btc", "BTC_USDT", None, None, 0.0)
     assert view.state == "down"
     assert "backlog –" in plain_line(view, 0)
     assert store_text(None) == "down"
     assert store_text({"reachable": False, "error": "refused"}) == "ClickHouse does not answer: refused"
     assert store_text({"reachable": True}) == "ok"
-    assert View("btc", "BTC_USDT", "x").total == 0
+    assert View("btc", "BTC_USDT", "x").frames == 0
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(None, "–"), (0.25, "0.2 s"), (123.4, "123 s")])

@@ -121,7 +121,7 @@ def shown_by(capsys: pytest.CaptureFixture[str], show: Callable[[], object]) -> 
 
 
 def a_view(text: str) -> View:
-    return View("btc", text, text, {"t": 1}, segment=text, warnings=(text,))
+    return View("btc", text, text, {"t": 1}, segment=text, faults=(text,), warnings=(text,))
 
 
 def a_closing(text: str) -> Closing:

@@ -109,6 +109,11 @@ class Spool(_Table, frozen=True):
     reserve_mib: int = 64
 
 
+class _Health(_Table, frozen=True):
+    silent: str = ""
+    """A symbol without a market frame for so long is silent; empty: by each channel's own pace."""
+
+
 class _ChannelsOverride(_Table, frozen=True):
     ticker: bool | msgspec.UnsetType = msgspec.UNSET
     deal: Deal | msgspec.UnsetType = msgspec.UNSET
@@ -128,6 +133,7 @@ class _SymbolTable(_Table, frozen=True):
     id: str = ""
     channels: _ChannelsOverride = _ChannelsOverride()
     egress: _EgressOverride = _EgressOverride()
+    health: _Health = _Health()
 
 
 class _File(_Table, frozen=True):
@@ -142,17 +148,20 @@ class _File(_Table, frozen=True):
     channels: Channels = Channels()
     egress: _EgressTable = _EgressTable()
     clickhouse: ClickHouse = ClickHouse()
+    health: _Health = _Health()
     symbol: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """One symbol as configured: the exchange's name (``BTC_USDT``), our id (``btc``), its channels and egress."""
+    """One symbol as configured: the exchange's name (``BTC_USDT``), our id (``btc``), its channels and egress, and the
+    seconds without a market frame from which it is silent (None: by its own pace)."""
 
     name: str
     id: str
     channels: Channels
     egress: Egress
+    silent_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +360,7 @@ def _symbols(file: _File) -> tuple[Symbol, ...]:
                 id=_symbol_id(name, table.id),
                 channels=_override(file.channels, table.channels),
                 egress=_egress(f"symbol.{name}.egress", _override(file.egress, table.egress)),
+                silent_s=_silent_s(name, file.health, table.health),
             )
         )
         if not any(
@@ -366,6 +376,16 @@ def _symbols(file: _File) -> tuple[Symbol, ...]:
         if ids.count(symbol.id) > 1:
             raise ConfigError(f"symbols: id {symbol.id!r} is there twice; [symbol.{symbol.name}] id sets another")
     return _share_exits(result, file.egress.deployment)
+
+
+def _silent_s(name: str, of_all: _Health, own: _Health) -> float | None:
+    key, text = (f"symbol.{name}.health.silent", own.silent) if own.silent else ("health.silent", of_all.silent)
+    if not text:
+        return None
+    seconds = _duration(key, text) / SECOND_NS
+    if seconds < 1:
+        raise ConfigError(f"{key}: allowed is 1s or more, or nothing at all: then each channel's own pace counts")
+    return seconds
 
 
 def _symbol_id(name: str, given: str) -> str:

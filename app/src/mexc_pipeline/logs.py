@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any, TextIO
 
+from mexc_pipeline.output import Output
 from mexc_pipeline.text import LONG, clean, clean_lines, json_line
 
 
@@ -97,6 +98,11 @@ def dropped(lines: int, reason: str) -> str:
     record = logging.LogRecord("mexc_pipeline.log", logging.WARNING, "", 0, "lines could not be written", None, None)
     record.fields = {"lines": lines, "reason": reason}
     return _formatter().format(record)
+
+
+def lost() -> int:
+    """Lines that this process could not write on standard error."""
+    return sys.stderr.lost if isinstance(sys.stderr, Output) else 0
 
 
 def setup(level: str = "INFO") -> None:

@@ -16,7 +16,9 @@ from faults.bench import Bench, Outcome, Process, bench, end, pause
 from faults.lossy import LossyProxy
 from faults.scenarios.clickhouse import LOGGED, answers, conclude, start_engine
 from integration.clickhouse_server import ClickHouseServer
+from mexc_pipeline.config import load
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
+from mexc_pipeline.store.client import compared
 from support.waiting import until
 
 PERIOD = "4s"
@@ -161,8 +163,8 @@ def altered(folder: Path, seed: int) -> Outcome:
 
 
 def _compared(site: Site, count: int) -> list[str]:
-    status = site.place.status("store")
-    found = status["symbols"]["btc"]["compared"] if status is not None else {}
+    names = [path.name for path in (site.place.data / "spool" / "btc").glob("*.sqlite")]
+    found = compared(load(site.place.config), "btc", names)
     return list(found) if len(found) >= count else []
 
 

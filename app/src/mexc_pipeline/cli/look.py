@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from mexc_pipeline import health
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, SymbolId, configuration, json_option, start_logs
 from mexc_pipeline.config import Config
@@ -82,10 +83,9 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
 @json_option
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> int:
-    """Show what every part is doing.
+    """Show what every part is doing, and what is wrong, the worst first.
 
-    Collectors, last frame per channel, backlog, last export, what the exchange answered. Exit 1 where a part does not
-    answer or has stopped recording.
+    Each symbol's health, last market frame per channel, backlog, last export. Exit 1 on any fault.
     """
     config = configuration(ctx)
     found = gather(config)
@@ -97,24 +97,33 @@ def status(ctx: click.Context, as_json: bool) -> int:
 
 
 def gather(config: Config) -> dict[str, Any]:
-    """What every part says of itself: ``ok``, ``store``, ``symbols`` (each with collector, store and last export)."""
+    """What every part says of itself and how it is: ``ok``, ``store``, ``symbols`` (each with ``health``, collector,
+    store and last export)."""
     store = _status_of(config, "store")
     loaded: Mapping[str, Any] = store.get("symbols") or {}
     symbols: list[dict[str, Any]] = []
+    faults = not health.of_store(store).ok
     for symbol in config.symbols:
+        said = _status_of(config, symbol.id)
+        unexported_s = _unexported_s(config, symbol.id)
+        found = health.of_symbol(said, loaded.get(symbol.id), silent_s=symbol.silent_s, unexported_s=unexported_s)
+        faults = faults or not found.ok
         symbols.append(
             {
                 "id": symbol.id,
                 "symbol": symbol.name,
-                "collector": _status_of(config, symbol.id),
+                "health": found.to_json(),
+                "collector": said,
                 "store": loaded.get(symbol.id),
                 "last_export": last_export(config, symbol.id),
             }
         )
-    ok = "problem" not in store and all(_works(s["collector"]) for s in symbols)
     return {
-        "ok": ok,
-        "store": {key: value for key, value in store.items() if key != "symbols"},
+        "ok": not faults,
+        "store": {
+            **{key: value for key, value in store.items() if key != "symbols"},
+            "health": health.of_store(store).to_json(),
+        },
         "symbols": symbols,
     }
 
@@ -126,8 +135,17 @@ def _status_of(config: Config, who: str) -> dict[str, Any]:
         return {"problem": str(error)}
 
 
-def _works(collector: Mapping[str, Any]) -> bool:
-    return "problem" not in collector and not str(collector.get("state")).startswith("stopped")
+def _unexported_s(config: Config, symbol_id: str) -> float | None:
+    """Seconds since the end of the oldest period in the spool that has rows and no file yet; None: each has its own."""
+    from mexc_pipeline.spool.segment import in_order
+
+    now = time.time_ns()
+    ended = [
+        now - found.edge_ns
+        for found in in_order(config.spool_dir / symbol_id).readable
+        if found.state != "exported" and found.rows and found.edge_ns <= now
+    ]
+    return max(ended) / 1e9 if ended else None
 
 
 def far_end(egress: Mapping[str, Any]) -> str | None:
@@ -154,28 +172,34 @@ def last_export(config: Config, symbol_id: str) -> dict[str, Any] | None:
 
 def _print_status(found: dict[str, Any]) -> None:
     store = found["store"]
-    if "problem" in store:
-        printing.line(f"store: {store['problem']}")
-    else:
-        answers = "answers" if store.get("reachable") else f"does not answer: {store.get('error')}"
-        printing.line(f"store: ClickHouse ({store.get('engine')}) {answers}")
+    faults = [(symbol["id"], reason) for symbol in found["symbols"] for reason in symbol["health"]["reasons"]]
+    faults += [("store", reason) for reason in store["health"]["reasons"]]
+    order = [kind.value for kind in health.Kind]
+    for who, reason in sorted(faults, key=lambda fault: order.index(fault[1]["kind"])):
+        since = "" if reason["for_s"] is None else f" (since {_clock_time(reason['for_s'])})"
+        printing.folded(f"FAULT {who}: {reason['kind']}: {reason['text']}{since}; {reason['advice']}")
+    if store["health"]["ok"]:
+        printing.folded(f"store: ClickHouse ({store.get('engine')}) answers")
+    symbols = sorted(found["symbols"], key=lambda symbol: _rank(symbol["health"], order))
     rows = []
-    for symbol in found["symbols"]:
+    for symbol in symbols:
         said, loaded, export = symbol["collector"], symbol["store"] or {}, symbol["last_export"]
         rows.append(
             [
                 symbol["symbol"],
-                said.get("state", "down"),
+                symbol["health"]["state"],
+                _age((said.get("market") or {}).get("age_s")) if "market" in said else None,
                 said.get("last_seq"),
-                sum((said.get("rows") or {}).values()) if "rows" in said else None,
-                said.get("reconnects"),
                 loaded.get("backlog"),
+                said.get("reconnects"),
+                f"{health.ago(export['age_s'])} ago" if export else "none",
                 far_end(said.get("egress") or {}),
-                f"{export['file']} ({export['age_s']:.0f} s ago)" if export else None,
             ]
         )
-    headers = ["symbol", "state", "seq", "rows", "reconnects", "backlog", "peer", "last export"]
-    printing.table(headers, rows, right=("seq", "rows", "reconnects", "backlog"))
+    headers = ["symbol", "state", "last frame", "seq", "backlog", "reconnects", "exported", "peer"]
+    printing.table(
+        headers, rows, ("last frame", "seq", "backlog", "reconnects", "exported"), drop=("reconnects", "peer")
+    )
     channels = [
         [
             symbol["symbol"],
@@ -183,23 +207,34 @@ def _print_status(found: dict[str, Any]) -> None:
             f"given up {_age(channel['given_up_s'])}" if "given_up_s" in channel else channel.get("confirmed"),
             _age(channel.get("age_s")),
         ]
-        for symbol in found["symbols"]
+        for symbol in symbols
         for name, channel in (symbol["collector"].get("channels") or {}).items()
     ]
     if channels:
-        printing.table(["symbol", "channel", "confirmed by", "last frame"], channels, right=("last frame",))
-    for symbol in found["symbols"]:
+        printing.table(
+            ["symbol", "channel", "confirmed by", "last frame"], channels, ("last frame",), drop=("confirmed by",)
+        )
+    for symbol in symbols:
         said = symbol["collector"]
-        if "problem" in said:
-            printing.line(said["problem"])
+        told = {reason["text"] for reason in symbol["health"]["reasons"]}
         if said.get("exchange_said"):
-            printing.line(f"{symbol['id']}: the exchange said: {said['exchange_said']}")
+            printing.folded(f"{symbol['id']}: the exchange said: {said['exchange_said']}")
         for warning in said.get("warnings") or []:
-            printing.line(f"{symbol['id']}: {warning}")
+            if warning not in told:
+                printing.folded(f"{symbol['id']}: {warning}")
+
+
+def _rank(found: Mapping[str, Any], order: list[str]) -> int:
+    return order.index(found["state"]) if found["reasons"] else len(order)
+
+
+def _clock_time(seconds_ago: float) -> str:
+    at = time.time() - seconds_ago
+    return time.strftime("%H:%M:%S UTC" if seconds_ago < 43_200 else "%Y-%m-%d %H:%M UTC", time.gmtime(at))
 
 
 def _age(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{seconds:.1f} s ago"
+    return "never" if seconds is None else f"{seconds:.1f} s ago" if seconds < 60 else f"{health.ago(seconds)} ago"
 
 
 @click.command(cls=Command)

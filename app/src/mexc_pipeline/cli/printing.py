@@ -7,7 +7,9 @@ cleaned here, whatever way it came.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -79,8 +81,46 @@ def _silence() -> None:
     os.close(nothing)
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[str] = ()) -> None:
-    """A plain table; columns named in ``right`` are right-aligned. Lines are never folded off a terminal."""
+def columns() -> int:
+    """How wide a line for people may be: the terminal's width, 80 without one."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+
+
+def folded(text: str) -> None:
+    """A line for people, folded at words where it is wider than the terminal; what follows is moved in."""
+    verbatim(
+        textwrap.fill(
+            clean(text, LONG),
+            max(40, columns()),
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Iterable[str] = (),
+    drop: Sequence[str] | None = None,
+) -> None:
+    """A plain table; columns named in ``right`` are right-aligned.
+
+    With ``drop`` it fits the terminal (80 columns without one): columns of these names go, the first one first, never a
+    digit of those that stay. Without, lines are never folded off a terminal.
+    """
+    if drop is not None:
+        cells = [["" if cell is None else clean(cell, LONG) for cell in row] for row in rows]
+        headers = list(headers)
+        for name in drop:
+            if sum(max(map(len, column)) + 3 for column in zip(headers, *cells, strict=True)) <= columns():
+                break
+            place = headers.index(name)
+            del headers[place]
+            for row_cells in cells:
+                del row_cells[place]
+        rows = cells
     from rich import box
     from rich.table import Table
     from rich.text import Text

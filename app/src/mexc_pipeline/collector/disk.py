@@ -105,9 +105,9 @@ class Disk:
         return event("spool_low", **self._figures())
 
     def status(self) -> dict[str, Any]:
-        """``level``, ``used_percent``, ``free_mib``, ``reserve_mib`` (0 while it is free)."""
+        """``level``, ``used_percent``, ``free_mib``, ``reserve_mib`` (0 while it is free), ``warning`` for people."""
         held = 0 if self.level is Level.FULL else self._limits.reserve // _MIB
-        return {**self._figures(), "reserve_mib": held}
+        return {**self._figures(), "reserve_mib": held, "warning": self.warning()}
 
     def warning(self) -> str | None:
         """What a user should know and do; None while there is nothing."""

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
-from mexc_pipeline import __version__, config, notify, signals
+from mexc_pipeline import __version__, config, logs, notify, signals
 from mexc_pipeline.collector import resume
 from mexc_pipeline.collector.disk import REASON, Disk
 from mexc_pipeline.collector.exits import Exits
@@ -27,6 +27,7 @@ from mexc_pipeline.control import ControlServer
 from mexc_pipeline.egress.dial import EgressError, check_files, dial
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.exchange.protocol import subscriptions
 from mexc_pipeline.feed import attempts
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
@@ -91,7 +92,8 @@ class _Collector:
         self._folder = settings.spool_dir / symbol.id
         self._heap = Heap()
         self._inbox = Inbox()
-        self._statistics = Statistics()
+        wanted = subscriptions(symbol.name, symbol.channels)
+        self._statistics = Statistics(symbol.name, {s.channel: s.mt for s in wanted})
         self._tor = tor = Tor(symbol.egress) if symbol.egress.mode == "tor" else None
         self._request = tor.request if tor else dial
         limits = settings.spool
@@ -376,6 +378,8 @@ class _Collector:
             **self._statistics.snapshot(),
             "disk": self._disk.status(),
             "listing": self._listing.said,
+            "trouble": trouble,
+            "log_lines_lost": logs.lost(),
             "warnings": warnings,
         }
 

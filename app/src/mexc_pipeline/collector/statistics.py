@@ -3,44 +3,103 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from mexc_pipeline.rows import MT_NAMES, Columns
+from mexc_pipeline.exchange.deadletters import meant, reason
+from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 
 SAMPLES = 4096
+RECENT_S = 600.0
+"""What is judged of late: a change of shape shows within minutes however much was right before."""
+_SLICES = 10
+LOOKED_AT = 64
+"""Dead letters of one commit that are looked at again; of a flood the rest is counted only."""
+NOT_LOOKED_AT = "not looked at"
+
+
+class _Slice:
+    """One part of the recent past: frames by type, dead letters by reason and by the type they were meant to be."""
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.frames: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.meant: Counter[str] = Counter()
 
 
 class Statistics:
-    """Written by the writer thread, read by others."""
+    """Written by the writer thread, read by others. ``symbol`` and ``channels`` say what its frames are to be."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, symbol: str = "", channels: Mapping[str, Mt] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._symbol = symbol
+        self._channels = channels or {}
+        self._clock = clock
         self._lock = threading.Lock()
         self._rows = dict.fromkeys(MT_NAMES, 0)
         self._bytes = dict.fromkeys(MT_NAMES, 0)
         self._delay_ms: deque[float] = deque(maxlen=SAMPLES)
         self._durable_ms: deque[float] = deque(maxlen=SAMPLES)
+        self._recent: deque[_Slice] = deque()
 
     def committed(self, block: Columns, at_ns: int) -> None:
         """A block became durable at ``at_ns`` (Unix ns). Its oldest frame gives the time to durable, its newest one
         the feed's delay (receive time less the exchange's push time; it includes the clocks' difference)."""
         mts, sizes = block.mt, list(map(len, block.m))
+        dead = [m for mt, m in zip(mts, block.m, strict=True) if mt == Mt.DEAD_LETTER] if Mt.DEAD_LETTER in mts else []
+        why = [
+            (reason(m, self._symbol, self._channels), meant(m, self._symbol, self._channels)) for m in dead[:LOOKED_AT]
+        ]
         with self._lock:
+            now = self._slice()
             for mt in set(mts):
-                self._rows[mt] += mts.count(mt)
+                count = mts.count(mt)
+                self._rows[mt] += count
                 self._bytes[mt] += sum(n for m, n in zip(mts, sizes, strict=True) if m == mt)
+                if mt < Mt.DEAD_LETTER:
+                    now.frames[MT_NAMES[mt]] += count
+            for found, channel in why:
+                now.reasons[found] += 1
+                if channel is not None:
+                    now.meant[MT_NAMES[self._channels[channel]]] += 1
+            if len(dead) > len(why):
+                now.reasons[NOT_LOOKED_AT] += len(dead) - len(why)
             self._durable_ms.append((at_ns - block.rx[0]) / 1e6)
             if mts[-1] <= 3:
                 self._delay_ms.append(block.rx[-1] / 1e6 - block.ts[-1])
 
+    def _slice(self) -> _Slice:
+        now = self._clock()
+        while self._recent and now - self._recent[0].began >= RECENT_S:
+            self._recent.popleft()
+        if not self._recent or now - self._recent[-1].began >= RECENT_S / _SLICES:
+            self._recent.append(_Slice(now))
+        return self._recent[-1]
+
     def snapshot(self) -> dict[str, Any]:
-        """Rows and bytes per type since start; quantiles in ms of the newest samples, None without any."""
+        """Rows and bytes per type since start; ``recent``: frames of the market by type, dead letters by reason and by
+        the type meant, in the last minutes; quantiles in ms of the newest samples, None without any."""
         with self._lock:
             rows, sizes = dict(self._rows), dict(self._bytes)
             delay, durable = sorted(self._delay_ms), sorted(self._durable_ms)
+            self._slice()
+            began = self._recent[0].began
+            frames = sum((part.frames for part in self._recent), Counter[str]())
+            reasons = sum((part.reasons for part in self._recent), Counter[str]())
+            intended = sum((part.meant for part in self._recent), Counter[str]())
         return {
             "rows": {MT_NAMES[mt]: n for mt, n in rows.items()},
             "bytes": {MT_NAMES[mt]: n for mt, n in sizes.items()},
+            "recent": {
+                "seconds": round(self._clock() - began, 1),
+                "frames": dict(frames),
+                "dead_letters": {str(name): n for name, n in reasons.items()},
+                "meant": dict(intended),
+            },
             "delay_ms": _quantiles(delay),
             "durable_ms": _quantiles(durable),
         }

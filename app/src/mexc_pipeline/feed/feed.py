@@ -155,6 +155,8 @@ class Feed:
         self._touched: dict[str, int] = {}
         self._watch: Watch | None = None
         self._memory = Memory()
+        self._began = time.monotonic()
+        self._last_frames: dict[str, float] = {}  # monotonic seconds by channel, over all connections
         self.clock = Clock(time.time_ns(), time.monotonic_ns())
         self._next_ping = 0.0
         self._asked_to_leave: tuple[websocket.WebSocket, str, str, dict[str, Any]] | None = None
@@ -295,15 +297,34 @@ class Feed:
             "state": state,
             "reconnects": self.reconnects,
             "connected_since_ns": self.connected_since_ns,
-            "channels": watch.status(time.monotonic()) if watch else {},
+            **self._market(watch, time.monotonic()),
             "egress": self.egress,
             "exchange_said": self.exchange_said,
             "not_connected": self.not_connected,
-            "clock": self.clock.status(),
+            "clock": {**self.clock.status(), "warning": self.clock.warning()},
             "refusal": {"said": str(refusal), **refusal.fields()} if (refusal := self.refusal) is not None else None,
             "waits": {"for_s": round(max(0.0, waits[0] - time.monotonic()), 1), "why": waits[1]} if waits else None,
             "gaps": self._repairer.status() if self._repairer is not None else None,
         }
+
+    def _market(self, watch: Watch | None, now: float) -> dict[str, Any]:
+        """What was delivered, over all connections of this process: ``channels``, each with ``age_s`` since its last
+        frame (None before the first); ``market``: the same of all together, how long was waited for it at most, and
+        the silence that means something, in seconds."""
+        on_this = watch.status(now) if watch else {}
+        channels: dict[str, Any] = {}
+        for name in self._wanted:
+            last = self._last_frames.get(name)
+            age = None if last is None else round(now - last, 3)
+            channels[name] = {"confirmed": "none", **on_this.get(name, {}), "age_s": age}
+        expected = [name for name in self._wanted if name not in self._memory.lost] or list(self._wanted)
+        newest = max(self._last_frames.values(), default=None)
+        market = {
+            "age_s": None if newest is None else round(now - newest, 3),
+            "waited_s": round(now - (self._began if newest is None else newest), 3),
+            "limit_s": min(self._memory.limit(name) for name in expected),
+        }
+        return {"channels": channels, "market": market}
 
     @property
     def _delivered(self) -> bool:
@@ -476,6 +497,7 @@ class Feed:
         for channel in self._touched:
             if channel in self._wanted:
                 self.proven = True
+                self._last_frames[channel] = now
                 self._act(watch.data(channel, now))
             else:
                 watch.unknown(now)

@@ -119,6 +119,10 @@ class Memory:
     quiet_s: float = 0.0
     quiet_until: float = 0.0
 
+    def limit(self, channel: str) -> float:
+        """Seconds of silence that mean something, by the channel's own pace."""
+        return self.paces.get(channel, Pace()).limit(bounds(channel))
+
 
 @dataclass(slots=True)
 class _Channel:
@@ -255,7 +259,7 @@ class Watch:
         return actions + self._without(away, now) if away else actions
 
     def _limit(self, name: str) -> float:
-        return self.memory.paces[name].limit(bounds(name))
+        return self.memory.limit(name)
 
     def _unanswered(self, state: _Channel, now: float) -> str | None:
         waited = now - state.asked_at

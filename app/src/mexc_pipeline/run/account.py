@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.config import Config
-from mexc_pipeline.exchange.deadletters import Reason, reason
+from mexc_pipeline.health import market_frames, of_dead_letters
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, info, recorded, segments
 
 _EXPORTED = ("rows", "digest", "bytes")
-FRAME_TYPES = (Mt.TICKER, Mt.DEAL, Mt.DEPTH, Mt.DEAD_LETTER)
-NEWEST = 50
-"""Rows of each type that are looked at for one that is a frame of the market, and no answer to us."""
+FRAME_TYPES = (Mt.TICKER, Mt.DEAL, Mt.DEPTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +176,7 @@ class Periods:
         ]
 
     def silent(self) -> list[str]:
-        """Ids of symbols that got no frame since this run began."""
+        """Ids of symbols that got no market frame since this run began."""
         return [symbol.id for symbol in self.config.symbols if not self._got_frame(symbol.id)]
 
     def _got_frame(self, symbol_id: str) -> bool:
@@ -188,11 +186,27 @@ class Periods:
                 continue
             with SegmentReader(found.path) as reader:
                 for kind in FRAME_TYPES:
-                    newest = reader.tail(kind, NEWEST if kind == Mt.DEAD_LETTER else 1)
-                    for seq, m in zip(newest.seq, newest.m, strict=True):
-                        if seq > before and (kind != Mt.DEAD_LETTER or reason(m, "") is not Reason.ANSWER):
-                            return True
+                    newest = reader.tail(kind, 1)
+                    if len(newest) and newest.seq[0] > before:
+                        return True
         return False
+
+
+def dead_letters(lines: Iterable[Line]) -> list[str]:
+    """One line for each symbol of whose frames too many are dead letters: they are kept and verified, and nobody reads
+    them as what they were meant to be."""
+    counts: dict[str, dict[str, int]] = {}
+    for line in lines:
+        of_symbol = counts.setdefault(line.id, {})
+        for name, count in line.counts.items():
+            of_symbol[name] = of_symbol.get(name, 0) + count
+    found = []
+    for symbol_id, rows in counts.items():
+        dead = rows.get(MT_NAMES[Mt.DEAD_LETTER], 0)
+        fault = of_dead_letters(dead, dead + market_frames(rows))
+        if fault is not None:
+            found.append(f"{symbol_id}: {fault.text}; {fault.advice}")
+    return found
 
 
 def _slim(found: SegmentInfo) -> SegmentInfo:

@@ -29,10 +29,11 @@ def age(seconds: float | None) -> str:
 def plain_line(view: View, exported: int) -> str:
     """One symbol on one line."""
     rows = " ".join(f"{kind} {view.rows.get(kind, 0)}" for kind in TYPES if view.rows.get(kind) or kind in TYPES[:4])
+    faults = "".join(f"; {fault}" for fault in view.faults)
     return clean(
-        f"{view.id:<8} {view.state:<10} rows {view.total:,} ({view.rate:.1f}/s) {rows} seq {view.last_seq} "
-        f"last {age(view.frame_age_s)} backlog {'–' if view.backlog is None else view.backlog} "
-        f"segment {view.segment or '–'} exported {exported}",
+        f"{view.id:<8} {view.state:<10} frames {view.frames:,} ({view.rate:.1f}/s) {rows} seq {view.last_seq} "
+        f"last frame {age(view.frame_age_s)} backlog {'–' if view.backlog is None else view.backlog} "
+        f"segment {view.segment or '–'} exported {exported}{faults}",
         LONG,
     )
 
@@ -48,16 +49,16 @@ def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str) ->
     )
     for name in ("symbol", "state"):
         table.add_column(name)
-    for name in ("rows", "rows/s", *TYPES, "seq", "last row", "backlog"):
+    for name in ("frames", "frames/s", *TYPES, "seq", "last frame", "backlog"):
         table.add_column(name, justify="right")
     table.add_column("segment")
     table.add_column("files", justify="right")
     for view in snapshot.views:
-        style = {"live": "green", "down": "red"}.get(view.state, "yellow")
+        style = "bold red" if view.faults or view.state == "down" else "green" if view.state == "live" else "yellow"
         table.add_row(
             Text(clean(view.symbol)),
             Text(clean(view.state), style=style),
-            f"{view.total:,}",
+            f"{view.frames:,}",
             f"{view.rate:.1f}",
             *(f"{view.rows.get(kind, 0):,}" for kind in TYPES),
             str(view.last_seq),
@@ -66,6 +67,8 @@ def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str) ->
             Text(clean(view.segment.removesuffix(".sqlite"))),
             str(exported.get(view.id, 0)),
         )
+        for fault in view.faults:
+            table.add_row("", Text(clean(fault), style="bold red"))
         for warning in view.warnings:
             table.add_row("", Text(clean(warning), style="yellow"))
     return table

@@ -47,7 +47,8 @@ def _run(config: Config, stop: Stop, duration_s: float | None, level: str) -> Cl
             _record(supervisor, watcher, display, duration_s)
             display.close()  # from here on plain lines, also on a terminal
             logs.setup(level)
-            return supervisor.finish(display.say)
+            why = {view.id: view.why for view in watcher.snapshot.views}
+            return supervisor.finish(display.say, why)
         finally:
             watcher.close()
             supervisor.close()

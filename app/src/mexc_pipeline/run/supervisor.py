@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from mexc_pipeline import signals
 from mexc_pipeline.config import Config
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.output import say_now
-from mexc_pipeline.run.account import Closing, Periods, line_of
+from mexc_pipeline.run.account import Closing, Periods, dead_letters, line_of
 from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, Lines, how_it_ended
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
 from mexc_pipeline.spool.lock import holder
 from mexc_pipeline.spool.segment import SegmentInfo
+from mexc_pipeline.store.client import compared as store_compared
 from mexc_pipeline.store.client import logged, store_status
 
 log = logging.getLogger("mexc_pipeline.run")
@@ -154,7 +155,7 @@ class Supervisor:
                 break
             self.stop.event.wait(TICK_S)
         else:
-            log.warning("store does not answer yet; recording starts without it")
+            log.warning("store is still starting; recording begins without it")
         for keeper in self._collectors:
             keeper.tend()
 
@@ -200,10 +201,11 @@ class Supervisor:
 
     # The end
 
-    def finish(self, say: Callable[[str], None]) -> Closing:
+    def finish(self, say: Callable[[str], None], why: Mapping[str, str]) -> Closing:
         """End recording, cut and export what is open, wait for the store's comparison, verify every file.
 
-        ``say`` gets a line for each of these steps.
+        ``say`` gets a line for each of these steps. ``why`` is what the symbols' collectors knew last of why nothing
+        came.
         """
         say("ending: closing sockets and segments")
         self._end_collectors()
@@ -217,7 +219,9 @@ class Supervisor:
         files, verify_problems = verify_files(self.config, ours)
         problems += verify_problems
         problems += [f"{keeper.name}: {keeper.given_up}" for keeper in self._collectors if keeper.given_up]
-        problems += [f"{symbol_id}: no frame was received" for symbol_id in self.periods.silent()]
+        for symbol_id in self.periods.silent():
+            reason = why.get(symbol_id)
+            problems.append(f"{symbol_id}: no market frame was received" + (f" ({reason})" if reason else ""))
         problems += list(self.periods.unreadable.values())
         lines = [
             line_of(
@@ -225,7 +229,7 @@ class Supervisor:
             )
             for segment in ours
         ]
-        return Closing(lines, problems)
+        return Closing(lines, problems + dead_letters(lines))
 
     def _answered_for(self) -> list[SegmentInfo]:
         return [segment for segment in self.periods.ours() if segment.id not in self._foreign]
@@ -279,8 +283,7 @@ class Supervisor:
             answer = store_status(self.config, STORE_ANSWER_S)
             if answer is not None:
                 symbols: Mapping[str, Any] = answer.get("symbols") or {}
-                for symbol_id, loaded in symbols.items():
-                    compared.setdefault(symbol_id, {}).update(loaded.get("compared") or {})
+                self._add_compared(wanted, compared)
                 if time.monotonic() - logs_read > LOGS_S:
                     self._add_logged(wanted, compared)
                     logs_read = time.monotonic()
@@ -302,6 +305,15 @@ class Supervisor:
                 done = sum(name in compared.get(symbol_id, {}) for symbol_id, name in wanted)
                 say(f"ending: {done} of {len(wanted)} periods compared" + (f"; {problem}" if problem else ""))
             time.sleep(TICK_S)  # nobody announces progress: the store is asked
+
+    def _add_compared(self, wanted: Iterable[_Name], compared: dict[str, dict[str, Any]]) -> None:
+        """Add what store remembers of the segments that are not known to be right yet."""
+        asked: dict[str, list[str]] = {}
+        for symbol_id, name in wanted:
+            if not compared.get(symbol_id, {}).get(name, {}).get("ok"):
+                asked.setdefault(symbol_id, []).append(name)
+        for symbol_id, names in asked.items():
+            compared.setdefault(symbol_id, {}).update(store_compared(self.config, symbol_id, names))
 
     def _add_logged(self, wanted: Mapping[_Name, tuple[str, str]], compared: dict[str, dict[str, Any]]) -> None:
         """Add from ``export_log`` what store does not remember; what it does remember is newer."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mexc_pipeline import health
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError, ask
 
@@ -17,9 +18,10 @@ RATE_WINDOW_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One symbol at one moment; ``rate`` is rows a second, ``frame_age_s`` None before the first frame.
+    """One symbol at one moment; ``rate`` is market frames a second, ``frame_age_s`` None before the first one.
 
-    ``backlog`` is rows not yet in ClickHouse (None: store does not say).
+    ``state`` and ``faults`` are its health's; ``why`` is what is known of why nothing comes. ``backlog`` is rows not
+    yet in ClickHouse (None: store does not say).
     """
 
     id: str
@@ -32,12 +34,14 @@ class View:
     segment: str = ""
     backlog: int | None = None
     reconnects: int = 0
+    faults: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    why: str = ""
 
     @property
-    def total(self) -> int:
-        """Rows since its collector started."""
-        return sum(self.rows.values())
+    def frames(self) -> int:
+        """Market frames since its collector started."""
+        return health.market_frames(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +58,29 @@ def view_of(
     status: Mapping[str, Any] | None,
     store: Mapping[str, Any] | None,
     rate: float,
-    now_ns: int,
+    silent_s: float | None = None,
 ) -> View:
     """A symbol's view from its collector's and the store's ``status`` (None: no answer)."""
     loaded = ((store or {}).get("symbols") or {}).get(symbol_id) or {}
     backlog = loaded.get("backlog")
     if status is None:
         return View(symbol_id, name, "down", backlog=backlog)
-    last = status.get("last_rx_ns") or 0
+    found = health.of_symbol(status, loaded, silent_s=silent_s)
+    faults = tuple(reason.text for reason in found.reasons)
     return View(
         id=symbol_id,
         symbol=name,
-        state=str(status.get("state", "?")),
+        state=found.state,
         rows=dict(status.get("rows") or {}),
         rate=rate,
         last_seq=int(status.get("last_seq") or 0),
-        frame_age_s=max(0.0, (now_ns - last) / 1e9) if last else None,
+        frame_age_s=(status.get("market") or {}).get("age_s"),
         segment=str(status.get("segment") or ""),
         backlog=backlog,
         reconnects=int(status.get("reconnects") or 0),
-        warnings=tuple(map(str, status.get("warnings") or ())),
+        faults=faults,
+        warnings=tuple(text for text in map(str, status.get("warnings") or ()) if text not in faults),
+        why=health.said(status),
     )
 
 
@@ -117,7 +124,7 @@ class Watcher:
         views: list[View] = []
         for symbol in self._config.symbols:
             status = self._ask(symbol.id)
-            views.append(view_of(symbol.id, symbol.name, status, store, self._rate(symbol.id, status), time.time_ns()))
+            views.append(view_of(symbol.id, symbol.name, status, store, self._rate(symbol.id, status), symbol.silent_s))
         return Snapshot(tuple(views), store_text(store))
 
     def _ask(self, who: str) -> dict[str, Any] | None:
@@ -129,7 +136,7 @@ class Watcher:
     def _rate(self, symbol_id: str, status: Mapping[str, Any] | None) -> float:
         history = self._totals[symbol_id]
         now = time.monotonic()
-        total = sum((status.get("rows") or {}).values()) if status else 0
+        total = health.market_frames(status.get("rows") or {}) if status else 0
         if not status or (history and total < history[-1][1]):
             history.clear()  # a new process counts from zero
         history.append((now, total))

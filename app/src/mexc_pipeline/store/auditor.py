@@ -31,6 +31,8 @@ LOOK_S = 5.0
 VERIFIED = "verified"
 KEPT = 2000
 """Comparisons kept for whoever asks."""
+SHOWN = 10
+"""Of those that differ, how many are in the status."""
 AGAIN_S = 60.0
 """Before a table that differs even after it was loaded again is tried once more."""
 
@@ -134,6 +136,13 @@ class Auditor:
             raise
         return BUSY_S
 
+    def summary(self) -> dict[str, Any]:
+        """``compared_segments``, how many were, and ``compared``, the newest of those that differ: whatever is asked
+        every second has a size that does not grow."""
+        known = dict(self.compared)
+        wrong = [(file, found.as_json()) for file, found in known.items() if not found.ok]
+        return {"compared_segments": len(known), "differing": len(wrong), "compared": dict(wrong[-SHOWN:])}
+
     def _forget(self, there: set[SegmentName]) -> None:
         """Segments that are pruned are not looked at again; what was found of them is in ``export_log``."""
         self._done &= there
@@ -199,8 +208,9 @@ class Auditor:
             if not comparison.same:
                 self._report(segment, table, comparison)
                 self._not_before[segment.name] = time.monotonic() + AGAIN_S
+        again = self.compared.get(segment.path.name) == comparison
         self._remember(segment.path.name, comparison)
-        if comparison.same:
+        if comparison.same and not again:
             log.info(
                 "sealed table compared",
                 extra={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mexc_pipeline.config import Config
@@ -24,6 +24,24 @@ def store_status(config: Config, timeout_s: float = 5.0) -> dict[str, Any] | Non
         return ask(config.control_dir / "store.sock", "status", timeout_s)
     except ControlError:
         return None
+
+
+ASKED = 500
+"""Segments asked for at a time."""
+
+
+def compared(config: Config, symbol_id: str, segments: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """What the running store found of these segments' tables (``rows``, ``ok``, ``columns`` …), by file name, as far as
+    it remembers; nothing where no store answers."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for begin in range(0, len(segments), ASKED):
+        some = list(segments[begin : begin + ASKED])
+        try:
+            answer = ask(config.control_dir / "store.sock", "compared", LOGGED_S, id=symbol_id, segments=some)
+        except ControlError:
+            return found
+        found.update(answer["compared"])
+    return found
 
 
 def logged(config: Config, symbol_id: str) -> dict[tuple[str, str], Logged]:

@@ -32,7 +32,7 @@ _STOP_S = 4.0
 QUERIES = 2
 """Users' statements at a time: each may take as much memory as the rest of the store."""
 MOST_ROWS = 1_000_000
-FOR_GROUP = ("status", "known", "logged")
+FOR_GROUP = ("status", "known", "logged", "compared")
 """What members of the group may ask: what ``status`` and ``ledger`` show. ``query`` and ``verify``, which read whole
 tables, are for the owner."""
 
@@ -84,6 +84,7 @@ class Store:
             "query": self._query,
             "known": self._known,
             "logged": self._logged,
+            "compared": self._compared,
             "verify": self._verify,
         }
 
@@ -125,7 +126,7 @@ class Store:
             "orphans": sorted(t for t in tables if names.is_set_apart(t)),
             "trouble": self._trouble(symbol_id),
             "unreadable_segment": progress.unreadable or None,
-            "compared": {file: c.as_json() for file, c in dict(self._auditors[symbol_id].compared).items()},
+            **self._auditors[symbol_id].summary(),
         }
 
     def _trouble(self, symbol_id: str) -> str | None:
@@ -161,6 +162,13 @@ class Store:
 
     def _logged(self, request: dict[str, Any]) -> dict[str, Any]:
         return questions.logged(self._factory, self._config.symbol(str(request.get("id", ""))).id)
+
+    def _compared(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What was found of those of the segments asked for that are remembered."""
+        known = self._auditors[self._config.symbol(str(request.get("id", ""))).id].compared
+        asked = request.get("segments")
+        names = asked if isinstance(asked, list) else []
+        return {"compared": {str(n): found.as_json() for n in names if (found := known.get(str(n))) is not None}}
 
     def _verify(self, _request: dict[str, Any]) -> dict[str, Any]:
         return questions.verify(self._factory, self._config.spool_dir, list(self._loaders))

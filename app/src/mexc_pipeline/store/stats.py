@@ -43,6 +43,7 @@ class Statistics:
         self._backlog = backlog
         self._every_s = every_s
         self._before: dict[str, _Before] = {}
+        self._absent: set[str] = set()
         self._waiting: deque[list[Column]] = deque(maxlen=_KEPT)
         self._connected = False
         self._due = 0.0
@@ -73,8 +74,9 @@ class Statistics:
         try:
             status = control.ask(self._control_dir / f"{symbol_id}.sock", "status", timeout_s=2.0)
         except control.ControlError as error:
-            log.warning("collector does not answer", extra={"fields": {"id": symbol_id, "error": str(error)}})
+            self._missing(symbol_id, str(error))
             return
+        self._absent.discard(symbol_id)
         if not status["spool_id"]:
             return  # it waits for room and has no spool yet
         row = stats_row(status, self._backlog(symbol_id, int(status["last_seq"])), self._rates(symbol_id, status))
@@ -82,6 +84,12 @@ class Statistics:
         values = {name: value for name, _, value in row}
         shown = ("state", "last_seq", "rows_per_s", "reconnects", "backlog", "delay_p50_ms", "delay_p99_ms", "egress")
         log.debug("recording", extra={"fields": {"id": symbol_id, **{key: values[key] for key in shown}}})
+
+    def _missing(self, symbol_id: str, error: str) -> None:
+        """Said once, of one that had answered: at a start the store is there first, and ``status`` tells the rest."""
+        if symbol_id in self._before and symbol_id not in self._absent:
+            self._absent.add(symbol_id)
+            log.warning("collector does not answer", extra={"fields": {"id": symbol_id, "error": error}})
 
     def _rates(self, symbol_id: str, status: Mapping[str, Any]) -> tuple[float, float]:
         now, rows, size = time.monotonic(), sum(status["rows"].values()), sum(status["bytes"].values())

@@ -18,6 +18,7 @@ from mexc_pipeline.ledger.hours import Hour, hours
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, in_order
+from mexc_pipeline.store.client import compared as store_compared
 from mexc_pipeline.store.client import logged, store_status
 from mexc_pipeline.store.swaps import noted
 from mexc_pipeline.verify.acknowledge import acknowledged
@@ -34,8 +35,12 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
     for what its ``export_log`` says of files whose segments are gone.
     Files whose metadata cannot be read show as differing with no rows: ``verify exports`` says why.
     """
+    segments = [segment for segment in _spooled(config) if segment.state != "open"]
     said = store_status(config) if compared is None else None
-    stored = compared or {i: state.get("compared", {}) for i, state in (said["symbols"] if said else {}).items()}
+    stored = compared or {
+        i: store_compared(config, i, [segment.path.name for segment in segments if segment.id == i])
+        for i in (said["symbols"] if said else {})
+    }
     entries: dict[_Key, dict[str, Any]] = {}
     for name, path in exported_files(config.export_dir):
         try:
@@ -50,9 +55,7 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
             "start_ns": name.start_ns,
             **described,
         }
-    for segment in _spooled(config):
-        if segment.state == "open":
-            continue
+    for segment in segments:
         key = (segment.id, segment.name.period, segment.name.part)
         entry = entries.setdefault(key, _from_segment(segment))
         entry["received"] = Side(segment.rows, segment.digest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mexc_pipeline import health
 from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.verify.report import Finding, Report
@@ -41,6 +42,9 @@ def _collector(config: Config, symbol: Symbol, report: Report) -> None:
     if said.get("exchange_said"):
         text += f"; the exchange said: {said['exchange_said']}"
     report.findings.append(Finding(symbol.id, "collector", state == "live", text))
+    for reason in health.of_symbol(said, silent_s=symbol.silent_s).reasons:
+        if reason.kind is not health.Kind.CLOCK:
+            report.findings.append(Finding(symbol.id, reason.kind.value, False, f"{reason.text}; {reason.advice}"))
     if "clock" in said:
         report.findings.append(_clock(symbol.id, said["clock"]))
     for name, channel in (said.get("channels") or {}).items():
@@ -48,7 +52,9 @@ def _collector(config: Config, symbol: Symbol, report: Report) -> None:
         if age is None or age > SILENT_S:
             quiet = "no frame yet" if age is None else f"no frame for {age:.0f} s"
             report.notes.append(f"{symbol.id} {name}: {quiet}")
-    report.notes += [f"{symbol.id}: {warning}" for warning in said.get("warnings") or []]
+    told = {finding.text for finding in report.findings}
+    warnings = [str(warning) for warning in said.get("warnings") or []]
+    report.notes += [f"{symbol.id}: {text}" for text in warnings if not any(text in already for already in told)]
 
 
 def _clock(symbol_id: str, said: dict[str, Any]) -> Finding:

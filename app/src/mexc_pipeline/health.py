@@ -1,0 +1,243 @@
+"""How a symbol's recording is: one definition for everybody who shows or judges it. Pure.
+
+It is made of what the parts say of themselves over their control sockets; seconds are ages, not times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from mexc_pipeline.exchange.deadletters import SHARE, too_many
+
+QUIET_S = 10.0
+"""Without a market frame for so long a symbol is quiet, as long as that is within its own pace."""
+EXPORT_S = 5400.0
+"""From a period's end until a missing file is a fault; the timer comes each hour."""
+NO_MARKET = frozenset({"dl", "ev", "r", "c"})
+"""Types of rows that show nothing of the market going on: kept because of it, told by us, fetched, or standing data."""
+
+
+class Kind(StrEnum):
+    """What can be wrong, the worst first."""
+
+    DOWN = "down"
+    STOPPED = "stopped"
+    SPOOL = "spool"
+    CONNECTING = "connecting"
+    SILENT = "silent"
+    DEAD_LETTERS = "dead letters"
+    CLOCK = "clock wrong"
+    DISK = "disk"
+    CHANNEL = "channel given up"
+    NOT_EXPORTED = "not exported"
+    NOT_LOADED = "not loaded"
+
+
+_RANK = {kind: rank for rank, kind in enumerate(Kind)}
+_ADVICE = {
+    Kind.DOWN: "start it, or read its log: why did it end?",
+    Kind.STOPPED: "recording goes on by itself once there is room",
+    Kind.SPOOL: "look at the spool's disk and the collector's log",
+    Kind.CONNECTING: "mexc-pipeline doctor tells whether the way or the exchange is gone",
+    Kind.SILENT: "mexc-pipeline probe shows what the exchange sends",
+    Kind.DEAD_LETTERS: "every frame is kept; mexc-pipeline probe shows what changed",
+    Kind.CLOCK: "set it (NTP); nothing is deleted by age meanwhile",
+    Kind.DISK: "make room before recording stops",
+    Kind.CHANNEL: "it is asked for again by itself; mexc-pipeline probe shows what there is",
+    Kind.NOT_EXPORTED: "mexc-pipeline export says what is in the way",
+    Kind.NOT_LOADED: "recording and files go on; look at ClickHouse and the store's log",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One fault: what is the matter, and for how many seconds where that is known."""
+
+    kind: Kind
+    text: str
+    for_s: float | None = None
+
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        return _ADVICE[self.kind]
+
+    def to_json(self) -> dict[str, Any]:
+        """``kind``, ``text``, ``for_s``, ``advice``."""
+        return {"kind": self.kind.value, "text": self.text, "for_s": self.for_s, "advice": self.advice}
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """``state`` is the worst fault's kind, or without one ``live``, ``quiet``, ``connecting`` or ``stopping``."""
+
+    state: str
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.reasons
+
+    @property
+    def rank(self) -> int:
+        """Sorts the worst first."""
+        return _RANK[self.reasons[0].kind] if self.reasons else len(_RANK)
+
+    def to_json(self) -> dict[str, Any]:
+        """``state``, ``ok``, ``reasons``."""
+        return {"state": self.state, "ok": self.ok, "reasons": [reason.to_json() for reason in self.reasons]}
+
+
+def market_frames(rows: Mapping[str, int]) -> int:
+    """Frames of the market among rows by type."""
+    return sum(count for name, count in rows.items() if name not in NO_MARKET)
+
+
+def of_symbol(
+    collector: Mapping[str, Any],
+    store: Mapping[str, Any] | None = None,
+    *,
+    silent_s: float | None = None,
+    unexported_s: float | None = None,
+) -> Health:
+    """A symbol's health.
+
+    ``collector`` is its collector's ``status``, or ``{"problem": …}`` where it does not answer; ``store`` what the
+    store says of the symbol (None: nothing). ``silent_s`` as configured (None: by its pace). ``unexported_s`` is the
+    age of the oldest period's end that has no file yet (None: each has).
+    """
+    found: list[Reason] = []
+    if "problem" in collector:
+        found.append(Reason(Kind.DOWN, str(collector["problem"])))
+        state = Kind.DOWN.value
+    else:
+        state = str(collector.get("state", "?"))
+        found += _recording(collector, state, silent_s)
+        if state == "live" and _waited(collector) >= QUIET_S:
+            state = "quiet"
+        found += _what_it_says(collector)
+    if unexported_s is not None and unexported_s >= EXPORT_S:
+        found.append(
+            Reason(Kind.NOT_EXPORTED, f"a period that ended {ago(unexported_s)} ago has no file", unexported_s)
+        )
+    found += _loading(store or {})
+    found.sort(key=lambda reason: _RANK[reason.kind])
+    return Health(found[0].kind.value if found else state, tuple(found))
+
+
+def of_store(status: Mapping[str, Any]) -> Health:
+    """The store's own health by its ``status``, or ``{"problem": …}``."""
+    if "problem" in status:
+        return Health(Kind.NOT_LOADED.value, (Reason(Kind.NOT_LOADED, str(status["problem"])),))
+    if not status.get("reachable"):
+        text = f"ClickHouse does not answer: {status.get('error') or 'no reason given'}"
+        return Health(Kind.NOT_LOADED.value, (Reason(Kind.NOT_LOADED, text),))
+    return Health("live")
+
+
+def of_dead_letters(dead: int, frames: int) -> Reason | None:
+    """The fault where so many of so many frames (dead letters included) are dead letters."""
+    if not too_many(dead, frames):
+        return None
+    text = f"{dead:,} of {frames:,} frames are dead letters ({_percent(dead, frames)}; a fault from {SHARE:.0%})"
+    return Reason(Kind.DEAD_LETTERS, text)
+
+
+def _recording(collector: Mapping[str, Any], state: str, silent_s: float | None) -> list[Reason]:
+    if state.startswith("stopped"):
+        warning = (collector.get("disk") or {}).get("warning")
+        return [Reason(Kind.STOPPED, str(warning or state))]
+    market = collector.get("market") or {}
+    limit = silent_s if silent_s is not None else market.get("limit_s")
+    waited = _waited(collector)
+    if state == "stopping" or limit is None or waited < limit:
+        return []
+    since = "" if market.get("age_s") is not None else ", not one since its start"
+    text = f"no market frame for {ago(waited)}{since}"
+    why = said(collector)
+    return [
+        Reason(Kind.CONNECTING if state == "connecting" else Kind.SILENT, f"{text}: {why}" if why else text, waited)
+    ]
+
+
+def _waited(collector: Mapping[str, Any]) -> float:
+    return float((collector.get("market") or {}).get("waited_s") or 0.0)
+
+
+def said(collector: Mapping[str, Any]) -> str:
+    """What is known of why there is no connection, or nothing on it; empty where nothing is."""
+    refusal, waits = collector.get("refusal") or {}, collector.get("waits") or {}
+    for answer in (refusal.get("said"), waits.get("why"), collector.get("not_connected"), collector.get("exchange_said")):
+        if answer:
+            return str(answer)
+    return ""
+
+
+def _what_it_says(collector: Mapping[str, Any]) -> list[Reason]:
+    found: list[Reason] = []
+    if collector.get("trouble"):
+        found.append(Reason(Kind.SPOOL, str(collector["trouble"])))
+    clock = collector.get("clock") or {}
+    if clock.get("suspect"):
+        found.append(Reason(Kind.CLOCK, str(clock.get("warning") or "this host's clock is wrong")))
+    disk = collector.get("disk") or {}
+    if disk.get("level") == "alert":
+        found.append(Reason(Kind.DISK, str(disk.get("warning") or "the spool's disk is nearly full")))
+    for name, channel in (collector.get("channels") or {}).items():
+        if "given_up" in channel:
+            ago = float(channel.get("given_up_s") or 0.0)
+            text = f"{name} given up {ago:.0f} s ago, the other channels go on: {channel['given_up']}"
+            found.append(Reason(Kind.CHANNEL, text, ago))
+    return found + _dead_letters(collector.get("recent") or {})
+
+
+def _dead_letters(recent: Mapping[str, Any]) -> list[Reason]:
+    frames: Mapping[str, int] = recent.get("frames") or {}
+    reasons: Mapping[str, int] = recent.get("dead_letters") or {}
+    meant: Mapping[str, int] = recent.get("meant") or {}
+    dead = sum(reasons.values())
+    within = f"in the last {ago(float(recent.get('seconds') or 0.0))}"
+    why = ", ".join(f"{name} {count:,}" for name, count in sorted(reasons.items(), key=lambda found: -found[1]))
+    if too_many(dead, dead + sum(frames.values())):
+        share = _percent(dead, dead + sum(frames.values()))
+        return [Reason(Kind.DEAD_LETTERS, f"{dead:,} dead letters, {share} of all frames {within} ({why})")]
+    return [
+        Reason(
+            Kind.DEAD_LETTERS,
+            f"{count:,} dead letters, {_percent(count, count + good)} of type {kind} {within} ({why})",
+        )
+        for kind, count in meant.items()
+        if too_many(count, count + (good := frames.get(kind, 0)))
+    ]
+
+
+def _loading(store: Mapping[str, Any]) -> list[Reason]:
+    found: list[str] = []
+    if store.get("trouble"):
+        found.append(str(store["trouble"]))
+    if store.get("unreadable_segment"):
+        found.append(f"segment {store['unreadable_segment']} cannot be read")
+    if store.get("skipped_rows"):
+        found.append(f"{store['skipped_rows']} rows refused by ClickHouse")
+    found += [
+        f"table of {file} differs in {', '.join(compared.get('columns') or []) or compared.get('error') or 'content'}"
+        for file, compared in (store.get("compared") or {}).items()
+        if not compared.get("ok") and not compared.get("refused")
+    ]
+    return [Reason(Kind.NOT_LOADED, text) for text in found]
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %"
+
+
+def ago(seconds: float) -> str:
+    """A duration in words as short as a table needs."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

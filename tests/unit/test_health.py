@@ -1,0 +1,168 @@
+"""One definition of how a symbol's recording is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mexc_pipeline import health
+from mexc_pipeline.collector.statistics import NOT_LOOKED_AT, RECENT_S, Statistics
+from mexc_pipeline.config import parse
+from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.health import Kind
+from mexc_pipeline.rows import Columns, Mt
+
+LIVE: dict[str, Any] = {
+    "state": "live",
+    "market": {"age_s": 0.2, "waited_s": 0.2, "limit_s": 30.0},
+    "channels": {"push.ticker": {"confirmed": "ack", "age_s": 0.2}},
+    "disk": {"level": "ok", "warning": None},
+    "clock": {"suspect": False, "warning": None},
+    "recent": {"seconds": 600, "frames": {"t": 300, "d": 900}, "dead_letters": {}, "meant": {}},
+    "trouble": None,
+}
+
+
+def waited(seconds: float, *, state: str = "live", ever: bool = True) -> dict[str, Any]:
+    market = {"age_s": seconds if ever else None, "waited_s": seconds, "limit_s": 30.0}
+    return {**LIVE, "state": state, "market": market}
+
+
+def test_without_a_fault_the_state_is_live_or_quiet() -> None:
+    assert health.of_symbol(LIVE) == health.Health("live")
+    assert health.of_symbol(waited(12)).state == "quiet"
+    assert health.of_symbol(waited(12)).ok
+    assert health.of_symbol({**LIVE, "state": "stopping"}).ok
+
+
+@given(
+    st.sampled_from(["live", "connecting"]),
+    st.floats(0, 1e6),
+    st.floats(1, 1e5) | st.none(),
+    st.booleans(),
+)
+def test_silence_is_a_fault_exactly_from_the_limit_on(
+    state: str, seconds: float, silent_s: float | None, ever: bool
+) -> None:
+    found = health.of_symbol(waited(seconds, state=state, ever=ever), silent_s=silent_s)
+    assert found.ok == (seconds < (30.0 if silent_s is None else silent_s))
+    if not found.ok:
+        (reason,) = found.reasons
+        assert reason.kind is (Kind.SILENT if state == "live" else Kind.CONNECTING)
+        assert reason.for_s == seconds
+        assert ("not one since its start" in reason.text) is not ever
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"problem": "btc is not running"}, Kind.DOWN, "not running"),
+        ({"state": "stopped: spool full", "disk": {"warning": "it has stopped"}}, Kind.STOPPED, "has stopped"),
+        ({"trouble": "spool: disk I/O error"}, Kind.SPOOL, "I/O"),
+        ({"clock": {"suspect": True, "warning": "this host's clock is 90.0 s ahead"}}, Kind.CLOCK, "90.0 s"),
+        ({"disk": {"level": "alert", "warning": "92 % full"}}, Kind.DISK, "92 %"),
+        ({"channels": {"push.deal": {"given_up": "no", "given_up_s": 70.0}}}, Kind.CHANNEL, "given up 70 s ago"),
+    ],
+)  # fmt: skip
+def test_every_fault_is_said_with_what_to_do(change: dict[str, Any], kind: Kind, said: str) -> None:
+    found = health.of_symbol({**LIVE, **change})
+    assert (found.state, found.ok) == (kind.value, False)
+    assert said in found.reasons[0].text
+    assert found.reasons[0].advice
+
+
+def test_the_worst_comes_first() -> None:
+    found = health.of_symbol(
+        {**waited(99, state="connecting"), "trouble": "x", "disk": {"level": "alert"}},
+        {"trouble": "y"},
+        unexported_s=9e4,
+    )
+    assert [r.kind for r in found.reasons] == [
+        Kind.SPOOL, Kind.CONNECTING, Kind.DISK, Kind.NOT_EXPORTED, Kind.NOT_LOADED,
+    ]  # fmt: skip
+    ranks = [health.Health(kind.value, (health.Reason(kind, ""),)).rank for kind in Kind]
+    assert ranks == sorted(ranks)
+    assert health.Health("live").rank > max(ranks)
+
+
+def test_files_and_tables_that_are_behind() -> None:
+    assert health.of_symbol(LIVE, unexported_s=health.EXPORT_S - 1).ok
+    assert health.of_symbol(LIVE, unexported_s=health.EXPORT_S).state == "not exported"
+    wrong = {"x.sqlite": {"ok": False, "columns": ["m"]}}
+    for loaded in ({"trouble": "refused"}, {"skipped_rows": 1}, {"unreadable_segment": "x"}, {"compared": wrong}):
+        assert health.of_symbol(LIVE, loaded).state == "not loaded", loaded
+    assert health.of_store({"reachable": True}).ok
+    assert not health.of_store({"reachable": False, "error": "x"}).ok
+    assert not health.of_store({"problem": "x"}).ok
+
+
+def test_dead_letters_are_judged_by_share_and_by_kind() -> None:
+    def judged(frames: dict[str, int], dead: dict[str, int], meant: dict[str, int]) -> health.Health:
+        recent = {"seconds": 600.0, "frames": frames, "dead_letters": dead, "meant": meant}
+        return health.of_symbol({**LIVE, "recent": recent})
+
+    assert judged({"t": 1000}, {"ts": 9}, {"d": 9}).ok, "a handful is never judged"
+    assert judged({"t": 10_000, "d": 5000}, {"ts": 20}, {"d": 20}).ok
+    assert "100.0 %" in judged({}, {"ts": 400}, {"t": 400}).reasons[0].text
+    # All of a rare kind, which is little of the whole.
+    (reason,) = judged({"t": 10_000}, {"ts": 12}, {"d": 12}).reasons
+    assert "100.0 % of type d" in reason.text
+    assert "ts 12" in reason.text
+
+
+CHANNELS = {"push.ticker": Mt.TICKER, "push.deal": Mt.DEAL}
+
+
+def block(*rows: tuple[Mt, bytes]) -> Columns:
+    n = len(rows)
+    return Columns(list(range(1, n + 1)), [10**18] * n, [10**12] * n, [mt for mt, _ in rows], [m for _, m in rows])
+
+
+def test_a_change_of_shape_shows_within_minutes_however_much_was_right_before() -> None:
+    now = [0.0]
+    statistics = Statistics("BTC_USDT", CHANNELS, lambda: now[0])
+    good = (Mt.TICKER, b'{"channel":"push.ticker","symbol":"BTC_USDT","ts":1790000000000}')
+    bad = (Mt.DEAD_LETTER, b'{"channel":"push.deal","symbol":"BTC_USDT","ts":"1790000000000"}')
+    for _ in range(1000):
+        now[0] += 10
+        statistics.committed(block(*[good] * 30), 10**18)
+    for _ in range(20):
+        statistics.committed(block(good, bad, (Mt.DEAD_LETTER, b"nonsense"), (Mt.EVENT, b"{}")), 10**18)
+    recent = statistics.snapshot()["recent"]
+    assert recent["dead_letters"] == {"ts": 20, "not JSON": 20}
+    assert recent["meant"] == {"d": 20}
+    assert recent["seconds"] <= RECENT_S
+    assert recent["frames"]["t"] <= 30 * RECENT_S / 10 + 50
+    now[0] += RECENT_S + 1
+    assert statistics.snapshot()["recent"]["dead_letters"] == {}
+    assert statistics.snapshot()["rows"]["dl"] == 40
+
+
+def test_a_flood_of_dead_letters_is_counted_and_not_all_looked_at() -> None:
+    statistics = Statistics("BTC_USDT", CHANNELS)
+    statistics.committed(block(*[(Mt.DEAD_LETTER, b"x")] * 5000), 10**18)
+    reasons = statistics.snapshot()["recent"]["dead_letters"]
+    assert sum(reasons.values()) == 5000
+    assert reasons[NOT_LOOKED_AT] > 4000
+
+
+@pytest.mark.parametrize(
+    ("text", "btc", "eth"),
+    [
+        ("", None, None),
+        ('[health]\nsilent = "90s"', 90.0, 90.0),
+        ('[health]\nsilent = "90s"\n[symbol.ETH_USDT.health]\nsilent = "2h"', 90.0, 7200.0),
+    ],
+)
+def test_silence_is_configured_for_all_or_for_one(text: str, btc: float | None, eth: float | None) -> None:
+    found = parse(f'symbols = ["BTC_USDT", "ETH_USDT"]\n{text}', None)
+    assert [symbol.silent_s for symbol in found.symbols] == [btc, eth]
+
+
+@pytest.mark.parametrize("text", ['[health]\nsilent = "1x"', '[symbol.BTC_USDT.health]\nsilent = "10ms"'])
+def test_a_silence_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"health\.silent"):
+        parse(f'symbols = ["BTC_USDT"]\n{text}', None)
