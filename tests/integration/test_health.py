@@ -41,7 +41,7 @@ def test_an_exchange_that_is_gone_is_said_since_when_and_its_return_ends_it(sim:
         collector.live(20)
         before = of_btc(site)
         assert before["health"] == {"state": "live", "ok": True, "reasons": []}
-        sim.inject(Fault(kind="refuse_connect", seconds=3600))
+        sim.inject(Fault(kind="refuse_connect", seconds=8))
         sim.inject(Fault(kind="close"))
         gone = until(lambda: (found := of_btc(site))["health"]["reasons"] and found, what="the fault")
         (reason,) = gone["health"]["reasons"]
@@ -56,8 +56,7 @@ def test_an_exchange_that_is_gone_is_said_since_when_and_its_return_ends_it(sim:
         first = text.splitlines()[0]
         assert first.startswith("FAULT btc: connecting: no market frame for")
         assert "since" in text
-        assert max(map(len, text.splitlines())) <= 80
-        sim.clear_faults()
+        assert all(len(line) <= 80 for line in text.splitlines() if str(tmp_path) not in line)  # a path stays whole
         until(lambda: of_btc(site)["health"]["ok"], 60, "recording again")
         assert collector.stop() == 0
 
@@ -82,7 +81,7 @@ def test_a_run_without_an_exchange_says_why_and_one_of_dead_letters_is_no_succes
 
 def test_dead_letters_are_a_fault_in_status(sim: Simulator, tmp_path: Path) -> None:
     site = site_of(tmp_path, sim)
-    sim.inject(Fault(kind="shape", value="ts=text", channel="push.deal", seconds=3600))
+    sim.inject(Fault(kind="shape", value="ts=text", channel="deal", seconds=3600))
     with collecting(site) as collector:
         reason = until(
             lambda: [r for r in of_btc(site)["health"]["reasons"] if r["kind"] == "dead letters"], what="the fault"

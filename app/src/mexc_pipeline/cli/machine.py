@@ -34,8 +34,8 @@ def run(ctx: click.Context, duration: float | None, as_json: bool) -> int:
     """Record, load, export and verify, all on this machine.
 
     The first Ctrl-C (or SIGTERM, or the end of the duration) closes sockets and segments, exports and verifies. Exit
-    status 0 only if every period of this run and every leftover verified and each symbol got a frame. A second signal
-    kills at once; nothing committed is lost.
+    status 0 only if every period of this run and every leftover verified, each symbol got a frame of the market and few
+    were dead letters. A second signal kills at once; nothing committed is lost.
     """
     from mexc_pipeline.run import run as supervise
 

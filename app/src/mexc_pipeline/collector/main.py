@@ -378,7 +378,7 @@ class _Collector:
             **self._statistics.snapshot(),
             "disk": self._disk.status(),
             "listing": self._listing.said,
-            "trouble": trouble,
+            "trouble": next((trouble for trouble in troubles if trouble), None),
             "log_lines_lost": logs.lost(),
             "warnings": warnings,
         }
