@@ -313,7 +313,12 @@ def test_a_view_counts_market_frames_only() -> None:
 
 def test_a_view_says_since_when_nothing_comes_and_why() -> None:
     market = {"age_s": 70.0, "waited_s": 70.0, "limit_s": 30.0}
-    status = {"state": "connecting", "rows": {"t": 9, "ev": 99}, "market": market, "not_connected": "connection refused"}
+    status = {
+        "state": "connecting",
+        "rows": {"t": 9, "ev": 99},
+        "market": market,
+        "not_connected": "connection refused",
+    }
     view = view_of("btc", "BTC_USDT", status, None, 0.0)
     assert (view.state, view.why) == ("connecting", "connection refused")
     assert plain_line(view, 0).endswith("no market frame for 70 s: connection refused")

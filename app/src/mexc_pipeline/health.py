@@ -170,7 +170,12 @@ def _waited(collector: Mapping[str, Any]) -> float:
 def said(collector: Mapping[str, Any]) -> str:
     """What is known of why there is no connection, or nothing on it; empty where nothing is."""
     refusal, waits = collector.get("refusal") or {}, collector.get("waits") or {}
-    for answer in (refusal.get("said"), waits.get("why"), collector.get("not_connected"), collector.get("exchange_said")):
+    for answer in (
+        refusal.get("said"),
+        waits.get("why"),
+        collector.get("not_connected"),
+        collector.get("exchange_said"),
+    ):
         if answer:
             return str(answer)
     return ""
