@@ -24,6 +24,7 @@ from faults.powerloss import lose_power
 from faults.shim import Control, Crash, Kill, crashes, library
 from faults.witness import Witness
 from mexc_pipeline.simulator import Simulator
+from support.streams import Stream, without_stream
 from support.waiting import until
 
 SPOOL, EXPORTS, CLICKHOUSE, DATA = 0, 1, 2, 3
@@ -131,13 +132,14 @@ class Bench:
         self._processes.append(process)
         return process
 
-    def start(self, *args: str, kill: Kill | None = None) -> Process:
-        """A command of the recorder."""
+    def start(self, *args: str, kill: Kill | None = None, errors: Stream | None = None) -> Process:
+        """A command of the recorder; ``errors`` is its standard error, without one the log."""
+        closed = without_stream(2) if errors is not None and errors.fd is None else []
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "mexc_pipeline", "--config", str(self.config), *args],
+                [*closed, sys.executable, "-m", "mexc_pipeline", "--config", str(self.config), *args],
                 stdout=log,
-                stderr=log,
+                stderr=log if errors is None or errors.fd is None else errors.fd,
                 env=self.environment(kill),
                 start_new_session=True,
             )

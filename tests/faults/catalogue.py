@@ -17,6 +17,7 @@ from faults.scenarios import (
     frames,
     hosts,
     mounts,
+    output,
     segments,
     sockets,
     tables,
@@ -232,6 +233,15 @@ SCENARIOS: tuple[Scenario, ...] = (
         segments.logs,
         20,
         5,
+        1,
+    ),
+    Scenario(
+        "output",
+        "Output for people can neither end nor delay the work",
+        "standard error closed, full, without a reader, unread, hung up, suspended, of collector and run",
+        output.output,
+        48,
+        8,
         1,
     ),
 )
