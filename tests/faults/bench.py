@@ -211,7 +211,9 @@ class Bench:
 
     # -- the end
 
-    def settle(self, outcome: Outcome, *, tail_ns: int = TAIL_NS, export_status: int = 0) -> None:
+    def settle(
+        self, outcome: Outcome, *, tail_ns: int = TAIL_NS, export_status: int = 0, late_ns: int | None = None
+    ) -> None:
         """Faults off; record a little more in order; cut, export, verify; judge."""
         self.control.heal()
         self.sim.clear_faults()
@@ -223,12 +225,15 @@ class Bench:
         for symbol_id, process in collectors:
             status = end(process)
             outcome.expect(status == 0, f"collector {symbol_id} ended with {status}: {self.said()[-500:]}")
-        self.judge(outcome, tail_ns=tail_ns, export_status=export_status)
+        self.judge(outcome, tail_ns=tail_ns, export_status=export_status, late_ns=late_ns)
 
-    def judge(self, outcome: Outcome, *, tail_ns: int = TAIL_NS, export_status: int = 0) -> None:
-        """Cut and export what is left, verify, compare with what was sent."""
+    def judge(
+        self, outcome: Outcome, *, tail_ns: int = TAIL_NS, export_status: int = 0, late_ns: int | None = None
+    ) -> None:
+        """Cut and export what is left, verify, compare with what was sent; ``late_ns`` as in ``check_frames``."""
         self.witness.stop()
         tail_ns += 2 * self.witness.longest_gap_ns
+        late_ns = late_ns + 2 * self.witness.longest_gap_ns if late_ns is not None else None
         outcome.notes["longest_gap_ms"] = self.witness.longest_gap_ns // 10**6
         status, said = self.run("export", "--once")
         outcome.expect(status == export_status, f"export ended with {status}: {said[-600:]}")
@@ -244,7 +249,7 @@ class Bench:
             seen = [replace(c, peer=self.known_as.get(c.peer, c.peer)) for c in self.sim.connections]
             mine = [c for c in seen if len(self.ids) == 1 or self._is_of(c.number, symbol)]
             sent = [f for c in mine for f in self.sim.sent_on(c.number)]
-            check_frames(rows, mine, sent, symbol, verdict, tail_ns)
+            check_frames(rows, mine, sent, symbol, verdict, tail_ns, late_ns)
             if symbol_id == self.ids[0]:
                 check_witness(rows, self.witness.rows, verdict)
             outcome.expect(bool(rows), f"{symbol_id}: nothing was recorded at all")

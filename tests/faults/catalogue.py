@@ -50,6 +50,15 @@ SCENARIOS: tuple[Scenario, ...] = (
         4,
     ),
     Scenario(
+        "busy",
+        "What was received a quarter of a second before is in a file, from a process's first frame on",
+        "kill -9 of a collector in its first seconds, on a machine with eight busy processes",
+        crashes.busy,
+        100,
+        9,
+        1,
+    ),
+    Scenario(
         "power",
         "A committed row survives a power loss; nothing half written is taken for whole",
         "power loss: what was not fsynced is dropped, torn, reordered",

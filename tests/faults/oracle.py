@@ -39,7 +39,7 @@ class Row(NamedTuple):
 @dataclass(slots=True)
 class Verdict:
     """What was found. ``tail`` counts frames sent in the last moments of a broken connection and not committed,
-    ``unborn`` those sent to a process that died before its first commit."""
+    ``unborn`` those of them whose process died before it had committed anything of the connection."""
 
     frames: int = 0
     rows: int = 0
@@ -145,8 +145,10 @@ def check_frames(
     symbol: str,
     verdict: Verdict,
     tail_ns: int = TAIL_NS,
+    late_ns: int | None = None,
 ) -> None:
-    """Every connection's frames stand in the files in the order in which they were sent on it."""
+    """Every connection's frames stand in the files in the order in which they were sent on it; where ``late_ns`` is
+    given and the recorder's clock was the simulator's, each has been stamped within so much of being sent."""
     frames: dict[int, list[tuple[int, str, bytes]]] = defaultdict(list)
     for frame in sent:
         if frame.whole and (wanted := _expected(frame, symbol)) is not None:
@@ -155,6 +157,7 @@ def check_frames(
     for connection in connections:
         by_peer[connection.peer].append(connection)
     got: dict[int, list[tuple[str, bytes]]] = {}
+    stamps: dict[int, list[int]] = defaultdict(list)
     orderly: set[int] = set()
     current = 0
     for row in rows:
@@ -174,12 +177,25 @@ def check_frames(
                 verdict.wrong(f"seq {row.seq}: a frame before any connection")
                 got[current] = []
             got[current].append((row.mt, row.m))
+            stamps[current].append(row.rx)
     for connection in connections:
         if connection.number not in got and connection.closed_ns is not None:
             verdict.unborn += len(frames[connection.number])
-            continue
+        elif late_ns is not None:
+            sent_ns = [at for at, _, _ in frames[connection.number]]
+            _judge_times(connection, sent_ns, stamps[connection.number], late_ns, verdict)
         _compare(connection, frames[connection.number], got.get(connection.number, []), orderly, verdict, tail_ns)
     verdict.connections += len(got)
+
+
+def _judge_times(
+    connection: ConnectionInfo, sent_ns: list[int], stamps: list[int], late_ns: int, verdict: Verdict
+) -> None:
+    # The simulator notes a time beside its write: a receiver that is scheduled sooner stamps before it.
+    off = [rx - at for at, rx in zip(sent_ns, stamps, strict=False) if abs(rx - at) > late_ns]
+    if off:
+        worst = max(off, key=abs) / 1e6
+        verdict.wrong(f"connection {connection.number}: {len(off)} rows not stamped when sent ({worst:.0f} ms off)")
 
 
 def _expected(frame: SentFrame, symbol: str) -> tuple[str, bytes] | None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from faults.bench import EXPORTS, SPOOL, Bench, Outcome, Process, bench
+from faults.bench import EXPORTS, SPOOL, Bench, Outcome, Process, bench, pause
 from faults.shim import Kill, Op, Where
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.waiting import until
 
-STARTING_NS = 20 * 10**9
-"""Frames wait uncommitted while a starting collector asks files and tables for the last seq: a process that is killed
-that early may lose all it received, and on a busy machine starting takes seconds."""
+BUSY, BUSY_ROUNDS = 8, 12
+DURABLE_NS = 250_000_000
+"""From receipt to the disk, from a process's first frame on; how busy the machine is comes on top, as the witness
+measured it."""
 COLLECTOR_ROUNDS, EXPORTER_ROUNDS, MIXED_ROUNDS = 14, 10, 2
 POWER_ROUNDS = 12
 ALIVE_S = 3.0
@@ -70,7 +74,27 @@ def kills(folder: Path, seed: int, size: float = 1.0) -> Outcome:
             collector = place.fork("collect", "btc", kill=point(rng, COLLECTOR))
             _ended(place, place.fork("export", kill=point(rng, EXPORTER)), outcome, "exporter")
             _ended(place, collector, outcome, "collector")
-        place.settle(outcome, tail_ns=STARTING_NS)
+        place.settle(outcome)
+    return outcome
+
+
+def busy(folder: Path, seed: int, size: float = 1.0) -> Outcome:
+    """Collectors killed at random moments of their first seconds, beside processes that take all there is."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    with _place(folder, seed, rng, outcome) as place, contextlib.ExitStack() as stack:
+        for _ in range(BUSY):
+            spinning = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(spinning.kill)
+        place.witness.start()
+        for number in range(round(BUSY_ROUNDS * size)):
+            collector = place.fork("collect", "btc")
+            until(lambda n=number: len(place.sim.connections) > n or collector.poll() is not None, 60)  # type: ignore[misc]  # noqa: B023
+            pause(rng.random() * 1.5)
+            collector.kill()
+            collector.wait(10)
+            outcome.happened("collector: at a random moment")
+        place.settle(outcome, tail_ns=DURABLE_NS, late_ns=DURABLE_NS)
     return outcome
 
 
@@ -92,7 +116,7 @@ def power(folder: Path, seed: int, size: float = 1.0) -> Outcome:
             place.lose_power(outcome)
             dead = place.crashes()[before:]
             outcome.happened(f"power lost: {dead[0].step}" if dead else "power lost: at a random moment")
-        place.settle(outcome, tail_ns=STARTING_NS)
+        place.settle(outcome)
     return outcome
 
 

@@ -11,6 +11,8 @@ from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
 
 EPISODES = 6
+LATE_NS = 500_000_000
+"""From sending to the stamp, whatever the disk does: a refused commit across a period's edge must not alter it."""
 TROUBLES: dict[str, tuple[int, tuple[Op, ...]]] = {
     "full": (DISK_FULL, (Op.WRITE, Op.CREATE, Op.MKDIR, Op.LINK)),
     "full when syncing": (DISK_FULL, (Op.SYNC, Op.DIRSYNC)),
@@ -41,7 +43,7 @@ def disk(folder: Path, seed: int, size: float = 1.0) -> Outcome:
                 _exports(place, rng, name, outcome)
         status = end(collector)
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
-        place.settle(outcome)
+        place.settle(outcome, late_ns=LATE_NS)
     return outcome
 
 
