@@ -320,3 +320,12 @@ def test_a_binary_frame_that_is_not_compressed_stays_a_dead_letter_and_names_its
     found = Classifier("BTC_USDT", subscriptions("BTC_USDT", Channels())).classify(2, text)
     assert (found.mt, found.ts, found.m, found.channel) == (Mt.DEAD_LETTER, None, wrap(2, text), "push.ticker")
     assert content(found.m) == text
+
+
+@pytest.mark.parametrize("channel", ["rs.error", "rs.sub.deal", "push.deal", "pong"])
+def test_frames_nested_to_any_depth_are_classified(channel: str) -> None:
+    """Also where the text can be decoded, but not be shown any more."""
+    classify = Classifier("X_USDT", subscriptions("X_USDT", Channels())).classify
+    for depth in (10, 300, 600, 900, 960, 980, 1000, 1020, 5000):
+        nested = b"[" * depth + b"]" * depth
+        classify(1, b'{"channel":"%s","symbol":"X_USDT","data":%s}' % (channel.encode(), nested))

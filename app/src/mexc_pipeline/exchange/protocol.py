@@ -275,7 +275,6 @@ def _text(data: object) -> str | None:
     if not isinstance(data, msgspec.Raw):
         return None
     try:
-        value = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, ValueError):
+        return clean(msgspec.json.decode(data), 200)
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # also where only its text goes too deep
         return None
-    return clean(value, 200)
