@@ -158,7 +158,7 @@ class _Collector:
             with self._inbox.lock:
                 now = self._inbox.stamp()
             next_rx = pending.first_rx() if pending is not None else None
-            self._opening = opening = Opening(self._settings, self._symbol, next_rx or now)
+            self._opening = opening = Opening(self._settings, self._symbol, next_rx or now, self._inbox.note)
             spool = opening.within(AT_ONCE_S) if pending is None else None
             if spool is not None:
                 spool.make_way(now)

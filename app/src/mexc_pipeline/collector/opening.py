@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from mexc_pipeline import config
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.rows import Mt, event
 from mexc_pipeline.spool.known import Known, known, own_ids
 from mexc_pipeline.spool.segment import NewerFormatError, SegmentError
 from mexc_pipeline.spool.writer import Spool
@@ -20,16 +22,22 @@ from mexc_pipeline.spool.writer import Spool
 log = logging.getLogger("mexc_pipeline.collector")
 
 AGAIN_S = 0.5
+UNKNOWN_S, UNKNOWN_MOST_S = 30.0, 600.0
+"""Between two questions to those who have not answered yet: at first, and later."""
 
 
 class Opening:
-    """One symbol's spool on its way. ``next_rx``: the time (Unix ns) of the first row that it will be given."""
+    """One symbol's spool on its way. ``next_rx``: the time (Unix ns) of the first row that it will be given; ``note``
+    takes events (``mt``, ``m``)."""
 
-    def __init__(self, settings: config.Config, symbol: config.Symbol, next_rx: int) -> None:
+    def __init__(
+        self, settings: config.Config, symbol: config.Symbol, next_rx: int, note: Callable[[int, bytes], None]
+    ) -> None:
         self._settings = settings
         self._symbol = symbol
         self._folder = settings.spool_dir / symbol.id
         self._next_rx = next_rx
+        self._note = note
         self._given_up = threading.Event()
         self.known = Known(0, (), None, ())
         self.trouble: str | None = None
@@ -70,6 +78,24 @@ class Opening:
                 fields = {"symbol": self._symbol.id, "why": problem}
                 log.warning("not asked for the last seq", extra={"fields": fields})
             self.spool.set_result(spool)
+            self._ask_again(spool)
+
+    def _ask_again(self, spool: Spool) -> None:
+        """Whoever did not answer in time may know of rows whose seq has been given here once more: then both are
+        there, and no later step can tell which is meant."""
+        pause = UNKNOWN_S
+        while self.known.unknown and not self._given_up.wait(pause):
+            pause = min(2 * pause, UNKNOWN_MOST_S)
+            self.known = asked = known(self._settings, self._symbol.id, own_ids(self._folder))
+            given = spool.last_seq  # looked at last: what others have of these rows is not more
+            if asked.last_seq > given:
+                self.trouble = (
+                    f"seq is given twice: up to {asked.last_seq} is known elsewhere, where nobody answered at first; "
+                    f"here {given} was given last. Stop, and set one of the two apart"
+                )
+                self._note(Mt.EVENT, event("seq_repeated", given=given, known=asked.last_seq))
+                log.error("seq is given twice", extra={"fields": {"given": given, "known": asked.last_seq}})
+                return
 
     def _once(self) -> Spool | None:
         symbol, folder = self._symbol, self._folder

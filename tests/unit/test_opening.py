@@ -1,0 +1,38 @@
+"""The spool on its way: what answers late is heard all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline.collector import opening as module
+from mexc_pipeline.collector.opening import Opening
+from mexc_pipeline.spool.known import Known
+from support.spools import T0, configure
+from support.waiting import until
+
+
+@pytest.mark.parametrize("late", [0, 7])
+def test_a_higher_seq_that_is_known_late_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int) -> None:
+    config = configure(tmp_path)
+    (config.spool_dir / "btc").mkdir(parents=True)
+    answers = [Known(0, (), None, ("tables: no answer",)), Known(late, (), None, ())]
+    monkeypatch.setattr(module, "known", lambda *_: answers.pop(0))
+    monkeypatch.setattr(module, "UNKNOWN_S", 0.01)
+    said: list[bytes] = []
+    opening = Opening(config, config.symbols[0], T0, lambda _, m: said.append(m))
+    spool = opening.within(10)
+    assert spool is not None
+    try:
+        until(lambda: not opening.known.unknown, 10, "the late answer")
+        if late:
+            until(lambda: said, 10, "the event")
+            assert json.loads(said[0]) == {"event": "seq_repeated", "given": 0, "known": 7}
+            assert "seq is given twice" in str(opening.trouble)
+        else:
+            assert (said, opening.trouble) == ([], None)
+    finally:
+        opening.give_up(1)
+        spool.close()
