@@ -48,7 +48,7 @@ def _run(folder: Path, seed: int, size: float, *, tls: bool) -> Outcome:
     if tls:
         now = datetime.now(UTC)
         valid = {"not_before": now - timedelta(days=VALID_DAYS), "not_after": now + timedelta(days=VALID_DAYS)}
-        files = certificates(folder.parent / f"{folder.name}-tls", "127.0.0.1", **valid)
+        files = certificates(folder / "tls", "127.0.0.1", **valid)
         settings |= {"tls_cert": files.certificate, "tls_key": files.key}
         exchange += f'ca_file = "{files.authority}"\n'
     with (
