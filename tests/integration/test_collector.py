@@ -120,8 +120,9 @@ def test_flat_out_nothing_is_lost(tmp_path: Path) -> None:
 
 def test_a_collector_carries_none_of_the_heavy_libraries(tmp_path: Path) -> None:
     script = (
-        "import sys, runpy, atexit\n"
-        "atexit.register(lambda: print('LOADED', *sorted(m.partition('.')[0] for m in sys.modules), file=sys.stderr))\n"
+        "import atexit, os, runpy, sys\n"
+        "names = lambda: ' '.join(sorted(m.partition('.')[0] for m in sys.modules))\n"
+        "atexit.register(lambda: os.write(2, f'LOADED {names()}\\n'.encode()))\n"
         "sys.argv[1:] = ['--config', sys.argv[1], 'collect', 'btc']\n"
         "runpy.run_module('mexc_pipeline', run_name='__main__')\n"
     )

@@ -89,7 +89,7 @@ def test_what_a_step_does_not_touch_stays_byte_for_byte(frame: bytes, form: str)
     assert shaped(frame, shape) == (1, frame)
 
 
-numbers = st.decimals(allow_nan=False, allow_infinity=False, places=4).map(lambda d: str(abs(d)))
+numbers = st.decimals(allow_nan=False, allow_infinity=False, places=4).map(lambda d: f"{abs(d):f}")
 
 
 @given(numbers, st.integers(1, 150))

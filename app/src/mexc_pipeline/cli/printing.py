@@ -6,6 +6,7 @@ cleaned here, whatever way it came.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -48,6 +49,14 @@ def verbatim(text: str, *, err: bool = False) -> None:
         click.echo(text, err=err)
     except OSError as error:
         raise AnswerError(f"standard output: {error.strerror or error}") from error
+
+
+def progress(text: str) -> None:
+    """What is going on, on a terminal's last line, in place of what stood there; empty to clear it."""
+    if not sys.stderr.isatty():
+        return
+    with contextlib.suppress(OSError):  # nobody looks any more
+        click.echo(f"\r{clean(text):<40}\r", nl=False, err=True)
 
 
 def account(show: Callable[[], None], ok: bool) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -49,17 +48,14 @@ def probe(ctx: click.Context, symbols: tuple[str, ...], seconds: float, save: Pa
     config = configuration(ctx)
     chosen = _chosen(config, symbols)
     start_logs(ctx, quiet=True)
-    shown = sys.stderr.isatty()
 
     def progress(left: float, frames: int) -> None:
-        if shown:
-            click.echo(f"\r{max(0.0, left):5.0f} s left, {frames} frames ", nl=False, err=True)
+        printing.progress(f"{max(0.0, left):5.0f} s left, {frames} frames")
 
     stop = threading.Event()
     with signals.handled(signals.ending(stop.set)):
         report = look(config, chosen, seconds, save, progress, stop)
-    if shown:
-        click.echo("\r" + " " * 40 + "\r", nl=False, err=True)
+    printing.progress("")
     return printing.result(report, as_json)
 
 
