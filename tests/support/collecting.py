@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,13 +58,15 @@ def site_of(folder: Path, sim: Simulator, **settings: Any) -> Site:
 class Collector:
     """A running ``mexc-pipeline collect``."""
 
-    def __init__(self, site: Site, symbol_id: str = "btc", env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, site: Site, symbol_id: str = "btc", env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         self.site = site
         self.id = symbol_id
         self.log = site.folder / f"{symbol_id}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "collect", symbol_id],
+                [*prefix, sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "collect", symbol_id],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "MEXC_PIPELINE_LOG": "json", **(env or {})},

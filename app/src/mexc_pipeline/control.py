@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.paths import not_a_file, not_a_folder, not_allowed
 
 log = logging.getLogger("mexc_pipeline.control")
 
@@ -32,6 +33,7 @@ FOR_USER = 16
 FOR_GROUP = 64
 BACKLOG = 128
 ACCEPT_AGAIN_S = 0.1
+OPEN_AGAIN_S = 1.0
 
 
 class ControlError(UserError):
@@ -68,7 +70,8 @@ class ControlServer:
     Whoever may open the socket (owner and group, mode 0660) may ask the commands ``for_group``; all others are for the
     process's own user and root, as the kernel names the caller (SO_PEERCRED, unix(7)). Each user has a number of
     connections; one more displaces the oldest whose turn it is to do something, so that idle ones and slow readers keep
-    nobody out. A request must be whole within :data:`REQUEST_S`, an answer read within :data:`ANSWER_S`.
+    nobody out. Where there can be no socket (no permission, no room) it is tried again until there is one. A request
+    must be whole within :data:`REQUEST_S`, an answer read within :data:`ANSWER_S`.
     """
 
     def __init__(self, path: Path, handlers: Mapping[str, Handler], for_group: Iterable[str] = ()) -> None:
@@ -78,29 +81,63 @@ class ControlServer:
         self._lock = threading.Lock()
         self._clients: list[_Client] = []
         """In the order of their coming."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        path.unlink(missing_ok=True)  # the caller holds the lock of what this socket controls
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with _Short(path) as address:
-            self._socket.bind(address)
-        path.chmod(0o660)
-        self._socket.listen(BACKLOG)
+        self._socket: socket.socket | None = None
+        self._trouble = ""
         self._closing = threading.Event()
+        self._open()
         self._thread = threading.Thread(target=self._accept, name="control", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop answering and remove the socket."""
         self._closing.set()
-        self.path.unlink(missing_ok=True)
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept
-        finally:
-            self._socket.close()
+        listening = self._socket
+        if listening is not None:
+            with contextlib.suppress(OSError):  # taken away meanwhile; whoever comes next removes it
+                self.path.unlink(missing_ok=True)
+            try:
+                listening.shutdown(socket.SHUT_RDWR)  # wakes accept
+            finally:
+                listening.close()
         self._thread.join(timeout=5)
+
+    def _open(self) -> bool:
+        """Listen; False, with a word in the log, where that cannot be done now. Nobody's work depends on being asked
+        about it."""
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+            if not_a_file(self.path) == "a folder":
+                self.path.rename(self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}"))
+            self.path.unlink(missing_ok=True)  # the caller holds the lock of what this socket controls
+            with _Short(self.path) as address:
+                listening.bind(address)
+            self.path.chmod(0o660)
+            listening.listen(BACKLOG)
+        except OSError as error:
+            listening.close()
+            folder = self.path.parent
+            why = not_allowed(self.path, write=True) or not_allowed(folder, write=True) or not_a_folder(folder)
+            self._say(why or str(error))
+            return False
+        self._say("")
+        self._socket = listening
+        return True
+
+    def _say(self, trouble: str) -> None:
+        fields = {"socket": str(self.path), "why": trouble}
+        if trouble and trouble != self._trouble:
+            log.error("no control socket, trying again", extra={"fields": fields})
+        elif self._trouble and not trouble:
+            log.info("control socket is there", extra={"fields": {"socket": str(self.path)}})
+        self._trouble = trouble
 
     def _accept(self) -> None:
         while not self._closing.is_set():
+            if self._socket is None:
+                if not self._open():
+                    self._closing.wait(OPEN_AGAIN_S)
+                continue
             try:
                 connection, _ = self._socket.accept()
             except OSError as error:

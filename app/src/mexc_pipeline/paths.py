@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import ssl
 import stat
 from collections.abc import Callable
@@ -69,6 +70,45 @@ def not_a_file(path: Path) -> str:
         return ""
     kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"))
     return next((f"a {kind}" for is_one, kind in kinds if is_one(mode)), "a device")
+
+
+def not_allowed(path: Path, *, write: bool = False) -> str:
+    """What keeps this process from using a file or folder: whose it is, and what to do; empty where nothing does, or
+    where nothing is there. Asks without opening: closing a file lets go of the locks that SQLite holds on it."""
+    for above in reversed(path.parents):
+        if above.is_dir() and not os.access(above, os.X_OK):
+            return _whose(above, "look into")
+    try:
+        mode = path.stat().st_mode
+        is_readonly = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return ""  # whoever opens it says why
+    into = os.X_OK if stat.S_ISDIR(mode) else 0
+    if not os.access(path, os.R_OK | into):
+        return _whose(path, "read")
+    if write and not is_readonly and not os.access(path, os.W_OK):
+        return _whose(path, "write to")
+    return ""
+
+
+def _whose(path: Path, do: str) -> str:
+    found, me = path.stat(), _user(os.geteuid())
+    return (
+        f"{path} belongs to {_user(found.st_uid)} (mode {stat.S_IMODE(found.st_mode):04o}) and {me} may not {do} it: "
+        f"give it back (chown {me}, chmod u+rwX); it is used again by itself"
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def not_a_folder(path: Path) -> str:
+    """What is wrong where something other than a folder stands in a folder's place; empty for a folder and nothing."""
+    return f"{path} is not a folder: move it away" if os.path.lexists(path) and not path.is_dir() else ""
 
 
 def read(key: str, path: str, *, private: bool = False, most: int = MOST) -> bytes:

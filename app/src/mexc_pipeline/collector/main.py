@@ -32,6 +32,7 @@ from mexc_pipeline.feed import attempts
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
 from mexc_pipeline.feed.feed import UNLISTED, Feed
+from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.label import check_label
 from mexc_pipeline.spool.lifecycle import prune
@@ -169,7 +170,8 @@ class _Collector:
         except NewerFormatError as error:
             raise ConfigError(str(error)) from error  # the wrong version is installed: trying again would not help
         except (sqlite3.Error, OSError) as error:
-            raise UserError(f"the spool {folder} cannot be written: {error}") from error
+            denied = not_allowed(folder, write=True)
+            raise UserError(denied or f"the spool {folder} cannot be written: {error}") from error
         self._recorder = Recorder(
             pending,
             self._inbox,
@@ -218,10 +220,7 @@ class _Collector:
         next_prune = 0.0
         while not self._disk.roomy:
             if server is None:
-                try:
-                    server = self._serve()
-                except OSError as error:  # a socket takes room as well; the log says what is the matter
-                    log.warning("no control socket", extra={"fields": {"error": str(error)}})
+                server = self._serve()
                 notify.ready()
             notify.status(f"stopped: {REASON}")
             notify.watchdog()

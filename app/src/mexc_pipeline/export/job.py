@@ -26,11 +26,12 @@ from mexc_pipeline.export.files import (
     sweep,
 )
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
+from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.spool import pending
 from mexc_pipeline.spool.known import Known, known, own_ids
 from mexc_pipeline.spool.lifecycle import prune, seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, in_order, segments
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, in_order, is_recorded
 
 log = logging.getLogger("mexc_pipeline.export")
 
@@ -98,9 +99,11 @@ def run(
 def _chosen(config: Config, ids: Sequence[str] | None) -> list[str]:
     """Symbol ids to work on; a spool folder counts also where its symbol is no longer configured."""
     try:
-        folders = sorted(p.name for p in config.spool_dir.iterdir() if segments(p) or pending.is_left(p))
+        folders = sorted(p.name for p in config.spool_dir.iterdir() if is_recorded(p) or pending.is_left(p))
     except (FileNotFoundError, NotADirectoryError):
         folders = []
+    except PermissionError as error:
+        raise UserError(not_allowed(config.spool_dir) or str(error)) from error
     if not ids:
         return list(dict.fromkeys([*(s.id for s in config.symbols), *folders]))
     return list(dict.fromkeys(key if key in folders else config.symbol(key).id for key in ids))
@@ -147,7 +150,7 @@ def _prune(config: Config, symbol_id: str, now_ns: int) -> None:
                 log.info("segment pruned", extra={"fields": {"id": symbol_id, "segment": path.name}})
     except LockedError:
         return  # it is recorded all the same, by a collector that was started by hand
-    except OSError as error:
+    except (OSError, UserError, SegmentError) as error:
         log.error("segments cannot be pruned", extra={"fields": {"id": symbol_id, "error": str(error)}})
 
 

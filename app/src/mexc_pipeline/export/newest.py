@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mexc_pipeline.paths import not_a_file
+from mexc_pipeline.paths import not_a_file, not_allowed
 
 log = logging.getLogger("mexc_pipeline.export")
 
@@ -23,7 +23,7 @@ def newest_seq(folder: Path, symbol_id: str) -> int:
     """The highest ``mexc.last_seq`` of all readable files; 0 without any.
 
     Every footer is read (100,000 take some 6 s of a processor): a name does not tell whether a file's rows are the
-    newest.
+    newest. Ends the process with a line where one may not be read.
     """
     pattern = re.compile(re.escape(symbol_id) + r"(\d{10}|\d{14})(?:\.part\d+)?\.parquet")
     return max((_last_seq(path) for path in folder.iterdir() if pattern.fullmatch(path.name)), default=0)
@@ -36,6 +36,8 @@ def _last_seq(path: Path) -> int:
     try:
         metadata = pq.read_metadata(path).metadata or {}
         return int(metadata[b"mexc.last_seq"])
+    except PermissionError as error:  # what it holds is unknown, not nothing
+        raise SystemExit(not_allowed(path) or str(error)) from error
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         log.warning("file cannot be read", extra={"fields": {"file": path.name, "error": str(error)}})
         return 0

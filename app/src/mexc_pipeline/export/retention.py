@@ -40,7 +40,14 @@ from mexc_pipeline.export.parquet import FileError, metadata, open_file, read_co
 from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, segments, sync_folder
+from mexc_pipeline.spool.segment import (
+    SegmentError,
+    SegmentInfo,
+    SegmentReader,
+    UnavailableError,
+    segments,
+    sync_folder,
+)
 from mexc_pipeline.spool.segment import in_order as spooled
 
 log = logging.getLogger("mexc_pipeline.export")
@@ -190,7 +197,11 @@ def _symbols(config: Config) -> list[_Files]:
     for symbol_id, group in groupby(in_order(exported_files(config.export_dir)), key=lambda file: file.name.id):
         placed = list(group)
         newest = max(placed, key=lambda file: file.last_seq)
-        in_spool = {name.start_ns for name, _ in segments(config.spool_dir / symbol_id)}
+        try:
+            in_spool = {name.start_ns for name, _ in segments(config.spool_dir / symbol_id)}
+        except UnavailableError as error:  # it is not known which have a segment
+            log.warning("no file deleted", extra={"fields": {"id": symbol_id, "why": str(error)}})
+            in_spool = {file.name.start_ns for file in placed}
         may_go = [file for file in placed if file is not newest and file.name.start_ns not in in_spool]
         found.append(_Files(symbol_id, placed, may_go))
     return found

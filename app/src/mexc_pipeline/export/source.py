@@ -16,7 +16,7 @@ import numpy as np
 
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, connect
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, connect, failed
 
 BLOCK_ROWS = 2048
 BLOCK_BYTES = 4 << 20
@@ -47,7 +47,7 @@ def blocks(info: SegmentInfo, max_rows: int = BLOCK_ROWS, max_bytes: int = BLOCK
         finally:
             db.close()
     except sqlite3.Error as error:
-        raise SegmentError(f"{info.path}: cannot be read: {error}") from error
+        raise failed(info.path, "cannot be read", error) from error
 
 
 def ahead(found: Generator[Packed]) -> Generator[Packed]:

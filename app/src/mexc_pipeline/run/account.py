@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,16 @@ from typing import Any
 from mexc_pipeline.config import Config
 from mexc_pipeline.health import market_frames, of_dead_letters
 from mexc_pipeline.rows import MT_NAMES, Mt
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, info, recorded, segments
+from mexc_pipeline.spool.segment import (
+    SegmentError,
+    SegmentInfo,
+    SegmentName,
+    SegmentReader,
+    info,
+    is_there,
+    recorded,
+    segments,
+)
 
 _EXPORTED = ("rows", "digest", "bytes")
 FRAME_TYPES = (Mt.TICKER, Mt.DEAL, Mt.DEPTH)
@@ -139,7 +149,7 @@ class Periods:
         paths = set(self._paths())
         for gone in [path for path, found in self._found.items() if path not in paths and not found.rows]:
             del self._found[gone]  # made for a row that never came, and removed again
-        for gone in [path for path in self.unreadable if path not in paths]:
+        for gone in [path for path in self.unreadable if path not in paths and path.parent != self.config.spool_dir]:
             del self.unreadable[gone]
         for path in sorted(paths):
             known = self._found.get(path)
@@ -149,13 +159,19 @@ class Periods:
                 self._found[path] = _slim(info(path))
                 self.unreadable.pop(path, None)
             except SegmentError as error:
-                if path.exists():  # not merely pruned since it was listed
+                if is_there(path, error):  # not merely pruned since it was listed
                     self.unreadable[path] = str(error)
 
     def _paths(self) -> Iterable[Path]:
         for symbol in self.config.symbols:
-            for _, path in segments(self.config.spool_dir / symbol.id):
-                yield path
+            folder = self.config.spool_dir / symbol.id
+            self.unreadable.pop(folder, None)
+            try:
+                found = [path for _, path in segments(folder)]
+            except SegmentError as error:
+                self.unreadable[folder] = str(error)
+                found = [path for path in self._found if path.parent == folder]
+            yield from found
 
     def ours(self) -> list[SegmentInfo]:
         """The segments this run answers for, oldest first within each symbol."""
@@ -184,7 +200,7 @@ class Periods:
         for found in reversed(self.ours()):
             if found.id != symbol_id or found.last_seq <= before or not found.path.exists():
                 continue
-            with SegmentReader(found.path) as reader:
+            with suppress(SegmentError), SegmentReader(found.path) as reader:  # said where it was looked at
                 for kind in FRAME_TYPES:
                     newest = reader.tail(kind, 1)
                     if len(newest) and newest.seq[0] > before:

@@ -13,9 +13,11 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from mexc_pipeline import config, control
+from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.spool.segment import in_order
 
 log = logging.getLogger("mexc_pipeline.spool")
@@ -40,7 +42,7 @@ class Known:
 def known(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) -> Known:
     """Ask the files and the store. ``spool_ids`` are this folder's own, so that it does not find itself alive."""
     unknown: list[str] = []
-    exports = tuple(sorted(p.name for p in settings.export_dir.glob(f"{symbol_id}[0-9]*.parquet")))
+    exports = tuple(sorted(_files(settings.export_dir, symbol_id, unknown)))
     last = _newest_in_files(settings, symbol_id, unknown) if exports else 0
     writer = None
     try:
@@ -53,6 +55,17 @@ def known(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) ->
     return Known(last, exports, writer, tuple(unknown))
 
 
+def _files(folder: Path, symbol_id: str, unknown: list[str]) -> list[str]:
+    """Names of a symbol's files. A folder that cannot be listed is unknown, not empty."""
+    try:
+        return [p.name for p in folder.iterdir() if fnmatch(p.name, f"{symbol_id}[0-9]*.parquet")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        unknown.append(f"files: {not_allowed(folder) or f'{folder}: {error.strerror}'}")
+        return []
+
+
 def own_ids(folder: Path) -> frozenset[str]:
     """The spool ids of a folder's segments."""
     return frozenset(segment.spool_id for segment in in_order(folder).readable)
@@ -63,6 +76,10 @@ def _newest_in_files(settings: config.Config, symbol_id: str, unknown: list[str]
     try:
         done = subprocess.run(command, capture_output=True, timeout=FILES_S, check=True)
         return int(json.loads(done.stdout)["last_seq"])
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().splitlines()
+        unknown.append(f"files: {said[-1] if said else error}")
+        return 0
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         unknown.append(f"files: {error}")
         return 0

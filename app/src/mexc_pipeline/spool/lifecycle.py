@@ -15,6 +15,7 @@ from mexc_pipeline.spool.segment import (
     SegmentError,
     SegmentInfo,
     SegmentReader,
+    UnavailableError,
     connect,
     get_info,
     in_order,
@@ -124,9 +125,11 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
 def seal_left_open(folder: Path, now_ns: int, cut: bool = False) -> list[SegmentInfo]:
     """Close every open segment whose edge has passed, with ``cut`` also the one of the running period.
 
-    For whoever holds the spool's lock while no collector runs. Segments that cannot be read are left and logged.
+    For whoever holds the spool's lock while no collector runs. Segments that cannot be read are left and logged;
+    UnavailableError, once all others are closed, where one cannot be written at present.
     """
     sealed: list[SegmentInfo] = []
+    unavailable: list[UnavailableError] = []
     for _, path in segments(folder):
         try:
             found = info(path)
@@ -143,6 +146,10 @@ def seal_left_open(folder: Path, now_ns: int, cut: bool = False) -> list[Segment
                 db.close()
         except SegmentError as error:
             log.error("segment cannot be closed", extra={"fields": {"segment": str(path), "error": str(error)}})
+            if isinstance(error, UnavailableError):
+                unavailable.append(error)
+    if unavailable:
+        raise unavailable[0]
     return sealed
 
 

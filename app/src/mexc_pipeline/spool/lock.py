@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.spool.segment import sync_folder
 
 FILE = "lock"
@@ -24,7 +25,8 @@ class LockedError(UserError):
 class SpoolLock:
     """Holds ``folder/lock`` for as long as the context is open; the kernel frees it when the process ends.
 
-    Raises LockedError where another process holds it, and still does after ``wait_s`` seconds.
+    Raises LockedError where another process holds it, and still does after ``wait_s`` seconds; UserError where this
+    process may not use it.
     """
 
     def __init__(self, folder: Path, what: str = "spool", wait_s: float = 0.0) -> None:
@@ -34,8 +36,15 @@ class SpoolLock:
         self._fd = -1
 
     def __enter__(self) -> SpoolLock:
-        _make(self.folder)
-        fd = os.open(self.folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        path = self.folder / FILE
+        try:
+            _make(self.folder)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except PermissionError as error:
+            why = not_allowed(path, write=True) or not_allowed(self.folder, write=True) or str(error)
+            raise UserError(why) from error
+        except IsADirectoryError as error:
+            raise UserError(f"{path} is a folder, where a file is the lock: move it away") from error
         end = time.monotonic() + self._wait_s
         while not (taken := _take(fd)) and time.monotonic() < end:
             time.sleep(0.05)  # the kernel tells of a lock given free only to those who wait without end
@@ -81,7 +90,8 @@ def holder(folder: Path) -> dict[str, Any] | None:
     The process may be gone: only the lock itself tells.
     """
     try:
-        entry: dict[str, Any] = json.loads((folder / FILE).read_bytes())
-    except (FileNotFoundError, ValueError):
+        with (folder / FILE).open("rb") as file:
+            entry: Any = json.loads(file.read(4096))
+    except (OSError, ValueError, RecursionError):
         return None
-    return entry
+    return entry if isinstance(entry, dict) else None

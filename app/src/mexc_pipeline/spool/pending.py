@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sqlite3
 import time
 import uuid
@@ -23,7 +24,14 @@ import msgspec
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame, Mt, event
 from mexc_pipeline.spool.known import Known
-from mexc_pipeline.spool.segment import NewerFormatError, connect, connect_writer, create_database, sync_folder
+from mexc_pipeline.spool.segment import (
+    NewerFormatError,
+    UnavailableError,
+    connect,
+    connect_writer,
+    create_database,
+    sync_folder,
+)
 from mexc_pipeline.spool.writer import Spool
 
 log = logging.getLogger("mexc_pipeline.spool")
@@ -61,6 +69,8 @@ class Pending:
         """Name that a damaged file was given, which had been there before."""
         try:
             self._db, self.id, self.symbol, self._last = self._open()
+        except UnavailableError:
+            raise
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
                 raise  # the disk's doing
@@ -70,7 +80,7 @@ class Pending:
         self._is_closed = False
 
     def _open(self) -> tuple[sqlite3.Connection, str, str, int]:
-        if self._path.exists():
+        if is_left(self._path.parent):
             db = connect_writer(self._path)
         else:
             for end in ("-wal", "-shm"):  # of a file that is gone: SQLite would take them for this one's
@@ -200,7 +210,7 @@ class Pending:
 
 def is_left(folder: Path) -> bool:
     """Whether a process left rows to be numbered here, or is about to number them."""
-    return (folder / FILE).exists()
+    return os.path.lexists(folder / FILE)
 
 
 def number_left(folder: Path, symbol_id: str, period: Period, asked: Known) -> None:

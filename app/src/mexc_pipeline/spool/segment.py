@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from mexc_pipeline.ledger.account import Account
-from mexc_pipeline.paths import not_a_file
+from mexc_pipeline.paths import not_a_file, not_allowed
 from mexc_pipeline.periods import parse_name
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 
@@ -51,6 +51,11 @@ _Whole = Annotated[int, msgspec.Meta(ge=0, lt=MOST)]
 
 class SegmentError(Exception):
     """A segment that cannot be read: not a segment, damaged, or of a newer format."""
+
+
+class UnavailableError(SegmentError, sqlite3.OperationalError):
+    """A segment that cannot be used at present (no permission, held by another program, no handle or memory left),
+    which says nothing of what is in it: it is left where and as it is, and is used again once it can be."""
 
 
 class NewerFormatError(SegmentError):
@@ -163,10 +168,15 @@ class _Meta(msgspec.Struct):
 
 def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Connection:
     """Open a segment file that exists. ``readonly`` never writes rows (it may touch the shared-memory file). Raises
-    sqlite3.Error where it cannot be opened, also where it or its log is no file."""
-    for part in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+    sqlite3.Error where it cannot be opened, also where it or its log is no file; UnavailableError, which is one, where
+    this process may not: SQLite would open a file that it may only read, and would never look again."""
+    for part in _parts(path):
         if instead := not_a_file(part):
             raise sqlite3.OperationalError(f"{instead} stands in place of {part.name}")
+        if denied := not_allowed(part, write=not readonly):
+            raise UnavailableError(denied)
+    if not readonly and (denied := not_allowed(path.parent, write=True)):
+        raise UnavailableError(denied)
     mode = "ro" if readonly else "rw"
     quoted = str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     db = sqlite3.connect(
@@ -174,6 +184,28 @@ def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Co
     )
     db.execute("PRAGMA synchronous=FULL")
     return db
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    """A database file and what SQLite keeps beside it."""
+    return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOMEM)
+_OPENING = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY)
+
+
+def failed(path: Path, what: str, error: BaseException) -> SegmentError:
+    """The error that tells what became of a segment that could not be used: UnavailableError unless it is known to be
+    the segment's own fault."""
+    if isinstance(error, UnavailableError):
+        return error
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    there = [part for part in _parts(path) if part.is_symlink() or part.exists()]
+    if code in _PASSING or (code in _OPENING and path in there and all(part.is_file() for part in there)):
+        denied = next(filter(None, map(not_allowed, there)), "") or not_allowed(path.parent, write=True)
+        return UnavailableError(denied or f"{path}: {what} at present: {error}")
+    return SegmentError(f"{path}: {what}: {error}")
 
 
 def create(path: Path, meta: dict[str, Any]) -> sqlite3.Connection:
@@ -262,7 +294,7 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
         )
     # MemoryError, OverflowError: of texts and numbers as long as an altered length says
     except (sqlite3.Error, KeyError, TypeError, ValueError, RecursionError, OverflowError, MemoryError) as error:
-        raise SegmentError(f"{path}: not a readable segment: {error}") from error
+        raise failed(path, "not a readable segment", error) from error
 
 
 class SegmentReader:
@@ -273,7 +305,7 @@ class SegmentReader:
         try:
             self._db = connect(path, readonly=True)
         except sqlite3.Error as error:
-            raise SegmentError(f"{path}: cannot be opened: {error}") from error
+            raise failed(path, "cannot be opened", error) from error
 
     def __enter__(self) -> SegmentReader:
         return self
@@ -304,7 +336,7 @@ class SegmentReader:
                     break
             cursor.close()
         except (sqlite3.Error, TypeError, OverflowError, MemoryError) as error:
-            raise SegmentError(f"{self.path}: cannot be read after seq {after_seq}: {error}") from error
+            raise failed(self.path, f"cannot be read after seq {after_seq}", error) from error
         return self._checked(Columns.of(rows))
 
     def _checked(self, block: Columns) -> Columns:
@@ -329,7 +361,7 @@ class SegmentReader:
         try:
             found = dict(self._db.execute("SELECT mt, count(*) FROM rows GROUP BY mt").fetchall())
         except sqlite3.Error as error:
-            raise SegmentError(f"{self.path}: cannot be counted: {error}") from error
+            raise failed(self.path, "cannot be counted", error) from error
         return {name: found.get(code, 0) for code, name in MT_NAMES.items()}
 
     def newest_frame_ns(self) -> int:
@@ -356,22 +388,34 @@ class SegmentReader:
                     break
             cursor.close()
         except (sqlite3.Error, OverflowError, MemoryError) as error:
-            raise SegmentError(f"{self.path}: cannot be read: {error}") from error
+            raise failed(self.path, "cannot be read", error) from error
         return self._checked(Columns.of(reversed(rows)))
 
 
 def segments(folder: Path) -> list[tuple[SegmentName, Path]]:
-    """Segment files of one symbol's spool folder by name, which is not their order; empty where there is no folder."""
+    """Segment files of one symbol's spool folder by name, which is not their order; empty where there is no folder.
+    UnavailableError where it cannot be looked into: what is unknown is not nothing."""
     try:
         names = [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        said = not_allowed(folder) or f"{folder} cannot be listed: {error.strerror or error}"
+        raise UnavailableError(said) from error
     found = [(name, folder / file) for file in names if (name := SegmentName.parse(file)) is not None]
     return sorted(found)
 
 
+def is_recorded(folder: Path) -> bool:
+    """Whether a folder has segments, or may have some that cannot be seen."""
+    try:
+        return bool(segments(folder))
+    except UnavailableError:
+        return True
+
+
 class InOrder(NamedTuple):
-    """Segments by their rows, and those that cannot be read with the reason."""
+    """Segments by their rows, and those that cannot be read with the reason; the folder itself where it cannot be."""
 
     readable: list[SegmentInfo]
     unreadable: list[tuple[Path, SegmentError]]
@@ -382,14 +426,23 @@ def in_order(folder: Path) -> InOrder:
     has no row yet last. Names do not tell it: a clock that was set back, or a period of another length, reaches a
     period again. Segments that are removed while they are looked at are in neither list."""
     found = InOrder([], [])
-    for _, path in segments(folder):
+    try:
+        there = segments(folder)
+    except UnavailableError as error:
+        return InOrder([], [(folder, error)])
+    for _, path in there:
         try:
             found.readable.append(info(path))
         except SegmentError as error:
-            if path.exists():
+            if is_there(path, error):
                 found.unreadable.append((path, error))
     found.readable.sort(key=recorded)
     return found
+
+
+def is_there(path: Path, error: SegmentError) -> bool:
+    """Whether a segment that could not be read was not merely removed meanwhile."""
+    return isinstance(error, UnavailableError) or path.exists()
 
 
 def recorded(segment: SegmentInfo) -> tuple[int, SegmentName]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline import __version__
+from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame, Mt, event, storable
 from mexc_pipeline.spool.checkpoint import Checkpointer
@@ -28,6 +29,7 @@ from mexc_pipeline.spool.segment import (
     SegmentInfo,
     SegmentName,
     SegmentReader,
+    UnavailableError,
     connect_writer,
     create,
     in_order,
@@ -73,7 +75,8 @@ class Spool:
     ``exports`` are the names of this symbol's files, so that a period they hold already goes on as a further part.
     ``next_rx`` is the time of the next row (None: now): a segment left open that it is beyond is sealed at once.
     Writing raises sqlite3.Error or OSError (disk full, I/O error): then no row of the call was committed and it can be
-    made again. NewerFormatError where a later version of this program wrote there.
+    made again. NewerFormatError where a later version of this program wrote there; UnavailableError, with nothing
+    changed, where a segment cannot be looked into at present.
     """
 
     def __init__(
@@ -101,7 +104,11 @@ class Spool:
         self.last_rx = 0
         self.clean = True
         """Whether the newest row is an orderly stop, ``sealed`` aside."""
-        self.recovered = self._recover(known_seq, time.time_ns() if next_rx is None else next_rx)
+        try:
+            self.recovered = self._recover(known_seq, time.time_ns() if next_rx is None else next_rx)
+        except BaseException:
+            self.close()
+            raise
         self._untold = self.recovered
         self.spool_id = self.recovered.spool_id
         self.clean = self.recovered.clean
@@ -109,16 +116,16 @@ class Spool:
     # -- opening
 
     def _recover(self, known_seq: int, next_rx: int) -> Recovered:
-        apart: list[str] = []
+        damaged: list[tuple[Path, SegmentError]] = []
         found: list[SegmentInfo] = []
         for _, path in segments(self.folder):
             try:
                 found.append(_sound(path))
-            except NewerFormatError:
-                self._checkpointer.close()
-                raise
+            except (NewerFormatError, UnavailableError):
+                raise  # before anything is moved: it may hold the newest seq
             except SegmentError as error:
-                apart.append(self._set_apart(path, "damaged", str(error)))
+                damaged.append((path, error))
+        apart = [self._set_apart(path, "damaged", str(error)) for path, error in damaged]
         for empty in [f for f in found if not f.rows]:  # left by a crash before its first row
             remove(empty.path)
             found.remove(empty)
@@ -138,6 +145,8 @@ class Spool:
         for left in [f for f in found if f.state == "open"]:
             try:
                 tally = Tally.of(left.path)
+            except UnavailableError:
+                raise
             except SegmentError as error:
                 apart.append(self._set_apart(left.path, "damaged", str(error)))
             else:
@@ -394,6 +403,8 @@ def _sound(path: Path) -> SegmentInfo:
             raise SegmentError(f"{path}: its rows are not those it was closed with")
         if segment.rows:
             reader.read(segment.last_seq - 2)
+    if segment.state == "open" and (denied := not_allowed(path, write=True)):
+        raise UnavailableError(denied)
     return segment
 
 

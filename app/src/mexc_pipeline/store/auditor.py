@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.ledger.digest import RowDigest, combine, differing
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, segments
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, is_there, segments
 from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.store import schema
 from mexc_pipeline.store.catalog import Catalog, Held
@@ -158,8 +158,8 @@ class Auditor:
     def _audit(self, name: SegmentName, path: Path, logged: dict[Held, tuple[int, str]] | None) -> None:
         try:
             segment = segment_info(path)
-        except SegmentError:
-            if not path.exists():
+        except SegmentError as error:
+            if not is_there(path, error):
                 return  # pruned meanwhile
             self._not_before[name] = time.monotonic() + AGAIN_S  # the loader has said so
             return

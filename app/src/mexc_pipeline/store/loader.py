@@ -23,7 +23,9 @@ from mexc_pipeline.spool.segment import (
     SegmentInfo,
     SegmentName,
     SegmentReader,
+    UnavailableError,
     in_order,
+    is_there,
     recorded,
     segments,
 )
@@ -102,6 +104,7 @@ class Loader:
         self._suspect_until = 0
         self._refusals = 0
         self._unreadable: set[str] = set()
+        self._unavailable: UnavailableError | None = None
         self.progress = Progress()
 
     def step(self) -> float:
@@ -192,12 +195,15 @@ class Loader:
         found = in_order(self._folder)
         for path, error in found.unreadable:
             self._report_unreadable(path, error)
+        self._unavailable = next((e for _, e in found.unreadable if isinstance(e, UnavailableError)), None)
         return {Held.of(segment): segment for segment in found.readable}
 
     def _resume(self, held: Held | None, present: dict[Held, SegmentInfo]) -> None:
         """Decide what the current table is good for."""
         names, current = self._names, self._names.current
         segment = present.get(held) if held is not None else None
+        if held is not None and segment is None and self._unavailable is not None:
+            raise self._unavailable  # it may be the one that the table holds
         extent: Extent | None
         try:
             extent = self._catalog.extent(current)
@@ -243,6 +249,11 @@ class Loader:
             log.error("segment cannot be read", extra={"fields": {"id": self._id, "error": str(error)}})
         self.progress.unreadable = path.name
 
+    def _mended(self, path: Path) -> None:
+        self._unreadable.discard(path.name)
+        if self.progress.unreadable == path.name:
+            self.progress.unreadable = ""
+
     # Segment after segment
 
     def _next(self) -> bool:
@@ -273,8 +284,9 @@ class Loader:
                 continue
             try:
                 waiting.append(segment_info(path))
+                self._mended(path)
             except SegmentError as error:
-                if path.exists():
+                if is_there(path, error):
                     self._report_unreadable(path, error)
         return sorted(waiting, key=recorded)
 
@@ -285,8 +297,8 @@ class Loader:
         path = dict(found).get(self._after.name)
         try:
             return path is None or Held.of(segment_info(path)) != Held.of(self._after)
-        except SegmentError:
-            return not self._after.path.exists()
+        except SegmentError as error:
+            return not is_there(self._after.path, error)
 
     def _take(self, segment: SegmentInfo, loaded_seq: int, refused: set[int]) -> None:
         self._let_go()
@@ -315,6 +327,8 @@ class Loader:
                 self._attached = False
                 return 0.0
             segment = self._reader.info()
+        except UnavailableError:
+            raise
         except SegmentError as error:
             self._abandon(self._segment, error)
             return 0.0

@@ -8,8 +8,7 @@ from typing import Any
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, segments
-from mexc_pipeline.spool.segment import info as segment_info
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order
 from mexc_pipeline.store import records, schema
 from mexc_pipeline.store.auditor import compare, recorded
 from mexc_pipeline.store.catalog import Catalog, Held
@@ -126,13 +125,10 @@ def _verify_symbol(engine: Engine, folder: Path, catalog: Catalog) -> list[dict[
         findings.append({"symbol": names.id, "table": table, "ok": ok, "text": text})
 
     by_held: dict[Held, SegmentInfo] = {}
-    for _, path in segments(folder):
-        try:
-            segment = segment_info(path)
-        except SegmentError as error:
-            if path.exists():
-                say("", False, f"segment {path.name} cannot be read: {error}")
-            continue
+    spooled = in_order(folder)
+    for path, why in spooled.unreadable:
+        say("", False, f"segment {path.name} cannot be read: {why}")
+    for segment in spooled.readable:
         by_held[Held.of(segment)] = segment
     holdings, tables = catalog.holdings(), catalog.tables()
     for table in sorted(tables):
@@ -153,6 +149,8 @@ def _verify_symbol(engine: Engine, folder: Path, catalog: Catalog) -> list[dict[
         except RefusedError as error:
             if error.code != UNKNOWN_TABLE:  # swapped or dropped meanwhile, which is as it should be
                 say(table, False, f"cannot be read: {error}")
+        except SegmentError as error:
+            say(table, False, f"cannot be compared: {error}")
     if names.current not in tables:
         say(names.current, False, "there is no current table; is the store running?")
     return findings

@@ -137,7 +137,11 @@ class Store:
     def _spool_last(self, symbol_id: str) -> int:
         progress = self._loaders[symbol_id].progress
         last = progress.loaded_seq
-        for name, path in segments(self._config.spool_dir / symbol_id):
+        try:
+            found = segments(self._config.spool_dir / symbol_id)
+        except SegmentError:
+            return last
+        for name, path in found:
             if name not in progress.left_behind:
                 with contextlib.suppress(SegmentError):  # reported by the loader; the others still count
                     last = max(last, segment_info(path).last_seq)

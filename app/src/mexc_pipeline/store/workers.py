@@ -89,7 +89,9 @@ class Worker:
                 met_outage = met_outage or isinstance(error, UnreachableError)
                 wait, pause = self._failed(error, pause)
             except SegmentError as error:
-                log.error("segment cannot be read", extra={"fields": {"worker": self.name, "error": str(error)}})
+                if self.trouble != str(error):
+                    log.error("segment cannot be read", extra={"fields": {"worker": self.name, "error": str(error)}})
+                self.trouble = str(error)
                 self._stepper.detach()
                 wait, pause = pause, min(pause * 2, _LONGEST_PAUSE_S)
             except Exception as error:  # one symbol's trouble must not end the others' threads or this one

@@ -19,7 +19,7 @@ from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.ledger.order import PINNED_NS, by_seq
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order, segments
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order, is_recorded
 from mexc_pipeline.verify import deadletters
 from mexc_pipeline.verify.acknowledge import acknowledged
 from mexc_pipeline.verify.newest import newest_lines
@@ -294,7 +294,7 @@ def in_the_future(symbol: str, proofs: list[FileProof], spooled: list[SegmentInf
 
 def _spooled(config: Config) -> list[str]:
     try:
-        return sorted(folder.name for folder in config.spool_dir.iterdir() if segments(folder))
+        return sorted(folder.name for folder in config.spool_dir.iterdir() if is_recorded(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
 

@@ -17,7 +17,7 @@ from mexc_pipeline.ledger.coverage import Piece
 from mexc_pipeline.ledger.hours import Hour, hours
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.rows import MT_NAMES, Mt
-from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, in_order
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order
 from mexc_pipeline.store.client import compared as store_compared
 from mexc_pipeline.store.client import logged, store_status
 from mexc_pipeline.store.swaps import noted
@@ -119,7 +119,15 @@ def _from_segment(segment: SegmentInfo) -> dict[str, Any]:
 
 
 def _account_of_segment(segment: SegmentInfo) -> Account:
-    """For segments that are open, or of versions that did not write it down."""
+    """For segments that are open, or of versions that did not write it down; nothing of one that cannot be read, which
+    is verify exports' to report."""
+    try:
+        return _read_account(segment)
+    except SegmentError:
+        return Account()
+
+
+def _read_account(segment: SegmentInfo) -> Account:
     account = Account()
     with SegmentReader(segment.path) as reader:
         first = reader.read(segment.first_seq - 1, 1)

@@ -1,0 +1,219 @@
+"""What a process may not use is not damaged: it is left as it is, said in one line, and used again once it may."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline.config import Config
+from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.collecting import Collector, Site, site_of
+from support.spooled import check, named
+from support.spools import T0, configure, fill, open_spool, some_frames
+from support.waiting import until
+
+OTHER = 60_001
+
+
+def restrained() -> list[str]:
+    """Root may use everything; without these two capabilities it is a user like any other."""
+    if os.geteuid():
+        return []
+    caps = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--inh-caps={caps}", f"--bounding-set={caps}"]
+
+
+pytestmark = pytest.mark.skipif(
+    not os.geteuid() and shutil.which("setpriv") is None, reason="root without setpriv may use everything"
+)
+
+
+@contextmanager
+def taken_away(path: Path) -> Iterator[None]:
+    """It belongs to another user (to this one, and to nobody's use, where we are not root)."""
+    before = path.stat()
+    if os.geteuid():
+        path.chmod(0)
+    else:
+        os.chown(path, OTHER, OTHER)
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    try:
+        yield
+    finally:
+        if path.exists():
+            os.chown(path, before.st_uid, before.st_gid)
+            path.chmod(stat.S_IMODE(before.st_mode))
+
+
+def command(config: Path, *args: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [*restrained(), sys.executable, "-m", "mexc_pipeline", "--config", str(config), *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """BTC with two closed segments and an ended open one, ETH with two closed ones."""
+    config = configure(tmp_path, "BTC_USDT", "ETH_USDT")
+    fill(config, "btc", periods=2)
+    fill(config, "eth", periods=2)
+    spool = open_spool(config)
+    spool.append(some_frames(20, T0 + 2 * config.period.length_ns))
+    spool.close()
+    return config
+
+
+PARTS = {
+    "a closed segment": "btc/20260915185200.sqlite",
+    "the open segment": "btc/20260915185220.sqlite",
+    "its write-ahead log": "btc/20260915185220.sqlite-wal",
+    "the folder": "btc",
+    "the lock": "btc/lock",
+    "pending rows": "btc/pending.db",
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_commands_leave_it_say_so_and_go_on_when_it_is_mended(config: Config, part: str) -> None:
+    spool, file = config.spool_dir, config.data_dir.parent / "config.toml"
+    path = spool / PARTS[part]
+    if part == "its write-ahead log":
+        path.touch()
+    if part == "the lock":
+        path.touch()
+    if part == "pending rows":
+        from mexc_pipeline.spool.pending import Pending
+
+        pending = Pending(path.parent, "BTC_USDT")
+        pending.append(some_frames(5, T0 + 2 * config.period.length_ns + 10**9))
+        pending.close()
+    before = sorted(p.name for p in (spool / "btc").iterdir())
+    with taken_away(path):
+        status, said = command(file, "export")
+        lines = [line for line in said.splitlines() if "may not" in line and "chown" in line]
+        assert status == 1
+        assert lines, said
+        assert "unexpected" not in said
+        assert {p.name for p in config.export_dir.glob("eth*")} == {
+            "eth20260915185200.parquet", "eth20260915185210.parquet",
+        }  # fmt: skip
+        for other in (["verify", "exports"], ["ledger"], ["prune", "--keep", "1h"]):
+            status, said = command(file, *other)
+            assert "unexpected" not in said, said
+            if other[0] == "verify" and part not in ("the lock", "pending rows"):
+                assert status == 1
+                assert "may not" in said
+        assert {p.name for p in (spool / "btc").iterdir()} >= set(before) - {"20260915185220.sqlite-wal"}
+    status, said = command(file, "export")
+    assert status == 0, said
+    status, said = command(file, "verify", "exports")
+    assert status == 0, said
+    assert len(list(config.export_dir.glob("btc*"))) == 3
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    with Simulator(SimulatorConfig(symbols=("BTC_USDT", "ETH_USDT"), rate=100.0, seed=5)) as made:
+        yield made
+
+
+@contextmanager
+def recording(site: Site) -> Iterator[Collector]:
+    collector = Collector(site, "btc", prefix=restrained())
+    try:
+        yield collector
+    finally:
+        if collector.process.poll() is None:
+            collector.kill()
+
+
+@pytest.mark.parametrize("which", ["segment", "log"])
+@pytest.mark.parametrize("exported", [False, True])
+def test_a_collector_keeps_rows_pending_until_the_newest_segment_can_be_read(
+    tmp_path: Path, sim: Simulator, which: str, exported: bool
+) -> None:
+    site = site_of(tmp_path, sim)
+    with recording(site) as collector:
+        collector.live(20)
+        collector.kill()
+    path = next(site.spool().glob("*.sqlite"))
+    last = site.rows()[-1].seq
+    if exported:
+        assert command(site.config, "export", "--once")[0] == 0
+        last += 1
+    if which == "log":
+        path = path.with_name(path.name + "-wal")
+        path.touch()
+    names = {p.name for p in site.spool().iterdir() if ".sqlite" in p.name}
+    with taken_away(path), recording(site) as collector:
+        said = collector.wait(lambda s: s["pending"] > 50 and any("may not" in w for w in s["warnings"]))
+        assert any(str(path) in w and "chown" in w for w in said["warnings"])
+        assert {p.name for p in site.spool().iterdir() if ".sqlite" in p.name} >= names
+        assert collector.stop() == 0  # what is pending stays so
+    with taken_away(path):
+        collector = Collector(site, "btc", prefix=restrained())
+        collector.wait(lambda s: s["pending"] > 20)
+    try:
+        collector.live(20)  # by itself
+        assert collector.stop() == 0
+    finally:
+        if collector.process.poll() is None:
+            collector.kill()
+    rows = check(site.spool())
+    assert [e["seq"] for e in named(rows, "started")][1] == last + 1
+    assert not [p for p in site.spool().iterdir() if "damaged" in p.name]
+
+
+@pytest.mark.parametrize("part", ["folder", "lock", "pending.db"])
+def test_a_collector_that_can_keep_nothing_says_why_in_one_line(tmp_path: Path, sim: Simulator, part: str) -> None:
+    site = site_of(tmp_path, sim)
+    folder = site.spool()
+    folder.mkdir(parents=True)
+    path = folder if part == "folder" else folder / part
+    if part != "folder":
+        path.touch()
+    with taken_away(path):
+        status, said = command(site.config, "collect", "btc")
+        assert status == 1
+        assert f"{path} belongs to" in said.splitlines()[-1]
+        assert path.exists()
+    with recording(site) as collector:
+        collector.live(20)
+        assert collector.stop() == 0
+
+
+@pytest.mark.parametrize("part", ["control", "control/attempts", "control/btc.sock"])
+@pytest.mark.parametrize("way", ["taken away", "a file", "a folder"])
+def test_recording_does_not_depend_on_the_control_folder(tmp_path: Path, sim: Simulator, part: str, way: str) -> None:
+    site = site_of(tmp_path, sim)
+    path = site.data / part
+    path.parent.mkdir(parents=True)
+    path.touch() if way == "a file" else path.mkdir()
+    if way == "a folder":
+        (path / "something").mkdir()
+    with recording(site) as collector:
+        if way == "taken away":
+            with taken_away(path):
+                until(lambda: site.spool().exists() and len(site.rows()) > 30, 30, "rows")
+        else:
+            until(lambda: site.spool().exists() and len(site.rows()) > 30, 30, "rows")
+        if (part, way) == ("control", "a file"):
+            path.unlink()
+        collector.live(10)
+        assert collector.stop() == 0
+    check(site.spool())
+    assert json.loads(site.config.parent.joinpath("btc.log").read_text().splitlines()[0])
