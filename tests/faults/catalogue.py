@@ -17,6 +17,7 @@ from faults.scenarios import (
     frames,
     hosts,
     mounts,
+    neighbours,
     output,
     segments,
     sockets,
@@ -242,6 +243,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         segments.logs,
         20,
         5,
+        1,
+    ),
+    Scenario(
+        "neighbours",
+        "Whatever is damaged of one symbol, the other one is whole, and the damaged one goes on being recorded",
+        "of two symbols one's segments, logs, pending rows, lock, reserve, control socket, files and notes altered, "
+        "truncated, deleted, emptied, grown, or a folder, a FIFO, a link in their place",
+        neighbours.neighbours,
+        100,
+        8,
         1,
     ),
     Scenario(

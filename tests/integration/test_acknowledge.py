@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_only_a_hole_that_is_there_can_be_answered_for(config: Config) -> None:
     first, second = holes_of(config, "btc")
     with pytest.raises(UserError, match=f"its holes between files: {first[0]} to {first[1]}, {second[0]}"):
         acknowledge(config, "btc", first[0], first[1] + 1, by="ada", reason="x")
-    assert acknowledged(config) == []
+    assert acknowledged(config) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -77,8 +78,27 @@ def test_only_a_hole_that_is_there_can_be_answered_for(config: Config) -> None:
 )
 def test_what_cannot_be_read_excuses_nothing(config: Config, line: str) -> None:
     (config.data_dir / FILE).write_text(line + "\n")
-    with pytest.raises(UserError, match="line 1"):
-        exports(config)
+    assert len([text for text in wrong(config) if "line 1" not in text]) == 2, "both holes, and the rest is judged"
+    assert any("line 1" in text for text in wrong(config))
+    assert sum(hour.seq_missing for hour in by_hour(config, ledger(config))) > 0
+
+
+@pytest.mark.parametrize("what", ["folder", "FIFO", "not text", "huge"])
+def test_whatever_stands_in_its_place_is_one_finding(config: Config, what: str) -> None:
+    path = config.data_dir / FILE
+    match what:
+        case "folder":
+            path.mkdir()
+        case "FIFO":
+            os.mkfifo(path)
+        case "not text":
+            path.write_bytes(bytes(range(256)))
+        case _:
+            path.touch()
+            os.truncate(path, 1 << 33)
+    found = exports(config)
+    assert {f.subject for f in found.findings if not f.ok and not f.symbol} == {FILE}
+    assert len(wrong(config)) >= 3
 
 
 def test_another_symbols_acknowledgement_is_not_this_ones() -> None:

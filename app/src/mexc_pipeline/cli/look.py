@@ -250,6 +250,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     """
     from mexc_pipeline import verify as proofs
     from mexc_pipeline.ledger.hours import total
+    from mexc_pipeline.verify.acknowledge import acknowledged
 
     config = configuration(ctx)
     start_logs(ctx, quiet=True)
@@ -257,6 +258,8 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     after = _instant(since)
     entries = proofs.ledger(config)
     found = proofs.by_hour(config, entries)
+    for trouble in acknowledged(config).troubles:
+        printing.line(trouble, err=True)
     if symbol is not None:
         found = [hour for hour in found if hour.id == names.get(symbol, symbol)]
         if not found:

@@ -16,6 +16,7 @@ from mexc_pipeline.spool.segment import (
     SegmentInfo,
     SegmentReader,
     UnavailableError,
+    clear,
     connect,
     get_info,
     in_order,
@@ -166,9 +167,8 @@ def mark_exported(path: Path, exported: dict[str, Any]) -> None:
 
 def remove(path: Path) -> None:
     """Delete a segment file and what SQLite keeps beside it."""
-    path.unlink(missing_ok=True)
-    for end in ("-wal", "-shm"):
-        path.with_name(path.name + end).unlink(missing_ok=True)
+    for end in ("", "-wal", "-shm"):
+        clear(path.with_name(path.name + end))
     sync_folder(path.parent)
 
 

@@ -83,8 +83,6 @@ class Pending:
         if is_left(self._path.parent):
             db = connect_writer(self._path)
         else:
-            for end in ("-wal", "-shm"):  # of a file that is gone: SQLite would take them for this one's
-                self._path.with_name(FILE + end).unlink(missing_ok=True)
             db = create_database(self._path, FORMAT, _SCHEMA, {"id": uuid.uuid4().hex, "symbol": self._symbol})
         try:
             return db, *self._look(db)

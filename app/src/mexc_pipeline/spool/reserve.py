@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mexc_pipeline.spool.segment import sync_folder
+from mexc_pipeline.spool.segment import clear, sync_folder
 
 FILE = "reserve"
 
@@ -28,6 +28,8 @@ class Reserve:
 
     def make(self) -> None:
         """Allocate it. OSError where that cannot be done; then nothing is kept."""
+        if self._path.is_symlink() or not self._path.is_file():
+            clear(self._path)
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
             try:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,8 +217,10 @@ def create(path: Path, meta: dict[str, Any]) -> sqlite3.Connection:
 def create_database(path: Path, version: int, schema: str, meta: dict[str, Any]) -> sqlite3.Connection:
     """Make a database with a table ``meta`` for one writer; durable, folder entry included, when this returns."""
     making = path.with_name(f".{path.name}.new")
-    for leftover in (making, *(making.with_name(making.name + end) for end in ("-wal", "-shm", "-journal"))):
-        leftover.unlink(missing_ok=True)
+    for end in ("", "-wal", "-shm", "-journal"):
+        clear(making.with_name(making.name + end))
+        if end:  # of a file of this name that is gone: SQLite would take it for the new one's
+            clear(path.with_name(path.name + end))
     db = sqlite3.connect(making, isolation_level=None)
     try:
         db.execute("PRAGMA synchronous=FULL")
@@ -230,6 +233,14 @@ def create_database(path: Path, version: int, schema: str, meta: dict[str, Any])
     making.unlink()
     sync_folder(path.parent)
     return connect_writer(path)
+
+
+def clear(path: Path) -> None:
+    """Make way for a file: remove the one that is there, set a folder apart."""
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:

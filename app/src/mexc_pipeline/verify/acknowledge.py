@@ -9,32 +9,54 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.ledger.acknowledged import Acknowledged
+from mexc_pipeline.paths import not_a_file, not_allowed
 from mexc_pipeline.spool.segment import sync_folder
 
 FILE = "acknowledged.jsonl"
+MOST = 16 << 20
+"""Bytes of it that are read."""
 
 
-def acknowledged(config: Config) -> list[Acknowledged]:
-    """What was acknowledged on this host, oldest first. UserError where the file is not what this program wrote."""
+class Acknowledgements(NamedTuple):
+    """Those of this host, oldest first, and what is wrong with the file, a line each: what cannot be read excuses
+    nothing, and keeps nothing else from being judged."""
+
+    entries: list[Acknowledged]
+    troubles: list[str]
+
+
+def acknowledged(config: Config) -> Acknowledgements:
+    """What was acknowledged on this host. Never raises for what is wrong with the file."""
     path = config.data_dir / FILE
+    if instead := not_a_file(path):
+        return Acknowledgements([], [f"{path} is {instead}: move it away"])
     try:
-        lines = path.read_text().splitlines()
+        with path.open("rb") as file:
+            text = file.read(MOST + 1)
     except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; holes that were acknowledged in it are unknown") from error
-    found = []
-    for number, line in enumerate(lines, 1):
+        return Acknowledgements([], [])
+    except OSError as error:
+        said = not_allowed(path) or f"{path} cannot be read: {error.strerror or error}"
+        return Acknowledgements([], [f"{said}; holes that were acknowledged in it are unknown"])
+    found = Acknowledgements([], [])
+    if len(text) > MOST:
+        found.troubles.append(f"{path} is larger than {MOST} bytes; the rest of it counts for nothing")
+    bad = []
+    for number, line in enumerate(text[:MOST].splitlines(), 1):
         try:
-            found.append(_read(json.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path}, line {number}, is no acknowledgement: repair or remove that line") from error
+            found.entries.append(_read(json.loads(line)))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            bad.append(number)
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        found.troubles.append(f"{path}, line {bad[0]}{more}, is no acknowledgement: repair or remove it")
     return found
 
 

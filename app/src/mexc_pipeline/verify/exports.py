@@ -21,6 +21,7 @@ from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order, is_recorded
 from mexc_pipeline.verify import deadletters
+from mexc_pipeline.verify.acknowledge import FILE as ACKNOWLEDGED
 from mexc_pipeline.verify.acknowledge import acknowledged
 from mexc_pipeline.verify.newest import newest_lines
 from mexc_pipeline.verify.report import Finding, Report
@@ -59,11 +60,12 @@ def exports(
     """Re-prove the files of the symbols (none: all that ``export_dir`` or the spool has).
 
     Notes warn of files of which too much is dead letters, and hold the ``newest`` rows per type and symbol. Never
-    raises for what is wrong with a file; UserError where what was acknowledged cannot be read.
+    raises for what is wrong with a file.
     """
     report = Report("exports")
     now = time.time_ns() if now_ns is None else now_ns
-    accepted = acknowledged(config)
+    accepted, troubles = acknowledged(config)
+    report.findings += [Finding("", ACKNOWLEDGED, False, trouble) for trouble in troubles]
     # Segments first: a file stands before its segment says so, so an export at this very moment leaves none missing.
     spooled = {symbol: _segments(config, symbol) for symbol in _spooled(config)}
     files = exported_files(config.export_dir)

@@ -79,7 +79,7 @@ def by_hour(config: Config, files: list[Conservation], now_ns: int | None = None
     running = [
         (s.id, Piece(s.first_seq, s.last_seq, _account_of_segment(s))) for s in _spooled(config) if s.state == "open"
     ]
-    return hours(files, running, time.time_ns() if now_ns is None else now_ns, acknowledged(config))
+    return hours(files, running, time.time_ns() if now_ns is None else now_ns, acknowledged(config).entries)
 
 
 def _stored(comparison: Mapping[str, Any]) -> Side:

@@ -1,0 +1,153 @@
+"""Two symbols recorded beside each other, and whatever one of them has on the disk damaged: the other one is whole, and
+the damaged one goes on being recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from faults.bench import SYMBOLS, Bench, Outcome, bench, end
+from faults.oracle import Row, Verdict, check_frames, check_order, check_witness, read_files
+from faults.scenarios.segments import alter
+from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.waiting import until
+
+DAMAGES = 13
+HUGE = 1 << 33
+"""Bytes of a file that has grown without blocks."""
+WHOLE, DAMAGED = "eth", "btc"
+
+
+def neighbours(folder: Path, seed: int) -> Outcome:
+    """One damage after another to a collector that was killed; it is started again each time, an export runs beside."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT", "ETH_USDT"), rate=100.0, seed=seed)) as sim,
+        bench(folder, sim, rng, ids=(WHOLE, DAMAGED)) as place,
+    ):
+        whole = place.fork("collect", WHOLE)
+        place.recorded(whole, 10, WHOLE)
+        for _ in range(DAMAGES):
+            damaged = place.fork("collect", DAMAGED)
+            place.recorded(damaged, 10, DAMAGED)
+            damaged.kill()
+            damaged.wait(10)
+            artefact, path = _artefact(place, rng)
+            outcome.happened(f"{artefact} {_damage(path, rng)}")
+            place.fork("export").wait(60)
+        damaged = place.fork("collect", DAMAGED)
+        place.recorded(damaged, 20, DAMAGED)
+        outcome.expect(whole.poll() is None, f"collector {WHOLE} ended: {place.said()[-500:]}")
+        for process in (damaged, whole):
+            status = end(process)
+            outcome.expect(status == 0, f"a collector ended with {status}: {place.said()[-500:]}")
+        _judge(place, outcome)
+    return outcome
+
+
+def _artefact(place: Bench, rng: random.Random) -> tuple[str, Path]:
+    """Something that the symbol has, or could have, on the disk."""
+    spool = place.spool / DAMAGED
+    segments = sorted(spool.glob("*.sqlite"), key=lambda path: path.stat().st_mtime_ns)
+    newest = segments[-1] if segments else spool / "2026112500.sqlite"
+    files = sorted(place.exports.glob(f"{DAMAGED}*.parquet"))
+    things = {
+        "the newest segment": newest,
+        "a segment": rng.choice(segments or [newest]),
+        "a write-ahead log": newest.with_name(newest.name + "-wal"),
+        "a log's index": newest.with_name(newest.name + "-shm"),
+        "pending rows": spool / "pending.db",
+        "the log of pending rows": spool / "pending.db-wal",
+        "the lock": spool / "lock",
+        "the reserve": spool / "reserve",
+        "the control socket": place.data / "control" / f"{DAMAGED}.sock",
+        "an export under way": place.exports / f".{DAMAGED}20261125000000.parquet.tmp",
+        "a file": rng.choice(files or [place.exports / f"{DAMAGED}20261125000000.parquet"]),
+        "notes of swaps": place.data / "store" / f"{DAMAGED}.swaps",
+    }
+    return rng.choice(list(things.items()))
+
+
+def _damage(path: Path, rng: random.Random) -> str:
+    """Whatever can stand there instead; a lock is damaged in its content: what it locks is the file itself."""
+    path.parent.mkdir(exist_ok=True)
+    if path.is_file() and path.stat().st_size and rng.random() < 0.5:
+        return alter(path, rng)
+    kinds = ["emptied", "garbage", "huge"]
+    if path.name != "lock":
+        kinds += ["a folder", "a FIFO", "a link to nowhere"]
+    kind = rng.choice(kinds)
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.name != "lock":
+        path.unlink(missing_ok=True)
+    match kind:
+        case "emptied":
+            path.write_bytes(b"")
+        case "garbage":
+            path.write_bytes(rng.randbytes(rng.randrange(1, 100_000)))
+        case "huge":
+            path.touch()
+            os.truncate(path, HUGE)
+        case "a folder":
+            path.mkdir()
+            (path / "something").touch()
+        case "a FIFO":
+            os.mkfifo(path)
+        case _:
+            path.symlink_to("nowhere")
+    return kind
+
+
+def _judge(place: Bench, outcome: Outcome) -> None:
+    place.witness.stop()
+    place.run("export", "--once")
+    _, said = place.run("verify", "exports", "--json")
+    findings = json.loads(next(line for line in said.splitlines() if line.startswith('{"ok"')))["exports"]["findings"]
+    wrong = [f for f in findings if not f["ok"] and f["symbol"] != DAMAGED]
+    outcome.expect(not wrong, f"verify exports: {wrong[:3]}")
+    status, said = place.run("ledger")
+    outcome.expect("unexpected" not in said, f"ledger ended with {status}: {said[-300:]}")
+    until(lambda: not place.sim.open_connections, 20, "the end of all connections")
+    verdict = Verdict()
+    rows = read_files(place.exports, WHOLE, verdict)
+    verdict.rows = len(rows)
+    check_order(rows, verdict)
+    mine = [c for c in place.sim.connections if place._is_of(c.number, SYMBOLS[WHOLE])]
+    sent = [f for c in mine for f in place.sim.sent_on(c.number)]
+    check_frames(rows, mine, sent, SYMBOLS[WHOLE], verdict)
+    check_witness(rows, place.witness.rows, verdict)
+    outcome.expect(bool(rows), f"{WHOLE}: nothing was recorded at all")
+    outcome.verdict.add(verdict)
+    _judge_damaged(place, outcome)
+
+
+def _judge_damaged(place: Bench, outcome: Outcome) -> None:
+    """Rows may be missing, and files that were damaged themselves are another scenario's; what is in the others was
+    sent, and stands there once."""
+    rows: list[Row] = []
+    for path in sorted(place.exports.glob(f"{DAMAGED}*.parquet")):
+        alone = place.folder / "alone"
+        shutil.rmtree(alone, ignore_errors=True)
+        alone.mkdir()
+        if not path.is_file() or path.stat().st_size >= HUGE:
+            continue
+        shutil.copy2(path, alone)
+        verdict = Verdict()
+        try:
+            found = read_files(alone, DAMAGED, verdict)
+        except (OSError, ValueError, KeyError):
+            continue  # no Parquet file any more
+        if not verdict.violations:
+            rows += found
+    sent = {f.payload for c in place.sim.connections for f in place.sim.sent_on(c.number)}
+    strange = [row.seq for row in rows if row.mt in ("t", "d", "dp") and row.m not in sent]
+    outcome.expect(not strange, f"{DAMAGED}: rows that nobody sent, seq {strange[:5]}")
+    twice = [seq for seq, n in Counter(row.seq for row in rows).items() if n > 1]
+    outcome.expect(not twice, f"{DAMAGED}: rows twice, seq {twice[:5]}")
+    outcome.notes["rows of the damaged one"] = len(rows)
