@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mexc_pipeline.feed.pace import CERTAIN, DEAL, LEARNED, OTHERS, Bounds, Pace
 from mexc_pipeline.feed.watch import (
     AGAIN_MOST_S,
+    AGAIN_S,
     CONFIRM_S,
     LEAVE_S,
     LISTING_MOST_S,
@@ -144,6 +145,24 @@ def test_a_contract_that_is_not_listed_is_asked_for_at_least_each_five_minutes()
     assert max(b - a for a, b in pairwise(asked)) == LISTING_MOST_S
     w.ack(DEPTH, 7300)
     assert not w.unlisted
+
+
+def test_a_service_that_refuses_everything_for_hours_is_asked_each_minute_and_left_with_growing_patience() -> None:
+    memory, now, left, asked = Memory(), 100.0, [], []
+    for _ in range(20):
+        w = Watch(CHANNELS, 1e9, now, memory)
+        for _ in range(20):
+            w.refused("service in maintenance")
+        while now < 100 + 4 * 3600:
+            now += 1.0
+            actions = w.due(now)
+            asked += [now for action in actions if isinstance(action, Resubscribe)]
+            if any(isinstance(action, Reconnect) for action in actions):
+                left.append(now)
+                break
+    assert 3 < len(left) < 12
+    assert left[0] - 100 <= 2 * CONFIRM_S
+    assert all(after - before <= AGAIN_S + 1 for before, after in pairwise(sorted({100.0, *left, *asked, now})))
 
 
 def test_a_socket_that_answers_nothing_is_left_each_time() -> None:

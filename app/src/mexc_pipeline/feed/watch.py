@@ -239,6 +239,7 @@ class Watch:
         actions: list[Action] = []
         away: dict[str, str] = {}
         """Channels of which something should have come by now, and what is to be said of them."""
+        flows = self._flows({}, now)
         for name, state in self._channels.items():
             reason = self._unanswered(state, now) if state.confirmed is None else self._silent(name, state, now)
             if reason is not None:
@@ -253,7 +254,10 @@ class Watch:
                 state.stalled = True
                 state.asking = state.asking or _Asking.after(now)
                 actions += [Stalled(name, now - state.last), Resubscribe(name)]
-            most_s = LISTING_MOST_S if is_unlisted(state.refused) else AGAIN_MOST_S
+            if not flows and not is_unlisted(state.refused):
+                most_s = AGAIN_S  # nothing comes at all: asking costs nothing, each pause costs everything
+            else:
+                most_s = LISTING_MOST_S if is_unlisted(state.refused) else AGAIN_MOST_S
             if state.asking is not None and state.asking.due(now, most_s):
                 actions.append(Resubscribe(name))
         return actions + self._without(away, now) if away else actions
@@ -285,7 +289,8 @@ class Watch:
             if all(state.confirmed is None and state.refused is None for state in states.values()):
                 return [Reconnect(said)]
             confirmed = any(states[name].confirmed is not None for name in away)
-            if confirmed and now >= memory.quiet_until:
+            refused = len(away) == len(states) and not self.unlisted  # another address may serve what this one does not
+            if (confirmed or refused) and now >= memory.quiet_until:
                 memory.tried.update(new)
                 memory.quiet_s = min(2 * memory.quiet_s or QUIET_S, QUIET_MOST_S)
                 memory.quiet_until = now + memory.quiet_s
