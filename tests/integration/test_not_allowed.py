@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.collecting import Collector, Site, site_of
 from support.spooled import check, named
@@ -217,3 +219,40 @@ def test_recording_does_not_depend_on_the_control_folder(tmp_path: Path, sim: Si
         assert collector.stop() == 0
     check(site.spool())
     assert json.loads(site.config.parent.joinpath("btc.log").read_text().splitlines()[0])
+
+
+@contextmanager
+def storing(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([*restrained(), sys.executable, "-m", "mexc_pipeline", "--config", str(config), "store"])
+    try:
+        yield process
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def of_store(config: Config, symbol_id: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = ask(config.control_dir / "store.sock", "status")["symbols"][symbol_id]
+    except ControlError:
+        return {}
+    return found
+
+
+@pytest.mark.parametrize("part", ["a closed segment", "the open segment", "the folder"])
+def test_the_store_loads_the_other_symbol_and_goes_on_when_it_is_mended(config: Config, part: str) -> None:
+    pytest.importorskip("chdb")
+    path, file = config.spool_dir / PARTS[part], config.data_dir.parent / "config.toml"
+    with taken_away(path), storing(file):
+        until(lambda: of_store(config, "eth").get("loaded_seq") == 42, 60, "eth loaded")
+        until(lambda: of_store(config, "btc").get("unreadable_segment"), 30, "btc said")
+    with storing(file):
+        until(lambda: of_store(config, "btc").get("loaded_seq") == 62, 60, "btc loaded")
+    with taken_away(path), storing(file):  # what the table holds may be of the one it cannot see
+        until(lambda: of_store(config, "btc").get("unreadable_segment"), 60, "btc said")
+        os.chown(path, 0, 0) if not os.geteuid() else path.chmod(0o700)
+        until(lambda: of_store(config, "btc").get("loaded_seq") == 62, 60, "btc loaded again")
+        found = of_store(config, "btc")
+        assert found["orphans"] == []
+        assert not found["trouble"]
+        assert found["unreadable_segment"] is None

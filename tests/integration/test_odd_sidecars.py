@@ -56,3 +56,15 @@ def test_a_reserve_that_is_none_is_made_anew(tmp_path: Path, what: str) -> None:
     assert not reserve.is_held()
     reserve.make()
     assert reserve.is_held()
+
+
+@pytest.mark.parametrize("what", ["folder", "FIFO", "link", "loop", "garbage"])
+def test_pending_rows_that_are_no_file_are_set_apart(tmp_path: Path, what: str) -> None:
+    if what == "loop":
+        (tmp_path / "pending.db").symlink_to("pending.db")
+    else:
+        stand_in(tmp_path / "pending.db", what)
+    pending = Pending(tmp_path, "BTC_USDT")
+    assert pending.set_apart is not None
+    assert len(pending.append(some_frames(5, T0))) == 5
+    pending.close()

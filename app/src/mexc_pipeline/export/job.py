@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +113,7 @@ def _chosen(config: Config, ids: Sequence[str] | None) -> list[str]:
 def _fail(report: ExportReport, symbol_id: str, segment: str | None, error: Exception) -> None:
     """Report what went wrong with one segment; the others get their files whatever it was. What nobody has foreseen is
     logged whole."""
-    foreseen = isinstance(error, UserError | SegmentError | OSError)
+    foreseen = isinstance(error, UserError | SegmentError | OSError | sqlite3.Error)
     text = str(error) if foreseen else f"unexpected {type(error).__name__}: {error}"
     report.failures.append(Failed(symbol_id, segment, text))
     fields = {"id": symbol_id, "segment": segment, "error": text}

@@ -72,7 +72,8 @@ class Pending:
         except UnavailableError:
             raise
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
+            leads_nowhere = is_left(folder) and not self._path.exists()  # a link
+            if not leads_nowhere and getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
                 raise  # the disk's doing
             self.set_apart = self._put_aside(str(error))
             self._db, self.id, self.symbol, self._last = self._open()

@@ -249,11 +249,6 @@ class Loader:
             log.error("segment cannot be read", extra={"fields": {"id": self._id, "error": str(error)}})
         self.progress.unreadable = path.name
 
-    def _mended(self, path: Path) -> None:
-        self._unreadable.discard(path.name)
-        if self.progress.unreadable == path.name:
-            self.progress.unreadable = ""
-
     # Segment after segment
 
     def _next(self) -> bool:
@@ -284,7 +279,6 @@ class Loader:
                 continue
             try:
                 waiting.append(segment_info(path))
-                self._mended(path)
             except SegmentError as error:
                 if is_there(path, error):
                     self._report_unreadable(path, error)

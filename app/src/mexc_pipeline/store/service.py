@@ -14,7 +14,7 @@ from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import SegmentError, segments
+from mexc_pipeline.spool.segment import SegmentError, in_order, segments
 from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.store import questions, swaps
 from mexc_pipeline.store.auditor import Auditor
@@ -125,7 +125,7 @@ class Store:
             "skipped_rows": progress.refused_rows,
             "orphans": sorted(t for t in tables if names.is_set_apart(t)),
             "trouble": self._trouble(symbol_id),
-            "unreadable_segment": progress.unreadable or None,
+            "unreadable_segment": self._unreadable(symbol_id),
             **self._auditors[symbol_id].summary(),
         }
 
@@ -133,6 +133,13 @@ class Store:
         """What the symbol's threads last failed with, if they still do."""
         found = [w.trouble for w in self._workers if w.trouble and w.name.endswith(f"-{symbol_id}")]
         return found[0] if found else None
+
+    def _unreadable(self, symbol_id: str) -> str | None:
+        """What the loader could not read and still cannot be read: its owner may have been put right since."""
+        name = self._loaders[symbol_id].progress.unreadable
+        if name and name in {path.name for path, _ in in_order(self._config.spool_dir / symbol_id).unreadable}:
+            return name
+        return None
 
     def _spool_last(self, symbol_id: str) -> int:
         progress = self._loaders[symbol_id].progress
