@@ -68,3 +68,16 @@ def test_pending_rows_that_are_no_file_are_set_apart(tmp_path: Path, what: str) 
     assert pending.set_apart is not None
     assert len(pending.append(some_frames(5, T0))) == 5
     pending.close()
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+@pytest.mark.parametrize("what", ["folder", "FIFO", "link", "garbage"])
+def test_what_lies_beside_pending_rows_keeps_no_more_from_coming(tmp_path: Path, what: str, end: str) -> None:
+    pending = Pending(tmp_path, "BTC_USDT")
+    pending.append(some_frames(5, T0))
+    pending.close()
+    (tmp_path / f"pending.db{end}").unlink(missing_ok=True)
+    stand_in(tmp_path / f"pending.db{end}", what)
+    again = Pending(tmp_path, "BTC_USDT")
+    assert len(again.append(some_frames(5, T0))) == 5
+    again.close()

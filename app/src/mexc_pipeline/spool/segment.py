@@ -174,6 +174,8 @@ def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Co
     for part in _parts(path):
         if instead := not_a_file(part):
             raise sqlite3.OperationalError(f"{instead} stands in place of {part.name}")
+        if part.is_symlink() and not part.exists():
+            raise sqlite3.OperationalError(f"a link to nothing stands in place of {part.name}")
         if denied := not_allowed(part, write=not readonly):
             raise UnavailableError(denied)
     if not readonly and (denied := not_allowed(path.parent, write=True)):

@@ -162,7 +162,7 @@ class Spool:
         target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")
         for end in ("-wal", "-shm"):  # under the name by which SQLite finds them again
             beside = path.with_name(path.name + end)
-            if beside.exists():
+            if beside.is_symlink() or beside.exists():
                 beside.rename(target.with_name(target.name + end))
         path.rename(target)
         sync_folder(path.parent)
