@@ -1,7 +1,8 @@
 """Saves, loads or drops ClickHouse tables on the server: ``save|load|drop|retire FOLDER DATABASE [ID…]``.
 
 Only the logs are saved (export_log and the like): a table of rows is a copy that the recorder makes anew from its
-spool. ``drop`` drops these, ``retire`` only those of which every row is in a verified file.
+spool. ``drop`` drops these, ``retire`` only those of which every row is in a verified file: of the ids named, and with
+``retire - DATABASE ID… but ID…`` also of every other id but those, once nobody has recorded it for a while.
 Runs as root with the operating system's Python, and reads with the client settings that the role gave root. Writing
 takes the store's user, whose password goes to the client in a file that only root can read.
 """
@@ -19,6 +20,8 @@ CREDENTIALS = Path("/etc/clickhouse-server/credentials")
 CLIENT = Path("/root/.clickhouse-client/config.xml")
 _ROWS = re.compile(r"([a-z](?:[a-z0-9]{0,18}[a-z])?)_.+")
 _SET_APART = re.compile(r"[a-z0-9]+_(orphan|altered)_.+")
+QUIET_S = 600
+"""Seconds without statistics after which a symbol that no inventory names counts as recorded by nobody."""
 LOGS = ("export_log", "egress_log", "collector_stats", "refused_rows")
 
 
@@ -91,10 +94,21 @@ def drop(client: Client, ids: list[str]) -> None:
             print(f"{table} dropped")
 
 
-def retire(client: Client, ids: list[str]) -> None:
+def retire(client: Client, words: list[str]) -> None:
     """What is left of symbols that nobody records any more. A table with a row beyond the last verified file stays, and
-    so does one that was set apart: it holds what no file has."""
-    for table in client.tables():
+    so does one that was set apart: it holds what no file has.
+
+    Ids that an earlier run took down and could not finish with stand in no inventory any more. They are found by their
+    tables: whatever is not among the ids after ``but``, and has written no statistics of late.
+    """
+    at = words.index("but") if "but" in words else len(words)
+    ids, present = words[:at], words[at + 1 :]
+    tables = client.tables()
+    if present and "collector_stats" in tables:
+        alive = client.run(f"SELECT DISTINCT id FROM collector_stats WHERE at > now() - {QUIET_S}").split()
+        rows = {match[1] for table in tables if (match := _ROWS.fullmatch(table)) and f"{match[1]}_current" in tables}
+        ids += sorted(rows - {*present, *alive, *ids})
+    for table in tables:
         match = _ROWS.fullmatch(table)
         if match is None or match[1] not in ids or _SET_APART.fullmatch(table):
             continue

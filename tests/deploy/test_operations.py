@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.time
 
 BACKUPS = "/var/backups/mexc-pipeline/recorder"
 _OURS = (
-    "mexc-store.service", "mexc-export.timer", "mexc-verify.timer", "mexc-prune.timer", "mexc-collectors.target",
-    "mexc.target",
+    "mexc-store.service", "mexc-export.timer", "mexc-verify.timer", "mexc-prune.timer", "mexc-restarts.timer",
+    "mexc-collectors.target", "mexc.target",
 )  # fmt: skip
 
 
@@ -153,6 +153,13 @@ def test_a_backup_put_back(collectors: list[Host], clickhouse: Host, network: Ho
     assert "sol_current" not in clickhouse.check_output("clickhouse-client --query 'SHOW TABLES FROM ch_mexc'")
 
     limit = ("--limit", f"{site.name(clickhouse)},{site.name(host)}")
+    # The machine set up anew may number its users otherwise; a restore that fails leaves nothing that records.
+    manifest = f"{BACKUPS}/{name}/manifest.json"
+    host.check_output("chown -R 12345:12345 %s && mv %s %s.kept", BACKUPS, manifest, manifest)
+    printed = play("ansible-playbook playbooks/restore.yml -e restore_name={name}", *limit, name=name, fails=True)
+    assert "is not a whole backup: it has no manifest.json; nothing was started" in " ".join(printed.split())
+    assert not host.service("mexc-collector@sol.service").is_running
+    host.check_output("mv %s.kept %s", manifest, manifest)
     play("ansible-playbook playbooks/restore.yml -e restore_name={name}", *limit, name=name)
     settled(collectors, network)
     assert site.status(host)["sol"]["collector"]["last_seq"] > given

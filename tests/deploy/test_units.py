@@ -9,7 +9,7 @@ from testinfra.host import Host
 
 from deploy import site
 
-TIMERS = ("mexc-export.timer", "mexc-verify.timer", "mexc-prune.timer")
+TIMERS = ("mexc-export.timer", "mexc-verify.timer", "mexc-prune.timer", "mexc-restarts.timer")
 MOST_EXPOSED = 1.5
 
 
@@ -37,7 +37,13 @@ def test_our_units_are_confined(collector: Host) -> None:
     """A hole in what parses the exchange's frames must not become a hole in the machine."""
     units = [f"mexc-collector@{i}.service" for i in site.symbols(collector)]
     units += [f"tor@{i}.service" for i in site.symbols(collector) if collector.service(f"tor@{i}.service").is_running]
-    units += ["mexc-store.service", "mexc-export.service", "mexc-verify.service", "mexc-prune.service"]
+    units += [
+        "mexc-store.service",
+        "mexc-export.service",
+        "mexc-verify.service",
+        "mexc-prune.service",
+        "mexc-restarts.service",
+    ]
     assert {unit: level for unit in units if (level := exposure(collector, unit)) > MOST_EXPOSED} == {}
 
 

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from mexc_pipeline import health
+from mexc_pipeline import health, running
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, SymbolId, configuration, json_option, start_logs
-from mexc_pipeline.config import Config
+from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import MT_NAMES
@@ -104,7 +104,7 @@ def gather(config: Config) -> dict[str, Any]:
     symbols: list[dict[str, Any]] = []
     faults = not health.of_store(store).ok
     for symbol in config.symbols:
-        said = _status_of(config, symbol.id)
+        said = _status_of(config, symbol.id, symbol)
         unexported_s = _unexported_s(config, symbol.id)
         found = health.of_symbol(said, loaded.get(symbol.id), silent_s=symbol.silent_s, unexported_s=unexported_s)
         faults = faults or not found.ok
@@ -128,11 +128,12 @@ def gather(config: Config) -> dict[str, Any]:
     }
 
 
-def _status_of(config: Config, who: str) -> dict[str, Any]:
+def _status_of(config: Config, who: str, symbol: Symbol | None = None) -> dict[str, Any]:
     try:
-        return ask(config.control_dir / f"{who}.sock", "status")
+        said = ask(config.control_dir / f"{who}.sock", "status")
     except ControlError as error:
         return {"problem": str(error)}
+    return {**said, "outdated": running.outdated(said.get("running"), running.report(config, symbol))}
 
 
 def _unexported_s(config: Config, symbol_id: str) -> float | None:
@@ -180,6 +181,8 @@ def _print_status(found: dict[str, Any]) -> None:
         printing.folded(f"FAULT {who}: {reason['kind']}: {reason['text']}{since}; {reason['advice']}")
     if store["health"]["ok"]:
         printing.folded(f"store: ClickHouse ({store.get('engine')}) answers")
+    if store.get("outdated"):
+        printing.folded(f"store: {store['outdated']}; restart it")
     symbols = sorted(found["symbols"], key=lambda symbol: _rank(symbol["health"], order))
     rows = []
     for symbol in symbols:
@@ -217,6 +220,8 @@ def _print_status(found: dict[str, Any]) -> None:
     for symbol in symbols:
         said = symbol["collector"]
         told = {reason["text"] for reason in symbol["health"]["reasons"]}
+        if said.get("outdated"):
+            printing.folded(f"{symbol['id']}: {said['outdated']}; restart it")
         if said.get("exchange_said"):
             printing.folded(f"{symbol['id']}: the exchange said: {said['exchange_said']}")
         for warning in said.get("warnings") or []:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
-from mexc_pipeline import __version__, config, logs, notify, signals
+from mexc_pipeline import __version__, config, logs, notify, running, signals
 from mexc_pipeline.collector import resume
 from mexc_pipeline.collector.disk import REASON, Disk
 from mexc_pipeline.collector.exits import Exits
@@ -91,6 +91,7 @@ class _Collector:
         self._symbol = symbol
         self._stop = stop
         self._folder = settings.spool_dir / symbol.id
+        self._running = running.report(settings, symbol)
         self._heap = Heap()
         self._inbox = Inbox()
         wanted = subscriptions(symbol.name, symbol.channels)
@@ -366,6 +367,7 @@ class _Collector:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "version": __version__,
+            "running": self._running,
             "spool_id": spool.spool_id if spool is not None else "",
             "last_seq": spool.last_seq if spool is not None else 0,
             "last_rx_ns": spool.last_rx if spool is not None else 0,

@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import Any
 
-from mexc_pipeline import lifeline, notify, signals
+from mexc_pipeline import lifeline, notify, running, signals
 from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
@@ -43,6 +43,7 @@ class Store:
     def __init__(self, config: Config, factory: EngineFactory, stats_every_s: float = EVERY_S) -> None:
         self._config = config
         self._factory = factory
+        self._running = running.report(config)
         self._stopping = threading.Event()
         self.health = Health()
         self._schema_lock = threading.Lock()
@@ -95,6 +96,7 @@ class Store:
             "engine": self._config.clickhouse.mode,
             "reachable": self.health.error is None,
             "error": self.health.error,
+            "running": self._running,
             "symbols": {
                 symbol_id: self._symbol_status(symbol_id, tables.get(symbol_id, set())) for symbol_id in self._loaders
             },

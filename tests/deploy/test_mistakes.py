@@ -1,0 +1,227 @@
+"""An operator's slips and runs that broke off: none of them costs data, and what is on the disk is what runs.
+
+Run after ``test_effects.py``, on the test hosts only. Every test leaves the system recording on its own again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from deploy import site
+from deploy.operating import on, play
+from deploy.test_effects import BACK_S, ONLY, SYMBOLS, host_of, nothing_lost, pid, settled, variables
+from deploy.test_operations import BACKUPS
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
+
+
+def pids(collectors: list[Host]) -> dict[str, int]:
+    """The main process of every collector and store."""
+    found = {i: pid(h, f"mexc-collector@{i}.service") for h in collectors for i in site.symbols(h)}
+    return found | {site.name(h): pid(h, "mexc-store.service") for h in collectors}
+
+
+def installed(host: Host) -> tuple[str, str]:
+    """The option that leaves the installed version as it is."""
+    current = host.check_output("readlink /opt/mexc-pipeline/current").rpartition("/")[2]
+    return variables(mexc_pipeline_version=current)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "said"),
+    [
+        ([*SYMBOLS[:2], {**SYMBOLS[2], "id": "sol1"}], "not ending in a digit"),
+        ([*SYMBOLS[:2], {**SYMBOLS[2], "host": "col3"}], "which is not in the inventory"),
+        ([*SYMBOLS[:2], {**SYMBOLS[2], "host": "ch1"}], "which is not one of collector_hosts"),
+        ([*SYMBOLS[:2], {**SYMBOLS[2], "channels": {"depth": "full7"}}], "nothing that runs was changed"),
+        ([*SYMBOLS, {**SYMBOLS[2], "id": "other"}], "an id or a name is there twice"),
+    ],
+    ids=["id", "unknown host", "host of another group", "channel", "twice"],
+)
+def test_a_slip_in_the_inventory(collectors: list[Host], symbols: list[object], said: str) -> None:
+    """It is found before any machine is touched: no symbol pays for another one's line."""
+    before = pids(collectors)
+    version = installed(collectors[0])
+    printed = play("ansible-playbook site.yml", *ONLY, *version, *variables(mexc_pipeline_symbols=symbols), fails=True)
+    assert said in " ".join(printed.split())
+    assert "Traceback" not in printed
+    assert pids(collectors) == before
+
+
+def test_another_data_folder(collectors: list[Host]) -> None:
+    """What is recorded would stay behind, in no file."""
+    before = pids(collectors)
+    version = installed(collectors[0])
+    more = variables(mexc_pipeline_data_dir="/srv/elsewhere")
+    printed = play("ansible-playbook site.yml", *ONLY, *version, *more, fails=True)
+    assert "Move the folder first" in " ".join(printed.split())
+    assert pids(collectors) == before
+
+
+@contextmanager
+def _read_only(host: Host, folder: str) -> Iterator[None]:
+    """A folder in which a play can write no file."""
+    host.check_output("mount --bind %s %s && mount -o remount,ro,bind %s", folder, folder, folder)
+    try:
+        yield
+    finally:
+        host.check_output("umount %s", folder)
+
+
+def test_a_run_that_broke_off(collectors: list[Host], network: Host) -> None:
+    """Between writing and restarting: the next run finds every file as it should be, and restarts what must be."""
+    host, other = host_of(collectors, "btc"), host_of(collectors, "sol")
+    version = installed(host)
+    changed = variables(mexc_pipeline_spool={"warn_percent": 79})
+    before = pids(collectors)
+    with _read_only(other, "/etc/systemd/system/mexc-collector@sol.service.d"):
+        play("ansible-playbook site.yml", *ONLY, *version, *changed, fails=True)
+    assert pid(host, "mexc-collector@btc.service") == before["btc"], "the run was to end before it restarts anything"
+    assert "was started with another configuration" in on(host, "mexc-pipeline status").stdout
+    printed = play("ansible-playbook playbooks/verify.yml", fails=True)
+    assert "FAIL mexc-collector@btc.service does not run what is on the disk" in printed
+    play("ansible-playbook site.yml", *ONLY, *version, *changed)
+    after = pids(collectors)
+    assert [name for name in ("btc", "eth", "sol") if after[name] in (0, before[name])] == []
+    assert "another configuration" not in on(host, "mexc-pipeline status").stdout
+    play("ansible-playbook site.yml", *ONLY, *version)
+    settled(collectors, network)
+    nothing_lost(collectors, network)
+
+
+def test_a_symbol_that_is_to_go_shown_first(collectors: list[Host]) -> None:
+    """What would be taken down can be looked at, and stays."""
+    host = host_of(collectors, "sol")
+    before = pids(collectors)
+    gone = variables(mexc_pipeline_symbols=[*SYMBOLS[:2], {**SYMBOLS[2], "state": "absent"}])
+    printed = play("ansible-playbook site.yml --check --diff", *ONLY, *installed(host), *gone)
+    assert "mexc-collector@sol" in printed
+    assert pids(collectors) == before
+
+
+def test_another_password_of_the_store(collectors: list[Host], clickhouse: Host, network: Host) -> None:
+    """The database takes it up, every store after it, and recording does not notice."""
+    kept = "/etc/clickhouse-server/credentials/mexc_store"
+    before, running = clickhouse.file(kept).content_string, pids(collectors)
+    clickhouse.check_output("rm %s", kept)
+    play("ansible-playbook site.yml", *installed(collectors[0]))
+    assert clickhouse.file(kept).content_string != before
+    after = pids(collectors)
+    symbols = [i for host in collectors for i in site.symbols(host)]
+    assert {i: after[i] for i in symbols} == {i: running[i] for i in symbols}
+    for host in collectors:
+        assert host.file("/etc/mexc-pipeline/clickhouse-password").content_string.strip() != before.strip()
+        site.until("loading goes on", lambda: _loads(host), BACK_S)  # noqa: B023
+
+
+def _loads(host: Host) -> bool:
+    return all(s["store"] is not None and s["store"]["backlog"] < 500 for s in site.status(host).values())
+
+
+def test_the_data_folder_moved(collectors: list[Host], network: Host) -> None:
+    """There and back: the sequence goes on, and nothing that was recorded stays behind."""
+    host = host_of(collectors, "sol")
+    old, new = "/var/lib/mexc-pipeline", "/srv/mexc-pipeline"
+    for source, target in ((old, new), (new, old)):
+        before = site.status(host)["sol"]["collector"]["last_seq"]
+        assert on(host, "systemctl stop mexc.target").rc == 0
+        host.check_output("mv %s %s", source, target)
+        folders = variables(mexc_pipeline_data_dir=target, mexc_pipeline_export_dir=f"{target}/exports")
+        play("ansible-playbook site.yml", "--limit", site.name(host), *installed(host), *folders)
+        assert not host.file(f"{source}/spool").exists
+        settled(collectors, network)
+        assert site.status(host)["sol"]["collector"]["last_seq"] > before
+    nothing_lost([host], network)
+
+
+def test_a_secret_in_the_vault(collectors: list[Host], tmp_path: Path) -> None:
+    """An encrypted variable is read with the vault's password and stands in no output."""
+    password, secret = tmp_path / "password", tmp_path / "secret.yml"
+    password.write_text("of the vault\n")
+    secret.write_text("test_vaulted: never to be printed\n")
+    vault = str(Path(sys.executable).parent / "ansible-vault")
+    subprocess.run([vault, "encrypt", "--vault-password-file", password, secret], check=True, capture_output=True)
+    more = (*ONLY, *installed(collectors[0]), "--check", "--extra-vars", f"@{secret}")
+    printed = play("ansible-playbook site.yml --vault-password-file {file}", *more, file=password)
+    assert "never to be printed" not in printed
+
+
+def test_the_version_before(collectors: list[Host], network: Host) -> None:
+    """Gone back to on purpose, and forth again: one symbol at a time, nothing lost."""
+    current = collectors[0].check_output("readlink /opt/mexc-pipeline/current").rpartition("/")[2]
+    earlier = network.ansible.get_variables()["test_version"]
+    for version in (earlier, current):
+        play("ansible-playbook playbooks/upgrade.yml -e mexc_pipeline_version={version}", version=version)
+        for host in collectors:
+            assert version in host.check_output("mexc-pipeline --version").split()[-1]
+    settled(collectors, network)
+    nothing_lost(collectors, network)
+
+
+def test_a_stop_that_waits(collectors: list[Host], network: Host) -> None:
+    """When the command returns nothing of ours is at work: what follows may take the folders away."""
+    host = host_of(collectors, "btc")
+    assert on(host, "systemctl stop mexc.target").rc == 0
+    states = "--state=active,activating,reloading,deactivating"
+    left = host.check_output(f"systemctl list-units --plain --no-legend {states} 'mexc*'")
+    assert on(host, "systemctl start mexc-store.service mexc.target").rc == 0
+    assert left == ""
+    settled(collectors, network)
+
+
+def test_a_unit_that_is_restarted_again_and_again(collectors: list[Host], network: Host) -> None:
+    """It goes on trying for ever, and somebody is told: a unit of its own fails, once for so many restarts."""
+    host = host_of(collectors, "eth")
+    site.until("the first count", lambda: host.file("/run/mexc-restarts/seen.json").exists, 90)
+    for _ in range(7):
+        before = pid(host, "mexc-collector@eth.service")
+        host.check_output("systemctl kill --signal KILL mexc-collector@eth.service")
+        site.until("a new process", lambda: pid(host, "mexc-collector@eth.service") not in (0, before), 60, 0.2)  # noqa: B023
+    failed = "systemctl show --value -p Result mexc-restarts.service"
+    site.until("the alarm", lambda: host.check_output(failed) != "success", 90)
+    assert "mexc-collector@eth.service was restarted" in host.check_output("journalctl -o cat -u mexc-restarts.service")
+    site.until("its end", lambda: host.check_output(failed) == "success", 120)
+    settled(collectors, network)
+    nothing_lost(collectors, network)
+
+
+def test_without_the_clickhouse_host(collectors: list[Host], clickhouse: Host) -> None:
+    """The others are checked and saved all the same, and the report says what was not."""
+    name = site.name(clickhouse)
+    away = variables(ansible_user="{{ 'nobody-there' if inventory_hostname == '" + name + "' else 'root' }}")
+    printed = play("ansible-playbook playbooks/verify.yml", *away, fails=True)
+    assert f"FAIL {name} does not answer a query" in printed
+    for host in collectors:
+        for symbol_id in site.symbols(host):
+            assert f"{symbol_id} leaves from 203.0.113." in printed
+    saved = {host: set(host.run("ls %s", BACKUPS).stdout.split()) for host in collectors}
+    printed = play("ansible-playbook playbooks/backup.yml", *away, fails=True)
+    assert f"{name} was not saved" in " ".join(printed.split())
+    for host in collectors:
+        (made,) = set(host.check_output("ls %s", BACKUPS).split()) - saved[host] - {"exports"}
+        assert host.file(f"{BACKUPS}/{made}/manifest.json").exists
+        host.check_output("rm -r %s", BACKUPS)  # the test of restoring makes one of its own
+
+
+def test_a_failed_version_goes_before_one_that_ran(collectors: list[Host]) -> None:
+    """The one before the present one is what an operator goes back to."""
+    current = collectors[0].check_output("readlink /opt/mexc-pipeline/current").rpartition("/")[2]
+    broken = current.replace(".post1", ".post2")
+    folders = "find /opt/mexc-pipeline -mindepth 1 -maxdepth 1 -type d -printf '%f\\n'"
+    before = {host: set(host.check_output(folders).split()) for host in collectors}
+    assert any(broken in found for found in before.values())
+    play("ansible-playbook playbooks/upgrade.yml", *installed(collectors[0]))
+    for host in collectors:
+        assert set(host.check_output(folders).split()) == before[host] - {broken}
+    site.until("live again", lambda: all(_live(host) for host in collectors), BACK_S)
+
+
+def _live(host: Host) -> bool:
+    return all(s["collector"].get("state") == "live" for s in site.status(host).values())
