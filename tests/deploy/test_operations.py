@@ -7,6 +7,7 @@ what follows it deletes files and leaves holes on purpose.
 from __future__ import annotations
 
 import json
+import re
 import time
 from functools import partial
 
@@ -171,8 +172,9 @@ def test_a_backup_put_back(collectors: list[Host], clickhouse: Host, network: Ho
     wrong = [line for line in on(host, "mexc-pipeline verify").stdout.splitlines() if line.startswith("FAIL")]
     assert len(wrong) == 1, wrong  # the hole, which is true
     assert "are in no file between" in wrong[0]
-    first, last = saved["last_seq"]["sol"] + 1, int(wrong[0].split("seq ")[1].split()[2])
-    words = {"first": first, "last": last}
+    hole = re.search(r"seq (\d+) to (\d+) ", wrong[0])
+    assert hole
+    words = {"first": hole[1], "last": hole[2]}
     done = on(host, "mexc-pipeline acknowledge sol {first} {last} --reason restored", **words)
     assert done.rc == 0, done.stderr
     assert on(host, "mexc-pipeline verify exports").rc == 0
