@@ -85,7 +85,7 @@ def test_a_spool_that_fills_its_disk_stops_in_good_order_and_goes_on_where_there
             assert any("with 18 MiB free recording goes on by itself" in w for w in status["warnings"])
             shown = command(site, "status")
             assert shown.returncode == 1
-            assert FULL in shown.stdout
+            assert "FAULT btc: stopped: recording has stopped" in shown.stdout
             assert "free some" in shown.stdout
             assert not (site.spool() / "reserve").exists()
             btc.event("stopped")

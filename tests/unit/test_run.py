@@ -20,7 +20,7 @@ from mexc_pipeline.run.demo import settings
 from mexc_pipeline.run.display import age, plain_line
 from mexc_pipeline.run.supervisor import lock_holder
 from mexc_pipeline.run.table import closing_json, closing_text
-from mexc_pipeline.run.watch import View, store_text, view_of
+from mexc_pipeline.run.watch import Rate, View, store_text, view_of
 from mexc_pipeline.spool.lifecycle import mark_exported, remove, seal_left_open
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentInfo, info, segments
@@ -292,6 +292,17 @@ def test_a_closing_with_a_problem_is_not_ok(proven: SegmentInfo) -> None:
 
 
 # What is shown
+
+
+def test_an_answer_that_is_missing_makes_no_rate() -> None:
+    """A collector too busy to answer once has not sent all its frames in the second after."""
+    rate = Rate()
+    assert [rate.of(n, 1000 + 9 * n) for n in range(3)] == [0.0, 9.0, 9.0]
+    assert rate.of(3, None) == 0.0
+    assert rate.of(4, 1036) == 0.0
+    assert rate.of(5, 1045) == 9.0
+    assert rate.of(6, 3) == 0.0, "a new process"
+    assert rate.of(7, 12) == 9.0
 
 
 def test_a_view_counts_market_frames_only() -> None:

@@ -91,6 +91,27 @@ def store_text(status: Mapping[str, Any] | None) -> str:
     return "ok" if status.get("reachable") else f"ClickHouse does not answer: {status.get('error') or '?'}"
 
 
+class Rate:
+    """Frames a second over the last :data:`RATE_WINDOW_S`, from totals that are looked at now and then."""
+
+    def __init__(self) -> None:
+        self._totals: deque[tuple[float, int]] = deque(maxlen=64)
+
+    def of(self, now: float, total: int | None) -> float:
+        """The rate at a moment (monotonic s); 0.0 until there are two totals. ``total``: frames since the process
+        began, None where it did not answer: unknown is not zero, or all of them would seem to have come since."""
+        if total is None:
+            self._totals.clear()
+            return 0.0
+        if self._totals and total < self._totals[-1][1]:
+            self._totals.clear()  # a new process counts from zero
+        self._totals.append((now, total))
+        while len(self._totals) > 2 and now - self._totals[0][0] > RATE_WINDOW_S:
+            self._totals.popleft()
+        began, first = self._totals[0]
+        return (total - first) / (now - began) if now > began else 0.0
+
+
 class Watcher:
     """Asks every part for its status once a period, in a thread of its own: a silent part delays nobody else."""
 
@@ -98,7 +119,7 @@ class Watcher:
         self._config = config
         self._every_s = every_s
         self._stop = threading.Event()
-        self._totals: dict[str, deque[tuple[float, int]]] = {s.id: deque(maxlen=64) for s in config.symbols}
+        self._rates = {s.id: Rate() for s in config.symbols}
         self._snapshot = Snapshot(tuple(View(s.id, s.name, "starting") for s in config.symbols), "starting")
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
 
@@ -134,13 +155,5 @@ class Watcher:
             return None  # shown as down; the supervisor says why
 
     def _rate(self, symbol_id: str, status: Mapping[str, Any] | None) -> float:
-        history = self._totals[symbol_id]
-        now = time.monotonic()
-        total = health.market_frames(status.get("rows") or {}) if status else 0
-        if not status or (history and total < history[-1][1]):
-            history.clear()  # a new process counts from zero
-        history.append((now, total))
-        while len(history) > 2 and now - history[0][0] > RATE_WINDOW_S:
-            history.popleft()
-        began, first = history[0]
-        return (total - first) / (now - began) if now > began else 0.0
+        total = health.market_frames(status.get("rows") or {}) if status else None
+        return self._rates[symbol_id].of(time.monotonic(), total)
