@@ -101,8 +101,12 @@ class Scene:
         assert owner(exit_used, IDS) == symbol
         assert status["egress"]["seen"] == exit_used, "what the echo service saw"
         spool = self.folder / "config" / "spool" / symbol
-        event = until(lambda: named(read_rows(spool), "connected")[-1:], 20, "the row of the connection")[0]
-        assert (event["exit"], event["seen"], event["egress"]) == (exit_used, exit_used, "tor")
+
+        def row() -> list[dict[str, Any]]:  # it may not have its seq yet, or be of a connection before
+            return [e for e in named(read_rows(spool), "connected")[-1:] if e["exit"] == exit_used]
+
+        event = until(row, 40, "the row of the connection")[0]
+        assert (event["seen"], event["egress"]) == (exit_used, "tor")
         assert event["circuit"]
         assert event["fingerprint"]
         until(

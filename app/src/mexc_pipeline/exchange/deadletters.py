@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from mexc_pipeline.exchange.protocol import BINARY, MAX_CLASSIFIED, decompressed, unwrap
+from mexc_pipeline.exchange.protocol import BINARY, MAX_CLASSIFIED, WRAPPED, decompressed, unwrap
 from mexc_pipeline.rows import is_utf8
 
 SHARE = 0.01
@@ -71,6 +71,8 @@ def too_many(dead: int, frames: int) -> bool:
 
 
 def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> tuple[Reason, str | None]:
+    if len(m) > 2 * MAX_CLASSIFIED and m.startswith(WRAPPED):  # to unpack it would take its size again
+        return (Reason.BINARY if m.endswith(b'"opcode":%d}' % BINARY) else Reason.NOT_UTF8), None
     wrapped = unwrap(m)
     if wrapped is not None:
         text = decompressed(wrapped[1])

@@ -196,9 +196,13 @@ class Classifier:
         return int(text) if len(text) == 13 and text.isdigit() else None
 
 
+WRAPPED = b'{"base64":"'
+"""How a frame begins that is stored by its base64."""
+
+
 def unwrap(m: bytes) -> tuple[int, bytes] | None:
     """Opcode and payload of what :func:`~mexc_pipeline.rows.wrap` made; None for any other ``m``."""
-    if not m.startswith(b'{"base64":"'):
+    if not m.startswith(WRAPPED):
         return None
     try:
         found = msgspec.json.decode(m, type=_Wrapped)

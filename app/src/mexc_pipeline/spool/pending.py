@@ -23,6 +23,7 @@ import msgspec
 
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame, Mt, event
+from mexc_pipeline.spool.blobs import LARGE, fetch, fill
 from mexc_pipeline.spool.known import Known
 from mexc_pipeline.spool.segment import (
     NewerFormatError,
@@ -53,6 +54,13 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT RO
 """
 _DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _STARTED = b'{"event":"started"'
+
+
+_AHEAD = f"""
+SELECT length(m), CASE WHEN mt = {Mt.EVENT:d} AND length(m) < 65536 THEN substr(m, 1, {len(_STARTED)}) END
+FROM rows WHERE n > ? ORDER BY n LIMIT ?
+"""
+"""A row's size, and how an event begins; the size of a large one is told without reading it."""
 
 
 class Pending:
@@ -133,8 +141,14 @@ class Pending:
         try:
             db.executemany(
                 "INSERT INTO rows VALUES (?, ?, ?, ?, ?)",
-                [(n, *frame) for n, frame in zip(places, frames, strict=True)],
+                [
+                    (n, rx, ts, mt, b"" if len(m) > LARGE else m)
+                    for n, (rx, ts, mt, m) in zip(places, frames, strict=True)
+                ],
             )
+            for n, frame in zip(places, frames, strict=True):
+                if len(frame.m) > LARGE:
+                    fill(db, n, frame.m)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -167,17 +181,22 @@ class Pending:
         return len(block)
 
     def _oldest(self, after: int) -> list[Frame]:
-        """Up to the next row that must be completed first."""
-        frames: list[Frame] = []
-        size = 0
-        cursor = self._db.execute("SELECT rx, ts, mt, m FROM rows WHERE n > ? ORDER BY n LIMIT ?", (after, MOST_ROWS))
-        for frame in map(Frame._make, cursor):
-            size += len(frame.m)
-            if frames and (size > MOST_BYTES or _is_started(frame)):
+        """Up to the next row that must be completed first; a large one by itself."""
+        count = size = 0
+        cursor = self._db.execute(_AHEAD, (after, MOST_ROWS))
+        for length, start in cursor:
+            size += length
+            if count and (size > MOST_BYTES or start == _STARTED):
                 break
-            frames.append(frame)
+            count += 1
         cursor.close()
-        return frames
+        if count == 1 and size > LARGE:
+            n, rx, ts, mt = self._db.execute(
+                "SELECT n, rx, ts, mt FROM rows WHERE n > ? ORDER BY n LIMIT 1", (after,)
+            ).fetchone()
+            return [Frame(rx, ts, mt, fetch(self._db, n))]
+        rows = self._db.execute("SELECT rx, ts, mt, m FROM rows WHERE n > ? ORDER BY n LIMIT ?", (after, count))
+        return list(map(Frame._make, rows.fetchall()))
 
     def remove(self) -> None:
         """Give the file up, where all of its rows were moved. Can be called again where it failed."""

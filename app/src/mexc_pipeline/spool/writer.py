@@ -21,6 +21,7 @@ from mexc_pipeline import __version__
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame, Mt, event, storable
+from mexc_pipeline.spool.blobs import LARGE, fill
 from mexc_pipeline.spool.checkpoint import Checkpointer
 from mexc_pipeline.spool.lifecycle import Tally, prune, remove, seal
 from mexc_pipeline.spool.segment import (
@@ -41,8 +42,6 @@ from mexc_pipeline.spool.segment import (
 
 log = logging.getLogger("mexc_pipeline.spool")
 
-LARGE = 1 << 20
-"""Bytes of a frame beyond which SQLite is given it in pieces: bound as a value it is copied twice, and one stays."""
 _CHUNKS = (512, 64, 8, 1)
 """Rows per INSERT. One statement for many rows gives up the interpreter's lock once instead of once a row: beside a
 busy reader thread that is 40,000 rows a second against 1,800."""
@@ -252,7 +251,7 @@ class Spool:
                     db.execute(_INSERTS[n], values[5 * at : 5 * (at + n)])
                     at += n
             for n in large:
-                _fill(db, block.seq[n], block.m[n])
+                fill(db, block.seq[n], block.m[n])
             if moved is not None:
                 put_meta(db, {"moved": {moved[0]: moved[1] + total}})
             if many:
@@ -406,12 +405,3 @@ def _sound(path: Path) -> SegmentInfo:
     if segment.state == "open" and (denied := not_allowed(path, write=True)):
         raise UnavailableError(denied)
     return segment
-
-
-def _fill(db: sqlite3.Connection, seq: int, m: bytes) -> None:
-    """Write a frame into its row, which is there with none yet, in the same transaction."""
-    db.execute("UPDATE rows SET m = zeroblob(?) WHERE seq = ?", (len(m), seq))
-    view = memoryview(m)
-    with db.blobopen("rows", "m", seq) as blob:
-        for at in range(0, len(m), LARGE):
-            blob.write(view[at : at + LARGE])
