@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -333,3 +336,15 @@ def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert config.data_dir == tmp_path / "data"
     assert config.spool_dir == tmp_path / "data" / "spool"
     assert config.control_dir == tmp_path / "data" / "control"
+
+
+def test_a_path_that_the_locale_cannot_write_is_said_as_that(tmp_path: Path) -> None:
+    """It is not the path that is wrong: the line names the locale's encoding and what to set."""
+    path = tmp_path / "c.toml"
+    path.write_text('data_dir = "./G\u00e4rten/data"\n')
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-m", "mexc_pipeline", "--config", str(path), "status"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cannot be written in this locale's encoding (ascii); set PYTHONUTF8=1" in done.stderr
+    assert done.stderr.count("\n") == 1

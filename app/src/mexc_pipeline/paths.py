@@ -6,6 +6,7 @@ import os
 import pwd
 import ssl
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def expand(key: str, text: str) -> str:
         raise ConfigError(f"{key}: {text!r}: no such home folder") from error
     except OSError as error:  # the folder we are in is gone
         raise ConfigError(f"{key}: {text!r} is relative to a folder that cannot be read: {error.strerror}") from error
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{key}: {text!r} cannot be written in this locale's encoding ({sys.getfilesystemencoding()}); "
+            "set PYTHONUTF8=1, or a locale such as C.UTF-8"
+        ) from error
     except UnicodeError as error:
         raise ConfigError(f"{key}: the path is not UTF-8") from error
     if any(len(os.fsencode(part)) > 255 for part in path.parts) or len(os.fsencode(path)) > 3500:
