@@ -63,3 +63,21 @@ def test_a_host_that_accepts_and_says_nothing_more_is_left(tmp_path: Path) -> No
             btc.wait(lambda s: s["rows"]["t"] >= 3, timeout_s=30)
             assert btc.stop() == 0
         assert "WebSocket handshake: not done within" in named(check(site.spool()), "disconnected")[0]["reason"]
+
+
+def test_one_hosts_wish_for_patience_keeps_nobody_from_the_other(tmp_path: Path) -> None:
+    """The first asks for ten minutes, the other fails once: it is the other's turn again, not ten minutes later."""
+    busy = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n"
+    with Simulator(SimulatorConfig(rate=100)) as sim, serving(saying(busy)) as old:
+        sim.inject(Fault("refuse_handshake", value="404"))
+        site = _site(tmp_path, old.port, sim)
+        with collecting(site) as btc:
+            sim.wait_for(lambda s: any(r.status == 404 for r in s.requests), 20)
+            sim.clear_faults()
+            btc.wait(lambda s: s["rows"]["t"] >= 3, timeout_s=30)
+            assert btc.stop() == 0
+        rows = check(site.spool())
+        check_whole(rows, sim.sent)
+    said = [event.get("status") for event in named(rows, "disconnected")]
+    assert said.count(429) == 1, "it is left alone for as long as it asked"
+    assert 404 in said

@@ -23,6 +23,16 @@ def test_a_failing_address_is_left_at_once_and_a_working_one_kept() -> None:
     assert hosts.url == "a"
 
 
+def test_one_that_may_not_be_asked_yet_is_passed_over() -> None:
+    hosts = Hosts(["a", "b", "c"])
+    hosts.failed("a")
+    assert hosts.in_turn == ("b", "c", "a")
+    hosts.use("c")
+    assert (hosts.url, hosts.in_turn) == ("c", ("c", "a", "b"))
+    assert hosts.failed("c")
+    assert hosts.url == "b", "the one that has not failed yet"
+
+
 def test_one_address_always_asks_for_a_pause() -> None:
     hosts = Hosts(["a"])
     assert [hosts.failed("a") for _ in range(3)] == [False] * 3

@@ -26,6 +26,17 @@ class Hosts:
         """The address in use."""
         return self._url
 
+    @property
+    def in_turn(self) -> tuple[str, ...]:
+        """All addresses, the one in use first."""
+        url = self._url
+        return (url, *self._after(url)[:-1])
+
+    def use(self, url: str) -> None:
+        """``url`` is in use from now on: another one may not be asked yet."""
+        with self._lock:
+            self._url = url
+
     def worked(self, url: str) -> None:
         """``url`` did what is asked of it: it is kept, and the others may be tried again when it fails."""
         with self._lock:

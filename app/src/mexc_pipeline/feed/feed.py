@@ -331,12 +331,17 @@ class Feed:
         return self._delivered_at is not None
 
     def _is_our_turn(self, free: bool) -> bool:
-        """Wait until the address that we leave by may try to connect; False where that is not wanted any more."""
+        """Wait until the address that we leave by may try to connect, to whichever host does not ask for patience;
+        False where that is not wanted any more."""
         while not self._stop.is_set() and self._held is None:
-            wait, why = self._attempts.wait_s(_host(self._hosts.url), free=free)
-            if not wait:
-                self._waits = None
-                return True
+            waits = []
+            for url in self._hosts.in_turn:
+                waits.append(self._attempts.wait_s(_host(url), free=free))
+                if not waits[-1][0]:
+                    self._hosts.use(url)
+                    self._waits = None
+                    return True
+            wait, why = min(waits)
             if self._waits is None:
                 fields = {"symbol": self._symbol.id, "for_s": round(wait, 1), "why": why}
                 log.warning("waits before it connects", extra={"fields": fields})
