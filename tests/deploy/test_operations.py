@@ -37,7 +37,7 @@ def test_a_look(collectors: list[Host], network: Host) -> None:
     status = on(host, "mexc-pipeline status")
     assert status.rc == 0, status.stderr
     assert "ClickHouse (server) answers" in status.stdout
-    assert "btc" in status.stdout
+    assert "BTC_USDT" in status.stdout
     assert on(host, "mexc-pipeline verify").rc == 0
     everything = on(host, "journalctl -u mexc-collector@btc -o cat").stdout.splitlines()
     serious = on(

@@ -86,15 +86,20 @@ def not_allowed(path: Path, *, write: bool = False) -> str:
             return _whose(above, "look into")
     try:
         mode = path.stat().st_mode
-        is_readonly = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        writable = not is_readonly(path)
     except OSError:
         return ""  # whoever opens it says why
     into = os.X_OK if stat.S_ISDIR(mode) else 0
     if not os.access(path, os.R_OK | into):
         return _whose(path, "read")
-    if write and not is_readonly and not os.access(path, os.W_OK):
+    if write and writable and not os.access(path, os.W_OK):
         return _whose(path, "write to")
     return ""
+
+
+def is_readonly(path: Path) -> bool:
+    """Whether the file system that holds a path takes no writes. OSError where nothing is there."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _whose(path: Path, do: str) -> str:

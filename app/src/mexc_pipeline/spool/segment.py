@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from mexc_pipeline.ledger.account import Account
-from mexc_pipeline.paths import not_a_file, not_allowed
+from mexc_pipeline.paths import is_readonly, not_a_file, not_allowed
 from mexc_pipeline.periods import parse_name
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 
@@ -207,7 +207,10 @@ def failed(path: Path, what: str, error: BaseException) -> SegmentError:
     there = [part for part in _parts(path) if part.is_symlink() or part.exists()]
     if code in _PASSING or (code in _OPENING and path in there and all(part.is_file() for part in there)):
         denied = next(filter(None, map(not_allowed, there)), "") or not_allowed(path.parent, write=True)
-        return UnavailableError(denied or f"{path}: {what} at present: {error}")
+        # With every right there is, "read-only" is what SQLite says of a log that a torn write has left beside it.
+        torn = code == sqlite3.SQLITE_READONLY and not denied and not is_readonly(path)
+        if not torn:
+            return UnavailableError(denied or f"{path}: {what} at present: {error}")
     return SegmentError(f"{path}: {what}: {error}")
 
 
