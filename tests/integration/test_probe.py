@@ -310,7 +310,7 @@ def test_the_bundle_holds_what_was_seen_and_nothing_of_the_machine(
         line["at"] for line in lines[1:] if line.get("conn") == 1
     )
     assert local
-    for of_the_machine in ("127.0.0.1", "203.0.113.9", "2001:db8::7", str(sim.port), str(tmp_path), *local):
+    for of_the_machine in ("127.0.0.1", "203.0.113.9", "2001:db8::7", f":{sim.port}/", str(tmp_path), *local):
         assert of_the_machine not in text
     sent = {frame.payload.decode() for frame in sim.sent if b"zone" not in frame.payload}
     kept = {line["text"] for line in lines if "text" in line and "rest" not in line and "zone" not in line["text"]}

@@ -72,6 +72,7 @@ def test_books_equal_the_simulators_through_gaps_lag_throttling_and_reconnects(t
             sim.inject(Fault("version_back", channel="depth"))
             sim.inject(Fault("duplicate", channel="depth"))
             btc.event("repaired", count=3)
+            sim.inject(Fault("refuse_connect", seconds=1))  # the next connection is made at once: it would miss nothing
             sim.inject(Fault("reset"))
             btc.event("disconnected")
             until(lambda: len([e for e in named(site.rows(), "gap") if e.get("after") == "reconnect"]), 40)
