@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mexc_pipeline.config import Config
 from mexc_pipeline.export import main
 from mexc_pipeline.spool.lifecycle import Tally, prune
+from mexc_pipeline.spool.pending import Pending
 from mexc_pipeline.spool.segment import SegmentError, SegmentReader, in_order, info, segments
 from mexc_pipeline.verify import by_hour, exports, ledger
 from support.spools import T0, configure, fill, open_spool, some_frames
@@ -209,3 +210,53 @@ def test_something_else_under_the_name(config: Config, what: str, where: str) ->
         found = [f for f in exports(config).findings if not f.ok]
         assert [f.subject for f in found] == [name]
         ledger(config)
+
+
+def swap_first_cells(data: bytearray) -> None:
+    """Of every leaf page with rows: seq 2 stands before seq 1 then."""
+    size = int.from_bytes(data[16:18], "big")
+    for page in range(size, len(data), size):
+        if data[page] == 0x0D and int.from_bytes(data[page + 3 : page + 5], "big") > 2:
+            at = page + 8
+            data[at : at + 4] = data[at + 2 : at + 4] + data[at : at + 2]
+
+
+def swap_last_cells(data: bytearray) -> None:
+    """Reading on after the last row of such a page begins with it again."""
+    size = int.from_bytes(data[16:18], "big")
+    for page in range(size, len(data), size):
+        cells = int.from_bytes(data[page + 3 : page + 5], "big")
+        if data[page] == 0x0D and cells > 2:
+            at = page + 8 + 2 * (cells - 2)
+            data[at : at + 4] = data[at + 2 : at + 4] + data[at : at + 2]
+
+
+def spoil_schema(data: bytearray) -> None:
+    """SQLite quotes what it cannot parse, and no text can be made of that."""
+    at = data.index(b"CREATE TABLE meta")
+    data[at : at + 17] = b"CREATE \xd5\xd5BLE meta"
+
+
+@pytest.mark.parametrize("change", [swap_first_cells, swap_last_cells, spoil_schema])
+@pytest.mark.parametrize("number", [0, 2], ids=["closed", "open"])
+def test_pages_that_lead_round_and_a_schema_that_is_no_text(
+    config: Config, number: int, change: Callable[[bytearray], None]
+) -> None:
+    path = segments(config.spool_dir / "btc")[number][1]
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+    with pytest.raises(SegmentError):
+        Tally.of(path)
+    everything(config, path)
+
+
+def test_pending_rows_with_a_schema_that_is_no_text(tmp_path: Path) -> None:
+    Pending(tmp_path, "BTC_USDT").close()
+    path = tmp_path / "pending.db"
+    data = bytearray(path.read_bytes())
+    spoil_schema(data)
+    path.write_bytes(data)
+    pending = Pending(tmp_path, "BTC_USDT")
+    assert pending.set_apart is not None
+    pending.close()

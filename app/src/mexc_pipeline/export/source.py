@@ -46,7 +46,7 @@ def blocks(info: SegmentInfo, max_rows: int = BLOCK_ROWS, max_bytes: int = BLOCK
                 after += len(block)
         finally:
             db.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise failed(info.path, "cannot be read", error) from error
 
 

@@ -95,8 +95,10 @@ class Pending:
             db = create_database(self._path, FORMAT, _SCHEMA, {"id": uuid.uuid4().hex, "symbol": self._symbol})
         try:
             return db, *self._look(db)
-        except BaseException:
+        except BaseException as error:
             db.close()
+            if isinstance(error, ValueError | TypeError | RecursionError):
+                raise sqlite3.DatabaseError(f"not a sound file of pending rows: {error}") from error
             raise
 
     def _look(self, db: sqlite3.Connection) -> tuple[str, str, int]:

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -48,6 +49,11 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT RO
 MOST = 1 << 62
 """More than any seq or time (Unix ns) of a row: what is beyond is damage, and has no room for the next one."""
 _Whole = Annotated[int, msgspec.Meta(ge=0, lt=MOST)]
+
+
+DAMAGE = (sqlite3.Error, TypeError, ValueError, OverflowError, MemoryError)
+"""What reading a damaged database raises. ValueError: SQLite's own message quotes an altered schema, and is no UTF-8
+then. MemoryError, OverflowError: of texts and numbers as long as an altered length says."""
 
 
 class SegmentError(Exception):
@@ -185,7 +191,13 @@ def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Co
     db = sqlite3.connect(
         f"file:{quoted}?mode={mode}", uri=True, isolation_level=None, timeout=timeout_s, check_same_thread=False
     )
-    db.execute("PRAGMA synchronous=FULL")
+    try:
+        db.execute("PRAGMA synchronous=FULL")
+    except BaseException as error:
+        db.close()
+        if isinstance(error, UnicodeDecodeError):
+            raise sqlite3.DatabaseError(f"its schema is no text: {error}") from error
+        raise
     return db
 
 
@@ -308,8 +320,7 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
             rows=said.rows if said.rows is not None else last - first + 1 if last else 0,
             **{key: getattr(said, key) for key in _Meta.__struct_fields__ if key != "rows"},
         )
-    # MemoryError, OverflowError: of texts and numbers as long as an altered length says
-    except (sqlite3.Error, KeyError, TypeError, ValueError, RecursionError, OverflowError, MemoryError) as error:
+    except (*DAMAGE, KeyError, RecursionError) as error:
         raise failed(path, "not a readable segment", error) from error
 
 
@@ -320,7 +331,7 @@ class SegmentReader:
         self.path = path
         try:
             self._db = connect(path, readonly=True)
-        except sqlite3.Error as error:
+        except DAMAGE as error:
             raise failed(path, "cannot be opened", error) from error
 
     def __enter__(self) -> SegmentReader:
@@ -351,15 +362,19 @@ class SegmentReader:
                 if size >= max_bytes:
                     break
             cursor.close()
-        except (sqlite3.Error, TypeError, OverflowError, MemoryError) as error:
+        except DAMAGE as error:
             raise failed(self.path, f"cannot be read after seq {after_seq}", error) from error
-        return self._checked(Columns.of(rows))
+        block = self._checked(Columns.of(rows))
+        if len(block) and block.seq[0] <= after_seq:
+            raise SegmentError(f"{self.path}: rows after seq {after_seq} are out of order")
+        return block
 
     def _checked(self, block: Columns) -> Columns:
         """The rows where they are rows: one altered bit can make a number a text, or a type none that there is."""
         if (
             any(set(map(type, column)) - {int} for column in (block.seq, block.rx, block.ts, block.mt))
             or set(map(type, block.m)) - {bytes}
+            or any(a >= b for a, b in pairwise(block.seq))  # pages out of order: reading on would never end
             or not MT_NAMES.keys() >= set(block.mt)
             or any(not 0 <= rx < MOST for rx in (min(block.rx, default=0), max(block.rx, default=0)))
         ):
@@ -376,7 +391,7 @@ class SegmentReader:
         """Rows per type name as they are now, zero where there is none."""
         try:
             found = dict(self._db.execute("SELECT mt, count(*) FROM rows GROUP BY mt").fetchall())
-        except sqlite3.Error as error:
+        except DAMAGE as error:
             raise failed(self.path, "cannot be counted", error) from error
         return {name: found.get(code, 0) for code, name in MT_NAMES.items()}
 
@@ -403,7 +418,7 @@ class SegmentReader:
                 if size >= max_bytes:
                     break
             cursor.close()
-        except (sqlite3.Error, OverflowError, MemoryError) as error:
+        except DAMAGE as error:
             raise failed(self.path, "cannot be read", error) from error
         return self._checked(Columns.of(reversed(rows)))
 
