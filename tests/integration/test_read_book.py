@@ -83,7 +83,7 @@ def test_books_equal_the_simulators_through_gaps_lag_throttling_and_reconnects(t
             until(lambda: btc.status()["gaps"]["open"] == 0)  # type: ignore[index]
             rows = exported(site, sim, btc)
         assert not [e for e in events(rows) if e["event"] == "unrepaired" and e["reason"] != "stopped"]
-        assert check_books(site, sim, rows, 7 if depth == "merged" else 60) >= 10
+        assert check_books(site, sim, rows, 4 if depth == "merged" else 60) >= 10
         segment = [s for s in read_segments(site.spool()) if named(s.rows, "snapshot")][-1]
         for file in site.exports.glob("*.parquet"):
             if not file.name.startswith("btc" + segment.file.partition(".")[0]):
