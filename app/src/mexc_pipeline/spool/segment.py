@@ -324,6 +324,20 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
         raise failed(path, "not a readable segment", error) from error
 
 
+def _bounded(cursor: sqlite3.Cursor, max_bytes: int) -> list[tuple[int, int, int, int, bytes]]:
+    """Rows of a statement, no more once their frames exceed ``max_bytes``; it is ended: an open one would keep the
+    write-ahead log from shrinking."""
+    rows: list[tuple[int, int, int, int, bytes]] = []
+    size = 0
+    for row in cursor:
+        rows.append(row)
+        size += len(row[4])
+        if size >= max_bytes:
+            break
+    cursor.close()
+    return rows
+
+
 class SegmentReader:
     """Reads one segment beside its writer, a block at a time; no statement stays open between blocks."""
 
@@ -349,19 +363,12 @@ class SegmentReader:
     def read(self, after_seq: int, max_rows: int = 5000, max_bytes: int = 8 << 20, until_seq: int = 1 << 62) -> Columns:
         """Committed rows with ``after_seq`` < seq ≤ ``until_seq`` in seq order: at most ``max_rows``, and no more once
         their frames exceed ``max_bytes``; empty at the end."""
-        rows: list[tuple[int, int, int, int, bytes]] = []
-        size = 0
         try:
             cursor = self._db.execute(
                 "SELECT seq, rx, ts, mt, m FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
                 (after_seq, until_seq, max_rows),
             )
-            for row in cursor:
-                rows.append(row)
-                size += len(row[4])
-                if size >= max_bytes:
-                    break
-            cursor.close()
+            rows = _bounded(cursor, max_bytes)
         except DAMAGE as error:
             raise failed(self.path, f"cannot be read after seq {after_seq}", error) from error
         block = self._checked(Columns.of(rows))
@@ -404,20 +411,13 @@ class SegmentReader:
     def tail(self, mt: int, limit: int, among: int = 1 << 62, max_bytes: int = 1 << 62) -> Columns:
         """The newest ``limit`` rows of a type, in seq order, and no more once their frames exceed ``max_bytes``; looked
         for among the newest ``among`` of all rows."""
-        rows: list[tuple[int, int, int, int, bytes]] = []
-        size = 0
         try:
             cursor = self._db.execute(
                 "SELECT seq, rx, ts, mt, m FROM rows WHERE mt = ? AND seq > (SELECT ifnull(max(seq), 0) FROM rows) - ?"
                 " ORDER BY seq DESC LIMIT ?",
                 (mt, among, limit),
             )
-            for row in cursor:
-                rows.append(row)
-                size += len(row[4])
-                if size >= max_bytes:
-                    break
-            cursor.close()
+            rows = _bounded(cursor, max_bytes)
         except DAMAGE as error:
             raise failed(self.path, "cannot be read", error) from error
         return self._checked(Columns.of(reversed(rows)))
