@@ -20,6 +20,7 @@ from faults.scenarios import (
     neighbours,
     output,
     segments,
+    slow,
     sockets,
     tables,
 )
@@ -76,6 +77,15 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         25,
         3,
+    ),
+    Scenario(
+        "slow",
+        "However long commits take, a row has the time of its receipt and lies in its own period; an orderly end waits",
+        "writes, syncs and names that take up to 3 s, at the edges of periods, over cuts, exports and orderly ends",
+        slow.slow,
+        100,
+        12,
+        1,
     ),
     Scenario(
         "spool",

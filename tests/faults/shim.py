@@ -1,4 +1,5 @@
-"""Builds the preloaded library, and says in Python what it understands: kill points, disk errors, a false clock."""
+"""Builds the preloaded library, and says in Python what it understands: kill points, disk errors, a slow disk, a
+false clock."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent / "shim" / "faults.c"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mexc-pipeline-faults"
-_CONTROL = struct.Struct("<qqqiIIIqqq")
+_CONTROL = struct.Struct("<qqqiIIIqqqqIIqqq")
 
 
 class Op(IntEnum):
@@ -119,7 +120,7 @@ def crashes(path: Path) -> list[Crash]:
 
 
 class Control:
-    """The memory shared with running processes: disk errors and the clock."""
+    """The memory shared with running processes: disk errors, slowness and the clock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -155,6 +156,18 @@ class Control:
     @property
     def failed(self) -> int:
         return int(struct.unpack_from("<q", self._map, 56)[0])
+
+    def slow(self, length_ns: int, ops: tuple[Op, ...], prefixes: tuple[int, ...], *, skip: int, count: int) -> None:
+        """From the ``skip``-th matching call on, ``count`` calls take so much longer."""
+        mask = sum(1 << op for op in ops)
+        where = sum(1 << p for p in prefixes)
+        struct.pack_into("<IIqqq", self._map, 72, mask, where, skip, count, 0)
+        struct.pack_into("<q", self._map, 64, length_ns)
+
+    def quicken(self) -> int:
+        """Nothing is slow any more; how many calls were, those included that are not over yet."""
+        struct.pack_into("<q", self._map, 64, 0)
+        return int(struct.unpack_from("<q", self._map, 96)[0])
 
     def clock(self, offset_ns: int, slew_ppb: int = 0) -> None:
         """Set the false clock: an offset, and how fast it runs away from now on."""

@@ -11,12 +11,18 @@ import pytest
 
 from faults.campaign import run_one
 from faults.catalogue import SCENARIOS
-from faults.scenarios import clock, crashes, disk
+from faults.scenarios import clock, crashes, disk, slow
 from faults.shim import NoCompilerError, library
 
 SEED = 101
 SIZE = 0.4
-SHORT: dict[str, Any] = {"kill": crashes.kills, "power": crashes.power, "disk": disk.disk, "clock": clock.clock}
+SHORT: dict[str, Any] = {
+    "kill": crashes.kills,
+    "power": crashes.power,
+    "disk": disk.disk,
+    "clock": clock.clock,
+    "slow": slow.slow,
+}
 
 
 @pytest.mark.timeout(300)

@@ -1,5 +1,5 @@
-/* Faults injected below the C library: kill -9 at the Nth call, a journal from which a power loss is made, disk errors
- * and a false clock. Preloaded into the recorder's own processes by the campaign; the recorder knows nothing of it.
+/* Faults injected below the C library: kill -9 at the Nth call, a journal from which a power loss is made, disk errors,
+ * a slow disk and a false clock. Preloaded into the recorder's own processes by the campaign; the recorder knows nothing of it.
  *
  * Environment (set by tests/faults/shim.py):
  *   FAULTS_PREFIX   absolute folders, ':' between them; only calls on paths below them count
@@ -43,6 +43,12 @@ struct control {
     int64_t fail_skip;        /* so many matching calls go well first */
     int64_t fail_count;       /* so many fail; negative: all */
     int64_t failed;           /* how many did */
+    int64_t slow_ns;          /* 0: nothing is slow */
+    uint32_t slow_ops;        /* as for failing */
+    uint32_t slow_prefixes;
+    int64_t slow_skip;
+    int64_t slow_count;       /* so many take that much longer */
+    int64_t slowed;           /* how many did */
 };
 
 struct record {
@@ -222,6 +228,18 @@ static int fails(enum op op, int prefix) {
     return 1;
 }
 
+/* A disk that takes its time. Before the guard: what other threads do with the disk meanwhile goes on. */
+static void dawdle(enum op op, int prefix) {
+    volatile struct control *c = control;
+    int64_t length = c ? c->slow_ns : 0;
+    if (length <= 0 || !(c->slow_ops & (1u << op)) || !(c->slow_prefixes & (1u << prefix))) return;
+    if (__atomic_fetch_sub(&c->slow_skip, 1, __ATOMIC_SEQ_CST) > 0) return;
+    if (__atomic_fetch_sub(&c->slow_count, 1, __ATOMIC_SEQ_CST) <= 0) return;
+    __atomic_fetch_add(&c->slowed, 1, __ATOMIC_SEQ_CST);
+    struct timespec left = {length / 1000000000LL, length % 1000000000LL};
+    while (nanosleep(&left, &left) && errno == EINTR) continue;
+}
+
 static int ours(int fd, struct stat *st, char *path) {
     if (fd < 0 || fd >= MAX_FD || files[fd].prefix <= 0 || fstat(fd, st)) return -1;
     if ((uint64_t)st->st_ino != files[fd].inode) return -1;
@@ -246,6 +264,7 @@ static int opened(int folder, const char *name, int flags, mode_t mode) {
         if (result >= 0 && result < MAX_FD) files[result].prefix = 0;
         return result;
     }
+    if (flags & O_CREAT) dawdle(CREATE, prefix);
     pthread_mutex_lock(&guard);
     is_new = (flags & O_CREAT) && fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW);
     int writes = (flags & O_ACCMODE) != O_RDONLY;
@@ -294,6 +313,7 @@ static ssize_t put(int fd, const void *data, size_t length, off_t offset, int at
     int prefix = prefix_count ? ours(fd, &st, path) : -1;
     if (prefix < 0 || !length || !S_ISREG(st.st_mode))
         return at_offset ? real_pwrite(fd, data, length, offset) : real_write(fd, data, length);
+    dawdle(WRITE, prefix);
     pthread_mutex_lock(&guard);
     if (fails(WRITE, prefix)) {
         ssize_t half = -1;
@@ -385,6 +405,7 @@ static int synced(int fd, int (*real)(int)) {
     int prefix = prefix_count ? ours(fd, &st, path) : -1;
     if (prefix < 0) return real(fd);
     enum op op = S_ISDIR(st.st_mode) ? DIRSYNC : SYNC;
+    dawdle(op, prefix);
     pthread_mutex_lock(&guard);
     if (fails(op, prefix)) {
         pthread_mutex_unlock(&guard);
@@ -415,6 +436,7 @@ static int named(enum op op, const char *from, const char *to, mode_t mode) {
     const char *path = op == RENAME || op == LINK ? to : from;
     int prefix = prefix_of(path);
     struct stat st = {0};
+    dawdle(op, prefix);
     pthread_mutex_lock(&guard);
     if (fails(op, prefix)) {
         pthread_mutex_unlock(&guard);
