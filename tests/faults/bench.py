@@ -99,6 +99,8 @@ class Bench:
         self.known_as: dict[str, str] = {}
         """Far ends as the simulator sees them and as the collector names its own end, where something stands between.
         """
+        self.channels: dict[str, int] | None = None
+        """Row types of the channels where they are not the usual ones."""
         self.log = folder / "log"
 
     # -- processes
@@ -249,7 +251,7 @@ class Bench:
             seen = [replace(c, peer=self.known_as.get(c.peer, c.peer)) for c in self.sim.connections]
             mine = [c for c in seen if len(self.ids) == 1 or self._is_of(c.number, symbol)]
             sent = [f for c in mine for f in self.sim.sent_on(c.number)]
-            check_frames(rows, mine, sent, symbol, verdict, tail_ns, late_ns)
+            check_frames(rows, mine, sent, symbol, verdict, tail_ns, late_ns, self.channels)
             if symbol_id == self.ids[0]:
                 check_witness(rows, self.witness.rows, verdict)
             outcome.expect(bool(rows), f"{symbol_id}: nothing was recorded at all")

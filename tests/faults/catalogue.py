@@ -20,6 +20,7 @@ from faults.scenarios import (
     neighbours,
     output,
     segments,
+    shapes,
     slow,
     sockets,
     tables,
@@ -115,6 +116,17 @@ SCENARIOS: tuple[Scenario, ...] = (
         exchange.exchange,
         200,
         16,
+        1,
+    ),
+    Scenario(
+        "shapes",
+        "Frames of another shape are kept as they came; too many dead letters are said by status, verify and readers; "
+        "a reader gives what the frames hold, or names the frame and what in it cannot be read",
+        "ts in microseconds, as text, 0, null or absent, fields renamed, dropped, retyped, numbers of 140 digits, "
+        "sides null or absent, versions that begin low, deals again, unknown channels, no JSON",
+        shapes.shapes,
+        100,
+        12,
         1,
     ),
     Scenario(

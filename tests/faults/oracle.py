@@ -146,12 +146,13 @@ def check_frames(
     verdict: Verdict,
     tail_ns: int = TAIL_NS,
     late_ns: int | None = None,
+    channels: dict[str, int] | None = None,
 ) -> None:
     """Every connection's frames stand in the files in the order in which they were sent on it; where ``late_ns`` is
     given and the recorder's clock was the simulator's, each has been stamped within so much of being sent."""
     frames: dict[int, list[tuple[int, str, bytes]]] = defaultdict(list)
     for frame in sent:
-        if frame.whole and (wanted := _expected(frame, symbol)) is not None:
+        if frame.whole and (wanted := _expected(frame, symbol, channels)) is not None:
             frames[frame.conn].append((frame.time_ns, *wanted))
     by_peer: dict[str, deque[ConnectionInfo]] = defaultdict(deque)
     for connection in connections:
@@ -198,9 +199,9 @@ def _judge_times(
         verdict.wrong(f"connection {connection.number}: {len(off)} rows not stamped when sent ({worst:.0f} ms off)")
 
 
-def _expected(frame: SentFrame, symbol: str) -> tuple[str, bytes] | None:
+def _expected(frame: SentFrame, symbol: str, channels: dict[str, int] | None) -> tuple[str, bytes] | None:
     try:
-        row = expected(frame.opcode, frame.payload, symbol)
+        row = expected(frame.opcode, frame.payload, symbol, channels)
     except Ambiguous:
         return "?", frame.payload
     return None if row is None else (NAMES[row.mt], row.m)

@@ -167,6 +167,10 @@ class Control:
     def quicken(self) -> int:
         """Nothing is slow any more; how many calls were, those included that are not over yet."""
         struct.pack_into("<q", self._map, 64, 0)
+        return self.slowed
+
+    @property
+    def slowed(self) -> int:
         return int(struct.unpack_from("<q", self._map, 96)[0])
 
     def clock(self, offset_ns: int, slew_ppb: int = 0) -> None:

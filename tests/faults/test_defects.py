@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow.parquet as pq
 import pytest
 
+from faults.bench import SPOOL, Outcome, bench, end
 from faults.powerloss import lose_power
-from faults.shim import NoCompilerError, library
+from faults.shim import NoCompilerError, Op, library
 from mexc_pipeline import config, export
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame
+from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.spool.segment import info
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.store import schema
@@ -31,6 +33,7 @@ from mexc_pipeline.store.engine import CIRCUMSTANCES, RefusedError
 from mexc_pipeline.verify.clickhouse import clickhouse
 from mexc_pipeline.verify.exports import prove
 from support.spooled import read_rows
+from support.waiting import until
 
 if TYPE_CHECKING:
     from _typeshed import SupportsLenAndGetItem
@@ -282,3 +285,24 @@ def test_a_table_of_records_that_somebody_dropped_is_made_again(tmp_path: Path) 
     assert schema.apply(engine) == []
     engine.close()
     folder.close()
+
+
+@pytest.mark.timeout(120)
+def test_an_orderly_end_waits_for_a_commit_of_three_seconds(tmp_path: Path, preloaded: Path) -> None:
+    """A collector told to end while one commit took three seconds gave up after less than two, with what it had
+    received not committed, although it had five."""
+    outcome = Outcome()
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=100.0)) as sim,
+        bench(tmp_path, sim, random.Random(1), period="1h") as place,
+    ):
+        collector = place.fork("collect", "btc")
+        place.recorded(collector, 20)
+        place.control.slow(3 * 10**9, (Op.SYNC,), (SPOOL,), skip=0, count=1)
+        until(lambda: place.control.slowed, 10, "a commit that takes long")
+        began = time.monotonic()
+        assert end(collector) == 0, place.said()
+        assert 2.0 < time.monotonic() - began < 5.0, "nothing was waited for, or too long"
+        place.settle(outcome)
+    assert not outcome.verdict.violations
+    assert not outcome.verdict.tail

@@ -51,9 +51,12 @@ STUCK_S = 20.0
 """A loop without a sign of life for this long no longer feeds the watchdog."""
 ASK_TIME_S = 30.0
 """Between two requests for the exchange's time while this host's clock has not been compared with it."""
+END_S = 4.5
+"""From being told to end to giving up on what is not committed: a process told to end has five seconds."""
 FEED_END_S = 3.0
 CONNECTING_END_S = 0.5
 COMMIT_END_S = 1.0
+"""At least, also where the goodbye took its time."""
 AT_ONCE_S = 0.1
 """How long connecting may be put off so that rows need not be pending."""
 
@@ -404,16 +407,16 @@ class _Collector:
 
     def _end(self, feed: threading.Thread, writer: threading.Thread, opening: Opening) -> None:
         self._feed.stop()
-        by = time.monotonic() + FEED_END_S
+        began = time.monotonic()
         feed.join(CONNECTING_END_S)
-        while feed.is_alive() and self._feed.connected_since_ns is not None and time.monotonic() < by:
+        while feed.is_alive() and self._feed.connected_since_ns is not None and time.monotonic() - began < FEED_END_S:
             feed.join(0.05)  # until the exchange has answered our goodbye
         opening.give_up(COMMIT_END_S)
         self._inbox.close((Mt.EVENT, event("stopped")))
         writer.join(COMMIT_END_S / 2)
         if writer.is_alive():
             self._disk.close()  # the disk may have filled up since the last look: these are the last words
-            writer.join(COMMIT_END_S)
+            writer.join(max(COMMIT_END_S, began + END_S - time.monotonic()))  # a slow disk is waited for
         if writer.is_alive():
             self._require_recorder().give_up()
             writer.join(0.3)
