@@ -1,7 +1,8 @@
 """Copies a host's spool and exported files to a backup folder, or back: ``save|load FOLDER NAME``.
 
 Runs with the program's own Python as its user. In FOLDER, ``exports`` holds every file once, ``NAME`` the spool as it
-was and ``manifest.json``, written last: a backup without it is not whole.
+was and ``manifest.json``, written last: a backup without it is not whole. The manifest also has the holes that were
+acknowledged: without them every check of what was restored would fail for what somebody has answered for.
 """
 
 # ruff: noqa: T201 - what it prints is its answer
@@ -15,16 +16,19 @@ import shutil
 import sqlite3
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName, exported_files
+from mexc_pipeline.ledger.acknowledged import Acknowledged
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import info, segments, sync_folder
 from mexc_pipeline.spool.writer import Spool
+from mexc_pipeline.verify.acknowledge import acknowledged, entry_of, write
 
 CONFIG = Path("/etc/mexc-pipeline/config.toml")
 _FOLDER = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -52,6 +56,7 @@ def save(settings: config.Config, folder: Path, name: str) -> None:
         sync_folder(copies)
         print(f"{source.name}: {len(segments(copies))} segments, up to seq {symbols.get(source.name, 0)}")
     manifest["last_seq"] = symbols
+    manifest["acknowledged"] = [asdict(entry) for entry in acknowledged(settings).entries]
     new, files = _copy_files(settings.export_dir, folder / "exports")
     manifest["exports"] = files
     print(f"{len(files)} exported files, {new} of them new; backup {target}")
@@ -66,6 +71,7 @@ def load(settings: config.Config, folder: Path, name: str) -> None:
     except FileNotFoundError:
         raise UserError(f"{source} is not a whole backup: it has no manifest.json") from None
     _judge_names(source, manifest)
+    accepted = _accepted(source, manifest)
     for symbol_id in manifest["last_seq"]:
         if segments(settings.spool_dir / symbol_id):
             raise UserError(
@@ -82,6 +88,9 @@ def load(settings: config.Config, folder: Path, name: str) -> None:
             _copy_file(folder / "exports" / file, settings.export_dir / file)
             back += 1
     print(f"{back} exported files put back, {len(manifest['exports']) - back} were there")
+    for entry in accepted:
+        if entry not in acknowledged(settings).entries:
+            write(settings, entry)
     for symbol_id, last_seq in manifest["last_seq"].items():
         _load_symbol(settings, symbol_id, source / "spool" / symbol_id, last_seq, int(manifest["at"]))
 
@@ -92,6 +101,16 @@ def _judge_names(source: Path, manifest: dict[str, Any]) -> None:
     wrong += [name for name in manifest["last_seq"] if not _FOLDER.fullmatch(name)]
     if wrong:
         raise UserError(f"{source / 'manifest.json'} is none of ours: it names {wrong[0]!r}; nothing was changed")
+
+
+def _accepted(source: Path, manifest: dict[str, Any]) -> list[Acknowledged]:
+    """None in backups of before they had them."""
+    try:
+        return [entry_of(said) for said in manifest.get("acknowledged", [])]
+    except (TypeError, KeyError, ValueError):
+        raise UserError(
+            f"{source / 'manifest.json'} is none of ours: what it calls acknowledged is no hole; nothing was changed"
+        ) from None
 
 
 def _load_symbol(settings: config.Config, symbol_id: str, source: Path, last_seq: int, at: int) -> None:

@@ -61,6 +61,7 @@ def test_what_is_missing_is_said_before_anything_starts(
     )
     assert done.returncode == status
     assert said.format(tmp_path) in done.stderr.splitlines()[-1]
+    assert "()" not in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
     assert not (tmp_path / "exports").exists()

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 
 from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.ledger.acknowledged import Acknowledged
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.verify.acknowledge import acknowledged, write
 from support.spools import open_spool
 
 FILES = Path(__file__).parents[2] / "playbooks" / "files"
@@ -121,6 +123,34 @@ def test_a_restore_of_such_a_manifest_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names '../evil'; nothing was changed"):
         spool_copy.load(_settings(tmp_path), tmp_path / "backup", "20261121T200000Z")
     assert not (tmp_path / "evil").exists()
+
+
+def test_what_was_acknowledged_is_restored_too(tmp_path: Path) -> None:
+    """Otherwise every check of what was restored fails for holes that somebody has answered for."""
+    (tmp_path / "before").mkdir()
+    (tmp_path / "after").mkdir()
+    before, after = _settings(tmp_path / "before"), _settings(tmp_path / "after")
+    before.spool_dir.mkdir(parents=True)
+    before.export_dir.mkdir()
+    first, second = (Acknowledged("btc", seq, seq + 3, 1_790_000_000, "ada", "its disk") for seq in (5, 20))
+    write(before, first)
+    write(before, second)
+    (tmp_path / "backup").mkdir()
+    spool_copy.save(before, tmp_path / "backup", "20261121T200000Z")
+    after.data_dir.mkdir()
+    write(after, second)
+    spool_copy.load(after, tmp_path / "backup", "20261121T200000Z")
+    assert acknowledged(after).entries == [second, first]
+
+
+@pytest.mark.parametrize("said", ["btc", {}, {"id": "btc", "first_seq": "1", "last_seq": 2, "at": 3}])
+def test_a_manifest_of_other_acknowledgements_changes_nothing(tmp_path: Path, said: object) -> None:
+    (tmp_path / "backup" / "20261121T200000Z").mkdir(parents=True)
+    manifest = {"at": 0, "last_seq": {}, "exports": {}, "acknowledged": [said]}
+    (tmp_path / "backup" / "20261121T200000Z" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="is no hole; nothing was changed"):
+        spool_copy.load(_settings(tmp_path), tmp_path / "backup", "20261121T200000Z")
+    assert not (tmp_path / "exports").exists()
 
 
 def test_the_copy_of_a_busy_segment_ends(tmp_path: Path) -> None:

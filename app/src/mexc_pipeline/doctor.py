@@ -60,7 +60,11 @@ class Check:
     def line(self) -> str:
         """One line for a terminal."""
         mark = "ok" if self.ok else "FAIL" if self.hard else "warn"
-        return f"{mark:<4} {self.name}: {self.text}" + (f"; {self.advice}" if self.advice and not self.ok else "")
+        return f"{mark:<4} {self.sentence()}"
+
+    def sentence(self) -> str:
+        """What was found, and what to do where it is not ok and the finding does not say so itself."""
+        return f"{self.name}: {self.text}" + (f"; {self.advice}" if self.advice and not self.ok else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def _examine(config: Config) -> None:
             log.warning("check failed", extra={"fields": fields})
     failed = [check for check in diagnosis.checks if check.hard and not check.ok]
     if failed:
-        raise UserError("; ".join(f"{check.name}: {check.text} ({check.advice})" for check in failed))
+        raise UserError("; ".join(check.sentence() for check in failed))
 
 
 def _make_folders(config: Config) -> None:

@@ -51,7 +51,7 @@ def acknowledged(config: Config) -> Acknowledgements:
     bad = []
     for number, line in enumerate(text[:MOST].splitlines(), 1):
         try:
-            found.entries.append(_read(json.loads(line)))
+            found.entries.append(entry_of(json.loads(line)))
         except (ValueError, TypeError, KeyError, RecursionError):
             bad.append(number)
     if bad:
@@ -60,7 +60,8 @@ def acknowledged(config: Config) -> Acknowledgements:
     return found
 
 
-def _read(said: Mapping[str, object]) -> Acknowledged:
+def entry_of(said: Mapping[str, object]) -> Acknowledged:
+    """An acknowledgement as it was written down. TypeError, KeyError or ValueError where it is none."""
     first, last, at = (said[key] for key in ("first_seq", "last_seq", "at"))
     if not isinstance(first, int) or not isinstance(last, int) or not isinstance(at, int):
         raise TypeError
@@ -75,6 +76,12 @@ def acknowledge(config: Config, symbol_id: str, first_seq: int, last_seq: int, *
         known = ", ".join(f"{a} to {b}" for a, b in holes) or "none"
         raise UserError(f"{symbol_id} has no hole of seq {first_seq} to {last_seq}; its holes between files: {known}")
     entry = Acknowledged(symbol_id, first_seq, last_seq, int(time.time()), by, reason)
+    write(config, entry)
+    return entry
+
+
+def write(config: Config, entry: Acknowledged) -> None:
+    """Add an entry; durable when this returns. Whether there is such a hole is not asked."""
     path = config.data_dir / FILE
     new = not path.exists()
     try:
@@ -88,7 +95,6 @@ def acknowledge(config: Config, symbol_id: str, first_seq: int, last_seq: int, *
             sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    return entry
 
 
 def holes_of(config: Config, symbol_id: str) -> list[tuple[int, int]]:
