@@ -31,6 +31,8 @@ SPOOL, EXPORTS, CLICKHOUSE, DATA = 0, 1, 2, 3
 """Positions of the folders in FAULTS_PREFIX; the first that contains a path counts."""
 SYMBOLS = {"btc": "BTC_USDT", "eth": "ETH_USDT", "sol": "SOL_USDT"}
 SETTLE_FRAMES = 15
+LATE_NS = 500_000_000
+"""From sending to the stamp, on a machine that has more to do; how much more the witness measured comes on top."""
 
 
 Process = subprocess.Popen[bytes] | Forked

@@ -24,13 +24,15 @@ from faults.scenarios import (
     slow,
     sockets,
     tables,
+    together,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """``target``: tries that a full campaign must reach; ``runs``: times it is run for that; ``sample``: of these in
-    ``make faults`` (0: too long for it)."""
+    ``make faults`` (0: too long for it). ``times``: whether each row's ``rx`` is held against when it was sent; the
+    order of rows and their places in periods are always judged."""
 
     name: str
     promise: str
@@ -40,6 +42,7 @@ class Scenario:
     runs: int
     sample: int = 1
     needs_root: bool = False
+    times: bool = False
 
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -51,6 +54,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         1000,
         44,
         4,
+        times=True,
     ),
     Scenario(
         "busy",
@@ -60,6 +64,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         9,
         1,
+        times=True,
     ),
     Scenario(
         "power",
@@ -69,6 +74,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         200,
         20,
         3,
+        times=True,
     ),
     Scenario(
         "disk",
@@ -78,6 +84,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         25,
         3,
+        times=True,
     ),
     Scenario(
         "slow",
@@ -87,6 +94,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         12,
         1,
+        times=True,
     ),
     Scenario(
         "spool",
@@ -117,6 +125,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         200,
         16,
         1,
+        times=True,
     ),
     Scenario(
         "shapes",
@@ -128,6 +137,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         12,
         1,
+        times=True,
     ),
     Scenario(
         "hosts",
@@ -138,6 +148,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         14,
         1,
+        times=True,
     ),
     Scenario(
         "clock",
@@ -150,7 +161,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "clock over TLS",
-        "The same; a certificate refused for its dates is said as clock or certificate",
+        "The same over TLS, where a certificate refused for its dates is said as clock or certificate",
         "clock: the same, over TLS",
         clock.secure,
         60,
@@ -169,7 +180,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "outage",
-        "The same for a minute at a time under load; files are made meanwhile",
+        "A server that is away for a minute at a time under load delays neither rows nor files",
         "ClickHouse server stopped for 60 s",
         tables.outage,
         10,
@@ -205,7 +216,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "embedded",
-        "The same for the embedded engine",
+        "The embedded engine in trouble delays neither rows nor files, and ends up holding what they hold",
         "embedded engine: store killed, its folder damaged or deleted",
         clickhouse.embedded,
         40,
@@ -214,7 +225,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "mounts",
-        "The same on disks that are really full, where no library can fail calls",
+        "A disk that is really full, of the exports or of either engine, delays files and tables and loses no row",
         "a small file system filled up: of the exports, the embedded engine, the server",
         mounts.mounts,
         40,
@@ -233,12 +244,13 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "wire",
-        "The same over a real connection, with a kill in between",
+        "No frame over a connection is lost because it could not be understood, with a kill in between",
         "bad frames among good ones over the socket",
         frames.wire,
         10_000,
         8,
         1,
+        times=True,
     ),
     Scenario(
         "artefacts",
@@ -257,6 +269,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         8,
         1,
+        times=True,
     ),
     Scenario(
         "logs",
@@ -278,6 +291,18 @@ SCENARIOS: tuple[Scenario, ...] = (
         1,
     ),
     Scenario(
+        "together",
+        "While all runs: whatever of one symbol, of the engine's folder or of the control sockets is damaged or "
+        "replaced, the other symbol's rows, files, tables and answers are whole",
+        "a FIFO, folder, device, link, socket, giant or garbage under any name in any folder, files altered while "
+        "others are read, control sockets removed, replaced, flooded, the engine's folder damaged",
+        together.together,
+        100,
+        10,
+        1,
+        needs_root=True,
+    ),
+    Scenario(
         "output",
         "Output for people can neither end nor delay the work",
         "standard error closed, full, without a reader, unread, hung up, suspended, of collector and run",
@@ -285,5 +310,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         48,
         8,
         1,
+        times=True,
     ),
 )

@@ -48,6 +48,11 @@ class Witness:
         self._last = max(self._seen, default=0)
 
     @property
+    def count(self) -> int:
+        """How many rows were readable so far; also while it watches."""
+        return len(self._seen)
+
+    @property
     def rows(self) -> dict[int, bytes]:
         """seq and SHA-256 of ``m`` of every row that was readable at some moment."""
         return {seq: seen.digest for seq, seen in self._seen.items()}

@@ -5,14 +5,12 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from faults.bench import EXPORTS, SPOOL, Bench, Outcome, bench, end, pause
+from faults.bench import EXPORTS, LATE_NS, SPOOL, Bench, Outcome, bench, end, pause
 from faults.shim import DISK_FULL, IO_ERROR, READ_ONLY, Op
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
 
 EPISODES = 6
-LATE_NS = 500_000_000
-"""From sending to the stamp, whatever the disk does: a refused commit across a period's edge must not alter it."""
 TROUBLES: dict[str, tuple[int, tuple[Op, ...]]] = {
     "full": (DISK_FULL, (Op.WRITE, Op.CREATE, Op.MKDIR, Op.LINK)),
     "full when syncing": (DISK_FULL, (Op.SYNC, Op.DIRSYNC)),

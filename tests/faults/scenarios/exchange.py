@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from faults.bench import Bench, Outcome, Process, bench, end, pause
+from faults.bench import LATE_NS, Bench, Outcome, Process, bench, end, pause
 from faults.oracle import Verdict, read_files
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.waiting import until
@@ -53,7 +53,7 @@ def exchange(folder: Path, seed: int) -> Outcome:
         _comes_back(place, sim, collector, channel, outcome)
         status = end(collector)
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
-        place.settle(outcome)
+        place.settle(outcome, late_ns=LATE_NS)
         _judge_connections(place, outcome)
     return outcome
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import hypothesis
 from hypothesis import strategies as st
 
-from faults.bench import Outcome, bench, end
+from faults.bench import LATE_NS, Outcome, bench, end
 from faults.oracle import NAMES, Verdict, check_order, read_files
 from mexc_pipeline import config, export
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
@@ -178,6 +178,6 @@ def wire(folder: Path, seed: int) -> Outcome:
         last = (place.status() or {"last_seq": 0})["last_seq"]
         until(lambda: (place.status() or {"last_seq": 0})["last_seq"] > last + 20, 60, "recording after it")
         outcome.expect(end(collector) == 0, f"the collector did not end in order: {place.said()[-400:]}")
-        place.settle(outcome)
+        place.settle(outcome, late_ns=LATE_NS)
     outcome.steps["over the socket"] = outcome.tries
     return outcome

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from faults.bench import Bench, Outcome, Process, bench, end
+from faults.bench import LATE_NS, Bench, Outcome, Process, bench, end
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
 
@@ -117,7 +117,7 @@ def hosts(folder: Path, seed: int) -> Outcome:
                 _episode(place, collector, fronts, rng, outcome)
             status = end(collector)
             outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
-            place.settle(outcome)
+            place.settle(outcome, late_ns=LATE_NS)
         finally:
             for front in fronts:
                 front.close()

@@ -46,7 +46,7 @@ def neighbours(folder: Path, seed: int) -> Outcome:
         for process in (damaged, whole):
             status = end(process)
             outcome.expect(status == 0, f"a collector ended with {status}: {place.said()[-500:]}")
-        _judge(place, outcome)
+        judge_neighbours(place, outcome)
     return outcome
 
 
@@ -104,7 +104,8 @@ def _damage(path: Path, rng: random.Random) -> str:
     return kind
 
 
-def _judge(place: Bench, outcome: Outcome) -> None:
+def judge_neighbours(place: Bench, outcome: Outcome) -> None:
+    """Files and rows of the whole symbol are right; of the damaged one nothing is there that was not sent."""
     place.witness.stop()
     place.run("export", "--once")
     _, said = place.run("verify", "exports", "--json")

@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from faults.bench import Bench, Outcome, Process, bench, end, pause
+from faults.bench import LATE_NS, Bench, Outcome, Process, bench, end, pause
 from faults.oracle import Row, Verdict, read_files
 from mexc_pipeline import read
 from mexc_pipeline.errors import UserError
@@ -25,7 +25,6 @@ from support.oracle import unpacked
 from support.waiting import until
 
 EPISODES = 12
-LATE_NS = 500_000_000
 MOMENTS = 6
 TOO_MANY, LEAST = 0.01, 10
 """Dead letters among all frames from which on they must be said, as the user guide has it."""
@@ -169,7 +168,7 @@ def _status_says(place: Bench, outcome: Outcome) -> None:
             status == 1 and "dead letters" in text,
             f"status ended with {status} beside {dead} of {frames}: {text[:300]}",
         )
-        outcome.steps["said by status"] += 1
+        _note(outcome, "said by status")
     elif not dead:
         outcome.expect(
             "FAULT btc: dead letters" not in text, f"status speaks of dead letters without any: {text[:300]}"
@@ -186,7 +185,7 @@ def _verify_says(place: Bench, outcome: Outcome) -> None:
         warned = any(line.startswith(f"warn btc {path.name}: {dead:,} of ") for line in text.splitlines())
         must = dead >= LEAST and dead >= len(frames) * TOO_MANY
         outcome.expect(warned == must, f"verify exports on {path.name}, {dead} of {len(frames)} dead: {text[-500:]}")
-        outcome.steps["said by verify"] += must
+        _note(outcome, "said by verify", must)
 
 
 def read_files_of(path: Path) -> list[Row]:
@@ -232,7 +231,7 @@ def _newest_version(rows: list[Row], row: Row, book: Any, outcome: Outcome) -> N
     told = [v for r in rows if r.seq <= row.seq and r.mt == "dp" and (v := _version(r)) is not None]
     have = int(book.version.max())
     outcome.expect(not told or have >= told[-1], f"book at {row.rx}: version {have}, the newest is {told[-1:]}")
-    outcome.steps["books at an instant"] += 1
+    _note(outcome, "books at an instant")
 
 
 def _asked(outcome: Outcome, what: str, question: Callable[[], Any]) -> Any:
@@ -243,7 +242,7 @@ def _asked(outcome: Outcome, what: str, question: Callable[[], Any]) -> Any:
             answer = question()
         except UserError as error:
             outcome.expect(bool(_CLEAN.search(str(error))), f"read.{what} raises what names no frame: {error}")
-            outcome.steps[f"read.{what}: an error that names the frame"] += 1
+            _note(outcome, f"read.{what}: an error that names the frame")
             return None
         except Exception as error:  # noqa: BLE001 - whatever else comes out of a reader is what is looked for
             outcome.expect(False, f"read.{what} raises {type(error).__name__}: {str(error)[:300]}")
@@ -256,7 +255,7 @@ def _asked(outcome: Outcome, what: str, question: Callable[[], Any]) -> Any:
         frames = int((~answer.mt.isin(["ev", "r"])).sum())
         told = any(issubclass(w.category, read.DeadLetterWarning) for w in caught)
         outcome.expect(told == (dead >= frames * TOO_MANY), f"read.frames on {dead} of {frames} dead: warned is {told}")
-    outcome.steps[f"read.{what}: an answer"] += 1
+    _note(outcome, f"read.{what}: an answer")
     return answer
 
 
@@ -332,3 +331,7 @@ def _deals(row: Row) -> list[tuple[Decimal, Decimal]] | None:
             return None
         found.append((price, volume))
     return found
+
+
+def _note(outcome: Outcome, what: str, count: int = 1) -> None:
+    outcome.notes[what] = outcome.notes.get(what, 0) + count

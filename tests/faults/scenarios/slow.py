@@ -7,7 +7,7 @@ import random
 import time
 from pathlib import Path
 
-from faults.bench import EXPORTS, SPOOL, Bench, Outcome, bench, end
+from faults.bench import EXPORTS, LATE_NS, SPOOL, Bench, Outcome, bench, end
 from faults.shim import Op
 from mexc_pipeline.control import ask
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
@@ -16,8 +16,6 @@ from support.waiting import until
 EPISODES = 12
 PERIOD_S = 2
 LONGEST_S = 3.0
-LATE_NS = 500_000_000
-"""From sending to the stamp, whatever a commit takes."""
 WHAT: dict[str, tuple[Op, ...]] = {
     "syncs": (Op.SYNC,),
     "writes": (Op.WRITE,),
