@@ -71,6 +71,13 @@ def exported(host: Host, symbol_id: str) -> list[tuple[str, int, str, str]]:
     return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
+def received(host: Host, symbol_id: str) -> list[tuple[int, str, int]]:
+    """(seq, mt, rx in Unix ns) of every exported row of a symbol."""
+    folder = configuration(host)["export_dir"]
+    rows = run_json(host, f"{PYTHON} -c %s %s %s", (_REMOTE / "exported.py").read_text(), folder, symbol_id)
+    return [(row[1], row[2], row[4]) for row in rows]
+
+
 def sent(network: Host, symbol: str = "") -> list[Sent]:
     """The data connections the exchange has had, oldest first."""
     words = [(_REMOTE / "sent.py").read_text(), *([symbol] if symbol else [])]

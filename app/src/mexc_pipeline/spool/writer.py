@@ -47,7 +47,8 @@ _CHUNKS = (512, 64, 8, 1)
 busy reader thread that is 40,000 rows a second against 1,800."""
 _INSERTS = {n: "INSERT INTO rows VALUES " + ",".join(["(?,?,?,?,?)"] * n) for n in _CHUNKS}
 
-_STOPPED = b'{"event":"stopped"'
+_ENDED = (b'{"event":"stopped"', b'{"event":"moved","clean":true')
+"""How the row begins that says of what was recorded before it, here or on another host, that it ended in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Spool:
             for stale in [f for f in found if f.state == "open"]:
                 apart.append(self._set_apart(stale.path, "stale", "newer rows of this symbol are known"))
                 found.remove(stale)
-        last_rx, clean = _last_moment(found[-1]) if found else (0, known_seq == 0)
+        last_rx, clean = last_moment(found[-1]) if found else (0, known_seq == 0)
         self.last_seq = max(last_seq, known_seq)
         self.last_rx = last_rx
         new = not found or replaced
@@ -264,7 +265,7 @@ class Spool:
         self._tally.add(block)
         self._checkpointer.grown(self._tally.bytes - before)
         self.last_seq, self.last_rx = block.seq[-1], block.rx[-1]
-        self.clean = block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_STOPPED)
+        self.clean = block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_ENDED)
 
     def _open(self, rx: int) -> None:
         start = self._period.start(rx)
@@ -367,11 +368,11 @@ def last_rx(folder: Path) -> int:
             raise error
     for newest in reversed([segment for segment in found.readable if segment.rows]):
         with contextlib.suppress(SegmentError):
-            return _last_moment(newest)[0]
+            return last_moment(newest)[0]
     return 0
 
 
-def _last_moment(newest: SegmentInfo) -> tuple[int, bool]:
+def last_moment(newest: SegmentInfo) -> tuple[int, bool]:
     """The newest segment's time to follow, and whether its newest rows are an orderly stop."""
     with SegmentReader(newest.path) as reader:
         rows = list(reader.read(newest.last_seq - 2).rows())
@@ -379,7 +380,12 @@ def _last_moment(newest: SegmentInfo) -> tuple[int, bool]:
     if newest.state != "open" and not newest.cut:
         rx = max(rx, newest.edge_ns)  # no row may join a period that is closed
     ends = [r for r in rows if not (r.mt == Mt.EVENT and r.m.startswith(b'{"event":"sealed"'))]
-    return rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(_STOPPED)
+    return rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(_ENDED)
+
+
+def moved(clean: bool, host: str, spool_id: str, last_seq: int) -> bytes:
+    """The event of a recording that goes on here after another host's ``last_seq``; ``clean``: it ended in order."""
+    return event("moved", clean=clean, **{"from": host}, spool_id=spool_id, last_seq=last_seq)
 
 
 def _parts(symbol_id: str, files: Iterable[str]) -> dict[str, int]:
