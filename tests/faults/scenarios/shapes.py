@@ -99,7 +99,8 @@ def shapes(folder: Path, seed: int, size: float = 1.0) -> Outcome:
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
         place.settle(outcome, late_ns=LATE_NS)
         _verify_says(place, outcome)
-        _readers(place, sim, rng, outcome, said)
+        _readers(place, rng, outcome, said)
+        _run_says(place, sim, rng, outcome)
     return outcome
 
 
@@ -188,6 +189,18 @@ def _verify_says(place: Bench, outcome: Outcome) -> None:
         _note(outcome, "said by verify", must)
 
 
+def _run_says(place: Bench, sim: Simulator, rng: random.Random, outcome: Outcome) -> None:
+    """A run in which nothing was understood, or everything, ends accordingly."""
+    shape = rng.choice(("ts=us", "ts=text", "rename=symbol:s", "", ""))
+    if shape:
+        sim.inject(Fault("shape", value=shape, seconds=600))
+        outcome.happened(f"{shape} all through a run")
+    status, text = place.run("run", "--duration", "4s", timeout_s=180)
+    told = any("are dead letters" in line for line in text.splitlines())
+    outcome.expect((status, told) == (1, True) if shape else (status, told) == (0, False),
+                   f"run with {shape or 'nothing wrong'} ended with {status}: {text[-500:]}")  # fmt: skip
+
+
 def read_files_of(path: Path) -> list[Row]:
     """The rows of one file."""
     alone = path.parent.parent / "alone"
@@ -200,7 +213,7 @@ def read_files_of(path: Path) -> list[Row]:
         link.unlink()
 
 
-def _readers(place: Bench, sim: Simulator, rng: random.Random, outcome: Outcome, said: _Said) -> None:
+def _readers(place: Bench, rng: random.Random, outcome: Outcome, said: _Said) -> None:
     rows = read_files(place.exports, "btc", Verdict())
     dead = sum(row.mt == "dl" for row in rows)
     frames = _asked(outcome, "frames", lambda: read.frames("btc", export_dir=place.exports))
