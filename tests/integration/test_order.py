@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +30,9 @@ from mexc_pipeline.verify.exports import FileProof, continuity
 from support.spools import SECOND, T0, configure
 
 DAY_S = 86_400
+YEAR_S = 365 * DAY_S
 PERIODS_S = (2, 10, 60, 120, 3600, 7200)
+CLOCK_STEPS_S = (-400 * DAY_S, -86_400, -8 * 3600, -61, -59, -1, 59, 3600, 400 * DAY_S, 95 * YEAR_S)
 BOOK = (
     '{"symbol":"BTC_USDT","data":{"asks":[[%d,1,1]],"bids":[[1,1,1]],"version":%d},'
     '"channel":"push.depth.full","ts":1789498322169}'
@@ -174,9 +177,7 @@ STEPS = st.one_of(
     st.tuples(st.just("cut"), st.just(0)),
     st.tuples(st.just("restart"), st.sampled_from(PERIODS_S)),
     st.tuples(st.just("export"), st.just(0)),
-    st.tuples(
-        st.just("step"), st.sampled_from([-400 * DAY_S, -86_400, -8 * 3600, -61, -59, -1, 59, 3600, 400 * DAY_S])
-    ),
+    st.tuples(st.just("step"), st.sampled_from(CLOCK_STEPS_S)),
 )
 
 
@@ -214,22 +215,30 @@ def test_a_period_made_longer_or_shorter(fresh: Callable[[], Recording], before:
     check(recording)
 
 
+AHEAD_S = (61, 3600, 8 * 3600, 30 * DAY_S, 400 * DAY_S, 95 * YEAR_S, 205 * YEAR_S, 8000 * YEAR_S)
+"""The last are beyond what 62 bits can hold (2116), and beyond what 64 can (2262)."""
+
+
 @pytest.mark.filterwarnings("ignore:the recorder's clock was set back")
-@pytest.mark.parametrize("ahead_s", [61, 3600, 8 * 3600, 30 * DAY_S, 400 * DAY_S])
-def test_a_clock_that_was_ahead_at_the_start(fresh: Callable[[], Recording], ahead_s: int) -> None:
+@pytest.mark.parametrize("ahead_s", [*AHEAD_S, -8 * 3600, -400 * DAY_S, -56 * YEAR_S, -57 * YEAR_S])
+def test_a_clock_that_was_wrong_at_the_start(fresh: Callable[[], Recording], ahead_s: int) -> None:
     """A host that records before its clock is set: the wrong stretch is told from the true one, everywhere."""
     recording = fresh()
     recording.step(ahead_s)
+    recording.record(20, 500)
+    recording.restart(60)
     recording.record(20, 500)
     recording.step(-ahead_s)
     recording.record(20, 500)
     recording.export(0)
     recording.record(20, 500)
     recording.finish()
-    with pytest.warns(UserWarning, match="clock was set back at seq"):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         check(recording)
+    assert any("clock was set back at seq" in str(w.message) for w in said) == (ahead_s > 0)
     hours = by_hour(recording.config, ledger(recording.config, {}), recording.now)
-    assert all(hour.files for hour in hours), "a clock that was wrong is no time without rows"
+    assert all(hour.files for hour in hours) == (ahead_s > 0), "a clock that was ahead is no time without rows"
 
 
 @pytest.mark.parametrize(("restarted", "spool", "ok"), [(False, "a", False), (True, "a", True), (False, "b", True)])

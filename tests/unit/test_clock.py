@@ -33,13 +33,15 @@ class Host:
 
     def __init__(self, error_ms: float = 0) -> None:
         self.mono = 77 * SECOND
+        self.slew = 0.0
         self.error = round(error_ms * MS)
         self.clock = Clock(self.wall, self.mono)
         self.said: list[dict[str, Any]] = []
 
     @property
     def wall(self) -> int:
-        return TRUE + self.mono + self.error
+        """By a clock that is off, and that may have run at a speed of its own since the beginning."""
+        return TRUE + self.mono + self.error + round(self.slew * (self.mono - 77 * SECOND))
 
     def keep(self, events: list[bytes]) -> None:
         self.said += [json.loads(m) for m in events]
@@ -93,7 +95,7 @@ def test_rest_and_pong_together_are_two_answers() -> None:
     host = Host(400 * 86_400_000)
     host.ping()
     host.wait(1)
-    host.keep(host.clock.compare((TRUE + host.mono) // MS, host.wall, 5 * MS))
+    host.keep(host.clock.compare((TRUE + host.mono) // MS, host.wall, host.mono, 5 * MS))
     assert host.status["suspect"]
     assert abs(host.said[0]["error_ms"] - 400 * 86_400_000) <= 26
 
@@ -170,6 +172,37 @@ def test_after_a_step_nothing_is_known_until_compared(step: int) -> None:
     assert host.said[-1]["ended"]
 
 
+@pytest.mark.parametrize("look_ms", [20, 250])
+@pytest.mark.parametrize("slew", [-1.0, -0.5, 0.5, 2.0])
+def test_a_clock_that_stands_still_or_runs_away_is_known_to_be_wrong(slew: float, look_ms: int) -> None:
+    """Be it too little between two looks to be a step or a step at each of them: no two answers name the same error."""
+    host = Host()
+    host.slew = slew
+    for _ in range(12):
+        for _ in range(15_000 // look_ms):
+            host.wait(look_ms)
+            host.keep(host.clock.look(host.wall, host.mono))
+        host.ping()
+        if abs(host.wall - TRUE - host.mono) > 62_000 * MS:
+            assert host.status["suspect"]
+    assert host.status["error_ms"] == pytest.approx((host.wall - TRUE - host.mono) / MS, abs=200)
+    assert "s ahead of" in (said := host.clock.warning() or "") or "s behind" in said
+
+
+@pytest.mark.parametrize("slew", [-0.1, 0.1])
+def test_a_clock_that_is_being_steered_is_compared_all_the_while(slew: float) -> None:
+    """The monotonic clock is steered with it: only the exchange's goes at its own pace."""
+    host = Host(30_000 if slew < 0 else -30_000)
+    start = host.mono
+    for _ in range(30):
+        ran = host.mono - start
+        server_off = -round(ran * slew / (1 + slew) / MS)
+        host.ping(off_ms=server_off)
+        host.wait(15_000)
+    error_ms = host.error / MS - server_off
+    assert host.status["error_ms"] == pytest.approx(error_ms, abs=2_000)
+
+
 def test_small_steps_add_up() -> None:
     host = Host()
     host.ping()
@@ -215,7 +248,7 @@ def test_two_threads_may_learn_at_a_time() -> None:
 
     def learn() -> None:
         for _ in range(50):
-            host.keep(host.clock.compare((TRUE + host.mono) // MS, host.wall, MS))
+            host.keep(host.clock.compare((TRUE + host.mono) // MS, host.wall, host.mono, MS))
 
     threads = [threading.Thread(target=learn) for _ in range(3)]
     for thread in threads:

@@ -8,6 +8,10 @@ from datetime import UTC, datetime, timedelta
 SECOND_NS = 1_000_000_000
 HOUR_NS = 3_600 * SECOND_NS
 DAY_NS = 24 * HOUR_NS
+END_NS = (1 << 63) - 1
+"""First instant (Unix ns, in the year 2262) that is beyond what tables and files can hold."""
+LAST_NS = END_NS - END_NS % DAY_NS - DAY_NS - 1
+"""Last instant whose period, of whatever length, ends well before that."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

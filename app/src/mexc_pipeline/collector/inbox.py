@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
+from mexc_pipeline.periods import LAST_NS
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.segment import SegmentInfo
 
@@ -65,6 +66,8 @@ class Inbox:
     def stamp(self) -> int:
         """The ``rx`` (Unix ns) of what has just been received. The caller holds :attr:`lock`."""
         now, last = self.clock(), self._last_rx
+        if not 0 <= now <= LAST_NS:  # no clock that was ever right: what is received is recorded all the same
+            now = min(max(now, 0), LAST_NS)
         if last - PINNED_NS <= now < last:
             return last
         self._last_rx = now

@@ -263,11 +263,11 @@ class _Collector:
     def _ask_time(self) -> None:
         """The first pong proves nothing alone; with this answer it does."""
         try:
-            time_ms, now_ns, took_ns = ask_time(self._settings, self._symbol, self._request)
+            answer = ask_time(self._settings, self._symbol, self._request)
         except EgressError as error:
             log.info("exchange's time unknown", extra={"fields": {"symbol": self._symbol.id, "why": str(error)}})
             return
-        said = self._feed.clock.compare(time_ms, now_ns, took_ns)
+        said = self._feed.clock.compare(*answer)
         self._inbox.put([(Mt.EVENT, m) for m in said], wait=False)
 
     # -- while it runs

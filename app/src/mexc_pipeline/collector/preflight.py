@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from mexc_pipeline import config
@@ -47,11 +48,11 @@ def ask_listing(settings: config.Config, symbol: config.Symbol, dialler: Dial) -
     return read_listing(symbol.name, answer.status, answer.body)
 
 
-def ask_time(settings: config.Config, symbol: config.Symbol, dialler: Dial) -> tuple[int, int, int]:
-    """The exchange's time (Unix ms), this host's when the answer was there (Unix ns), and how long it took (ns).
-    EgressError where there is no such answer."""
+def ask_time(settings: config.Config, symbol: config.Symbol, dialler: Dial) -> tuple[int, int, int, int]:
+    """The exchange's time (Unix ms), this host's when the answer was there (Unix ns; monotonic ns), and how long it
+    took (ns). EgressError where there is no such answer."""
     answer = Rest(symbol.egress, settings.exchange, dialler).get(PING_PATH, ANSWER_S)
     time_ms = read_time(answer.status, answer.body)
     if time_ms is None:
         raise EgressError(f"{answer.url}{PING_PATH}: HTTP {answer.status} without the exchange's time")
-    return time_ms, answer.received_ns, answer.received_ns - answer.sent_ns
+    return time_ms, answer.received_ns, time.monotonic_ns(), answer.received_ns - answer.sent_ns

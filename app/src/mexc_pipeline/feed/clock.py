@@ -24,6 +24,9 @@ FAULT_MS = 60_000.0
 """Beyond it nothing may be deleted by age."""
 SLACK_MS = 250.0
 """By so much two answers may contradict each other and still agree: several machines answer for an exchange."""
+STEERED = 0.125
+"""So much of the time between them as well: a clock that is being set right without a step runs up to a tenth faster or
+slower, the monotonic one with it."""
 _MS = 1_000_000
 
 
@@ -32,6 +35,12 @@ class Bounds(NamedTuple):
 
     low: float
     high: float
+
+
+class _Answer(NamedTuple):
+    bounds: Bounds
+    wall_ns: int
+    mono_ns: int
 
 
 @dataclass(slots=True)
@@ -57,7 +66,7 @@ class Clock:
         self._lock = threading.Lock()
         self._watch = ClockWatch(wall_ns, mono_ns)
         self._asked: deque[int] = deque(maxlen=2)
-        self._before: Bounds | None = None
+        self._before: _Answer | None = None
         self._known: Bounds | None = None
         self._said: float | None = None
         self._stepped_ms = 0.0  # since the last comparison
@@ -78,7 +87,8 @@ class Clock:
             if step is None:
                 return []
             self._stepped_ms += step
-            self._before = None
+            if abs(step) > SAID_MS:
+                self._before = None  # who set it may have set it right
             if abs(self._stepped_ms) > SAID_MS:
                 self._known = None
             return [event("clock", step_ms=round(step, 3))]
@@ -101,12 +111,12 @@ class Clock:
             self._asked.clear()
             if server_ms is None or len(asked) != 1:
                 return []
-            return self._compare(server_ms, wall_ns, mono_ns - asked[0])
+            return self._compare(server_ms, wall_ns, mono_ns, mono_ns - asked[0])
 
-    def compare(self, server_ms: int, wall_ns: int, took_ns: int) -> list[bytes]:
+    def compare(self, server_ms: int, wall_ns: int, mono_ns: int, took_ns: int) -> list[bytes]:
         """The exchange's time (Unix ms) from an answer over REST that came after so long."""
         with self._lock:
-            return self._compare(server_ms, wall_ns, took_ns)
+            return self._compare(server_ms, wall_ns, mono_ns, took_ns)
 
     def status(self) -> dict[str, Any]:
         """``error_ms``: by how much it is ahead of the exchange's, None while that is not known; ``compared_at_ns``;
@@ -144,11 +154,17 @@ class Clock:
     def _is_suspect(self) -> bool:
         return abs(self._stepped_ms) > FAULT_MS or (self._known is not None and _least(self._known) > FAULT_MS)
 
-    def _compare(self, server_ms: int, wall_ns: int, took_ns: int) -> list[bytes]:
+    def _compare(self, server_ms: int, wall_ns: int, mono_ns: int, took_ns: int) -> list[bytes]:
         ahead = wall_ns / _MS - server_ms
         found = Bounds(ahead - took_ns / _MS - 1.0, ahead)  # the exchange's time is cut to whole ms
-        before, self._before = self._before, found
-        if before is None or max(before.low, found.low) - min(before.high, found.high) > SLACK_MS:
+        answer, self._before = self._before, _Answer(found, wall_ns, mono_ns)
+        if answer is None:
+            return []
+        between_ns = mono_ns - answer.mono_ns
+        drift_ms = (wall_ns - answer.wall_ns - between_ns) / _MS  # too slow to be a step: a clock that stands still
+        before = Bounds(answer.bounds.low + drift_ms, answer.bounds.high + drift_ms)
+        slack_ms = max(SLACK_MS, STEERED * abs(between_ns) / _MS)
+        if max(before.low, found.low) - min(before.high, found.high) > slack_ms:
             return []
         ends = sorted((max(before.low, found.low), min(before.high, found.high)))
         self._known = known = Bounds(*ends)

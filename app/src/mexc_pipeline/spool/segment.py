@@ -21,7 +21,7 @@ import msgspec
 
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.paths import is_readonly, not_a_file, not_allowed
-from mexc_pipeline.periods import parse_name
+from mexc_pipeline.periods import END_NS, parse_name
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 
 State = Literal["open", "closed", "exported"]
@@ -47,8 +47,10 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT RO
 
 
 MOST = 1 << 62
-"""More than any seq or time (Unix ns) of a row: what is beyond is damage, and has no room for the next one."""
+"""More than any seq of a row: what is beyond is damage, and has no room for the next one."""
 _Whole = Annotated[int, msgspec.Meta(ge=0, lt=MOST)]
+_Time = Annotated[int, msgspec.Meta(ge=0, lt=END_NS)]
+"""Unix ns; a clock can be set to any."""
 
 
 DAMAGE = (sqlite3.Error, TypeError, ValueError, OverflowError, MemoryError)
@@ -148,7 +150,7 @@ class SegmentInfo:
 class _Exported(msgspec.Struct):
     """What this program itself goes by of ``exported``."""
 
-    at_ns: _Whole
+    at_ns: _Time
 
 
 class _Meta(msgspec.Struct):
@@ -159,7 +161,7 @@ class _Meta(msgspec.Struct):
     symbol: str
     spool_id: str
     version: str
-    edge_ns: Annotated[int, msgspec.Meta(gt=0, lt=MOST)]
+    edge_ns: Annotated[int, msgspec.Meta(gt=0, lt=END_NS)]
     state: State
     rows: _Whole | None = None
     counts: dict[str, _Whole] = {}
@@ -383,7 +385,7 @@ class SegmentReader:
             or set(map(type, block.m)) - {bytes}
             or any(a >= b for a, b in pairwise(block.seq))  # pages out of order: reading on would never end
             or not MT_NAMES.keys() >= set(block.mt)
-            or any(not 0 <= rx < MOST for rx in (min(block.rx, default=0), max(block.rx, default=0)))
+            or any(not 0 <= rx < END_NS for rx in (min(block.rx, default=0), max(block.rx, default=0)))
         ):
             raise SegmentError(f"{self.path}: rows after seq {block.seq[0] - 1} hold what no row has")
         return block
