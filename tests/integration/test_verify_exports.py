@@ -113,9 +113,10 @@ def test_an_alteration_with_matching_metadata_is_noticed_against_the_spool(confi
     spool.close()
     assert main(other).ok
     (config.export_dir / FILES[0]).write_bytes((other.export_dir / FILES[0]).read_bytes())
-    (finding,) = failed(exports(config, ["btc"]))
+    twice, finding = failed(exports(config, ["btc"]))
     assert (finding.subject, finding.columns) == (FILES[0], ("m",))
     assert "differs from segment 20260915185200.sqlite" in finding.text
+    assert "was given twice" in twice.text  # by the spool of that file, and by this one
 
 
 def test_one_flipped_bit_in_a_page_is_noticed_and_its_column_named(config: Config) -> None:
@@ -274,6 +275,19 @@ def test_rows_twice_and_junk_and_imported_files_are_named(config: Config) -> Non
     assert "metadata says period 20260915185220, the file has 20260915185230" in texts[copy.name]
     assert "not a readable Parquet file" in texts["btc20260915185240.parquet"]
     assert "imported files belong in imported/" in texts["eth2026091518.parquet"]
+
+
+def test_a_spool_that_began_anew_below_its_files_is_named_while_nothing_of_it_is_exported(config: Config) -> None:
+    """An empty disk in place of one that was not mounted: the files of the other are here."""
+    forget_spool(config)
+    spool = open_spool(config)
+    spool.append(some_frames(3, T0 + 40 * SECOND))
+    try:
+        (finding,) = failed(exports(config))
+    finally:
+        spool.close()
+    assert finding.subject == "seq"
+    assert "seq 1 to 3 (3 rows) was given twice: by spool " in finding.text
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:

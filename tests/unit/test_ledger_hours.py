@@ -198,3 +198,18 @@ def test_a_recording_held_for_a_reason_is_followed_until_it_goes_on() -> None:
     )  # fmt: skip
     found = hours([file], until_ns=at(35))
     assert [(h.verdict, h.periods, round(h.coverage)) for h in found] == [("proven", 1, 50), ("absent", 2, 0)]
+
+
+def test_rows_given_again_are_counted_once_however_far_the_file_reaches_that_has_them() -> None:
+    """A new, empty disk began at seq 2 where an earlier one had come to 100; then the two went on."""
+    files = [
+        entry(0, 1, 100, account(0, 5, *ORDERLY)),
+        entry(1, 2, 9, account(10, 19)),
+        entry(2, 10, 12, account(20, 29)),
+        entry(3, 101, 110, account(30, 39)),
+    ]
+    found = hours(files)
+    assert [(h.seq_missing, h.seq_repeated) for h in found] == [(0, 0), (0, 8), (0, 3), (0, 0)]
+    running = piece(2, 50, 10, 19)
+    (only,) = hours(files[:1], [("btc", running)], at(19))
+    assert (only.seq_repeated, only.verdict) == (49, "hole")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mexc_pipeline.collector import opening as module
 from mexc_pipeline.collector.opening import Opening
+from mexc_pipeline.control import ControlServer
 from mexc_pipeline.spool.known import Known
-from support.spools import T0, configure
+from support.spools import T0, configure, some_frames
 from support.waiting import until
 
 
@@ -20,6 +22,7 @@ def test_a_higher_seq_that_is_known_late_is_said(tmp_path: Path, monkeypatch: py
     (config.spool_dir / "btc").mkdir(parents=True)
     answers = [Known(0, (), None, ("tables: no answer",)), Known(late, (), None, ())]
     monkeypatch.setattr(module, "known", lambda *_: answers.pop(0))
+    monkeypatch.setattr(module, "given_elsewhere", lambda *_: [])
     monkeypatch.setattr(module, "UNKNOWN_S", 0.01)
     said: list[bytes] = []
     opening = Opening(config, config.symbols[0], T0, lambda _, m: said.append(m))
@@ -34,5 +37,35 @@ def test_a_higher_seq_that_is_known_late_is_said(tmp_path: Path, monkeypatch: py
         else:
             assert (said, opening.trouble) == ([], None)
     finally:
+        opening.give_up(1)
+        spool.close()
+
+
+@pytest.mark.parametrize(("first", "last", "twice"), [(1, 2, 2), (4, 9, 0)])
+def test_rows_given_meanwhile_hide_no_repeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, last: int, twice: int
+) -> None:
+    """The store comes up when more rows were given here than another spool ever had."""
+    config = configure(tmp_path)
+    (config.spool_dir / "btc").mkdir(parents=True)
+    monkeypatch.setattr(module, "UNKNOWN_S", 0.05)
+    said: list[bytes] = []
+    opening = Opening(config, config.symbols[0], T0, lambda _, m: said.append(m))
+    spool = opening.within(40)
+    assert spool is not None
+    spool.append(some_frames(3, T0))
+    here = [["btc", spool.spool_id, 1, 3, "table btc_current"], ["btc", "other", first, last, "table btc_orphan_1"]]
+    known: dict[str, Any] = {"last_seq": 3, "writer": None}
+    store = {"known": lambda _: known, "given": lambda _: {"held": here}}
+    server = ControlServer(config.control_dir / "store.sock", store)
+    try:
+        until(lambda: not opening.known.unknown or said, 10, "the late answer")
+        if twice:
+            until(lambda: said, 10, "the event")
+            assert json.loads(said[0]) == {"event": "seq_repeated", "given": 3, "known": twice}
+        else:
+            assert (said, opening.trouble) == ([], None)
+    finally:
+        server.close()
         opening.give_up(1)
         spool.close()

@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
 
 from mexc_pipeline import config
+from mexc_pipeline.control import ControlError
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.rows import Mt, event
-from mexc_pipeline.spool.known import Known, known, own_ids
+from mexc_pipeline.spool.known import Known, given_elsewhere, known, own_ids
 from mexc_pipeline.spool.segment import NewerFormatError, SegmentError
 from mexc_pipeline.spool.writer import Spool
 
@@ -88,13 +90,21 @@ class Opening:
             pause = min(2 * pause, UNKNOWN_MOST_S)
             self.known = asked = known(self._settings, self._symbol.id, own_ids(self._folder))
             given = spool.last_seq  # looked at last: what others have of these rows is not more
-            if asked.last_seq > given:
+            twice = asked.last_seq if asked.last_seq > given else 0
+            if not twice and not asked.unknown:  # their rows may be fewer than were given here meanwhile
+                try:
+                    found = given_elsewhere(self._settings, self._symbol.id, self._folder)
+                except ControlError as error:
+                    self.known = replace(asked, unknown=(f"tables: {error}",))
+                else:
+                    twice = max((repeat.last_seq for repeat in found), default=0)
+            if twice:
                 self.trouble = (
-                    f"seq is given twice: up to {asked.last_seq} is known elsewhere, where nobody answered at first; "
+                    f"seq is given twice: up to {twice} is known elsewhere, where nobody answered at first; "
                     f"here {given} was given last. Stop, and set one of the two apart"
                 )
-                self._note(Mt.EVENT, event("seq_repeated", given=given, known=asked.last_seq))
-                log.error("seq is given twice", extra={"fields": {"given": given, "known": asked.last_seq}})
+                self._note(Mt.EVENT, event("seq_repeated", given=given, known=twice))
+                log.error("seq is given twice", extra={"fields": {"given": given, "known": twice}})
                 return
 
     def _once(self) -> Spool | None:

@@ -12,6 +12,7 @@ from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.conservation import Conservation
 from mexc_pipeline.ledger.coverage import Coverage, Piece, stretches, within
 from mexc_pipeline.ledger.order import by_seq
+from mexc_pipeline.ledger.repeats import Given, repeats
 from mexc_pipeline.rows import MT_NAMES
 
 Verdict = Literal["proven", "waiting", "differs", "hole", "absent"]
@@ -165,6 +166,7 @@ def _hours(
         _cover(lines, coverage.stretch(number))
         found += lines
     _count([hour for hour in found if hour.files], accepted)
+    _count_repeats([hour for hour in found if hour.files], running)
     ended = [m.what for p in pieces[-1:] for m in p.account.moments[-1:]] == ["stopped"]
     length = found[-1].length_ns
     if running is None and not ended and until_ns >= found[-1].end_ns + length:
@@ -210,8 +212,20 @@ def _count(lines: Iterable[Hour], accepted: Sequence[Acknowledged]) -> None:
                 hour.seq_missing += max(0, step)
                 if step > 0 and acknowledgement(accepted, hour.id, last_seq + 1, file.first_seq - 1):
                     hour.acknowledged += step
-                hour.seq_repeated += max(0, -step)
-            last_seq = file.last_seq or last_seq
+            last_seq = max(last_seq, file.last_seq)
+
+
+def _count_repeats(lines: Sequence[Hour], running: Piece | None) -> None:
+    """Rows whose seq another file has too, with the later of both; those that the open segment has given again, with
+    the file that has them."""
+    hour_of = {file.file: hour for hour in lines for file in hour.files}
+    held = [
+        Given(hour.id, file.file, file.first_seq, file.last_seq, file.file) for hour in lines for file in hour.files
+    ]
+    if running is not None and lines:
+        held.append(Given(lines[0].id, "", running.first_seq, running.last_seq, ""))
+    for repeat in repeats(held):
+        hour_of[repeat.other.where or repeat.one.where].seq_repeated += repeat.rows
 
 
 def _absent(symbol: str, before: Hour, until_ns: int) -> Hour:

@@ -17,6 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from mexc_pipeline import config, control
+from mexc_pipeline.ledger.repeats import Given, Repeat, repeats
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.spool.segment import in_order
 
@@ -69,6 +70,16 @@ def _files(folder: Path, symbol_id: str, unknown: list[str]) -> list[str]:
 def own_ids(folder: Path) -> frozenset[str]:
     """The spool ids of a folder's segments."""
     return frozenset(segment.spool_id for segment in in_order(folder).readable)
+
+
+def given_elsewhere(settings: config.Config, symbol_id: str, folder: Path) -> list[Repeat]:
+    """Rows of the folder's segments whose seq another spool has given too, by what ClickHouse has. ControlError where
+    the store does not say."""
+    answer = control.ask(settings.control_dir / "store.sock", "given", timeout_s=STORE_S, id=symbol_id)
+    here = in_order(folder).readable
+    ours = {segment.spool_id for segment in here}
+    theirs = [given for one in answer["held"] if (given := Given(*one)).source not in ours]
+    return repeats([*theirs, *(Given(symbol_id, s.spool_id, s.first_seq, s.last_seq, s.path.name) for s in here)])
 
 
 def _newest_in_files(settings: config.Config, symbol_id: str, unknown: list[str]) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from mexc_pipeline.ledger.repeats import Given
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentInfo
 from mexc_pipeline.store import records
@@ -66,6 +67,10 @@ class Names:
 
     def is_sealed(self, table: str) -> bool:
         return re.fullmatch(rf"{self.id}_(\d{{10}}|\d{{14}})(_part\d+)?", table) is not None
+
+    def is_orphan(self, table: str) -> bool:
+        """Set apart with rows that the spool, as it is now, does not have."""
+        return self.is_set_apart(table) and table.startswith(f"{self.id}_orphan_")
 
     def is_set_apart(self, table: str) -> bool:
         return re.fullmatch(rf"{self.id}_(orphan|altered)_\d{{14}}(_\d+)?", table) is not None
@@ -175,6 +180,15 @@ class Catalog:
             "SELECT file, digest, argMax(received, at), argMax(stored, at), argMax(verdict, at) FROM export_log "
             f"WHERE id = {quote(self._id)} GROUP BY file, digest",
         )
+
+    def exported(self) -> list[Given]:
+        """The rows of every file in ``export_log``, with the spool that gave them."""
+        rows = records.read(
+            self._engine,
+            "export_log",
+            f"SELECT DISTINCT spool_id, first_seq, last_seq, file FROM export_log WHERE id = {quote(self._id)}",
+        )
+        return [Given(self._id, spool_id, first, last, f"export_log's {file}") for spool_id, first, last, file in rows]
 
     def log_export(self, segment: SegmentInfo, stored: int, host: str, verdict: str) -> bool:
         """Add the file's row to ``export_log`` unless it is there; whether it was added."""

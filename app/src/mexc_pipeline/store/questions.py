@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.ledger.repeats import Given, joined
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order
 from mexc_pipeline.store import records, schema
 from mexc_pipeline.store.auditor import compare, recorded
 from mexc_pipeline.store.catalog import Catalog, Held
-from mexc_pipeline.store.engine import UNKNOWN_TABLE, Engine, EngineError, EngineFactory, RefusedError, quote
+from mexc_pipeline.store.engine import UNKNOWN_TABLE, Engine, EngineError, EngineFactory, RefusedError, is_damage, quote
 
 _STALE_S = 60
 _TRIES = 5
@@ -57,6 +58,19 @@ def logged(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:
     return {"files": [(*of, recorded(stored, verdict).as_json()) for *of, stored, verdict in files]}
 
 
+def given(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:
+    """``held``: which spool gave the rows of a symbol that ClickHouse has or logged. UserError where it cannot say."""
+    engine = factory()
+    try:
+        engine.connect()
+        schema.apply(engine)
+        return {"held": _given(engine, symbol_id)}
+    except EngineError as error:
+        raise UserError(f"ClickHouse cannot say who recorded what it has of {symbol_id}: {error}") from error
+    finally:
+        engine.close()
+
+
 def _last_seq(engine: Engine, symbol_id: str) -> int:
     catalog = Catalog(symbol_id, engine)
     names = catalog.names
@@ -90,18 +104,47 @@ def _writer(engine: Engine, symbol_id: str) -> dict[str, Any] | None:
 
 
 def verify(factory: EngineFactory, spool_dir: Path, ids: list[str]) -> dict[str, Any]:
-    """Rates and shares per type, freshness, counts against the spool, and the content of sealed tables."""
+    """Rates and shares per type, freshness, counts against the spool, and the content of sealed tables; and as ``held``
+    which spool gave the rows that ClickHouse has or logged, each (symbol, spool id, first seq, last seq, place)."""
     engine = factory()
     findings: list[dict[str, Any]] = []
+    held: list[Given] = []
     try:
         engine.connect()
         for symbol_id in ids:
             findings += _settled(engine, spool_dir / symbol_id, symbol_id)
+            held += _given(engine, symbol_id)
     except EngineError as error:
         findings.append({"symbol": "", "table": "", "ok": False, "text": f"ClickHouse cannot be used: {error}"})
     finally:
         engine.close()
-    return {"findings": findings}
+    return {"findings": findings, "held": held}
+
+
+def _given(engine: Engine, symbol_id: str) -> list[Given]:
+    """Which spool gave which rows of a symbol, by its tables and ``export_log``, joined. Raises EngineError.
+
+    Not by tables whose spool is not recorded or that were set apart as altered: the spool has those rows, and what such
+    a table says of itself is what is in doubt."""
+    catalog = Catalog(symbol_id, engine)
+    names = catalog.names
+    found: list[Given] = []
+    for _ in range(_TRIES):
+        holdings = catalog.holdings()
+        found = []
+        for table in sorted(catalog.tables() & holdings.keys()):
+            if not (table == names.current or names.is_sealed(table) or names.is_orphan(table)):
+                continue
+            try:
+                ((first, last),) = engine.select(f"SELECT min(seq), max(seq) FROM {table}")
+            except RefusedError as error:
+                if error.code == UNKNOWN_TABLE or is_damage(error):
+                    continue  # swapped meanwhile; or the table's own finding says so
+                raise
+            found.append(Given(symbol_id, holdings[table].spool_id, first, last, f"table {table}"))
+        if catalog.holdings() == holdings:  # no table was given another segment's rows meanwhile
+            break
+    return joined([*found, *catalog.exported()])
 
 
 def _settled(engine: Engine, folder: Path, symbol_id: str) -> list[dict[str, Any]]:

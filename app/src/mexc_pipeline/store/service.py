@@ -32,7 +32,7 @@ _STOP_S = 4.0
 QUERIES = 2
 """Users' statements at a time: each may take as much memory as the rest of the store."""
 MOST_ROWS = 1_000_000
-FOR_GROUP = ("status", "known", "logged", "compared")
+FOR_GROUP = ("status", "known", "given", "logged", "compared")
 """What members of the group may ask: what ``status`` and ``ledger`` show. ``query`` and ``verify``, which read whole
 tables, are for the owner."""
 
@@ -84,6 +84,7 @@ class Store:
             "status": self.status,
             "query": self._query,
             "known": self._known,
+            "given": self._given,
             "logged": self._logged,
             "compared": self._compared,
             "verify": self._verify,
@@ -172,6 +173,9 @@ class Store:
 
     def _known(self, request: dict[str, Any]) -> dict[str, Any]:
         return questions.known(self._factory, self._config.symbol(str(request.get("id", ""))).id)
+
+    def _given(self, request: dict[str, Any]) -> dict[str, Any]:
+        return questions.given(self._factory, self._config.symbol(str(request.get("id", ""))).id)
 
     def _logged(self, request: dict[str, Any]) -> dict[str, Any]:
         return questions.logged(self._factory, self._config.symbol(str(request.get("id", ""))).id)

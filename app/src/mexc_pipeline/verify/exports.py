@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 
 from mexc_pipeline import memory
@@ -17,10 +17,11 @@ from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, 
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.ledger.order import PINNED_NS, by_seq
+from mexc_pipeline.ledger.repeats import Given
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order, is_recorded
-from mexc_pipeline.verify import deadletters
+from mexc_pipeline.verify import deadletters, repeats
 from mexc_pipeline.verify.acknowledge import FILE as ACKNOWLEDGED
 from mexc_pipeline.verify.acknowledge import acknowledged
 from mexc_pipeline.verify.newest import newest_lines
@@ -78,6 +79,7 @@ def exports(
         report.findings += unreadable
         report.findings += one_label(symbol, proofs, held)
         report.findings += continuity(proofs, accepted)
+        report.findings += repeats.findings([*given(proofs), *repeats.of_segments(held)])
         report.findings += against_spool(proofs, held, now)
         report.findings += in_the_future(symbol, proofs, held, now)
         sound = [proof.path for proof in proofs if not proof.wrong]
@@ -213,12 +215,23 @@ def _order(name: FileName, said: dict[str, str], held: Content) -> list[str]:
     return wrong
 
 
+def given(proofs: Iterable[FileProof]) -> Iterator[Given]:
+    """What files hold, of those that can be read, and which spool they say gave it."""
+    for p in proofs:
+        if "seq" not in p.content.damaged and (spool_id := p.said.get("spool_id")):
+            yield Given(p.name.id, spool_id, p.content.first_seq, p.content.last_seq, p.path.name)
+
+
 def continuity(proofs: list[FileProof], accepted: Sequence[Acknowledged] = ()) -> list[Finding]:
     """Judge that seq and rx go on from file to file, given in the order of their rows. A hole that is among the
     ``accepted`` ones is shown, with who answers for it, and is no failure."""
     findings: list[Finding] = []
     known = [p for p in proofs if p.content.last_seq and "seq" not in p.content.damaged]
-    for before, after in pairwise(known):
+    furthest = known[0] if known else None
+    for after in known[1:]:
+        assert furthest is not None
+        before = furthest
+        furthest = max(before, after, key=lambda p: p.content.last_seq)
         want, got = before.content.last_seq + 1, after.content.first_seq
         if got > want:
             text = f"seq {want} to {got - 1} ({got - want} rows) are in no file between it and {after.path.name}"
