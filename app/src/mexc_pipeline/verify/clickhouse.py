@@ -21,6 +21,8 @@ def clickhouse(config: Config) -> Report:
         report.findings.append(Finding("", "store", False, str(error)))
         return report
     report.findings += [Finding(f["symbol"], f["table"], bool(f["ok"]), f["text"]) for f in answer["findings"]]
-    held = [Given(*one) for one in answer["held"]]
+    if "held" not in answer:
+        report.findings.append(Finding("", "seq", False, "the store does not say which spool gave what; restart it"))
+    held = [Given(*one) for one in answer.get("held", [])]
     report.findings += repeats.findings([*held, *repeats.of_host(config)])
     return report
