@@ -332,6 +332,66 @@ def test_an_answer_to_nothing_of_ours_refuses_no_channel(monkeypatch: pytest.Mon
             assert "neither confirmed nor delivered" in rig.event("given_up")["reason"]
 
 
+def _another(channel: str) -> str:
+    return json.dumps({"symbol": "ETH_USDT", "data": {}, "channel": channel, "ts": 1789498336785})
+
+
+@pytest.mark.parametrize(
+    ("frame", "name"),
+    [
+        (_another("push.ticker"), "push.ticker of another symbol"),
+        ('{"data":{},"channel":"push.ticker","ts":1789498336785}', "push.ticker of another symbol"),
+        (_another("push.ticker.v2"), "push.ticker.v2"),
+        ('{"symbol":"BTC_USDT","data":{},"channel":"push.ticker.v2"}', "push.ticker.v2"),
+    ],
+)
+def test_only_a_channels_own_frames_show_that_it_delivers(
+    frame: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else comes is counted by name, and is no sign of life of the channel: it is given up in its time."""
+    short = pace.Bounds(0.6, 0.6, 0.6)
+    monkeypatch.setattr(watch, "bounds", lambda c: short if c == "push.ticker" else pace.bounds(c))
+    faults = (Fault("retired", channel="ticker", value="ack"), Fault("frame", value=frame, every=0.1))
+    with Simulator(SimulatorConfig(rate=200, faults=faults)) as sim:
+        sim.wait_for(lambda s: bool(s._exchange.board))
+        with feeding(sim.ws_url) as rig:
+            assert rig.event("given_up")["channel"] == "push.ticker"
+            status = rig.feed.status()
+            assert status["channels"]["push.ticker"]["age_s"] is None
+            assert status["unasked"][name]["count"] > 3
+            assert set(status["unasked"]) == {name}
+            rig.stop()
+            assert rig.frames() == wanted(sim.sent)
+
+
+@pytest.mark.parametrize("words", ["ok", "SUCCESS", "", "subscribed"])
+def test_an_ack_in_other_words_is_said_and_data_confirm(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "CONFIRM_S", 0.3)
+    faults = (
+        Fault("no_ack"),
+        *(Fault("frame", value=f'{{"channel":"rs.sub.{c}","data":"{words}"}}') for c in ("ticker", "deal")),
+        Fault("retired", channel="deal"),
+    )
+    with Simulator(SimulatorConfig(rate=200)) as sim:
+        for fault in faults:
+            if fault.kind != "frame":
+                sim.inject(fault)
+        with feeding(sim.ws_url) as rig:
+            rig.event("connected")
+            sim.wait_for(lambda s: len(s.received) >= 3)
+            for fault in faults:
+                if fault.kind == "frame":
+                    sim.inject(fault)
+            until(lambda: rig.feed.exchange_said, 10, "said")
+            rig.event("subscribed", 2)
+            until(lambda: "answered" in rig.feed.status()["channels"]["push.deal"], 10, "the words")
+            frames = len(rig.frames())
+            until(lambda: len(rig.frames()) > frames + 200, 40, "frames")
+            assert rig.feed.exchange_said == f"rs.sub.deal: {words or 'nothing'}"
+            assert not rig.events("given_up", "stalled", "disconnected"), "the usual pace of deals is minutes"
+            assert rig.feed.status()["channels"]["push.deal"]["confirmed"] == "none"
+
+
 def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "OTHERS", pace.Bounds(1.0, 1.0, 1.0))
     with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:

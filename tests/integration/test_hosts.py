@@ -81,3 +81,32 @@ def test_one_hosts_wish_for_patience_keeps_nobody_from_the_other(tmp_path: Path)
     said = [event.get("status") for event in named(rows, "disconnected")]
     assert said.count(429) == 1, "it is left alone for as long as it asked"
     assert 404 in said
+
+
+def test_a_host_that_does_not_know_the_contract_is_left_for_one_that_does(tmp_path: Path) -> None:
+    with (
+        Simulator(SimulatorConfig(rate=100)) as sim,
+        Simulator(SimulatorConfig(symbols=("ETH_USDT",), rate=100)) as old,
+    ):
+        site = _site(tmp_path, int(old.ws_url.split(":")[2].partition("/")[0]), sim)
+        with collecting(site) as btc:
+            live = btc.wait(lambda s: s["rows"]["t"] >= 3 and s["state"] == "live", timeout_s=15)
+            assert live["egress"]["url"] == sim.ws_url
+            assert btc.stop() == 0
+        rows = check(site.spool())
+    assert [event["url"] for event in named(rows, "connected")] == [old.ws_url, sim.ws_url]
+    assert "not exists" in named(rows, "disconnected")[0]["reason"]
+
+
+def test_where_no_host_knows_the_contract_its_listing_is_awaited(tmp_path: Path) -> None:
+    other = SimulatorConfig(symbols=("ETH_USDT",))
+    with Simulator(other) as sim, Simulator(other) as old:
+        site = _site(tmp_path, int(old.ws_url.split(":")[2].partition("/")[0]), sim)
+        with collecting(site) as btc:
+            status = btc.wait(lambda s: s["reconnects"] >= 2 and s["state"] == "waiting: not listed", timeout_s=20)
+            (said,) = [text for text in status["warnings"] if "does not list" in text]
+            assert "BTC_USDT" in said
+            assert not [text for text in status["warnings"] if "given up" in text]
+            assert btc.stop() == 0
+        rows = check(site.spool())
+    assert {event["url"] for event in named(rows, "connected")} == {old.ws_url, sim.ws_url}

@@ -100,6 +100,19 @@ def test_what_is_answered_is_said() -> None:
     assert str(found).startswith("handshake answered by HTTP 429 Too Many Requests, asks for 30 s of patience: <html>")
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (b"600", "asks for 600 s of patience:"),
+        (b"601", "asks for 601 s of patience, of which 600 s are kept:"),
+        (b"1000000000", "asks for 1,000,000,000 s of patience, of which 600 s are kept:"),
+    ],
+)
+def test_patience_beyond_what_is_kept_is_said_with_both(asked: bytes, said: str) -> None:
+    found = refused(b"HTTP/1.1 503 Busy\r\nRetry-After: %s\r\nContent-Length: 2\r\n\r\nno" % asked)
+    assert said in str(found)
+
+
 def test_a_redirect_says_where_to() -> None:
     found = refused(b"HTTP/1.1 302 Found\r\nLocation: wss://elsewhere.example/edge\r\n\r\n")
     assert (found.status, found.location) == (302, "wss://elsewhere.example/edge")
@@ -133,7 +146,8 @@ def test_what_is_no_http_is_shown(answer: bytes) -> None:
         ({}, None),
         ({"retry-after": "0"}, 0),
         ({"retry-after": "120"}, 120),
-        ({"retry-after": "9" * 400}, 999_999_999),
+        ({"retry-after": "1000000000"}, 1_000_000_000),
+        ({"retry-after": "9" * 400}, 1e12),
         ({"retry-after": "-5"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "１２"}, None),

@@ -12,6 +12,7 @@ from mexc_pipeline import health
 from mexc_pipeline.collector.statistics import NOT_LOOKED_AT, RECENT_S, Statistics
 from mexc_pipeline.config import parse
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.health import Kind
 from mexc_pipeline.rows import Columns, Mt
 
@@ -72,6 +73,57 @@ def test_every_fault_is_said_with_what_to_do(change: dict[str, Any], kind: Kind,
     assert (found.state, found.ok) == (kind.value, False)
     assert said in found.reasons[0].text
     assert found.reasons[0].advice
+
+
+AWAY = {"given_up": "no", "given_up_s": 70.0, "age_s": None}
+HERE = {"confirmed": "ack", "age_s": 0.2}
+RESTS = {"confirmed": "ack", "age_s": 700.0, "silent_s": 700.0}
+
+
+@pytest.mark.parametrize(
+    ("channels", "go_on"),
+    [
+        ({"a": AWAY, "b": HERE}, True),
+        ({"a": AWAY, "b": AWAY}, False),
+        ({"a": AWAY}, False),
+        ({"a": AWAY, "b": RESTS}, False),
+        ({"a": AWAY, "b": RESTS, "c": HERE}, True),
+    ],
+)
+def test_that_others_go_on_is_said_where_they_do(channels: dict[str, Any], go_on: bool) -> None:
+    found = [reason for reason in health.of_symbol({**LIVE, "channels": channels}).reasons if "given up" in reason.text]
+    assert len(found) == sum(said is AWAY for said in channels.values())
+    assert all(("go on" in reason.text) is go_on for reason in found)
+
+
+@given(st.floats(0, 1e6), st.booleans())
+def test_a_symbol_that_is_not_listed_stays_that_however_long_it_takes(seconds: float, ever: bool) -> None:
+    said = {**waited(seconds, state=UNLISTED, ever=ever), "symbol": "NEW_USDT"}
+    found = health.of_symbol({**said, "channels": {"a": AWAY, "b": AWAY}})
+    assert found.state == UNLISTED
+    (reason,) = found.reasons
+    assert "does not list NEW_USDT" in reason.text
+
+
+@pytest.mark.parametrize(
+    ("channels", "unasked", "faults"),
+    [
+        ({"a": RESTS, "b": HERE}, {}, []),
+        ({"a": HERE, "b": HERE}, {"c": {"count": 5, "age_s": 1.0}}, []),
+        ({"a": RESTS, "b": HERE}, {"c": {"count": 5, "age_s": 800.0}}, []),
+        ({"a": RESTS, "b": HERE}, {"c": {"count": 5, "age_s": 1.0}}, ["a: no frame for 12 min, while"]),
+        ({"a": {**RESTS, "age_s": None}, "b": HERE}, {"c": {"count": 5, "age_s": 1.0}}, ["not one since its start"]),
+        ({"a": RESTS, "b": RESTS}, {"c": {"count": 5, "age_s": 1.0}}, ["a: no frame", "b: no frame"]),
+        ({"a": AWAY, "b": HERE}, {"c": {"count": 5, "age_s": 1.0}}, ["a given up"]),
+    ],
+)
+def test_a_channel_that_rests_is_a_fault_where_another_came_that_nobody_asked_for(
+    channels: dict[str, Any], unasked: dict[str, Any], faults: list[str]
+) -> None:
+    found = health.of_symbol({**LIVE, "channels": channels, "unasked": unasked}).reasons
+    assert len(found) == len(faults)
+    assert all(part in reason.text for part, reason in zip(faults, found, strict=True))
+    assert all(reason.kind is Kind.CHANNEL for reason in found)
 
 
 def test_the_worst_comes_first() -> None:

@@ -147,6 +147,82 @@ def test_a_contract_that_is_not_listed_is_asked_for_at_least_each_five_minutes()
     assert not w.unlisted
 
 
+def _left(w: Watch, since: float, until: float) -> float | None:
+    """When a connection is left on which only pongs come."""
+    now = since
+    while now < until:
+        now += 1.0
+        w.alive(now)
+        if any(isinstance(action, Reconnect) for action in w.due(now)):
+            return now
+    return None
+
+
+@pytest.mark.parametrize("said", ["Contract [BTC_USDT] not exists", "service in maintenance"])
+@pytest.mark.parametrize("addresses", [2, 3, 5])
+def test_each_address_has_its_turn_at_once_where_one_refuses_all_then_with_growing_patience(
+    said: str, addresses: int
+) -> None:
+    memory, now, left = Memory(), 100.0, []
+    while now < 100 + 12 * 3600:
+        w = Watch(CHANNELS, 25, now, memory, addresses)
+        for _ in CHANNELS:
+            for _ in CHANNELS:
+                w.refused(said)
+        end = _left(w, now, 100 + 12 * 3600)
+        if end is None:
+            break
+        left.append(end - now)
+        now = end
+    assert left[:addresses] == [1.0] * addresses, "the first round passes at once"
+    waits = [wait for wait in left[addresses:] if wait > 1]
+    assert waits == sorted(waits)
+    assert 58 <= waits[0] <= 60
+    assert QUIET_MOST_S - addresses <= waits[-1] <= QUIET_MOST_S
+    assert len(left) < 20 * addresses
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+@given(words=st.text(min_size=1, max_size=20).filter(lambda text: "not exist" not in text))
+def test_an_answer_in_unknown_words_is_neither_yes_nor_no_and_data_decide(channel: str, words: str) -> None:
+    memory = Memory()
+    w = Watch(CHANNELS, 25, 0, memory)
+    for name in CHANNELS:
+        if name != channel:
+            w.ack(name, 0.1)
+    w.answered(channel, words)
+    limit = memory.limit(channel)
+    found = flowing(w, 0, limit - 1, channel, step=1)
+    assert not of(Reconnect, found)
+    assert not of(GivenUp, found), "it has its usual pace to show data in"
+    assert w.status(limit)[channel]["answered"] == words
+    assert w.status(limit)[channel]["confirmed"] == "none"
+    assert w.data(channel, limit - 0.5) == [Confirmed(channel, "data")]
+    assert "answered" not in w.status(limit)[channel]
+
+    w = Watch(CHANNELS, 25, 0, Memory(left_at=0.0))
+    w.answered(channel, words)
+    found = flowing(w, 0, limit, channel, step=1)
+    assert not of(Reconnect, found)
+    (lost,) = [action for _, action in found if isinstance(action, GivenUp)]
+    assert f"answered by: {words}" in lost.reason
+
+
+def test_a_connection_that_answers_only_in_unknown_words_is_left_with_growing_patience() -> None:
+    memory, now, left = Memory(), 0.0, []
+    while now < 6 * 3600:
+        w = Watch(CHANNELS, 25, now, memory)
+        for name in CHANNELS:
+            w.answered(name, "maintenance")
+        end = _left(w, now, 6 * 3600)
+        if end is None:
+            break
+        left.append(end - now)
+        now = end
+    assert 3 < len(left) < 14, left
+    assert left == sorted(left)
+
+
 def test_a_service_that_refuses_everything_for_hours_is_asked_each_minute_and_left_with_growing_patience() -> None:
     memory, now, left, asked = Memory(), 100.0, [], []
     for _ in range(20):

@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import Any
 
 from mexc_pipeline.exchange.deadletters import SHARE, too_many
+from mexc_pipeline.feed import telling
+from mexc_pipeline.text import ago
 
 QUIET_S = 10.0
 """Without a market frame for so long a symbol is quiet, as long as that is within its own pace."""
@@ -27,11 +29,12 @@ class Kind(StrEnum):
     STOPPED = "stopped"
     SPOOL = "spool"
     CONNECTING = "connecting"
+    UNLISTED = telling.UNLISTED
     SILENT = "silent"
     DEAD_LETTERS = "dead letters"
     CLOCK = "clock wrong"
     DISK = "disk"
-    CHANNEL = "channel given up"
+    CHANNEL = "channel away"
     NOT_EXPORTED = "not exported"
     NOT_LOADED = "not loaded"
 
@@ -42,6 +45,7 @@ _ADVICE = {
     Kind.STOPPED: "recording goes on by itself once there is room",
     Kind.SPOOL: "look at the spool's disk and the collector's log",
     Kind.CONNECTING: "mexc-pipeline doctor tells whether the way or the exchange is gone",
+    Kind.UNLISTED: "nothing, where the listing is to come; otherwise correct or remove the symbol",
     Kind.SILENT: "mexc-pipeline probe shows what the exchange sends",
     Kind.DEAD_LETTERS: "every frame is kept; mexc-pipeline probe shows what changed",
     Kind.CLOCK: "set it (NTP); nothing is deleted by age meanwhile",
@@ -119,6 +123,8 @@ def of_symbol(
         if state == "live" and _waited(collector) >= QUIET_S:
             state = "quiet"
         found += _what_it_says(collector)
+        if state != telling.UNLISTED:
+            found += _channels(collector)
     if unexported_s is not None and unexported_s >= EXPORT_S:
         found.append(
             Reason(Kind.NOT_EXPORTED, f"a period that ended {ago(unexported_s)} ago has no file", unexported_s)
@@ -150,6 +156,8 @@ def _recording(collector: Mapping[str, Any], state: str, silent_s: float | None)
     if state.startswith("stopped"):
         warning = (collector.get("disk") or {}).get("warning")
         return [Reason(Kind.STOPPED, str(warning or state))]
+    if state == telling.UNLISTED:  # from its beginning: a name that was mistyped must not look like a recording
+        return [Reason(Kind.UNLISTED, telling.unlisted(str(collector.get("symbol", "the symbol"))), _waited(collector))]
     market = collector.get("market") or {}
     limit = silent_s if silent_s is not None else market.get("limit_s")
     waited = _waited(collector)
@@ -191,12 +199,13 @@ def _what_it_says(collector: Mapping[str, Any]) -> list[Reason]:
     disk = collector.get("disk") or {}
     if disk.get("level") == "alert":
         found.append(Reason(Kind.DISK, str(disk.get("warning") or "the spool's disk is nearly full")))
-    for name, channel in (collector.get("channels") or {}).items():
-        if "given_up" in channel:
-            ago = float(channel.get("given_up_s") or 0.0)
-            text = f"{name} given up {ago:.0f} s ago, the other channels go on: {channel['given_up']}"
-            found.append(Reason(Kind.CHANNEL, text, ago))
     return found + _dead_letters(collector.get("recent") or {})
+
+
+def _channels(collector: Mapping[str, Any]) -> list[Reason]:
+    channels = collector.get("channels") or {}
+    told = telling.given_up(channels) + telling.silent(channels, collector.get("unasked") or {})
+    return [Reason(Kind.CHANNEL, text, for_s) for text, for_s, fault in told if fault]
 
 
 def _dead_letters(recent: Mapping[str, Any]) -> list[Reason]:
@@ -237,12 +246,3 @@ def _loading(store: Mapping[str, Any]) -> list[Reason]:
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %"
-
-
-def ago(seconds: float) -> str:
-    """A duration in words as short as a table needs."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

@@ -58,3 +58,12 @@ def json_line(value: Any) -> str:
 
 def _is_visible(char: str) -> bool:
     return char.isprintable() and not _HIDDEN.match(char)
+
+
+def ago(seconds: float) -> str:
+    """A duration in words as short as a table needs."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

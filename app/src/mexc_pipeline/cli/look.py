@@ -18,6 +18,7 @@ from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import MT_NAMES
+from mexc_pipeline.text import ago
 
 if TYPE_CHECKING:
     from mexc_pipeline.ledger.hours import Hour
@@ -195,7 +196,7 @@ def _print_status(found: dict[str, Any]) -> None:
                 said.get("last_seq"),
                 loaded.get("backlog"),
                 said.get("reconnects"),
-                f"{health.ago(export['age_s'])} ago" if export else "none",
+                f"{ago(export['age_s'])} ago" if export else "none",
                 far_end(said.get("egress") or {}),
             ]
         )
@@ -239,7 +240,7 @@ def _clock_time(seconds_ago: float) -> str:
 
 
 def _age(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{seconds:.1f} s ago" if seconds < 60 else f"{health.ago(seconds)} ago"
+    return "never" if seconds is None else f"{seconds:.1f} s ago" if seconds < 60 else f"{ago(seconds)} ago"
 
 
 @click.command(cls=Command)

@@ -28,10 +28,10 @@ from mexc_pipeline.egress.dial import EgressError, check_files, dial
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.exchange.protocol import subscriptions
-from mexc_pipeline.feed import attempts
+from mexc_pipeline.feed import attempts, telling
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
-from mexc_pipeline.feed.feed import UNLISTED, Feed
+from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.label import check_label
@@ -345,15 +345,14 @@ class _Collector:
         troubles = (recorder.trouble if recorder else None, opening.trouble if opening else None)
         warnings = [w for w in (self._disk.warning(), *troubles, self._feed.clock.warning()) if w]
         feed = self._feed.status()
-        if feed["state"] == UNLISTED:
-            warnings.append(f"the exchange does not list {self._symbol.name} (yet); it is asked again by itself")
+        if feed["state"] == telling.UNLISTED:
+            warnings.append(telling.unlisted(self._symbol.name))
+        else:
+            told = telling.given_up(feed["channels"]) + telling.silent(feed["channels"], feed["unasked"])
+            warnings += [text for text, _, _ in told]
+        warnings += telling.not_asked_for(feed["unasked"])
         if self._listing.verdict != "listed" and not self._feed.proven:
             warnings.append(f"{self._symbol.name} not confirmed by the exchange's REST: {self._listing.said}")
-        warnings += [
-            f"{channel} given up {said['given_up_s']:.0f} s ago, the other channels go on: {said['given_up']}"
-            for channel, said in feed["channels"].items()
-            if "given_up" in said
-        ]
         if feed["waits"] is not None:
             warnings.append(f"connects in {feed['waits']['for_s']:.0f} s at the earliest: {feed['waits']['why']}")
         elif feed["refusal"] is not None:

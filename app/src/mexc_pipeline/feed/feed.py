@@ -19,7 +19,16 @@ from mexc_pipeline import config
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
 from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.exchange.deadletters import meant
-from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Classifier, Control, Subscription, pong_ms, subscriptions
+from mexc_pipeline.exchange.protocol import (
+    MAX_STORED,
+    PING,
+    Classifier,
+    Control,
+    Subscription,
+    is_unlisted,
+    pong_ms,
+    subscriptions,
+)
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.checks import Checks
 from mexc_pipeline.feed.clock import Clock
@@ -27,6 +36,7 @@ from mexc_pipeline.feed.handshake import Answer, RefusedError, shake
 from mexc_pipeline.feed.holes import Unfinished
 from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.repair import CHANNEL, Repairer
+from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.feed.watch import (
     Action,
     Backoff,
@@ -44,8 +54,6 @@ from mexc_pipeline.text import clean
 
 log = logging.getLogger("mexc_pipeline.feed")
 
-UNLISTED = "waiting: not listed"
-"""The state of a symbol of which the socket says that there is no such contract: it may be a listing to come."""
 HANDSHAKE_S = 10.0
 TURN_S = 1.0
 """How often the other processes' attempts are looked at while they leave us no turn."""
@@ -59,6 +67,8 @@ than the attempts that are allowed in a minute."""
 JITTER_S = 0.02
 MOST_JITTER_S = 1.0
 """Symbols that leave by one address come back one after another: so much for each of them, and in all."""
+MOST_UNASKED = 20
+"""Channels that nobody asked for and that are told apart; more are counted together."""
 GOODBYE_S = 2.0
 """How long the exchange may take to answer our close; frames that come meanwhile are still kept."""
 
@@ -111,6 +121,9 @@ class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is
         self.code = code
 
 
+_CONTROLS = frozenset({Control.PONG.value, Control.CLIENT_ID.value})
+
+
 def _host(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
@@ -152,7 +165,8 @@ class Feed:
         self._ws: websocket.WebSocket | None = None
         self._link: ReadAhead | None = None
         self._received = 0
-        self._touched: dict[str, int] = {}
+        self._touched: set[str] = set()  # channels that delivered since the last look, "" for whatever else came
+        self._unasked: dict[str, tuple[int, float]] = {}  # what else came: how often, and when last (monotonic s)
         self._watch: Watch | None = None
         self._memory = Memory()
         self._began = time.monotonic()
@@ -309,14 +323,19 @@ class Feed:
 
     def _market(self, watch: Watch | None, now: float) -> dict[str, Any]:
         """What was delivered, over all connections of this process: ``channels``, each with ``age_s`` since its last
-        frame (None before the first); ``market``: the same of all together, how long was waited for it at most, and
-        the silence that means something, in seconds."""
+        frame (None before the first), and ``silent_s`` where that is beyond its own pace; ``unasked``: the frames of
+        channels and symbols that were not subscribed, with their ``count`` and ``age_s``; ``market``: all channels
+        together, how long was waited for a frame at most, and the silence that means something, in seconds."""
         on_this = watch.status(now) if watch else {}
         channels: dict[str, Any] = {}
         for name in self._wanted:
             last = self._last_frames.get(name)
             age = None if last is None else round(now - last, 3)
             channels[name] = {"confirmed": "none", **on_this.get(name, {}), "age_s": age}
+            silent_s = now - (self._began if last is None else last)
+            if silent_s >= self._memory.limit(name):
+                channels[name]["silent_s"] = round(silent_s, 3)
+        unasked = {name: {"count": n, "age_s": round(now - at, 3)} for name, (n, at) in self._unasked.copy().items()}
         expected = [name for name in self._wanted if name not in self._memory.lost] or list(self._wanted)
         newest = max(self._last_frames.values(), default=None)
         market = {
@@ -324,7 +343,7 @@ class Feed:
             "waited_s": round(now - (self._began if newest is None else newest), 3),
             "limit_s": min(self._memory.limit(name) for name in expected),
         }
-        return {"channels": channels, "market": market}
+        return {"channels": channels, "unasked": unasked, "market": market}
 
     @property
     def _delivered(self) -> bool:
@@ -382,7 +401,9 @@ class Feed:
             raise
         dialled.sock.settimeout(TICK_S)
         now = time.monotonic()
-        self._watch = Watch(tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._memory)
+        self._watch = Watch(
+            tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._memory, len(self._hosts)
+        )
         self._next_ping = now
         self.clock.connected()
         self.not_connected = None
@@ -409,7 +430,8 @@ class Feed:
         ws.sock, ws.connected = link, True  # type: ignore[assignment]  # it stands in for a socket
 
     def _read(self, message: Callable[[], tuple[int, bytes]]) -> None:
-        classify, touched, checks = self._classify, self._touched, self._checks.by_channel
+        classify, touch, checks = self._classify, self._touched.add, self._checks.by_channel
+        dead = Mt.DEAD_LETTER
         lock, stamp, add = self._intake.lock, self._intake.stamp, self._intake.add
         while True:
             data = m = b""  # the last ones may be large, and the next ones long in coming
@@ -425,7 +447,7 @@ class Feed:
                 control, mt, ts, m, channel, answer, text = classify(opcode, data)
                 if control is None:
                     check = checks.get(channel or "")
-                    if check is not None and (mt != Mt.DEAD_LETTER or meant(m, self._symbol.name) == channel):
+                    if check is not None and (mt is not dead or meant(m, self._symbol.name) == channel):
                         wrong = check(m if text is None else text)
                         if wrong is not None:
                             add(Frame(rx, None, Mt.EVENT, wrong))
@@ -433,8 +455,10 @@ class Feed:
             if control is None:
                 if answer is not None:
                     self._on_answer(channel or "", answer)
+                elif mt is dead:
+                    self._on_dead_letter(channel, data if text is None else text)
                 else:
-                    touched[channel or ""] = rx
+                    touch(channel or "")
             elif control is Control.ACK:
                 self._on_ack(channel or "", answer)
             elif control is Control.PONG:
@@ -446,11 +470,31 @@ class Feed:
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
         raise _Ended(clean(data[2:]) or "closed by the exchange", code)
 
-    def _on_ack(self, ack: str, answer: str | None) -> None:
-        if answer != "success":
-            self._refused(f"{ack}: {answer}")
+    def _on_dead_letter(self, channel: str | None, content: bytes) -> None:
+        """A sign of life of the connection; of a channel only where its own data of our symbol came."""
+        if channel in self._wanted and meant(content, self._symbol.name) == channel:
+            self._touched.add(channel)
             return
+        self._touched.add("")
+        if channel is None or channel in _CONTROLS or channel.startswith("rs."):
+            return
+        name = f"{channel} of another symbol" if channel in self._wanted else clean(channel, 60)
+        if name not in self._unasked and len(self._unasked) >= MOST_UNASKED:
+            name = "others"
+        count, _ = self._unasked.get(name, (0, 0.0))
+        self._unasked[name] = (count + 1, time.monotonic())
+
+    def _on_ack(self, ack: str, answer: str | None) -> None:
         channel = self._acks.get(ack)
+        if answer != "success":
+            said = f"{ack}: {answer or 'nothing'}"
+            if is_unlisted(answer):
+                self._refused(said)
+                return
+            self._said(said)
+            if channel is not None and self._watch is not None:
+                self._watch.answered(channel, said)
+            return
         if channel is not None and self._watch is not None:
             self._act(self._watch.ack(channel, time.monotonic()))
 
@@ -500,7 +544,7 @@ class Feed:
             self._kept = True
             self._attempts.kept()
         for channel in self._touched:
-            if channel in self._wanted:
+            if channel:
                 self.proven = True
                 self._last_frames[channel] = now
                 self._act(watch.data(channel, now))
@@ -542,7 +586,7 @@ class Feed:
                 case GivenUp(channel, reason):
                     self._event("given_up", channel=channel, reason=reason)
                     fields = {"symbol": self._symbol.id, "channel": channel, "why": reason}
-                    log.error("channel given up, the others go on", extra={"fields": fields})
+                    log.error("channel given up", extra={"fields": fields})
                 case Resumed(channel, by, after_s):
                     self._event("resumed", channel=channel, by=by, after_s=after_s)
                     log.warning("channel is back", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})

@@ -15,11 +15,14 @@ from urllib.parse import urlsplit
 
 from mexc_pipeline import __version__
 from mexc_pipeline.exchange.protocol import decompressed
+from mexc_pipeline.feed.attempts import PATIENCE_MOST_S
 from mexc_pipeline.text import clean
 
 BODY_S = 1.0
 """How long the body of a refusal may take; what has come by then is shown."""
 MOST_BODY = 4096
+ASKED_MOST_S = 1e12
+"""A wish for more patience than that is not told from one for so much."""
 SHOWN = 200
 """Characters of it that are kept."""
 _MOST_HEAD = 64 << 10
@@ -52,7 +55,9 @@ class Answer:
         if self.location is not None:
             text += f", a redirect to {self.location}, which is not followed"
         if self.retry_after_s is not None:
-            text += f", asks for {self.retry_after_s:g} s of patience"
+            text += f", asks for {self.retry_after_s:,.12g} s of patience"
+            if self.retry_after_s > PATIENCE_MOST_S:
+                text += f", of which {PATIENCE_MOST_S:g} s are kept"
         return text + (f": {self.body}" if self.body else "")
 
     def fields(self) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def retry_after_s(headers: Mapping[str, str], wall: float) -> float | None:
     """Seconds of patience that are asked for (RFC 9110, section 10.2.3), None for none or nonsense."""
     text = headers.get("retry-after", "")
     if text.isascii() and text.isdigit():
-        return float(text[:9])
+        return min(float(text), ASKED_MOST_S)
     try:
         until = parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):

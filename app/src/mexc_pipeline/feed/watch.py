@@ -118,6 +118,8 @@ class Memory:
     """Channels for which that was of no use: it is not done again before they deliver."""
     quiet_s: float = 0.0
     quiet_until: float = 0.0
+    turns: int = 0
+    """Connections left so since the patience last grew: each address has one turn."""
 
     def limit(self, channel: str) -> float:
         """Seconds of silence that mean something, by the channel's own pace."""
@@ -132,6 +134,8 @@ class _Channel:
     refused: str | None = None
     """What the exchange said in place of a confirmation."""
     refusals: int = 0
+    answered: str | None = None
+    """What it answered that is neither; that it answers at all earns the channel its usual pace, and data decide."""
     retried: bool = False
     delivered: bool = False
     stalled: bool = False
@@ -152,6 +156,8 @@ class Watch:
     """Seconds without any frame, pongs included, after which the socket counts as dead."""
     started: float
     memory: Memory = field(default_factory=Memory)
+    addresses: int = 1
+    """How many addresses may serve what this one does not."""
     _channels: dict[str, _Channel] = field(default_factory=dict)
     _last_any: float = 0.0
     _last_unknown: float | None = None
@@ -183,6 +189,11 @@ class Watch:
         state = self._channels.get(channel)
         return [] if state is None else self._confirm(channel, state, "ack", now)
 
+    def answered(self, channel: str, answer: str) -> None:
+        """The exchange answered a subscription in words that are not known: neither yes nor no."""
+        if (state := self._channels.get(channel)) is not None:
+            state.answered = answer
+
     def data(self, channel: str, now: float) -> list[Action]:
         """A frame of the channel came."""
         state = self._channels.get(channel)
@@ -196,11 +207,11 @@ class Watch:
         state.delivered = True
         state.stalled = False
         self.memory.tried.discard(channel)
-        self.memory.quiet_s = 0.0
+        self.memory.quiet_s, self.memory.turns = 0.0, 0
         return self._confirm(channel, state, "data", now)
 
     def _confirm(self, channel: str, state: _Channel, by: str, now: float) -> list[Action]:
-        state.refused = None
+        state.refused = state.answered = None
         known = state.confirmed is not None
         if not known:
             state.confirmed = by
@@ -241,7 +252,7 @@ class Watch:
         """Channels of which something should have come by now, and what is to be said of them."""
         flows = self._flows({}, now)
         for name, state in self._channels.items():
-            reason = self._unanswered(state, now) if state.confirmed is None else self._silent(name, state, now)
+            reason = self._unanswered(name, state, now) if state.confirmed is None else self._silent(name, state, now)
             if reason is not None:
                 away[name] = reason
                 if name not in self.memory.lost:
@@ -265,8 +276,11 @@ class Watch:
     def _limit(self, name: str) -> float:
         return self.memory.limit(name)
 
-    def _unanswered(self, state: _Channel, now: float) -> str | None:
+    def _unanswered(self, name: str, state: _Channel, now: float) -> str | None:
         waited = now - state.asked_at
+        if state.refused is None and state.answered is not None:
+            late = waited >= max(2 * CONFIRM_S, self._limit(name))
+            return f"answered by: {state.answered}, and nothing came within {waited:.0f} s" if late else None
         if waited < 2 * CONFIRM_S and state.refusals < 2:
             return None
         if state.refused is not None:
@@ -286,14 +300,17 @@ class Watch:
         new = [name for name in away if name not in memory.lost]
         said = "; ".join(f"{name} {reason}" for name, reason in away.items())
         if not self._flows(away, now):
-            if all(state.confirmed is None and state.refused is None for state in states.values()):
+            if all(s.confirmed is None and s.refused is None and s.answered is None for s in states.values()):
                 return [Reconnect(said)]
             confirmed = any(states[name].confirmed is not None for name in away)
-            refused = len(away) == len(states) and not self.unlisted  # another address may serve what this one does not
+            refused = len(away) == len(states) and (self.addresses > 1 or not self.unlisted)
             if (confirmed or refused) and now >= memory.quiet_until:
                 memory.tried.update(new)
-                memory.quiet_s = min(2 * memory.quiet_s or QUIET_S, QUIET_MOST_S)
-                memory.quiet_until = now + memory.quiet_s
+                memory.turns += 1
+                if memory.turns >= self.addresses:  # none of them served
+                    memory.turns = 0
+                    memory.quiet_s = min(2 * memory.quiet_s or QUIET_S, QUIET_MOST_S)
+                    memory.quiet_until = now + memory.quiet_s
                 return [Reconnect(said)]
         hopeful = [name for name in new if name not in memory.tried and states[name].refused is None]
         if hopeful and (memory.left_at is None or now - memory.left_at >= LEAVE_S):
@@ -315,14 +332,16 @@ class Watch:
         )
 
     def status(self, now: float) -> dict[str, dict[str, str | float | None]]:
-        """Per channel: how it was confirmed, seconds since its last frame (None before the first), and where it was
-        given up since how many seconds, and why."""
+        """Per channel: how it was confirmed, seconds since its last frame (None before the first), what was answered
+        that is neither yes nor no, and where it was given up since how many seconds, and why."""
         found: dict[str, dict[str, str | float | None]] = {}
         for name, state in self._channels.items():
             found[name] = {
                 "confirmed": state.confirmed or "none",
                 "age_s": round(now - state.last, 3) if state.confirmed else None,
             }
+            if state.answered is not None:
+                found[name]["answered"] = state.answered
             lost = self.memory.lost.get(name)
             if lost is not None:
                 found[name] |= {"given_up_s": round(now - lost.since, 1), "given_up": lost.reason}

@@ -1,0 +1,76 @@
+"""What is said of channels, in the collector's warnings and as faults alike. Pure; seconds are ages.
+
+``channels`` and ``unasked`` are those of :meth:`~mexc_pipeline.feed.feed.Feed.status`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from mexc_pipeline.text import ago
+
+Said = Mapping[str, Mapping[str, Any]]
+
+UNLISTED = "waiting: not listed"
+"""The state of a symbol of which the socket says that there is no such contract: it may be a listing to come."""
+_NAMED = 3
+"""Channels that are named in one sentence."""
+_RECENT_S = 3600.0
+"""What nobody asked for is spoken of for so long after it last came."""
+
+
+class Told(NamedTuple):
+    """A sentence, for how many seconds it has been so, and whether it is a fault or only worth knowing."""
+
+    text: str
+    for_s: float
+    fault: bool
+
+
+def unlisted(symbol: str) -> str:
+    """Of a symbol in state :data:`UNLISTED`."""
+    return f"the exchange does not list {symbol} (yet); it is asked again by itself"
+
+
+def given_up(channels: Said) -> list[Told]:
+    """Of each channel of which nothing more is expected for the time being."""
+    others = any("given_up" not in said and said.get("silent_s") is None for said in channels.values())
+    go_on = ", the other channels go on" if others else ""
+    found = []
+    for name, said in channels.items():
+        if "given_up" in said:
+            since = float(said.get("given_up_s") or 0.0)
+            found.append(Told(f"{name} given up {since:.0f} s ago{go_on}: {said['given_up']}", since, True))
+    return found
+
+
+def silent(channels: Said, unasked: Said) -> list[Told]:
+    """Of each other channel that is silent beyond its own pace, where not all are. Deals may rest; but where frames
+    came meanwhile that nobody asked for, its data may go by another name."""
+    resting = not unasked and all(said.get("silent_s") is not None for said in channels.values())
+    found = []
+    for name, said in channels.items():
+        silent_s = said.get("silent_s")
+        if resting or silent_s is None or "given_up" in said:
+            continue
+        ever = "" if said.get("age_s") is not None else ", not one since its start"
+        answered = f" (answered by: {said['answered']})" if said.get("answered") else ""
+        text = f"{name}: no frame for {ago(silent_s)}{ever}{answered}"
+        others = [other for other, what in unasked.items() if what["age_s"] < silent_s]
+        if others:
+            text += f", while these come that nobody asked for: {_named(others, unasked)}; was it renamed?"
+        found.append(Told(text, silent_s, bool(others)))
+    return found
+
+
+def not_asked_for(unasked: Said) -> list[str]:
+    """Of frames of channels or symbols that were not subscribed."""
+    recent = [name for name, what in unasked.items() if what["age_s"] < _RECENT_S]
+    return [f"not asked for, kept as dead letters: {_named(recent, unasked)}"] if recent else []
+
+
+def _named(names: Collection[str], unasked: Said) -> str:
+    most = sorted(names, key=lambda name: -unasked[name]["count"])
+    shown = ", ".join(f"{name} ({unasked[name]['count']:,} frames)" for name in most[:_NAMED])
+    return shown + (f" and {len(most) - _NAMED} more" if len(most) > _NAMED else "")
