@@ -58,7 +58,7 @@ def test_what_the_loader_writes_is_read_back_as_uses(backend: Backend, tmp_path:
         engine.close()
         server = ControlServer(
             tmp_path / "store.sock",
-            {"query": lambda request: questions.query(backend.engine, request["sql"], request["max_rows"])},
+            {"exits": lambda request: questions.exits(backend.engine, request["since"], request["newest"])},
         )
         try:
             everything = logged(tmp_path, 0)

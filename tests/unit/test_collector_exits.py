@@ -69,12 +69,9 @@ class Stage:
     def store(self, symbol: str, address: str, begin: int, age_s: int) -> None:
         now = int(time.time())
 
-        def query(request: dict[str, Any]) -> dict[str, Any]:
-            if "collector_stats" in request["sql"]:
-                return {"rows": [[symbol, now - age_s, now]]}
-            return {"rows": [[symbol, begin, "7", json.dumps({"event": "connected", "exit": address})]]}
-
-        self.servers.append(ControlServer(self.settings.control_dir / "store.sock", {"query": query}))
+        row = [symbol, begin, "7", json.dumps({"event": "connected", "exit": address})]
+        said: dict[str, Any] = {"rows": [row], "alive": [[symbol, now - age_s, now]]}
+        self.servers.append(ControlServer(self.settings.control_dir / "store.sock", {"exits": lambda _: said}))
 
 
 @pytest.fixture

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from hypothesis import strategies as st
 from mexc_pipeline.control import ControlError, ControlServer
 from mexc_pipeline.egress.partition import owner
 from mexc_pipeline.egress.uses import Use, collisions, local, logged, uses
+from mexc_pipeline.store.service import FOR_GROUP
 from mexc_pipeline.verify import exits
 from support.fake_tor import DEPLOYMENT, FakeTor, fingerprint, owned_by
 
@@ -108,20 +113,44 @@ def test_a_collector_that_is_not_connected_uses_nothing(tmp_path: Path) -> None:
 
 
 def test_the_log_is_read_through_the_store(tmp_path: Path) -> None:
-    asked: list[str] = []
+    asked: list[dict[str, Any]] = []
 
-    def query(request: dict[str, Any]) -> dict[str, Any]:
-        asked.append(request["sql"])
-        if "collector_stats" in request["sql"]:
-            return {"rows": [["btc", NOW - 5, NOW]]}
-        return {"rows": [row("btc", 10, "1.1.1.1")]}
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        return {"rows": [row("btc", 10, "1.1.1.1")], "alive": [["btc", NOW - 5, NOW]]}
 
-    server = ControlServer(tmp_path / "store.sock", {"query": query})
+    server = ControlServer(tmp_path / "store.sock", {"exits": answer})
     try:
         assert logged(tmp_path, 0, newest_only=True) == [Use("btc", "1.1.1.1", "1.1.1.1", 10, None)]
     finally:
         server.close()
-    assert "LIMIT 1 BY id" in asked[0]
+    assert asked == [{"cmd": "exits", "since": 0, "newest": True}]
+
+
+AS_MEMBER = """
+import os, sys
+from pathlib import Path
+from mexc_pipeline.egress.uses import logged
+os.setgroups([]); os.setgid(60_001); os.setuid(60_001)
+print([use.exit for use in logged(Path(sys.argv[1]), 0)])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+def test_a_member_of_the_group_may_ask_the_store_for_the_exits() -> None:
+    """``query`` is the owner's; ``verify egress`` needs none."""
+    said = {"rows": [row("btc", 10, "1.1.1.1")], "alive": [["btc", NOW - 5, NOW]]}
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        server = ControlServer(Path(folder) / "store.sock", {"exits": lambda _: said}, for_group=FOR_GROUP)
+        try:
+            server.path.chmod(0o666)  # in place of a group of their own
+            done = subprocess.run(
+                [sys.executable, "-c", AS_MEMBER, folder], capture_output=True, text=True, timeout=60, check=False
+            )
+        finally:
+            server.close()
+    assert (done.stdout.strip(), done.stderr) == ("['1.1.1.1']", "")
 
 
 def test_what_verification_says() -> None:

@@ -17,13 +17,7 @@ from mexc_pipeline import control
 ALIVE_S = 60
 """A symbol is recording while its last statistics are no older: four times their interval."""
 ASK_S = 10.0
-MAX_ROWS = 200_000
 _STORE = "store.sock"
-_ALL = "SELECT id, toUInt32(at), toString(seq), event FROM egress_log WHERE at >= toDateTime({since})"
-_NEWEST = f"{_ALL} ORDER BY at DESC, seq DESC LIMIT 1 BY id"
-_ALIVE = (
-    "SELECT id, toUInt32(max(at)), toUInt32(now()) FROM collector_stats WHERE at >= toDateTime({since}) GROUP BY id"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +76,10 @@ def collisions(found: Iterable[Use]) -> list[tuple[Use, Use]]:
 def logged(control_dir: Path, since: int, newest_only: bool = False) -> list[Use]:
     """The uses in ``egress_log`` that began at or after ``since``, of every host. Raises ControlError where the store
     does not answer."""
-    rows = _ask(control_dir, (_NEWEST if newest_only else _ALL).format(since=since))
-    alive = _ask(control_dir, _ALIVE.format(since=since))
+    answer = control.ask(control_dir / _STORE, "exits", timeout_s=ASK_S, since=since, newest=newest_only)
+    alive = answer["alive"]
     now = max((int(row[2]) for row in alive), default=1 << 32)
-    return uses(rows, {str(row[0]): int(row[1]) for row in alive}, now)
-
-
-def _ask(control_dir: Path, sql: str) -> list[list[Any]]:
-    answer = control.ask(control_dir / _STORE, "query", timeout_s=ASK_S, sql=sql, max_rows=MAX_ROWS)
-    rows: list[list[Any]] = answer["rows"]
-    return rows
+    return uses(answer["rows"], {str(row[0]): int(row[1]) for row in alive}, now)
 
 
 def local(control_dir: Path, symbol: str) -> Use | None:

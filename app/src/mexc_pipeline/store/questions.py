@@ -16,6 +16,12 @@ from mexc_pipeline.store.catalog import Catalog, Held
 from mexc_pipeline.store.engine import UNKNOWN_TABLE, Engine, EngineError, EngineFactory, RefusedError, is_damage, quote
 
 _STALE_S = 60
+_EXITS = "SELECT id, toUInt32(at), toString(seq), event FROM egress_log WHERE at >= toDateTime({since})"
+_NEWEST_EXITS = f"{_EXITS} ORDER BY at DESC, seq DESC LIMIT 1 BY id"
+_ALIVE = (
+    "SELECT id, toUInt32(max(at)), toUInt32(now()) FROM collector_stats WHERE at >= toDateTime({since}) GROUP BY id"
+)
+MOST_EXITS = 200_000
 _TRIES = 5
 """No symbol's table is swapped so often while it is looked at; what is then still wrong is said."""
 
@@ -28,6 +34,16 @@ def query(factory: EngineFactory, sql: str, max_rows: int) -> dict[str, Any]:
         text = str(error).partition(": In scope SELECT formatQuerySingleLine(")[0]
         raise UserError(f"query: {text}") from error
     return {"columns": result.columns, "types": result.types, "rows": result.rows, "truncated": result.truncated}
+
+
+def exits(factory: EngineFactory, since: int, newest_only: bool) -> dict[str, Any]:
+    """Rows of ``egress_log`` from ``since`` (Unix s) on, or the newest of each symbol, as (id, Unix s, seq, event); and
+    ``alive``: (id, Unix s of its last statistics, and of now). UserError where ClickHouse cannot say."""
+    sql = _NEWEST_EXITS if newest_only else _EXITS
+    return {
+        "rows": query(factory, sql.format(since=since), MOST_EXITS)["rows"],
+        "alive": query(factory, _ALIVE.format(since=since), MOST_EXITS)["rows"],
+    }
 
 
 def known(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:

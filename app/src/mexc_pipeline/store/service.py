@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -32,9 +33,9 @@ _STOP_S = 4.0
 QUERIES = 2
 """Users' statements at a time: each may take as much memory as the rest of the store."""
 MOST_ROWS = 1_000_000
-FOR_GROUP = ("status", "known", "given", "logged", "compared")
-"""What members of the group may ask: what ``status`` and ``ledger`` show. ``query`` and ``verify``, which read whole
-tables, are for the owner."""
+FOR_GROUP = ("status", "known", "given", "logged", "compared", "exits")
+"""What members of the group may ask: what ``status``, ``ledger`` and ``verify egress`` need. ``query`` and ``verify``,
+which read whole tables, are for the owner."""
 
 
 class Store:
@@ -87,6 +88,7 @@ class Store:
             "given": self._given,
             "logged": self._logged,
             "compared": self._compared,
+            "exits": self._exits,
             "verify": self._verify,
         }
 
@@ -164,10 +166,22 @@ class Store:
         max_rows = request.get("max_rows", 1000)
         if not isinstance(max_rows, int) or not 0 < max_rows <= MOST_ROWS:
             raise UserError(f"query: max_rows is a whole number from 1 to {MOST_ROWS:,}")
+        with self._one_of_few():
+            return questions.query(self._factory, str(request.get("sql", "")), max_rows)
+
+    def _exits(self, request: dict[str, Any]) -> dict[str, Any]:
+        since = request.get("since", 0)
+        if not isinstance(since, int) or not 0 <= since < 1 << 32:
+            raise UserError("exits: since is a time in whole seconds")
+        with self._one_of_few():
+            return questions.exits(self._factory, since, bool(request.get("newest")))
+
+    @contextlib.contextmanager
+    def _one_of_few(self) -> Iterator[None]:
         if not self._querying.acquire(timeout=QUERY_S):
             raise UserError("query: others are being answered; ask again")
         try:
-            return questions.query(self._factory, str(request.get("sql", "")), max_rows)
+            yield
         finally:
             self._querying.release()
 
