@@ -16,12 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mexc_pipeline.collector.inbox import PINNED_NS, Inbox
 from mexc_pipeline.periods import DAY_NS, HOUR_NS, SECOND_NS, Period
-from mexc_pipeline.rows import Frame
+from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool import pending as module
 from mexc_pipeline.spool.known import Known
-from mexc_pipeline.spool.lifecycle import mark_exported, seal_left_open
+from mexc_pipeline.spool.lifecycle import mark_exported, prune, seal_left_open
 from mexc_pipeline.spool.pending import FILE, Pending, is_left, newest, number_left, started
-from mexc_pipeline.spool.segment import NewerFormatError, info
+from mexc_pipeline.spool.segment import NewerFormatError, in_order, info
 from mexc_pipeline.spool.writer import Spool, last_rx
 from support.spooled import check, named, read_rows, read_segments
 
@@ -154,6 +154,55 @@ def test_a_log_without_its_file_is_not_taken_for_the_next_ones(tmp_path: Path) -
     again = Pending(tmp_path, "BTC_USDT")
     assert again.waiting == 0
     again.close()
+
+
+def test_what_was_moved_to_a_segment_that_is_damaged_is_moved_once_more(tmp_path: Path) -> None:
+    pending = Pending(tmp_path, "BTC_USDT")
+    pending.append(frames(0, 0.1, 0.2, 0.3, 0.4))
+    spool = new(tmp_path, pending)
+    assert pending.move(spool) == 5
+    spool.close()
+    pending.close()
+    db = sqlite3.connect(next(tmp_path.glob("2*.sqlite")))
+    db.execute("UPDATE rows SET mt = 99 WHERE seq = 1")
+    db.commit()
+    db.close()
+    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    event, *rows = check(tmp_path, 6)
+    assert (event.seq, [r.m for r in rows]) == (6, [b"0", b"0.1", b"0.2", b"0.3", b"0.4"])
+    assert named([event], "clock")[0]["restarted"]
+
+
+@pytest.mark.parametrize("marker", [b"2", started("1", None)])
+def test_what_was_moved_stays_known_when_its_segment_is_proven_and_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marker: bytes
+) -> None:
+    """The clock was set back between pending rows, and the process died between the two commits that follow: the one
+    that says so, and the one of the rows."""
+    pending = Pending(tmp_path, "BTC_USDT")
+    pending.append(frames(0, 1))
+    pending.append([Frame(T0 - DAY_NS, None, 5, marker)])
+    spool = new(tmp_path, pending)
+    commit = spool._commit
+
+    def dies(block: Columns, moved: tuple[str, int] | None) -> None:
+        if moved is not None and moved[1] == 2:
+            raise OSError(5, "dies here")
+        commit(block, moved)
+
+    monkeypatch.setattr(spool, "_commit", dies)
+    assert pending.move(spool) == 2
+    with pytest.raises(OSError, match="dies here"):
+        pending.move(spool)
+    spool.close()
+    pending.close()
+    first, _ = in_order(tmp_path).readable
+    mark_exported(first.path, {"at_ns": T0})
+    assert prune(tmp_path, T0 + 400 * DAY_NS, 0) == [first.path]
+    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    rows = read_rows(tmp_path)
+    assert [r.seq for r in rows if r.m in (b"0", b"1")] == [], "they are in a file"
+    assert [r.seq for r in rows] == list(range(first.last_seq + 1, first.last_seq + 1 + len(rows)))
 
 
 @pytest.mark.parametrize("step", ["_empty", "close", "unlink", "sync_folder"])

@@ -25,6 +25,8 @@ DAY_NS = 24 * HOUR_NS
 PERIOD_S = 2
 VALID_DAYS = 20
 FAR = (8 * HOUR_NS, DAY_NS, 30 * DAY_NS, 400 * DAY_NS, 4000 * DAY_NS)
+FARTHEST = 35_000 * DAY_NS
+"""Where 62 bits of nanoseconds are not enough."""
 KEEP = "6h"
 """No row of a run is older, whatever a clock says: nothing may be deleted by age."""
 
@@ -87,7 +89,7 @@ def _step(place: Bench, rng: random.Random, offset: int) -> tuple[int, str]:
     slew = 0
     match kind:
         case "far forward":
-            offset = max(0, offset) + rng.choice((HOUR_NS, *FAR))
+            offset = max(0, offset) + rng.choice((HOUR_NS, *FAR, FARTHEST))
         case "far back":
             offset = min(0, offset) - rng.choice((HOUR_NS, *FAR))
         case "right again":

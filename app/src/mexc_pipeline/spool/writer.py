@@ -100,6 +100,7 @@ class Spool:
         self._edge = 0
         self._tally = Tally()
         self._checkpointer = Checkpointer()
+        self._moved: dict[str, int] = {}  # said by each segment anew: the newest is the one that is never pruned
         self.last_seq = 0
         self.last_rx = 0
         self.clean = True
@@ -149,9 +150,11 @@ class Spool:
                 raise
             except SegmentError as error:
                 apart.append(self._set_apart(left.path, "damaged", str(error)))
+                found.remove(left)  # pending rows that were moved there are moved once more
             else:
                 self._resume(left, tally, next_rx)
         clean = clean and not replaced and not apart
+        self._moved = found[-1].moved if found else {}
         moved: dict[str, int] = {}
         for segment in found:
             for file, n in segment.moved.items():
@@ -261,6 +264,8 @@ class Spool:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        if moved is not None:
+            self._moved = {moved[0]: moved[1] + total}
         before = self._tally.bytes
         self._tally.add(block)
         self._checkpointer.grown(self._tally.bytes - before)
@@ -290,6 +295,7 @@ class Spool:
                 "edge_ns": self._edge,
                 "state": "open",
                 "cut": False,
+                **({"moved": self._moved} if self._moved else {}),
             },
         )
         self._checkpointer.watch(self._path)
