@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.egress import dial as dial_module
 from mexc_pipeline.exchange import protocol
+from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.feed import attempts, pace, watch
 from mexc_pipeline.feed import feed as module
 from mexc_pipeline.feed.attempts import Attempts
@@ -503,19 +507,71 @@ def test_stop_waits_for_the_exchanges_goodbye_and_keeps_what_comes_before_it() -
         assert "1000" in sim.connections[0].end
 
 
+def greet(client: socket.socket, before: bytes = b"") -> None:
+    """Take a handshake, with what stands before the answer."""
+    key = client.recv(65536).partition(b"Sec-WebSocket-Key: ")[2].split()[0]
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    client.sendall(
+        before + b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept
+    )
+
+
+def test_an_exchange_that_takes_nothing_cannot_keep_us_from_reading() -> None:
+    """Each answer to a ping waited for room that never came, and what had been read waited with it."""
+
+    def unread(client: socket.socket, over: threading.Event) -> None:
+        greet(client)
+        while not over.wait(0.0002):
+            client.sendall(b"\x89\x7d" + bytes(125) + b"\x81\x02{}")
+
+    def small(*asked: Any) -> dial_module.Dialled:
+        dialled = dial_module.dial(*asked)
+        dialled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        dialled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        return dialled
+
+    settings = config.parse("", None)
+    got: list[Frame] = []
+    with serving(unread) as far:
+        far._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)  # those it accepts have it too
+        where = config.Exchange(websocket=f"ws://127.0.0.1:{far.port}/edge")
+        feed = Feed(settings.symbols[0], where, Gathered(got.extend), small)
+        thread = threading.Thread(target=feed.run)
+        thread.start()
+        try:
+            until(lambda: any(b"does not take what is sent to it" in f.m for f in got if f.mt == 5), 30)
+        finally:
+            feed.stop()
+            thread.join(10)
+    assert not thread.is_alive()
+    assert any(f.mt == 4 for f in got)
+
+
+def test_frames_compressed_unasked_are_recorded() -> None:
+    """The connection was ended for each of them, and so was the next."""
+    texts = [b'{"symbol":"BTC_USDT","channel":"push.ticker","data":{"n":%d},"ts":1795000000000}' % n for n in range(50)]
+
+    def compressing(client: socket.socket, over: threading.Event) -> None:
+        greet(client, b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        for text in texts:
+            stream = zlib.compressobj(wbits=-15)
+            packed = (stream.compress(text) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            assert len(packed) < 126
+            client.sendall(bytes([0xC1, len(packed)]) + packed)
+        over.wait(60)
+
+    with serving(compressing) as far, feeding(f"ws://127.0.0.1:{far.port}/edge") as rig:
+        until(lambda: len(rig.frames()) == len(texts), 30)
+        assert [(mt, content(m)) for mt, m in rig.frames()] == [(1, text) for text in texts]
+        assert not rig.events("disconnected")
+
+
 def test_stop_does_not_wait_for_an_exchange_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GOODBYE_S", 0.3)
 
     def deaf(client: socket.socket, over: threading.Event) -> None:
-        import base64
-        import hashlib
-
-        key = client.recv(65536).partition(b"Sec-WebSocket-Key: ")[2].split()[0]
-        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-        client.sendall(
-            b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n"
-            % accept
-        )
+        greet(client)
         over.wait(60)
 
     with serving(deaf) as far, feeding(f"ws://127.0.0.1:{far.port}/edge") as rig:

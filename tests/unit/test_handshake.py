@@ -70,6 +70,19 @@ def test_it_reads_the_answer_and_not_a_byte_more() -> None:
     assert far.asked.endswith(b"\r\n\r\n")
 
 
+@pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints"])
+def test_hints_before_the_answer_are_none(status: str) -> None:
+    hint = f"HTTP/1.1 {status}\r\nLink: </x>; rel=preload\r\n\r\n".encode()
+    far = Far(lambda asked: hint * 2 + upgrade(asked, more=b"\x81\x02{}"))
+    shake(far, "ws://h/e")
+    assert far.left == b"\x81\x02{}"
+    assert refused(hint + b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n\r\n").retry_after_s == 7
+
+
+def test_hints_without_end_have_one() -> None:
+    assert "no HTTP answer" in str(refused(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000, closes=False))
+
+
 @pytest.mark.parametrize(
     ("url", "host"),
     [

@@ -188,3 +188,16 @@ def test_commits_without_a_version_are_left_out_of_an_answer() -> None:
     with pytest.raises(RefusedError, match="book that cannot be read"):
         read_snapshot(200, b'{"success":true,"data":{"asks":null,"bids":[]}}')
     assert read_snapshot(200, b'{"success":true,"data":{"asks":null,"version":"12"}}').version == 12
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"0," * 600_000 + b"0", "more than 500,000 values"),
+        (b'{"version":1},' * 20_000 + b'{"version":1}', "20,001 commits, where 1,000 were asked for"),
+    ],
+)
+def test_an_answer_of_more_than_was_asked_for_is_refused_before_it_is_taken_apart(data: bytes, reason: str) -> None:
+    """16 MB of small values took 972 MiB, and nothing else was done for a second or more."""
+    with pytest.raises(RefusedError, match=reason):
+        read_commits(200, b'{"success":true,"data":[' + data + b"]}")

@@ -40,7 +40,7 @@ pieces = st.one_of(
     st.builds(frame, st.just(TEXT), payloads, form=st.sampled_from([2, 8])),
     st.builds(frame, st.sampled_from([BINARY, PING, PONG, CLOSE, 0, 3]), payloads.filter(lambda p: len(p) < 126)),
     st.builds(frame, st.sampled_from([TEXT, BINARY, 0]), payloads, fin=st.sampled_from([0, 1])),
-    st.builds(frame, st.just(TEXT), payloads, rsv=st.integers(1, 7)),
+    st.builds(frame, st.just(TEXT), payloads, rsv=st.sampled_from([1, 2, 3, 5, 6, 7])),
     st.builds(frame, st.just(TEXT), payloads, mask=st.just(b"abcd")),
     st.just(frame(TEXT, b"one", fin=0) + frame(PING, b"?") + frame(0, b"two")),
     st.just(frame(TEXT, b"one", fin=0) + frame(PING, b"?") + frame(TEXT, b"not a fragment") + frame(0, b"two")),
@@ -92,7 +92,17 @@ def read(data: bytes, sizes: list[int | None], mine: bool) -> tuple[Answer, int]
         opcode, found = ws.recv_data_frame(True)
         return opcode, found.data
 
-    take: Callable[[], tuple[int, bytes]] = Messages(ws, link).next if mine else library
+    messages = Messages(ws, link) if mine else None
+
+    def ours() -> tuple[int, bytes]:
+        assert messages is not None
+        found = messages.next()
+        if messages.ping is not None:
+            ws.send(messages.ping, PONG)
+            messages.ping = None
+        return found
+
+    take: Callable[[], tuple[int, bytes]] = ours if mine else library
     answer: Answer = []
     while True:
         try:
@@ -113,6 +123,52 @@ def read(data: bytes, sizes: list[int | None], mine: bool) -> tuple[Answer, int]
 def test_messages_are_those_the_library_reads(data: bytes, sizes: list[int | None], missing: int) -> None:
     data = data[: len(data) - missing]
     assert read(data, sizes, mine=True) == read(data, sizes, mine=False)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@given(payload=payloads, cut=st.booleans())
+def test_data_marked_as_compressed_are_data(opcode: int, payload: bytes, cut: bool) -> None:
+    """Nobody agreed on it: the library would end this connection, and each one after it."""
+    marked = frame(opcode, payload, rsv=4)
+    if cut:
+        half = len(payload) // 2
+        marked = frame(opcode, payload[:half], fin=0, rsv=4) + frame(0, payload[half:])
+    found, _ = read(marked + frame(TEXT, b"next"), [], mine=True)
+    assert found[:2] == [(opcode, payload), (TEXT, b"next")]
+
+
+@pytest.mark.parametrize("data", [frame(PING, b"", rsv=4), frame(0, b"", rsv=4), frame(TEXT, b"", rsv=6)])
+def test_other_reserved_bits_mean_that_no_frame_begins_here(data: bytes) -> None:
+    assert read(data, [], mine=True)[0] == ["WebSocketProtocolException"]
+
+
+class Unread(Wire):
+    """A far end that takes nothing."""
+
+    def send(self, data: bytes) -> int:
+        raise TimeoutError("timed out")
+
+
+def test_reading_does_not_wait_for_an_answer_to_be_taken() -> None:
+    link = ReadAhead(Unread(frame(PING, b"1") + frame(PING, b"2") + frame(TEXT, b"x"), []), lambda: None)  # type: ignore[arg-type]
+    ws = websocket.WebSocket(skip_utf8_validation=True)
+    ws.sock, ws.connected = link, True  # type: ignore[assignment]
+    messages = Messages(ws, link)
+    assert [messages.next() for _ in range(3)] == [(PING, b"1"), (PING, b"2"), (TEXT, b"x")]
+    assert messages.ping == b"2"
+
+
+class Gone(Wire):
+    def send(self, data: bytes) -> int:
+        raise BrokenPipeError("gone")
+
+
+@pytest.mark.parametrize("wire", [Unread, Gone])
+def test_why_the_far_end_closes_is_known_also_where_it_is_gone_by_then(wire: type[Wire]) -> None:
+    link = ReadAhead(wire(frame(CLOSE, b"\x03\xe9maintenance"), []), lambda: None)  # type: ignore[arg-type]
+    ws = websocket.WebSocket(skip_utf8_validation=True)
+    ws.sock, ws.connected = link, True  # type: ignore[assignment]
+    assert Messages(ws, link).next() == (CLOSE, b"\x03\xe9maintenance")
 
 
 def test_plain_messages_do_not_go_through_the_library() -> None:

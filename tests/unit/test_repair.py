@@ -6,13 +6,15 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import dial
 from mexc_pipeline.exchange.depth import Gap
 from mexc_pipeline.exchange.rest import RefusedError
-from mexc_pipeline.feed.holes import MOST_TRIES, Row
-from mexc_pipeline.feed.repair import Repairer
+from mexc_pipeline.feed.holes import MOST_OPEN, MOST_TRIES, Row
+from mexc_pipeline.feed.repair import BURST, EACH_S, Allowance, Repairer
 from mexc_pipeline.rows import Mt
 
 
@@ -82,3 +84,40 @@ def test_a_book_that_is_not_utf8_is_wrapped_inside_its_event(rig: Rig) -> None:
     ((_, m),) = rig.kept
     said = json.loads(m.decode())
     assert (said["version"], list(said["book"])) == (7, ["base64", "opcode"])
+
+
+@given(st.lists(st.floats(0.0, 5.0), max_size=300))
+def test_trouble_without_end_asks_at_a_bounded_rate(thinking_s: list[float]) -> None:
+    """Whoever waits as told makes no more requests in any minute than the burst and one in each second."""
+    allowance, now, made = Allowance(), 1000.0, []
+    for pause in thinking_s:
+        made.append(now)
+        now += max(allowance.take(now), pause * 0.1)
+    assert all(sum(at <= other < at + 60 for other in made) <= BURST + 60 / EACH_S for at in made)
+
+
+def test_a_burst_is_not_held_up() -> None:
+    allowance = Allowance()
+    assert [allowance.take(1000.0) for _ in range(BURST - 1)] == [0.0] * (BURST - 1)
+    assert allowance.take(1000.0) == EACH_S
+    assert allowance.take(1000.0 + BURST * EACH_S) == 0.0
+
+
+def test_requests_keep_to_their_allowance(rig: Rig) -> None:
+    """Also those that were answered as they should be."""
+    rig.data = b'[{"version":9}]'
+    pauses = []
+    for at in range(BURST + 1):
+        rig.repairer.gap(Gap(at, at))
+        pauses.append(rig.repairer._step(rig.repairer._ask_commits, rig.repairer._no_commits))
+    assert pauses[0] == 0.0
+    assert pauses[-1] > 0.9 * EACH_S
+
+
+def test_gaps_without_end_are_given_up_and_said(rig: Rig) -> None:
+    for at in range(1, 2 * (MOST_OPEN + 5), 2):
+        rig.repairer.gap(Gap(at, at))
+    assert rig.repairer.status()["open"] == MOST_OPEN
+    said = [json.loads(m) for _, m in rig.repairer.close()]
+    assert [e["from"] for e in said] == list(range(1, 2 * (MOST_OPEN + 5), 2))
+    assert [e["reason"] for e in said[4:6]] == ["more than 1,000 gaps at a time", "stopped"]

@@ -36,6 +36,7 @@ def ok(data: object) -> bytes:
         (200, b"<html>", "unknown", "not JSON"),
         (200, b"[1]", "unknown", "not an object"),
         (200, b"[" * 100_000, "unknown", "not JSON"),
+        (200, b'{"success":true,"data":[' + b"[]," * 500_000 + b"0]}", "unknown", "more than 500,000 values"),
     ],
 )
 def test_only_a_clear_answer_refuses_a_symbol(status: int, body: bytes, verdict: str, said: str) -> None:

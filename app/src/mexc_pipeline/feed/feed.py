@@ -164,6 +164,7 @@ class Feed:
         self._stop = threading.Event()
         self._ws: websocket.WebSocket | None = None
         self._link: ReadAhead | None = None
+        self._messages: Messages | None = None
         self._received = 0
         self._touched: set[str] = set()  # channels that delivered since the last look, "" for whatever else came
         self._unasked: dict[str, tuple[int, float]] = {}  # what else came: how often, and when last (monotonic s)
@@ -412,12 +413,13 @@ class Feed:
         self._exit = dialled.details.get("exit")
         self.connected_since_ns = time.time_ns()
         self._link = link
+        self._messages = Messages(ws, link)
         self._ws = ws
         self._checks.connected()
         self._event("connected", egress=dialled.mode, **way)
         for subscription in self._wanted.values():
             self._subscribe(subscription)
-        self._read(Messages(ws, link).next)
+        self._read(self._messages.next)
 
     def _handshake(self, ws: websocket.WebSocket, link: ReadAhead, dialled: Dialled, url: str) -> None:
         dialled.sock.settimeout(HANDSHAKE_S)
@@ -466,7 +468,7 @@ class Feed:
 
     def _on_protocol_frame(self, opcode: int, data: bytes) -> None:
         if opcode != websocket.ABNF.OPCODE_CLOSE:
-            return  # ping (answered by the library) or pong
+            return  # ping (answered before the next wait) or pong
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
         raise _Ended(clean(data[2:]) or "closed by the exchange", code)
 
@@ -559,18 +561,21 @@ class Feed:
             _, self._parting, name, fields = asked
             self._event(name, **fields)
         if self._stop.is_set() or self._held is not None or self._parting is not None:
-            self._say_goodbye(ws, now)
+            self._say_goodbye(now)
             return
+        if self._messages is not None and self._messages.ping is not None:
+            payload, self._messages.ping = self._messages.ping, None
+            self._send(payload, websocket.ABNF.OPCODE_PONG)
         if now >= self._next_ping:
             self._next_ping = now + self._exchange.ping_interval_s
             self.clock.asked(time.monotonic_ns())
-            ws.send(PING)
+            self._send(PING)
         self._act(watch.due(now))
 
-    def _say_goodbye(self, ws: websocket.WebSocket, now: float) -> None:
+    def _say_goodbye(self, now: float) -> None:
         if self._goodbye_by is None:
             self._goodbye_by = now + GOODBYE_S
-            ws.send(struct.pack("!H", 1000), websocket.ABNF.OPCODE_CLOSE)
+            self._send(struct.pack("!H", 1000), websocket.ABNF.OPCODE_CLOSE)
         elif now >= self._goodbye_by:
             self._unanswered = True
             raise _Ended("stopped", 1000)
@@ -599,8 +604,17 @@ class Feed:
                     self._parting = reason
 
     def _subscribe(self, subscription: Subscription) -> None:
-        if self._ws is not None:
-            self._ws.send(subscription.request)
+        self._send(subscription.request)
+
+    def _send(self, payload: bytes, opcode: int = websocket.ABNF.OPCODE_TEXT) -> None:
+        """Send a frame. One that the far end does not take ends the connection: part of it may be under way, and to
+        wait for it again and again would keep us from reading."""
+        if self._ws is None:
+            return
+        try:
+            self._ws.send(payload, opcode)
+        except (TimeoutError, websocket.WebSocketTimeoutException) as error:
+            raise _Ended("the exchange does not take what is sent to it") from error
 
     def _look_at_clock(self) -> None:
         self._note_clock(self.clock.look(time.time_ns(), time.monotonic_ns()))
@@ -628,7 +642,7 @@ class Feed:
         if self._touched and self._delivered_at is None:  # a close may follow the only frames at once
             self._delivered_at = time.monotonic()
         self._touched.clear()
-        self._link = None
+        self._link = self._messages = None
         self._received = 0
         if ws is not None:
             ws.abort()  # type: ignore[no-untyped-call]

@@ -83,19 +83,28 @@ def shake(sock: Socket, url: str) -> None:
     TimeoutError as the socket does."""
     key = base64.b64encode(os.urandom(16))
     sock.sendall(request(url, key))
-    head = bytearray()
-    while not head.endswith(b"\r\n\r\n"):
-        byte = sock.recv(1)
-        head += byte
-        if not byte or len(head) > _MOST_HEAD:
-            raise RefusedError(Answer(0, f"what is no HTTP answer: {clean(bytes(head), SHOWN) or 'nothing'}"))
-    status, said, headers = parse(bytes(head))
+    status, room = 100, _MOST_HEAD
+    while 100 <= status < 200 and status != 101:  # hints and the like that come before an answer (RFC 9110, 15.2)
+        head = _head(sock, room)
+        room -= len(head)
+        status, said, headers = parse(head)
     if status == 101:
         if not _agrees(headers, key):
             raise RefusedError(Answer(status, "HTTP 101 without a valid WebSocket upgrade"))
         return
     body = _body(sock, headers) if status else b""
     raise RefusedError(refusal(status, said, headers, body, time.time()))
+
+
+def _head(sock: Socket, most: int) -> bytes:
+    """The next status line and headers, of at most so many bytes."""
+    head = bytearray()
+    while not head.endswith(b"\r\n\r\n"):
+        byte = sock.recv(1)
+        head += byte
+        if not byte or len(head) > most:
+            raise RefusedError(Answer(0, f"what is no HTTP answer: {clean(bytes(head), SHOWN) or 'nothing'}"))
+    return bytes(head)
 
 
 def request(url: str, key: bytes) -> bytes:

@@ -19,6 +19,10 @@ MOST_TRIES = 8
 MOST_EVENTS = 100
 """Stretches of one gap that are told one by one when it ends; what lies scattered beyond them is told in one event."""
 
+MOST_OPEN = 1000
+"""Gaps that are followed at a time: where versions go missing faster than they can be asked for, most of them are gone
+before their turn comes, and what it costs to follow them must not grow with the trouble."""
+
 _version = attrgetter("version")
 
 Row = tuple[Mt, bytes]
@@ -103,9 +107,12 @@ class Holes:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, first: int, last: int) -> None:
-        """Versions ``first`` to ``last`` are missing."""
+    def add(self, first: int, last: int) -> list[Row]:
+        """Versions ``first`` to ``last`` are missing. The rows that say so where the oldest gap is given up for it."""
         self._open.append(_Hole(first, last, [(first, last)]))
+        if len(self._open) <= MOST_OPEN:
+            return []
+        return self._end(self._open.pop(0), f"more than {MOST_OPEN:,} gaps at a time")
 
     def go_on(self, unfinished: Unfinished) -> None:
         """Take up what an earlier process could not finish."""

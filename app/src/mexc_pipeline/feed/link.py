@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
 
 import websocket
-from websocket._abnf import continuous_frame
+from websocket._abnf import continuous_frame, frame_buffer
+
+log = logging.getLogger("mexc_pipeline.feed")
 
 MOST_FRAGMENTS = 16_384
 """Of one message. The exchange sends none at all; the largest that is kept has a thousand of 64 KiB."""
@@ -113,16 +116,48 @@ class Fragments(continuous_frame):
         return opcode, whole
 
 
+class Frames(frame_buffer):
+    """The library's frames. One of data that is marked as compressed (RFC 7692) without having been agreed on is a
+    frame like any other: what it holds is looked at, and kept whatever that is. The library would end the connection,
+    and each one after it."""
+
+    def recv_header(self) -> None:
+        super().recv_header()
+        assert self.header is not None
+        fin, *reserved, opcode, mask, length = self.header
+        if reserved == [1, 0, 0] and opcode in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
+            self.header = (fin, 0, 0, 0, opcode, mask, length)
+
+
 class Messages:
     """Messages of a connection in order. Plain text ones are taken from what was read ahead, a tenth of the cost of the
-    library's way; everything else (control frames, fragments, binary, faults) is the library's to read and judge."""
+    library's way; everything else (control frames, fragments, binary, faults) is the library's to read and judge.
+
+    Reading never waits for writing: of the pings that came, the newest is in :attr:`ping` for the caller to answer when
+    there is time, which is all that RFC 6455 (section 5.5.3) asks for.
+    """
 
     def __init__(self, ws: websocket.WebSocket, link: ReadAhead) -> None:
         self._ws = ws
         ws.cont_frame = Fragments(False, True)
+        ws.frame_buffer = Frames(ws._recv, True)
+        ws.pong = self._owe  # type: ignore[method-assign, assignment]
+        ws.send_close = self._send_close  # type: ignore[method-assign, assignment]
         self._text = link.text
+        self.ping: bytes | None = None
+        """Payload of the newest ping that is not answered."""
         self._between = True
         """No message has begun: the next byte is the first of a frame that may stand alone."""
+
+    def _owe(self, payload: bytes) -> None:
+        self.ping = payload
+
+    def _send_close(self, *_: object) -> None:
+        """Answer a close. Whether that arrives does not matter: why the far end closes does, and it may be gone."""
+        try:
+            self._ws.send(b"\x03\xe8", websocket.ABNF.OPCODE_CLOSE)
+        except (OSError, websocket.WebSocketException) as error:
+            log.debug("close not answered", extra={"fields": {"why": str(error)}})
 
     def next(self) -> tuple[int, bytes]:
         """Opcode and payload of the next message or control frame. Raises as the library does, and TimeoutError; after
