@@ -241,16 +241,43 @@ def test_a_service_that_refuses_everything_for_hours_is_asked_each_minute_and_le
     assert all(after - before <= AGAIN_S + 1 for before, after in pairwise(sorted({100.0, *left, *asked, now})))
 
 
-def test_a_socket_that_answers_nothing_is_left_each_time() -> None:
-    memory = Memory()
-    for start in (0.0, 100.0, 200.0):
-        w = Watch(CHANNELS, 25, start, memory)
-        for n in range(1, 41):
-            w.alive(start + n / 2)  # pongs
-            actions = w.due(start + n / 2)
-        (end,) = actions
-        assert isinstance(end, Reconnect)
-        assert not end.orderly
+@pytest.mark.parametrize("addresses", [1, 3])
+def test_a_socket_that_answers_nothing_is_left_with_patience_that_grows_a_little(addresses: int) -> None:
+    memory, now = Memory(), 0.0
+    for times in (1, 2, 4, 4, 4):
+        for _ in range(addresses):
+            w = Watch(CHANNELS, 25, now, memory, addresses)
+            end = _left(w, now, now + 1000)
+            assert end == now + times * 2 * CONFIRM_S
+            now = end
+    w = Watch(CHANNELS, 25, now, memory, addresses)
+    w.ack(DEPTH, now)
+    w = Watch(CHANNELS, 25, now, memory, addresses)
+    assert _left(w, now, now + 1000) == now + 2 * CONFIRM_S
+
+
+@pytest.mark.parametrize("late_s", [9, 19, 30, 39, 75])
+@pytest.mark.parametrize("late", [CHANNELS, CHANNELS[:2], (DEPTH,)])
+@pytest.mark.parametrize("acks", [True, False])
+def test_an_exchange_that_is_slow_to_answer_is_waited_for(late_s: float, late: tuple[str, ...], acks: bool) -> None:
+    """Answers and data of these channels begin so long after each connection is made."""
+    memory, start, now, left = Memory(), 0.0, 0.0, []
+    w = Watch(CHANNELS, 25, start, memory)
+    while now < 3600:
+        now += 1.0
+        w.alive(now)
+        for name in CHANNELS:
+            if name not in late or now - start >= late_s:
+                if acks:
+                    w.ack(name, now)
+                w.data(name, now)
+        if any(isinstance(action, Reconnect) for action in w.due(now)):
+            left.append(now)
+            start = now
+            w = Watch(CHANNELS, 25, start, memory)
+    assert len(left) <= (2 if late == CHANNELS else 1)
+    assert all(w.status(now)[name]["age_s"] == 0 for name in CHANNELS)
+    assert not memory.lost
 
 
 def test_frames_of_an_unknown_kind_are_life() -> None:

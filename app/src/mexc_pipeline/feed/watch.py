@@ -13,6 +13,9 @@ from mexc_pipeline.feed.pace import Pace, bounds
 
 CONFIRM_S = 10.0
 """A subscription without an answer or data for this long is asked for again, after twice as long given up."""
+MUTE_MOST = 4
+"""Times that patience, at most, with connections of which no channel is answered or delivers: it doubles from one such
+connection to the next, or a busy exchange that is slower than it would never come to answer."""
 AGAIN_S = 60.0
 AGAIN_MOST_S = 3600.0
 """A channel that stays away is asked for again after the first, then after twice that, up to once in the second."""
@@ -118,6 +121,8 @@ class Memory:
     """Channels for which that was of no use: it is not done again before they deliver."""
     quiet_s: float = 0.0
     quiet_until: float = 0.0
+    mute: int = 0
+    """Connections left in succession on which nothing was answered or delivered."""
     turns: int = 0
     """Connections left so since the patience last grew: each address has one turn."""
 
@@ -212,6 +217,7 @@ class Watch:
 
     def _confirm(self, channel: str, state: _Channel, by: str, now: float) -> list[Action]:
         state.refused = state.answered = None
+        self.memory.mute = 0
         known = state.confirmed is not None
         if not known:
             state.confirmed = by
@@ -301,6 +307,10 @@ class Watch:
         said = "; ".join(f"{name} {reason}" for name, reason in away.items())
         if not self._flows(away, now):
             if all(s.confirmed is None and s.refused is None and s.answered is None for s in states.values()):
+                patience = 2 * CONFIRM_S * min(MUTE_MOST, 2 ** min(memory.mute // self.addresses, 30))
+                if now - self.started < patience:
+                    return []
+                memory.mute += 1
                 return [Reconnect(said)]
             confirmed = any(states[name].confirmed is not None for name in away)
             refused = len(away) == len(states) and (self.addresses > 1 or not self.unlisted)
