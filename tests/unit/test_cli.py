@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from mexc_pipeline.cli.app import cli, invoke
 from mexc_pipeline.cli.look import far_end
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.simulator.bundle import FORMAT
 
 COMMANDS = [
     "run", "demo", "collect", "store", "export", "verify", "status", "ledger", "query", "doctor", "simulate", "import",
@@ -235,7 +238,56 @@ def test_errors_become_one_line_and_a_status(
     assert said in _one_error_line(capsys)
 
 
+def test_status_before_any_recording_says_how_to_begin(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["status", "--config", str(settings)]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert out == f"nothing was recorded yet in {tmp_path}/data; start it with: mexc-pipeline run"
+    assert invoke(["status", "--json", "--config", str(settings)]) == 1
+    assert json.loads(capsys.readouterr().out)["recorded"] is False
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports" / "btc2026112120.parquet").write_bytes(b"")
+    assert invoke(["status", "--config", str(settings)]) == 1
+    assert "not running" in capsys.readouterr().out, "there are files: something was recorded"
+
+
+def test_what_cannot_be_acknowledged_is_named(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--reason", "x", "--config", str(settings)]
+    assert invoke(["acknowledge", "nope", "1", "2", *given]) == 2
+    assert "'nope' is not a configured symbol; choose one of: btc" in _one_error_line(capsys)
+    assert invoke(["acknowledge", "btc", "5", "2", *given]) == 2
+    assert "seq 5 to 2 runs backwards" in _one_error_line(capsys)
+    assert invoke(["acknowledge", "BTC_USDT", "2", "5", *given]) == 1
+    assert "btc has no hole of seq 2 to 5" in _one_error_line(capsys)
+
+
+@pytest.mark.parametrize("like", [False, True])
+@pytest.mark.parametrize(
+    ("host", "advice"),
+    [
+        ("192.0.2.1", "cannot listen on 192.0.2.1: no address of this machine; choose another --host"),
+        ("no-such-host.invalid", "cannot listen on no-such-host.invalid: "),
+        ("127.0.0.1", "Address already in use; choose another --port"),
+    ],
+)
+def test_where_the_simulator_cannot_listen_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, advice: str, like: bool
+) -> None:
+    bundle = tmp_path / "bundle.ndjson"
+    refused = {"conn": 1, "at": 0, "refused": True, "status": 503, "headers": {}, "body": ""}
+    bundle.write_text(json.dumps({"bundle": FORMAT, "symbols": ["BTC_USDT"]}) + "\n" + json.dumps(refused) + "\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        args = ["simulate", "--host", host, "--port", port, *(["--like", str(bundle)] if like else [])]
+        assert invoke(args) == 1
+    said = _one_error_line(capsys)
+    assert advice in said
+    assert ("--port" in said) == (host == "127.0.0.1")
+
+
 def test_status_says_what_does_not_run_and_exits_1(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (settings.parent / "data" / "spool").mkdir(parents=True)
     assert invoke(["status", "--config", str(settings)]) == 1
     out = capsys.readouterr().out
     assert "store is not running" in out
@@ -369,3 +421,15 @@ def test_debug_logs_the_traceback_of_an_unexpected_error(
     assert invoke(["query", "SELECT 1", "--debug", "--config", str(settings)]) == 1
     assert "Traceback" in capsys.readouterr().err
     assert app.PROGRAM == "mexc-pipeline"
+
+
+def test_the_user_guides_table_has_every_command_and_no_other() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "user-guide.md").read_text()
+    section = guide.partition("\n## Commands\n")[2].partition("\n## ")[0]
+    first_cells = [row.split(" | ")[0] for row in section.splitlines() if row.startswith("| `")]
+    shown = {
+        text.removeprefix("mexc-pipeline ").split()[0]
+        for cell in first_cells
+        for text in re.findall(r"`([^`]+)`", cell)
+    }
+    assert shown == set(cli.list_commands(click.Context(cli)))

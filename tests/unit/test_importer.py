@@ -108,3 +108,19 @@ def test_other_files_are_refused_and_do_not_stop_the_rest(tmp_path: Path) -> Non
     assert all("\n" not in line for line in report.failures)
     assert [f.source for f in report.files] == [good.name]
     assert report.exit_status == 1
+
+
+def test_files_that_cannot_be_used_leave_no_folder_behind(tmp_path: Path) -> None:
+    bad = tmp_path / "btc_20250801_1400.parquet"
+    bad.write_bytes(b"no parquet")
+    for to in (None, tmp_path / "to"):
+        report = import_files(tmp_path / "exports", [bad, tmp_path / "missing.parquet"], to)
+        assert len(report.failures) == 2
+        assert [path.name for path in tmp_path.iterdir()] == [bad.name]
+
+
+def test_a_folder_that_cannot_be_made_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "exports").write_text("")
+    good = [v4_file(tmp_path, "btc_20250801_1400.parquet"), v4_file(tmp_path, "btc_20250801_1500.parquet")]
+    with pytest.raises(UserError, match="exports is not a folder; move it away"):
+        import_files(tmp_path / "exports", good)

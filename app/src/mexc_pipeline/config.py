@@ -7,7 +7,9 @@ import tomllib
 import types
 import typing
 from dataclasses import dataclass, replace
+from functools import reduce
 from hashlib import sha256
+from operator import getitem
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -21,6 +23,8 @@ from mexc_pipeline.text import LONG, clean
 
 Deal = Literal["merged", "each", "off"]
 Depth = Literal["full5", "full10", "full20", "merged", "each", "off"]
+
+_Duration = typing.Annotated[str, msgspec.Meta(description="whole number and unit, such as 15s")]
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -41,7 +45,7 @@ class Exchange(_Table, frozen=True):
     """One address, or several in the order in which they are tried; see :attr:`websocket_urls`."""
     rest: str | tuple[str, ...] = "https://api.mexc.com"
     ca_file: str = ""
-    ping_interval: str = "15s"
+    ping_interval: _Duration = "15s"
 
     @property
     def ping_interval_s(self) -> float:
@@ -110,7 +114,7 @@ class Spool(_Table, frozen=True):
 
 
 class _Health(_Table, frozen=True):
-    silent: str = ""
+    silent: _Duration = ""
     """A symbol without a market frame for so long is silent; empty: by each channel's own pace."""
 
 
@@ -140,8 +144,8 @@ class _File(_Table, frozen=True):
     symbols: list[str] = msgspec.field(default_factory=lambda: ["BTC_USDT", "ETH_USDT", "SOL_USDT"])
     data_dir: str = "./data"
     export_dir: str = "./exports"
-    period: str = "1h"
-    spool_keep: str = "24h"
+    period: _Duration = "1h"
+    spool_keep: _Duration = "24h"
     require_mount: bool | tuple[str, ...] = False
     spool: Spool = Spool()
     exchange: Exchange = Exchange()
@@ -279,7 +283,7 @@ def _convert(raw: Any, kind: type[_T], prefix: str) -> _T:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), kind, prefix)) from error
+        raise ConfigError(_explain(str(error), raw, kind, prefix)) from error
 
 
 def _check(file: _File, path: Path | None) -> Config:
@@ -504,7 +508,7 @@ def _duration(key: str, text: str) -> int:
         raise ConfigError(f"{key}: {error}") from error
 
 
-def _explain(message: str, kind: type, prefix: str) -> str:
+def _explain(message: str, raw: Any, kind: type, prefix: str) -> str:
     """Turn msgspec's message into ``key: what is wrong; what is allowed``."""
     match = re.fullmatch(r"(.*?)(?: - at `(key in )?\$\.?([^`]*)`)?", message, re.DOTALL)
     if match is None:
@@ -512,6 +516,10 @@ def _explain(message: str, kind: type, prefix: str) -> str:
     what, path = match[1], match[3] or ""
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     found = _type_at(kind, path)
+    if found == _Duration:
+        value = reduce(getitem, path.split("."), raw)
+        plain = value if type(value) is int and value > 0 else 15
+        return f'{prefix}{path}: a duration has a unit and stands in quotes (ms, s, m, h or d), such as "{plain}s"'
     path = f"{prefix}{path}".rstrip(".")
     if unknown:
         key = f"{path}.{unknown[1]}" if path else unknown[1]
@@ -531,7 +539,9 @@ def _type_at(kind: type, path: str) -> Any:
             args = next(args for m in members if (args := typing.get_args(m)))
             found = args[0] if args[-1] is Ellipsis else args[-1]
             continue
-        found = typing.get_type_hints(next(m for m in members if hasattr(m, "__struct_fields__")))[step]
+        found = typing.get_type_hints(next(m for m in members if hasattr(m, "__struct_fields__")), include_extras=True)[
+            step
+        ]
     return _members(found)[0]
 
 

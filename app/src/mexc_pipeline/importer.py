@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from mexc_pipeline import __version__, memory
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.export.files import prepare_folder, temporary
+from mexc_pipeline.export.files import FolderError, prepare_folder, temporary
 from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.parquet import PREFIX, READ_ROWS, SCHEMA, FileError, metadata
 from mexc_pipeline.read.files import FOLDER
@@ -88,17 +88,17 @@ def import_files(
     folder = to if to is not None else export_dir / FOLDER
     if folder.resolve() == export_dir.resolve():
         raise ConfigError(f"--to {folder} is the export folder: imported files are never mixed into proven ones")
-    if to is None:
-        prepare_folder(export_dir)
-    prepare_folder(folder)
+    folders = [export_dir, folder] if to is None else [folder]
     report = ImportReport(str(folder))
     for source in sources:
         try:
             most = _most_decoded(source)
             with memory.at_most(_COPIES * most + _SPARE):
-                report.files.append(_import(source, folder, symbol_id, most))
+                report.files.append(_import(source, folders, symbol_id, most))
         except MemoryError:
             report.failures.append(f"{source}: {_TOO_LARGE}")
+        except FolderError:
+            raise
         except (UserError, OSError) as error:
             text = error.strerror if isinstance(error, OSError) else str(error)
             report.failures.append(f"{source}: {text}")
@@ -113,10 +113,13 @@ def _most_decoded(source: Path) -> int:
     return _DECODED + _RATIO * found.st_size
 
 
-def _import(source: Path, folder: Path, symbol_id: str | None, most: int) -> Imported:
+def _import(source: Path, folders: Sequence[Path], symbol_id: str | None, most: int) -> Imported:
+    """Take one file over into the last of the folders, which are made once there is something to put into them."""
     table = _converted(source, most)
     match = _NAME.fullmatch(source.name)
     name = _target_name(table, match, symbol_id)
+    for folder in folders:
+        prepare_folder(folder)
     target = folder / name
     untyped = table.column("mt").null_count
     digest = _sha256(source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -92,14 +92,16 @@ def status(ctx: click.Context, as_json: bool) -> int:
     found = gather(config)
     if as_json:
         printing.as_json(found)
+    elif not found["recorded"]:
+        printing.folded(f"nothing was recorded yet in {config.data_dir}; start it with: mexc-pipeline run")
     else:
         _print_status(found)
     return 0 if found["ok"] else 1
 
 
 def gather(config: Config) -> dict[str, Any]:
-    """What every part says of itself and how it is: ``ok``, ``store``, ``symbols`` (each with ``health``, collector,
-    store and last export)."""
+    """What every part says of itself and how it is: ``ok``, ``recorded`` (whether anything ever was), ``store``,
+    ``symbols`` (each with ``health``, collector, store and last export)."""
     store = _status_of(config, "store")
     loaded: Mapping[str, Any] = store.get("symbols") or {}
     symbols: list[dict[str, Any]] = []
@@ -121,12 +123,26 @@ def gather(config: Config) -> dict[str, Any]:
         )
     return {
         "ok": not faults,
+        "recorded": not _is_new(config, symbols),
         "store": {
             **{key: value for key, value in store.items() if key != "symbols"},
             "health": health.of_store(store).to_json(),
         },
         "symbols": symbols,
     }
+
+
+def _is_new(config: Config, symbols: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether nothing runs here, nothing was exported and there is no spool: what cannot be looked into is not new."""
+    if any("problem" not in symbol["collector"] or symbol["last_export"] for symbol in symbols):
+        return False
+    try:
+        config.spool_dir.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _status_of(config: Config, who: str, symbol: Symbol | None = None) -> dict[str, Any]:

@@ -131,12 +131,19 @@ def acknowledge(
 
     config = configuration(ctx)
     names = {s.name: s.id for s in config.symbols}
-    who = by or os.environ.get("SUDO_USER") or getpass.getuser()
+    who = by or os.environ.get("SUDO_USER") or _user()
     entry = write_down(config, names.get(symbol, symbol), first_seq, last_seq, by=who, reason=reason)
     if as_json:
         printing.as_json(dataclasses.asdict(entry))
     else:
         printing.line(f"{entry.id}: seq {first_seq} to {last_seq} {entry}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without an entry, as in a container
+        return f"uid {os.getuid()}"
 
 
 @click.command(cls=Command)

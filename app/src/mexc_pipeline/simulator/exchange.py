@@ -27,6 +27,7 @@ from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.faults import Effect, Fault, FaultBoard
 from mexc_pipeline.simulator.flatout import Flood, render_pool
 from mexc_pipeline.simulator.frames import Push, SymbolFeed
+from mexc_pipeline.simulator.listening import cannot_listen
 from mexc_pipeline.simulator.market import NATURAL_RATE, contract
 from mexc_pipeline.simulator.sentlog import ConnectionInfo, ConnectionLog
 from mexc_pipeline.simulator.session import Session
@@ -162,9 +163,7 @@ class Exchange:
                 server_header=None,
             )
         except OSError as error:
-            raise UserError(
-                f"cannot listen on {self.config.host}:{self.port}: {error.strerror}; choose another --port"
-            ) from error
+            raise UserError(cannot_listen(self.config.host, self.port, error)) from error
         self._servers.append(server)
         self.port = server.sockets[0].getsockname()[1]
 

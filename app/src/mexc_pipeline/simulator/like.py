@@ -27,6 +27,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.simulator import wire
 from mexc_pipeline.simulator.bundle import TEXT, Answer, Bundle, Counting, End, Frame, Shift, Track, advanced
 from mexc_pipeline.simulator.exchange import WS_PATH
+from mexc_pipeline.simulator.listening import cannot_listen
 
 _AGAIN = ("content-type", "content-encoding", "retry-after", "location")
 
@@ -90,9 +91,7 @@ class Imitation:
                 server_header=None,
             )
         except OSError as error:
-            raise UserError(
-                f"cannot listen on {self.host}:{self.port}: {error.strerror}; choose another --port"
-            ) from error
+            raise UserError(cannot_listen(self.host, self.port, error)) from error
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

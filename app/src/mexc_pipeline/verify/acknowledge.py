@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mexc_pipeline.config import Config
-from mexc_pipeline.errors import UserError
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.ledger.acknowledged import Acknowledged
@@ -70,7 +70,12 @@ def entry_of(said: Mapping[str, object]) -> Acknowledged:
 
 def acknowledge(config: Config, symbol_id: str, first_seq: int, last_seq: int, *, by: str, reason: str) -> Acknowledged:
     """Write down that this hole is accepted; durable when this returns. UserError where there is no such hole: a typing
-    mistake must not excuse a hole to come."""
+    mistake must not excuse a hole to come. ConfigError where the symbol is neither configured nor has files, or the
+    range runs backwards."""
+    if last_seq < first_seq:
+        raise ConfigError(f"seq {first_seq} to {last_seq} runs backwards; the first seq of the hole comes first")
+    if not exported_files(config.export_dir, symbol_id):
+        config.symbol(symbol_id)
     holes = holes_of(config, symbol_id)
     if (first_seq, last_seq) not in holes:
         known = ", ".join(f"{a} to {b}" for a, b in holes) or "none"
