@@ -105,6 +105,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         10,
         1,
         needs_root=True,
+        times=True,
     ),
     Scenario(
         "sockets",
@@ -177,6 +178,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         18,
         1,
+        times=True,
     ),
     Scenario(
         "outage",
@@ -186,6 +188,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         10,
         5,
         0,
+        times=True,
     ),
     Scenario(
         "refused",
@@ -195,6 +198,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         10,
         10,
         1,
+        times=True,
     ),
     Scenario(
         "tables",
@@ -204,6 +208,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         20,
         4,
         1,
+        times=True,
     ),
     Scenario(
         "index",
@@ -213,6 +218,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         5,
         5,
         1,
+        times=True,
     ),
     Scenario(
         "embedded",
@@ -222,6 +228,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         40,
         10,
         1,
+        times=True,
     ),
     Scenario(
         "mounts",
@@ -232,6 +239,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         12,
         3,
         needs_root=True,
+        times=True,
     ),
     Scenario(
         "frames",
@@ -260,6 +268,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         200,
         12,
         2,
+        times=True,
     ),
     Scenario(
         "segments",
@@ -289,6 +298,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         8,
         1,
+        times=True,
     ),
     Scenario(
         "together",
@@ -301,6 +311,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         10,
         1,
         needs_root=True,
+        times=True,
     ),
     Scenario(
         "output",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from faults.bench import Bench, Outcome, bench, end
+from faults.bench import LATE_NS, Bench, Outcome, bench, end
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
 
@@ -26,10 +26,11 @@ def artefacts(folder: Path, seed: int) -> Outcome:
         Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=200.0, seed=seed)) as sim,
         bench(folder, sim, rng) as place,
     ):
+        place.witness.start()
         collector = place.fork("collect", "btc")
         until(lambda: len(list(place.spool.glob("btc/*.sqlite"))) > 3, 60, "some segments")
         end(collector)
-        place.settle(outcome)
+        place.settle(outcome, late_ns=LATE_NS)
         if rng.random() < 0.5:  # a file must give itself away also when the spool is long gone
             place.spool.rename(place.folder / "spool-gone")
             outcome.notes["spool"] = "gone"

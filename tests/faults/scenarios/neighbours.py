@@ -10,7 +10,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from faults.bench import SYMBOLS, Bench, Outcome, bench, end
+from faults.bench import LATE_NS, SYMBOLS, Bench, Outcome, bench, end
 from faults.oracle import Row, Verdict, check_frames, check_order, check_witness, read_files
 from faults.scenarios.segments import alter
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
@@ -30,6 +30,7 @@ def neighbours(folder: Path, seed: int) -> Outcome:
         Simulator(SimulatorConfig(symbols=("BTC_USDT", "ETH_USDT"), rate=100.0, seed=seed)) as sim,
         bench(folder, sim, rng, ids=(WHOLE, DAMAGED)) as place,
     ):
+        place.witness.start()
         whole = place.fork("collect", WHOLE)
         place.recorded(whole, 10, WHOLE)
         for _ in range(DAMAGES):
@@ -121,7 +122,7 @@ def judge_neighbours(place: Bench, outcome: Outcome) -> None:
     check_order(rows, verdict)
     mine = [c for c in place.sim.connections if place._is_of(c.number, SYMBOLS[WHOLE])]
     sent = [f for c in mine for f in place.sim.sent_on(c.number)]
-    check_frames(rows, mine, sent, SYMBOLS[WHOLE], verdict)
+    check_frames(rows, mine, sent, SYMBOLS[WHOLE], verdict, late_ns=LATE_NS + 2 * place.witness.longest_gap_ns)
     check_witness(rows, place.witness.rows, verdict)
     outcome.expect(bool(rows), f"{WHOLE}: nothing was recorded at all")
     outcome.verdict.add(verdict)

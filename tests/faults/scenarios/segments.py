@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from faults.bench import Bench, Outcome, bench, end, pause
+from faults.bench import LATE_NS, Bench, Outcome, bench, end, pause
 from faults.oracle import NAMES, Verdict, read_files
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
@@ -29,12 +29,13 @@ def segments(folder: Path, seed: int) -> Outcome:
         Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=200.0, seed=seed)) as sim,
         bench(folder, sim, rng) as place,
     ):
+        place.witness.start()
         collector = place.fork("collect", "btc")
         until(lambda: len(list(place.spool.glob("btc/*.sqlite"))) > 5, 60, "some segments")
         end(collector)
         pristine = place.folder / "pristine"
         shutil.copytree(place.spool, pristine)
-        place.settle(outcome)
+        place.settle(outcome, late_ns=LATE_NS)
         wanted = {path.name: _rows(path) for path in place.exports.glob("*.parquet")}
         for _ in range(ALTERATIONS):
             shutil.rmtree(place.spool)

@@ -114,7 +114,7 @@ def refused(folder: Path, seed: int) -> Outcome:
             status = site.place.status("store")
             return status is not None and status["symbols"]["btc"]["loaded_seq"] > last
 
-        until(goes_on, 60, "loading after the refused row")
+        until(goes_on, 180, "loading after the refused row")
         site.conclude(outcome, refused=1, before_the_end=lambda: _is_said(site, outcome))
         held = sum(MARK in m.encode() for p in site.place.exports.glob("*.parquet") for m in _texts(p))
         outcome.expect(held == 1, f"the row refused by ClickHouse is in the files {held} times")

@@ -60,6 +60,7 @@ def together(folder: Path, seed: int, size: float = 1.0) -> Outcome:
         all_of_it = _Place(place, rng, outcome)
         place.recorded(all_of_it.whole, 10, WHOLE)
         place.recorded(all_of_it.damaged, 10, DAMAGED)
+        answers(place)
         kinds: list[Callable[[_Place], str]] = [_node, _node, _file, _socket, _flood, _engine]
         try:
             for _ in range(round(EPISODES * size)):
@@ -190,7 +191,7 @@ def _engine(at: _Place) -> str:
     where = at.bench.data / "clickhouse"
     files = [p for p in sorted(where.rglob("*")) if p.is_file() and not p.is_symlink() and 0 < p.stat().st_size < HUGE]
     kind = at.rng.choice(("spoiled", "spoiled", "a node", "gone"))
-    if kind == "gone" or not files:
+    if kind == "gone" and where.is_dir():
         where.rename(at.bench.folder / f"gone-{at.rng.getrandbits(40)}")
     for path in at.rng.sample(files, min(len(files), at.rng.choice((1, 3, 20)))) if kind != "gone" else ():
         if kind == "spoiled":
