@@ -17,7 +17,7 @@ from mexc_pipeline.exchange.protocol import Classifier, subscriptions
 from mexc_pipeline.probe.bundle import Bundle, as_line, masked
 from mexc_pipeline.probe.judge import Report, judge
 from mexc_pipeline.probe.observe import Observer
-from mexc_pipeline.probe.records import Closed, Opened, Received, Record, Refused, Sent, Unreached
+from mexc_pipeline.probe.records import Answered, Closed, Opened, Received, Record, Refused, Sent, Unreached
 
 BTC = "BTC_USDT"
 BOOK = '{{"symbol":"BTC_USDT","data":{{"asks":[],"bids":[],"version":{}}},"channel":"push.depth.full","ts":{}}}'
@@ -176,6 +176,15 @@ def test_a_bundle_never_replaces_a_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is there already"), Bundle(path, [BTC], 60.0):
         pass
     assert path.read_text() == "mine"
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("path", ["ping", "detail?symbol=BTC_USDT", f"depth_commits/{BTC}/20"])
+def test_an_answer_of_millions_of_values_is_said_and_not_taken_apart(path: str) -> None:
+    """A probe of it took minutes, and gigabytes."""
+    body = b'{"success":true,"code":0,"data":[' + b"0," * 7_000_000 + b"0]}"
+    found = report(*asked(1), book(1, 50, 7), Answered(60.0, f"/api/v1/contract/{path}", 200, {}, body, 5.0))
+    assert any("an answer of more than 500,000 values" in text for text in texts(found))
 
 
 @pytest.mark.parametrize("deep", [10, 200, 900, 100_000])

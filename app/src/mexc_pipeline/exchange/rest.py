@@ -21,14 +21,14 @@ MOST_COMMITS = 1000
 """As many as the documented recipe for a gap asks for."""
 _MOST_ANSWERED = 10 * MOST_COMMITS
 """An exchange that counts otherwise may give more; beyond this it does not answer what was asked."""
-_MOST_VALUES = 500_000
+MOST_VALUES = 500_000
 """Of an answer that is taken apart: each costs many times its bytes, and until all are there nothing else is done. The
 list of all contracts has about 100,000."""
 
 
-def _too_many(data: bytes | msgspec.Raw) -> str | None:
+def too_many_values(data: bytes | msgspec.Raw) -> str | None:
     """What is to be said of more values than are read; there is a comma between any two."""
-    return f"an answer of more than {_MOST_VALUES:,} values" if bytes(data).count(b",") >= _MOST_VALUES else None
+    return f"an answer of more than {MOST_VALUES:,} values" if bytes(data).count(b",") >= MOST_VALUES else None
 
 
 def detail_path(symbol: str) -> str:
@@ -49,7 +49,7 @@ def read_listing(symbol: str, status: int, body: bytes) -> Listing:
     """Read the answer to :func:`detail_path`."""
     if status != 200:
         return Listing("unknown", f"HTTP {status}")
-    if (said := _too_many(body)) is not None:
+    if (said := too_many_values(body)) is not None:
         return Listing("unknown", said)
     try:
         answer = msgspec.json.decode(body)
@@ -147,7 +147,7 @@ def read_commits(status: int, body: bytes) -> list[Commit]:
     """The answer to :func:`commits_path`, oldest first, without those that name no version. RefusedError for any other
     answer."""
     data = _data(status, body)
-    if (said := _too_many(data)) is not None:
+    if (said := too_many_values(data)) is not None:
         raise RefusedError(said)
     try:
         found = msgspec.json.decode(data, type=list[msgspec.Raw])

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mexc_pipeline.exchange.rest import too_many_values
+
 MOST_DEEP = 20
 """Levels of nesting that are looked at; real frames have five."""
 
@@ -32,7 +34,10 @@ class Seen(NamedTuple):
 
 
 def parse(text: bytes | str) -> Any:
-    """JSON with every number as it is spelled. Raises ValueError and RecursionError for what is none."""
+    """JSON with every number as it is spelled. Raises ValueError and RecursionError for what is none, ValueError for
+    more values than are read of an answer."""
+    if (said := too_many_values(text if isinstance(text, bytes) else text.encode())) is not None:
+        raise ValueError(said)
     return json.loads(text, parse_int=Number, parse_float=Number, parse_constant=_no_constant)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from mexc_pipeline.exchange.rest import THROTTLED, read_listing
+from mexc_pipeline.exchange.rest import THROTTLED, read_listing, too_many_values
 from mexc_pipeline.exchange.shapes import ANSWERS, FITS, PUSHES, Shape, parse
 from mexc_pipeline.probe.observe import Channel, Connection, Fields, Observer
 from mexc_pipeline.probe.records import Answered
@@ -362,6 +362,9 @@ class _Judge:
             kind = answer.headers.get("content-type", "no type")
             self._different(f"REST {name}: HTTP {answer.status} ({kind})")
             return kind
+        if (said := too_many_values(answer.body)) is not None:
+            self._different(f"REST {name}: {said}")
+            return said
         try:
             value = parse(answer.body)
         except (ValueError, RecursionError):
