@@ -185,6 +185,31 @@ def test_a_symbol_moved(collectors: list[Host], clickhouse: Host, network: Host)
     assert on(first, "mexc-pipeline verify exports").rc == 0
 
 
+def test_a_move_that_cannot_be_made(collectors: list[Host], network: Host) -> None:
+    """Where the next host cannot take a symbol over, it is recorded where it was; nothing of the try stays."""
+    here, there = host_of(collectors, "eth"), host_of(collectors, "sol")
+    spool = f"{site.configuration(there)['data_dir']}/spool/eth"
+    symbols = [SYMBOLS[0], {**SYMBOLS[1], "host": site.name(there)}, SYMBOLS[2]]
+    there.check_output("install -d -o mexc -g mexc -m 0750 %s && echo damaged > %s/2020010100.sqlite", spool, spool)
+    try:
+        more = (*installed(here), *variables(mexc_pipeline_symbols=symbols))
+        printed = play("ansible-playbook site.yml", *ONLY, *more, fails=True)
+    finally:
+        there.check_output("rm %s/2020010100.sqlite", spool)
+    assert f"eth stays on {site.name(here)} and was not moved to {site.name(there)}: 2020010100" in _words(printed)
+    assert here.service("mexc-collector@eth.service").is_enabled
+    assert not there.service("mexc-collector@eth.service").is_running
+    play("ansible-playbook site.yml", *ONLY, *installed(here))
+    settled(collectors, network)
+    assert "eth" not in site.symbols(there)
+    assert not there.service("tor@eth.service").is_running
+    nothing_lost(collectors, network)
+
+
+def _words(printed: str) -> str:
+    return " ".join(printed.split())
+
+
 def _verified(host: Host) -> bool:
     done = on(host, "mexc-pipeline verify")
     assert done.rc == 0, [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
