@@ -111,6 +111,25 @@ def test_a_refused_channel_costs_no_connection(said: str) -> None:
     assert w.data(DEPTH, 700) == [Resumed(DEPTH, "data", 700 - CONFIRM_S - 0.5)]
 
 
+@pytest.mark.parametrize("session_s", [1, 3, 9, 39])
+def test_a_refused_channel_is_given_up_once_however_short_the_sessions(session_s: int) -> None:
+    memory, found = Memory(), []
+    for n in range(20):
+        start = 100.0 * n
+        w = Watch(CHANNELS, 25, start, memory)
+        for name in CHANNELS[:2]:
+            w.ack(name, start)
+        w.refused("sub.depth.full has ended")
+        found += flowing(w, start, session_s, DEPTH)
+        if session_s > CONFIRM_S:
+            w.refused("sub.depth.full has ended")
+            found += flowing(w, start + session_s, 1, DEPTH)
+    assert not of(Reconnect, found)
+    assert len(of(GivenUp, found)) == 1
+    assert isinstance(w.data(DEPTH, 10_000)[0], Resumed)
+    assert not memory.refusals
+
+
 def test_an_error_that_names_a_channel_is_meant_for_it_and_one_of_a_confirmed_channel_for_nobody() -> None:
     w = Watch(("push.depth", "push.depth.full", "push.deal"), 25, 0)
     w.ack("push.deal", 0.1)

@@ -121,6 +121,8 @@ class Memory:
     """Channels for which that was of no use: it is not done again before they deliver."""
     quiet_s: float = 0.0
     quiet_until: float = 0.0
+    refusals: dict[str, int] = field(default_factory=dict)
+    """By channel, since it was last confirmed: sessions may be too short for a second one."""
     mute: int = 0
     """Connections left in succession on which nothing was answered or delivered."""
     turns: int = 0
@@ -218,6 +220,7 @@ class Watch:
     def _confirm(self, channel: str, state: _Channel, by: str, now: float) -> list[Action]:
         state.refused = state.answered = None
         self.memory.mute = 0
+        self.memory.refusals.pop(channel, None)
         known = state.confirmed is not None
         if not known:
             state.confirmed = by
@@ -248,6 +251,7 @@ class Watch:
         for channel in meant:
             self._channels[channel].refused = answer
             self._channels[channel].refusals += 1
+            self.memory.refusals[channel] = self.memory.refusals.get(channel, 0) + 1
 
     def due(self, now: float) -> list[Action]:
         """What is to be done at this moment."""
@@ -287,7 +291,7 @@ class Watch:
         if state.refused is None and state.answered is not None:
             late = waited >= max(2 * CONFIRM_S, self._limit(name))
             return f"answered by: {state.answered}, and nothing came within {waited:.0f} s" if late else None
-        if waited < 2 * CONFIRM_S and state.refusals < 2:
+        if waited < 2 * CONFIRM_S and self.memory.refusals.get(name, 0) < 2:
             return None
         if state.refused is not None:
             return f"refused: {state.refused}"
