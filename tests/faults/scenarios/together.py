@@ -241,7 +241,7 @@ def _conclude(at: _Place) -> None:
     place, outcome = at.bench, at.outcome
     for process in (at.damaged, at.store):
         with contextlib.suppress(ProcessLookupError):
-            end(process, 40)
+            end(process, 90)
     at.damaged, at.store = place.fork("collect", DAMAGED), place.start("store")
     place.recorded(at.damaged, 20, DAMAGED)
     for process in (at.damaged, at.whole):
@@ -260,7 +260,7 @@ def _conclude(at: _Place) -> None:
         until(lambda: verified() >= files, LOADED_S, f"every file of {WHOLE} in export_log")
     except AssertionError:
         outcome.expect(False, f"not verified in export_log: {sorted(files - verified())}; {place.said()[-1000:]}")
-    status = end(at.store, 40)
+    status = end(at.store, 90)
     outcome.expect(status == 0, f"the store ended with {status}: {place.said()[-500:]}")
 
 
