@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -142,6 +143,27 @@ def test_a_damaged_file_is_set_apart_and_said(tmp_path: Path, damage: bytes | No
     again.close()
     number_left(tmp_path, "btc", PERIOD, NOTHING)
     assert named(check(tmp_path), "started")[0]["set_apart"] == [again.set_apart]
+
+
+@pytest.mark.parametrize("at", [*range(60), *range(64, 100)])
+def test_whatever_a_header_says_rows_are_recorded(tmp_path: Path, at: int) -> None:
+    """Of pending rows and of a segment left open: where it cannot be written, it is set apart. But for the number of
+    the format: that of a later one is left alone."""
+    Pending(tmp_path, "BTC_USDT").close()
+    spool = new(tmp_path)
+    spool.append(frames(0))
+    spool.close()
+    for path in (tmp_path / FILE, next(tmp_path.glob("2*.sqlite"))):
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        header = bytearray(path.read_bytes())
+        header[at] ^= 4
+        path.write_bytes(header)
+    pending = Pending(tmp_path, "BTC_USDT")
+    pending.append(frames(1))
+    pending.close()
+    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    assert read_rows(tmp_path)[-1].m == b"1"
 
 
 def test_a_log_without_its_file_is_not_taken_for_the_next_ones(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _step(place: Bench, rng: random.Random, offset: int) -> tuple[int, str]:
     slew = 0
     match kind:
         case "far forward":
-            offset = max(0, offset) + rng.choice((HOUR_NS, *FAR, FARTHEST))
+            offset = min(max(0, offset) + rng.choice((HOUR_NS, *FAR, FARTHEST)), 2 * FARTHEST)
         case "far back":
             offset = min(0, offset) - rng.choice((HOUR_NS, *FAR))
         case "right again":

@@ -27,6 +27,7 @@ from mexc_pipeline.spool.blobs import LARGE, fetch, fill
 from mexc_pipeline.spool.known import Known
 from mexc_pipeline.spool.segment import (
     NewerFormatError,
+    SegmentError,
     UnavailableError,
     connect,
     connect_writer,
@@ -79,7 +80,9 @@ class Pending:
             self._db, self.id, self.symbol, self._last = self._open()
         except UnavailableError:
             raise
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, SegmentError) as error:
+            if isinstance(error, NewerFormatError):
+                raise
             leads_nowhere = is_left(folder) and not self._path.exists()  # a link
             if not leads_nowhere and getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
                 raise  # the disk's doing

@@ -263,10 +263,18 @@ def clear(path: Path) -> None:
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
-    """Open a segment for its one writer: write-ahead log, each commit fsynced, checkpoints left to others."""
+    """Open a segment for its one writer: write-ahead log, each commit fsynced, checkpoints left to others. Raises as
+    :func:`connect`; SegmentError where its own header forbids writing, which reading does not tell."""
     db = connect(path, readonly=False)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA wal_autocheckpoint=0")
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA wal_autocheckpoint=0")
+        db.execute("DELETE FROM meta WHERE key = ''")  # changes nothing, and is refused where nothing can be changed
+    except sqlite3.Error as error:
+        db.close()
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+            raise failed(path, "cannot be written", error) from error
+        raise
     return db
 
 

@@ -146,6 +146,7 @@ class Spool:
         for left in [f for f in found if f.state == "open"]:
             try:
                 tally = Tally.of(left.path)
+                self._db = connect_writer(left.path)
             except UnavailableError:
                 raise
             except SegmentError as error:
@@ -173,7 +174,6 @@ class Spool:
         return target.name
 
     def _resume(self, left: SegmentInfo, tally: Tally, next_rx: int) -> None:
-        self._db = connect_writer(left.path)
         self._path = left.path
         self._edge = left.edge_ns
         self._tally = tally
