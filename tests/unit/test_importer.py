@@ -124,3 +124,11 @@ def test_a_folder_that_cannot_be_made_is_said_once(tmp_path: Path) -> None:
     good = [v4_file(tmp_path, "btc_20250801_1400.parquet"), v4_file(tmp_path, "btc_20250801_1500.parquet")]
     with pytest.raises(UserError, match="exports is not a folder; move it away"):
         import_files(tmp_path / "exports", good)
+
+
+def test_a_file_may_have_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    odd = v4_file(tmp_path, "x.parquet").rename(tmp_path / "b\udcff.parquet")
+    report = import_files(tmp_path / "exports", [odd], symbol_id="btc")
+    assert report.ok, report.lines()
+    (made,) = (tmp_path / "exports" / "imported").iterdir()
+    assert metadata(made)["imported_from"] == "b\\xff.parquet"

@@ -153,7 +153,8 @@ def _sha256(path: Path) -> str:
 
 def _read(source: Path, most: int) -> Any:
     """The file's table, a piece at a time: what it grows to is known before it has grown."""
-    with pq.ParquetFile(source, pre_buffer=False) as parquet:
+    # Opened here, because Arrow takes no path that is not UTF-8.
+    with source.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
         schema = parquet.schema_arrow
         columns = [c for c in schema.names if c != "__index_level_0__"]  # pandas' own, where it was written
         if sorted(columns) != ["m", "mt", "ts"]:
@@ -231,7 +232,7 @@ def _metadata(table: Any, name: FileName | None, source: Path, digest: str) -> d
         f"{PREFIX}{key}": value
         for key, value in {
             "imported": "v4",
-            "imported_from": source.name,
+            "imported_from": os.fsencode(source.name).decode(errors="backslashreplace"),
             "imported_sha256": digest,
             "id": name.id,
             "period": name.period,
