@@ -24,9 +24,10 @@ from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.ledger.acknowledged import Acknowledged
+from mexc_pipeline.paths import not_a_file, not_allowed
 from mexc_pipeline.rows import Frame, Mt, event
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import info, segments, sync_folder
+from mexc_pipeline.spool.segment import SegmentError, SegmentName, UnavailableError, info, segments, sync_folder
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify.acknowledge import acknowledged, entry_of, write
 
@@ -36,31 +37,59 @@ ROWS_PER_S = 100_000
 """More than a collector can record: what came after the backup had fewer seqs than this times the seconds since."""
 
 
-def save(settings: config.Config, folder: Path, name: str) -> None:
-    """Copy everything; nothing has to stop."""
+def save(settings: config.Config, folder: Path, name: str) -> list[str]:
+    """Copy everything; nothing has to stop. Returns what could not be copied, a line each: one damaged segment or file
+    keeps no other from being saved."""
     target = folder / name
     target.mkdir(mode=0o750)
-    manifest: dict[str, object] = {"at": int(time.time())}
+    at = int(time.time())
     symbols: dict[str, int] = {}
+    troubles: list[str] = []
     for source in sorted(path for path in settings.spool_dir.iterdir() if path.is_dir()):
         copies = target / "spool" / source.name
         copies.mkdir(parents=True)
-        for _, path in segments(source):
-            try:
-                _copy_segment(path, copies / path.name)
-            except sqlite3.OperationalError:
-                if path.exists():
-                    raise
-                continue  # pruned meanwhile: its file is among the exports
-            symbols[source.name] = max(symbols.get(source.name, 0), info(copies / path.name).last_seq)
-        sync_folder(copies)
-        print(f"{source.name}: {len(segments(copies))} segments, up to seq {symbols.get(source.name, 0)}")
-    manifest["last_seq"] = symbols
-    manifest["acknowledged"] = [asdict(entry) for entry in acknowledged(settings).entries]
-    new, files = _copy_files(settings.export_dir, folder / "exports")
-    manifest["exports"] = files
+        last_seq, missing = _save_spool(source, copies)
+        troubles += missing.values()
+        # What is not in the backup may have had any seq since then: see _load_symbol.
+        at = min([at, *(name.start_ns // 10**9 for name in missing if name is not None)])
+        if last_seq:
+            symbols[source.name] = last_seq
+        print(f"{source.name}: {len(segments(copies))} segments, up to seq {last_seq}")
+    accepted = [asdict(entry) for entry in acknowledged(settings).entries]
+    new, files, wrong = _copy_files(settings.export_dir, folder / "exports")
+    troubles += wrong
+    manifest = {"at": at, "last_seq": symbols, "acknowledged": accepted, "exports": files}
     print(f"{len(files)} exported files, {new} of them new; backup {target}")
     _write(target / "manifest.json", json.dumps(manifest, indent=1).encode())
+    return troubles
+
+
+def _save_spool(source: Path, copies: Path) -> tuple[int, dict[SegmentName | None, str]]:
+    """Copy one symbol's segments: the highest seq among them, and what is wrong with those that could not be copied
+    (None: with the folder)."""
+    last_seq, missing = 0, {}
+    try:
+        there = segments(source)
+    except UnavailableError as error:
+        return 0, {None: str(error)}
+    for name, path in there:
+        copy = copies / path.name
+        try:
+            _copy_segment(path, copy)
+            last_seq = max(last_seq, info(copy).last_seq)
+        except (UserError, SegmentError, sqlite3.Error, OSError) as error:
+            for made in (copy, _making(copy)):
+                made.unlink(missing_ok=True)
+            if os.path.lexists(path):  # otherwise it was pruned meanwhile: its file is among the exports
+                missing[name] = _not_saved(path, error)
+    sync_folder(copies)
+    return last_seq, missing
+
+
+def _not_saved(path: Path, error: Exception) -> str:
+    said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    said = not_allowed(path) or said
+    return f"{'' if str(path) in said else f'{path}: '}{said}; it was not saved"
 
 
 def load(settings: config.Config, folder: Path, name: str) -> None:
@@ -135,9 +164,14 @@ def _load_symbol(settings: config.Config, symbol_id: str, source: Path, last_seq
     print(f"{symbol_id}: up to seq {last_seq}, goes on from {floor + 1}{apart}")
 
 
+def _making(target: Path) -> Path:
+    return target.with_name(f".{target.name}.new")
+
+
 def _copy_segment(source: Path, target: Path) -> None:
     """By SQLite's backup: whole also while it is being written."""
-    making = target.with_name(f".{target.name}.new")
+    _require_file(source)
+    making = _making(target)
     making.unlink(missing_ok=True)
     here = sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)
     there = sqlite3.connect(making)
@@ -154,24 +188,40 @@ def _copy_segment(source: Path, target: Path) -> None:
     making.rename(target)
 
 
-def _copy_files(source: Path, target: Path) -> tuple[int, dict[str, str]]:
-    """Copy what is not there yet; how many that were, and the SHA-256 of all."""
+def _require_file(path: Path) -> None:
+    if instead := not_a_file(path):
+        raise UserError(f"{path} is {instead}, no file of ours")
+
+
+def _copy_files(source: Path, target: Path) -> tuple[int, dict[str, str], list[str]]:
+    """Copy what is not there yet; how many that were, the SHA-256 of all, and what is not among them."""
     target.mkdir(mode=0o750, exist_ok=True)
-    new, digests = 0, {}
+    new, digests, troubles = 0, {}, []
     for _, path in exported_files(source):
-        copy = target / path.name
-        digest = _sha256(path)
-        if not copy.exists():
-            _copy_file(path, copy)
-            new += 1
-        if _sha256(copy) != digest:
-            raise UserError(f"{copy} differs from {path}: one of the two is damaged; both are kept")
-        digests[path.name] = digest
-    return new, digests
+        try:
+            is_new, digest = _save_file(path, target / path.name)
+        except (UserError, OSError) as error:
+            if os.path.lexists(path):  # otherwise it was deleted by its age meanwhile
+                troubles.append(_not_saved(path, error))
+        else:
+            new += is_new
+            digests[path.name] = digest
+    return new, digests, troubles
+
+
+def _save_file(path: Path, copy: Path) -> tuple[bool, str]:
+    """Whether it was not there yet, and its SHA-256. UserError or OSError."""
+    digest = _sha256(path)
+    is_new = not os.path.lexists(copy)
+    if is_new:
+        _copy_file(path, copy)
+    if _sha256(copy) != digest:
+        raise UserError(f"{copy} differs from {path}: one of the two is damaged; both are kept")
+    return is_new, digest
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    making = target.with_name(f".{target.name}.new")
+    making = _making(target)
     shutil.copyfile(source, making)
     with making.open("rb") as file:
         os.fsync(file.fileno())
@@ -181,7 +231,7 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    making = path.with_name(f".{path.name}.new")
+    making = _making(path)
     with making.open("wb") as file:
         file.write(data)
         os.fsync(file.fileno())
@@ -190,6 +240,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sha256(path: Path) -> str:
+    _require_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -198,11 +249,12 @@ def main() -> int:
     """Run one of the two; errors are one line."""
     verb, folder, name = sys.argv[1:4]
     try:
-        {"save": save, "load": load}[verb](config.load(CONFIG), Path(folder), name)
+        troubles = {"save": save, "load": load}[verb](config.load(CONFIG), Path(folder), name) or []
     except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        troubles = [str(error)]
+    for trouble in troubles:
+        print(trouble, file=sys.stderr)
+    return 1 if troubles else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.export import main as export
 from mexc_pipeline.ledger.acknowledged import Acknowledged
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.segment import segments
 from mexc_pipeline.verify.acknowledge import acknowledged, write
-from support.spools import open_spool
+from support.spools import configure, fill, open_spool
 
 FILES = Path(__file__).parents[2] / "playbooks" / "files"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
@@ -123,6 +124,75 @@ def test_a_restore_of_such_a_manifest_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names '../evil'; nothing was changed"):
         spool_copy.load(_settings(tmp_path), tmp_path / "backup", "20261121T200000Z")
     assert not (tmp_path / "evil").exists()
+
+
+def _spoil_with_noise(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xa5" * 60_000)
+
+
+def _replace_by_a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _replace_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _replace_by_a_broken_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/nowhere/at/all")
+
+
+DAMAGES = (_spoil_with_noise, _replace_by_a_fifo, _replace_by_a_folder, _replace_by_a_broken_link)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("what", ["segment", "file", "copy"])
+def test_one_damaged_part_keeps_nothing_else_from_being_saved(
+    tmp_path: Path, what: str, damage: Callable[[Path], None]
+) -> None:
+    """Where the last backup before a loss was refused for one file, everything of that day is lost."""
+    settings = configure(tmp_path, "BTC_USDT", "ETH_USDT")
+    fill(settings, "btc", periods=3)
+    fill(settings, "eth", periods=3)
+    assert export(settings).ok
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    whole = spool_copy.save(settings, backup, "20261121T200000Z")
+    assert whole == []
+    files = sorted(path.name for path in settings.export_dir.glob("*.parquet"))
+    sound = segments(settings.spool_dir / "btc")
+    victim = {
+        "segment": sound[1][1],
+        "file": settings.export_dir / files[1],
+        "copy": backup / "exports" / files[1],
+    }[what]
+    damage(victim)
+    (trouble,) = spool_copy.save(settings, backup, "20261121T210000Z")
+    assert victim.name in trouble
+    assert "\n" not in trouble
+    saved = json.loads((backup / "20261121T210000Z" / "manifest.json").read_bytes())
+    assert (saved["at"] == sound[1][0].start_ns // 10**9) == (what == "segment"), "its rows had seqs too"
+    left = [name for name in files if name != victim.name]
+    assert sorted(name for name in saved["exports"] if name in left) == left
+    assert len(segments(backup / "20261121T210000Z" / "spool" / "eth")) == len(sound)
+    assert len(segments(backup / "20261121T210000Z" / "spool" / "btc")) == len(sound) - (what == "segment")
+    assert not list(backup.rglob(".*")), "nothing half-made"
+    # What was saved can be restored, without what was not.
+    again = configure(_made(tmp_path / "again"), "BTC_USDT", "ETH_USDT")
+    again.data_dir.mkdir()
+    spool_copy.load(again, backup, "20261121T210000Z")
+    assert {path.name for path in again.export_dir.glob("*.parquet")} >= set(left)
+    assert len(segments(again.spool_dir / "eth")) >= len(sound)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_what_was_acknowledged_is_restored_too(tmp_path: Path) -> None:
