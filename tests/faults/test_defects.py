@@ -176,7 +176,7 @@ def test_verify_clickhouse_names_the_table_that_differs(tmp_path: Path) -> None:
     settings = config.parse(f'data_dir = "{tmp_path}/data"', None)
     wrong = {"symbol": "btc", "table": "btc_2026112120", "ok": False, "text": "differs from its segment in m"}
     server = ControlServer(
-        settings.control_dir / "store.sock", {"verify": lambda _: {"findings": [wrong], "ok": False}}
+        settings.control_dir / "store.sock", {"verify": lambda _: {"findings": [wrong], "held": [], "ok": False}}
     )
     try:
         (finding,) = clickhouse(settings).findings

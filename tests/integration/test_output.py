@@ -29,6 +29,14 @@ SYMBOLS = ("BTC_USDT", "ETH_USDT")
 IDS = ("btc", "eth")
 
 
+@pytest.fixture(autouse=True)
+def _hangups_are_not_ignored() -> Iterator[None]:
+    """Whoever runs the tests under nohup would hand that on to what they start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def sim() -> Iterator[Simulator]:
     with Simulator(SimulatorConfig(symbols=SYMBOLS, rate=60.0)) as simulator:

@@ -87,7 +87,7 @@ def test_json_means_the_same_and_shows_all(value: object) -> None:
     line.encode()
 
 
-PRINTERS = {"cli/printing.py", "run/display.py", "run/table.py", "export/newest.py"}
+PRINTERS = {"cli/printing.py", "run/display.py", "run/table.py", "export/newest.py", "handover.py"}
 """The modules that may write to a terminal: each passes through ``clean`` what it writes."""
 
 

@@ -7,7 +7,6 @@ folder and asks nobody. Between the two nothing is recorded, so neither reads a 
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 import time
@@ -26,6 +25,7 @@ from mexc_pipeline.spool.lifecycle import seal_left_open
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import in_order
 from mexc_pipeline.spool.writer import Spool, last_moment, moved
+from mexc_pipeline.text import LONG, clean, json_line
 
 LET_GO_S = 5.0
 """An export may hold the folder for a moment."""
@@ -129,12 +129,12 @@ def main(arguments: list[str]) -> int:
     try:
         settings = config.load(Path(file))
         if verb == "give":
-            print(json.dumps(asdict(give(settings, key))))  # noqa: T201 - its answer
+            print(json_line(asdict(give(settings, key))))  # noqa: T201 - its answer
         else:
             given = msgspec.json.decode(sys.stdin.buffer.read(), type=Handover)
-            print(take(settings, key, given))  # noqa: T201 - its answer
+            print(clean(take(settings, key, given), LONG))  # noqa: T201 - its answer
     except (UserError, msgspec.MsgspecError) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - one line for whoever called
+        print(clean(error, LONG), file=sys.stderr)  # noqa: T201 - one line for whoever called
         return 1
     return 0
 
