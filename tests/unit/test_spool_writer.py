@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -17,6 +18,7 @@ from mexc_pipeline.periods import HOUR_NS, SECOND_NS, Period
 from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool import segment
 from mexc_pipeline.spool.lifecycle import mark_exported, seal_left_open
+from mexc_pipeline.spool.segment import SegmentError, info
 from mexc_pipeline.spool.writer import Spool, last_rx
 from support.spooled import check, read_rows, read_segments
 
@@ -468,3 +470,46 @@ def test_large_frames_are_kept_byte_for_byte_among_small_ones(
     append(spool, frames)
     spool.close()
     assert [row.m for row in read_rows(folder) if row.mt == 4] == [f.m for f in frames]
+
+
+def test_a_segment_gets_its_name_only_when_it_needs_no_rollback(
+    folder: Path, opened: list[Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turned to a write-ahead log under its own name, one that a disk's refusal left half turned could not be read by
+    anybody, and its symbol was not recorded for the rest of the period."""
+    linked: list[bytes] = []
+    link = os.link
+
+    def look(making: Path, path: Path) -> None:
+        linked.append(Path(making).read_bytes()[18:20])
+        link(making, path)
+
+    monkeypatch.setattr(os, "link", look)
+    spool = new(folder)
+    opened.append(spool)
+    append(spool, [frame(T0, b"a")])
+    assert linked == [b"\x02\x02"]  # https://www.sqlite.org/fileformat.html#file_format_version_numbers
+    assert not list(folder.glob("*-journal"))
+
+
+def test_a_segment_that_cannot_be_read_keeps_no_row_from_the_next_part(folder: Path, opened: list[Spool]) -> None:
+    spool = new(folder)
+    opened.append(spool)
+    append(spool, [frame(T0, b"a")])
+    spool.cut(T0 + 1)
+    (cut,) = folder.glob("*.sqlite")
+    with contextlib.closing(sqlite3.connect(cut, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=DELETE")
+        db.execute("PRAGMA cache_size=1")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("CREATE TABLE more AS SELECT randomblob(50000) AS x")
+        journal = cut.with_name(cut.name + "-journal").read_bytes()
+        half = cut.read_bytes()
+        db.execute("ROLLBACK")
+    cut.write_bytes(half)
+    cut.with_name(cut.name + "-journal").write_bytes(journal)  # hot: to be rolled back, which a reader may not do
+    with pytest.raises(SegmentError):
+        info(cut)
+    block = append(spool, [frame(T0 + 2, b"b")])
+    assert block.seq == [3]  # the second is the end of the first part
+    assert spool.segment == cut.name.replace(".sqlite", ".part2.sqlite")

@@ -246,6 +246,8 @@ def create_database(path: Path, version: int, schema: str, meta: dict[str, Any])
         db.executescript(f"BEGIN; PRAGMA user_version={version}; {schema}")
         put_meta(db, meta)
         db.execute("COMMIT")
+        # Before it has its name: broken off, this leaves a journal that no reader may roll back.
+        db.execute("PRAGMA journal_mode=WAL")
     finally:
         db.close()
     os.link(making, path)  # never replaces one that is there

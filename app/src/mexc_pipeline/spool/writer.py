@@ -276,7 +276,7 @@ class Spool:
         start = self._period.start(rx)
         name = self._period.name(start)
         here = [(n, path) for n, path in segments(self.folder) if n.start_ns == start]
-        if here and not info(here[-1][1]).rows:  # made by a call that failed before its first row
+        if here and _is_empty(here[-1][1]):  # made by a call that failed before its first row
             remove(here.pop()[1])
         taken = [n.part for n, _ in here if n.period == name]
         segment = SegmentName(start, max([self._taken.get(name, 0), *taken]) + 1, name)
@@ -401,6 +401,15 @@ def _parts(symbol_id: str, files: Iterable[str]) -> dict[str, int]:
     for match in filter(None, map(pattern.fullmatch, files)):
         parts[match[1]] = max(int(match[2] or 1), parts.get(match[1], 0))
     return parts
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a segment is known to have no row. One that cannot be read keeps nobody from recording beside it."""
+    try:
+        return not info(path).rows
+    except SegmentError as error:
+        log.error("segment cannot be read", extra={"fields": {"segment": path.name, "error": str(error)}})
+        return False
 
 
 def _sound(path: Path) -> SegmentInfo:
