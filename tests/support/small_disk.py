@@ -30,6 +30,15 @@ def small_disk(folder: Path, mib: int) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@contextmanager
+def _until_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+
+
 def take(folder: Path, leave: int) -> Path:
     """Fill the file system but for that many bytes; the file that does it. What others take meanwhile is not taken
     from them, and what they give back is left."""
@@ -37,12 +46,10 @@ def take(folder: Path, leave: int) -> Path:
     found = os.statvfs(folder)
     size = found.f_bavail * found.f_frsize - leave
     with path.open("wb", buffering=0) as file:
-        try:
+        with _until_full():  # refused, it takes nothing: others took theirs since the look
             os.posix_fallocate(file.fileno(), 0, max(1, size - 2 * MIB))
-            file.seek(0, os.SEEK_END)
+        file.seek(0, os.SEEK_END)
+        with _until_full():
             while file.tell() < size:
                 file.write(bytes(min(size - file.tell(), 65536)))
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
     return path
