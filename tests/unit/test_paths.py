@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from mexc_pipeline import paths
 from mexc_pipeline.config import check_mounted, parse
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.paths import NotAFileError, regular
 
 KEYS = {
     "data_dir": 'data_dir = "{}"',
@@ -162,3 +165,21 @@ def test_a_missing_mount_is_one_line_that_names_it(tmp_path: Path) -> None:
     check_mounted(parse('require_mount = ["/proc"]', None))
     with pytest.raises(UserError, match=f"require_mount: nothing is mounted at {tmp_path}; mount it"):
         check_mounted(parse(f'require_mount = ["{tmp_path}"]', None))
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_APPEND, os.O_RDWR])
+@pytest.mark.parametrize("what", ["FIFO", "folder", "device", "socket"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, what: str, flags: int) -> None:
+    path = tmp_path / "name"
+    match what:
+        case "FIFO":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/null")
+        case _:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(str(path))
+    with pytest.raises(NotAFileError, match=what):
+        regular(path, flags)

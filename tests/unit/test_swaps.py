@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,32 @@ def test_what_was_noted_is_read_the_newest_of_each_file(tmp_path: Path) -> None:
     note(tmp_path, "eth", "a", 9)
     note(tmp_path, "btc", "a", 4)
     assert noted(tmp_path, "btc") == {"a": 4, "b": 0}
+
+
+@pytest.mark.parametrize("what", ["FIFO", "folder", "device", "8 GiB"])
+def test_whatever_stands_in_its_place_is_not_waited_for(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "store" / "btc.swaps"
+    path.parent.mkdir()
+    match what:
+        case "FIFO":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+        case _:
+            path.touch()
+            os.truncate(path, 8 << 30)
+
+    def look() -> None:
+        note(tmp_path, "btc", "a", 3)
+        found.append(noted(tmp_path, "btc"))
+
+    found: list[dict[str, int]] = []
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(30)
+    assert found == [{"a": 3} if what == "8 GiB" else {}]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.files import FolderError, prepare_folder, temporary
 from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.parquet import PREFIX, READ_ROWS, SCHEMA, FileError, metadata
+from mexc_pipeline.paths import regular
 from mexc_pipeline.read.files import FOLDER
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import sync_folder
@@ -147,14 +148,14 @@ def _import(source: Path, folders: Sequence[Path], symbol_id: str | None, most: 
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(source: Path, most: int) -> Any:
     """The file's table, a piece at a time: what it grows to is known before it has grown."""
     # Opened here, because Arrow takes no path that is not UTF-8.
-    with source.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+    with open(source, "rb", opener=regular) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
         schema = parquet.schema_arrow
         columns = [c for c in schema.names if c != "__index_level_0__"]  # pandas' own, where it was written
         if sorted(columns) != ["m", "mt", "ts"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import ssl
@@ -76,6 +77,25 @@ def not_a_file(path: Path) -> str:
         return ""
     kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"))
     return next((f"a {kind}" for is_one, kind in kinds if is_one(mode)), "a device")
+
+
+class NotAFileError(OSError):
+    """Something other than a file stands in a file's place."""
+
+
+def regular(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """An ``opener`` for :func:`open` of a name that anything may stand under: a FIFO is not waited for, and what is no
+    file is refused. NotAFileError, or the OSError of opening."""
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if instead := not_a_file(Path(path)):
+            raise NotAFileError(error.errno, f"is {instead}", os.fspath(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotAFileError(errno.EINVAL, f"is {not_a_file(Path(path))}", os.fspath(path))
+    return fd
 
 
 def not_allowed(path: Path, *, write: bool = False) -> str:

@@ -37,6 +37,7 @@ from mexc_pipeline.export.clock import wrong_clock
 from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.order import Placed, in_order
 from mexc_pipeline.export.parquet import FileError, metadata, open_file, read_content
+from mexc_pipeline.paths import regular
 from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.lock import SpoolLock
@@ -317,7 +318,7 @@ def _compare(path: Path, copy: Path) -> None:
 
 
 def _sha256(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=regular) as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 

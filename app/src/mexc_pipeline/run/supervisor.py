@@ -17,6 +17,7 @@ from mexc_pipeline import signals
 from mexc_pipeline.config import Config
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.output import say_now
+from mexc_pipeline.paths import NotAFileError, regular
 from mexc_pipeline.run.account import Closing, Periods, dead_letters, line_of
 from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, Lines, how_it_ended
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
@@ -72,8 +73,8 @@ class Stop:
 def lock_holder(folder: Path) -> str | None:
     """Who holds the spool lock of a folder right now, None where nobody does."""
     try:
-        fd = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+        fd = regular(folder / LOCK_FILE, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError, NotAFileError):
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

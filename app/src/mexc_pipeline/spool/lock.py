@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.paths import not_allowed
+from mexc_pipeline.paths import not_allowed, regular
 from mexc_pipeline.spool.segment import sync_folder
 
 FILE = "lock"
@@ -90,7 +90,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
     The process may be gone: only the lock itself tells.
     """
     try:
-        with (folder / FILE).open("rb") as file:
+        with open(folder / FILE, "rb", opener=regular) as file:
             entry: Any = json.loads(file.read(4096))
     except (OSError, ValueError, RecursionError):
         return None

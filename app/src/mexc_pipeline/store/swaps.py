@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
+
+from mexc_pipeline.paths import regular
+
+MOST = 16 << 20
+"""Bytes of a symbol's file that are read, its newest: years of them."""
 
 log = logging.getLogger("mexc_pipeline.store")
 
@@ -21,7 +27,7 @@ def note(data_dir: Path, symbol_id: str, file: str, rows: int) -> None:
     """The table of the segment that becomes ``file`` was swapped out; ``rows`` had arrived after it by then."""
     line = json.dumps({"file": file, "buffered": rows}, separators=(",", ":"))
     try:
-        with _path(data_dir, symbol_id).open("ab", buffering=0) as swaps:
+        with open(_path(data_dir, symbol_id), "ab", buffering=0, opener=regular) as swaps:
             swaps.write(b"\n" + line.encode())  # after whatever half a line a full disk or a crash has left
     except OSError as error:  # loading goes on without the figure
         log.warning("swap not noted", extra={"fields": {"file": file, "error": str(error)}})
@@ -30,7 +36,9 @@ def note(data_dir: Path, symbol_id: str, file: str, rows: int) -> None:
 def noted(data_dir: Path, symbol_id: str) -> dict[str, int]:
     """Rows by file, of every swap that was noted; the newest where a table was swapped twice."""
     try:
-        lines = _path(data_dir, symbol_id).read_bytes().splitlines()
+        with open(_path(data_dir, symbol_id), "rb", opener=regular) as swaps:
+            swaps.seek(max(0, swaps.seek(0, os.SEEK_END) - MOST))
+            lines = swaps.read(MOST).splitlines()
     except OSError:  # no store has ever run here, or this user may not look
         return {}
     found: dict[str, int] = {}

@@ -16,7 +16,7 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.ledger.acknowledged import Acknowledged
-from mexc_pipeline.paths import not_a_file, not_allowed
+from mexc_pipeline.paths import not_a_file, not_allowed, regular
 from mexc_pipeline.spool.segment import sync_folder
 
 FILE = "acknowledged.jsonl"
@@ -90,7 +90,7 @@ def write(config: Config, entry: Acknowledged) -> None:
     path = config.data_dir / FILE
     new = not path.exists()
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         try:
             os.write(fd, json.dumps(asdict(entry)).encode() + b"\n")
             os.fsync(fd)
