@@ -149,7 +149,10 @@ def test_a_backup_put_back(collectors: list[Host], clickhouse: Host, network: Ho
 
     given = site.until("a row after the backup", lambda: _beyond(host, saved["last_seq"]["sol"]), 60)
     here = f"reset_host={site.name(host)} reset_exports=true"
+    # Started by hand after a stop: its target does not say that it runs.
+    host.check_output("systemctl stop mexc.target && systemctl start mexc-collector@sol.service")
     play("ansible-playbook playbooks/reset.yml -e reset_start=false", "--extra-vars", here)
+    assert not host.service("mexc-collector@sol.service").is_running
     assert host.run("ls %s/*.parquet", site.configuration(host)["export_dir"]).rc != 0
     assert "sol_current" not in clickhouse.check_output("clickhouse-client --query 'SHOW TABLES FROM ch_mexc'")
 
