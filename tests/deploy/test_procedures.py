@@ -1,0 +1,116 @@
+"""Procedures of ``docs/operators.md`` that are rare and must work then: passwords, a lost disk.
+
+Run last, on the test hosts only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from deploy import site
+from deploy.operating import on, play
+from deploy.test_effects import ONLY, host_of, pid, settled, variables
+from deploy.test_mistakes import installed
+from deploy.test_operations import BACKUPS
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
+
+PASSWORD = "of-the-operator"
+_DEPLOYER = f"""
+apt-get -qq update && apt-get -qq install --yes --no-install-recommends sudo
+useradd --create-home --shell /bin/bash --groups sudo deployer
+echo 'deployer:{PASSWORD}' | chpasswd
+install -d -m 0700 -o deployer -g deployer /home/deployer/.ssh
+install -m 0600 -o deployer -g deployer /root/.ssh/authorized_keys /home/deployer/.ssh/authorized_keys
+"""
+
+
+def test_a_password_for_becoming_root(collectors: list[Host], clickhouse: Host, tmp_path: Path) -> None:
+    """A login that is not root's and whose ``sudo`` asks: the password comes out of the vault, and is shown nowhere."""
+    for host in (*collectors, clickhouse):
+        host.check_output("sh -ec %s", _DEPLOYER)
+    # The test hosts' connections are shared by host: without a path of its own the login would be root's all the same.
+    shared = f"-o ControlMaster=auto -o ControlPersist=60 -o ControlPath={tmp_path.parent}/%r-%h"
+    login = variables(ansible_user="deployer", ansible_ssh_args=shared)
+    more = (*ONLY, *installed(collectors[0]), *login)
+    assert "password" in play("ansible-playbook site.yml", *more, fails=True)
+    vault, secrets = tmp_path / "vault-password", tmp_path / "secrets.yml"
+    vault.write_text("of the vault\n")
+    secrets.write_text(f"ansible_become_password: {PASSWORD}\n")
+    encrypt = str(Path(sys.executable).parent / "ansible-vault")
+    subprocess.run([encrypt, "encrypt", "--vault-password-file", vault, secrets], check=True, capture_output=True)
+    before = {host: pid(host, "mexc-store.service") for host in collectors}
+    for how in (("--check", "--diff"), ()):
+        given = (*more, "--extra-vars", f"@{secrets}", *how)
+        printed = play("ansible-playbook site.yml --vault-password-file {file}", *given, file=vault)
+        assert PASSWORD not in printed
+        assert [line for line in printed.splitlines() if "changed=" in line and "changed=0" not in line] == []
+    assert {host: pid(host, "mexc-store.service") for host in collectors} == before
+    for host in (*collectors, clickhouse):  # by force: a shared connection of its is still open
+        host.check_output("userdel --force --remove deployer")
+
+
+def _loaded(clickhouse: Host) -> int:
+    """The last seq of sol that ClickHouse has."""
+    tables = clickhouse.check_output("clickhouse-client --query 'SHOW TABLES FROM ch_mexc'").split()
+    found = ["SELECT max(last_seq) FROM ch_mexc.export_log WHERE id = 'sol'"]
+    found += ["SELECT max(seq) FROM ch_mexc.sol_current"] if "sol_current" in tables else []
+    return max(int(clickhouse.check_output("clickhouse-client --query %s", sql)) for sql in found)
+
+
+def _holes(host: Host) -> list[tuple[str, str]]:
+    """First and last seq of each hole that the check of the files fails for; it fails for nothing else."""
+    wrong = [line for line in on(host, "mexc-pipeline verify exports").stdout.splitlines() if line.startswith("FAIL")]
+    found = [re.search(r"seq (\d+) to (\d+) \(\d+ rows\) are in no file between", line) for line in wrong]
+    assert None not in found, wrong
+    return [(hole[1], hole[2]) for hole in found if hole]
+
+
+def test_a_lost_data_disk(collectors: list[Host], clickhouse: Host, network: Host) -> None:
+    """Everything of a host is gone but its backup: it records again at once, no seq is given twice, files come back."""
+    host = host_of(collectors, "sol")
+    limit = ("--limit", f"{site.name(clickhouse)},{site.name(host)}")
+    data = site.configuration(host)["data_dir"]
+    play("ansible-playbook playbooks/backup.yml")
+    name = max(folder for folder in host.check_output("ls %s", BACKUPS).split() if folder != "exports")
+    saved = json.loads(host.file(f"{BACKUPS}/{name}/manifest.json").content_string)
+    site.until("a row after the backup", lambda: _loaded(clickhouse) > saved["last_seq"]["sol"], 60)
+
+    host.check_output(f"mv {data} /srv/lost && install -d -o root -g root -m 0755 {data}")  # as a new disk is
+    host.check_output("systemctl kill --signal KILL mexc-collector@sol.service mexc-store.service")
+    known = _loaded(clickhouse)
+    play("ansible-playbook site.yml", *limit, *installed(host))
+    settled(collectors, network)
+    assert on(host, "mexc-pipeline export --once").rc == 0
+    new = site.exported(host, "sol")
+    assert new[0][1] > known, "a seq that ClickHouse knows was given again"
+
+    play("ansible-playbook playbooks/export.yml")
+    given = site.exported(host, "sol")[-1][1]
+    here = f"reset_host={site.name(host)}"
+    play("ansible-playbook playbooks/reset.yml -e reset_start=false", "--extra-vars", here)
+    play("ansible-playbook playbooks/restore.yml -e restore_name={name}", *limit, name=name)
+    settled(collectors, network)
+    assert on(host, "mexc-pipeline export --once").rc == 0
+    rows = site.exported(host, "sol")
+    seqs = [seq for _, seq, _, _ in rows]
+    assert len(set(seqs)) == len(seqs)
+    assert max(seqs) > given
+    files = {file for file, _, _, _ in rows}
+    assert files >= {file for file in saved["exports"] if file.startswith("sol")}
+    assert files >= {file for file, _, _, _ in new}
+    holes = _holes(host)
+    assert 1 <= len(holes) <= 2, holes  # what was lost, and what the restore leaves; earlier ones are answered for
+    for first, last in holes:
+        words = {"first": first, "last": last}
+        done = on(host, "mexc-pipeline acknowledge sol {first} {last} --reason restored", **words)
+        assert done.rc == 0, done.stderr
+    assert on(host, "mexc-pipeline verify exports").rc == 0
+    host.check_output("rm -r /srv/lost")
