@@ -286,7 +286,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "the write-ahead log of a killed collector truncated, deleted, bits flipped",
         segments.logs,
         20,
-        5,
+        6,
         1,
     ),
     Scenario(
