@@ -253,7 +253,7 @@ class Bench:
             seen = [replace(c, peer=self.known_as.get(c.peer, c.peer)) for c in self.sim.connections]
             mine = [c for c in seen if len(self.ids) == 1 or self._is_of(c.number, symbol)]
             sent = [f for c in mine for f in self.sim.sent_on(c.number)]
-            check_frames(rows, mine, sent, symbol, verdict, tail_ns, late_ns, self.channels)
+            check_frames(rows, mine, sent, symbol, verdict, tail_ns, late_ns, self.channels, self.control.shown)
             if symbol_id == self.ids[0]:
                 check_witness(rows, self.witness.rows, verdict)
             outcome.expect(bool(rows), f"{symbol_id}: nothing was recorded at all")

@@ -159,6 +159,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         18,
         3,
+        times=True,
     ),
     Scenario(
         "clock over TLS",
@@ -168,6 +169,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         60,
         12,
         1,
+        times=True,
     ),
     Scenario(
         "clickhouse",

@@ -40,8 +40,8 @@ then: those the recorder never had. It does not promise them, and its next `star
 
 In all of it the order of rows is judged: seq without a hole or a repeat, `rx` never back without a word, each row in
 the file of its own period. Where the table says *and times*, each row's `rx` is also held against the moment at which
-the simulator sent the frame: half a second of difference (a quarter in `busy`; none at all in `segments`) is a
-violation, beyond what the machine was seen to be late itself.
+the simulator sent the frame, by the false clock where there is one: half a second of difference (a quarter in `busy`;
+none at all in `segments`) is a violation, beyond what the machine was seen to be late itself.
 """
 
 _OUTSIDE = """## Found from outside

@@ -13,9 +13,12 @@ import subprocess
 import time
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 SOURCE = Path(__file__).parent / "shim" / "faults.c"
+SETTING_NS = 10_000_000
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mexc-pipeline-faults"
 _CONTROL = struct.Struct("<qqqiIIIqqqqIIqqq")
 
@@ -119,6 +122,17 @@ def crashes(path: Path) -> list[Crash]:
     return found
 
 
+class _Clock(NamedTuple):
+    """A setting of the false clock, from a true moment (Unix ns) on."""
+
+    since_ns: int
+    offset_ns: int
+    slew_ppb: int
+
+    def shows(self, at_ns: int) -> int:
+        return at_ns + self.offset_ns + (at_ns - self.since_ns) * self.slew_ppb // 10**9
+
+
 class Control:
     """The memory shared with running processes: disk errors, slowness and the clock."""
 
@@ -127,6 +141,7 @@ class Control:
         path.write_bytes(bytes(_CONTROL.size))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _CONTROL.size)
+        self._clocks = [_Clock(0, 0, 0)]
 
     def close(self) -> None:
         self._map.close()
@@ -175,7 +190,21 @@ class Control:
 
     def clock(self, offset_ns: int, slew_ppb: int = 0) -> None:
         """Set the false clock: an offset, and how fast it runs away from now on."""
+        since = time.time_ns()
         struct.pack_into("<qqq", self._map, 0, offset_ns, slew_ppb, time.monotonic_ns())
+        self._clocks.append(_Clock(since, offset_ns, slew_ppb))
+
+    def shown(self, start_ns: int, end_ns: int) -> list[tuple[int, int]]:
+        """What the false clock showed from one true moment to another (Unix ns): a first and a last value for each of
+        its settings that held within them, in any order where it ran backwards."""
+        found = []
+        for clock, following in zip_longest(self._clocks, self._clocks[1:]):
+            first = max(start_ns, clock.since_ns)
+            # The next one was set a moment after the time that is noted for it.
+            last = end_ns if following is None else min(end_ns, following.since_ns + SETTING_NS)
+            if first <= last:
+                found.append((clock.shows(first), clock.shows(last)))
+        return found
 
 
 DISK_FULL, READ_ONLY, IO_ERROR = errno.ENOSPC, errno.EROFS, errno.EIO

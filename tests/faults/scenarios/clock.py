@@ -1,7 +1,8 @@
 """A clock that steps and slews under a recording, by milliseconds and by years, at a start and later, over TLS too.
 
 After each: recording goes on at once, files prove, the ledger has no hole, nothing is pruned by age. At the end: every
-frame once and in order, no row in another period's file, and the store holds it all.
+frame once, in order, with the time that the false clock showed when it came; no row in another period's file; and the
+store holds it all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from faults.bench import Bench, Outcome, Process, bench, end, pause
+from faults.bench import LATE_NS, Bench, Outcome, Process, bench, end, pause
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.peers import certificates
 from support.waiting import until
@@ -78,7 +79,7 @@ def _run(folder: Path, seed: int, size: float, *, tls: bool) -> Outcome:
         status = end(collector)
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
         place.control.clock(0)
-        place.settle(outcome)
+        place.settle(outcome, late_ns=LATE_NS)
         _check_store(place, outcome)
     return outcome
 
