@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import itertools
 import json
@@ -25,6 +26,7 @@ from mexc_pipeline.feed import attempts, pace, watch
 from mexc_pipeline.feed import feed as module
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.feed import Feed
+from mexc_pipeline.feed.link import READ_AHEAD
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.collecting import wanted
@@ -564,6 +566,53 @@ def test_frames_compressed_unasked_are_recorded() -> None:
     with serving(compressing) as far, feeding(f"ws://127.0.0.1:{far.port}/edge") as rig:
         until(lambda: len(rig.frames()) == len(texts), 30)
         assert [(mt, content(m)) for mt, m in rig.frames()] == [(1, text) for text in texts]
+        assert not rig.events("disconnected")
+
+
+def test_what_takes_long_to_look_at_does_not_wait_for_the_rest_of_its_read() -> None:
+    """Forty frames of a kilobyte that hold a megabyte each came to the disk after a quarter of a second."""
+    text = b'{"symbol":"BTC_USDT","channel":"push.ticker","data":"%s","ts":1795000000000}' % (b"x" * 1_000_000)
+    packed = gzip.compress(text)
+    frames = 50
+    once = b"\x82\x7e" + len(packed).to_bytes(2) + packed
+    assert frames * len(once) < READ_AHEAD
+
+    def compressing(client: socket.socket, over: threading.Event) -> None:
+        greet(client)
+        client.sendall(b"".join([once] * frames))
+        over.wait(60)
+
+    batches: list[list[Frame]] = []
+    settings = config.parse("", None)
+    with serving(compressing) as far:
+        where = config.Exchange(websocket=f"ws://127.0.0.1:{far.port}/edge")
+        feed = Feed(settings.symbols[0], where, Gathered(batches.append))
+        thread = threading.Thread(target=feed.run)
+        thread.start()
+        try:
+            until(lambda: sum(f.mt == 1 for batch in batches for f in batch) == frames, 30)
+        finally:
+            feed.stop()
+            thread.join(10)
+    waited = [stamps[-2] - stamps[0] for batch in batches if len(stamps := [f.rx for f in batch if f.mt == 1]) > 1]
+    assert max(waited, default=0) < 50e6, "all but the last, which may have taken the whole time itself"
+
+
+def test_frames_that_break_the_rules_are_kept_and_end_nothing() -> None:
+    """Each of them ended the connection, and so did the next."""
+    ticker = b'{"symbol":"BTC_USDT","channel":"push.ticker","data":{},"ts":1795000000000}'
+    odd = [bytes([0x80 | opcode, 3]) + b"odd" for opcode in (0, 3, 7, 11, 15)]
+
+    def breaking(client: socket.socket, over: threading.Event) -> None:
+        greet(client)
+        for one in odd:
+            client.sendall(one + b"\x01\x03par" + bytes([0x81, len(ticker)]) + ticker + b"\x09\x01?")
+        over.wait(60)
+
+    with serving(breaking) as far, feeding(f"ws://127.0.0.1:{far.port}/edge") as rig:
+        until(lambda: sum(mt == 1 for mt, _ in rig.frames()) == len(odd), 30)
+        kept = [protocol.unwrap(m) for mt, m in rig.frames() if mt == 4]
+        assert kept == [each for opcode in (0, 3, 7, 11, 15) for each in ((opcode, b"odd"), (0, b"par"))]
         assert not rig.events("disconnected")
 
 

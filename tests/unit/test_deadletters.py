@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -34,6 +35,10 @@ def deal(ts: str) -> bytes:
     ("payload", "opcode", "why"),
     [
         (b"\x00\x01", 2, Reason.BINARY),
+        (b'{"channel":"push.deal","symbol":"X_USDT"}', 0, Reason.NO_MESSAGE),
+        (gzip.compress(b'{"channel":"push.deal","symbol":"X_USDT"}'), 11, Reason.NO_MESSAGE),
+        (b"x" * (3 * MAX_CLASSIFIED), 3, Reason.NO_MESSAGE),
+        (b"x" * (3 * MAX_CLASSIFIED), 12, Reason.NO_MESSAGE),
         (b'{"symbol":"\xff"}', 1, Reason.NOT_UTF8),
         (b" " * (MAX_CLASSIFIED + 1), 1, Reason.TOO_LARGE),
         (b"\xff" * (3 * MAX_CLASSIFIED), 1, Reason.NOT_UTF8),

@@ -46,6 +46,22 @@ def test_a_compressed_answer_is_understood(answer: bytes) -> None:
         assert get(DIRECT, f"http://127.0.0.1:{server.port}", "/x").body == BODY
 
 
+@pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints", b"102 Processing"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_informational_answers_before_the_answer_are_none(status: bytes, count: int) -> None:
+    hint = b"HTTP/1.1 %s\r\nLink: </x>\r\nContent-Length: 7\r\nConnection: close\r\n\r\n" % status
+    with serving(saying(hint * count + response(BODY))) as server:
+        answer = get(DIRECT, f"http://127.0.0.1:{server.port}", "/x")
+    assert (answer.status, answer.body) == (200, BODY)
+    assert "link" not in answer.headers
+
+
+def test_informational_answers_without_end_have_one() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10_000
+    with serving(saying(hints)) as server, pytest.raises(EgressError, match="more than 20 informational answers"):
+        get(DIRECT, f"http://127.0.0.1:{server.port}", "/x")
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

@@ -20,6 +20,7 @@ log = logging.getLogger("mexc_pipeline.egress")
 MAX_BODY = 16 << 20
 """Bytes of an answer, as it came and as it is once decoded."""
 _THROTTLED = 429
+_MOST_INFORMATIONAL = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ def get(
                 "Accept-Encoding": "gzip",  # who compresses unasked then takes what we read
             }
             sent_ns = time.time_ns()
+            connection.response_class = _Final
             connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
             return _read(connection.getresponse(), asked, base, sent_ns)
     except (OSError, http.client.HTTPException) as error:
@@ -69,6 +71,18 @@ def get(
     finally:
         connection.close()
         dialled.sock.close()
+
+
+class _Final(http.client.HTTPResponse):
+    """The answer itself: informational ones before it (RFC 9110, section 15.2) are passed over."""
+
+    def begin(self) -> None:
+        for _ in range(_MOST_INFORMATIONAL):
+            super().begin()
+            if not 100 <= self.status < 200 or self.status == http.client.SWITCHING_PROTOCOLS:
+                return
+            self.headers = None  # type: ignore[assignment]  # by that it knows that an answer is to be read
+        raise http.client.HTTPException(f"more than {_MOST_INFORMATIONAL} informational answers before one")
 
 
 def _read(response: http.client.HTTPResponse, asked: str, base: str, sent_ns: int) -> Answer:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from mexc_pipeline.exchange.protocol import BINARY, MAX_CLASSIFIED, WRAPPED, decompressed, unwrap
+from mexc_pipeline.exchange.protocol import BINARY, MAX_CLASSIFIED, TEXT, WRAPPED, decompressed, unwrap
 from mexc_pipeline.rows import is_utf8
 
 SHARE = 0.01
@@ -23,6 +23,8 @@ LEAST = 10
 class Reason(StrEnum):
     """What kept a frame from being a row of its channel; the first that holds, in this order."""
 
+    NO_MESSAGE = "no message"
+    """A frame of an opcode that is not defined, or fragments of a message without a beginning or an end."""
     BINARY = "binary"
     NOT_UTF8 = "not UTF-8"
     TOO_LARGE = "too large"
@@ -38,6 +40,9 @@ class Reason(StrEnum):
     """Nothing else is wrong with it: no 13 digits, so that it is not known to be milliseconds."""
     NONE = "none"
     """Nothing is wrong with it by today's rule, as in files of another version."""
+
+
+_WRAPPED_AS = {TEXT: Reason.NOT_UTF8, BINARY: Reason.BINARY}
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -72,12 +77,14 @@ def too_many(dead: int, frames: int) -> bool:
 
 def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> tuple[Reason, str | None]:
     if len(m) > 2 * MAX_CLASSIFIED and m.startswith(WRAPPED):  # to unpack it would take its size again
-        return (Reason.BINARY if m.endswith(b'"opcode":%d}' % BINARY) else Reason.NOT_UTF8), None
+        by_end = (why for opcode, why in _WRAPPED_AS.items() if m.endswith(b'"opcode":%d}' % opcode))
+        return next(by_end, Reason.NO_MESSAGE), None
     wrapped = unwrap(m)
     if wrapped is not None:
-        text = decompressed(wrapped[1])
+        why = _WRAPPED_AS.get(wrapped[0], Reason.NO_MESSAGE)
+        text = decompressed(wrapped[1]) if why is not Reason.NO_MESSAGE else None
         if text is None or not is_utf8(text):
-            return (Reason.BINARY if wrapped[0] == BINARY else Reason.NOT_UTF8), None
+            return why, None
         m = text
     if len(m) > MAX_CLASSIFIED:
         return Reason.TOO_LARGE, None

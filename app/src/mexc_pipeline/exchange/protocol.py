@@ -132,13 +132,15 @@ class Classifier:
         self._decode_loose = msgspec.json.Decoder(_LooseEnvelope).decode
 
     def classify(self, opcode: int, payload: bytes) -> Classified:
-        """``opcode`` 1 (text) or 2 (binary) and the whole payload."""
+        """``opcode`` 1 (text) or 2 (binary) and the whole payload; any other: what is no message, so a dead letter."""
         if opcode != TEXT or not is_utf8(payload):
             return self._unpack(opcode, payload)
         return self._text_frame(payload)
 
     def _unpack(self, opcode: int, payload: bytes) -> Classified:
         """What is not plain text: known by the text that it holds, where it is compressed, and stored as it came."""
+        if opcode not in (TEXT, BINARY):
+            return Classified(None, Mt.DEAD_LETTER, None, wrap(opcode, payload), None)
         text = decompressed(payload)
         if text is None or not is_utf8(text):
             # Not compressed, so that it is a dead letter whatever it says; that it says something is a sign of life.

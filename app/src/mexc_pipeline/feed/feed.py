@@ -59,6 +59,8 @@ TURN_S = 1.0
 """How often the other processes' attempts are looked at while they leave us no turn."""
 TICK_S = 0.5
 """Longest wait for a frame before timers are looked at."""
+HELD_S = 0.05
+"""What was received waits no longer than this, and for the frame that is being looked at, before it is handed over."""
 PATIENCE_S = 10.0
 """Seconds beyond the ping interval in which at least a pong must have come."""
 KEPT_S = 3.0
@@ -121,6 +123,7 @@ class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is
         self.code = code
 
 
+_PROTOCOL = (websocket.ABNF.OPCODE_CLOSE, websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG)
 _CONTROLS = frozenset({Control.PONG.value, Control.CLIENT_ID.value})
 
 
@@ -419,7 +422,7 @@ class Feed:
         self._event("connected", egress=dialled.mode, **way)
         for subscription in self._wanted.values():
             self._subscribe(subscription)
-        self._read(self._messages.next)
+        self._read(self._messages.next, link)
 
     def _handshake(self, ws: websocket.WebSocket, link: ReadAhead, dialled: Dialled, url: str) -> None:
         dialled.sock.settimeout(HANDSHAKE_S)
@@ -431,9 +434,9 @@ class Feed:
         self.refusal = None
         ws.sock, ws.connected = link, True  # type: ignore[assignment]  # it stands in for a socket
 
-    def _read(self, message: Callable[[], tuple[int, bytes]]) -> None:
+    def _read(self, message: Callable[[], tuple[int, bytes]], link: ReadAhead) -> None:
         classify, touch, checks = self._classify, self._touched.add, self._checks.by_channel
-        dead = Mt.DEAD_LETTER
+        dead, monotonic = Mt.DEAD_LETTER, time.monotonic
         lock, stamp, add = self._intake.lock, self._intake.stamp, self._intake.add
         while True:
             data = m = b""  # the last ones may be large, and the next ones long in coming
@@ -441,7 +444,7 @@ class Feed:
                 opcode, data = message()
             except (TimeoutError, websocket.WebSocketTimeoutException):
                 continue  # every read begins with a look at the timers; what is there of a frame is kept
-            if opcode > 2:
+            if opcode in _PROTOCOL:
                 self._on_protocol_frame(opcode, data)
                 continue
             with lock:  # what is stamped must not be overtaken, nor wait anywhere but in the queue
@@ -454,6 +457,9 @@ class Feed:
                         if wrong is not None:
                             add(Frame(rx, None, Mt.EVENT, wrong))
                     add(Frame(rx, ts, mt, m))
+            if (mt is dead or text is not None) and monotonic() - link.read_at > HELD_S:
+                self._intake.hand_over()  # plain data of one read never take so long, fifty packed frames do
+                link.read_at = monotonic()
             if control is None:
                 if answer is not None:
                     self._on_answer(channel or "", answer)
@@ -530,9 +536,7 @@ class Feed:
         watch, ws = self._watch, self._ws
         if watch is None or ws is None:
             return  # still in the handshake, which has its own deadline
-        size = ws.frame_buffer.length or 0
-        if ws.cont_frame.cont_data:
-            size += len(ws.cont_frame.cont_data[1])
+        size = self._messages.coming if self._messages is not None else 0
         if size > MAX_STORED:
             raise _Ended(f"a frame of {size} bytes or more is larger than what is kept ({MAX_STORED})", 1009)
         if self._link is not None and self._link.received != self._received:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Callable
 
 import websocket
-from websocket._abnf import continuous_frame, frame_buffer
+from websocket._abnf import frame_buffer
 
 log = logging.getLogger("mexc_pipeline.feed")
 
-MOST_FRAGMENTS = 16_384
-"""Of one message. The exchange sends none at all; the largest that is kept has a thousand of 64 KiB."""
 READ_AHEAD = 64 << 10
 """Bytes of one read. Each read is allocated whole and given back in pieces: four times as much made a collector grow by
 a megabyte with every stall of the machine, and read no faster."""
 _WHOLE_TEXT = 0x81
 """First byte of a text frame that is a whole message, without extensions (RFC 6455, section 5.2)."""
+_TEXT = websocket.ABNF.OPCODE_TEXT
+_DATA = (_TEXT, websocket.ABNF.OPCODE_BINARY)
+_MOST_PING = 125
+"""Bytes of a control frame: a longer one cannot be answered."""
 
 
 class ReadAhead:
@@ -39,6 +42,8 @@ class ReadAhead:
         self.fileno = sock.fileno
         self.shutdown = sock.shutdown
         self.received = 0
+        self.read_at = 0.0
+        """When bytes last came from the network (monotonic s)."""
 
     def recv(self, size: int) -> bytes:
         """Up to ``size`` bytes; empty at the end of the stream. Raises as ``socket.recv`` does."""
@@ -47,9 +52,7 @@ class ReadAhead:
         if piece:
             self._at = at + len(piece)
             return piece
-        self._before_wait()
-        self._held = held = self._sock.recv(READ_AHEAD)
-        self.received += len(held)
+        self._held = held = self._read()
         piece = held[:size]
         self._at = len(piece)
         return piece
@@ -74,13 +77,18 @@ class ReadAhead:
                 if end <= len(held):
                     self._at = end
                     return held[start:end]
-            self._before_wait()
-            more = self._sock.recv(READ_AHEAD)
+            more = self._read()
             if not more:
                 return None
-            self.received += len(more)
             self._held = held[at:] + more if there else more
             self._at = 0
+
+    def _read(self) -> bytes:
+        self._before_wait()
+        piece = self._sock.recv(READ_AHEAD)
+        self.received += len(piece)
+        self.read_at = time.monotonic()
+        return piece
 
     @property
     def _closed(self) -> bool:  # websocket-client asks before it closes
@@ -90,48 +98,33 @@ class ReadAhead:
         self._sock.close()
 
 
-class Fragments(continuous_frame):
-    """The library's fragments of a message, put together in time linear in their bytes, and of a bounded number: its
-    own copies all that came before for each of them, and takes empty ones for ever."""
+class _Frames(frame_buffer):
+    """The library's frames, whatever they are: the library itself ends the connection for a frame that it does not
+    know, and would end each one after it, while where the next begins is as clear as ever. Only reserved bits are for
+    it to refuse, but for the one that marks data as compressed (RFC 7692), which nobody agreed on: what such a frame
+    holds is looked at, and kept whatever that is."""
 
-    def __init__(self, *args: bool) -> None:
-        super().__init__(*args)
-        self._count = 0
-
-    def add(self, frame: websocket.ABNF) -> None:
-        if self.cont_data is None:
-            self._count = 0
-            super().add(frame)
-            if not frame.fin:
-                self.cont_data = [frame.opcode, bytearray(frame.data)]  # type: ignore[arg-type]  # received ones are bytes
-            return
-        self._count += 1
-        if self._count > MOST_FRAGMENTS:
-            raise websocket.WebSocketProtocolException(f"a message in more than {MOST_FRAGMENTS:,} fragments")
-        super().add(frame)  # in place
-
-    def extract(self, frame: websocket.ABNF) -> tuple[int, websocket.ABNF]:
-        opcode, whole = super().extract(frame)
-        whole.data = bytes(whole.data)
-        return opcode, whole
-
-
-class Frames(frame_buffer):
-    """The library's frames. One of data that is marked as compressed (RFC 7692) without having been agreed on is a
-    frame like any other: what it holds is looked at, and kept whatever that is. The library would end the connection,
-    and each one after it."""
+    def __init__(self, receive: Callable[[int], bytes]) -> None:
+        super().__init__(receive, True)
+        self._fin, self._opcode = 1, 0
 
     def recv_header(self) -> None:
         super().recv_header()
         assert self.header is not None
-        fin, *reserved, opcode, mask, length = self.header
-        if reserved == [1, 0, 0] and opcode in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
-            self.header = (fin, 0, 0, 0, opcode, mask, length)
+        self._fin, *reserved, self._opcode, mask, length = self.header
+        if reserved == [1, 0, 0] and self._opcode in _DATA:
+            reserved = [0, 0, 0]
+        self.header = (1, *reserved, websocket.ABNF.OPCODE_BINARY, mask, length)
+
+    def next(self) -> tuple[int, int, bytes]:
+        """Whether it ends a message, opcode and payload."""
+        frame = self.recv_frame()
+        return self._fin, self._opcode, frame.data  # type: ignore[return-value]  # received ones are bytes
 
 
 class Messages:
     """Messages of a connection in order. Plain text ones are taken from what was read ahead, a tenth of the cost of the
-    library's way; everything else (control frames, fragments, binary, faults) is the library's to read and judge.
+    library's way, by which everything else comes.
 
     Reading never waits for writing: of the pings that came, the newest is in :attr:`ping` for the caller to answer when
     there is time, which is all that RFC 6455 (section 5.5.3) asks for.
@@ -139,34 +132,63 @@ class Messages:
 
     def __init__(self, ws: websocket.WebSocket, link: ReadAhead) -> None:
         self._ws = ws
-        ws.cont_frame = Fragments(False, True)
-        ws.frame_buffer = Frames(ws._recv, True)
-        ws.pong = self._owe  # type: ignore[method-assign, assignment]
-        ws.send_close = self._send_close  # type: ignore[method-assign, assignment]
+        self._frames = _Frames(ws._recv)
         self._text = link.text
         self.ping: bytes | None = None
         """Payload of the newest ping that is not answered."""
         self._between = True
         """No message has begun: the next byte is the first of a frame that may stand alone."""
+        self._opcode = 0
+        self._parts: bytearray | None = None
+        """What has come of a message in fragments, and its opcode."""
+        self._next: tuple[int, int, bytes] | None = None
+        """A frame that was read while the message before it turned out to have no end."""
 
-    def _owe(self, payload: bytes) -> None:
-        self.ping = payload
-
-    def _send_close(self, *_: object) -> None:
-        """Answer a close. Whether that arrives does not matter: why the far end closes does, and it may be gone."""
-        try:
-            self._ws.send(b"\x03\xe8", websocket.ABNF.OPCODE_CLOSE)
-        except (OSError, websocket.WebSocketException) as error:
-            log.debug("close not answered", extra={"fields": {"why": str(error)}})
+    @property
+    def coming(self) -> int:
+        """Bytes of the message on its way, as far as they are known."""
+        return (self._frames.length or 0) + len(self._parts or b"")
 
     def next(self) -> tuple[int, bytes]:
-        """Opcode and payload of the next message or control frame. Raises as the library does, and TimeoutError; after
-        a timeout it may be called again."""
+        """Opcode and payload of the next message or control frame; of what is neither as well: a frame of an opcode
+        that is not defined, and, by opcode 0, fragments of a message without a beginning or without an end. Raises as
+        the library does, and TimeoutError; after a timeout it may be called again."""
         if self._between:
             payload = self._text()
             if payload is not None:
-                return websocket.ABNF.OPCODE_TEXT, payload
+                return _TEXT, payload
             self._between = False
-        opcode, frame = self._ws.recv_data_frame(True)
-        self._between = opcode <= websocket.ABNF.OPCODE_BINARY  # a control frame may stand between two fragments
-        return opcode, frame.data
+        while True:
+            fin, opcode, payload = self._next or self._frames.next()
+            self._next = None
+            if opcode not in _DATA and opcode != websocket.ABNF.OPCODE_CONT:  # may stand between two fragments
+                self._between = self._parts is None
+                self._answer(opcode, payload)
+                return opcode, payload
+            if opcode in _DATA and self._parts is not None:
+                self._next = (fin, opcode, payload)
+                return websocket.ABNF.OPCODE_CONT, self._whole()
+            if self._parts is not None:
+                self._parts += payload
+                if fin:
+                    self._between = True
+                    return self._opcode, self._whole()
+            elif fin or opcode == websocket.ABNF.OPCODE_CONT:
+                self._between = True
+                return opcode, payload
+            else:
+                self._opcode, self._parts = opcode, bytearray(payload)
+
+    def _whole(self) -> bytes:
+        parts, self._parts = self._parts, None
+        return bytes(parts or b"")
+
+    def _answer(self, opcode: int, payload: bytes) -> None:
+        if opcode == websocket.ABNF.OPCODE_PING and len(payload) <= _MOST_PING:
+            self.ping = payload
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            # Whether that arrives does not matter: why the far end closes does, and it may be gone.
+            try:
+                self._ws.send(b"\x03\xe8", websocket.ABNF.OPCODE_CLOSE)
+            except (OSError, websocket.WebSocketException) as error:
+                log.debug("close not answered", extra={"fields": {"why": str(error)}})
