@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import logging
 import os
@@ -12,12 +13,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mexc_pipeline import control
 from mexc_pipeline.control import ControlError, ControlServer, ask
@@ -331,3 +335,288 @@ def test_it_answers_again_once_there_are_files_to_open(tmp_path: Path) -> None:
     )
     assert done.stdout == "b'{\"ok\": true}\\n' {}\n"
     assert "cannot accept" in done.stderr
+
+
+# -- what a hostile client may do
+
+
+def _open_files() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _clients() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "control-client"]
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+ODD = [
+    b'{"cmd":"echo","cmd":"cut"}\n', b'{"cmd":"ech\\u0000o"}\n', b'{"cmd":"\x00"}\n', b'{"cmd":"\\ud800"}\n',
+    b'{"cmd":' + b"9" * 5000 + b"}\n", b'{"cmd":1e999}\n', b'{"a":' * 30_000 + b"\n", b"\x00" * 1000 + b"\n",
+    b'{"cmd":"\xed\xa0\x80"}\n', b"\xef\xbb\xbf{}\n", b'{"cmd":"echo"}\n{"cmd":"echo"}\n',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ODD, ids=lambda line: str(line[:24]))
+def test_what_is_no_request_gets_one_line(path: Path, line: bytes) -> None:
+    answer = raw(path, line)
+    assert answer.count(b"\n") == 1
+    assert json.loads(answer)["ok"] is False
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.binary(max_size=300) | st.dictionaries(st.text(), st.text() | st.floats() | st.integers()).map(control._line))
+def test_any_line_is_answered_by_one_object(path: Path, line: bytes) -> None:
+    line = line.replace(b"\n", b"") + b"\n"
+    answer = raw(path, line)
+    assert answer.endswith(b"\n")
+    assert isinstance(json.loads(answer), dict)
+
+
+@given(st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False) | st.integers() | st.none() | st.booleans()))
+def test_a_line_says_what_was_put_into_it(said: dict[str, Any]) -> None:
+    line = control._line(said)
+    assert line.count(b"\n") == 1
+    assert json.loads(line) == said
+
+
+def test_a_request_in_small_pieces_is_whole(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        for byte in control._line({"cmd": "echo", "text": "ä" * 500}):
+            client.sendall(bytes([byte]))
+        assert json.loads(client.recv(65536))["got"]["text"] == "ä" * 500
+
+
+def test_no_file_that_is_passed_along_stays_open(path: Path) -> None:
+    ask(path, "echo")
+    before = _open_files()
+    with open(os.devnull) as passed:
+        for line in (b'{"cmd":"echo"}\n', b'{"cmd"', b"x"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(10)
+                client.connect(str(path))
+                socket.send_fds(client, [line], [passed.fileno()] * 50)
+                client.shutdown(socket.SHUT_WR)
+                assert client.recv(65536)
+    _until(lambda: not _clients())
+    assert _open_files() <= before
+
+
+def test_thousands_that_drop_leave_nothing(path: Path) -> None:
+    ask(path, "echo")
+    before = _open_files()
+    for n in range(2000):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            if n % 2:
+                with suppress(OSError):  # it was displaced by the next ones
+                    client.sendall(b'{"cmd":"long"}\n' if n % 50 == 1 else b'{"cmd":"echo"}\n')
+    assert ask(path, "echo")["got"] == {"cmd": "echo"}
+    _until(lambda: not _clients())
+    assert _open_files() <= before
+
+
+def test_a_client_that_reads_no_more_is_no_trouble(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.shutdown(socket.SHUT_RD)
+        client.sendall(b'{"cmd":"long"}\n')
+        _until(lambda: not _clients())
+    assert ask(path, "echo")["got"] == {"cmd": "echo"}
+
+
+def test_an_answer_that_no_caller_would_take_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "MAX_ANSWER", 1 << 20)
+    with pytest.raises(ControlError, match="btc: the answer is larger than 1 MiB; ask for less"):
+        ask(path, "long")
+
+
+def test_a_request_that_would_not_be_taken_is_not_sent(path: Path) -> None:
+    with pytest.raises(ControlError, match="btc: echo is longer than 256 KiB; ask for less at a time"):
+        ask(path, "echo", text="x" * control.MAX_REQUEST)
+
+
+def test_text_of_any_script_takes_the_bytes_it_has() -> None:
+    assert len(control._line({"m": "ä" * 1000})) < 2020
+
+
+def test_a_user_of_the_group_is_answered_one_at_a_time_and_not_at_any_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_is_owner", lambda uid: uid == 1)
+    at_once, most, began = 0, 0, []
+
+    def work(_: dict[str, Any]) -> dict[str, Any]:
+        nonlocal at_once, most
+        began.append(time.monotonic())
+        at_once += 1
+        most = max(most, at_once)
+        threading.Event().wait(0.001)
+        at_once -= 1
+        return {}
+
+    server = ControlServer(tmp_path / "x.sock", {"work": work}, for_group=("work",))
+    try:
+        many = [threading.Thread(target=server._in_turn, args=(b'{"cmd":"work"}', 7)) for _ in range(12)]
+        for thread in many:
+            thread.start()
+        for thread in many:
+            thread.join(10)
+    finally:
+        server.close()
+    assert len(began) == 12
+    assert most == 1
+    assert min(b - a for a, b in itertools.pairwise(began)) >= control.PACE_S * 0.9
+
+
+def test_one_users_long_question_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_is_owner", lambda uid: uid == 1)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def work(request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("long"):
+            inside.set()
+            assert go_on.wait(30)
+        return {}
+
+    server = ControlServer(tmp_path / "x.sock", {"work": work}, for_group=("work",))
+    try:
+        long = threading.Thread(target=server._in_turn, args=(b'{"cmd":"work","long":true}', 7))
+        long.start()
+        assert inside.wait(10)
+        for uid in (1, 8):
+            assert json.loads(server._in_turn(b'{"cmd":"work"}', uid)) == {"ok": True}
+    finally:
+        go_on.set()
+        long.join(10)
+        server.close()
+
+
+def test_users_that_share_out_all_places_keep_no_other_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four users who hold sixteen idle connections each, and the next one comes."""
+    uids = [7] * 16 + [8] * 16 + [9] * 16 + [10] * 16 + [11]
+    monkeypatch.setattr(control, "_is_owner", lambda uid: uid == 1)
+    monkeypatch.setattr(control, "_peer_uid", lambda _: uids.pop(0) if uids else 12)
+    with idle(path, 64):
+        for _ in range(2):
+            assert "is for the recorder's own user" in json.loads(raw(path, b'{"cmd":"echo"}\n'))["error"]
+
+
+@pytest.mark.parametrize("other", ["nothing", "a file", "a link", "a folder", "another socket", "no folder"])
+def test_a_socket_that_was_taken_away_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    monkeypatch.setattr(control, "OPEN_AGAIN_S", 0.05)
+    path = tmp_path / "control" / "btc.sock"
+    server = ControlServer(path, HANDLERS)
+    with socket.socket(socket.AF_UNIX) as stranger:
+        try:
+            path.unlink()
+            match other:
+                case "a file":
+                    path.write_bytes(b"")
+                case "a link":
+                    path.symlink_to("/dev/null")
+                case "a folder":
+                    path.mkdir()
+                case "another socket":
+                    stranger.bind(str(path))
+                    stranger.listen()
+                case "no folder":
+                    path.parent.rmdir()
+
+            def is_back() -> bool:
+                try:
+                    return bool(ask(path, "echo", timeout_s=0.2)["got"] == {"cmd": "echo"})
+                except ControlError:
+                    return False
+
+            _until(is_back)
+        finally:
+            server.close()
+    assert not path.exists()
+
+
+def test_closing_leaves_what_others_put_there(tmp_path: Path) -> None:
+    path = tmp_path / "btc.sock"
+    server = ControlServer(path, HANDLERS)
+    path.unlink()
+    path.write_text("theirs")
+    server.close()
+    assert path.read_text() == "theirs"
+
+
+# -- what a hostile server may do
+
+
+@contextmanager
+def answering(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[None]:
+    """A server that does with each client what it likes."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def run() -> None:
+            with suppress(OSError):  # the end
+                while True:
+                    client, _ = listener.accept()
+                    with client, suppress(OSError):
+                        serve(client)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+def _endless(client: socket.socket) -> None:
+    while True:
+        client.sendall(b"x" * 65536)
+
+
+def _dripping(client: socket.socket) -> None:
+    while True:
+        client.sendall(b" ")
+        threading.Event().wait(0.02)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(b"[]\n", "no object"), (b"5\n", "no object"), (b"null\n", "no object"), (b"[" * 100_000 + b"\n", "no JSON"),
+     (b"\xff\n", "no JSON"), (b'{"ok":true' + b'"' * 10 + b"\n", "no JSON"), (b"{}\n", "refused")],
+    ids=lambda value: str(value[:12]),
+)  # fmt: skip
+def test_any_answer_becomes_one_line(tmp_path: Path, answer: bytes, said: str) -> None:
+    path = tmp_path / "sol.sock"
+    with answering(path, lambda client: client.sendall(answer)), pytest.raises(ControlError, match=said):
+        ask(path, "status")
+
+
+@given(st.binary(max_size=100))
+def test_no_answer_is_more_than_an_error(answer: bytes) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, suppress(ControlError):
+        path = Path(folder) / "sol.sock"
+        with answering(path, lambda client: client.sendall(answer)):
+            assert isinstance(ask(path, "status"), dict)
+
+
+def test_an_endless_answer_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "MAX_ANSWER", 1 << 20)
+    path = tmp_path / "sol.sock"
+    with answering(path, _endless), pytest.raises(ControlError, match="longer than 1024 KiB"):
+        ask(path, "status")
+
+
+def test_an_answer_that_drips_has_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "sol.sock"
+    with answering(path, _dripping), pytest.raises(ControlError, match="did not answer status within"):
+        ask(path, "status", timeout_s=0.3)

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mexc_pipeline.config import Config, parse
-from mexc_pipeline.control import ControlServer
+from mexc_pipeline.control import ControlError, ControlServer
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import known as module
 from mexc_pipeline.spool.known import Known, known
+from mexc_pipeline.spool.writer import Spool
 
 
 @pytest.fixture
@@ -120,3 +123,27 @@ def test_a_dead_process_of_this_host_is_none(config: Config) -> None:
         assert ask(config).writer is None
     with store(config, last_seq=1, writer=writer(1, host=socket.gethostname(), pid=os.getpid())):
         assert ask(config).writer is not None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"last_seq": None}, {"last_seq": "x"}, {"last_seq": []}, {"last_seq": float("inf")},
+     {"last_seq": 7, "writer": "me"}, {"last_seq": 7, "writer": [1]}, {"last_seq": 7, "writer": {"age_s": {}}}],
+)  # fmt: skip
+def test_an_answer_in_another_shape_is_unknown_and_stops_nothing(config: Config, answer: dict[str, Any]) -> None:
+    with store(config, **answer):
+        assert ask(config) == Known(0, (), None, (f"tables: {module.NOT_UNDERSTOOD}",))
+
+
+@pytest.mark.parametrize("held", [None, 5, [5], [[1, 2]], [["btc", "other", "1", "2", "x"]], "btc", [{}]])
+def test_what_others_gave_in_another_shape_is_a_refusal(config: Config, tmp_path: Path, held: object) -> None:
+    (tmp_path / "btc").mkdir()
+    spool = Spool(tmp_path / "btc", "btc", "BTC_USDT", config.period)
+    spool.append([Frame(time.time_ns(), None, Mt.EVENT, b"{}")])
+    spool.close()
+    server = ControlServer(config.control_dir / "store.sock", {"given": lambda _: {"held": held}})
+    try:
+        with pytest.raises(ControlError, match="not understood"):
+            module.given_elsewhere(config, "btc", tmp_path / "btc")
+    finally:
+        server.close()

@@ -11,8 +11,9 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,12 @@ FOR_OWNER = 128
 FOR_USER = 16
 """The same for any other user, and for all others together:"""
 FOR_GROUP = 64
+PACE_S = 0.01
+"""Between the beginnings of two answers to one user of the group. What he asks is answered one at a time."""
 BACKLOG = 128
 ACCEPT_AGAIN_S = 0.1
 OPEN_AGAIN_S = 1.0
+"""Between two attempts to have a socket, and two looks whether it is still there."""
 
 
 class ControlError(UserError):
@@ -54,6 +58,14 @@ class _Short:
         os.close(self._fd)
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Whose turn it is among the questions of one user."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    next_at: float = 0.0
+
+
 @dataclass(slots=True, eq=False)
 class _Client:
     """One accepted connection and the user on its other end."""
@@ -70,8 +82,10 @@ class ControlServer:
     Whoever may open the socket (owner and group, mode 0660) may ask the commands ``for_group``; all others are for the
     process's own user and root, as the kernel names the caller (SO_PEERCRED, unix(7)). Each user has a number of
     connections; one more displaces the oldest whose turn it is to do something, so that idle ones and slow readers keep
-    nobody out. Where there can be no socket (no permission, no room) it is tried again until there is one. A request
-    must be whole within :data:`REQUEST_S`, an answer read within :data:`ANSWER_S`.
+    nobody out; where the group has all of its, that of the user with the most. A user of the group is answered one
+    question at a time, :data:`PACE_S` apart, so that no number of them takes the process from its work. Where there can
+    be no socket (no permission, no room), or it was taken away, it is tried again until there is one. A request must be
+    whole within :data:`REQUEST_S`, an answer read within :data:`ANSWER_S`.
     """
 
     def __init__(self, path: Path, handlers: Mapping[str, Handler], for_group: Iterable[str] = ()) -> None:
@@ -81,7 +95,10 @@ class ControlServer:
         self._lock = threading.Lock()
         self._clients: list[_Client] = []
         """In the order of their coming."""
+        self._turns: defaultdict[int, _Turn] = defaultdict(_Turn)
         self._socket: socket.socket | None = None
+        self._file = (0, 0)
+        """Device and inode of the socket's name."""
         self._trouble = ""
         self._closing = threading.Event()
         self._open()
@@ -93,12 +110,8 @@ class ControlServer:
         self._closing.set()
         listening = self._socket
         if listening is not None:
-            with contextlib.suppress(OSError):  # taken away meanwhile; whoever comes next removes it
-                self.path.unlink(missing_ok=True)
-            try:
+            with contextlib.suppress(OSError):  # closed a moment ago: it was taken away
                 listening.shutdown(socket.SHUT_RDWR)  # wakes accept
-            finally:
-                listening.close()
         self._thread.join(timeout=5)
 
     def _open(self) -> bool:
@@ -113,7 +126,10 @@ class ControlServer:
             with _Short(self.path) as address:
                 listening.bind(address)
             self.path.chmod(0o660)
+            self._file = _file(self.path)
             listening.listen(BACKLOG)
+            # The kernel's timeout: shutdown wakes an accept that waits in the kernel, not one that Python lets poll.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(OPEN_AGAIN_S))
         except OSError as error:
             listening.close()
             folder = self.path.parent
@@ -132,46 +148,83 @@ class ControlServer:
             log.info("control socket is there", extra={"fields": {"socket": str(self.path)}})
         self._trouble = trouble
 
+    def _is_there(self) -> bool:
+        try:
+            return _file(self.path) == self._file
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # as far as can be told
+
+    def _leave(self) -> None:
+        """Stop listening. What others put in the socket's place is theirs."""
+        if self._socket is None:
+            return
+        if self._is_there():
+            with contextlib.suppress(OSError):  # a folder without permission; whoever comes next removes it
+                self.path.unlink(missing_ok=True)
+        self._socket.close()
+        self._socket = None
+
     def _accept(self) -> None:
-        while not self._closing.is_set():
-            if self._socket is None:
-                if not self._open():
+        try:
+            while not self._closing.is_set():
+                if self._socket is not None:
+                    self._accept_one(self._socket)
+                elif not self._open():
                     self._closing.wait(OPEN_AGAIN_S)
-                continue
-            try:
-                connection, _ = self._socket.accept()
-            except OSError as error:
-                if not self._closing.is_set():
-                    # Too many open files, no memory, or the client has gone again: none of it lasts.
-                    log.warning("control socket cannot accept", extra={"fields": {"error": str(error)}})
-                    self._closing.wait(ACCEPT_AGAIN_S)
-                continue
+        finally:
+            self._leave()
+
+    def _accept_one(self, listening: socket.socket) -> None:
+        try:
+            connection, _ = listening.accept()
             client = _Client(connection, _peer_uid(connection))
-            if not self._admit(client):
-                self._turn_away(client)
-                continue
-            try:
-                threading.Thread(target=self._serve, args=(client,), name="control-client", daemon=True).start()
-            except RuntimeError:  # the system has no thread to give
-                self._dismiss(client)
-                self._turn_away(client)
+        except BlockingIOError:
+            if not self._is_there():
+                log.warning("control socket was taken away", extra={"fields": {"socket": str(self.path)}})
+                self._leave()
+            return
+        except OSError as error:
+            if not self._closing.is_set():
+                # Too many open files, no memory, or the client has gone again: none of it lasts.
+                log.warning("control socket cannot accept", extra={"fields": {"error": str(error)}})
+                self._closing.wait(ACCEPT_AGAIN_S)
+            return
+        if not self._admit(client):
+            self._turn_away(client)
+            return
+        try:
+            threading.Thread(target=self._serve, args=(client,), name="control-client", daemon=True).start()
+        except RuntimeError:  # the system has no thread to give
+            self._dismiss(client)
+            self._turn_away(client)
 
     def _admit(self, client: _Client) -> bool:
-        """Take the client on, in the place of its user's oldest silent one if need be."""
+        """Take the client on, in the place of a silent one if need be."""
         is_owner = _is_owner(client.uid)
         with self._lock:
-            same = [c for c in self._clients if c.uid == client.uid]
-            if len(same) >= (FOR_OWNER if is_owner else FOR_USER):
-                oldest = next((c for c in same if c.is_silent), None)
+            in_the_way = self._in_the_way(client.uid, is_owner)
+            if in_the_way:
+                oldest = next((c for c in in_the_way if c.is_silent), None)
                 if oldest is None:
                     return False
                 self._clients.remove(oldest)
                 with contextlib.suppress(OSError):  # it may have hung up by itself
                     oldest.socket.shutdown(socket.SHUT_RDWR)  # ends its thread's wait
-            elif not is_owner and sum(not _is_owner(c.uid) for c in self._clients) >= FOR_GROUP:
-                return False
             self._clients.append(client)
             return True
+
+    def _in_the_way(self, uid: int, is_owner: bool) -> list[_Client]:
+        """Those of whom one must go before another one of this user may come; none where there is room."""
+        same = [c for c in self._clients if c.uid == uid]
+        if len(same) >= (FOR_OWNER if is_owner else FOR_USER):
+            return same
+        group = [c for c in self._clients if not _is_owner(c.uid)]
+        if is_owner or len(group) < FOR_GROUP:
+            return []
+        ((greediest, _),) = Counter(c.uid for c in group if c.is_silent).most_common(1) or [(uid, 0)]
+        return [c for c in group if c.uid == greediest]
 
     def _dismiss(self, client: _Client) -> None:
         with self._lock, contextlib.suppress(ValueError):  # displaced before
@@ -189,17 +242,32 @@ class ControlServer:
                 try:
                     line = _read_line(connection, MAX_REQUEST, REQUEST_S)
                     client.is_silent = False
-                    answer = self._answer(line, client.uid) if line else None
+                    answer = self._in_turn(line, client.uid) if line else b""
                 except ControlError as error:
-                    answer = {"ok": False, "error": str(error)}
+                    answer = _line({"ok": False, "error": str(error)})
                 client.is_silent = True
-                if answer is not None:
-                    connection.settimeout(ANSWER_S)  # of the whole of sendall
-                    connection.sendall(_line(answer))
+                connection.settimeout(ANSWER_S)  # of the whole of sendall
+                connection.sendall(answer)
             except OSError as error:
                 log.debug("control client went away", extra={"fields": {"error": str(error)}})
             finally:
                 self._dismiss(client)
+
+    def _in_turn(self, line: bytes, uid: int) -> bytes:
+        """The line that answers a line."""
+        if _is_owner(uid):
+            return self._answered(line, uid)
+        turn = self._turns[uid]
+        with turn.lock:
+            self._closing.wait(max(0.0, turn.next_at - time.monotonic()))
+            turn.next_at = time.monotonic() + PACE_S
+            return self._answered(line, uid)
+
+    def _answered(self, line: bytes, uid: int) -> bytes:
+        answer = _line(self._answer(line, uid))
+        if len(answer) > MAX_ANSWER:
+            return _line({"ok": False, "error": f"the answer is larger than {MAX_ANSWER >> 20} MiB; ask for less"})
+        return answer
 
     def _answer(self, line: bytes, uid: int) -> dict[str, Any]:
         try:
@@ -222,12 +290,17 @@ class ControlServer:
 def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str, Any]:
     """Ask the process behind a control socket. ControlError where it is not running, silent or refuses."""
     who = path.stem
+    request = _line({"cmd": cmd, **fields})
+    if len(request) > MAX_REQUEST:
+        raise ControlError(f"{who}: {cmd} is longer than {MAX_REQUEST >> 10} KiB; ask for less at a time")
+    deadline = time.monotonic() + timeout_s
     try:
         with _Short(path) as address, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             _connect(client, address, timeout_s)
-            client.settimeout(timeout_s)
-            client.sendall(_line({"cmd": cmd, **fields}))
-            line = _read_line(client, MAX_ANSWER, timeout_s)
+            client.settimeout(_left(deadline))
+            with contextlib.suppress(BrokenPipeError):  # it has answered without waiting for the question
+                client.sendall(request)
+            line = _read_line(client, MAX_ANSWER, deadline - time.monotonic())
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise ControlError(f"{who} is not running (no answer at {path})") from error
     except PermissionError as error:
@@ -239,9 +312,12 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
     if not line:
         raise ControlError(f"{who} closed the connection without an answer to {cmd}")
     try:
-        answer: dict[str, Any] = json.loads(line)
-    except ValueError as error:
-        raise ControlError(f"{who} broke off in the middle of its answer to {cmd}") from error
+        answer = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        what = "sent no JSON as its" if line.endswith(b"\n") else "broke off in the middle of its"
+        raise ControlError(f"{who} {what} answer to {cmd}") from error
+    if not isinstance(answer, dict):
+        raise ControlError(f"{who} sent no object as its answer to {cmd}")
     if not answer.pop("ok", False):
         raise ControlError(f"{who}: {answer.get('error', 'refused')}")
     return answer
@@ -250,16 +326,16 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
 def _connect(client: socket.socket, address: str, timeout_s: float) -> None:
     """Connect, waiting for a place in the queue where there is none: a socket with a timeout of Python's would be told
     EAGAIN at once. TimeoutError where there is none in time."""
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_timeval(timeout_s)))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
     try:
         client.connect(address)
     except BlockingIOError as error:
         raise TimeoutError from error
 
 
-def _timeval(seconds: float) -> tuple[int, int]:
+def _timeval(seconds: float) -> bytes:
     whole = int(seconds)
-    return whole, max(1, int((seconds - whole) * 1e6))
+    return struct.pack("ll", whole, max(1, int((seconds - whole) * 1e6)))
 
 
 def _read_line(client: socket.socket, most: int, timeout_s: float) -> bytes:
@@ -269,10 +345,7 @@ def _read_line(client: socket.socket, most: int, timeout_s: float) -> bytes:
     size = 0
     deadline = time.monotonic() + timeout_s
     while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        client.settimeout(left)
+        client.settimeout(_left(deadline))
         chunk = client.recv(65536)
         parts.append(chunk)
         size += len(chunk)
@@ -282,8 +355,23 @@ def _read_line(client: socket.socket, most: int, timeout_s: float) -> bytes:
             raise ControlError(f"a control line is longer than {most >> 10} KiB")
 
 
+def _left(deadline: float) -> float:
+    """Seconds until then; TimeoutError where it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
 def _line(answer: Mapping[str, Any]) -> bytes:
-    return json.dumps(answer, default=str).encode() + b"\n"
+    # As UTF-8: escaped, a text of another script would take up to three times the bytes. Lone surrogates come through
+    # as json.loads takes them.
+    return json.dumps(answer, default=str, ensure_ascii=False).encode(errors="surrogatepass") + b"\n"
+
+
+def _file(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
 
 
 def _peer_uid(client: socket.socket) -> int:

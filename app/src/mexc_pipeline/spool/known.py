@@ -28,6 +28,10 @@ STORE_S = 5.0
 WRITER_ALIVE_S = 45.0
 """A writer counts as alive while its last statistics are no older: three times their interval."""
 
+NOT_UNDERSTOOD = "the store's answer is not understood; it may be of another version, restart it"
+_ODD = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+"""What comes of an answer in another shape: then nothing is known, which stops no recording."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -51,8 +55,11 @@ def known(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) ->
     except control.ControlError as error:
         unknown.append(f"tables: {error}")
     else:
-        last = max(last, int(answer["last_seq"]))
-        writer = _alive_elsewhere(answer.get("writer"), spool_ids)
+        try:
+            writer = _alive_elsewhere(answer.get("writer"), spool_ids)
+            last = max(last, int(answer["last_seq"]))
+        except _ODD:
+            unknown.append(f"tables: {NOT_UNDERSTOOD}")
     return Known(last, exports, writer, tuple(unknown))
 
 
@@ -78,8 +85,12 @@ def given_elsewhere(settings: config.Config, symbol_id: str, folder: Path) -> li
     answer = control.ask(settings.control_dir / "store.sock", "given", timeout_s=STORE_S, id=symbol_id)
     here = in_order(folder).readable
     ours = {segment.spool_id for segment in here}
-    theirs = [given for one in answer["held"] if (given := Given(*one)).source not in ours]
-    return repeats([*theirs, *(Given(symbol_id, s.spool_id, s.first_seq, s.last_seq, s.path.name) for s in here)])
+    mine = [Given(symbol_id, s.spool_id, s.first_seq, s.last_seq, s.path.name) for s in here]
+    try:
+        theirs = [given for one in answer["held"] if (given := Given(*one)).source not in ours]
+        return repeats([*theirs, *mine])
+    except _ODD as error:
+        raise control.ControlError(NOT_UNDERSTOOD) from error
 
 
 def _newest_in_files(settings: config.Config, symbol_id: str, unknown: list[str]) -> int:

@@ -49,6 +49,8 @@ class Store:
         self.health = Health()
         self._schema_lock = threading.Lock()
         self._querying = threading.BoundedSemaphore(QUERIES)
+        self._telling_exits = threading.BoundedSemaphore(QUERIES)
+        """Its own: a collector that must know which exits are in use does not wait for a user's long statement."""
         self._workers: list[Worker] = []
         self._loaders: dict[str, Loader] = {}
         self._auditors: dict[str, Auditor] = {}
@@ -166,24 +168,15 @@ class Store:
         max_rows = request.get("max_rows", 1000)
         if not isinstance(max_rows, int) or not 0 < max_rows <= MOST_ROWS:
             raise UserError(f"query: max_rows is a whole number from 1 to {MOST_ROWS:,}")
-        with self._one_of_few():
+        with _one_of_few(self._querying):
             return questions.query(self._factory, str(request.get("sql", "")), max_rows)
 
     def _exits(self, request: dict[str, Any]) -> dict[str, Any]:
         since = request.get("since", 0)
         if not isinstance(since, int) or not 0 <= since < 1 << 32:
             raise UserError("exits: since is a time in whole seconds")
-        with self._one_of_few():
+        with _one_of_few(self._telling_exits):
             return questions.exits(self._factory, since, bool(request.get("newest")))
-
-    @contextlib.contextmanager
-    def _one_of_few(self) -> Iterator[None]:
-        if not self._querying.acquire(timeout=QUERY_S):
-            raise UserError("query: others are being answered; ask again")
-        try:
-            yield
-        finally:
-            self._querying.release()
 
     def _known(self, request: dict[str, Any]) -> dict[str, Any]:
         return questions.known(self._factory, self._config.symbol(str(request.get("id", ""))).id)
@@ -203,6 +196,16 @@ class Store:
 
     def _verify(self, _request: dict[str, Any]) -> dict[str, Any]:
         return questions.verify(self._factory, self._config.spool_dir, list(self._loaders))
+
+
+@contextlib.contextmanager
+def _one_of_few(places: threading.Semaphore) -> Iterator[None]:
+    if not places.acquire(timeout=QUERY_S):
+        raise UserError("query: others are being answered; ask again")
+    try:
+        yield
+    finally:
+        places.release()
 
 
 @contextlib.contextmanager
