@@ -295,7 +295,8 @@ SCENARIOS: tuple[Scenario, ...] = (
         "neighbours",
         "Whatever is damaged of one symbol, the other one is whole, and the damaged one goes on being recorded",
         "of two symbols one's segments, logs, pending rows, lock, reserve, control socket, files and notes altered, "
-        "truncated, deleted, emptied, grown, or a folder, a FIFO, a link in their place",
+        "truncated, deleted, emptied, grown, or a folder, a FIFO, a link in their place; the other's segment, log or "
+        "lock removed while its collector holds them",
         neighbours.neighbours,
         100,
         8,

@@ -62,6 +62,8 @@ before, and stands in the campaign above where it is one of processes, disks, cl
 - *A wrong clock froze times and files*; names were taken for the order of what they name. (`clock`)
 - *Another shape was kept and not said*: dead letters that nobody counted, sides that are null, versions that begin low,
   deals again, numbers beyond a column. (`shapes`, `frames`)
+- *A segment that was removed while it was written took what followed with it*, until its period's end; a collector
+  whose data folder was removed ran on and recorded nothing. (`neighbours`)
 - *One damaged part stopped its neighbours*, permission was taken for damage, and what stood in the place of a file was
   waited for without end. (`neighbours`, `together`, `segments`)
 - *Text of others was trusted*: statements, manifests, answers, metadata, control sequences; what it could cost had no

@@ -1,5 +1,5 @@
 """Two symbols recorded beside each other, and whatever one of them has on the disk damaged: the other one is whole, and
-the damaged one goes on being recorded."""
+the damaged one goes on being recorded. Of the whole one, files that its collector holds open are removed meanwhile."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import json
 import os
 import random
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 
-from faults.bench import LATE_NS, SYMBOLS, Bench, Outcome, bench, end
+from faults.bench import LATE_NS, SYMBOLS, Bench, Outcome, bench, end, pause
 from faults.oracle import Row, Verdict, check_frames, check_order, check_witness, read_files
 from faults.scenarios.segments import alter
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
 
 DAMAGES = 13
+PERIOD_S = 2
 HUGE = 1 << 33
 """Bytes of a file that has grown without blocks."""
 WHOLE, DAMAGED = "eth", "btc"
@@ -40,6 +42,7 @@ def neighbours(folder: Path, seed: int) -> Outcome:
             damaged.wait(10)
             artefact, path = _artefact(place, rng)
             outcome.happened(f"{artefact} {_damage(path, rng)}")
+            outcome.happened(_take_away(place, rng))
             place.fork("export").wait(60)
         damaged = place.fork("collect", DAMAGED)
         place.recorded(damaged, 20, DAMAGED)
@@ -49,6 +52,24 @@ def neighbours(folder: Path, seed: int) -> Outcome:
             outcome.expect(status == 0, f"a collector ended with {status}: {place.said()[-500:]}")
         judge_neighbours(place, outcome)
     return outcome
+
+
+def _take_away(place: Bench, rng: random.Random) -> str:
+    """Something that the collector of the other one holds open loses its name. Only the segment of the running period
+    is held; near its edge it may be closed already, and then it would be a loss."""
+    left = PERIOD_S - time.time() % PERIOD_S
+    if left < PERIOD_S / 2:
+        pause(left + 0.3)
+    spool = place.spool / WHOLE
+    newest = max(spool.glob("*.sqlite"), key=lambda path: path.name)
+    parts = {
+        "the segment": newest,
+        "the log": newest.with_name(newest.name + "-wal"),
+        "the lock": spool / "lock",
+    }
+    name, path = rng.choice(list(parts.items()))
+    path.unlink(missing_ok=True)
+    return f"{name} in use removed"
 
 
 def _artefact(place: Bench, rng: random.Random) -> tuple[str, Path]:

@@ -76,9 +76,9 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
     check_files(symbol.egress, settings.exchange.ca_file)
     config.check_mounted(settings)
     # An export takes the lock for a moment to close what a collector left open; that is worth waiting for.
-    with signals.handled(asked), SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S):
+    with signals.handled(asked), SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S) as lock:
         check_label(settings, symbol)
-        collector = _Collector(settings, symbol, stop, share_anew)
+        collector = _Collector(settings, symbol, stop, share_anew, lock)
         try:
             return collector.run()
         finally:
@@ -87,8 +87,14 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
 
 class _Collector:
     def __init__(
-        self, settings: config.Config, symbol: config.Symbol, stop: threading.Event, share_anew: threading.Event
+        self,
+        settings: config.Config,
+        symbol: config.Symbol,
+        stop: threading.Event,
+        share_anew: threading.Event,
+        lock: SpoolLock,
     ) -> None:
+        self._lock = lock
         self._share_anew = share_anew
         self._settings = settings
         self._symbol = symbol
@@ -288,6 +294,8 @@ class _Collector:
                 return
             if now - min(self._feed_beat(), self._require_recorder().beat) < STUCK_S:
                 notify.watchdog()
+            if not self._keep_folder():
+                return
             self._look_at_disk()
             if self._share_anew.is_set():
                 self._share_anew.clear()
@@ -299,6 +307,18 @@ class _Collector:
             if now >= next_line:
                 next_line = now + STATISTICS_S
                 before = self._line(before)
+
+    def _keep_folder(self) -> bool:
+        """False where the folder was removed or replaced: what this process holds and has received goes into the one
+        that is there now; all else that was beside it is made by the next start."""
+        try:
+            if self._lock.keep():
+                return True
+            why = "it was removed or replaced"
+        except (UserError, OSError) as error:
+            why = str(error)
+        log.error("spool folder lost, ending", extra={"fields": {"folder": str(self._folder), "why": why}})
+        return False
 
     def _look_at_disk(self) -> None:
         """Say when the spool's disk fills up; stop the feed where it is full, start it again where there is room."""

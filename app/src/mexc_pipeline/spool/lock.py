@@ -45,7 +45,27 @@ class SpoolLock:
             raise UserError(why) from error
         except IsADirectoryError as error:
             raise UserError(f"{path} is a folder, where a file is the lock: move it away") from error
-        end = time.monotonic() + self._wait_s
+        self._hold(fd, self._wait_s)
+        return self
+
+    def keep(self) -> bool:
+        """See that the lock is still the file of that name, and take the one that is there now where it is not, or
+        another writer would. False where the folder itself was removed or replaced; it is there then. Raises as
+        entering does."""
+        try:
+            if os.path.samestat((self.folder / FILE).stat(), os.fstat(self._fd)):
+                return True
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError:  # it cannot be looked at, which says nothing of what it is
+            return True
+        before, where = self._fd, self._where
+        self.__enter__()
+        os.close(before)
+        return os.path.samestat(where, self._where)
+
+    def _hold(self, fd: int, wait_s: float) -> None:
+        end = time.monotonic() + wait_s
         while not (taken := _take(fd)) and time.monotonic() < end:
             time.sleep(0.05)  # the kernel tells of a lock given free only to those who wait without end
         if not taken:
@@ -60,8 +80,7 @@ class SpoolLock:
         with contextlib.suppress(OSError):  # on a full disk the lock holds all the same; only its holder's name is old
             os.pwrite(fd, said, 0)
             os.ftruncate(fd, len(said))
-        self._fd = fd
-        return self
+        self._fd, self._where = fd, self.folder.stat()
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)

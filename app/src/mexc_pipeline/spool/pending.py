@@ -24,6 +24,7 @@ import msgspec
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame, Mt, event
 from mexc_pipeline.spool.blobs import LARGE, fetch, fill
+from mexc_pipeline.spool.held import Held
 from mexc_pipeline.spool.known import Known
 from mexc_pipeline.spool.segment import (
     NewerFormatError,
@@ -77,7 +78,7 @@ class Pending:
         self.set_apart: str | None = None
         """Name that a damaged file was given, which had been there before."""
         try:
-            self._db, self.id, self.symbol, self._last = self._open()
+            db, self.id, self.symbol, self._last = self._open()
         except UnavailableError:
             raise
         except (sqlite3.DatabaseError, SegmentError) as error:
@@ -87,7 +88,8 @@ class Pending:
             if not leads_nowhere and getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
                 raise  # the disk's doing
             self.set_apart = self._put_aside(str(error))
-            self._db, self.id, self.symbol, self._last = self._open()
+            db, self.id, self.symbol, self._last = self._open()
+        self._held = Held(self._path, db)
         self._moved: int | None = None
         self._is_closed = False
 
@@ -130,17 +132,19 @@ class Pending:
 
     def first_rx(self) -> int | None:
         """Time (Unix ns) of the oldest row that may have to be moved yet; None without any."""
-        row = self._db.execute("SELECT rx FROM rows WHERE n > ? ORDER BY n LIMIT 1", (self._moved or 0,)).fetchone()
+        after = self._moved or 0
+        row = self._held.db.execute("SELECT rx FROM rows WHERE n > ? ORDER BY n LIMIT 1", (after,)).fetchone()
         return int(row[0]) if row is not None else None
 
     def last_rx(self) -> int:
         """Time (Unix ns) of the newest row, 0 without any."""
-        row = self._db.execute("SELECT rx FROM rows ORDER BY n DESC LIMIT 1").fetchone()
+        row = self._held.db.execute("SELECT rx FROM rows ORDER BY n DESC LIMIT 1").fetchone()
         return int(row[0]) if row is not None else 0
 
     def append(self, frames: Sequence[Frame]) -> Columns:
         """Commit all of the frames and return them as rows whose ``seq`` is their place among the pending ones."""
-        db, n = self._db, self._last
+        self._held.keep()
+        db, n = self._held.db, self._last
         places = range(n + 1, n + 1 + len(frames))
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -188,7 +192,7 @@ class Pending:
     def _oldest(self, after: int) -> list[Frame]:
         """Up to the next row that must be completed first; a large one by itself."""
         count = size = 0
-        cursor = self._db.execute(_AHEAD, (after, MOST_ROWS))
+        cursor = self._held.db.execute(_AHEAD, (after, MOST_ROWS))
         for length, start in cursor:
             size += length
             if count and (size > MOST_BYTES or start == _STARTED):
@@ -196,11 +200,11 @@ class Pending:
             count += 1
         cursor.close()
         if count == 1 and size > LARGE:
-            n, rx, ts, mt = self._db.execute(
+            n, rx, ts, mt = self._held.db.execute(
                 "SELECT n, rx, ts, mt FROM rows WHERE n > ? ORDER BY n LIMIT 1", (after,)
             ).fetchone()
-            return [Frame(rx, ts, mt, fetch(self._db, n))]
-        rows = self._db.execute("SELECT rx, ts, mt, m FROM rows WHERE n > ? ORDER BY n LIMIT ?", (after, count))
+            return [Frame(rx, ts, mt, fetch(self._held.db, n))]
+        rows = self._held.db.execute("SELECT rx, ts, mt, m FROM rows WHERE n > ? ORDER BY n LIMIT ?", (after, count))
         return list(map(Frame._make, rows.fetchall()))
 
     def remove(self) -> None:
@@ -214,7 +218,7 @@ class Pending:
     def _empty(self) -> None:
         """Whatever name the file is found under, and whoever adds rows to it: what segments say was moved of it must
         not be taken for those."""
-        db = self._db
+        db = self._held.db
         db.execute("BEGIN IMMEDIATE")
         try:
             db.execute("DELETE FROM rows")
@@ -228,7 +232,7 @@ class Pending:
 
     def close(self) -> None:
         self._is_closed = True
-        self._db.close()
+        self._held.db.close()
 
 
 def is_left(folder: Path) -> bool:

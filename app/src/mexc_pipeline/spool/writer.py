@@ -23,6 +23,7 @@ from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame, Mt, event, storable
 from mexc_pipeline.spool.blobs import LARGE, fill
 from mexc_pipeline.spool.checkpoint import Checkpointer
+from mexc_pipeline.spool.held import Held
 from mexc_pipeline.spool.lifecycle import Tally, prune, remove, seal
 from mexc_pipeline.spool.segment import (
     NewerFormatError,
@@ -95,7 +96,7 @@ class Spool:
         self._symbol = symbol
         self._period = period
         self._taken = _parts(symbol_id, exports)
-        self._db: sqlite3.Connection | None = None
+        self._held: Held | None = None
         self._path = folder
         self._edge = 0
         self._tally = Tally()
@@ -146,7 +147,7 @@ class Spool:
         for left in [f for f in found if f.state == "open"]:
             try:
                 tally = Tally.of(left.path)
-                self._db = connect_writer(left.path)
+                self._held = Held(left.path, connect_writer(left.path))
             except UnavailableError:
                 raise
             except SegmentError as error:
@@ -195,7 +196,7 @@ class Spool:
         id and come after that place in it; the segment says so in the same commit.
         """
         self.make_way(frames[0].rx)
-        if self._db is None:
+        if self._held is None:
             self._open(frames[0].rx)
         block = self._place(frames)
         self._commit(block, moved)
@@ -205,13 +206,13 @@ class Spool:
         """Do what must be done before a row of that time (Unix ns) can follow. A segment is sealed before the first row
         at or after its edge gets its seq, and at its last row before one that is older; the next then begins with a
         ``clock`` event: the clock has been set back."""
-        if self._db is not None and not self.last_rx <= rx < self._edge and not self._drop_empty():
+        if self._held is not None and not self.last_rx <= rx < self._edge and not self._drop_empty():
             if rx >= self._edge:
                 self._seal(self._edge, cut=False)
             else:
                 self._seal(self.last_rx, cut=True)
         if rx < self.last_rx:
-            if self._db is None:
+            if self._held is None:
                 self._open(rx)
             step_ms = round((rx - self.last_rx) / 1e6, 3)
             restarted = event("clock", step_ms=step_ms, restarted=True)
@@ -236,8 +237,7 @@ class Spool:
         return block
 
     def _commit(self, block: Columns, moved: tuple[str, int] | None) -> None:
-        db = self._db
-        assert db is not None
+        db = self._keep()
         total = len(block)
         values: list[Any] = [None] * (5 * total)
         values[0::5], values[1::5], values[2::5] = block.seq, block.rx, block.ts
@@ -272,6 +272,13 @@ class Spool:
         self.last_seq, self.last_rx = block.seq[-1], block.rx[-1]
         self.clean = block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_ENDED)
 
+    def _keep(self) -> sqlite3.Connection:
+        """The open segment's connection, on a file that has its name."""
+        assert self._held is not None
+        if self._held.keep():
+            self._checkpointer.watch(self._path)
+        return self._held.db
+
     def _open(self, rx: int) -> None:
         start = self._period.start(rx)
         name = self._period.name(start)
@@ -283,7 +290,7 @@ class Spool:
         self._path = self.folder / segment.file
         self._edge = self._period.end(start)
         self._tally = Tally()
-        self._db = create(
+        db = create(
             self._path,
             {
                 "id": self._id,
@@ -298,6 +305,7 @@ class Spool:
                 **({"moved": self._moved} if self._moved else {}),
             },
         )
+        self._held = Held(self._path, db)
         self._checkpointer.watch(self._path)
 
     # -- ending segments
@@ -305,13 +313,13 @@ class Spool:
     def tick(self, now_ns: int) -> SegmentInfo | None:
         """Seal the open segment where ``now_ns`` has passed its edge; for quiet and disconnected symbols. Nothing older
         may come afterwards."""
-        if self._db is None or now_ns < self._edge or self._drop_empty():
+        if self._held is None or now_ns < self._edge or self._drop_empty():
             return None
         return self._seal(self._edge, cut=False)
 
     def cut(self, now_ns: int) -> SegmentInfo | None:
         """Seal the open segment now; what follows in its period is a further part. None where none is open."""
-        if self._db is None or self._drop_empty():
+        if self._held is None or self._drop_empty():
             return None
         if now_ns >= self._edge:
             return self.tick(now_ns)
@@ -319,20 +327,20 @@ class Spool:
 
     def _drop_empty(self) -> bool:
         """Whether the open segment had no row, because its first commit failed; it is removed then."""
-        if self._db is None or self._tally.digest.rows:
+        if self._held is None or self._tally.digest.rows:
             return False
         self._checkpointer.watch(None)
-        self._db.close()
-        self._db = None
+        self._held.db.close()
+        self._held = None
         remove(self._path)
         return True
 
     def _seal(self, at_ns: int, *, cut: bool) -> SegmentInfo:
-        assert self._db is not None
+        db = self._keep()
         self._checkpointer.watch(None)
-        sealed = seal(self._db, self._path, self._tally, at_ns=at_ns, cut=cut)
-        self._db.close()
-        self._db = None
+        sealed = seal(db, self._path, self._tally, at_ns=at_ns, cut=cut)
+        db.close()
+        self._held = None
         self.last_seq = sealed.last_seq
         self.last_rx = max(self._tally.last_rx, at_ns - 1 if cut else at_ns)
         log.info("segment closed", extra={"fields": {"segment": self._path.name, "rows": sealed.rows, "cut": cut}})
@@ -341,12 +349,12 @@ class Spool:
     @property
     def edge(self) -> int | None:
         """First instant (Unix ns) after the open segment's period; None where none is open."""
-        return self._edge if self._db is not None else None
+        return self._edge if self._held is not None else None
 
     @property
     def segment(self) -> str | None:
         """File name of the open segment."""
-        return self._path.name if self._db is not None else None
+        return self._path.name if self._held is not None else None
 
     def prune(self, now_ns: int, keep_ns: int) -> list[Path]:
         """Delete segments that were proven in a file long enough ago."""
@@ -360,9 +368,9 @@ class Spool:
     def close(self) -> None:
         """Let go of the open segment, leaving it open for the next start."""
         self._checkpointer.close()
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self._held is not None:
+            self._held.db.close()
+            self._held = None
 
 
 def last_rx(folder: Path) -> int:

@@ -1,0 +1,81 @@
+"""A database that its one writer holds open, and that keeps its name.
+
+A file whose name was removed, or given to another file, goes on taking commits that nobody will ever find: the kernel
+keeps it for whoever has it open, and no longer. So each commit is preceded by a look at the name (some microseconds),
+and what the writer still holds is written again under it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from mexc_pipeline.spool.segment import clear, connect_writer, sync_folder
+
+log = logging.getLogger("mexc_pipeline.spool")
+
+_Inodes = tuple[tuple[int, int] | None, ...]
+
+
+class Held:
+    """The database at ``path`` in the hands of its writer; :attr:`db` as :func:`connect_writer` returned it."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        self._path = path
+        self.db = db
+        self._inodes: _Inodes | None = _inodes(path)
+
+    def keep(self) -> bool:
+        """Before a commit: see that database and log are still those of that name, and write them again where they are
+        not; True then, and ``db`` is another connection. What stands under the name is set apart. Raises sqlite3.Error
+        or OSError where that cannot be done at present: then nothing may be committed, and it can be called again."""
+        try:
+            if self._inodes is not None and self._inodes == _inodes(self._path):
+                return False
+        except OSError:  # it cannot be looked at, which says nothing of what it is
+            return False
+        if self._inodes is not None:
+            log.error("a file in use was removed or replaced", extra={"fields": {"file": str(self._path)}})
+            self._write_again()
+            self.db.close()  # before there is a log of that name again: the last to close removes it
+            self._inodes = None
+        self.db = connect_writer(self._path)
+        self._inodes = _inodes(self._path)
+        log.warning("written again from what was held", extra={"fields": {"file": str(self._path)}})
+        return True
+
+    def _write_again(self) -> None:
+        path = self._path
+        making = path.with_name(f".{path.name}.new")
+        for end in ("", "-wal", "-shm", "-journal"):
+            clear(making.with_name(making.name + end))
+        with contextlib.closing(sqlite3.connect(making, isolation_level=None)) as copy:
+            self.db.backup(copy)
+        fd = os.open(making, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        target = path.with_name(f"{path.name}.replaced-{time.time_ns()}")
+        for end in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + end).rename(target.with_name(target.name + end))
+        os.link(making, path)
+        making.unlink()
+        sync_folder(path.parent)
+
+
+def _inodes(path: Path) -> _Inodes:
+    return _inode(path), _inode(path.with_name(f"{path.name}-wal"))
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,164 @@
+"""A file in use that loses its name takes no commit that nobody would find."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline.periods import SECOND_NS, Period
+from mexc_pipeline.rows import Frame
+from mexc_pipeline.spool.lock import LockedError, SpoolLock
+from mexc_pipeline.spool.pending import FILE, Pending
+from mexc_pipeline.spool.segment import info
+from mexc_pipeline.spool.writer import Spool
+from support.spooled import check, read_segments
+
+T0 = 2_000_001_600 * SECOND_NS
+PERIOD = Period(10 * SECOND_NS)
+
+
+def frames(first: int, count: int) -> list[Frame]:
+    return [Frame(T0 + n, 5, 1, b'{"n":%d}' % n) for n in range(first, first + count)]
+
+
+def beside(path: Path) -> list[Path]:
+    return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
+
+
+def remove_all(path: Path) -> None:
+    for part in beside(path):
+        part.unlink()
+
+
+def remove_file(path: Path) -> None:
+    path.unlink()
+
+
+def remove_log(path: Path) -> None:
+    beside(path)[1].unlink()
+
+
+def rename(path: Path) -> None:
+    for part in beside(path):
+        part.rename(part.with_name(f"{part.name}.away"))
+
+
+def replace(path: Path) -> None:
+    """By a copy of itself, as a restore does that was forgotten to stop the collector."""
+    copies = [part.with_name(f"{part.name}.copy") for part in beside(path)]
+    for part, copy in zip(beside(path), copies, strict=True):
+        shutil.copy(part, copy)
+    for part, copy in zip(beside(path), copies, strict=True):
+        copy.rename(part)
+
+
+def replace_by_nothing(path: Path) -> None:
+    remove_all(path)
+    path.touch()
+
+
+LOSSES = [remove_all, remove_file, remove_log, rename, replace, replace_by_nothing]
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_rows_before_and_after_are_in_the_segment(tmp_path: Path, lose: Callable[[Path], None]) -> None:
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    spool.append(frames(0, 100))
+    segment = tmp_path / str(spool.segment)
+    lose(segment)
+    spool.append(frames(100, 1))
+    assert info(segment).last_seq == 101  # for all the world, at once
+    spool.append(frames(101, 99))
+    spool.tick(T0 + 10 * SECOND_NS)
+    spool.close()
+    (rows,) = read_segments(tmp_path)
+    assert [row.m for row in rows.rows][:-1] == [frame.m for frame in frames(0, 200)]
+    assert info(segment).state == "closed"
+    check(tmp_path)
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_a_quiet_segment_is_sealed_under_its_name(tmp_path: Path, lose: Callable[[Path], None]) -> None:
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    spool.append(frames(0, 100))
+    segment = tmp_path / str(spool.segment)
+    lose(segment)
+    spool.tick(T0 + 10 * SECOND_NS)
+    spool.close()
+    assert (info(segment).state, info(segment).rows) == ("closed", 101)
+    check(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["link", "unlink", "fsync"])
+def test_what_fails_on_the_way_is_done_at_the_next_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    spool.append(frames(0, 100))
+    segment = tmp_path / str(spool.segment)
+    remove_all(segment)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, step, refuse)
+        with pytest.raises(OSError, match="No space"):
+            spool.append(frames(100, 100))
+    spool.append(frames(100, 100))
+    spool.tick(T0 + 10 * SECOND_NS)
+    spool.close()
+    (rows,) = read_segments(tmp_path)
+    assert [row.m for row in rows.rows][:-1] == [frame.m for frame in frames(0, 200)]
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_pending_rows_keep_their_file(tmp_path: Path, lose: Callable[[Path], None]) -> None:
+    pending = Pending(tmp_path, "BTC_USDT")
+    pending.append(frames(0, 10))
+    lose(tmp_path / FILE)
+    pending.append(frames(10, 10))
+    db = sqlite3.connect(f"file:{tmp_path / FILE}?mode=ro", uri=True)
+    assert [m for (m,) in db.execute("SELECT m FROM rows ORDER BY n")] == [frame.m for frame in frames(0, 20)]
+    db.close()
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    while pending.move(spool):
+        pass
+    pending.remove()
+    spool.close()
+    (rows,) = read_segments(tmp_path)
+    assert [row.m for row in rows.rows] == [frame.m for frame in frames(0, 20)]
+
+
+def test_a_lock_that_was_removed_is_taken_again(tmp_path: Path) -> None:
+    folder = tmp_path / "btc"
+    with SpoolLock(folder) as lock:
+        assert lock.keep()
+        (folder / "lock").unlink()
+        assert lock.keep()
+        with pytest.raises(LockedError):
+            SpoolLock(folder).__enter__()
+    with SpoolLock(folder):
+        pass
+
+
+def test_a_folder_that_was_removed_is_made_and_held_again(tmp_path: Path) -> None:
+    folder = tmp_path / "spool" / "btc"
+    with SpoolLock(folder) as lock:
+        shutil.rmtree(folder.parent)
+        assert not lock.keep()
+        with pytest.raises(LockedError):
+            SpoolLock(folder).__enter__()
+
+
+def test_a_folder_that_another_writer_holds_now_is_not_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "btc"
+    with SpoolLock(folder) as lock:
+        folder.rename(tmp_path / "away")
+        with SpoolLock(folder), pytest.raises(LockedError):
+            lock.keep()
