@@ -6,14 +6,19 @@ TESTS ?= tests/unit tests/integration tests/faults tests/soak
 HOURS ?= 1
 WORKERS ?= 2
 BIN := .venv/bin
+RUN := .venv/.run
+DEV := .venv/.dev
 READY := .venv/.ready
 
-.PHONY: help demo run test faults campaign reliability soak bench performance test-deploy pins lint clean
+.PHONY: help demo run dev unit deps lacking test faults campaign reliability soak bench performance test-deploy pins lint clean
 
 help:
 	@echo "make demo   record the bundled exchange simulator for a while and prove every file (offline)"
 	@echo "make run    record the live exchange; ARGS='--config my.toml --duration 60s' is handed on"
-	@echo "make test   lint, types, imports, unit and integration tests"
+	@echo "make dev    install for changing the code: no ClickHouse engine; CONTRIBUTING.md goes on from there"
+	@echo "make unit   the unit tests, within a minute on two cores; says what it leaves to make test"
+	@echo "make deps   install what the tests need of the machine: a ClickHouse server, tor, gcc (Debian, Ubuntu)"
+	@echo "make test   lint, types, imports, unit and integration tests; says first what the machine lacks for them"
 	@echo "make test-deploy  the roles and the whole system on test hosts of this machine (root; SCENARIOS='default' picks)"
 	@echo "make faults  break the recorder in every known way, at most 20 minutes"
 	@echo "make campaign  the same at length, hours; goes on where it was stopped"
@@ -24,13 +29,25 @@ help:
 	@echo "make lint   the same without the tests"
 	@echo "make clean  remove .venv and caches; recorded data is left alone"
 
-demo: $(READY)
+demo: $(RUN)
 	$(BIN)/mexc-pipeline demo $(ARGS)
 
-run: $(READY)
+run: $(RUN)
 	$(BIN)/mexc-pipeline run $(ARGS)
 
-test: lint
+dev: $(DEV)
+
+# Fewer examples of each property, and neither slow tests nor those of the embedded engine; its last lines count them.
+unit: $(DEV)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-profile=quick -m "not slow and not engine" tests/unit $(ARGS)
+
+deps:
+	$(PYTHON) tests/support/machine.py --install
+
+lacking:
+	@$(PYTHON) tests/support/machine.py
+
+test: lacking $(READY) lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 test-deploy: .venv-deploy/.ready
@@ -67,7 +84,7 @@ pins:
 	{ sed -n '/^#/p' app/requirements.txt; grep -Ev '^(#.*)?$$' .venv-pins/requirements.txt; } > .venv-pins/new && mv .venv-pins/new app/requirements.txt
 	{ sed -n '/^#/p' app/build-requirements.txt; grep -Ev '^(#.*)?$$' .venv-pins/build-requirements.txt; } > .venv-pins/new && mv .venv-pins/new app/build-requirements.txt
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -76,21 +93,32 @@ lint: $(READY)
 clean:
 	rm -rf .venv .venv-bench .venv-deploy .venv-pins .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# Installing is slow, so it happens only when what is to be installed has changed.
-$(READY): requirements.txt app/constraints.txt app/pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.11" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@touch $@
+# Installing is slow, so it happens only when what is to be installed has changed, and each verb installs what it needs.
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.11" >&2; exit 1; }
+@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
+$(BIN)/python -m pip install --disable-pip-version-check -r $<
+@touch $@
+endef
+
+$(RUN): requirements/run.txt app/constraints.txt app/pyproject.toml
+	$(install)
+
+$(DEV): requirements/dev.txt app/constraints.txt app/pyproject.toml
+	$(install)
+
+$(READY): requirements/test.txt requirements/run.txt requirements/dev.txt app/constraints.txt app/pyproject.toml
+	$(install)
+	@touch $(RUN) $(DEV)
 
 # The deployment's tools have an environment of their own: they are large and the recorder needs none of them.
 .venv-deploy/.ready: tests/deploy/requirements.txt
 	@test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy || { rm -rf .venv-deploy; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
-	.venv-deploy/bin/python -m pip install --quiet --disable-pip-version-check -r tests/deploy/requirements.txt
+	.venv-deploy/bin/python -m pip install --disable-pip-version-check -r tests/deploy/requirements.txt
 	@touch $@
 
 # The peers of the bench are of no use to anything else.
 .venv-bench/.ready: bench/requirements.txt app/constraints.txt app/pyproject.toml
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench || { rm -rf .venv-bench; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	.venv-bench/bin/python -m pip install --disable-pip-version-check -r bench/requirements.txt
 	@touch $@

@@ -32,6 +32,7 @@ from mexc_pipeline.store.embedded import EmbeddedFolder
 from mexc_pipeline.store.engine import CIRCUMSTANCES, RefusedError
 from mexc_pipeline.verify.clickhouse import clickhouse
 from mexc_pipeline.verify.exports import prove
+from support import needs
 from support.spooled import read_rows
 from support.waiting import until
 
@@ -70,7 +71,7 @@ def preloaded() -> Path:
     try:
         return library()
     except NoCompilerError as error:
-        pytest.fail(str(error))
+        needs.missing(str(error))
 
 
 def environment(folder: Path, preloaded: Path) -> dict[str, str]:

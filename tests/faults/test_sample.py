@@ -13,6 +13,7 @@ from faults.campaign import run_one
 from faults.catalogue import SCENARIOS
 from faults.scenarios import clock, crashes, disk, slow
 from faults.shim import NoCompilerError, library
+from support import needs
 
 SEED = 101
 SIZE = 0.4
@@ -31,7 +32,7 @@ def test_a_sample_of_the_campaign(name: str) -> None:
     try:
         library()
     except NoCompilerError as error:
-        pytest.fail(str(error))
+        needs.missing(str(error))
     whole = next(s for s in SCENARIOS if s.name == name)
     result = run_one(dataclasses.replace(whole, run=partial(SHORT[name], size=SIZE)), SEED)
     assert result["tries"] > 0, "nothing was broken: the run shows nothing"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
 
-import pytest
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
-BINARY = shutil.which("clickhouse-server") or shutil.which("clickhouse-server", path="/usr/sbin:/usr/bin")
+from support import needs
+from support.machine import program
+
+BINARY = program("clickhouse-server")
 
 _CONFIG = """<?xml version="1.0"?>
 <yandex>
@@ -46,10 +46,8 @@ _USERS = """<?xml version="1.0"?>
 
 def require_server() -> str:
     """Path of the server's binary; skips the test where there is none, but fails it where ``CI`` is set."""
-    if BINARY is None:
-        if os.environ.get("CI"):
-            pytest.fail("clickhouse-server is not installed, and in CI it has to be")
-        pytest.skip("clickhouse-server is not installed")
+    needs.programs("clickhouse-server")
+    assert BINARY is not None
     return BINARY
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support import needs
 from support.collecting import Collector, Site, site_of
 from support.spooled import check, named
 from support.spools import T0, configure, fill, open_spool, some_frames
@@ -34,9 +34,11 @@ def restrained() -> list[str]:
     return ["setpriv", f"--inh-caps={caps}", f"--bounding-set={caps}"]
 
 
-pytestmark = pytest.mark.skipif(
-    not os.geteuid() and shutil.which("setpriv") is None, reason="root without setpriv may use everything"
-)
+@pytest.fixture(autouse=True)
+def _not_everything() -> None:
+    """Root without setpriv may use everything."""
+    if os.geteuid() == 0:
+        needs.programs("setpriv")
 
 
 @contextmanager

@@ -8,7 +8,6 @@ bind addresses for destinations in 127.0.0.0/8 and every exit would look the sam
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-import pytest
 import trustme
 
 from mexc_pipeline.egress.control_port import ControlPort, ControlPortError
 from mexc_pipeline.egress.partition import owner
 from mexc_pipeline.simulator.sentlog import read_connection, read_sent_log
+from support import needs
 from support.waiting import until
 
 AUTHORITY = "203.0.113.1"
@@ -278,12 +277,8 @@ class TorNetwork:
 
 def need_it() -> None:
     """Skip the test where the machine cannot have such a network; fail it where ``CI`` is set."""
-    tools = ("tor", "tor-gencert", "ip", "setpriv", "unshare", "nsenter")
-    lacking = [tool for tool in tools if shutil.which(tool) is None] or (["root"] if os.geteuid() != 0 else [])
-    if lacking and os.environ.get("CI"):
-        pytest.fail(f"needed for a private Tor network, and in CI it has to be there: {', '.join(lacking)}")
-    if lacking:
-        pytest.skip(f"a private Tor network needs {', '.join(lacking)}")
+    needs.programs("tor", "tor-gencert", "ip", "setpriv", "unshare", "nsenter")
+    needs.root()
 
 
 def certificates(folder: Path, address: str) -> tuple[Path, Path, Path]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from support import needs
 
 MIB = 1 << 20
 
@@ -18,10 +17,8 @@ MIB = 1 << 20
 @contextmanager
 def small_disk(folder: Path, mib: int) -> Iterator[None]:
     """A tmpfs of that size on the folder. Skips the test for anybody but root, but fails it where ``CI`` is set."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        if os.environ.get("CI"):
-            pytest.fail("a file system is to be mounted, and in CI the tests have to run as root")
-        pytest.skip("only root can mount a file system")
+    needs.root()
+    needs.programs("mount", "umount")
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)], check=True)
     try:

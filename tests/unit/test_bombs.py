@@ -29,6 +29,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, *repo
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "value"), [(5_000_000, 28), (3_000, 1 << 20), (40, 60 << 20)])
 def test_a_bomb_is_not_imported(tmp_path: Path, rows: int, value: int) -> None:
     source = tmp_path / "btc_20250801_1400.parquet"
@@ -42,6 +43,7 @@ def test_a_bomb_is_not_imported(tmp_path: Path, rows: int, value: int) -> None:
     assert not (tmp_path / "exports").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "value"), [(60_000, 200_000), (1_000, 20 << 20)])
 def test_a_bomb_among_the_files_is_a_finding(tmp_path: Path, rows: int, value: int) -> None:
     path = tmp_path / "btc2025080114.parquet"

@@ -348,6 +348,7 @@ def test_query_asks_the_running_store(settings: Path, tmp_path: Path, capsys: py
     assert [(a["sql"], a["max_rows"]) for a in asked] == [("SELECT 1", 1)] * 2
 
 
+@pytest.mark.engine
 def test_doctor_exits_1_only_on_a_hard_fault(
     settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -180,7 +180,6 @@ def test_silence_has_an_end(tmp_path: Path) -> None:
 # -- who may ask what, and how many at a time
 
 GROUP_USER, OTHER_USER = 60_001, 60_002
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
 ASK_AS = """
 import os, sys
@@ -214,7 +213,7 @@ def open_path() -> Iterator[Path]:
         server.close()
 
 
-@as_root
+@pytest.mark.as_root
 def test_others_get_status_and_nothing_that_acts(open_path: Path) -> None:
     assert ask_as(GROUP_USER, open_path, "status") == "{'did': 'status'}"
     for command in ("cut", "query"):
@@ -224,7 +223,7 @@ def test_others_get_status_and_nothing_that_acts(open_path: Path) -> None:
         assert ask_as(0, open_path, command) == f"{{'did': '{command}'}}"
 
 
-@as_root
+@pytest.mark.as_root
 def test_a_command_is_for_the_owner_unless_it_is_said_to_be_for_the_group(tmp_path: Path) -> None:
     server = ControlServer(tmp_path / "x.sock", HANDLERS)
     try:
@@ -250,6 +249,7 @@ def idle(path: Path, count: int, said: bytes = b"") -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [b"", b'{"cmd":', b'{"cmd":"long"}\n'], ids=["silent", "half a line", "never reading"])
 def test_idle_clients_and_slow_readers_keep_nobody_out(path: Path, said: bytes) -> None:
     with idle(path, 400, said):
@@ -269,7 +269,7 @@ sys.stdin.read()
 """
 
 
-@as_root
+@pytest.mark.as_root
 def test_one_users_flood_keeps_no_other_user_out(open_path: Path) -> None:
     command = ["prlimit", "--nofile=4096", sys.executable, "-c", FLOOD_AS, str(GROUP_USER), str(open_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as flood:

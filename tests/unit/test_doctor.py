@@ -55,6 +55,7 @@ def _named(diagnosis: doctor.Diagnosis, name: str) -> doctor.Check:
     return next(check for check in diagnosis.checks if check.name == name)
 
 
+@pytest.mark.engine
 def test_a_good_machine_passes(tmp_path: Path) -> None:
     with _rest(0) as rest:
         found = doctor.examine(_config(tmp_path, rest))
@@ -65,6 +66,7 @@ def test_a_good_machine_passes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "and leaves no probe file"
 
 
+@pytest.mark.engine
 def test_an_exchange_out_of_reach_only_warns(tmp_path: Path) -> None:
     found = doctor.examine(_config(tmp_path))
     check = _named(found, "exchange by direct")
@@ -211,7 +213,10 @@ def _hangs_up(client: socket.socket, over: threading.Event) -> None:
     client.recv(10)
 
 
-@pytest.mark.parametrize("listener", [silent, saying(b"HTTP/1.1 400 Bad\r\n\r\n"), saying(b"\0" * 64), _hangs_up])
+@pytest.mark.parametrize(
+    "listener",
+    [pytest.param(silent, marks=pytest.mark.slow), saying(b"HTTP/1.1 400 Bad\r\n\r\n"), saying(b"\0" * 64), _hangs_up],
+)
 def test_a_listener_that_is_no_clickhouse_does_not_count_as_one(
     tmp_path: Path, listener: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +258,7 @@ def test_what_must_be_mounted_and_is_not_is_hard(tmp_path: Path) -> None:
     assert doctor.mounted(parse('require_mount = ["/proc"]', None)).ok
 
 
+@pytest.mark.engine
 def test_an_unwritable_tmpdir_does_not_matter_to_the_embedded_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +269,7 @@ def test_an_unwritable_tmpdir_does_not_matter_to_the_embedded_engine(
     assert list(tmp_path.iterdir()) == [], "an examination leaves nothing"
 
 
+@pytest.mark.engine
 def test_an_engine_that_takes_its_process_with_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_REACH", "this.module.is.nowhere")
     assert "its client ended with 1" in doctor.clickhouse(_config(tmp_path)).text

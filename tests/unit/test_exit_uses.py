@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -136,7 +135,7 @@ print([use.exit for use in logged(Path(sys.argv[1]), 0)])
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+@pytest.mark.as_root
 def test_a_member_of_the_group_may_ask_the_store_for_the_exits() -> None:
     """``query`` is the owner's; ``verify egress`` needs none."""
     said = {"rows": [row("btc", 10, "1.1.1.1")], "alive": [["btc", NOW - 5, NOW]]}

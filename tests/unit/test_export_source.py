@@ -32,6 +32,7 @@ def segment(folder: Path, rows: list[tuple[int, int, int, bytes]], first: int = 
     return info(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, first=st.integers(1, 2**61), most=st.integers(1, 20), most_bytes=st.integers(1, 200))
 def test_every_row_comes_once_and_as_it_is(

@@ -71,6 +71,7 @@ def new(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "new")
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(moves=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 2)), min_size=1, max_size=5))
 def test_there_and_back_again(tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[int, bool, int]]) -> None:
@@ -125,6 +126,7 @@ def test_what_has_no_seq_yet_gets_it_first(old: Machine, new: Machine, monkeypat
     assert new.seqs() == [7]
 
 
+@pytest.mark.slow
 def test_a_collector_that_runs_gives_nothing_away(old: Machine, new: Machine) -> None:
     old.record(1)
     with SpoolLock(old.folder), pytest.raises(LockedError):

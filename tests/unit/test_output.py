@@ -179,15 +179,9 @@ def test_a_record_that_cannot_be_shown_is_one_line(capsys: pytest.CaptureFixture
         def __str__(self) -> str:
             raise RuntimeError("no words")
 
-    root = logging.getLogger("mexc_pipeline")
-    before = (root.handlers[:], root.level, root.propagate)
-    try:
-        logs.setup()
-        logging.getLogger("mexc_pipeline.feed").info("said", extra={"fields": {"what": Bad()}})
-        logging.getLogger("mexc_pipeline.feed").info("%d", "no number")
-    finally:
-        root.handlers[:], root.propagate = before[0], before[2]
-        root.setLevel(before[1])
+    logs.setup()
+    logging.getLogger("mexc_pipeline.feed").info("said", extra={"fields": {"what": Bad()}})
+    logging.getLogger("mexc_pipeline.feed").info("%d", "no number")
     found = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert found[0] == {"msg": "said", "error": "RuntimeError: no words"}
     assert found[1]["msg"] == "%d"

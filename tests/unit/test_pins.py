@@ -98,6 +98,7 @@ def test_the_fingerprint_is_of_the_content(source: Path) -> None:
     assert fingerprint(source) != before
 
 
+@pytest.mark.slow
 def test_a_tool_with_another_hash_builds_nothing(source: Path, tmp_path: Path) -> None:
     version = _pins(source / "build-requirements.txt")["setuptools"]
     with zipfile.ZipFile(tmp_path / f"setuptools-{version}-py3-none-any.whl", "w") as wheel:

@@ -28,7 +28,6 @@ from mexc_pipeline.verify.acknowledge import acknowledged, write
 from support.spools import configure, fill, open_spool
 
 FILES = Path(__file__).parents[2] / "playbooks" / "files"
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
 MEXC = 60_003
 
 
@@ -51,7 +50,7 @@ def place() -> Iterator[Path]:
         yield Path(path)
 
 
-@as_root
+@pytest.mark.as_root
 def test_a_folder_is_made_for_its_user(place: Path) -> None:
     folder.make(place / "backup", 0, 0, 0o755)
     folder.make(place / "backup" / "recorder", MEXC, MEXC, 0o750)
@@ -64,7 +63,7 @@ def test_a_folder_is_made_for_its_user(place: Path) -> None:
     assert not (place / "backup" / "clickhouse").exists()
 
 
-@as_root
+@pytest.mark.as_root
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_a_planted_link_is_not_followed(place: Path, depth: int) -> None:
     victim = place / "victim"
@@ -79,7 +78,7 @@ def test_a_planted_link_is_not_followed(place: Path, depth: int) -> None:
     assert list(victim.iterdir()) == []
 
 
-@as_root
+@pytest.mark.as_root
 @pytest.mark.parametrize("mode", [0o777, 0o770])
 def test_a_folder_that_others_may_write_is_refused(place: Path, mode: int) -> None:
     (place / "open").mkdir()

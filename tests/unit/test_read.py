@@ -244,7 +244,7 @@ def test_nothing_in_the_stretch_gives_the_columns_all_the_same(config: Config) -
         assert len(full)
 
 
-@pytest.mark.parametrize("language", ["python", "sql", "clickhouse"])
+@pytest.mark.parametrize("language", ["python", "sql", pytest.param("clickhouse", marks=pytest.mark.engine)])
 def test_the_examples_of_the_page_run(config: Config, language: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(config, periods=3)
     main(config)

@@ -86,6 +86,7 @@ def test_a_commit_under_way_puts_it_off(spool: Spool) -> None:
         connection.close()
 
 
+@pytest.mark.slow
 def test_a_writer_that_never_rests_does_not_keep_the_log_growing(spool: Spool) -> None:
     """Without a pause between its commits one of them always comes while the log is being folded."""
     deadline = time.monotonic() + 30

@@ -73,6 +73,7 @@ def of(kind: type[Any], found: list[tuple[float, Action]]) -> list[float]:
 DEPTH = "push.depth.full"
 
 
+@pytest.mark.slow
 def test_an_unanswered_channel_costs_one_connection_then_is_given_up_and_asked_for_for_ever() -> None:
     memory = Memory()
     first = flowing(Watch(CHANNELS, 25, 0, memory), 0, 2 * CONFIRM_S, DEPTH)
