@@ -21,7 +21,10 @@ from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "app" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "app/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 ELSEWHERE = {"operators.md", "sizing.md"}
 """Pages whose commands need the deployed system; the deployment tests run those."""
 _FENCE = re.compile(r"^```(\S*) ?(\S*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -140,6 +140,13 @@ def number(value: Any) -> Decimal | None:
     return None if value is None else Decimal(value)
 
 
+def shown(read: pa.Table) -> list[dict[str, Any]]:
+    """The rows, but for times: Python has none after the year 9999, and the exchange may name one."""
+    timeless = read.drop_columns([f.name for f in read.schema if pa.types.is_timestamp(f.type)])
+    rows: list[dict[str, Any]] = timeless.to_pylist()
+    return rows
+
+
 FAST = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
@@ -175,7 +182,7 @@ def test_trades(text: str) -> None:
 @given(frames(TICKER))
 def test_tickers(text: str) -> None:
     skipped = decode.Skipped()
-    found = decode.tickers(table([TICKER, text]), skipped).to_pylist()
+    found = shown(decode.tickers(table([TICKER, text]), skipped))
     assert skipped.seqs in ([], [2])
     assert len(found) == 2 - len(skipped.seqs)
     if not skipped.seqs:
@@ -189,10 +196,11 @@ def test_tickers(text: str) -> None:
 @example(BOOK.replace('"asks":[[77526.10,48,1],[77526.2,347,1]]', '"asks":null'))
 @example(BOOK.replace("77526.10,", "9" * 140 + ","))
 @example(BOOK.replace("77526.10,", "10000000,"))
+@example(BOOK.replace('"data":{', '"data":{"cts":999999999999999,'))
 @given(frames(BOOK))
 def test_books_of_full_depth(text: str) -> None:
     skipped = decode.Skipped()
-    found = decode.book(table([BOOK, text]), skipped).to_pylist()
+    found = shown(decode.book(table([BOOK, text]), skipped))
     of_frame = [row for row in found if row["seq"] == 2]
     assert len(found) - len(of_frame) == 4
     assert (len(skipped.seqs), skipped.other) in ((0, 0), (1, 0), (0, 1))

@@ -1,0 +1,127 @@
+"""What CONTRIBUTING.md promises: what the verbs install and run, what the machine needs, one way to lint."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import machine
+
+ROOT = Path(__file__).parents[2]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def steps(verb: str) -> str:
+    """What ``make`` would do on a fresh clone."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", verb], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("verb", "installs"),
+    [("demo", {"run"}), ("run", {"run"}), ("dev", {"dev"}), ("unit", {"dev"}), ("lint", {"dev"})],
+)
+def test_a_verb_installs_what_it_needs_and_shows_it(verb: str, installs: set[str]) -> None:
+    done = steps(verb)
+    assert set(re.findall(r"-r requirements/(\w+)\.txt", done)) == installs
+    assert "--quiet" not in done
+
+
+def test_changing_the_code_needs_no_engine() -> None:
+    assert "embedded" not in (ROOT / "requirements" / "dev.txt").read_text()
+    assert "./app[embedded]" in (ROOT / "requirements" / "run.txt").read_text()
+
+
+def test_each_command_of_the_page_is_there() -> None:
+    block = re.search(r"```sh\n(.*?)```", CONTRIBUTING, re.DOTALL)
+    assert block is not None
+    commands = [shlex.split(line, comments=True) for line in block[1].splitlines()]
+    assert len(commands) >= 5
+    for command in commands:
+        if command[0] == "make":
+            assert steps(command[1])
+        else:
+            assert command[0] == ".venv/bin/python"
+            done = subprocess.run(
+                [sys.executable, *command[1:], "--collect-only", "-q"], cwd=ROOT, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{command} finds no test: {done.stdout}"
+
+
+def test_folders_of_the_page_are_there() -> None:
+    table = CONTRIBUTING.split("## Where what lives")[1].split("##")[0]
+    named = [
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)
+    ]
+    assert len(named) >= 8
+    assert [name for name in named if not (ROOT / name).is_dir()] == []
+
+
+def test_what_the_machine_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "program", lambda name: None if name == "tor-gencert" else f"/usr/bin/{name}")
+    assert machine.packages(machine.lacking()) == ["tor"]
+    bare = {"PATH": "/nowhere"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/support/machine.py")], env=bare, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert all(
+        line.startswith(("missing on this machine: ", "`make deps`", "not root")) for line in done.stderr.splitlines()
+    )
+
+
+@pytest.mark.parametrize("ci", [False, True])
+def test_what_is_not_run_is_said_at_the_end_and_fails_in_ci(tmp_path: Path, ci: bool) -> None:
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\nfrom support import needs\n"
+        "def test_needs() -> None:\n    needs.programs('no-such-program')\n"
+        "@pytest.mark.slow\ndef test_slow() -> None:\n    pass\n"
+    )
+    marks = "".join(f"    {mark}: it\n" for mark in ("slow", "engine", "as_root"))
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\nmarkers =\n{marks}")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    environment.pop("CI", None)
+    if ci:
+        environment["CI"] = "true"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "xdist",
+            "-n",
+            "1",
+            "-m",
+            "not slow",
+            ".",
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == int(ci), done.stdout
+    assert "not run: 1: slow (make test runs them)" in done.stdout
+    assert ("not run: 1: no-such-program: not on this machine (make deps)" in done.stdout) is not ci
+
+
+def test_the_hook_and_the_hosted_workflow_run_what_runs_anywhere() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert re.findall(r"^ +(?:entry|language): (.+)$", hooks, re.MULTILINE) == ["make lint", "system"]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert "- run: .ci/run\n" in workflow
+    verbs = re.findall(r"^make (\S+)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert verbs == ["deps", "test", "demo", "test-deploy"]
