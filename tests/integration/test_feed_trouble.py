@@ -345,8 +345,8 @@ def _another(channel: str) -> str:
 @pytest.mark.parametrize(
     ("frame", "name"),
     [
-        (_another("push.ticker"), "push.ticker of another symbol"),
-        ('{"data":{},"channel":"push.ticker","ts":1789498336785}', "push.ticker of another symbol"),
+        (_another("push.ticker"), "push.ticker of another symbol or none"),
+        ('{"data":{},"channel":"push.ticker","ts":1789498336785}', "push.ticker of another symbol or none"),
         (_another("push.ticker.v2"), "push.ticker.v2"),
         ('{"symbol":"BTC_USDT","data":{},"channel":"push.ticker.v2"}', "push.ticker.v2"),
     ],
@@ -628,6 +628,32 @@ def test_stop_does_not_wait_for_an_exchange_that_says_nothing(monkeypatch: pytes
         began = time.monotonic()
         rig.stop()
         assert time.monotonic() - began < 2
+
+
+def test_a_network_that_is_back_is_noticed_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After minutes without one the pause was up to 30 s, and the attempts that had reached nobody used up those that
+    all symbols of the host have."""
+    monkeypatch.setattr(module, "Backoff", lambda rng: watch.Backoff(rng, first_s=60))
+    monkeypatch.setattr(module, "UNREACHED_S", 0.02)
+    tries = itertools.count()
+
+    def unplugged(*asked: Any) -> dial_module.Dialled:
+        if next(tries) < 2 * attempts.MOST:
+            raise dial_module.UnreachedError("connect to exchange: Network is unreachable")
+        return dial_module.dial(*asked)
+
+    settings = config.parse("", None)
+    got: list[Frame] = []
+    with Simulator(SimulatorConfig(rate=100)) as sim:
+        feed = Feed(settings.symbols[0], config.Exchange(websocket=sim.ws_url), Gathered(got.extend), unplugged)
+        thread = threading.Thread(target=feed.run)
+        thread.start()
+        try:
+            until(lambda: any(f.mt == 1 for f in got), 30, "a frame")
+        finally:
+            feed.stop()
+            thread.join(10)
+    assert next(tries) == 2 * attempts.MOST + 1
 
 
 def test_whatever_the_sink_raises_nothing_of_the_network_ends_the_feed() -> None:

@@ -46,8 +46,8 @@ def test_a_session_that_lasts_gives_its_attempt_back() -> None:
     budget = Budget()
     for n in range(MOST):
         budget.wait_s(n, "h", free=False)
-    budget.kept(3.0)
-    budget.kept(3.0)
+    budget.forget(3.0)
+    budget.forget(3.0)
     assert budget.wait_s(20, "h", free=False) == 0
     assert budget.wait_s(20, "h", free=False) > 0
 
@@ -109,7 +109,7 @@ def test_processes_share_a_file(tmp_path: Path) -> None:
     assert wait == pytest.approx(WINDOW_S - 1)
     assert "20 attempts" in why
     assert two.wait_s("h", free=True)[0] == 0
-    two.kept()
+    two.forget()
     assert one.wait_s("h", free=False)[0] == 0
     clock.now += 100
     two.refused("h", 30, "handshake answered by HTTP 429")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.config import Egress
 from mexc_pipeline.egress import dial as dial_module
-from mexc_pipeline.egress.connect import Address, connect, interleave
+from mexc_pipeline.egress.connect import Address, NoWayError, connect, interleave
 from support.peers import SocksProxy, free_port, saying, serving, silent
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -106,6 +108,41 @@ def test_all_dead_ends_at_the_deadline_and_names_them(hole: Hole) -> None:
         connect(addresses, 0.7)
     assert time.monotonic() - began < 1.5
     assert _open_sockets() == before
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        ([errno.ENETUNREACH], NoWayError),
+        ([errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN], NoWayError),
+        ([errno.ENETUNREACH, errno.ECONNREFUSED], OSError),
+        ([errno.ECONNREFUSED, errno.ENETUNREACH], OSError),
+    ],
+)
+def test_where_nothing_left_this_host_it_is_said(
+    answers: list[int], kind: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter(answers)
+
+    class Socket(socket.socket):
+        def connect_ex(self, address: object) -> int:
+            return next(said)
+
+    monkeypatch.setattr("mexc_pipeline.egress.connect.socket.socket", Socket)
+    with pytest.raises(OSError, match=os.strerror(answers[0])) as raised:
+        connect([Address(V4, ("192.0.2.1", n)) for n in range(len(answers))], 5.0)
+    assert type(raised.value) is kind
+
+
+def test_an_address_that_serves_nothing_is_not_the_first_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts connections, so that it wins each race in which it comes first."""
+    with serving(silent) as mute, serving(saying(b"hello")) as good:
+        found = [(V4, 1, 6, "", ("127.0.0.1", far.port)) for far in (mute, good)]
+        monkeypatch.setattr("mexc_pipeline.egress.dial.socket.getaddrinfo", lambda *_, **__: found)
+        met: set[int] = set()
+        while len(met) < 2:  # of 64 in a row one half: once in 10¹⁹
+            met.add(connect(dial_module._resolve("exchange.invalid", 1), 5.0).getpeername()[1])
+            assert mute.accepted + good.accepted < 64
 
 
 @given(st.lists(st.tuples(st.sampled_from([V4, V6]), st.integers(0, 9)), max_size=12))

@@ -80,7 +80,7 @@ def test_hints_before_the_answer_are_none(status: str) -> None:
 
 
 def test_hints_without_end_have_one() -> None:
-    assert "no HTTP answer" in str(refused(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000, closes=False))
+    assert "a head without end: HTTP/1.1 100" in str(refused(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000, closes=False))
 
 
 @pytest.mark.parametrize(

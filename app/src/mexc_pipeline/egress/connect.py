@@ -17,6 +17,11 @@ LEAST_STAGGER_S = 0.05
 ALL_BEGUN_S = 0.5
 """With many addresses the attempts follow more closely, so that the last one has begun by then."""
 _SAID = 4
+_NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
+
+
+class NoWayError(OSError):
+    """This host, or a router, has no way to any of the addresses: nothing has reached the far end."""
 
 
 class Address(NamedTuple):
@@ -24,6 +29,14 @@ class Address(NamedTuple):
 
     family: socket.AddressFamily
     where: Any
+
+
+class _Problem(NamedTuple):
+    """Why one address could not be connected to."""
+
+    host: str
+    errno: int | None
+    said: str
 
 
 def interleave(addresses: Iterable[Address]) -> list[Address]:
@@ -37,10 +50,10 @@ def interleave(addresses: Iterable[Address]) -> list[Address]:
 
 def connect(addresses: Sequence[Address], within_s: float) -> socket.socket:
     """A socket connected to the first address that answers, with a timeout of ``within_s``. OSError naming the
-    addresses where none has answered within ``within_s`` seconds."""
+    addresses where none has answered within ``within_s`` seconds, NoWayError where there is no way to any."""
     waiting = interleave(addresses)
     pause = max(LEAST_STAGGER_S, min(STAGGER_S, ALL_BEGUN_S / max(1, len(waiting) - 1)))
-    problems: list[str] = []
+    problems: list[_Problem] = []
     end = time.monotonic() + within_s
     next_at = 0.0
     with selectors.DefaultSelector() as trying:
@@ -60,22 +73,23 @@ def connect(addresses: Sequence[Address], within_s: float) -> socket.socket:
                         sock.settimeout(within_s)
                         return sock
                     sock.close()
-                    problems.append(f"{key.data}: {os.strerror(wrong)}")
+                    problems.append(_Problem(key.data, wrong, os.strerror(wrong)))
                     next_at = 0.0
-            problems += [f"{key.data}: timed out" for key in trying.get_map().values()]
+            problems += [_Problem(key.data, errno.ETIMEDOUT, "timed out") for key in trying.get_map().values()]
         finally:
             for key in list(trying.get_map().values()):
                 key.fileobj.close()  # type: ignore[union-attr]  # a socket
     more = f"; and {len(problems) - _SAID} more" if len(problems) > _SAID else ""
-    raise OSError("; ".join(problems[:_SAID]) + more)
+    said = "; ".join(f"{problem.host}: {problem.said}" for problem in problems[:_SAID]) + more
+    raise (NoWayError if all(problem.errno in _NO_WAY for problem in problems) else OSError)(said)
 
 
-def _begin(address: Address, trying: selectors.BaseSelector, problems: list[str]) -> None:
+def _begin(address: Address, trying: selectors.BaseSelector, problems: list[_Problem]) -> None:
     host = str(address.where[0])
     try:
         sock = socket.socket(address.family, socket.SOCK_STREAM)
     except OSError as error:  # a family this machine does not have
-        problems.append(f"{host}: {error.strerror or error}")
+        problems.append(_Problem(host, error.errno, error.strerror or str(error)))
         return
     try:
         sock.setblocking(False)
@@ -86,4 +100,4 @@ def _begin(address: Address, trying: selectors.BaseSelector, problems: list[str]
         trying.register(sock, selectors.EVENT_WRITE, host)
     else:
         sock.close()
-        problems.append(f"{host}: {os.strerror(wrong)}")
+        problems.append(_Problem(host, wrong, os.strerror(wrong)))

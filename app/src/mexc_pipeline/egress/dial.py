@@ -7,6 +7,7 @@ variables of the environment even for direct connections. This module reads no v
 from __future__ import annotations
 
 import ipaddress
+import random
 import socket
 import ssl
 import threading
@@ -20,7 +21,7 @@ import socks
 
 from mexc_pipeline import paths
 from mexc_pipeline.config import Egress
-from mexc_pipeline.egress.connect import Address, connect
+from mexc_pipeline.egress.connect import Address, NoWayError, connect
 from mexc_pipeline.egress.credentials import read_login
 from mexc_pipeline.errors import UserError
 
@@ -30,9 +31,18 @@ TLS_S = 10.0
 _DATES = (9, 10)
 """What OpenSSL calls a certificate that is not yet valid, or has expired (X509_V_ERR_…, ``openssl verify``)."""
 
+_NAMES = (62, 64)
+"""One that is valid for another name, or another address."""
+_ISSUERS = (2, 18, 19, 20, 21)
+"""One whose issuer is not known, itself or somebody else."""
+
 
 class EgressError(UserError):
     """The connection could not be made; the message names the step that failed."""
+
+
+class UnreachedError(EgressError):
+    """The same, and nothing of it has reached the exchange or the proxy: no address, or no way to any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +130,14 @@ def _direct(host: str, port: int) -> socket.socket:
     try:
         return connect(addresses, CONNECT_S)
     except OSError as error:
-        raise EgressError(f"connect to {host}:{port}: {error}") from error
+        kind = UnreachedError if isinstance(error, NoWayError) else EgressError
+        raise kind(f"connect to {host}:{port}: {error}") from error
 
 
 def _resolve(host: str, port: int) -> list[Address]:
-    """Addresses of a host. The system's resolver knows no deadline, so it is asked from a thread that can be left."""
+    """Addresses of a host, in another order each time: one that accepts connections and serves nothing would win each
+    race in which it comes first. The system's resolver knows no deadline, so it is asked from a thread that can be
+    left. Raises UnreachedError."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -145,10 +158,10 @@ def _resolve(host: str, port: int) -> list[Address]:
     thread.start()
     thread.join(CONNECT_S)
     if failed:
-        raise EgressError(f"resolve {host}: {getattr(failed[0], 'strerror', None) or failed[0]}")
+        raise UnreachedError(f"resolve {host}: {getattr(failed[0], 'strerror', None) or failed[0]}")
     if not found:
-        raise EgressError(f"resolve {host}: no answer within {CONNECT_S:g} s")
-    return found
+        raise UnreachedError(f"resolve {host}: no answer within {CONNECT_S:g} s")
+    return random.sample(found, len(found))
 
 
 def _socks(egress: Egress, host: str, port: int) -> socket.socket:
@@ -159,7 +172,8 @@ def _socks(egress: Egress, host: str, port: int) -> socket.socket:
         login = read_login(egress.credentials_file) if egress.credentials_file else None
         family, (proxy_host, proxy_port, *_) = _reachable(_resolve(proxy.hostname or "", proxy.port or 0))
     except (OSError, UserError) as error:
-        raise EgressError(f"{where}: {error}") from error
+        kind = UnreachedError if isinstance(error, NoWayError | UnreachedError) else EgressError
+        raise kind(f"{where}: {error}") from error
     sock = socks.socksocket(family, socket.SOCK_STREAM)
     name, password = login or (None, None)
     sock.set_proxy(socks.SOCKS5, proxy_host, proxy_port, rdns=True, username=name, password=password)
@@ -221,6 +235,10 @@ def start_tls(sock: socket.socket, host: str, ca_file: str = "") -> socket.socke
 def _why(error: OSError) -> str:
     if not isinstance(error, ssl.SSLCertVerificationError):
         return str(error)
+    if error.verify_code in _NAMES:
+        return f"another host answered: {error.verify_message.rstrip('.')}"
+    if error.verify_code in _ISSUERS:
+        return f"{error.verify_message}; the certificate of a private authority is named by exchange.ca_file"
     if error.verify_code not in _DATES:
         return error.verify_message
     now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())

@@ -95,8 +95,8 @@ class Budget(msgspec.Struct):
         if host in self.holds:
             self.holds[host].refusals = 0
 
-    def kept(self, at: float) -> None:
-        """A session has lasted: the attempt made at that time counts no more."""
+    def forget(self, at: float) -> None:
+        """The attempt made at that time counts no more: its session has lasted, or it reached nobody."""
         if at in self.attempts:
             self.attempts.remove(at)
 
@@ -134,10 +134,11 @@ class Attempts:
     def delivered(self, host: str) -> None:
         self._with(lambda budget: budget.delivered(host))
 
-    def kept(self) -> None:
+    def forget(self) -> None:
+        """As :meth:`Budget.forget`, of the newest attempt."""
         at, self._counted_at = self._counted_at, None
         if at is not None:
-            self._with(lambda budget: budget.kept(at))
+            self._with(lambda budget: budget.forget(at))
 
     def _with(self, change: Callable[[Budget], T]) -> T:
         """Read, change and write what is shared; without the file, what this process knows."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import websocket
 
 from mexc_pipeline import config
-from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, deadline, dial
+from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, UnreachedError, deadline, dial
 from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.exchange.deadletters import meant
 from mexc_pipeline.exchange.protocol import (
@@ -63,6 +63,8 @@ HELD_S = 0.05
 """What was received waits no longer than this, and for the frame that is being looked at, before it is handed over."""
 PATIENCE_S = 10.0
 """Seconds beyond the ping interval in which at least a pong must have come."""
+UNREACHED_S = 3.0
+"""Longest pause after an attempt that reached nobody."""
 KEPT_S = 3.0
 """A session that delivered for this long is followed by the next at once; were all so short, they would be no more
 than the attempts that are allowed in a minute."""
@@ -216,7 +218,7 @@ class Feed:
             self._goodbye_by, self._unanswered, self._parting = None, False, None
             self._delivered_at, self._kept = None, False
             url = self._hosts.url
-            code, reason, said = 1006, "", {}
+            code, reason, said, unreached = 1006, "", {}, False
             try:
                 self._session()
             except _Ended as ended:
@@ -226,6 +228,9 @@ class Feed:
                 self.refusal, said = refused.answer, refused.answer.fields()
                 if refused.answer.status:
                     self._attempts.refused(_host(url), refused.answer.retry_after_s, reason)
+            except UnreachedError as error:
+                reason, unreached = str(error), True
+                self._attempts.forget()
             except (EgressError, OSError, websocket.WebSocketException) as error:
                 reason = str(error) or type(error).__name__
             except Exception as error:  # the library's own surprises must not end a recording; they are logged whole
@@ -254,6 +259,8 @@ class Feed:
                 pause = rng.uniform(0.0, min(MOST_JITTER_S, JITTER_S * (self._sharing - 1)))
             else:
                 pause = 0.0 if not self._delivered and self._hosts.failed(url) else backoff.next_s()
+                if unreached:  # it costs nobody anything, and each second of a network that is back counts
+                    pause = min(pause, UNREACHED_S)
             log.warning(
                 "disconnected",
                 extra={
@@ -486,7 +493,7 @@ class Feed:
         self._touched.add("")
         if channel is None or channel in _CONTROLS or channel.startswith("rs."):
             return
-        name = f"{channel} of another symbol" if channel in self._wanted else clean(channel, 60)
+        name = f"{channel} of another symbol or none" if channel in self._wanted else clean(channel, 60)
         if name not in self._unasked and len(self._unasked) >= MOST_UNASKED:
             name = "others"
         count, _ = self._unasked.get(name, (0, 0.0))
@@ -548,7 +555,7 @@ class Feed:
             self._attempts.delivered(_host(self._hosts.url))
         if not self._kept and self._delivered_at is not None and now - self._delivered_at >= KEPT_S:
             self._kept = True
-            self._attempts.kept()
+            self._attempts.forget()
         for channel in self._touched:
             if channel:
                 self.proven = True

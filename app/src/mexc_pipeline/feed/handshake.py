@@ -102,6 +102,8 @@ def _head(sock: Socket, most: int) -> bytes:
     while not head.endswith(b"\r\n\r\n"):
         byte = sock.recv(1)
         head += byte
+        if len(head) > most and head.startswith(b"HTTP/"):
+            raise RefusedError(Answer(0, f"a head without end: {clean(bytes(head), SHOWN)}"))
         if not byte or len(head) > most:
             raise RefusedError(Answer(0, f"what is no HTTP answer: {clean(bytes(head), SHOWN) or 'nothing'}"))
     return bytes(head)
