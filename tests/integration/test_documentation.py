@@ -86,6 +86,8 @@ class Recording:
             f'period = "4s"\n[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n'
             '[clickhouse]\nmode = "embedded"\n'
         )
+        (folder / "demo-data").mkdir()
+        (folder / "demo-data" / "latest").symlink_to(folder)  # its name after a demo
         self.environment = {**os.environ, "MEXC_PIPELINE_CONFIG": str(config)}
         with (folder / "run.log").open("wb") as log:
             self.process = subprocess.Popen(

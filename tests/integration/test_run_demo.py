@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
+
 from support import waiting
 
 _until = functools.partial(waiting.until, timeout_s=40.0)
@@ -60,6 +62,39 @@ def test_the_demo_proves_three_symbols_and_leaves_nothing_running(tmp_path: Path
     port = _port(tmp_path)
     assert port is not None
     assert not _listens(port)
+
+
+def test_what_it_says_last_and_what_the_readme_shows_next_work_as_pasted(tmp_path: Path) -> None:
+    """The readme's snippets name the default folder; the demo's own last lines the one it was given."""
+    demo = [sys.executable, "-m", "mexc_pipeline", "demo", "--duration", "11s"]
+    (tmp_path / "demo-data" / "earlier").mkdir(parents=True)
+    (tmp_path / "demo-data" / "latest").symlink_to("earlier")
+    done = subprocess.run(demo, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    files, read, following = done.stdout.splitlines()[-3:]
+    assert (tmp_path / files.removeprefix("files").strip()).is_dir()
+    assert "run" in following
+    command = read.removeprefix("read").strip()
+    shown = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "seq" in shown.stdout, shown.stderr
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    pasted = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert pasted.returncode == 0, pasted.stderr
+    assert "price" in pasted.stdout
+    (query,) = re.findall(r"```sql duckdb\n(.*?)```", readme, re.DOTALL)
+    with duckdb.connect() as db:
+        db.execute(f"SET file_search_path = '{tmp_path}'")
+        assert db.execute(query).fetchall()
+
+
+def test_a_folder_in_the_place_of_the_newest_is_left_and_named(tmp_path: Path) -> None:
+    (tmp_path / "demo" / "latest" / "mine").mkdir(parents=True)
+    assert _start(tmp_path).wait(60) == 1
+    said = (tmp_path / "err").read_text()
+    assert said.count("\n") == 1
+    assert f"{tmp_path}/demo/latest" in said
+    assert (tmp_path / "demo" / "latest" / "mine").is_dir()
 
 
 def test_kill_9_of_the_demo_ends_its_simulator_too(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from mexc_pipeline.run.account import Closing
 
 
-def _closed(closing: Closing, as_json: bool) -> int:
+def _closed(closing: Closing, as_json: bool, more: str = "") -> int:
     from mexc_pipeline.run.table import closing_json, closing_text
 
     def show() -> None:
         if as_json:
             printing.as_json(closing_json(closing))
         else:
-            printing.verbatim(closing_text(closing))
+            printing.verbatim(closing_text(closing) + (f"\n{more}" if more else ""))
 
     return printing.account(show, closing.ok)
 
@@ -67,6 +67,8 @@ def demo(ctx: click.Context, folder: Path, duration: float, rate: float, as_json
 
     Three symbols from the bundled exchange simulator, ten-second periods, every file proven.
     """
+    from mexc_pipeline.run.demo import afterwards
     from mexc_pipeline.run.demo import demo as show
 
-    return _closed(show(folder, duration, rate, "DEBUG" if debug(ctx) else "INFO"), as_json)
+    closing = show(folder, duration, rate, "DEBUG" if debug(ctx) else "INFO")
+    return _closed(closing, as_json, afterwards(folder))

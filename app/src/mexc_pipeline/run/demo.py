@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -23,6 +25,7 @@ log = logging.getLogger("mexc_pipeline.run")
 
 SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT")
 PERIOD = "10s"
+LATEST = "latest"
 START_S = 15.0
 _ADDRESSES = re.compile(r"(wss?://\S+).*?(https?://\S+)")
 
@@ -32,13 +35,35 @@ def demo(folder: Path, duration_s: float, rate: float, level: str = "INFO") -> C
     place = folder.absolute() / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     try:
         place.mkdir(parents=True)
+        _point(folder / LATEST, place)
     except OSError as error:
-        raise UserError(f"cannot make {place}: {error.strerror or error}") from error
+        raise UserError(f"cannot make {error.filename2 or error.filename}: {error.strerror or error}") from error
     with simulator(place / "simulator.log", rate) as (websocket, rest):
         path = place / "demo.toml"
         path.write_text(settings(place, websocket, rest), encoding="utf-8")
         say(f"demo: three symbols from the simulator at {websocket}, period {PERIOD}, into {place}")
         return run(config.load(path), duration_s, level)
+
+
+def _point(link: Path, place: Path) -> None:
+    """The newest demo has a path that documents can name."""
+    made = link.with_name(f".{LATEST}-{os.getpid()}")
+    made.symlink_to(place.name)
+    try:
+        made.replace(link)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def afterwards(folder: Path) -> str:
+    """Where the files are, a command that reads them as it is pasted, and what comes next."""
+    exports = str(folder / LATEST / "exports")
+    code = f"import pandas as pd; print(pd.read_parquet({exports!r}, columns=['seq', 'rx', 'mt', 'm']).tail())"
+    return (
+        f"\nfiles  {exports}\n"
+        f"read   {shlex.quote(sys.executable)} -c {shlex.quote(code)}\n"
+        "next   `mexc-pipeline run` records the live exchange into ./data and ./exports (in a checkout: make run)"
+    )
 
 
 def settings(place: Path, websocket: str, rest: str) -> str:
