@@ -670,9 +670,63 @@ def _attacks(target: Path, secret: Path) -> list[str]:
         "ALTER TABLE t DELETE WHERE 1",
         "EXCHANGE TABLES t AND t",
         "DROP TABLE t SYNC",
+        f"SELECT\u2003file('{secret}')",
+        f"WITH (x) -> file(x) AS f SELECT f('{secret}')",
+        f"WITH file AS f SELECT f('{secret}')",
+        f"SELECT * REPLACE(file('{secret}') AS a) FROM t",
+        f"SELECT tokens(file('{secret}'))",
+        f"EXPLAIN SYNTAX SELECT file('{secret}')",
+        f"DESCRIBE (SELECT * FROM file('{secret}'))",
+        f"EXPLAIN TABLE OVERRIDE file('{secret}') COLUMNS (a Int8)",
+        f"SELECT * FROM paimonLocal('{secret.parent}')",
+        f"print file('{secret}')",
+        "EXECUTE AS loader SELECT 1",
+        "EXPLAIN INSERT INTO t VALUES (1)",
+        "CHECK TABLE t",
+        "SHOW CREATE USER default",
         "SELECT 1\0",
         "SELECT \ud800",
     ]
+
+
+def _calls(host: str) -> list[str]:
+    """Statements that would connect to a host if any of them were run."""
+    return [
+        f"SELECT * FROM remote('{host}', system.one)",
+        f"EXPLAIN SELECT * FROM remote('{host}', system.one)",
+        f"DESCRIBE remote('{host}', system.one)",
+        f"SELECT * FROM url('http://{host}/x', 'CSV', 'a String')",
+        f"DESCRIBE TABLE url('http://{host}/x')",
+        f"EXPLAIN SELECT * FROM url('http://{host}/x')",
+        f"SELECT * FROM s3('http://{host}/bucket/x', 'CSV', 'a String')",
+        f"DESCRIBE TABLE s3('http://{host}/bucket/x')",
+        f"SELECT * FROM gcs('http://{host}/bucket/x', 'k', 's', 'CSV', 'a String')",
+        f"SELECT * FROM hudi('http://{host}/bucket/x')",
+        f"SELECT * FROM iceberg('http://{host}/bucket/x')",
+        f"SELECT * FROM deltaLake('http://{host}/bucket/x', 'a', 'b')",
+        f"SELECT * FROM azureBlobStorage('http://{host}/x', 'c', 'p')",
+        f"SELECT * FROM hdfs('hdfs://{host}/x', 'CSV', 'a Int8')",
+        f"SELECT * FROM mysql('{host}', 'a', 'b', 'c', 'd')",
+        f"SELECT * FROM postgresql('{host}', 'a', 'b', 'c', 'd')",
+        f"SELECT * FROM mongodb('mongodb://{host}/a', 'b', 'a String')",
+        f"SELECT * FROM redis('{host}', 'k', 'k String')",
+        f"SELECT * FROM odbc('DSN={host}', 'y')",
+        f"SELECT aiGenerate('x', map('url', 'http://{host}/x'))",
+        f"SELECT aiGenerate('x', map('credentials', 'http://{host}/x'))",
+    ]
+
+
+def test_no_statement_reaches_another_host(backend: Backend) -> None:
+    backend.engine().connect()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        for sql in _calls(f"127.0.0.1:{listener.getsockname()[1]}"):
+            with pytest.raises(UserError):
+                questions.query(backend.engine, sql, 10)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody came
+            listener.accept()
 
 
 def test_no_statement_touches_a_file_or_shows_one(backend: Backend, tmp_path: Path) -> None:

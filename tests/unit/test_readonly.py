@@ -60,6 +60,9 @@ def test_reading_is_let_through(understood: str) -> None:
         "SELECT * APPLY file FROM t",
         "SELECT COLUMNS('.*') APPLY (x -> file(x)) FROM t",
         "SELECT * FROM Python('x')",
+        "SELECT hasColumnInTable('192.0.2.1:9000', 'default', '', 'a', 'b', 'c')",
+        "SELECT `hasColumnInTable`('a', 'b', 'c')",
+        "SELECT arrayMap(hasColumnInTable, ['a'], ['b'], ['c'])",
         "SELECT 'unfinished",
     ],
 )

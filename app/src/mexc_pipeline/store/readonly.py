@@ -4,7 +4,7 @@ The engine parses the text, which is given to it as a value, and says what it un
 without comments, names and strings written in one way only. That is what is judged here and what then runs, under
 ``readonly = 1`` and, in the embedded engine, as a role without any right to files or other hosts. What is left to
 refuse here is what ClickHouse takes for reading and needs no right for: ``INTO OUTFILE``, ``KILL QUERY``, and the
-functions that read a file or this process.
+functions that read a file or this process, or ask another host.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.store.engine import quote
 
 _READING = ("SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN")
-_REACHING = frozenset({"file", "python"})
-"""Functions of the embedded engine that need no right: ``file`` reads any file, ``Python`` objects of this process."""
+_REACHING = frozenset({"file", "python", "hascolumnintable"})
+"""Functions that need no right: in the embedded engine ``file`` reads any file, ``Python`` objects of this process; on
+a server ``hasColumnInTable`` asks any host."""
 _NO_CALL = frozenset({"IN", "AND", "OR", "NOT", "AS", "FROM", "JOIN", "ON", "USING", "BY", "SELECT", "WHERE", "HAVING"})
 _TOKEN = re.compile(
     r"(?P<string>'(?:[^'\\]|\\.)*')|(?P<word>`(?:[^`\\]|\\.)*`|[A-Za-z_][A-Za-z0-9_]*)|[0-9][0-9A-Za-z_.]*|\S",

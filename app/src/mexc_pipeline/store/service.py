@@ -201,7 +201,7 @@ class Store:
 @contextlib.contextmanager
 def _one_of_few(places: threading.Semaphore) -> Iterator[None]:
     if not places.acquire(timeout=QUERY_S):
-        raise UserError("query: others are being answered; ask again")
+        raise UserError("others are being answered; ask again, or end them by restarting the store")
     try:
         yield
     finally:
