@@ -7,6 +7,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -94,6 +95,11 @@ class Process:
         self._process = None
         return status
 
+    def ended(self, within_s: float) -> int:
+        """The exit status of one that ends by itself."""
+        assert self._process is not None
+        return self._process.wait(within_s)
+
     def text(self) -> str:
         return self.log.read_text()
 
@@ -178,6 +184,34 @@ def test_a_row_can_be_queried_soon_after_it_is_durable(process: Process) -> None
         delays.append(time.monotonic() - began)
     assert sorted(delays)[len(delays) // 2] < 0.5, delays
     recording.close()
+
+
+@pytest.mark.parametrize("how", ["removed", "moved away", "replaced"])
+@pytest.mark.parametrize("folder", ["clickhouse", "store"])
+def test_a_store_whose_folder_is_lost_ends_and_the_next_one_loads_anew(tmp_path: Path, folder: str, how: str) -> None:
+    recording = Recording(tmp_path / "store" / "data" / "spool")
+    process = Process(tmp_path / "store")
+    try:
+        process.start()
+        recording.add(100)
+        wait_for(lambda: process.is_up() and process.loaded() == 100)
+        lost = process.data / folder
+        if how == "removed":
+            shutil.rmtree(lost)
+        else:
+            lost.rename(tmp_path / "away")
+        if how == "replaced":
+            shutil.copytree(tmp_path / "away", lost)
+        assert process.ended(30) == 1, process.text()[-2000:]
+        assert "removed or replaced" in process.text()
+        process.start()
+        recording.add(50)
+        wait_for(lambda: process.is_up() and process.loaded() == 150, 40)
+        assert rows_of(process, "btc_current") == expected(recording)
+        assert process.end(signal.SIGTERM) == 0
+    finally:
+        process.close()
+        recording.close()
 
 
 def test_sigterm_ends_it_soon_and_a_second_one_is_refused(process: Process) -> None:

@@ -252,14 +252,18 @@ def _serve(config: Config, stop: threading.Event, parent_fd: int | None) -> int:
     config.clickhouse.check_files()
     check_mounted(config)
     config.data_dir.mkdir(parents=True, exist_ok=True)
-    with SpoolLock(config.data_dir / "store", "store"), engines(config) as factory:
-        store = Store(config, factory)
+    with SpoolLock(config.data_dir / "store", "store") as lock, engines(config) as factory:
+        opened = _engine_folder(config)
+        store, lost = Store(config, factory), False
         store.start()
         server = ControlServer(config.control_dir / "store.sock", store.handlers(), for_group=FOR_GROUP)
         notify.ready()
         log.info("store runs", extra={"fields": {"engine": config.clickhouse.mode, "symbols": len(config.symbols)}})
         try:
             while not stop.wait(1.0):
+                if lost := not lock.keep() or _engine_folder(config) != opened:
+                    log.error("a folder in use was removed or replaced, ending")
+                    break
                 if store.is_turning():
                     notify.watchdog()
         finally:
@@ -267,4 +271,15 @@ def _serve(config: Config, stop: threading.Event, parent_fd: int | None) -> int:
             server.close()
             ended = store.close()
         log.info("store stopped", extra={"fields": {"clean": ended}})
-    return 0
+    return int(lost)
+
+
+def _engine_folder(config: Config) -> tuple[int, int] | None:
+    """Device and inode of the embedded engine's folder; the engine never notices that its folder is another."""
+    if config.clickhouse.mode != "embedded":
+        return None
+    try:
+        found = (config.data_dir / "clickhouse").stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
