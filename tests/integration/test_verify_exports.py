@@ -251,7 +251,9 @@ def test_a_missing_hour_is_a_hole(config: Config) -> None:
 def test_a_file_that_is_gone_while_the_spool_has_it(config: Config) -> None:
     (config.export_dir / FILES[2]).unlink()
     (finding,) = failed(exports(config))
-    assert finding.text == "segment 20260915185220.sqlite was exported but the file is gone"
+    assert finding.text.startswith("segment 20260915185220.sqlite was exported but the file is gone; put it back")
+    lost = next(entry for entry in ledger(config) if entry.file == finding.subject)
+    assert lost.verdict == "differs", "no export is still to come"
 
 
 def test_an_old_closed_segment_without_a_file_is_overdue(config: Config) -> None:
@@ -333,7 +335,21 @@ def test_the_ledger_lists_received_stored_exported(config: Config) -> None:
     assert [e.verdict for e in ledger(config)] == ["differs", "proven", "proven"]
 
 
-def test_nothing_at_all_is_said(tmp_path: Path) -> None:
-    report = exports(configure(tmp_path))
+def test_nothing_yet_is_said(tmp_path: Path) -> None:
+    config = configure(tmp_path)
+    config.spool_dir.mkdir(parents=True)
+    report = exports(config)
     assert report.ok
     assert "no files in" in report.notes[0]
+
+
+def test_a_check_of_another_folder_does_not_pass(tmp_path: Path) -> None:
+    """Once it said that there was nothing, and status 0: so did a daily check run from another working directory."""
+    config = configure(tmp_path)
+    [finding] = exports(config).findings
+    assert not finding.ok
+    assert "relative to where the command is run" in finding.text
+    config.export_dir.write_text("a file")
+    [finding] = exports(config).findings
+    assert not finding.ok
+    assert "not a folder" in finding.text

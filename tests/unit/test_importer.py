@@ -64,7 +64,7 @@ def test_imported_files_are_refused_among_proven_ones(tmp_path: Path) -> None:
     import_files(exports, [v4_file(tmp_path, "btc_20250801_1400.parquet")])
     with pytest.raises(UserError, match="no exported files"):
         read.frames("btc", export_dir=exports)
-    with pytest.raises(UserError, match="imported file in a folder"):
+    with pytest.raises(UserError, match="imported file among recorded ones"):
         read.frames("btc", export_dir=exports / "imported")
     with pytest.raises(ConfigError, match="never mixed"):
         import_files(exports, [], to=tmp_path / "exports" / ".." / "exports")

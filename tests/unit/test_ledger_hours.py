@@ -161,6 +161,17 @@ def test_a_recording_that_was_stopped_or_still_runs_is_not_missed() -> None:
     assert shown(hours([running], [("btc", later)], at(19))) == [("p0", 1, 70.0, "proven")]
 
 
+def test_of_a_period_that_still_runs_only_what_is_over_counts() -> None:
+    """Half of a period was cut and exported: its other half was called time without a socket before it had come."""
+    cut = entry(0, 1, 9, account(0, 5, *ORDERLY, (5.0, "stopped")))
+    [hour] = hours([cut], until_ns=at(5))
+    assert (hour.end_ns, hour.without_socket_s, hour.coverage) == (at(5), 1.0, 40.0)
+    [hour] = hours([cut], until_ns=at(4))
+    assert hour.end_ns == at(5), "its rows are later than the clock"
+    [hour] = hours([cut], until_ns=at(11))
+    assert (hour.end_ns, hour.coverage) == (at(10), 20.0)
+
+
 def test_parts_are_one_hour_and_holes_are_told_across_parts_and_hours() -> None:
     files = [
         entry(0, 1, 9, account(0, 5, *ORDERLY)),

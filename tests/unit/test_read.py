@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -66,6 +67,11 @@ def test_frames_are_what_the_files_hold(config: Config) -> None:
         (pd.Timestamp(T0 + 1_000_002, tz="UTC"), pd.Timestamp(T0 + 2_000_003), [3]),
         (None, dt.datetime(2026, 9, 15, 20, 52, 0, 1, tzinfo=dt.timezone(dt.timedelta(hours=2))), [1]),
         ("2027-01-01", None, []),
+        (0, dt.date(2026, 9, 15), []),
+        (dt.date(2026, 9, 15), T0 + 1_000_001, [1]),
+        (np.datetime64("2026-09-15"), np.datetime64("2026-09-15T18:52:00.000001"), [1]),
+        (np.int64(T0 + 1_000_001), np.datetime64(T0 + 2_000_002, "ns"), [2]),
+        ("2026-09-15T18:52:10", "9999-12-31", list(range(22, 43))),
     ],
 )
 def test_a_stretch_of_time_is_half_open(
@@ -74,6 +80,48 @@ def test_a_stretch_of_time_is_half_open(
     fill(config, periods=2)
     main(config)
     assert list(read.frames("btc", start, end, export_dir=config.export_dir).seq) == seqs
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(T0 // unit for unit in (SECOND, 10**6, 10**3)),
+        -T0 // SECOND,
+        T0 / SECOND,
+        float(T0),
+        True,
+        pd.NaT,
+        np.datetime64("NaT"),
+        "yesterday",
+        str(T0),
+        ["2026-09-15"],
+        dt.timedelta(hours=1),
+    ],
+    ids=repr,
+)
+def test_what_is_no_time_or_of_another_unit_is_refused(config: Config, wrong: object) -> None:
+    """Each was once taken for an instant, 1970 as often as not, or failed within: everything was read, or nothing."""
+    fill(config)
+    main(config)
+    for start, end in ((wrong, None), (None, wrong)):
+        with pytest.raises(ValueError, match="is no time"):
+            read.trades("btc", start, end, export_dir=config.export_dir)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="is no time"):
+        read.book("btc", at=wrong, export_dir=config.export_dir)  # type: ignore[arg-type]
+
+
+def test_a_stretch_that_ends_before_it_begins_is_refused(config: Config) -> None:
+    fill(config)
+    main(config)
+    with pytest.raises(ValueError, match="is after end"):
+        read.tickers("btc", "2026-09-16", "2026-09-15", export_dir=config.export_dir)
+
+
+def test_recorded_files_are_not_called_misplaced(config: Config) -> None:
+    fill(config)
+    main(config)
+    with pytest.raises(UserError, match="imported ones are elsewhere"):
+        read.frames("btc", export_dir=config.export_dir, imported=True)
 
 
 def test_types_are_picked(config: Config) -> None:
@@ -96,6 +144,9 @@ def test_part_files_are_read_like_others(config: Config) -> None:
 
 
 def test_unknown_symbols_are_named_with_what_there_is(config: Config) -> None:
+    with pytest.raises(UserError, match="exports is no folder"):
+        read.frames("btc", export_dir=config.export_dir)
+    config.export_dir.mkdir()
     with pytest.raises(UserError, match="there are no exported files"):
         read.frames("btc", export_dir=config.export_dir)
     fill(config)

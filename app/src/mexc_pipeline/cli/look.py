@@ -273,11 +273,14 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     from mexc_pipeline import verify as proofs
     from mexc_pipeline.ledger.hours import total
     from mexc_pipeline.verify.acknowledge import acknowledged
+    from mexc_pipeline.verify.exports import wrong_place
 
     config = configuration(ctx)
     start_logs(ctx, quiet=True)
     names = {s.name: s.id for s in config.symbols}
     after = _instant(since)
+    if wrong := wrong_place(config):
+        raise UserError(f"{config.export_dir}: {wrong}")
     entries = proofs.ledger(config)
     found = proofs.by_hour(config, entries)
     for trouble in acknowledged(config).troubles:

@@ -122,7 +122,8 @@ def hours(
     another length of periods, reached again has a row for each time; no two rows cover the same time by one clock.
 
     ``running``: what is known of open segments, by symbol: it tells how the hours before went on. A symbol whose
-    recording did not end in good order is followed, without rows, until ``until_ns``.
+    recording did not end in good order is followed, without rows, until ``until_ns`` (now; 0: unknown), and a period
+    that is not over by then ends there.
     """
     open_pieces = dict(running)
     found: list[Hour] = []
@@ -160,9 +161,11 @@ def _hours(
             elif number:
                 hour.start_ns = max(start_ns, min(_first_rx(hour), hour.end_ns - 1))
             lines.append(hour)
+        last = lines[-1]
         if number < numbers[-1]:
-            last = lines[-1]
             last.end_ns = max(last.start_ns + 1, min(last.end_ns, _last_rx(last)))
+        elif until_ns:  # a period that was cut and still runs: what is to come of it is not uncovered
+            last.end_ns = min(last.end_ns, max(until_ns, _last_rx(last), last.start_ns + 1))
         _cover(lines, coverage.stretch(number))
         found += lines
     _count([hour for hour in found if hour.files], accepted)

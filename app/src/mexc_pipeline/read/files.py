@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,24 +18,57 @@ from mexc_pipeline.export.parquet import SCHEMA, FileError, metadata, open_file
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.rows import MT_CODES
 
-Instant = int | str | datetime
-"""Unix nanoseconds, ISO 8601 text or a datetime (also ``pandas.Timestamp``); without a zone it is UTC."""
+Instant = int | str | date | np.datetime64
+"""Unix nanoseconds, ISO 8601 text, a datetime (also ``pandas.Timestamp``, ``numpy.datetime64``) or a date, which is its
+first instant; without a zone it is UTC."""
 
 FOLDER = IMPORTED
 """Folder in ``export_dir`` that holds what was imported."""
 
 _NS = 1_000_000_000
+_LEAST_NS = 10**17
+"""In 1973. Integers of fewer digits are seconds, ms or µs."""
+_LAST_NS = (1 << 63) - 2
+"""In 2262; the next one fits too."""
+_TIMES = "give ISO 8601 text, a datetime, a date, pandas.Timestamp, numpy.datetime64 or Unix nanoseconds"
 
 
 def instant_ns(value: Instant) -> int:
-    """Unix nanoseconds. ValueError for text that is no time."""
-    if isinstance(value, int):
-        return value
-    exact = getattr(value, "value", None)  # pandas.Timestamp: finer than a datetime
-    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    """Unix nanoseconds; what lies beyond 2262 is the last of them. ValueError for what is no time, and for integers
+    that are seconds, ms or µs: taken for ns they lie in 1970, and a stretch from there on is everything."""
+    if isinstance(value, bool) or value != value:  # NaT, which is a datetime too
+        raise ValueError(f"{value!r} is no time; {_TIMES}")
+    if isinstance(value, str | datetime):
+        ns = _exact(value)
+    elif isinstance(value, date):
+        ns = _exact(datetime(value.year, value.month, value.day, tzinfo=UTC))
+    elif isinstance(value, np.datetime64):
+        ns = int(value.astype("datetime64[ns]").astype(np.int64))
+    elif hasattr(value, "__index__"):
+        ns = value.__index__()
+        if 0 < abs(ns) < _LEAST_NS:
+            raise ValueError(f"{ns} is no time in Unix nanoseconds, which have 19 digits now: is it in s, ms or µs?")
+    else:
+        raise ValueError(f"{value!r} is no time; {_TIMES}")
+    return max(-_LAST_NS, min(ns, _LAST_NS))
+
+
+def _bounds(start: Instant | None, end: Instant | None) -> tuple[int | None, int | None]:
+    low = instant_ns(start) if start is not None else None
+    high = instant_ns(end) if end is not None else None
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"start {start!r} is after end {end!r}")
+    return low, high
+
+
+def _exact(value: str | datetime) -> int:
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no time; {_TIMES}") from error
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
-    if isinstance(exact, int):
+    if isinstance(getattr(value, "value", None), int):  # pandas.Timestamp: finer than a datetime
         return int(at.as_unit("ns").value)  # type: ignore[attr-defined]
     seconds = int(at.replace(microsecond=0).timestamp())
     return seconds * _NS + at.microsecond * 1000
@@ -51,11 +85,16 @@ def find(
     """Files of a symbol (id, or the exchange's name) in the order of their rows (imported: of their names), without
     those whose period lies wholly outside ``start`` ≤ time < ``end``.
 
-    UserError naming what there is where the symbol has none, where an imported file lies among recorded ones, and
+    ValueError for what is no time, and where ``start`` is after ``end``. UserError naming what there is where the
+    symbol has none, where there is no folder, where an imported file lies among recorded ones, and
     where an id holds files of more than one of the exchange's symbols (an id that was given to another one later):
     the exchange's name then chooses among them.
     """
     folder = Path(export_dir).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"no files of {symbol!r}: {folder.absolute()} is no folder; export_dir is the one with the files"
+        )
     if imported and (folder / FOLDER).is_dir():
         folder /= FOLDER
     files = exported_files(folder)
@@ -67,8 +106,7 @@ def find(
     if not of_symbol:
         there = f"there are files of {', '.join(ids)}" if ids else "there are no exported files"
         raise UserError(f"no files of {symbol!r} in {folder}: {there}")
-    low = instant_ns(start) if start is not None else None
-    high = instant_ns(end) if end is not None else None
+    low, high = _bounds(start, end)
     found = in_order(
         (name, path)
         for name, path in of_symbol
@@ -80,10 +118,9 @@ def find(
         raise UserError(f"files of {symbol!r} in {folder} are of {' and '.join(labels)}: name the one that is meant")
     for file in found:
         if file.imported != imported:
-            what = "recorded" if imported else "imported"
-            raise UserError(
-                f"{file.path}: {what} file in a folder that must not hold it; move it (imported=True reads those)"
-            )
+            if imported:
+                raise UserError(f"{folder} holds recorded files, such as {file.path.name}; imported ones are elsewhere")
+            raise UserError(f"{file.path}: imported file among recorded ones; move it to {FOLDER} there")
     return found
 
 
@@ -118,8 +155,7 @@ def tables(
     unknown = [t for t in types or () if t not in MT_CODES]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is not a row type; choose from {', '.join(MT_CODES)}")
-    low = instant_ns(start) if start is not None else None
-    high = instant_ns(end) if end is not None else None
+    low, high = _bounds(start, end)
     for path in paths:
         with open_file(path) as parquet:
             column = "ts" if imported else "rx"

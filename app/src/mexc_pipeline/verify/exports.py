@@ -90,9 +90,28 @@ def exports(
                 report.notes.append(line)
         if newest and sound:
             report.notes += newest_lines(symbol, sound, newest)
-    if not report.findings:
+    if wrong := wrong_place(config):
+        report.findings.append(Finding("", str(config.export_dir), False, wrong))
+    elif not report.findings:
         report.notes.append(f"no files in {config.export_dir} and nothing closed in the spool")
     return report
+
+
+_GONE = "the file is gone; put it back, or set export_dir to where it is"
+
+
+def wrong_place(config: Config) -> str:
+    """Why there is nothing to judge here, empty where something may be: a check of another folder than the
+    recorder's, such as one run from another working directory, must not pass."""
+    if not config.export_dir.exists():
+        if not config.spool_dir.exists():
+            return (
+                f"there is no such folder, and nothing was recorded in {config.data_dir}; "
+                "check data_dir and export_dir, which are relative to where the command is run"
+            )
+    elif not config.export_dir.is_dir():
+        return "not a folder; move it away or set export_dir"
+    return ""
 
 
 def one_label(symbol: str, proofs: list[FileProof], spooled: list[SegmentInfo]) -> list[Finding]:
@@ -272,7 +291,7 @@ def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: i
         proof = by_file.get(segment.file)
         if proof is None:
             due = segment.state == "exported" or now_ns - segment.edge_ns > EXPORT_DUE_NS
-            text = f"segment {segment.path.name} was exported but the file is gone"
+            text = f"segment {segment.path.name} was exported but {_GONE}"
             if segment.state == "closed":
                 text = f"segment {segment.path.name} ({segment.rows:,} rows) waits for export"
             findings.append(Finding(segment.id, segment.file, not due, text))

@@ -59,6 +59,8 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
         key = (segment.id, segment.name.period, segment.name.part)
         entry = entries.setdefault(key, _from_segment(segment))
         entry["received"] = Side(segment.rows, segment.digest)
+        if segment.state == "exported" and segment.rows and "exported" not in entry:
+            entry["exported"] = Side(0, ok=False)  # nothing waits here: its file was written, and somebody took it away
         table = stored.get(segment.id, {}).get(segment.path.name)
         if table is not None:
             entry["stored"] = _stored(table)
