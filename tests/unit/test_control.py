@@ -500,6 +500,14 @@ def test_one_users_long_question_holds_up_no_other(tmp_path: Path, monkeypatch: 
         server.close()
 
 
+def test_what_was_displaced_waits_for_no_turn(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each of a flood's connections would leave a thread behind, in the queue for its user's turn."""
+    monkeypatch.setattr(control, "_is_owner", lambda _: False)
+    monkeypatch.setattr(control, "PACE_S", 60.0)
+    with idle(path, 400, b'{"cmd":'):
+        _until(lambda: len(_clients()) <= control.FOR_USER)
+
+
 def test_users_that_share_out_all_places_keep_no_other_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four users who hold sixteen idle connections each, and the next one comes."""
     uids = [7] * 16 + [8] * 16 + [9] * 16 + [10] * 16 + [11]

@@ -230,6 +230,13 @@ class ControlServer:
         with self._lock, contextlib.suppress(ValueError):  # displaced before
             self._clients.remove(client)
 
+    def _has_spoken(self, client: _Client) -> bool:
+        """Note that it is the process's turn now; False where the client was displaced: what it said may be half a
+        line, and nobody waits for an answer."""
+        with self._lock:
+            client.is_silent = client not in self._clients
+            return not client.is_silent
+
     def _turn_away(self, client: _Client) -> None:
         """Say that there is no room, without waiting for anything."""
         with client.socket as connection, contextlib.suppress(OSError):
@@ -241,8 +248,7 @@ class ControlServer:
             try:
                 try:
                     line = _read_line(connection, MAX_REQUEST, REQUEST_S)
-                    client.is_silent = False
-                    answer = self._in_turn(line, client.uid) if line else b""
+                    answer = self._in_turn(line, client.uid) if line and self._has_spoken(client) else b""
                 except ControlError as error:
                     answer = _line({"ok": False, "error": str(error)})
                 client.is_silent = True
