@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from mexc_pipeline import __version__, memory
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.files import FolderError, prepare_folder, temporary
+from mexc_pipeline.export.headers import check_footer
 from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.parquet import PREFIX, READ_ROWS, SCHEMA, FileError, metadata
 from mexc_pipeline.paths import regular
@@ -154,6 +155,7 @@ def _sha256(path: Path) -> str:
 
 def _read(source: Path, most: int) -> Any:
     """The file's table, a piece at a time: what it grows to is known before it has grown."""
+    check_footer(source)
     # Opened here, because Arrow takes no path that is not UTF-8.
     with open(source, "rb", opener=regular) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
         schema = parquet.schema_arrow

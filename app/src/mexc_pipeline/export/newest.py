@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mexc_pipeline.export.headers import check_footer
 from mexc_pipeline.paths import not_a_file, not_allowed
 
 log = logging.getLogger("mexc_pipeline.export")
@@ -34,6 +35,7 @@ def _last_seq(path: Path) -> int:
         log.warning("not a file", extra={"fields": {"file": path.name, "found": instead}})
         return 0
     try:
+        check_footer(path)
         metadata = pq.read_metadata(path).metadata or {}
         return int(metadata[b"mexc.last_seq"])
     except PermissionError as error:  # what it holds is unknown, not nothing

@@ -6,8 +6,9 @@ Both ways the digests are made from the columns' own buffers; memory is bounded 
 from __future__ import annotations
 
 import base64
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.export import headers
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.ledger.account import GAP, SEALED, Account, is_restart
 from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
@@ -45,6 +48,9 @@ MOST_TEXT = 160 << 20
 full."""
 MOST_NUMBERS = 4 << 20
 """Bytes of any other column in a row group: at most eight a row."""
+
+MOST_TYPES = 1 << 10
+"""Bytes of the dictionary of ``mt``: every row names one of its words."""
 
 _NAMES = [MT_NAMES[code].encode() for code in sorted(MT_NAMES)]
 # From buffers and to buffers, here and below: pa.array() and to_numpy() import pandas, 45 MB of no use to an export.
@@ -252,26 +258,97 @@ def _require_file(path: Path) -> None:
         raise FileError(f"{path}: {instead} stands in place of the file; move it away")
 
 
-def open_file(path: Path) -> Any:
-    """The file as ``pyarrow.parquet.ParquetFile``, schema and sizes in its footer checked. FileError where it is
-    none of ours."""
+class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
+    """An export's file; what is read of it was looked at before: see :mod:`mexc_pipeline.export.headers`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            super().__init__(path, buffer_size=1 << 20, pre_buffer=False)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def close(self, force: bool = False) -> None:
+        super().close(force)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read_row_group(self, i: int, columns: Sequence[str] | None = None) -> Any:
+        """One row group as a table. FileError where it cannot be read, or would take more than any of ours."""
+        name = ""
+        try:
+            for name in columns or SCHEMA.names:
+                self._check(i, name)
+            name = ""
+            return super().read_row_group(i, columns)
+        except MemoryError:
+            raise  # PyArrow's own is an ArrowException, too
+        except (OSError, ValueError, pa.ArrowException) as error:
+            where = f"column {name} of row group {i}" if name else f"row group {i}"
+            raise FileError(f"{self._path}: {where} cannot be read: {_first_line(error)}") from error
+
+    def batches(self, i: int, column: str) -> Iterator[Any]:
+        """One column of a row group, ``READ_ROWS`` at a time. OSError, ValueError and ArrowException as they come."""
+        self._check(i, column)
+        for batch in self.iter_batches(READ_ROWS, [i], [column], use_threads=False):
+            yield batch.column(0)
+
+    def _check(self, i: int, name: str) -> None:
+        group = self.metadata.row_group(i)
+        column = group.column(SCHEMA.get_field_index(name))
+        if column.num_values != group.num_rows:
+            raise headers.HeaderError(f"it has {column.num_values:,} values in {group.num_rows:,} rows")
+        first = min(at for at in (column.dictionary_page_offset, column.data_page_offset) if at)
+        chunk = headers.Chunk(first, column.total_compressed_size, column.total_uncompressed_size, column.num_values)
+        dictionary = headers.check_pages(self._fd, chunk)
+        if name == "mt" and dictionary > MOST_TYPES:
+            raise headers.HeaderError(f"its dictionary has {dictionary:,} bytes")
+        if name == "m" and dictionary:
+            self._check_words(i)
+
+    def _check_words(self, i: int) -> None:
+        """HeaderError where texts that are given once for many rows are too long together."""
+        with pq.ParquetFile(self._path, read_dictionary=["m"], pre_buffer=False) as parquet:
+            for chunk in parquet.read_row_group(i, ["m"]).column(0).chunks:
+                size = pc.sum(pc.binary_length(chunk.dictionary).cast(pa.int64()).take(chunk.indices)).as_py() or 0
+                if size > MOST_TEXT:
+                    raise headers.HeaderError(f"its texts have {size:,} bytes")
+
+
+def open_file(path: Path) -> File:
+    """The file, schema and sizes in its footer checked. FileError where it is none of ours."""
     _require_file(path)
     try:
-        parquet = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
-        schema = parquet.schema_arrow
+        headers.check_footer(path)
+        parquet = File(path)
     except FileNotFoundError as error:
         raise FileError(f"{path}: no such file") from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise FileError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
-    if not schema.equals(SCHEMA):
-        parquet.close()
-        found = ", ".join(f"{f.name} {f.type}" for f in schema)
-        raise FileError(f"{path}: its columns are not those of an export (ts, mt, m, rx, seq): {found}")
-    wrong = _oversized(parquet.metadata)
+    wrong = _foreign(parquet)
     if wrong:
         parquet.close()
-        raise FileError(f"{path}: not written by this program: {wrong}")
+        raise FileError(f"{path}: {wrong}")
     return parquet
+
+
+def _foreign(parquet: File) -> str:
+    """Why a file is none of ours, by its footer; empty where it may be one."""
+    try:
+        schema = parquet.schema_arrow
+    except (OSError, ValueError, pa.ArrowException) as error:
+        return f"not a readable Parquet file: {_first_line(error)}"
+    if not schema.equals(SCHEMA):
+        found = ", ".join(f"{f.name} {f.type}" for f in schema)
+        return f"its columns are not those of an export (ts, mt, m, rx, seq): {found}"
+    wrong = _oversized(parquet.metadata)
+    return f"not written by this program: {wrong}" if wrong else ""
 
 
 def _oversized(footer: Any) -> str:
@@ -292,12 +369,7 @@ def _oversized(footer: Any) -> str:
 
 def metadata(path: Path) -> dict[str, str]:
     """The ``mexc.`` metadata of a file, keys without their prefix. FileError where it cannot be read."""
-    _require_file(path)
-    try:
-        pairs = pq.read_metadata(path).metadata or {}
-    except (OSError, pa.ArrowException) as error:
-        raise FileError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
-    return _ours(pairs)
+    return _ours(_pairs(path))
 
 
 def metadata_in_schema(path: Path) -> dict[str, str]:
@@ -305,13 +377,22 @@ def metadata_in_schema(path: Path) -> dict[str, str]:
 
     FileError where there is none that can be read.
     """
-    _require_file(path)
+    pairs = _pairs(path)
     try:
-        stored = (pq.read_metadata(path).metadata or {})[b"ARROW:schema"]
+        stored = pairs[b"ARROW:schema"]
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored, validate=True)))
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+    except (KeyError, ValueError, pa.ArrowException) as error:
         raise FileError(f"{path}: no readable Arrow schema in its footer: {_first_line(error)}") from error
     return _ours(schema.metadata or {})
+
+
+def _pairs(path: Path) -> dict[bytes, bytes]:
+    _require_file(path)
+    try:
+        headers.check_footer(path)
+        return pq.read_metadata(path).metadata or {}
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise FileError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
 
 
 def _ours(pairs: dict[bytes, bytes]) -> dict[str, str]:
@@ -334,9 +415,9 @@ def read_content(path: Path, check: Callable[[], None] = _no_stop) -> Content:
         for column in _PROBED:
             try:
                 for group in range(parquet.num_row_groups):  # a batch over several would have no bound in bytes
-                    for batch in parquet.iter_batches(READ_ROWS, [group], [column], use_threads=False):
+                    for values in parquet.batches(group, column):
                         check()
-                        digest.add(column, batch.column(0))
+                        digest.add(column, values)
             except MemoryError:
                 raise  # PyArrow's own is an ArrowException, too
             except (OSError, ValueError, pa.ArrowException) as error:
