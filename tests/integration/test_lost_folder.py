@@ -14,12 +14,18 @@ from support.spooled import check, named, read_segments
 from support.waiting import until
 
 
+def remove(folder: Path) -> None:
+    """At once: a folder that is emptied name by name is written to again before it can be removed."""
+    folder.rename(folder.with_name("going"))
+    shutil.rmtree(folder.with_name("going"))
+
+
 def remove_data(site: Site) -> None:
-    shutil.rmtree(site.data)
+    remove(site.data)
 
 
 def remove_spool(site: Site) -> None:
-    shutil.rmtree(site.spool())
+    remove(site.spool())
 
 
 def move_data_away(site: Site) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +15,10 @@ import pytest
 
 from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.rows import Frame
+from mexc_pipeline.spool import held
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.pending import FILE, Pending
-from mexc_pipeline.spool.segment import info
+from mexc_pipeline.spool.segment import connect_writer, info
 from mexc_pipeline.spool.writer import Spool
 from support.spooled import check, read_segments
 
@@ -43,6 +47,11 @@ def remove_log(path: Path) -> None:
     beside(path)[1].unlink()
 
 
+def remove_index(path: Path) -> None:
+    """Without it others keep an index of their own, and the last of them folds and removes a log that is written to."""
+    beside(path)[2].unlink()
+
+
 def rename(path: Path) -> None:
     for part in beside(path):
         part.rename(part.with_name(f"{part.name}.away"))
@@ -62,7 +71,13 @@ def replace_by_nothing(path: Path) -> None:
     path.touch()
 
 
-LOSSES = [remove_all, remove_file, remove_log, rename, replace, replace_by_nothing]
+def read_by_another(path: Path) -> None:
+    """A process with every right that comes, reads and goes."""
+    program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT m FROM rows').fetchall()"
+    subprocess.run([sys.executable, "-c", f"{program}; db.close()", str(path)], check=True)
+
+
+LOSSES = [remove_all, remove_file, remove_log, remove_index, rename, replace, replace_by_nothing]
 
 
 @pytest.mark.parametrize("lose", LOSSES)
@@ -72,6 +87,7 @@ def test_rows_before_and_after_are_in_the_segment(tmp_path: Path, lose: Callable
     segment = tmp_path / str(spool.segment)
     lose(segment)
     spool.append(frames(100, 1))
+    read_by_another(segment)
     assert info(segment).last_seq == 101  # for all the world, at once
     spool.append(frames(101, 99))
     spool.tick(T0 + 10 * SECOND_NS)
@@ -111,6 +127,39 @@ def test_what_fails_on_the_way_is_done_at_the_next_commit(
         with pytest.raises(OSError, match="No space"):
             spool.append(frames(100, 100))
     spool.append(frames(100, 100))
+    spool.tick(T0 + 10 * SECOND_NS)
+    spool.close()
+    (rows,) = read_segments(tmp_path)
+    assert [row.m for row in rows.rows][:-1] == [frame.m for frame in frames(0, 200)]
+
+
+def without_file(path: Path) -> sqlite3.Connection:
+    path.unlink()
+    return connect_writer(path)
+
+
+def without_log(path: Path) -> sqlite3.Connection:
+    db = connect_writer(path)
+    remove_log(path)
+    return db
+
+
+@pytest.mark.parametrize("lose_again", [without_file, without_log])
+def test_a_removal_that_goes_on_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lose_again: Callable[[Path], sqlite3.Connection]
+) -> None:
+    """As ``rm -r`` does, which has read the names before: what was just written again goes too."""
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    spool.append(frames(0, 100))
+    segment = tmp_path / str(spool.segment)
+    remove_all(segment)
+    with monkeypatch.context() as racing:
+        racing.setattr(held, "connect_writer", lose_again)
+        with contextlib.suppress(sqlite3.OperationalError):  # then nothing of the call was committed
+            spool.append(frames(100, 50))
+    spool.append(frames(spool.last_seq, 200 - spool.last_seq))
+    read_by_another(segment)
+    assert info(segment).last_seq == 200
     spool.tick(T0 + 10 * SECOND_NS)
     spool.close()
     (rows,) = read_segments(tmp_path)

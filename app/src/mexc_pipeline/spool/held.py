@@ -27,24 +27,31 @@ class Held:
     def __init__(self, path: Path, db: sqlite3.Connection) -> None:
         self._path = path
         self.db = db
-        self._inodes: _Inodes | None = _inodes(path)
+        self._inodes = _inodes(path)
+        self._former: list[sqlite3.Connection] = []
+        """Closed last: a connection removes the log of its name, which may be another's by now."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+        for db in (self.db, *self._former):
+            db.close()
 
     def keep(self) -> bool:
-        """Before a commit: see that database and log are still those of that name, and write them again where they are
-        not; True then, and ``db`` is another connection. What stands under the name is set apart. Raises sqlite3.Error
-        or OSError where that cannot be done at present: then nothing may be committed, and it can be called again."""
+        """Before a commit: see that database, log and the log's index are still those of that name, and write them
+        again where they are not; True then, and ``db`` is another connection. What stands under the name is set apart.
+        Raises sqlite3.Error or OSError where that cannot be done at present: then nothing may be committed, and it can
+        be called again."""
         try:
-            if self._inodes is not None and self._inodes == _inodes(self._path):
-                return False
+            found = _inodes(self._path)
         except OSError:  # it cannot be looked at, which says nothing of what it is
             return False
-        if self._inodes is not None:
-            log.error("a file in use was removed or replaced", extra={"fields": {"file": str(self._path)}})
-            self._write_again()
-            self.db.close()  # before there is a log of that name again: the last to close removes it
-            self._inodes = None
-        self.db = connect_writer(self._path)
-        self._inodes = _inodes(self._path)
+        if found == self._inodes and None not in found:
+            return False
+        log.error("a file in use was removed or replaced", extra={"fields": {"file": str(self._path)}})
+        self._write_again()
+        db = connect_writer(self._path)
+        self._former.append(self.db)
+        self.db, self._inodes = db, _inodes(self._path)
         log.warning("written again from what was held", extra={"fields": {"file": str(self._path)}})
         return True
 
@@ -70,7 +77,7 @@ class Held:
 
 
 def _inodes(path: Path) -> _Inodes:
-    return _inode(path), _inode(path.with_name(f"{path.name}-wal"))
+    return tuple(_inode(path.with_name(path.name + end)) for end in ("", "-wal", "-shm"))
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -232,7 +232,7 @@ class Pending:
 
     def close(self) -> None:
         self._is_closed = True
-        self._held.db.close()
+        self._held.close()
 
 
 def is_left(folder: Path) -> bool:

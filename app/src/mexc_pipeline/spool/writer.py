@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -237,7 +236,7 @@ class Spool:
         return block
 
     def _commit(self, block: Columns, moved: tuple[str, int] | None) -> None:
-        db = self._keep()
+        db = self._keep().db
         total = len(block)
         values: list[Any] = [None] * (5 * total)
         values[0::5], values[1::5], values[2::5] = block.seq, block.rx, block.ts
@@ -272,12 +271,12 @@ class Spool:
         self.last_seq, self.last_rx = block.seq[-1], block.rx[-1]
         self.clean = block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_ENDED)
 
-    def _keep(self) -> sqlite3.Connection:
-        """The open segment's connection, on a file that has its name."""
+    def _keep(self) -> Held:
+        """The open segment, in a file that has its name."""
         assert self._held is not None
         if self._held.keep():
             self._checkpointer.watch(self._path)
-        return self._held.db
+        return self._held
 
     def _open(self, rx: int) -> None:
         start = self._period.start(rx)
@@ -330,16 +329,16 @@ class Spool:
         if self._held is None or self._tally.digest.rows:
             return False
         self._checkpointer.watch(None)
-        self._held.db.close()
+        self._held.close()
         self._held = None
         remove(self._path)
         return True
 
     def _seal(self, at_ns: int, *, cut: bool) -> SegmentInfo:
-        db = self._keep()
+        held = self._keep()
         self._checkpointer.watch(None)
-        sealed = seal(db, self._path, self._tally, at_ns=at_ns, cut=cut)
-        db.close()
+        sealed = seal(held.db, self._path, self._tally, at_ns=at_ns, cut=cut)
+        held.close()
         self._held = None
         self.last_seq = sealed.last_seq
         self.last_rx = max(self._tally.last_rx, at_ns - 1 if cut else at_ns)
@@ -369,7 +368,7 @@ class Spool:
         """Let go of the open segment, leaving it open for the next start."""
         self._checkpointer.close()
         if self._held is not None:
-            self._held.db.close()
+            self._held.close()
             self._held = None
 
 
