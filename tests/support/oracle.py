@@ -92,7 +92,7 @@ def expected(
     if opcode != 1 or text is None:
         wrapped = {"base64": base64.b64encode(payload).decode(), "opcode": opcode}
         stored = json.dumps(wrapped, separators=(",", ":")).encode()
-        held = unpacked(payload)
+        held = unpacked(payload) if opcode in (1, 2) else None
         if held is None:
             return Expected(DEAD_LETTER, None, stored)
         row = expected(1, held, symbol, channels)

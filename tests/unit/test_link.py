@@ -54,3 +54,17 @@ def test_a_timeout_loses_nothing_and_the_wait_may_end_it() -> None:
         assert not link._closed
         link.close()
         assert link._closed
+
+
+def test_what_was_decoded_is_passed_on_while_the_rest_of_a_read_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("mexc_pipeline.feed.link.time.monotonic", lambda: clock[0])
+    ours, theirs = socket.socketpair()
+    passed_on: list[float] = []
+    with ours, theirs:
+        theirs.sendall(b"x" * 10)
+        link = ReadAhead(ours, lambda: None, lambda: passed_on.append(clock[0]))
+        for _ in range(10):
+            link.recv(1)
+            clock[0] += 0.02
+    assert passed_on == pytest.approx([0.06, 0.12, 0.18])

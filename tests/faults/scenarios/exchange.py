@@ -3,6 +3,7 @@ it answers in words. The other channels are recorded through all of it."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -18,6 +19,8 @@ RETIRED = ("silent", "ack", "sub.{} has ended", "param error")
 GIVEN_UP_S = 60.0
 """Twice asked in vain on one connection and, at most, on a second."""
 DETAILS = ("1001", "510", "empty", "missing", "html", "garbage")
+NO_MESSAGES = (0, 3, 7, 11, 15)
+"""Opcodes of frames that are none, or nobody knows."""
 REFUSALS = (
     ("429", "Retry-After: 1"),
     ("503", "Retry-After: 1"),
@@ -69,13 +72,17 @@ def _given_up(place: Bench, channel: str) -> None:
 def _episode(place: Bench, sim: Simulator, rng: random.Random, outcome: Outcome) -> None:
     """Something happens for a moment, and what the exchange delivers is recorded through it and after it."""
     seconds = rng.uniform(0.3, 1.5)
-    what = rng.choice(("packed", "packed", "closed", "limit", "refused", "refused", "detail", "error"))
+    what = rng.choice(("packed", "packed", "closed", "limit", "refused", "refused", "detail", "error", "opcode"))
     match what:
         case "packed":
             packing = rng.choice(("gzip", "zlib", "deflate", "binary"))
             sim.inject(Fault("shape", value=packing, seconds=seconds))
             what = f"packed by {packing}"
             pause(seconds)
+        case "opcode":
+            for opcode in rng.choices(NO_MESSAGES, k=5):
+                payload = rng.choice((b"", b"new", gzip.compress(b'{"channel":"push.deal","symbol":"BTC_USDT"}')))
+                sim.inject(Fault("frame", opcode=opcode, payload=payload, value="odd"))
         case "closed":
             sim.inject(Fault("close", value=rng.choice(("1000", "1001", "1012"))))
         case "limit":

@@ -25,6 +25,8 @@ ANSWERS = {
     "404": _PAGE % b"404 Not Found",
     "502": _PAGE % b"502 Bad Gateway",
     "a page": _PAGE % b"200 OK",
+    "hints": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 5000,
+    "a head without end": b"HTTP/1.1 101 Switching Protocols\r\nX: " + b"x" * 200_000,
     "garbage": b"\x16\x03\x01 this is not HTTP\r\n\r\n",
 }
 """What an address says that does not serve; ``mute`` accepts and says nothing."""

@@ -59,8 +59,6 @@ TURN_S = 1.0
 """How often the other processes' attempts are looked at while they leave us no turn."""
 TICK_S = 0.5
 """Longest wait for a frame before timers are looked at."""
-HELD_S = 0.05
-"""What was received waits no longer than this, and for the frame that is being looked at, before it is handed over."""
 PATIENCE_S = 10.0
 """Seconds beyond the ping interval in which at least a pong must have come."""
 UNREACHED_S = 3.0
@@ -403,7 +401,7 @@ class Feed:
     def _session(self) -> None:
         url = self._hosts.url
         dialled = self._dial(self._symbol.egress, url, self._exchange.ca_file)
-        link = ReadAhead(dialled.sock, self._before_wait)
+        link = ReadAhead(dialled.sock, self._before_wait, self._intake.hand_over)
         ws = websocket.WebSocket(skip_utf8_validation=True)
         try:
             self._handshake(ws, link, dialled, url)
@@ -443,7 +441,7 @@ class Feed:
 
     def _read(self, message: Callable[[], tuple[int, bytes]], link: ReadAhead) -> None:
         classify, touch, checks = self._classify, self._touched.add, self._checks.by_channel
-        dead, monotonic = Mt.DEAD_LETTER, time.monotonic
+        dead, look = Mt.DEAD_LETTER, link.look
         lock, stamp, add = self._intake.lock, self._intake.stamp, self._intake.add
         while True:
             data = m = b""  # the last ones may be large, and the next ones long in coming
@@ -464,16 +462,16 @@ class Feed:
                         if wrong is not None:
                             add(Frame(rx, None, Mt.EVENT, wrong))
                     add(Frame(rx, ts, mt, m))
-            if (mt is dead or text is not None) and monotonic() - link.read_at > HELD_S:
-                self._intake.hand_over()  # plain data of one read never take so long, fifty packed frames do
-                link.read_at = monotonic()
             if control is None:
                 if answer is not None:
                     self._on_answer(channel or "", answer)
                 elif mt is dead:
                     self._on_dead_letter(channel, data if text is None else text)
+                    look()
                 else:
                     touch(channel or "")
+                    if text is not None:  # plain data of one read never take long
+                        look()
             elif control is Control.ACK:
                 self._on_ack(channel or "", answer)
             elif control is Control.PONG:

@@ -15,6 +15,8 @@ log = logging.getLogger("mexc_pipeline.feed")
 READ_AHEAD = 64 << 10
 """Bytes of one read. Each read is allocated whole and given back in pieces: four times as much made a collector grow by
 a megabyte with every stall of the machine, and read no faster."""
+HELD_S = 0.05
+"""What was received waits no longer than this, and for the frame that is being looked at, before it is passed on."""
 _WHOLE_TEXT = 0x81
 """First byte of a text frame that is a whole message, without extensions (RFC 6455, section 5.2)."""
 _TEXT = websocket.ABNF.OPCODE_TEXT
@@ -27,12 +29,16 @@ class ReadAhead:
     """Stands in for a connected socket where ``websocket-client`` reads and writes one.
 
     ``before_wait`` is called whenever everything read so far has been handed out and the next byte must come from the
-    network: the moment to pass on what has been decoded.
+    network: the moment to pass on what has been decoded. ``late`` is called where that moment is long in coming: one
+    read may hold fifty packed frames of a megabyte, or twenty thousand fragments.
     """
 
-    def __init__(self, sock: socket.socket, before_wait: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, before_wait: Callable[[], None], late: Callable[[], None] = lambda: None
+    ) -> None:
         self._sock = sock
         self._before_wait = before_wait
+        self._late = late
         self._held = b""
         self._at = 0
         self.send = sock.send
@@ -42,8 +48,7 @@ class ReadAhead:
         self.fileno = sock.fileno
         self.shutdown = sock.shutdown
         self.received = 0
-        self.read_at = 0.0
-        """When bytes last came from the network (monotonic s)."""
+        self._passed_on = 0.0  # when bytes last came from the network, or the last call since (monotonic s)
 
     def recv(self, size: int) -> bytes:
         """Up to ``size`` bytes; empty at the end of the stream. Raises as ``socket.recv`` does."""
@@ -51,6 +56,7 @@ class ReadAhead:
         piece = self._held[at : at + size]
         if piece:
             self._at = at + len(piece)
+            self.look()
             return piece
         self._held = held = self._read()
         piece = held[:size]
@@ -87,8 +93,14 @@ class ReadAhead:
         self._before_wait()
         piece = self._sock.recv(READ_AHEAD)
         self.received += len(piece)
-        self.read_at = time.monotonic()
+        self._passed_on = time.monotonic()
         return piece
+
+    def look(self) -> None:
+        """Pass on what has been decoded of the last read, where that is taking long."""
+        if time.monotonic() - self._passed_on > HELD_S:
+            self._late()
+            self._passed_on = time.monotonic()
 
     @property
     def _closed(self) -> bool:  # websocket-client asks before it closes
