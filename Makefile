@@ -10,7 +10,7 @@ RUN := .venv/.run
 DEV := .venv/.dev
 READY := .venv/.ready
 
-.PHONY: help demo run dev unit deps lacking test faults campaign reliability soak bench performance test-deploy pins lint clean
+.PHONY: help demo run dev unit deps lacking test faults campaign reliability soak bench performance test-deploy pins release-check lint clean
 
 help:
 	@echo "make demo   record the bundled exchange simulator for a while and prove every file (offline)"
@@ -26,6 +26,7 @@ help:
 	@echo "make soak   record for HOURS=1 at 200 frames/s a symbol, sample memory, handles, threads, disk; writes docs/soak.md"
 	@echo "make bench  measure the recorder beside what it is compared with, below 10 minutes; ROWS='export read' picks"
 	@echo "make performance  write docs/performance.md from the results of make bench"
+	@echo "make release-check  build wheel and sdist into dist/, run the demo from the wheel, list its parts (SBOM)"
 	@echo "make lint   the same without the tests"
 	@echo "make clean  remove .venv and caches; recorded data is left alone"
 
@@ -80,9 +81,14 @@ PINS = .venv-pins/bin/pip-compile --quiet --generate-hashes --allow-unsafe --str
 pins:
 	@test -x .venv-pins/bin/pip-compile || { $(PYTHON) -m venv .venv-pins && .venv-pins/bin/pip install --quiet --disable-pip-version-check pip-tools==7.6.2; }
 	$(PINS) --constraint app/constraints.txt --output-file .venv-pins/requirements.txt app/pyproject.toml
+	echo "chdb-core" | $(PINS) --constraint app/constraints.txt --output-file .venv-pins/embedded-requirements.txt -
 	echo "setuptools" | $(PINS) --output-file .venv-pins/build-requirements.txt -
 	{ sed -n '/^#/p' app/requirements.txt; grep -Ev '^(#.*)?$$' .venv-pins/requirements.txt; } > .venv-pins/new && mv .venv-pins/new app/requirements.txt
 	{ sed -n '/^#/p' app/build-requirements.txt; grep -Ev '^(#.*)?$$' .venv-pins/build-requirements.txt; } > .venv-pins/new && mv .venv-pins/new app/build-requirements.txt
+	{ sed -n '/^#/p' app/embedded-requirements.txt; awk '/^[^ ]/ {keep = /^chdb-core==/} keep' .venv-pins/embedded-requirements.txt; } > .venv-pins/new && mv .venv-pins/new app/embedded-requirements.txt
+
+release-check: .venv-release/.ready
+	PYTHON=$(PYTHON) tests/release/check
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -91,7 +97,7 @@ lint: $(DEV)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-bench .venv-deploy .venv-pins .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .venv-deploy .venv-pins .venv-release dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Installing is slow, so it happens only when what is to be installed has changed, and each verb installs what it needs.
 define install
@@ -121,4 +127,10 @@ $(READY): requirements/test.txt requirements/run.txt requirements/dev.txt app/co
 .venv-bench/.ready: bench/requirements.txt app/constraints.txt app/pyproject.toml
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench || { rm -rf .venv-bench; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
 	.venv-bench/bin/python -m pip install --disable-pip-version-check -r bench/requirements.txt
+	@touch $@
+
+.venv-release/.ready: requirements/release.txt app/build-requirements.txt
+	@test -x .venv-release/bin/python || $(PYTHON) -m venv .venv-release || { rm -rf .venv-release; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
+	.venv-release/bin/python -m pip install --disable-pip-version-check --require-hashes -r app/build-requirements.txt
+	.venv-release/bin/python -m pip install --disable-pip-version-check -r requirements/release.txt
 	@touch $@

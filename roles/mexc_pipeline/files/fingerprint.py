@@ -10,7 +10,7 @@ from pathlib import Path
 
 def fingerprint(source: Path) -> str:
     """Of the folder that holds ``pyproject.toml``; what builds and runs leave behind is passed over."""
-    names = ("pyproject.toml", "README.md", "build-requirements.txt", "requirements.txt")
+    names = ("pyproject.toml", "README.md", "LICENSE", "build-requirements.txt", "requirements.txt")
     files = [source / name for name in names]
     files += [path for path in (source / "src").rglob("*") if path.is_file() and not _is_made(path)]
     digest = hashlib.sha256()
@@ -27,7 +27,8 @@ def _is_made(path: Path) -> bool:
 
 def version(source: Path) -> str:
     """The version that the source calls itself; empty where it names none."""
-    found = re.search(r'^version = "([^"]+)"', (source / "pyproject.toml").read_text(), re.MULTILINE)
+    package = source / "src" / "mexc_pipeline" / "__init__.py"
+    found = re.search(r'^__version__ = "([^"]+)"', package.read_text(), re.MULTILINE)
     return found[1] if found else ""
 
 

@@ -28,9 +28,10 @@ def wheelhouse() -> Path:
 
 def version() -> str:
     """The version of the application as it is in the checkout."""
-    found = re.search(r'^version = "([^"]+)"', (_APP / "pyproject.toml").read_text(), re.MULTILINE)
+    package = _APP / "src" / "mexc_pipeline" / "__init__.py"
+    found = re.search(r'^__version__ = "([^"]+)"', package.read_text(), re.MULTILINE)
     if found is None:
-        raise HostsError(f"{_APP}/pyproject.toml names no version")
+        raise HostsError(f"{package} names no version")
     return found[1]
 
 
@@ -75,8 +76,8 @@ def _download(into: Path, app: Path) -> None:
 
 def _rename(source: Path, suffix: str) -> None:
     old = version()
-    for path in (source / "pyproject.toml", source / "src/mexc_pipeline/__init__.py"):
-        path.write_text(path.read_text().replace(f'"{old}"', f'"{old}{suffix}"'))
+    path = source / "src/mexc_pipeline/__init__.py"
+    path.write_text(path.read_text().replace(f'"{old}"', f'"{old}{suffix}"'))
     if suffix == ".post2":
         main = source / "src/mexc_pipeline/collector/__init__.py"
         main.write_text(main.read_text() + '\nraise SystemExit("a version that does not work, made by a test")\n')
