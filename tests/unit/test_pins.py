@@ -63,7 +63,9 @@ def test_what_builds_is_pinned_and_fits() -> None:
     assert int(pins["setuptools"].partition(".")[0]) >= int(least[1])
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "embedded-requirements.txt", "build-requirements.txt", "constraints.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "embedded-requirements.txt", "build-requirements.txt", "constraints.txt"]
+)
 def test_no_index_is_named(name: str) -> None:
     assert not re.search(r"://|--index|--extra-index|--find-links|--trusted", (APP / name).read_text())
 
