@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -58,7 +59,9 @@ def _point(link: Path, place: Path) -> None:
 def afterwards(folder: Path) -> str:
     """Where the files are, a command that reads them as it is pasted, and what comes next."""
     exports = str(folder / LATEST / "exports")
-    code = f"import pandas as pd; print(pd.read_parquet({exports!r}, columns=['seq', 'rx', 'mt', 'm']).tail())"
+    code = (
+        f'import pandas as pd; print(pd.read_parquet({json.dumps(exports)}, columns=["seq", "rx", "mt", "m"]).tail())'
+    )
     return (
         f"\nfiles  {exports}\n"
         f"read   {shlex.quote(sys.executable)} -c {shlex.quote(code)}\n"
