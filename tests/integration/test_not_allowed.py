@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -258,3 +259,30 @@ def test_the_store_loads_the_other_symbol_and_goes_on_when_it_is_mended(config: 
         assert found["orphans"] == []
         assert not found["trouble"]
         assert found["unreadable_segment"] is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "asked"),
+    [
+        ("data", ["verify", "exports"]),
+        ("data", ["ledger"]),
+        ("data", ["query", "SELECT 1"]),
+        ("exports", ["status"]),
+        ("exports", ["verify", "exports"]),
+        ("exports", ["ledger"]),
+        ("exports", ["acknowledge", "btc", "1", "2", "--reason", "a test"]),
+    ],
+)
+def test_whoever_asks_is_told_whose_the_folder_is(tmp_path: Path, folder: str, asked: list[str]) -> None:
+    """Once each of them ended with `unexpected PermissionError`."""
+    config = configure(tmp_path, "BTC_USDT")
+    fill(config)
+    (config.data_dir / "control").mkdir()
+    config.export_dir.mkdir()
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'symbols = ["BTC_USDT"]\ndata_dir = "{config.data_dir}"\nexport_dir = "{config.export_dir}"\n')
+    with taken_away(config.data_dir if folder == "data" else config.export_dir):
+        status, said = command(settings, *asked)
+    assert status == 1
+    assert "unexpected" not in said
+    assert re.search(r"belongs to .+ \(mode 0.00\) and .+ may not", " ".join(said.split()))

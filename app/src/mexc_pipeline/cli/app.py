@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -14,6 +15,7 @@ from mexc_pipeline import logs, output
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import add_common_params, common_params, debug, parent_option
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.paths import not_allowed
 
 log = logging.getLogger("mexc_pipeline.cli")
 
@@ -107,6 +109,10 @@ def invoke(args: list[str]) -> int:
         return _fail(str(error), 1)
     except BrokenPipeError:
         return 1  # whoever read what click itself prints (help) has gone
+    except PermissionError as error:  # its words tell neither whose it is nor what to do
+        path = Path(error.filename).absolute() if isinstance(error.filename, str) else None
+        why = not_allowed(path) or not_allowed(path, write=True) if path else ""
+        return _fail(why or f"{error}: give this user the right to use it", 1)
     except Exception as error:
         if log.isEnabledFor(logging.DEBUG) and logging.getLogger("mexc_pipeline").handlers:
             log.exception("unexpected error")
