@@ -33,6 +33,8 @@ from mexc_pipeline.verify.acknowledge import acknowledged, entry_of, write
 
 CONFIG = Path("/etc/mexc-pipeline/config.toml")
 _FOLDER = re.compile(r"[a-z][a-z0-9_]{0,63}")
+EXPORT_WAIT_S = 600.0
+"""How long an export that somebody has started may take to end before anything is put back."""
 ROWS_PER_S = 100_000
 """More than a collector can record: what came after the backup had fewer seqs than this times the seconds since."""
 
@@ -94,6 +96,12 @@ def _not_saved(path: Path, error: Exception) -> str:
 
 def load(settings: config.Config, folder: Path, name: str) -> None:
     """Put everything back on a host that has recorded nothing."""
+    # An export beside this would make files anew of segments whose own are yet to be put back.
+    with SpoolLock(settings.data_dir / "export", what="export of", wait_s=EXPORT_WAIT_S):
+        _load(settings, folder, name)
+
+
+def _load(settings: config.Config, folder: Path, name: str) -> None:
     source = folder / name
     try:
         manifest = json.loads((source / "manifest.json").read_bytes())

@@ -1,4 +1,4 @@
-"""The operator's page: every command on it is one that these tests run."""
+"""The operator's page, whose every command is one that these tests run, and the playbooks as they are written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "operators.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "operators.md"
 _PROGRAMS = ("ansible-playbook", "mexc-pipeline", "systemctl", "journalctl")
 _SPAN = re.compile(r"`([^`\n]+)`")
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -42,3 +43,16 @@ def test_every_command_of_the_page_is_run() -> None:
     assert len(commands) >= 12
     patterns = [re.sub(r"\\\{\w+\\\}", r"\\S+", re.escape(command)) for command in tried]
     assert [c for c in commands if not any(re.fullmatch(p, c) for p in patterns)] == []
+
+
+def test_no_target_is_restarted() -> None:
+    """It would start what somebody has stopped, and leave alone what was started by hand."""
+    tasks = [
+        task
+        for folder in ("playbooks", "roles")
+        for file in sorted((ROOT / folder).rglob("*.yml"))
+        for task in re.split(r"^ *- name: ", file.read_text(), flags=re.MULTILINE)
+    ]
+    restarting = [task for task in tasks if "state: restarted" in task]
+    assert len(restarting) >= 5
+    assert [task for task in restarting if ".target" in task] == []

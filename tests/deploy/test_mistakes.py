@@ -17,7 +17,7 @@ from testinfra.host import Host
 
 from deploy import site
 from deploy.operating import on, play
-from deploy.test_effects import BACK_S, ONLY, SYMBOLS, host_of, nothing_lost, pid, settled, variables
+from deploy.test_effects import BACK_S, ONLY, SYMBOLS, host_of, installed, nothing_lost, pid, settled, variables
 from deploy.test_operations import BACKUPS
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
@@ -27,12 +27,6 @@ def pids(collectors: list[Host]) -> dict[str, int]:
     """The main process of every collector and store."""
     found = {i: pid(h, f"mexc-collector@{i}.service") for h in collectors for i in site.symbols(h)}
     return found | {site.name(h): pid(h, "mexc-store.service") for h in collectors}
-
-
-def installed(host: Host) -> tuple[str, str]:
-    """The option that leaves the installed version as it is."""
-    current = host.check_output("readlink /opt/mexc-pipeline/current").rpartition("/")[2]
-    return variables(mexc_pipeline_version=current)
 
 
 @pytest.mark.parametrize(
@@ -288,9 +282,15 @@ def test_a_unit_that_is_restarted_again_and_again(collectors: list[Host], networ
 def test_without_the_clickhouse_host(collectors: list[Host], clickhouse: Host) -> None:
     """The others are checked and saved all the same, and the report says what was not."""
     name = site.name(clickhouse)
-    away = variables(ansible_user="{{ 'nobody-there' if inventory_hostname == '" + name + "' else 'root' }}")
+    # With a connection of its own: by the shared one, which is still open, the login would be root's all the same.
+    it = f"inventory_hostname == '{name}'"
+    away = variables(
+        ansible_user=f"{{{{ 'nobody-there' if {it} else 'root' }}}}",
+        ansible_ssh_args=f"-o Compression=no{{{{ ' -o ControlPath=none' if {it} else '' }}}}",
+    )
     printed = play("ansible-playbook playbooks/verify.yml", *away, fails=True)
     assert f"FAIL {name} does not answer a query" in printed
+    assert "nobody-there" in printed, "it was to be refused, not to fail otherwise"
     for host in collectors:
         for symbol_id in site.symbols(host):
             assert f"{symbol_id} leaves from 203.0.113." in printed

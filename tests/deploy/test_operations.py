@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from testinfra.host import Host
@@ -128,6 +130,41 @@ def test_old_files_go(collectors: list[Host]) -> None:
     host.check_output("cp /srv/archive/%s %s", files[1], altered)
 
 
+def test_a_wrong_clock(collectors: list[Host], network: Host) -> None:
+    """Five minutes off the exchange's, every check says so, and none does when it is right again."""
+    # The hosts share this machine's clock: the exchange's is the one that is moved. It begins a new log each time.
+    unit, more = "/etc/systemd/system/test-exchange.service", "/run/systemd/system/test-exchange.service.d"
+    ahead = "s:--log-dir [^ ]*:& --clock-ahead 300:p"
+    put = f"(echo '[Service]'; echo ExecStart=; sed -n '/^ExecStart=/{ahead}' {unit}) > {more}/ahead.conf"
+    again = "systemctl daemon-reload; systemctl stop {0}; mv /srv/sent /srv/sent-{1}; systemctl start {0}"
+    network.check_output(f"install -d {more} && {put}")
+    try:
+        network.check_output(again.format("test-exchange", "before"))
+        for host in collectors:
+            site.until("the clock is compared", partial(_clock_is_wrong, host), BACK_S)
+        printed = play("ansible-playbook playbooks/verify.yml", fails=True)
+        for symbol_id in (i for host in collectors for i in site.symbols(host)):
+            assert re.search(rf"FAIL {symbol_id} clock: -(299|300)\.\d+ s against the exchange's", printed)
+    finally:
+        network.check_output(f"rm -r {more}; {again.format('test-exchange', 'ahead')}")
+    settled(collectors, network)
+    for host in collectors:
+        site.until("nothing is wrong", partial(_nothing_wrong_but_files, host), BACK_S)
+
+
+def _clock_is_wrong(host: Host) -> bool:
+    said = on(host, "mexc-pipeline status").stdout
+    return len(re.findall(r"clock is (?:299|300)\.\d s behind the exchange's", " ".join(said.split()))) == len(
+        site.symbols(host)
+    )
+
+
+def _nothing_wrong_but_files(host: Host) -> bool:
+    wrong = [line for line in on(host, "mexc-pipeline verify").stdout.splitlines() if line.startswith("FAIL")]
+    assert [line for line in wrong if ".parquet" not in line] == []
+    return True
+
+
 def test_a_reset_asks_for_the_hosts_name(collectors: list[Host]) -> None:
     """The one command that forgets is not to be had by a slip."""
     host = host_of(collectors, "sol")
@@ -149,11 +186,18 @@ def test_a_backup_put_back(collectors: list[Host], clickhouse: Host, network: Ho
 
     given = site.until("a row after the backup", lambda: _beyond(host, saved["last_seq"]["sol"]), 60)
     here = f"reset_host={site.name(host)} reset_exports=true"
-    # Started by hand after a stop: its target does not say that it runs.
+    # Started by hand after a stop: its target does not say that it runs. An export by hand is no unit at all, and is
+    # in the middle of a file until the reset waits for it (or, where it does not, has ended).
     host.check_output("systemctl stop mexc.target && systemctl start mexc-collector@sol.service")
+    host.check_output("rm -f /run/reset-has-ended")
+    export = held_export(host, "mexc-pipeline export --once sol")
+    goes_on = f"until pgrep -x flock || [ -e /run/reset-has-ended ]; do sleep 0.1; done; kill -CONT {export}"
+    host.check_output("setsid sh -c %s > /dev/null 2>&1 < /dev/null &", goes_on)
     play("ansible-playbook playbooks/reset.yml -e reset_start=false", "--extra-vars", here)
+    host.check_output("touch /run/reset-has-ended")
+    site.until("the end of the export by hand", lambda: host.run("kill -0 %s", str(export)).rc != 0, 60)
     assert not host.service("mexc-collector@sol.service").is_running
-    assert host.run("ls %s/*.parquet", site.configuration(host)["export_dir"]).rc != 0
+    assert host.check_output("find %s -type f", site.configuration(host)["export_dir"]) == ""
     assert "sol_current" not in clickhouse.check_output("clickhouse-client --query 'SHOW TABLES FROM ch_mexc'")
 
     limit = ("--limit", f"{site.name(clickhouse)},{site.name(host)}")
@@ -211,3 +255,11 @@ def test_a_host_that_records_nothing_any_more(collectors: list[Host], network: H
 def _at_work(host: Host) -> str:
     states = "--state=active,activating,reloading,deactivating"
     return str(host.check_output(f"systemctl list-units --plain --no-legend {states} 'mexc*' 'tor@*'"))
+
+
+def held_export(host: Host, command: str) -> int:
+    """Start an export and hold it in the middle of a file; the id of its process."""
+    program = (Path(__file__).parent / "remote" / "held_export.py").read_text()
+    config = site.configuration(host)
+    words = [program, config["data_dir"], config["export_dir"], *shlex.split(command)]
+    return int(host.check_output("/usr/bin/python3 -c " + " ".join(["%s"] * len(words)), *words))

@@ -1,4 +1,4 @@
-"""Procedures of ``docs/operators.md`` that are rare and must work then: passwords, a lost disk.
+"""Procedures of ``docs/operators.md`` that are rare and must work then: passwords, a disk that is late, or lost.
 
 Run last, on the test hosts only.
 """
@@ -16,8 +16,7 @@ from testinfra.host import Host
 
 from deploy import site
 from deploy.operating import on, play
-from deploy.test_effects import ONLY, host_of, pid, settled, variables
-from deploy.test_mistakes import installed
+from deploy.test_effects import ONLY, host_of, hosts_command, installed, pid, settled, variables
 from deploy.test_operations import BACKUPS
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
@@ -55,6 +54,34 @@ def test_a_password_for_becoming_root(collectors: list[Host], clickhouse: Host, 
     assert {host: pid(host, "mexc-store.service") for host in collectors} == before
     for host in (*collectors, clickhouse):  # by force: a shared connection of its is still open
         host.check_output("userdel --force --remove deployer")
+
+
+def test_a_disk_that_is_not_there_at_boot(collectors: list[Host], network: Host) -> None:
+    """Nothing starts without it, nothing is written beneath it, and the check says so; one command when it is there."""
+    host = host_of(collectors, "sol")
+    data = site.configuration(host)["data_dir"]
+    before = site.status(host)["sol"]["collector"]["last_seq"]
+    # What is to be mounted is a file for now, so that mounting it fails as a disk does that is not there.
+    host.check_output("systemctl stop mexc.target")
+    host.check_output(f"mv {data} /srv/the-disk && install -d -o mexc -g mexc -m 0750 {data} && touch /srv/disk")
+    host.check_output(f"echo '/srv/disk {data} none bind,nofail 0 0' >> /etc/fstab")
+    try:
+        hosts_command("reboot", site.name(host))
+        host.run("systemctl start mexc-export.service mexc-prune.service mexc-store.service mexc-collector@sol.service")
+        printed = play("ansible-playbook playbooks/verify.yml", fails=True)
+        for unit in ("mexc-collector@sol.service", "mexc-store.service"):
+            assert f"FAIL {unit} inactive" in printed
+        assert host.check_output(f"find {data} -not -type d") == ""
+        host.check_output("rm /srv/disk && mv /srv/the-disk /srv/disk")
+        assert on(host, "systemctl start mexc.target").rc == 0
+        settled(collectors, network)
+        assert site.status(host)["sol"]["collector"]["last_seq"] > before
+    finally:
+        host.check_output("systemctl stop mexc.target 'mexc-*'; if mountpoint -q %s; then umount %s; fi", data, data)
+        host.check_output(f"rm -r {data} && mv $(ls -d /srv/the-disk || echo /srv/disk) {data}; rm -f /srv/disk")
+        host.check_output("sed -i '\\:^/srv/disk :d' /etc/fstab && systemctl daemon-reload")
+        host.check_output("systemctl start mexc-store.service mexc.target")
+    settled(collectors, network)
 
 
 def _loaded(clickhouse: Host) -> int:

@@ -23,6 +23,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.export import main as export
 from mexc_pipeline.ledger.acknowledged import Acknowledged
 from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import segments
 from mexc_pipeline.verify.acknowledge import acknowledged, write
 from support.spools import configure, fill, open_spool
@@ -254,3 +255,16 @@ def test_the_copy_of_a_busy_segment_ends(tmp_path: Path) -> None:
     copy = sqlite3.connect(tmp_path / "copy.sqlite")
     assert copy.execute("SELECT count() FROM rows WHERE seq <= 96").fetchone() == (96,)
     copy.close()
+
+
+def test_nothing_is_put_back_beside_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that somebody has started is no unit that was stopped: it would make files of what is being put back."""
+    monkeypatch.setattr(spool_copy, "EXPORT_WAIT_S", 0.0)
+    settings = _settings(tmp_path)
+    settings.spool_dir.mkdir(parents=True)
+    settings.export_dir.mkdir()
+    (tmp_path / "backup").mkdir()
+    spool_copy.save(settings, tmp_path / "backup", "20261121T200000Z")
+    with SpoolLock(settings.data_dir / "export"), pytest.raises(UserError, match=f"in use by process {os.getpid()} on"):
+        spool_copy.load(settings, tmp_path / "backup", "20261121T200000Z")
+    spool_copy.load(settings, tmp_path / "backup", "20261121T200000Z")
