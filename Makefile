@@ -113,7 +113,7 @@ $(RUN): requirements/run.txt app/constraints.txt app/pyproject.toml
 $(DEV): requirements/dev.txt app/constraints.txt app/pyproject.toml
 	$(install)
 
-$(READY): requirements/test.txt requirements/run.txt requirements/dev.txt app/constraints.txt app/pyproject.toml
+$(READY): requirements.txt requirements/run.txt requirements/dev.txt app/constraints.txt app/pyproject.toml
 	$(install)
 	@touch $(RUN) $(DEV)
 

@@ -156,12 +156,42 @@ def test_help_exits_0(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "--once", "--copy-to", "x"], "--copy-to"),
         (["simulate", "--port", "99999"], "99999"),
         (["completion", "powershell"], "powershell"),
-        (["store", "--parent-fd", "99"], "99"),
+        (["store", "--parent-fd", "987654"], "987654"),
     ],
 )
 def test_wrong_usage_exits_2_in_one_line(args: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(args) == 2
     assert named in _one_error_line(capsys)
+
+
+def test_every_number_says_how_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = 0
+    for path, command in _walk(cli, "mexc-pipeline"):
+        words = path.split()[1:]
+        for param in command.params:
+            if not isinstance(param.type, type(click.INT) | type(click.FLOAT)):
+                continue
+            given = [param.opts[0], "x"] if isinstance(param, click.Option) else ["btc", "x", "x", "--reason", "r"]
+            assert invoke([*words, *given]) == 2
+            assert re.search(r"'x' is not a (whole )?number.*, such as \d", _one_error_line(capsys)), param
+            seen += 1
+    assert seen > 8
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["acknowledge", "btc", "0", "3", "--reason", "r"], "0 is not a whole number of at least 1, such as 1"),
+        (["query", "x", "--max-rows", "0"], "0 is not a whole number from 1 to 1000000, such as 10000"),
+        (["simulate", "--rate", "0"], "0.0 is not a number above 0, such as"),
+        (["demo", "--rate", "much"], "'much' is not a number of at least 0.1, such as 60"),
+    ],
+)
+def test_a_number_that_does_not_fit_is_told_its_bounds(
+    args: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(args) == 2
+    assert said in _one_error_line(capsys)
 
 
 def test_no_command_shows_help_and_exits_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,8 @@ PACE_S = 0.01
 """Between the beginnings of two answers to one user of the group. What he asks is answered one at a time."""
 BACKLOG = 128
 ACCEPT_AGAIN_S = 0.1
+NO_COMMAND = "not a command"
+"""How the refusal of an unknown command begins, in every version: by it the two sides' difference is told."""
 OPEN_AGAIN_S = 1.0
 """Between two attempts to have a socket, and two looks whether it is still there."""
 
@@ -280,7 +282,7 @@ class ControlServer:
             request = json.loads(line)
             handler = self._handlers[request["cmd"]]
         except (ValueError, KeyError, TypeError, RecursionError):
-            return {"ok": False, "error": f"not a command; known are {', '.join(sorted(self._handlers))}"}
+            return {"ok": False, "error": f"{NO_COMMAND}; known are {', '.join(sorted(self._handlers))}"}
         if request["cmd"] not in self._for_group and not _is_owner(uid):
             owner = _name_of(os.geteuid())
             return {"ok": False, "error": f"{request['cmd']} is for the recorder's own user; run it as {owner} or root"}
@@ -325,7 +327,11 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
     if not isinstance(answer, dict):
         raise ControlError(f"{who} sent no object as its answer to {cmd}")
     if not answer.pop("ok", False):
-        raise ControlError(f"{who}: {answer.get('error', 'refused')}")
+        error = str(answer.get("error", "refused"))
+        if error.startswith(NO_COMMAND):
+            known = error.removeprefix(NO_COMMAND)
+            raise ControlError(f"{who} does not know {cmd}; it runs another version, restart it{known}")
+        raise ControlError(f"{who}: {error}")
     return answer
 
 

@@ -93,7 +93,7 @@ def invoke(args: list[str]) -> int:
         return 2
     except click.UsageError as error:
         where = f"; see {error.ctx.command_path} --help" if error.ctx else ""
-        return _fail(f"{_one_line(error.format_message()).rstrip('.')}{where}", 2)
+        return _fail(f"{_one_line(_what_number(error).format_message()).rstrip('.')}{where}", 2)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except click.exceptions.Exit as error:
@@ -118,6 +118,22 @@ def invoke(args: list[str]) -> int:
             log.exception("unexpected error")
         return _fail(f"unexpected {type(error).__name__}: {error} (--debug logs the traceback)", 1)
     return status if isinstance(status, int) else 0
+
+
+def _what_number(error: click.UsageError) -> click.UsageError:
+    """Where a number is not as it must be, say how one is written: click says "not a valid integer range"."""
+    param = error.param if isinstance(error, click.BadParameter) else None
+    if param is None or not isinstance(param.type, type(click.INT) | type(click.FLOAT)):
+        return error
+    given = error.message.partition(" is not ")[0]
+    kind = "whole number" if isinstance(param.type, type(click.INT)) else "number"
+    low, high, example = getattr(param.type, "min", None), getattr(param.type, "max", None), param.default
+    bounds = f" from {low} to {high}" if high is not None else ""
+    if low is not None and high is None:
+        bounds = f" above {low}" if getattr(param.type, "min_open", False) else f" of at least {low}"
+    if isinstance(example, bool) or not isinstance(example, int | float):
+        example = max(low or 0, 1)
+    return click.BadParameter(f"{given} is not a {kind}{bounds}, such as {example}", error.ctx, param)
 
 
 def _fail(message: str, status: int) -> int:

@@ -77,9 +77,13 @@ def logged(control_dir: Path, since: int, newest_only: bool = False) -> list[Use
     """The uses in ``egress_log`` that began at or after ``since``, of every host. Raises ControlError where the store
     does not answer."""
     answer = control.ask(control_dir / _STORE, "exits", timeout_s=ASK_S, since=since, newest=newest_only)
-    alive = answer["alive"]
-    now = max((int(row[2]) for row in alive), default=1 << 32)
-    return uses(answer["rows"], {str(row[0]): int(row[1]) for row in alive}, now)
+    try:
+        alive = answer["alive"]
+        now = max((int(row[2]) for row in alive), default=1 << 32)
+        return uses(answer["rows"], {str(row[0]): int(row[1]) for row in alive}, now)
+    except (LookupError, TypeError, ValueError) as error:
+        said = "the store's answer is not understood; it may be of another version, restart it"
+        raise control.ControlError(said) from error
 
 
 def local(control_dir: Path, symbol: str) -> Use | None:
