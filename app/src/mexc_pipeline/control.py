@@ -327,11 +327,11 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
     if not isinstance(answer, dict):
         raise ControlError(f"{who} sent no object as its answer to {cmd}")
     if not answer.pop("ok", False):
-        error = str(answer.get("error", "refused"))
-        if error.startswith(NO_COMMAND):
-            known = error.removeprefix(NO_COMMAND)
+        refusal = str(answer.get("error", "refused"))
+        if refusal.startswith(NO_COMMAND):
+            known = refusal.removeprefix(NO_COMMAND)
             raise ControlError(f"{who} does not know {cmd}; it runs another version, restart it{known}")
-        raise ControlError(f"{who}: {error}")
+        raise ControlError(f"{who}: {refusal}")
     return answer
 
 
