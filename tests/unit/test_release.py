@@ -80,7 +80,11 @@ def test_what_builds_in_tests_is_what_builds_the_release() -> None:
 
 def test_a_release_is_checked_by_the_script_that_the_workflow_calls() -> None:
     done = subprocess.run(
-        ["make", "--dry-run", "--always-make", "release-check"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "--always-make", "--no-print-directory", "release-check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "--require-hashes -r app/build-requirements.txt" in done.stdout
     assert "-r requirements/release.txt" in done.stdout

@@ -36,7 +36,7 @@ from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.parquet import SCHEMA, metadata
 from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read.decode import Skipped
-from mexc_pipeline.read.files import Instant, find, instant_ns, set_back, tables
+from mexc_pipeline.read.files import Instant, bounds, find, instant_ns, set_back, tables
 from mexc_pipeline.read.numbers import unified
 from mexc_pipeline.read.rebuild import GapError
 
@@ -70,7 +70,7 @@ def frames(
     """
     files = find(symbol, export_dir, start, end, imported=imported)
     if imported:
-        found = list(tables(_paths(files), start, end, types, imported=True))
+        found = list(tables(_paths(files), *bounds(start, end), types, imported=True))
         return _pandas(pa.concat_tables(found or [_nothing()]))
     stretch = _Stretch(files, start, end, types)
     df = _pandas(pa.concat_tables([*stretch] or [_nothing()]))
@@ -177,17 +177,17 @@ class _Stretch:
         meant_too: bool = False,
     ) -> None:
         self._paths = _paths(files)
-        self._start, self._end = start, end
+        self._low, self._high = bounds(start, end)
         self._types = types
         self._channels = {c for t in types or () for c in _CHANNELS.get(t, ())} if meant_too else set()
         self.reasons: Counter[str] = Counter()
         self.frames = 0
-        next(tables([], start, end, types), None)  # refuses what is no type or time
+        next(tables([], types=types), None)  # refuses what is no type
 
     def __iter__(self) -> Iterator[Any]:
         for path in self._paths:
             symbol = metadata(path).get("symbol", "")
-            for table in tables([path], self._start, self._end):
+            for table in tables([path], self._low, self._high):
                 yield self._take(table, symbol)
 
     def _take(self, table: Any, symbol: str) -> Any:

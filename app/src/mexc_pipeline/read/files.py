@@ -53,7 +53,8 @@ def instant_ns(value: Instant) -> int:
     return max(-_LAST_NS, min(ns, _LAST_NS))
 
 
-def _bounds(start: Instant | None, end: Instant | None) -> tuple[int | None, int | None]:
+def bounds(start: Instant | None, end: Instant | None) -> tuple[int | None, int | None]:
+    """Both as Unix nanoseconds; ValueError as :func:`instant_ns`, and where ``start`` is after ``end``."""
     low = instant_ns(start) if start is not None else None
     high = instant_ns(end) if end is not None else None
     if low is not None and high is not None and low > high:
@@ -106,7 +107,7 @@ def find(
     if not of_symbol:
         there = f"there are files of {', '.join(ids)}" if ids else "there are no exported files"
         raise UserError(f"no files of {symbol!r} in {folder}: {there}")
-    low, high = _bounds(start, end)
+    low, high = bounds(start, end)
     found = in_order(
         (name, path)
         for name, path in of_symbol
@@ -141,21 +142,20 @@ def _label(path: Path) -> str:
 
 def tables(
     paths: Iterable[Path],
-    start: Instant | None = None,
-    end: Instant | None = None,
+    low: int | None = None,
+    high: int | None = None,
     types: Sequence[str] | None = None,
     *,
     imported: bool = False,
 ) -> Iterator[Any]:
-    """One ``pyarrow.Table`` per row group, in seq order: rows of those types with ``start`` ≤ rx < ``end`` (imported:
-    ts).
+    """One ``pyarrow.Table`` per row group, in seq order: rows of those types with ``low`` ≤ rx < ``high`` (Unix
+    ns; imported: ts).
 
-    ValueError for an unknown type or time, FileError for a file that cannot be read.
+    ValueError for an unknown type, FileError for a file that cannot be read.
     """
     unknown = [t for t in types or () if t not in MT_CODES]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is not a row type; choose from {', '.join(MT_CODES)}")
-    low, high = _bounds(start, end)
     for path in paths:
         with open_file(path) as parquet:
             column = "ts" if imported else "rx"
