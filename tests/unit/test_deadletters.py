@@ -36,7 +36,7 @@ def deal(ts: str) -> bytes:
     [
         (b"\x00\x01", 2, Reason.BINARY),
         (b'{"channel":"push.deal","symbol":"X_USDT"}', 0, Reason.NO_MESSAGE),
-        (gzip.compress(b'{"channel":"push.deal","symbol":"X_USDT"}'), 11, Reason.NO_MESSAGE),
+        (gzip.compress(b'{"channel":"push.deal","symbol":"X_USDT"}', mtime=0), 11, Reason.NO_MESSAGE),
         (b"x" * (3 * MAX_CLASSIFIED), 3, Reason.NO_MESSAGE),
         (b"x" * (3 * MAX_CLASSIFIED), 12, Reason.NO_MESSAGE),
         (b'{"symbol":"\xff"}', 1, Reason.NOT_UTF8),
