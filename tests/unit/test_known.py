@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mexc_pipeline.config import Config, parse
-from mexc_pipeline.control import ControlError, ControlServer
+from mexc_pipeline.control import NOT_UNDERSTOOD, ControlError, ControlServer
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import known as module
 from mexc_pipeline.spool.known import Known, known
@@ -132,7 +132,7 @@ def test_a_dead_process_of_this_host_is_none(config: Config) -> None:
 )  # fmt: skip
 def test_an_answer_in_another_shape_is_unknown_and_stops_nothing(config: Config, answer: dict[str, Any]) -> None:
     with store(config, **answer):
-        assert ask(config) == Known(0, (), None, (f"tables: {module.NOT_UNDERSTOOD}",))
+        assert ask(config) == Known(0, (), None, (f"tables: {NOT_UNDERSTOOD}",))
 
 
 @pytest.mark.parametrize("held", [None, 5, [5], [[1, 2]], [["btc", "other", "1", "2", "x"]], "btc", [{}]])

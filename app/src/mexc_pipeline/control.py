@@ -36,6 +36,7 @@ PACE_S = 0.01
 """Between the beginnings of two answers to one user of the group. What he asks is answered one at a time."""
 BACKLOG = 128
 ACCEPT_AGAIN_S = 0.1
+NOT_UNDERSTOOD = "the store's answer is not understood; it may be of another version, restart it"
 NO_COMMAND = "not a command"
 """How the refusal of an unknown command begins, in every version: by it the two sides' difference is told."""
 OPEN_AGAIN_S = 1.0
@@ -44,6 +45,10 @@ OPEN_AGAIN_S = 1.0
 
 class ControlError(UserError):
     """The process did not answer, or answered that it could not do what was asked."""
+
+
+class NotRunningError(ControlError):
+    """Nobody listens at the socket."""
 
 
 class _Short:
@@ -310,7 +315,7 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
                 client.sendall(request)
             line = _read_line(client, MAX_ANSWER, deadline - time.monotonic())
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise ControlError(f"{who} is not running (no answer at {path})") from error
+        raise NotRunningError(f"{who} is not running (no answer at {path})") from error
     except PermissionError as error:
         raise ControlError(f"{who}: no permission to use {path}; run as its user or in its group") from error
     except TimeoutError as error:

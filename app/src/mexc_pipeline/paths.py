@@ -117,6 +117,16 @@ def not_allowed(path: Path, *, write: bool = False) -> str:
     return ""
 
 
+def identity(path: Path, *, of_link: bool = False) -> tuple[int, int] | None:
+    """Device and inode of what has that name (``of_link``: also where it is a link), None where nothing has. OSError
+    where it cannot be looked at, which says nothing of what it is."""
+    try:
+        found = path.lstat() if of_link else path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 def is_readonly(path: Path) -> bool:
     """Whether the file system that holds a path takes no writes. OSError where nothing is there."""
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)

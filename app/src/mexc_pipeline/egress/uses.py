@@ -82,8 +82,7 @@ def logged(control_dir: Path, since: int, newest_only: bool = False) -> list[Use
         now = max((int(row[2]) for row in alive), default=1 << 32)
         return uses(answer["rows"], {str(row[0]): int(row[1]) for row in alive}, now)
     except (LookupError, TypeError, ValueError) as error:
-        said = "the store's answer is not understood; it may be of another version, restart it"
-        raise control.ControlError(said) from error
+        raise control.ControlError(control.NOT_UNDERSTOOD) from error
 
 
 def local(control_dir: Path, symbol: str) -> Use | None:

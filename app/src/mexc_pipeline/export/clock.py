@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mexc_pipeline.config import Config
-from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.control import ControlError, NotRunningError, ask
 
 
 def wrong_clock(config: Config) -> str | None:
@@ -12,9 +12,9 @@ def wrong_clock(config: Config) -> str | None:
     for symbol in config.symbols:
         try:
             said = ask(config.control_dir / f"{symbol.id}.sock", "status").get("clock") or {}
+        except NotRunningError:
+            continue  # nobody is there to compare
         except ControlError as why:
-            if isinstance(why.__cause__, FileNotFoundError | ConnectionRefusedError):
-                continue  # does not run: nobody is there to compare
             return f"nothing is deleted by age: whether this host's clock is right cannot be asked: {why}"
         if said.get("suspect"):
             error = said.get("error_ms")

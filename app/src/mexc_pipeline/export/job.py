@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mexc_pipeline import signals
 from mexc_pipeline.config import Config, check_mounted
-from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.control import NotRunningError, ask
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.clock import wrong_clock
 from mexc_pipeline.export.files import (
@@ -169,10 +169,8 @@ def _cut_by_collector(config: Config, symbol_id: str) -> bool:
     path = config.control_dir / f"{symbol_id}.sock"
     try:
         ask(path, "cut", timeout_s=CUT_TIMEOUT_S)
-    except ControlError as error:
-        if isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
-            return False
-        raise
+    except NotRunningError:
+        return False
     return True
 
 

@@ -14,6 +14,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+from mexc_pipeline.paths import identity
 from mexc_pipeline.spool.segment import clear, connect_writer, sync_folder
 
 log = logging.getLogger("mexc_pipeline.spool")
@@ -77,12 +78,4 @@ class Held:
 
 
 def _inodes(path: Path) -> _Inodes:
-    return tuple(_inode(path.with_name(path.name + end)) for end in ("", "-wal", "-shm"))
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_dev, found.st_ino
+    return tuple(identity(path.with_name(path.name + end)) for end in ("", "-wal", "-shm"))

@@ -28,7 +28,6 @@ STORE_S = 5.0
 WRITER_ALIVE_S = 45.0
 """A writer counts as alive while its last statistics are no older: three times their interval."""
 
-NOT_UNDERSTOOD = "the store's answer is not understood; it may be of another version, restart it"
 _ODD = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 """What comes of an answer in another shape: then nothing is known, which stops no recording."""
 
@@ -59,7 +58,7 @@ def known(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) ->
             writer = _alive_elsewhere(answer.get("writer"), spool_ids)
             last = max(last, int(answer["last_seq"]))
         except _ODD:
-            unknown.append(f"tables: {NOT_UNDERSTOOD}")
+            unknown.append(f"tables: {control.NOT_UNDERSTOOD}")
     return Known(last, exports, writer, tuple(unknown))
 
 
@@ -90,7 +89,7 @@ def given_elsewhere(settings: config.Config, symbol_id: str, folder: Path) -> li
         theirs = [given for one in answer["held"] if (given := Given(*one)).source not in ours]
         return repeats([*theirs, *mine])
     except _ODD as error:
-        raise control.ControlError(NOT_UNDERSTOOD) from error
+        raise control.ControlError(control.NOT_UNDERSTOOD) from error
 
 
 def _newest_in_files(settings: config.Config, symbol_id: str, unknown: list[str]) -> int:

@@ -14,6 +14,7 @@ from mexc_pipeline import lifeline, notify, running, signals
 from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.paths import identity
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, in_order, segments
 from mexc_pipeline.spool.segment import info as segment_info
@@ -261,7 +262,7 @@ def _serve(config: Config, stop: threading.Event, parent_fd: int | None) -> int:
         log.info("store runs", extra={"fields": {"engine": config.clickhouse.mode, "symbols": len(config.symbols)}})
         try:
             while not stop.wait(1.0):
-                if lost := not lock.keep() or _engine_folder(config) != opened:
+                if lost := not lock.keep() or _is_another(config, opened):
                     log.error("a folder in use was removed or replaced, ending")
                     break
                 if store.is_turning():
@@ -274,12 +275,15 @@ def _serve(config: Config, stop: threading.Event, parent_fd: int | None) -> int:
     return int(lost)
 
 
+def _is_another(config: Config, opened: tuple[int, int] | None) -> bool:
+    try:
+        return _engine_folder(config) != opened
+    except OSError:  # it cannot be looked at, which says nothing of what it is
+        return False
+
+
 def _engine_folder(config: Config) -> tuple[int, int] | None:
     """Device and inode of the embedded engine's folder; the engine never notices that its folder is another."""
     if config.clickhouse.mode != "embedded":
         return None
-    try:
-        found = (config.data_dir / "clickhouse").stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+    return identity(config.data_dir / "clickhouse")
