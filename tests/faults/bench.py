@@ -24,6 +24,7 @@ from faults.powerloss import lose_power
 from faults.shim import Control, Crash, Kill, crashes, library
 from faults.witness import Witness
 from mexc_pipeline.simulator import Simulator
+from support.standin import StandIn, stand_in
 from support.streams import Stream, without_stream
 from support.waiting import until
 
@@ -96,6 +97,7 @@ class Bench:
         self._with_journal = journal
         self._processes: list[Process] = []
         self._forks: ForkServer | None = None
+        self._store: StandIn | None = None
         self._crashes_before = 0
         self.witness = Witness(self.spool / self.ids[0])
         self.known_as: dict[str, str] = {}
@@ -126,6 +128,7 @@ class Bench:
 
     def fork(self, *args: str, kill: Kill | None = None) -> Process:
         """A command of the recorder, forked from an interpreter that has it loaded."""
+        self._stand_in(args)
         if args[0] == "collect":
             # Twenty collectors started in a minute would wait for their turn: a campaign starts more than anybody does.
             shutil.rmtree(self.data / "control" / "attempts", ignore_errors=True)
@@ -138,6 +141,7 @@ class Bench:
 
     def start(self, *args: str, kill: Kill | None = None, errors: Stream | None = None) -> Process:
         """A command of the recorder; ``errors`` is its standard error, without one the log."""
+        self._stand_in(args)
         closed = without_stream(2) if errors is not None and errors.fd is None else []
         with self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -152,6 +156,7 @@ class Bench:
 
     def run(self, *args: str, timeout_s: float = 90) -> tuple[int, str]:
         """A command to its end, in a process of its own: exit status and what it said."""
+        self._stand_in(args)
         done = subprocess.run(
             [sys.executable, "-m", "mexc_pipeline", "--config", str(self.config), *args],
             capture_output=True,
@@ -160,6 +165,15 @@ class Bench:
             env=self.environment(),
         )
         return done.returncode, done.stdout + done.stderr
+
+    def _stand_in(self, args: tuple[str, ...]) -> None:
+        """Where no store runs, an empty spool would wait for one."""
+        wanted = {"collect", "export"} & set(args)
+        if self._store is not None and (wanted or {"store", "run"} & set(args)):
+            self._store.close()
+            self._store = None
+        if wanted:
+            self._store = stand_in(self.data, self.ids)
 
     def status(self, name: str = "btc") -> dict[str, Any] | None:
         """What a process says of itself on its control socket, None while it does not answer."""
@@ -269,6 +283,8 @@ class Bench:
     def close(self) -> None:
         """End whatever still runs."""
         self.witness.stop()
+        if self._store is not None:
+            self._store.close()
         for process in self._processes:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):

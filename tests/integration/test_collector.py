@@ -58,8 +58,7 @@ def test_what_the_simulator_sent_is_in_the_spool_over_edges_and_a_cut(tmp_path: 
         ]  # fmt: skip
     assert status["id"] == "btc"
     assert status["state"] == "live"
-    missing = f"store is not running (no answer at {site.data}/control/store.sock)"
-    assert status["warnings"] == [f"not asked for the last seq: tables: {missing}"]
+    assert status["warnings"] == []
     assert status["egress"]["mode"] == "direct"
     assert status["egress"]["peer"] == f"127.0.0.1:{sim.port}"
     assert {c["confirmed"] for c in status["channels"].values()} <= {"ack", "data"}
@@ -149,7 +148,7 @@ def test_a_wrong_configuration_starts_nothing(tmp_path: Path) -> None:
     with serving(silent) as trap:
         address = f"127.0.0.1:{trap.port}"
         site = Site(tmp_path, f"ws://{address}/edge", f"http://{address}", extra='[channels]\ndepth = "full7"')
-        with collecting(site) as btc:
+        with collecting(site, alone=True) as btc:
             assert btc.process.wait(40) == 2
         assert trap.accepted == 0
     (line,) = btc.said().splitlines()
@@ -166,6 +165,21 @@ def test_a_symbol_that_is_not_listed_is_waited_for(tmp_path: Path) -> None:
         sim.wait_for(lambda s: sum("/detail" in r.target for r in s.requests) >= 2, 40)
         assert len(sim.connections) == 1
         assert btc.stop() == 0
+
+
+def test_without_a_store_an_empty_spool_waits_and_then_says_so(tmp_path: Path) -> None:
+    """What came meanwhile is kept, and numbered in its order."""
+    with Simulator(SimulatorConfig(rate=20)) as sim:
+        site = site_of(tmp_path, sim)
+        with collecting(site, alone=True) as btc:
+            missing = f"store is not running (no answer at {site.data}/control/store.sock)"
+            status = btc.wait(lambda s: s["pending"] > 100)
+            assert not list(site.spool().glob("*.sqlite"))
+            assert status["warnings"] == [f"not asked for the last seq: tables: {missing}"]
+            status = btc.live(100)
+            assert status["warnings"] == [f"not asked for the last seq: tables: {missing}"]
+            assert btc.stop() == 0
+        check_whole(check(site.spool()), sim.sent_on(1))
 
 
 @pytest.mark.parametrize("kind", ["1001", "510", "empty", "missing", "html", "garbage"])

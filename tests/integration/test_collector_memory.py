@@ -18,6 +18,7 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from mexc_pipeline.spool.segment import segments
+from support.standin import stand_in
 from support.waiting import until
 
 ROLE = Path(__file__).parents[2] / "roles" / "mexc_pipeline" / "defaults" / "main.yml"
@@ -78,12 +79,15 @@ def test_three_frames_of_60_mb_fit_into_the_unit(tmp_path: Path, kind: str) -> N
         )
         command = [sys.executable, "-m", "mexc_pipeline", "--config", str(settings), "collect", "btc"]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as collector:
+            store = stand_in(tmp_path / "data", ["btc"])
             try:
                 until(lambda: len(_dead_letters(tmp_path / "data" / "spool" / "btc")) >= 3, 60)
                 status = Path(f"/proc/{collector.pid}/status").read_text()
             finally:
                 collector.send_signal(signal.SIGTERM)
                 collector.wait(20)
+                if store is not None:
+                    store.close()
     stored = len(base64.b64encode(frame)) + 24 if isinstance(frame, bytes) else len(frame.encode())
     assert _dead_letters(tmp_path / "data" / "spool" / "btc")[:3] == [stored] * 3
     peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) << 10  # type: ignore[index]

@@ -213,9 +213,9 @@ def test_recording_does_not_depend_on_the_control_folder(tmp_path: Path, sim: Si
     with recording(site) as collector:
         if way == "taken away":
             with taken_away(path):
-                until(lambda: site.spool().exists() and len(site.rows()) > 30, 30, "rows")
+                until(lambda: site.spool().exists() and len(site.rows()) > 30, 90, "rows")
         else:
-            until(lambda: site.spool().exists() and len(site.rows()) > 30, 30, "rows")
+            until(lambda: site.spool().exists() and len(site.rows()) > 30, 90, "rows")
         if (part, way) == ("control", "a file"):
             path.unlink()
         collector.live(10)

@@ -22,6 +22,7 @@ from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.simulator.faults import Fault
 from support.collecting import Site, site_of
 from support.spooled import read_rows
+from support.standin import stand_in
 from support.streams import CLOSED, WAYS, Stream, stream, without_stream
 from support.waiting import until
 
@@ -111,7 +112,10 @@ def test_a_collector_records_on(way: str, sim: Simulator, tmp_path: Path) -> Non
     """At every level of detail, through connections that end: there is much to say all along."""
     site = site_of(tmp_path, sim)
     with stream(way) as errors, started(site, ["collect", "btc"], errors) as process:
+        store = stand_in(site.data, ["btc"])
+        assert store is not None
         until(lambda: rows(site, "btc") >= 30, what="rows")
+        store.close()
         errors.go_away()
         for _ in range(3):
             before = rows(site, "btc")

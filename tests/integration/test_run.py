@@ -111,7 +111,9 @@ class Place:
                 continue  # ended meanwhile
             if parent == process.pid and "mexc_pipeline" in words:
                 command = words[words.index("mexc_pipeline") + 1 :]
-                found[next(word for word in command if word in (*IDS, "store", "export"))] = int(entry.name)
+                named = next((word for word in command if word in (*IDS, "store", "export")), None)
+                if named is not None:  # a moment after its fork a child still has its parent's command line
+                    found[named] = int(entry.name)
         return found
 
     def sent(self, symbol: str) -> list[bytes]:

@@ -16,6 +16,7 @@ from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.simulator import SentFrame, Simulator
 from support.oracle import expected
 from support.spooled import FRAMES, Stored, events, named, read_rows
+from support.standin import stand_in
 from support.waiting import until
 
 
@@ -56,11 +57,18 @@ def site_of(folder: Path, sim: Simulator, **settings: Any) -> Site:
 
 
 class Collector:
-    """A running ``mexc-pipeline collect``."""
+    """A running ``mexc-pipeline collect``; unless it is ``alone``, with a store that knows nothing for its start."""
 
     def __init__(
-        self, site: Site, symbol_id: str = "btc", env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+        self,
+        site: Site,
+        symbol_id: str = "btc",
+        env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        *,
+        alone: bool = False,
     ) -> None:
+        self._store = None if alone else stand_in(site.data, [symbol_id])
         self.site = site
         self.id = symbol_id
         self.log = site.folder / f"{symbol_id}.log"
@@ -104,25 +112,34 @@ class Collector:
 
     def stop(self, within_s: float = 5.0) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(within_s)
+        try:
+            return self.process.wait(within_s)
+        finally:
+            self._leave_store()
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(5)
+        self._leave_store()
+
+    def _leave_store(self) -> None:
+        if self._store is not None:
+            self._store.close()
 
     def said(self) -> str:
         return self.log.read_text()
 
 
 @contextmanager
-def collecting(site: Site, symbol_id: str = "btc", env: dict[str, str] | None = None) -> Iterator[Collector]:
+def collecting(
+    site: Site, symbol_id: str = "btc", env: dict[str, str] | None = None, *, alone: bool = False
+) -> Iterator[Collector]:
     """A collector that is killed at the end where it still runs."""
-    collector = Collector(site, symbol_id, env)
+    collector = Collector(site, symbol_id, env, alone=alone)
     try:
         yield collector
     finally:
-        if collector.process.poll() is None:
-            collector.kill()
+        collector.kill()
 
 
 def frames(rows: list[Stored]) -> list[tuple[int, bytes]]:

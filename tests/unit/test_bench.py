@@ -18,6 +18,7 @@ from bench.rows.ingest import differing
 from bench.table import lines
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.simulator.sentlog import ConnectionLog
+from support.waiting import until
 
 SYMBOLS = [
     {
@@ -104,7 +105,8 @@ def test_the_page_has_every_row_and_refuses_to_be_written_without_one() -> None:
 
 def test_cpu_and_memory_of_a_process() -> None:
     window = Window({"me": os.getpid(), "nobody": 2**22})
-    sum(range(300_000))
+    before = cpu_ns(os.getpid())
+    until(lambda: sum(range(300_000)) and cpu_ns(os.getpid()) > before, what="the scheduler to count what was run")
     spent = window.close()
     assert 0 < spent.of("me") <= spent.seconds * (os.cpu_count() or 1) * 1.5
     assert spent.of("nobody") == 0

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mexc_pipeline.collector import opening as module
 from mexc_pipeline.collector.opening import Opening
 from mexc_pipeline.control import ControlServer
-from mexc_pipeline.spool.known import Known
+from mexc_pipeline.spool import known as known_module
+from mexc_pipeline.spool.known import ANSWER_S, Known
 from support.spools import T0, configure, some_frames
 from support.waiting import until
 
@@ -24,6 +27,7 @@ def test_a_higher_seq_that_is_known_late_is_said(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(module, "known", lambda *_: answers.pop(0))
     monkeypatch.setattr(module, "given_elsewhere", lambda *_: [])
     monkeypatch.setattr(module, "UNKNOWN_S", 0.01)
+    monkeypatch.setattr(known_module, "ANSWER_S", 0.0)
     said: list[bytes] = []
     opening = Opening(config, config.symbols[0], T0, lambda _, m: said.append(m))
     spool = opening.within(10)
@@ -49,6 +53,7 @@ def test_rows_given_meanwhile_hide_no_repeat(
     config = configure(tmp_path)
     (config.spool_dir / "btc").mkdir(parents=True)
     monkeypatch.setattr(module, "UNKNOWN_S", 0.05)
+    monkeypatch.setattr(known_module, "ANSWER_S", 0.0)
     said: list[bytes] = []
     opening = Opening(config, config.symbols[0], T0, lambda _, m: said.append(m))
     spool = opening.within(40)
@@ -69,3 +74,30 @@ def test_rows_given_meanwhile_hide_no_repeat(
         server.close()
         opening.give_up(1)
         spool.close()
+
+
+def test_an_empty_spool_waits_for_a_store_that_comes_up_late(tmp_path: Path) -> None:
+    """At a boot with a new data disk: what the tables have goes on, and no seq is given twice."""
+    config = configure(tmp_path)
+    (config.spool_dir / "btc").mkdir(parents=True)
+    opening = Opening(config, config.symbols[0], T0, lambda *_: None)
+    until(lambda: opening.known.unknown, 10, "the first question")
+    assert opening.within(0) is None
+    server = ControlServer(config.control_dir / "store.sock", {"known": lambda _: {"last_seq": 500, "writer": None}})
+    try:
+        spool = opening.within(20)
+        assert spool is not None
+        assert spool.last_seq == 500
+        assert opening.known.unknown == ()
+        spool.close()
+    finally:
+        server.close()
+        opening.give_up(1)
+
+
+@given(st.booleans(), st.booleans(), st.floats(0, 2 * ANSWER_S))
+def test_only_an_empty_spool_waits_and_only_for_those_who_did_not_answer(
+    is_unknown: bool, has_segments: bool, waited_s: float
+) -> None:
+    asked = Known(0, (), None, ("tables: no answer",) if is_unknown else ())
+    assert asked.is_enough(has_segments, waited_s) == (not is_unknown or has_segments or waited_s >= ANSWER_S)

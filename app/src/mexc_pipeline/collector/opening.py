@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -40,6 +41,7 @@ class Opening:
         self._folder = settings.spool_dir / symbol.id
         self._next_rx = next_rx
         self._note = note
+        self._began = time.monotonic()
         self._given_up = threading.Event()
         self.known = Known(0, (), None, ())
         self.trouble: str | None = None
@@ -109,9 +111,12 @@ class Opening:
 
     def _once(self) -> Spool | None:
         symbol, folder = self._symbol, self._folder
-        self.known = asked = known(self._settings, symbol.id, own_ids(folder))
+        ids = own_ids(folder)
+        self.known = asked = known(self._settings, symbol.id, ids)
         if asked.writer is not None:
             raise UserError(f"{symbol.name} is being recorded already by {asked.writer}; stop that one first")
+        if not asked.is_enough(bool(ids), time.monotonic() - self._began):
+            return None
         try:
             return Spool(
                 folder,

@@ -37,6 +37,7 @@ from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, in_order, is_
 log = logging.getLogger("mexc_pipeline.export")
 
 LOCK_WAIT_S = 30.0
+ASK_AGAIN_S = 0.5
 CUT_TIMEOUT_S = 30.0
 
 
@@ -83,7 +84,7 @@ def run(
                 log.info("unfinished file removed", extra={"fields": {"file": path.name}})
             for symbol_id in chosen:
                 check()
-                _close_ended(config, symbol_id, once, now_ns(), report)
+                _close_ended(config, symbol_id, once, now_ns(), report, check)
             _export_all(config, chosen, report, check, hook)
             gone = set(chosen) - {symbol.id for symbol in config.symbols}
             if gone and (wrong := wrong_clock(config)) is not None:
@@ -120,7 +121,9 @@ def _fail(report: ExportReport, symbol_id: str, segment: str | None, error: Exce
     log.error("export failed", extra={"fields": fields}, exc_info=None if foreseen else error)
 
 
-def _close_ended(config: Config, symbol_id: str, once: bool, now_ns: int, report: ExportReport) -> None:
+def _close_ended(
+    config: Config, symbol_id: str, once: bool, now_ns: int, report: ExportReport, check: Callable[[], None]
+) -> None:
     """Number and close what a collector that is not running left; with ``once`` have the running period cut."""
     folder = config.spool_dir / symbol_id
     try:
@@ -130,11 +133,13 @@ def _close_ended(config: Config, symbol_id: str, once: bool, now_ns: int, report
         if not ended and not pending.is_left(folder):
             return
         # What is known elsewhere takes its time: a collector that starts meanwhile must not find the lock taken.
-        asked = _known(config, symbol_id) if pending.is_left(folder) else None
+        asked = _known(config, symbol_id, check) if pending.is_left(folder) else None
         with SpoolLock(folder):
             if asked is not None and pending.is_left(folder):
                 pending.number_left(folder, symbol_id, config.period, asked)
             seal_left_open(folder, now_ns, cut=once)
+    except StoppedError:
+        raise
     except LockedError as error:
         if once:  # otherwise its collector is running and closes the segment itself
             _fail(report, symbol_id, None, error)
@@ -155,10 +160,18 @@ def _prune(config: Config, symbol_id: str, now_ns: int) -> None:
         log.error("segments cannot be pruned", extra={"fields": {"id": symbol_id, "error": str(error)}})
 
 
-def _known(config: Config, symbol_id: str) -> Known:
-    found = known(config, symbol_id, own_ids(config.spool_dir / symbol_id))
-    if found.writer is not None:
-        raise UserError(f"{symbol_id} has rows without a seq and is recorded by {found.writer}; stop that one first")
+def _known(config: Config, symbol_id: str, check: Callable[[], None]) -> Known:
+    began = time.monotonic()
+    while True:
+        ids = own_ids(config.spool_dir / symbol_id)
+        found = known(config, symbol_id, ids)
+        if found.writer is not None:
+            said = f"{symbol_id} has rows without a seq and is recorded by {found.writer}; stop that one first"
+            raise UserError(said)
+        if found.is_enough(bool(ids), time.monotonic() - began):
+            break
+        check()
+        time.sleep(ASK_AGAIN_S)
     for problem in found.unknown:
         log.warning("not asked for the last seq", extra={"fields": {"id": symbol_id, "why": problem}})
     return found

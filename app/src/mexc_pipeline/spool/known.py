@@ -25,6 +25,8 @@ log = logging.getLogger("mexc_pipeline.spool")
 
 FILES_S = 30.0
 STORE_S = 5.0
+ANSWER_S = FILES_S + STORE_S
+"""How long an empty folder waits for an answer: at a boot the store may come up later than a collector."""
 WRITER_ALIVE_S = 45.0
 """A writer counts as alive while its last statistics are no older: three times their interval."""
 
@@ -41,6 +43,11 @@ class Known:
     exports: tuple[str, ...]
     writer: str | None
     unknown: tuple[str, ...]
+
+    def is_enough(self, has_segments: bool, waited_s: float) -> bool:
+        """Whether a seq may be given by this. A folder with segments knows its own last seq; an empty one may be new,
+        or what a lost disk left, and only the others can tell which."""
+        return not self.unknown or has_segments or waited_s >= ANSWER_S
 
 
 def known(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) -> Known:
