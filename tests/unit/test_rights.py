@@ -13,7 +13,8 @@ from unittest.mock import MagicMock
 
 import pytest
 
-collector = import_module("mexc_pipeline.collector.main")  # the package has a function of that name
+from mexc_pipeline.collector import process
+
 store = import_module("mexc_pipeline.store.service")
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "rights.md"
@@ -121,8 +122,8 @@ def _sockets(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def server(_path: Path, handlers: dict[str, Callable[..., Any]], for_group: Iterable[str] = ()) -> None:
         made.append((handlers, for_group))
 
-    monkeypatch.setattr(collector, "ControlServer", server)
-    collector._Collector._serve(MagicMock())
+    monkeypatch.setattr(process, "ControlServer", server)
+    process.Process._serve(MagicMock())
     made.append((store.Store.handlers(MagicMock()), store.FOR_GROUP))
     (mine, mine_group), (stores, stores_group) = made
     return [
