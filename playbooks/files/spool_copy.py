@@ -22,10 +22,11 @@ from typing import Any
 
 from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.events import Restored
 from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.ledger.acknowledged import Acknowledged
 from mexc_pipeline.paths import not_a_file, not_allowed
-from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, SegmentName, UnavailableError, info, segments, sync_folder
 from mexc_pipeline.spool.writer import Spool
@@ -166,7 +167,7 @@ def _load_symbol(settings: config.Config, symbol_id: str, source: Path, last_seq
         floor = last_seq + max(1, int(time.time()) - at) * ROWS_PER_S
         exports = [path.name for _, path in exported_files(settings.export_dir, symbol_id)]
         spool = Spool(target, symbol_id, symbol.name, settings.period, known_seq=floor, exports=exports)
-        spool.append([Frame(time.time_ns(), None, Mt.EVENT, event("restored", backup_last_seq=last_seq))])
+        spool.append([Frame(time.time_ns(), None, Mt.EVENT, Restored(backup_last_seq=last_seq).m)])
         spool.close()
     apart = f"; kept apart, in no file: {', '.join(spool.recovered.set_apart)}" if spool.recovered.set_apart else ""
     print(f"{symbol_id}: up to seq {last_seq}, goes on from {floor + 1}{apart}")

@@ -14,6 +14,7 @@ import pytest
 
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import Dialled, dial
+from mexc_pipeline.events import Collision, Rotated
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
@@ -56,7 +57,7 @@ def rig() -> Iterator[Rig]:
 def test_leaving_is_recorded_and_the_next_connection_follows_at_once(rig: Rig) -> None:
     until(lambda: rig.events("subscribed"), 20, "a subscription")
     began = time.monotonic()
-    rig.feed.leave("another exit was asked for", "rotated", exit="e1")
+    rig.feed.leave("another exit was asked for", Rotated(exit="e1"))
     until(lambda: len(rig.events("connected")) == 2, 20, "the next connection")
     assert time.monotonic() - began < 5
     names = ("connected", "rotated", "disconnected")
@@ -100,7 +101,7 @@ def test_a_request_to_leave_made_between_two_connections_is_for_neither(rig: Rig
     until(lambda: rig.events("subscribed"), 20, "a subscription")
     rig.feed.hold("a while")
     until(lambda: rig.events("disconnected"), 20, "no connection")
-    rig.feed.leave("exit e1 is used by eth too", "collision", exit="e1")
+    rig.feed.leave("exit e1 is used by eth too", Collision(exit="e1", seen="e1", other="eth"))
     rig.feed.resume()
     until(lambda: len(rig.events("connected")) == 2, 20, "the next connection")
     seen = len(rig.got)

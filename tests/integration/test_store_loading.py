@@ -492,6 +492,18 @@ def test_each_connection_is_in_the_egress_log_once(backend: Backend, engine: Eng
     assert logged[0][1:] == ("socks5h", "198.51.100.7:1080", "10.0.0.2:40000", event.decode())
 
 
+@pytest.mark.parametrize("event", [b'{"event":"connected" and more', b'{"event":"disconnected"' + b',"a":[' * 20_000])
+def test_an_event_that_is_none_of_ours_is_loaded_like_any_row(
+    backend: Backend, engine: Engine, recording: Recording, event: bytes
+) -> None:
+    loader = new_loader(backend.engine, recording)
+    recording.event(event)
+    recording.add(3)
+    drain(loader, recording)
+    assert engine.select("SELECT count() FROM btc_current") == [(4,)]
+    assert engine.select("SELECT count() FROM egress_log") == [(0,)]
+
+
 def test_a_row_table_can_be_altered_only_through_a_numbered_file(backend: Backend, engine: Engine) -> None:
     assert schema.apply(engine) == ["001_logs.sql", "002_loading.sql"]
     assert schema.apply(engine) == []

@@ -18,6 +18,7 @@ from mexc_pipeline.control import ControlServer
 from mexc_pipeline.egress.partition import owner
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.events import Collision, Event, Rotated
 from mexc_pipeline.feed.feed import Feed
 
 
@@ -25,11 +26,11 @@ class StubFeed:
     def __init__(self, begin: int) -> None:
         self.connected_since_ns: int | None = begin * 10**9
         self.egress: dict[str, Any] = {"mode": "tor", "exit": "203.0.113.11", "url": "wss://contract.example/edge"}
-        self.left: list[tuple[str, str, dict[str, Any]]] = []
+        self.left: list[tuple[str, Event]] = []
         self.left_at = threading.Event()
 
-    def leave(self, reason: str, name: str, **fields: Any) -> None:
-        self.left.append((reason, name, fields))
+    def leave(self, reason: str, said: Event) -> None:
+        self.left.append((reason, said))
         self.left_at.set()
 
 
@@ -86,8 +87,8 @@ def test_an_exit_that_a_symbol_of_this_host_had_first_is_given_up(stage: Stage) 
     stage.collector("btc", "203.0.113.11", 900)
     assert stage.exits().look()
     assert stage.tor.dropped == ["203.0.113.11"]
-    ((reason, name, fields),) = stage.feed.left
-    assert (name, fields["other"], fields["exit"]) == ("collision", "btc", "203.0.113.11")
+    ((reason, said),) = stage.feed.left
+    assert said == Collision(exit="203.0.113.11", seen="203.0.113.11", other="btc")
     assert reason == "exit 203.0.113.11 is used by btc too"
 
 
@@ -134,7 +135,7 @@ def test_rotation_waits_for_the_new_connection(stage: Stage) -> None:
     answer = stage.exits().rotate({})
     thread.join()
     assert answer == {"before": "203.0.113.11", "now": "203.0.113.14", "seen": "203.0.113.14"}
-    assert stage.feed.left[0][1] == "rotated"
+    assert stage.feed.left[0][1] == Rotated(exit="203.0.113.11")
 
 
 def test_rotation_without_another_exit_keeps_the_connection(stage: Stage) -> None:
@@ -170,7 +171,7 @@ def test_a_symbol_more_takes_only_its_own_exits(stage: Stage, tmp_path: Path, mi
     stage.settings = grown(stage, tmp_path, "doge")
     stage.exits().share_anew()
     assert stage.tor.shared_with == [tuple(sorted(everybody))]
-    assert [name for _, name, _ in stage.feed.left] == ([] if mine else ["reassigned"])
+    assert [said.name() for _, said in stage.feed.left] == ([] if mine else ["reassigned"])
 
 
 def test_a_list_that_cannot_be_read_changes_nothing(stage: Stage, tmp_path: Path) -> None:

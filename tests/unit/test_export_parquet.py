@@ -22,9 +22,10 @@ from mexc_pipeline.export.parquet import (
     open_file,
     read_content,
 )
-from mexc_pipeline.rows import MT_NAMES, Columns, event
+from mexc_pipeline.rows import MT_NAMES, Columns
 from mexc_pipeline.spool.lifecycle import Tally
 from support.spooled import Stored, digest, digests
+from support.spools import event
 
 ROWS = st.lists(
     st.tuples(st.integers(-(2**62), 2**62), st.integers(-(2**52), 2**52), st.integers(1, 6), st.text(max_size=30)),

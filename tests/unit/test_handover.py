@@ -18,7 +18,7 @@ from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.job import run as export
 from mexc_pipeline.handover import Handover, give, take
-from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.known import Known
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.pending import Pending
@@ -26,6 +26,7 @@ from mexc_pipeline.spool.segment import in_order
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify.acknowledge import acknowledged
 from support.spooled import read_segments
+from support.spools import event
 
 SYMBOL = "BTC_USDT"
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.rest import Commit, RefusedError, read_commits, read_snapshot
 from mexc_pipeline.feed.holes import MOST_EVENTS, Holes, Row, unfinished
-from mexc_pipeline.rows import Mt, event
+from mexc_pipeline.rows import Mt
+from support.spools import event
 
 
 def commits(first: int, last: int) -> list[Commit]:

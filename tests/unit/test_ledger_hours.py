@@ -10,7 +10,7 @@ from mexc_pipeline.ledger.account import Account, Moment
 from mexc_pipeline.ledger.conservation import Conservation, Side
 from mexc_pipeline.ledger.coverage import Coverage, Piece, within
 from mexc_pipeline.ledger.hours import Hour, hours, total
-from mexc_pipeline.rows import event
+from support.spools import event
 
 S = 1_000_000_000
 T = 1_789_498_320 * S

@@ -73,6 +73,18 @@ def test_they_are_numbered_in_their_own_periods_behind_what_is_known(tmp_path: P
     check(tmp_path)
 
 
+@pytest.mark.parametrize("rest", [b"", b" nonsense", b',"set_apart":7,"version":[]}', b',"a":' + b"[" * 20_000])
+def test_whatever_has_become_of_a_start_it_is_numbered(tmp_path: Path, rest: bytes) -> None:
+    pending = Pending(tmp_path, "BTC_USDT")
+    pending.append([Frame(T0, None, 5, b'{"event":"started"' + rest)])
+    pending.append(frames(1))
+    pending.close()
+    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    rows = check(tmp_path)
+    assert [row.seq for row in rows][:2] == [1, 2]
+    assert named(rows, "started")[0]["last_seq"] == 0
+
+
 def test_known_seqs_elsewhere_are_respected(tmp_path: Path) -> None:
     pending = Pending(tmp_path, "BTC_USDT")
     pending.append(frames(0))

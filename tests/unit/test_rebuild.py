@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.depth import span
 from mexc_pipeline.read.rebuild import Book, GapError, History, Stored
-from mexc_pipeline.rows import event
 from mexc_pipeline.simulator.book import Levels
 from mexc_pipeline.simulator.frames import Style, SymbolFeed
 from mexc_pipeline.simulator.market import MarketSettings, contract
 from mexc_pipeline.simulator.numbers import to_decimal
 from mexc_pipeline.simulator.rest import best_first
 from mexc_pipeline.simulator.wire import begin_end, version_back
+from support.spools import event
 
 MS = 1_789_498_320_000
 

@@ -10,8 +10,9 @@ from mexc_pipeline.collector import resume
 from mexc_pipeline.collector.resume import before, interrupted, last_version, newest_deals
 from mexc_pipeline.feed.holes import Holes, Unfinished
 from mexc_pipeline.periods import Period
-from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.writer import Spool
+from support.spools import event
 
 SECOND = 10**9
 AT = 1_800_000_000 * SECOND

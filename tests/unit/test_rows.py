@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns, Mt, Row, event, is_utf8, wrap
+from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns, Mt, Row, is_utf8, wrap
 
 ROWS = st.lists(
     st.builds(Row, st.integers(1, 99), st.integers(0, 99), st.integers(0, 99), st.integers(1, 6), st.binary(max_size=5))
@@ -27,12 +26,6 @@ def test_columns_and_rows_are_two_views_of_the_same(rows: list[Row]) -> None:
     assert list(columns.rows()) == rows
     assert len(columns) == len(rows)
     assert list(columns.slice(1, 3).rows()) == rows[1:3]
-
-
-def test_an_event_names_itself_first_and_leaves_out_what_is_none() -> None:
-    m = event("started", clean=False, last_seq=0, replaced=None, set_apart=["ä"])
-    assert m.startswith(b'{"event":"started"')
-    assert json.loads(m) == {"event": "started", "clean": False, "last_seq": 0, "set_apart": ["ä"]}
 
 
 @given(st.binary(max_size=100) | st.integers(0, 3 << 20).map(lambda n: b"\xff\x00" * n), st.sampled_from([1, 2]))

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.periods import SECOND_NS, Period
-from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import checkpoint
 from mexc_pipeline.spool.lifecycle import mark_exported, proven_at, prune, seal_left_open
 from mexc_pipeline.spool.segment import info
 from mexc_pipeline.spool.writer import Spool
 from support.spooled import check, read_segments
+from support.spools import event
 from support.waiting import until
 
 T0 = 2_000_001_600 * SECOND_NS

@@ -8,9 +8,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 
 class Mt(IntEnum):
@@ -133,8 +131,3 @@ class Columns:
         """Rows ``start`` to ``stop`` (exclusive) by position."""
         s = slice(start, stop)
         return Columns(self.seq[s], self.rx[s], self.ts[s], self.mt[s], self.m[s])
-
-
-def event(name: str, **fields: Any) -> bytes:
-    """The ``m`` of an event row: a JSON object with ``event`` first. Fields that are None are left out."""
-    return msgspec.json.encode({"event": name, **{k: v for k, v in fields.items() if v is not None}})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mexc_pipeline.rows import event
+from mexc_pipeline.events import SpoolLow
 from mexc_pipeline.spool.reserve import Reserve
 from mexc_pipeline.spool.room import Level, Limits, Usage, judge
 
@@ -102,7 +102,7 @@ class Disk:
 
     def event(self) -> bytes:
         """The ``spool_low`` row that tells of the present level."""
-        return event("spool_low", **self._figures())
+        return SpoolLow(**self._figures()).m
 
     def status(self) -> dict[str, Any]:
         """``level``, ``used_percent``, ``free_mib``, ``reserve_mib`` (0 while it is free), ``warning`` for people."""

@@ -13,6 +13,7 @@ from mexc_pipeline.egress.partition import owner
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.egress.uses import Use, local, logged
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.events import Collision, Reassigned, Rotated
 from mexc_pipeline.feed.feed import Feed
 
 log = logging.getLogger("mexc_pipeline.collector")
@@ -54,7 +55,7 @@ class Exits:
                 )
                 self._tor.drop(ours.exit)
                 reason = f"exit {ours.outside} is used by {other.symbol} too"
-                self._feed.leave(reason, "collision", exit=ours.exit, seen=ours.outside, other=other.symbol)
+                self._feed.leave(reason, Collision(exit=ours.exit, seen=ours.outside, other=other.symbol))
                 return True
         return False
 
@@ -77,7 +78,7 @@ class Exits:
         log.info("exits shared anew", extra={"fields": {"symbol": self._symbol.id, "among": list(deployment)}})
         ours = self._ours()
         if ours is not None and (other := owner(ours.exit, deployment)) != self._symbol.id:
-            self._feed.leave(f"exit {ours.exit} belongs to {other} now", "reassigned", exit=ours.exit, other=other)
+            self._feed.leave(f"exit {ours.exit} belongs to {other} now", Reassigned(exit=ours.exit, other=other))
 
     def rotate(self, _: dict[str, Any]) -> dict[str, Any]:
         """The control command: connect anew by another exit; answers with the one before and the one now. UserError
@@ -88,7 +89,7 @@ class Exits:
         target = urlsplit(self._feed.egress["url"])
         if not self._tor.others(target.port or (443 if target.scheme == "wss" else 80)):
             raise UserError(f"{self._symbol.id} has no other exit at this moment; {before.exit} is kept")
-        self._feed.leave("another exit was asked for", "rotated", exit=before.exit)
+        self._feed.leave("another exit was asked for", Rotated(exit=before.exit))
         until = time.monotonic() + ROTATE_S
         while time.monotonic() < until:
             now, connected = self._ours(), self._feed.connected_since_ns

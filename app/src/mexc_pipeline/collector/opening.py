@@ -17,7 +17,8 @@ from dataclasses import replace
 from mexc_pipeline import config
 from mexc_pipeline.control import ControlError
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.rows import Mt, event
+from mexc_pipeline.events import SeqRepeated
+from mexc_pipeline.rows import Mt
 from mexc_pipeline.spool.known import Known, given_elsewhere, known, own_ids
 from mexc_pipeline.spool.segment import NewerFormatError, SegmentError
 from mexc_pipeline.spool.writer import Spool
@@ -105,7 +106,7 @@ class Opening:
                     f"seq is given twice: up to {twice} is known elsewhere, where nobody answered at first; "
                     f"here {given} was given last. Stop, and set one of the two apart"
                 )
-                self._note(Mt.EVENT, event("seq_repeated", given=given, known=twice))
+                self._note(Mt.EVENT, SeqRepeated(given=given, known=twice).m)
                 log.error("seq is given twice", extra={"fields": {"given": given, "known": twice}})
                 return
 

@@ -22,13 +22,14 @@ from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.egress.dial import EgressError, dial
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.events import Stopped
 from mexc_pipeline.exchange.protocol import subscriptions
 from mexc_pipeline.feed import attempts, telling
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.paths import not_allowed
-from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.lifecycle import prune
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.pending import Pending, completed, is_left, started
@@ -333,7 +334,7 @@ class Recording:
         while feed.is_alive() and self._feed.connected_since_ns is not None and time.monotonic() - began < FEED_END_S:
             feed.join(0.05)  # until the exchange has answered our goodbye
         self._opening.give_up(COMMIT_END_S)
-        self._inbox.close((Mt.EVENT, event("stopped")))
+        self._inbox.close((Mt.EVENT, Stopped().m))
         writer.join(COMMIT_END_S / 2)
         if writer.is_alive():
             make_room()

@@ -6,13 +6,13 @@ symbol, or, where a host vanished, with the last statistics it sent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mexc_pipeline import control
+from mexc_pipeline.events import Connected, read
 
 ALIVE_S = 60
 """A symbol is recording while its last statistics are no older: four times their interval."""
@@ -43,8 +43,8 @@ def uses(rows: Iterable[Sequence[Any]], alive: Mapping[str, int], now: int) -> l
     ordered = sorted((str(r[0]), int(r[1]), int(r[2]), str(r[3])) for r in rows)
     found: list[Use] = []
     for position, (symbol, begin, _, text) in enumerate(ordered):
-        event: dict[str, Any] = json.loads(text)
-        if event.get("event") != "connected" or not event.get("exit"):
+        event = read(text)
+        if event is None or event.get("event") != Connected.name() or not event.get("exit"):
             continue
         end: int | None = None
         if position + 1 < len(ordered) and ordered[position + 1][0] == symbol:

@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.events import Gap, Sealed, begin
 from mexc_pipeline.export import headers
 from mexc_pipeline.export.packed import Packed
-from mexc_pipeline.ledger.account import GAP, SEALED, Account, is_restart
+from mexc_pipeline.ledger.account import Account, is_restart
 from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
 from mexc_pipeline.paths import not_a_file
 from mexc_pipeline.rows import MT_CODES, MT_NAMES, Mt
@@ -61,6 +62,7 @@ _TYPES = pa.StringArray.from_buffers(
 )
 _PROBED = "seq", "mt", "rx", "ts", "m"
 """The order in which columns are read: which rows are events is known before their times and texts come."""
+_GAP, _SEALED = begin(Gap), begin(Sealed)
 _LITTLE = sys.byteorder == "little"
 
 
@@ -461,7 +463,7 @@ class _Probe:
             return
         content.account = self._account
         # The row that closes a segment tells of its edge, not of the recording.
-        sealed = self._last_event.startswith(SEALED) and int(self._event_at[-1]) == content.rows - 1
+        sealed = self._last_event.startswith(_SEALED) and int(self._event_at[-1]) == content.rows - 1
         if content.rows > sealed:
             content.account.rows(content.first_rx, self._last_but_one_rx if sealed else content.last_rx)
 
@@ -524,7 +526,7 @@ class _Probe:
             m = bytes(text[offsets[at] - offsets[0] : offsets[at + 1] - offsets[0]])
             self._account.event(self._event_rx[self._event_seen], m)
             self._event_seen += 1
-            self._content.gaps += m.startswith(GAP)
+            self._content.gaps += m.startswith(_GAP)
             if not self._rows["m"] and not at:
                 self._content.restarted = is_restart(m)
             self._last_event = m

@@ -6,9 +6,9 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 
+from mexc_pipeline import events
 from mexc_pipeline.exchange.depth import Deals, FullDepth, Gap, Incremental, Regressed, span
 from mexc_pipeline.feed.repair import CHANNEL, Repairer
-from mexc_pipeline.rows import event
 
 log = logging.getLogger("mexc_pipeline.feed")
 
@@ -79,9 +79,10 @@ class Checks:
     def _gap(self, gap: Gap, after: str | None) -> bytes:
         if self._repairer is not None:
             self._repairer.gap(gap)
-        fields = {"from": gap.first, "to": gap.last, "count": gap.last - gap.first + 1}
-        log.warning("versions missing", extra={"fields": {"channel": CHANNEL, **fields}})
-        return event("gap", **{"channel": CHANNEL, **fields, "after": after})
+        count = gap.last - gap.first + 1
+        fields = {"channel": CHANNEL, "from": gap.first, "to": gap.last, "count": count}
+        log.warning("versions missing", extra={"fields": fields})
+        return events.Gap(channel=CHANNEL, first=gap.first, last=gap.last, count=count, after=after).m
 
     def _depth_full(self, m: bytes) -> bytes | None:
         found = self._full.frame(m, first_of_connection=self._first_full)
@@ -99,12 +100,12 @@ class Checks:
         """The event that deals came again, where they did and it is time (monotonic s) to say so."""
         if not self._repeats or now < self._next_repeated:
             return None
-        said = event("repeated", channel="push.deal", count=self._repeats, ids=self._repeated)
+        said = events.Repeated(channel="push.deal", count=self._repeats, ids=self._repeated).m
         self._repeated, self._repeats = [], 0
         self._next_repeated = now + REPEATED_S if now != math.inf else 0.0
         return said
 
 
 def _regressed(channel: str, found: Regressed, after: str | None = None) -> bytes:
-    fields = {"channel": channel, "from": found.seen, "to": found.got, "anew": found.anew or None, "after": after}
-    return event("regressed", **fields)
+    said = events.Regressed(channel=channel, first=found.seen, last=found.got, anew=found.anew or None, after=after)
+    return said.m

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mexc_pipeline.rows import event
+from mexc_pipeline import events
 
 LEAST_STEP_MS = 100.0
 """A smaller step is not told from a clock that is steered."""
@@ -91,7 +91,7 @@ class Clock:
                 self._before = None  # who set it may have set it right
             if abs(self._stepped_ms) > SAID_MS:
                 self._known = None
-            return [event("clock", step_ms=round(step, 3))]
+            return [events.Clock(step_ms=round(step, 3)).m]
 
     def connected(self) -> None:
         """Another connection: what was asked on the one before will not be answered."""
@@ -178,14 +178,14 @@ class Clock:
             if _least(known) <= SAID_MS:
                 return []
             self._said = error
-            return [event("clock", error_ms=error)]
+            return [events.Clock(error_ms=error).m]
         if _least(known) < SETTLED_MS:
             self._said = None
-            return [event("clock", error_ms=error, ended=True)]
+            return [events.Clock(error_ms=error, ended=True).m]
         if abs(error - self._said) <= SAID_MS:
             return []
         self._said = error
-        return [event("clock", error_ms=error)]
+        return [events.Clock(error_ms=error).m]
 
 
 def _middle(known: Bounds) -> float:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import websocket
 
-from mexc_pipeline import config
+from mexc_pipeline import config, events
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, UnreachedError, deadline, dial
 from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.exchange.deadletters import meant
@@ -49,7 +49,7 @@ from mexc_pipeline.feed.watch import (
     Stalled,
     Watch,
 )
-from mexc_pipeline.rows import Frame, Mt, event
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.text import clean
 
 log = logging.getLogger("mexc_pipeline.feed")
@@ -177,7 +177,7 @@ class Feed:
         self._last_frames: dict[str, float] = {}  # monotonic seconds by channel, over all connections
         self.clock = Clock(time.time_ns(), time.monotonic_ns())
         self._next_ping = 0.0
-        self._asked_to_leave: tuple[websocket.WebSocket, str, str, dict[str, Any]] | None = None
+        self._asked_to_leave: tuple[websocket.WebSocket, str, events.Event] | None = None
         self._parting: str | None = None  # why this connection is being left in order for another
         self._held: str | None = None  # why nothing is to be received for the time being
         self._exit: str | None = None  # of the present connection, in mode tor
@@ -241,7 +241,7 @@ class Feed:
             if ending is not None:
                 code, reason = (1006, f"{ending}, our close was not answered") if self._unanswered else (1000, ending)
             reason = clean(reason)  # much of it may be the exchange's own words
-            self._event("disconnected", code=code, reason=reason, exit=self._exit, **said)
+            self._event(events.Disconnected(code=code, reason=reason, exit=self._exit, **said))
             self.not_connected = reason
             self._exit = None
             if self._stop.is_set():
@@ -293,11 +293,11 @@ class Feed:
         """Connect again; from any thread."""
         self._held = None
 
-    def leave(self, reason: str, name: str, **fields: Any) -> None:
-        """Give the connection up and make another, from any thread; returns at once. The event of that name stands
-        before the ``disconnected`` row. Does nothing while there is no connection."""
+    def leave(self, reason: str, said: events.Event) -> None:
+        """Give the connection up and make another, from any thread; returns at once. The event stands before the
+        ``disconnected`` row. Does nothing while there is no connection."""
         if (ws := self._ws) is not None:
-            self._asked_to_leave = (ws, reason, name, fields)
+            self._asked_to_leave = (ws, reason, said)
 
     def segment_opened(self) -> None:
         """The spool has begun a new segment; from any thread. Incremental depth then needs a whole book to build on."""
@@ -386,7 +386,7 @@ class Feed:
     def _stay_away(self, reason: str) -> None:
         if self._repairer is not None:
             self._intake.put(self._repairer.give_up(reason))
-        self._event("stopped", reason=reason)
+        self._event(events.Stopped(reason=reason))
         self._intake.hand_over()
         while self._held is not None and not self._stop.wait(TICK_S):
             self._idle()
@@ -424,7 +424,7 @@ class Feed:
         self._messages = Messages(ws, link)
         self._ws = ws
         self._checks.connected()
-        self._event("connected", egress=dialled.mode, **way)
+        self._event(events.Connected(egress=dialled.mode, **way))
         for subscription in self._wanted.values():
             self._subscribe(subscription)
         self._read(self._messages.next, link)
@@ -567,8 +567,8 @@ class Feed:
         self._intake.hand_over(coming=size)
         asked = self._asked_to_leave
         if asked is not None and asked[0] is ws and self._parting is None:  # not one that is over already
-            _, self._parting, name, fields = asked
-            self._event(name, **fields)
+            _, self._parting, said = asked
+            self._event(said)
         if self._stop.is_set() or self._held is not None or self._parting is not None:
             self._say_goodbye(now)
             return
@@ -593,21 +593,21 @@ class Feed:
         for action in actions:
             match action:
                 case Confirmed(channel, by):
-                    self._event("subscribed", channel=channel, by=by)
+                    self._event(events.Subscribed(channel=channel, by=by))
                 case Stalled(channel, age):
-                    self._event("stalled", channel=channel, age_s=round(age, 1))
+                    self._event(events.Stalled(channel=channel, age_s=round(age, 1)))
                     log.warning("channel stalled", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})
                 case GivenUp(channel, reason):
-                    self._event("given_up", channel=channel, reason=reason)
+                    self._event(events.GivenUp(channel=channel, reason=reason))
                     fields = {"symbol": self._symbol.id, "channel": channel, "why": reason}
                     log.error("channel given up", extra={"fields": fields})
                 case Resumed(channel, by, after_s):
-                    self._event("resumed", channel=channel, by=by, after_s=after_s)
+                    self._event(events.Resumed(channel=channel, by=by, after_s=after_s))
                     log.warning("channel is back", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})
                 case Resubscribe(channel):
                     self._subscribe(self._wanted[channel])
                 case Reconnect(reason, orderly):
-                    self._event("stalled", reason=reason)
+                    self._event(events.Stalled(reason=reason))
                     if not orderly:
                         raise _Ended(reason)
                     self._parting = reason
@@ -640,8 +640,8 @@ class Feed:
         if repeated is not None:
             self._intake.note(Mt.EVENT, repeated)
 
-    def _event(self, name: str, **fields: Any) -> None:
-        self._intake.note(Mt.EVENT, event(name, **fields))
+    def _event(self, said: events.Event) -> None:
+        self._intake.note(Mt.EVENT, said.m)
 
     def _leave(self) -> None:
         ws, self._ws = self._ws, None

@@ -10,8 +10,9 @@ from operator import attrgetter
 
 import msgspec
 
+from mexc_pipeline.events import Gap, Repaired, Unrepaired
 from mexc_pipeline.exchange.rest import Commit
-from mexc_pipeline.rows import Mt, event
+from mexc_pipeline.rows import Mt
 
 MOST_TRIES = 8
 """Answers (or failures to get one) after which what is still missing of a gap is given up."""
@@ -56,9 +57,9 @@ def unfinished(channel: str, events: Iterable[bytes], fetched: Iterable[int]) ->
             continue
         if said.channel != channel:
             continue
-        if said.event == "gap":
+        if said.event == Gap.name():
             open_.append((said.first, said.last))
-        elif said.event in ("repaired", "unrepaired"):
+        elif said.event in (Repaired.name(), Unrepaired.name()):
             open_ = [span for span in open_ if not span[0] <= said.first <= span[1]]
     versions = sorted(set(fetched))
     return [Unfinished(a, b, tuple(versions[bisect_left(versions, a) : bisect_right(versions, b)])) for a, b in open_]
@@ -163,18 +164,21 @@ class Holes:
     def _end(self, hole: _Hole, reason: str) -> list[Row]:
         if hole.missing:
             self.given_up = max(self.given_up, hole.missing[-1][1])
-        return [*self._said("repaired", hole.filled), *self._said("unrepaired", hole.missing, reason=reason)]
-
-    def _said(self, name: str, spans: list[tuple[int, int]], **more: str) -> list[Row]:
-        whole = spans if len(spans) <= MOST_EVENTS else spans[: MOST_EVENTS - 1]
-        said = [(first, last, last - first + 1) for first, last in whole]
-        scattered = spans[len(whole) :]
-        if scattered:
-            said.append((scattered[0][0], scattered[-1][1], sum(last - first + 1 for first, last in scattered)))
-        return [
-            (Mt.EVENT, event(name, **{"channel": self.channel, "from": first, "to": last, "count": count, **more}))
-            for first, last, count in said
+        filled = [Repaired(channel=self.channel, first=a, last=b, count=n) for a, b, n in _told(hole.filled)]
+        missing = [
+            Unrepaired(channel=self.channel, first=a, last=b, count=n, reason=reason) for a, b, n in _told(hole.missing)
         ]
+        return [(Mt.EVENT, said.m) for said in (*filled, *missing)]
+
+
+def _told(spans: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Spans as they are told, with the number of versions in each."""
+    whole = spans if len(spans) <= MOST_EVENTS else spans[: MOST_EVENTS - 1]
+    told = [(first, last, last - first + 1) for first, last in whole]
+    scattered = spans[len(whole) :]
+    if scattered:
+        told.append((scattered[0][0], scattered[-1][1], sum(last - first + 1 for first, last in scattered)))
+    return told
 
 
 def _join(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

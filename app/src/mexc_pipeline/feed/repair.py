@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from mexc_pipeline import config
+from mexc_pipeline import config, events
 from mexc_pipeline.egress.dial import Dial, EgressError
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.depth import Gap
@@ -22,7 +22,7 @@ from mexc_pipeline.exchange.protocol import TEXT
 from mexc_pipeline.exchange.rest import RefusedError, commits_path, depth_path, read_commits, read_snapshot
 from mexc_pipeline.feed.holes import MOST_TRIES, Holes, Row, Unfinished
 from mexc_pipeline.feed.watch import Backoff
-from mexc_pipeline.rows import Mt, event, is_utf8, wrap
+from mexc_pipeline.rows import Mt, is_utf8, wrap
 
 log = logging.getLogger("mexc_pipeline.feed")
 
@@ -223,8 +223,8 @@ class Repairer:
                 extra={"fields": {"symbol": self._symbol.id, "version": snapshot.version, "wanted": wanted}},
             )
         book = snapshot.book if is_utf8(snapshot.book) else wrap(TEXT, snapshot.book)
-        m = event("snapshot", channel=CHANNEL, version=snapshot.version, book=msgspec.Raw(book))
-        self._keep([(Mt.EVENT, m)])
+        said = events.Snapshot(channel=CHANNEL, version=snapshot.version, book=msgspec.Raw(book))
+        self._keep([(Mt.EVENT, said.m)])
         return True
 
     def _no_snapshot(self, reason: str) -> list[Row]:

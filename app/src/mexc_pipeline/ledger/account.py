@@ -11,14 +11,23 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-GAP = b'{"event":"gap"'
-SEALED = b'{"event":"sealed"'
-CLOCK = b'{"event":"clock"'
-"""How the ``m`` of these events begin."""
+from mexc_pipeline.events import (
+    Clock,
+    Connected,
+    Disconnected,
+    Gap,
+    Repaired,
+    Started,
+    Stopped,
+    Subscribed,
+    Unrepaired,
+    begin,
+)
 
-_COUNTED = {"gap": "missing", "repaired": "repaired", "unrepaired": "unrepaired"}
-_MARKS = ("started", "connected", "subscribed", "disconnected", "stopped")
-_WANTED = tuple(b'{"event":"%s"' % name.encode() for name in (*_COUNTED, *_MARKS))
+_COUNTED = {Gap.name(): "missing", Repaired.name(): "repaired", Unrepaired.name(): "unrepaired"}
+_CLOCK = begin(Clock)
+_MARKS = (Started, Connected, Subscribed, Disconnected, Stopped)
+_WANTED = tuple(begin(kind) for kind in (Gap, Repaired, Unrepaired, *_MARKS))
 
 
 class Moment(NamedTuple):
@@ -52,7 +61,7 @@ _decode_clock = msgspec.json.Decoder(_Clock).decode
 
 def is_restart(m: bytes) -> bool:
     """Whether an event row says that ``rx`` goes back here, with a clock that was more than 60 s ahead before."""
-    if not m.startswith(CLOCK):
+    if not m.startswith(_CLOCK):
         return False
     try:
         return _decode_clock(m).restarted
@@ -89,7 +98,7 @@ class Account:
             name = _COUNTED[said.event]
             setattr(self, name, getattr(self, name) + said.count)
         else:
-            what = "held" if said.event == "stopped" and said.reason else said.event
+            what = "held" if said.event == Stopped.name() and said.reason else said.event
             self.moments.append(Moment(rx, what, said.last_rx))
 
     def copy(self) -> Account:

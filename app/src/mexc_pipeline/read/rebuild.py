@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.events import Connected, Regressed, Snapshot, begin
 from mexc_pipeline.exchange.depth import Span, span
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.exchange.rest import version_of
@@ -98,6 +99,8 @@ _frame = msgspec.json.Decoder(_Frame).decode
 _sides = msgspec.json.Decoder(_Sides).decode
 _snapshot = msgspec.json.Decoder(_Snapshot).decode
 _event = _lenient(_Event)
+_SAID = (begin(Snapshot), begin(Regressed))
+_CONNECTED = begin(Connected)
 _channel = _lenient(_Channel)
 _LATEST_MS = 2**53
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -183,9 +186,9 @@ class History:
                 version = self._version_of(row)
                 if version is not None:
                     self._commits.setdefault(version, row)
-            elif row.m.startswith((b'{"event":"snapshot"', b'{"event":"regressed"')):
+            elif row.m.startswith(_SAID):
                 self._said(row)
-            elif row.m.startswith(b'{"event":"connected"'):
+            elif row.m.startswith(_CONNECTED):
                 self._fresh = True
         return self
 
@@ -223,7 +226,7 @@ class History:
         said = _event(row.m)
         if said is None or said.channel != CHANNEL:
             return
-        if said.event == "snapshot":
+        if said.event == Snapshot.name():
             version = self._version_of(row)
             if version is None:
                 return

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mexc_pipeline.ledger.account import GAP, SEALED, Account
+from mexc_pipeline.events import Gap, Sealed, begin
+from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.digest import RowDigest
-from mexc_pipeline.rows import MT_NAMES, Columns, Mt, event
+from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 from mexc_pipeline.spool.segment import (
     SegmentError,
     SegmentInfo,
@@ -27,6 +28,8 @@ from mexc_pipeline.spool.segment import (
 )
 
 log = logging.getLogger("mexc_pipeline.spool")
+
+_GAP, _SEALED = begin(Gap), begin(Sealed)
 
 
 class Tally:
@@ -50,9 +53,9 @@ class Tally:
         if Mt.EVENT in block.mt:
             for rx, mt, m in zip(block.rx, block.mt, block.m, strict=True):
                 if mt == Mt.EVENT:
-                    self.gaps += m.startswith(GAP)
+                    self.gaps += m.startswith(_GAP)
                     self.account.event(rx, m)
-        if not (block.mt[-1] == Mt.EVENT and block.m[-1].startswith(SEALED)):
+        if not (block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_SEALED)):
             self.account.rows(block.rx[0], block.rx[-1])
         self.last_rx = block.rx[-1]
 
@@ -96,7 +99,7 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
         [rx],
         [rx // 1_000_000],
         [Mt.EVENT],
-        [event("sealed", cut=cut or None, rows=before.rows + 1)],
+        [Sealed(cut=cut or None, rows=before.rows + 1).m],
     )
     tally.add(sealed)
     db.execute("BEGIN IMMEDIATE")

@@ -17,12 +17,10 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
+from mexc_pipeline.events import Started, begin, read
 from mexc_pipeline.periods import Period
-from mexc_pipeline.rows import Columns, Frame, Mt, event
+from mexc_pipeline.rows import Columns, Frame, Mt
 from mexc_pipeline.spool.blobs import LARGE, fetch, fill
 from mexc_pipeline.spool.held import Held
 from mexc_pipeline.spool.known import Known
@@ -55,7 +53,7 @@ CREATE TABLE rows (
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
 _DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_STARTED = b'{"event":"started"'
+_STARTED = begin(Started)
 
 
 _AHEAD = f"""
@@ -286,20 +284,20 @@ def _is_started(frame: Frame) -> bool:
 
 def started(version: str, set_apart: str | None) -> bytes:
     """The first row of a process, to be completed where it gets its seq. ``set_apart``: see :class:`Pending`."""
-    return event("started", version=version, set_apart=[set_apart] if set_apart else None)
+    return Started(version=version, set_apart=[set_apart] if set_apart else None).m
 
 
 def completed(m: bytes, spool: Spool) -> bytes:
-    """The ``m`` of a ``started`` row that is the spool's next."""
-    said: dict[str, Any] = msgspec.json.decode(m)
+    """The ``m`` of a ``started`` row that is the spool's next, whatever its file made of it."""
+    said = read(m) or {}
+    named = said.get("set_apart")
     recovered = spool.recovery()
-    return event(
-        "started",
+    return Started(
         clean=spool.clean,
         last_seq=spool.last_seq,
         last_rx=spool.last_rx,
-        version=said["version"],
+        version=str(said.get("version", "unknown")),
         spool_id=spool.spool_id,
         replaced=recovered.replaced or None,
-        set_apart=[*said.get("set_apart", ()), *recovered.set_apart] or None,
-    )
+        set_apart=[*(map(str, named) if isinstance(named, list) else ()), *recovered.set_apart] or None,
+    ).m

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline import __version__
+from mexc_pipeline.events import Clock, Moved, Sealed, Stopped, begin
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import Period
-from mexc_pipeline.rows import Columns, Frame, Mt, event, storable
+from mexc_pipeline.rows import Columns, Frame, Mt, storable
 from mexc_pipeline.spool.blobs import LARGE, fill
 from mexc_pipeline.spool.checkpoint import Checkpointer
 from mexc_pipeline.spool.held import Held
@@ -47,7 +48,7 @@ _CHUNKS = (512, 64, 8, 1)
 busy reader thread that is 40,000 rows a second against 1,800."""
 _INSERTS = {n: "INSERT INTO rows VALUES " + ",".join(["(?,?,?,?,?)"] * n) for n in _CHUNKS}
 
-_ENDED = (b'{"event":"stopped"', b'{"event":"moved","clean":true')
+_ENDED = (begin(Stopped), begin(Moved) + b',"clean":true')
 """How the row begins that says of what was recorded before it, here or on another host, that it ended in order."""
 
 
@@ -214,7 +215,7 @@ class Spool:
             if self._held is None:
                 self._open(rx)
             step_ms = round((rx - self.last_rx) / 1e6, 3)
-            restarted = event("clock", step_ms=step_ms, restarted=True)
+            restarted = Clock(step_ms=step_ms, restarted=True).m
             self._commit(self._place([Frame(rx, None, Mt.EVENT, restarted)]), None)
             log.warning("clock restarted", extra={"fields": {"id": self._id, "step_ms": step_ms}})
 
@@ -392,13 +393,13 @@ def last_moment(newest: SegmentInfo) -> tuple[int, bool]:
     rx = rows[-1].rx
     if newest.state != "open" and not newest.cut:
         rx = max(rx, newest.edge_ns)  # no row may join a period that is closed
-    ends = [r for r in rows if not (r.mt == Mt.EVENT and r.m.startswith(b'{"event":"sealed"'))]
+    ends = [r for r in rows if not (r.mt == Mt.EVENT and r.m.startswith(begin(Sealed)))]
     return rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(_ENDED)
 
 
 def moved(clean: bool, host: str, spool_id: str, last_seq: int) -> bytes:
     """The event of a recording that goes on here after another host's ``last_seq``; ``clean``: it ended in order."""
-    return event("moved", clean=clean, **{"from": host}, spool_id=spool_id, last_seq=last_seq)
+    return Moved(clean=clean, host=host, spool_id=spool_id, last_seq=last_seq).m
 
 
 def _parts(symbol_id: str, files: Iterable[str]) -> dict[str, int]:

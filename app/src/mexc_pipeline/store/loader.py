@@ -6,7 +6,6 @@ have those rows, set apart under another name. Nothing is ever loaded on top of 
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import threading
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mexc_pipeline.events import Connected, Disconnected, begin, read
 from mexc_pipeline.rows import Columns, Mt
 from mexc_pipeline.spool.segment import (
     SegmentError,
@@ -53,7 +53,7 @@ IDLE_S = 0.2
 MAX_ROWS = 10_000
 MAX_BYTES = 16 << 20
 ATTEMPTS = 3
-_WAYS = (b'{"event":"connected"', b'{"event":"disconnected"')
+_WAYS = (begin(Connected), begin(Disconnected))
 
 
 @dataclass(slots=True)
@@ -411,8 +411,10 @@ class Loader:
         for at, mt in enumerate(block.mt):
             if mt != Mt.EVENT or not block.m[at].startswith(_WAYS):
                 continue
-            seq, event = block.seq[at], json.loads(block.m[at])
-            if event["event"] == "disconnected" and not event.get("exit"):
+            seq, event = block.seq[at], read(block.m[at])
+            if event is None:
+                continue  # none of ours
+            if event["event"] == Disconnected.name() and not event.get("exit"):
                 continue  # there was no connection, or none whose exit anybody else could want
             if self._catalog.egress_logged(segment.spool_id, seq):
                 continue
