@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from mexc_pipeline import config
+from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress import dial as dial_module
 from mexc_pipeline.exchange import protocol
 from mexc_pipeline.exchange.protocol import content
@@ -86,11 +87,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_S", 0.05)
     monkeypatch.setattr(module, "GOODBYE_S", 2.0)
     monkeypatch.setattr(dial_module, "CONNECT_S", 0.4)
-    monkeypatch.setattr(module, "Backoff", lambda rng: watch.Backoff(rng, first_s=0.2, most_s=0.4))
+    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=0.2, most_s=0.4))
 
 
 def test_pauses_between_tries_grow_and_nothing_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Backoff", lambda rng: watch.Backoff(rng, first_s=0.1, most_s=30))
+    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=0.1, most_s=30))
     with serving(saying(b"")) as server, feeding(f"ws://127.0.0.1:{server.port}/edge") as rig:
         began = time.monotonic()
         rig.event("disconnected", 4)
@@ -162,7 +163,7 @@ def test_the_patience_that_is_asked_for_is_kept_by_all_of_an_address(status: int
 
 
 def test_sessions_that_end_are_followed_by_the_next_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Backoff", lambda rng: watch.Backoff(rng, first_s=6.0, most_s=6.0))
+    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=6.0, most_s=6.0))
     with Simulator(SimulatorConfig(rate=100, faults=(Fault("session_limit", value="4"),))) as sim:
         with feeding(sim.ws_url, attempts=Attempts(tmp_path / "direct")) as rig:
             rig.event("subscribed", 15)
@@ -633,7 +634,7 @@ def test_stop_does_not_wait_for_an_exchange_that_says_nothing(monkeypatch: pytes
 def test_a_network_that_is_back_is_noticed_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """After minutes without one the pause was up to 30 s, and the attempts that had reached nobody used up those that
     all symbols of the host have."""
-    monkeypatch.setattr(module, "Backoff", lambda rng: watch.Backoff(rng, first_s=60))
+    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=60))
     monkeypatch.setattr(module, "UNREACHED_S", 0.02)
     tries = itertools.count()
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.run.account import Closing, Periods, dead_letters, line_of, totals
-from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, how_it_ended
+from mexc_pipeline.run.children import LONG_S, Child, Keeper, Lifeline, how_it_ended
 from mexc_pipeline.run.demo import settings
 from mexc_pipeline.run.display import age, plain_line
 from mexc_pipeline.run.supervisor import lock_holder
@@ -55,20 +53,7 @@ def _export_all(config: Config, symbol: str = "btc") -> list[SegmentInfo]:
     return found
 
 
-# Backoff and keepers
-
-
-@given(st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 1, exclude_max=True)), min_size=1, max_size=60))
-def test_backoff_stays_between_half_the_first_and_the_cap(lives: list[tuple[float, float]]) -> None:
-    backoff = Backoff()
-    for lived, jitter in lives:
-        assert 0.25 <= backoff.after(lived, jitter) <= 30.0
-
-
-def test_backoff_doubles_and_is_forgotten_after_a_long_life() -> None:
-    backoff = Backoff()
-    assert [backoff.after(0.1, 1.0) for _ in range(4)] == [0.5, 1.0, 2.0, 4.0]
-    assert backoff.after(61.0, 1.0) == 0.5
+# Keepers
 
 
 class _Fake:
@@ -91,6 +76,24 @@ def _keeper(refusal: Callable[[int], str | None] = lambda _: None) -> tuple[Keep
         return started[-1]
 
     return Keeper("btc", start, refusal), started
+
+
+@pytest.mark.parametrize(("lived_s", "is_back"), [(0.1, False), (LONG_S, True)])
+def test_a_child_that_dies_again_and_again_waits_longer_unless_it_lived_long(
+    monkeypatch: pytest.MonkeyPatch, lived_s: float, is_back: bool
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mexc_pipeline.run.children.time.monotonic", lambda: now[0])
+    keeper, started = _keeper()
+    for died in range(1, 6):
+        now[0] += 30.0
+        keeper.tend()
+        assert len(started) == died
+        started[-1].status, started[-1].lived_s = -9, lived_s
+        keeper.tend()
+    now[0] += 3.9  # the fifth wait is 4 to 8 s
+    keeper.tend()
+    assert (len(started) == 6) is is_back
 
 
 def test_a_child_that_dies_is_started_again_after_its_wait(monkeypatch: pytest.MonkeyPatch) -> None:

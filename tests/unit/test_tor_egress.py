@@ -11,9 +11,10 @@ import pytest
 
 from mexc_pipeline.config import Egress
 from mexc_pipeline.egress import tor
-from mexc_pipeline.egress.dial import EgressError, dial
+from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import get
 from mexc_pipeline.egress.tor import Tor, address_in, choose
+from mexc_pipeline.egress.way import dial
 from support.fake_tor import CONNECT, RESOLVE, RESOLVE_PTR, FakeTor, fingerprint, owned_by
 
 BTC, ETH = owned_by("btc", 4), owned_by("eth", 3)

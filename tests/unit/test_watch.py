@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +18,6 @@ from mexc_pipeline.feed.watch import (
     LISTING_MOST_S,
     QUIET_MOST_S,
     Action,
-    Backoff,
     Confirmed,
     GivenUp,
     Memory,
@@ -532,14 +530,3 @@ def test_a_dead_socket_is_given_up() -> None:
     assert w.due(134) == []
     (end,) = w.due(135)
     assert end == Reconnect("no frame for 25 s")
-
-
-@given(st.integers(0, 2**32), st.integers(1, 60))
-def test_pauses_grow_to_the_most_and_begin_again(seed: int, tries: int) -> None:
-    backoff = Backoff(random.Random(seed))
-    pauses = [backoff.next_s() for _ in range(tries)]
-    for n, pause in enumerate(pauses):
-        whole = min(30.0, 0.5 * 2.0**n)
-        assert whole / 2 <= pause <= whole
-    backoff.reset()
-    assert backoff.next_s() <= 0.5

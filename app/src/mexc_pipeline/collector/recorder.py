@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from mexc_pipeline.collector.inbox import Cut, Inbox, Mark
@@ -29,6 +31,10 @@ RETRY_S = 0.5
 T = TypeVar("T")
 
 _TROUBLE = (sqlite3.Error, OSError, SegmentError)
+
+
+class _GivenUpError(Exception):
+    """The process has to end before the disk let it be done."""
 
 
 class Recorder:
@@ -93,7 +99,8 @@ class Recorder:
                 self._move()
             if self._spool is not None and self.beat >= self._next_prune and self._clock_trusted():
                 self._next_prune = self.beat + PRUNE_S
-                self._attempt(lambda spool=self._spool: spool.prune(self._inbox.clock(), self._keep_ns))  # type: ignore[misc]
+                with suppress(_GivenUpError):
+                    self._attempt(partial(self._spool.prune, self._inbox.clock(), self._keep_ns))
         self._close()
 
     def _is_moving(self) -> bool:
@@ -104,10 +111,12 @@ class Recorder:
         spool, pending = self._opened, self._pending
         assert spool is not None
         assert pending is not None
-        if self._attempt(lambda: pending.move(spool)) != 0:
-            self._look_at_segment(spool)
-            return
-        if self._attempt(lambda: pending.remove() or True) is None:  # type: ignore[func-returns-value]
+        try:
+            if self._attempt(lambda: pending.move(spool)) != 0:
+                self._look_at_segment(spool)
+                return
+            self._attempt(pending.remove)
+        except _GivenUpError:
             return
         self._spool = spool
         cuts, self._early_cuts = self._early_cuts, []
@@ -134,9 +143,13 @@ class Recorder:
             if cut is not None:
                 self._early_cuts.append(cut)
         elif cut is None:
-            self._attempt(lambda: spool.tick(mark.rx))
+            with suppress(_GivenUpError):
+                self._attempt(lambda: spool.tick(mark.rx))
         else:
-            cut.set_result(self._attempt(lambda: spool.cut(mark.rx)))
+            try:
+                cut.set_result(self._attempt(lambda: spool.cut(mark.rx)))
+            except _GivenUpError:
+                cut.set_exception(UserError("the recording has ended before the disk let its segment be cut"))
 
     def cut(self, timeout_s: float) -> SegmentInfo | None:
         """End the open segment now, after all that was received before the call; from any thread. None where nothing
@@ -162,8 +175,9 @@ class Recorder:
         assert to is not None
         commit = to.append
         while frames:
-            block = self._attempt(lambda rest=frames: commit(rest))  # type: ignore[misc]
-            if block is None:
+            try:
+                block = self._attempt(partial(commit, frames))
+            except _GivenUpError:
                 self.lost += len(frames)
                 return False
             self._statistics.committed(block, self._inbox.clock())
@@ -177,7 +191,8 @@ class Recorder:
         if before not in (None, self._segment):
             self._segment_opened()
 
-    def _attempt(self, action: Callable[[], T]) -> T | None:
+    def _attempt(self, action: Callable[[], T]) -> T:
+        """What the disk lets be done sooner or later; _GivenUpError where the process has to end before."""
         while True:
             try:
                 result = action()
@@ -189,7 +204,7 @@ class Recorder:
                     self._no_room_since = time.monotonic()
                 log.error("spool refuses, trying again", extra={"fields": {"error": str(error)}})
                 if self._give_up.wait(RETRY_S):
-                    return None
+                    raise _GivenUpError from error
                 self.beat = time.monotonic()  # waiting for the disk is not being stuck
             else:
                 self.trouble = self._no_room_since = None

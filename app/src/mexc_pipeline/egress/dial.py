@@ -97,15 +97,13 @@ def check_files(egress: Egress, ca_file: str) -> None:
 
 
 def dial(egress: Egress, url: str, ca_file: str = "") -> Dialled:
-    """Connect to the host of ``url`` (ws, wss, http or https) by the configured egress.
+    """Connect to the host of ``url`` (ws, wss, http or https) directly or by the configured proxy.
 
     Raises EgressError. With a proxy the name is resolved by the proxy, and there is no way round it: a proxy that
     fails means no connection.
     """
     if egress.mode == "tor":
-        from mexc_pipeline.egress.tor import Tor  # it is built on this module
-
-        return Tor(egress).request(egress, url, ca_file)
+        raise EgressError("mode tor: a connection by Tor is made where its circuits are known")
     parts = urlsplit(url)
     host = parts.hostname or ""
     secure = parts.scheme in ("wss", "https")

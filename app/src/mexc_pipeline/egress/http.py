@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from mexc_pipeline import __version__
 from mexc_pipeline.config import Egress, Exchange
-from mexc_pipeline.egress.dial import Dial, EgressError, deadline, dial
+from mexc_pipeline.egress.dial import Dial, EgressError, deadline
 from mexc_pipeline.egress.encoding import CodingError, decode
 from mexc_pipeline.egress.hosts import Hosts
+from mexc_pipeline.egress.way import dial
 
 log = logging.getLogger("mexc_pipeline.egress")
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import websocket
 
 from mexc_pipeline import config, events
+from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, UnreachedError, deadline, dial
 from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.exchange.deadletters import meant
@@ -39,7 +40,6 @@ from mexc_pipeline.feed.repair import CHANNEL, Repairer
 from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.feed.watch import (
     Action,
-    Backoff,
     Confirmed,
     GivenUp,
     Memory,

@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 
 from mexc_pipeline import config, events
+from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import Dial, EgressError
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.depth import Gap
 from mexc_pipeline.exchange.protocol import TEXT
 from mexc_pipeline.exchange.rest import RefusedError, commits_path, depth_path, read_commits, read_snapshot
 from mexc_pipeline.feed.holes import MOST_TRIES, Holes, Row, Unfinished
-from mexc_pipeline.feed.watch import Backoff
 from mexc_pipeline.rows import Mt, is_utf8, wrap
 
 log = logging.getLogger("mexc_pipeline.feed")

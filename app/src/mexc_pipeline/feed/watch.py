@@ -5,7 +5,6 @@ Monotonic seconds go in; actions come out.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 
 from mexc_pipeline.exchange.protocol import is_unlisted
@@ -360,22 +359,3 @@ class Watch:
             if lost is not None:
                 found[name] |= {"given_up_s": round(now - lost.since, 1), "given_up": lost.reason}
         return found
-
-
-@dataclass(slots=True)
-class Backoff:
-    """Pauses between tries: doubling from ``first_s`` to ``most_s``, each between half and whole at random so that
-    collectors do not return together."""
-
-    rng: random.Random
-    first_s: float = 0.5
-    most_s: float = 30.0
-    _tries: int = 0
-
-    def next_s(self) -> float:
-        whole = min(self.most_s, self.first_s * 2.0 ** min(self._tries, 30))
-        self._tries += 1
-        return whole * (0.5 + self.rng.random() / 2)
-
-    def reset(self) -> None:
-        self._tries = 0

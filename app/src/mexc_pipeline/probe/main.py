@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mexc_pipeline.config import Config, Symbol
-from mexc_pipeline.egress.dial import Dial, dial
+from mexc_pipeline.egress.dial import Dial
+from mexc_pipeline.egress.way import dial
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
 from mexc_pipeline.probe.bundle import Bundle
 from mexc_pipeline.probe.judge import Report, judge

@@ -12,8 +12,9 @@ import msgspec
 import websocket
 
 from mexc_pipeline.config import Exchange, Symbol
-from mexc_pipeline.egress.dial import Dial, EgressError, deadline, dial
+from mexc_pipeline.egress.dial import Dial, EgressError, deadline
 from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.way import dial
 from mexc_pipeline.exchange.protocol import PING, subscriptions
 from mexc_pipeline.exchange.rest import PING_PATH, commits_path, deals_path, depth_path, detail_path, funding_path
 from mexc_pipeline.feed.handshake import RefusedError, shake

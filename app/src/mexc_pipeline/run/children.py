@@ -12,29 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import IO
+
+from mexc_pipeline.backoff import Backoff
 
 log = logging.getLogger("mexc_pipeline.run")
 
 Lines = Callable[[str, str], None]
 """Takes a child's name and one line it wrote to standard error."""
-
-
-@dataclass(slots=True)
-class Backoff:
-    """Seconds to wait before the next start: doubling, capped, jittered; forgotten after a long enough life."""
-
-    first_s: float = 0.5
-    cap_s: float = 30.0
-    forget_s: float = 60.0
-    failures: int = 0
-
-    def after(self, lived_s: float, jitter: float) -> float:
-        """The wait after a life of ``lived_s``; ``jitter`` in [0, 1) spreads it between half and the whole."""
-        self.failures = 1 if lived_s >= self.forget_s else self.failures + 1
-        whole = min(self.cap_s, self.first_s * 2.0 ** min(self.failures - 1, 16))
-        return whole * (0.5 + jitter / 2)
 
 
 class Lifeline:
@@ -48,6 +33,8 @@ class Lifeline:
         os.close(self.read_fd)
 
 
+LONG_S = 60.0
+"""A child that has lived so long is started again as after a first death."""
 MAX_LINE = 64 << 10
 """Characters after which a line of a child's is passed on in pieces."""
 
@@ -146,7 +133,7 @@ class Keeper:
         self.restarts = 0
         self._start = start
         self._refusal = refusal
-        self._backoff = Backoff()
+        self._backoff = Backoff(random.Random())  # noqa: S311 - spreads restarts, keeps no secret
         self._next_start = 0.0
 
     def tend(self) -> None:
@@ -170,7 +157,9 @@ class Keeper:
             self.given_up = reason
             log.error("child cannot run and is not started again", extra={"fields": {**fields, "reason": reason}})
             return
-        wait = self._backoff.after(child.lived_s, random.random())  # noqa: S311 - spreads restarts, keeps no secret
+        if child.lived_s >= LONG_S:
+            self._backoff.reset()
+        wait = self._backoff.next_s()
         self._next_start = now + wait
         self.restarts += 1
         log.warning("child died and will be restarted", extra={"fields": {**fields, "in_s": round(wait, 2)}})

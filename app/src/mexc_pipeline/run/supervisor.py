@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import random
 import signal
 import threading
 import time
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline import signals
+from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.config import Config
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.output import say_now
 from mexc_pipeline.paths import NotAFileError, regular
 from mexc_pipeline.run.account import Closing, Periods, dead_letters, line_of
-from mexc_pipeline.run.children import Backoff, Child, Keeper, Lifeline, Lines, how_it_ended
+from mexc_pipeline.run.children import Child, Keeper, Lifeline, Lines, how_it_ended
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
 from mexc_pipeline.spool.lock import holder
 from mexc_pipeline.spool.segment import SegmentInfo
@@ -102,7 +104,7 @@ class Supervisor:
         ]
         self._foreign: set[str] = set()  # symbols somebody else records: theirs to cut, export and answer for
         self._export: Child | None = None
-        self._export_backoff = Backoff(first_s=1.0)
+        self._export_backoff = Backoff(random.Random(), first_s=1.0)  # noqa: S311 - spreads tries, keeps no secret
         self._export_not_before = 0.0
         self._scanned = 0.0
 
@@ -184,10 +186,10 @@ class Supervisor:
                 return
             child, self._export = self._export, None
             if status == 0:
-                self._export_backoff.failures = 0
+                self._export_backoff.reset()
                 self._export_not_before = now + 1.0
             else:
-                wait = self._export_backoff.after(0.0, 1.0)
+                wait = round(self._export_backoff.next_s(), 2)
                 self._export_not_before = now + wait
                 fields = {"ended": how_it_ended(status), "pid": child.pid, "in_s": wait}
                 log.warning("export failed and will be tried again", extra={"fields": fields})
