@@ -119,6 +119,53 @@ def test_symbols_of_other_hosts_are_known_from_the_log_while_they_live(
     assert stage.exits().look() is gives_up
 
 
+def test_of_a_symbol_of_this_host_that_does_not_answer_the_log_tells(stage: Stage) -> None:
+    def refuse(_: dict[str, Any]) -> dict[str, Any]:
+        raise UserError("too busy")
+
+    stage.servers.append(ControlServer(stage.settings.control_dir / "btc.sock", {"status": refuse}))
+    stage.store("btc", "203.0.113.11", 900, age_s=10)
+    assert stage.exits().look()
+    assert [name for _, name, _ in stage.feed.left] == ["collision"]
+
+
+def test_a_collector_that_has_ended_uses_no_exit_whatever_the_log_says(stage: Stage) -> None:
+    stage.store("btc", "203.0.113.11", 900, age_s=10)
+    assert not stage.exits().look()
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"egress": "x", "connected_since_ns": 1},
+        {"egress": {"exit": "203.0.113.11"}, "connected_since_ns": [1]},
+        {"egress": {"exit": "203.0.113.11"}, "connected_since_ns": float("inf")},
+    ],
+)
+def test_an_answer_of_another_shape_does_not_end_the_watch(stage: Stage, status: dict[str, Any]) -> None:
+    stage.servers.append(ControlServer(stage.settings.control_dir / "btc.sock", {"status": lambda _: status}))
+    stage.store("btc", "203.0.113.11", 900, age_s=10)
+    assert stage.exits().look()
+
+
+@pytest.mark.parametrize("event", ["[" * 10_000, "[]", "null", "1", "no JSON"])
+def test_a_row_of_the_log_that_is_none_is_said_once_and_ends_no_watch(
+    stage: Stage, event: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: dict[str, Any] = {"rows": [["xrp", 900, "7", event]], "alive": []}
+    server = ControlServer(stage.settings.control_dir / "store.sock", {"exits": lambda _: said})
+    stage.servers.append(server)
+    exits = stage.exits()
+    with caplog.at_level("INFO"):
+        assert [exits.look(), exits.look()] == [False, False]
+        said["rows"] = []
+        assert not exits.look()
+    assert [r.message for r in caplog.records if "other hosts" in r.message] == [
+        "exits of other hosts not known",
+        "exits of other hosts known again",
+    ]
+
+
 def test_without_anybody_to_ask_nothing_changes(stage: Stage) -> None:
     assert not stage.exits().look()
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mexc_pipeline.config import parse
 from mexc_pipeline.control import ControlError, ControlServer
 from mexc_pipeline.egress.partition import owner
 from mexc_pipeline.egress.uses import Use, collisions, local, logged, uses
@@ -160,6 +161,17 @@ def test_what_verification_says() -> None:
     assert [f.ok for f in exits.recorded([one], [one])] == [True]
     assert [f.ok for f in exits.recorded([one], [clash])] == [False]
     assert [f.ok for f in exits.recorded([one], [Use("btc", "z", "z", 10, None)])] == [False]
+
+
+def test_without_the_log_nothing_is_said_of_the_past(tmp_path: Path) -> None:
+    config = parse(f'symbols = ["BTC_USDT"]\ndata_dir = "{tmp_path}"\n[egress]\nmode = "tor"\n', None)
+    status = {"egress": {"mode": "tor", "exit": "203.0.113.11"}, "connected_since_ns": 10**18}
+    server = ControlServer(config.control_dir / "btc.sock", {"status": lambda _: status})
+    try:
+        found = exits.distinct(config)
+    finally:
+        server.close()
+    assert [(f.subject, f.ok) for f in found] == [("exits", True), ("egress_log", False)]
 
 
 def test_a_reported_exit_is_checked_with_tor_itself(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ PACE_S = 0.01
 BACKLOG = 128
 ACCEPT_AGAIN_S = 0.1
 NOT_UNDERSTOOD = "the store's answer is not understood; it may be of another version, restart it"
+ODD = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
+"""What reading an answer of another shape than expected raises."""
 NO_COMMAND = "not a command"
 """How the refusal of an unknown command begins, in every version: by it the two sides' difference is told."""
 OPEN_AGAIN_S = 1.0

@@ -164,7 +164,7 @@ def altered(folder: Path, seed: int) -> Outcome:
 
 def _compared(site: Site, count: int) -> list[str]:
     names = [path.name for path in (site.place.data / "spool" / "btc").glob("*.sqlite")]
-    found = compared(load(site.place.config), "btc", names)
+    found = dict(compared(load(site.place.config), "btc", names))
     return list(found) if len(found) >= count else []
 
 

@@ -281,7 +281,8 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     after = _instant(since)
     if wrong := wrong_place(config):
         raise UserError(f"{config.export_dir}: {wrong}")
-    entries = proofs.ledger(config)
+    unknown: list[str] = []
+    entries = proofs.ledger(config, unknown=unknown)
     found = proofs.by_hour(config, entries)
     for trouble in acknowledged(config).troubles:
         printing.line(trouble, err=True)
@@ -298,6 +299,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
         printing.as_json(
             {
                 "ok": ok,
+                "unknown": unknown,
                 "entries": [entry.to_json() for entry in entries if entry.file in shown],
                 "hours": [hour.to_json() for hour in found],
                 "totals": {**totals, "all": total(found)},
@@ -307,6 +309,8 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     printing.table(_LEDGER, [_ledger_row(hour) for hour in found], right=_LEDGER[2:-2])
     for i in [*totals, "all"]:
         printing.line(f"{i}: {_total_line(totals.get(i) or total(found))}")
+    for what in unknown:
+        printing.line(what, err=True)
     return 0 if ok else 1
 
 
@@ -354,9 +358,10 @@ def _ledger_row(hour: Hour) -> list[object]:
 
 
 def _total_line(sums: dict[str, Any]) -> str:
+    received, stored, exported = ("–" if sums[side] is None else f"{sums[side]:,}" for side in _SIDES)
     return (
         f"{sums['hours']} periods ({sums['absent']} without rows), {sums['coverage']:.2f} % covered, "
-        f"{sums['received']:,} rows received, {sums['stored']:,} stored, {sums['exported']:,} exported where still or "
+        f"{received} rows received, {stored} stored, {exported} exported where still or "
         f"already there, {sums['dead_letters']:,} dead letters, {sums['gaps']} gaps of {sums['missing']:,} versions, "
         f"{sums['repaired']:,} repaired, {sums['reconnects']} reconnects, "
         f"{sums['without_socket_s']:.1f} s without a socket"

@@ -32,6 +32,8 @@ class Exits:
         self._symbol = symbol
         self._feed = feed
         self._tor = tor
+        self._unknown = ""
+        """Why it cannot be told which exits other hosts use."""
 
     def watch(self, stop: threading.Event) -> None:
         """Look every 15 s whether somebody else uses our exit, until told to stop."""
@@ -107,20 +109,37 @@ class Exits:
         return Use(self._symbol.id, egress["exit"], egress.get("seen") or egress["exit"], since // 10**9, None)
 
     def _others(self) -> list[Use]:
-        """The present uses of other symbols: this host's from their collectors, the rest from ``egress_log``."""
-        here = {s.id for s in self._settings.symbols if s.egress.mode == "tor"} - {self._symbol.id}
+        """The present uses of other symbols: this host's from their collectors, the rest from ``egress_log``, which
+        also tells of those whose collector runs and does not answer."""
+        told = {self._symbol.id}
         found: list[Use] = []
-        for other in here:
+        for other in {s.id for s in self._settings.symbols if s.egress.mode == "tor"} - told:
             try:
                 use = local(self._settings.control_dir, other)
+            except control.NotRunningError:
+                use = None
             except control.ControlError as error:
                 log.debug("not asked for its exit", extra={"fields": {"other": other, "why": str(error)}})
-            else:
-                if use is not None:
-                    found.append(use)
+                continue
+            told.add(other)
+            if use is not None:
+                found.append(use)
         try:
             elsewhere = logged(self._settings.control_dir, int(time.time()) - LOG_S, newest_only=True)
         except control.ControlError as error:
-            log.debug("exits of other hosts not known", extra={"fields": {"why": str(error)}})
+            self._say(str(error))
             return found
-        return found + [use for use in elsewhere if use.end is None and use.symbol not in here | {self._symbol.id}]
+        self._say("")
+        return found + [use for use in elsewhere if use.end is None and use.symbol not in told]
+
+    def _say(self, unknown: str) -> None:
+        """Log when it begins and when it ends that other hosts' exits cannot be asked for: a collision with one of them
+        is not noticed meanwhile."""
+        if bool(unknown) == bool(self._unknown):
+            return
+        self._unknown = unknown
+        fields = {"symbol": self._symbol.id, "why": unknown}
+        if unknown:
+            log.warning("exits of other hosts not known", extra={"fields": fields})
+        else:
+            log.info("exits of other hosts known again", extra={"fields": {"symbol": self._symbol.id}})

@@ -81,7 +81,7 @@ def logged(control_dir: Path, since: int, newest_only: bool = False) -> list[Use
         alive = answer["alive"]
         now = max((int(row[2]) for row in alive), default=1 << 32)
         return uses(answer["rows"], {str(row[0]): int(row[1]) for row in alive}, now)
-    except (LookupError, TypeError, ValueError) as error:
+    except control.ODD as error:
         raise control.ControlError(control.NOT_UNDERSTOOD) from error
 
 
@@ -90,7 +90,10 @@ def local(control_dir: Path, symbol: str) -> Use | None:
     Raises ControlError where it does not answer."""
     status = control.ask(control_dir / f"{symbol}.sock", "status")
     egress, since = status.get("egress") or {}, status.get("connected_since_ns")
-    if not since or not egress.get("exit"):
-        return None
-    address = str(egress["exit"])
-    return Use(symbol, address, str(egress.get("seen") or address), int(since) // 10**9, None)
+    try:
+        if not since or not egress.get("exit"):
+            return None
+        address = str(egress["exit"])
+        return Use(symbol, address, str(egress.get("seen") or address), int(since) // 10**9, None)
+    except control.ODD as error:
+        raise control.ControlError(f"{symbol}'s answer is not understood; it may be of another version") from error

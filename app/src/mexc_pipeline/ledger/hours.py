@@ -236,13 +236,19 @@ def _absent(symbol: str, before: Hour, until_ns: int) -> Hour:
     return Hour(symbol, "", before.end_ns, until_ns, periods)
 
 
+def _sum(known: Iterable[int | None]) -> int | None:
+    """Of what is known; None where nothing is."""
+    rows = [n for n in known if n is not None]
+    return sum(rows) if rows else None
+
+
 def total(of: Sequence[Hour]) -> dict[str, Any]:
-    """Sums over hours, and coverage in percent of all their time."""
+    """Sums over hours, and coverage in percent of all their time. None: rows of a place of which nothing is known."""
     length = sum(h.end_ns - h.start_ns for h in of)
     return {
         "hours": sum(h.periods for h in of),
         "absent": sum(h.periods for h in of if not h.files),
-        **{side: sum(h.rows(side) or 0 for h in of) for side in ("received", "stored", "exported")},
+        **{side: _sum(h.rows(side) for h in of) for side in ("received", "stored", "exported")},
         "dead_letters": sum(h.counts["dl"] for h in of),
         **{name: sum(getattr(h, name) for h in of) for name in _SUMS},
         "seq_missing": sum(h.seq_missing for h in of),

@@ -17,6 +17,7 @@ from typing import Any
 from mexc_pipeline import signals
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlError
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.output import say_now
 from mexc_pipeline.paths import NotAFileError, regular
@@ -154,13 +155,20 @@ class Supervisor:
             if self._store.given_up or self._store.restarts > 1:
                 log.error("store does not start; recording starts without it")
                 break
-            if store_status(self.config, STORE_ANSWER_S) is not None:
+            if self._store_answers():
                 break
             self.stop.event.wait(TICK_S)
         else:
             log.warning("store is still starting; recording begins without it")
         for keeper in self._collectors:
             keeper.tend()
+
+    def _store_answers(self) -> bool:
+        try:
+            store_status(self.config, STORE_ANSWER_S)
+        except ControlError:
+            return False
+        return True
 
     def tick(self) -> None:
         """Look after everything once; call it about every ``TICK_S``."""
@@ -283,22 +291,21 @@ class Supervisor:
         logs_read = -LOGS_S
         while True:
             self._store.tend()
-            answer = store_status(self.config, STORE_ANSWER_S)
-            if answer is not None:
-                symbols: Mapping[str, Any] = answer.get("symbols") or {}
-                self._add_compared(wanted, compared)
-                if time.monotonic() - logs_read > LOGS_S:
-                    self._add_logged(wanted, compared)
-                    logs_read = time.monotonic()
+            try:
+                answer = store_status(self.config, STORE_ANSWER_S)
+            except ControlError as error:
+                problem = self._store.given_up or str(error)
+            else:
                 problem = None if answer.get("reachable") else f"it does not answer: {answer.get('error') or '?'}"
-                state = (
-                    sum(len(found) for found in compared.values()),
-                    {symbol_id: loaded.get("loaded_seq") for symbol_id, loaded in symbols.items()},
-                )
+                unknown = self._add_compared(wanted, compared)
+                if time.monotonic() - logs_read > LOGS_S:
+                    unknown += self._add_logged(wanted, compared)
+                    logs_read = time.monotonic()
+                problem = problem or "; ".join(unknown) or None
+                loaded_seq = {symbol_id: loaded.get("loaded_seq") for symbol_id, loaded in answer["symbols"].items()}
+                state = (sum(len(found) for found in compared.values()), loaded_seq)
                 if state != progress:
                     progress, moved = state, time.monotonic()
-            else:
-                problem = self._store.given_up or "store does not answer"
             if all(name in compared.get(symbol_id, {}) for symbol_id, name in wanted):
                 return compared, problem
             if self._store.given_up or time.monotonic() - moved > STORE_SILENT_S:
@@ -309,23 +316,36 @@ class Supervisor:
                 say(f"ending: {done} of {len(wanted)} periods compared" + (f"; {problem}" if problem else ""))
             time.sleep(TICK_S)  # nobody announces progress: the store is asked
 
-    def _add_compared(self, wanted: Iterable[_Name], compared: dict[str, dict[str, Any]]) -> None:
-        """Add what store remembers of the segments that are not known to be right yet."""
+    def _add_compared(self, wanted: Iterable[_Name], compared: dict[str, dict[str, Any]]) -> list[str]:
+        """Add what store remembers of the segments that are not known to be right yet; says what it could not be
+        asked."""
         asked: dict[str, list[str]] = {}
         for symbol_id, name in wanted:
             if not compared.get(symbol_id, {}).get(name, {}).get("ok"):
                 asked.setdefault(symbol_id, []).append(name)
+        unknown: list[str] = []
         for symbol_id, names in asked.items():
-            compared.setdefault(symbol_id, {}).update(store_compared(self.config, symbol_id, names))
+            try:
+                compared.setdefault(symbol_id, {}).update(store_compared(self.config, symbol_id, names))
+            except ControlError as error:
+                unknown.append(f"{symbol_id}: {error}")
+        return unknown
 
-    def _add_logged(self, wanted: Mapping[_Name, tuple[str, str]], compared: dict[str, dict[str, Any]]) -> None:
-        """Add from ``export_log`` what store does not remember; what it does remember is newer."""
+    def _add_logged(self, wanted: Mapping[_Name, tuple[str, str]], compared: dict[str, dict[str, Any]]) -> list[str]:
+        """Add from ``export_log`` what store does not remember; what it does remember is newer. Says what it could not
+        be asked."""
         missing = {key: file for key, file in wanted.items() if key[1] not in compared.get(key[0], {})}
-        for symbol_id in {symbol_id for symbol_id, _ in missing}:
-            before = logged(self.config, symbol_id)
+        unknown: list[str] = []
+        for symbol_id in sorted({symbol_id for symbol_id, _ in missing}):
+            try:
+                before = logged(self.config, symbol_id)
+            except ControlError as error:
+                unknown.append(f"{symbol_id}: {error}")
+                continue
             for (of, name), file in missing.items():
                 if of == symbol_id and file in before:
                     compared.setdefault(symbol_id, {})[name] = dict(before[file].compared)
+        return unknown
 
 
 def verify_files(config: Config, ours: Sequence[SegmentInfo]) -> tuple[dict[str, str], list[str]]:

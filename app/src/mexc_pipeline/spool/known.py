@@ -30,9 +30,6 @@ ANSWER_S = FILES_S + STORE_S
 WRITER_ALIVE_S = 45.0
 """A writer counts as alive while its last statistics are no older: three times their interval."""
 
-_ODD = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
-"""What comes of an answer in another shape: then nothing is known, which stops no recording."""
-
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -64,7 +61,7 @@ def known(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) ->
         try:
             writer = _alive_elsewhere(answer.get("writer"), spool_ids)
             last = max(last, int(answer["last_seq"]))
-        except _ODD:
+        except control.ODD:  # then nothing is known, which stops no recording
             unknown.append(f"tables: {control.NOT_UNDERSTOOD}")
     return Known(last, exports, writer, tuple(unknown))
 
@@ -95,7 +92,7 @@ def given_elsewhere(settings: config.Config, symbol_id: str, folder: Path) -> li
     try:
         theirs = [given for one in answer["held"] if (given := Given(*one)).source not in ours]
         return repeats([*theirs, *mine])
-    except _ODD as error:
+    except control.ODD as error:
         raise control.ControlError(control.NOT_UNDERSTOOD) from error
 
 

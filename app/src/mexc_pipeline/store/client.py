@@ -1,12 +1,15 @@
-"""Asks the running store how it stands and what it found of each table, over its control socket."""
+"""Asks the running store how it stands and what it found of each table, over its control socket.
+
+ControlError where it cannot be asked: that is not the same as an answer that has nothing in it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mexc_pipeline.config import Config
-from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.control import NOT_UNDERSTOOD, ODD, ControlError, ask
 
 LOGGED_S = 30.0
 
@@ -18,36 +21,35 @@ class Logged(NamedTuple):
     compared: Mapping[str, Any]
 
 
-def store_status(config: Config, timeout_s: float = 5.0) -> dict[str, Any] | None:
-    """What the running store says of itself and its symbols; None where none answers."""
-    try:
-        return ask(config.control_dir / "store.sock", "status", timeout_s)
-    except ControlError:
-        return None
+def store_status(config: Config, timeout_s: float = 5.0) -> dict[str, Any]:
+    """What the running store says of itself and its ``symbols``."""
+    answer = ask(config.control_dir / "store.sock", "status", timeout_s)
+    if not isinstance(answer.get("symbols"), dict):
+        raise ControlError(NOT_UNDERSTOOD)
+    return answer
 
 
 ASKED = 500
 """Segments asked for at a time."""
 
 
-def compared(config: Config, symbol_id: str, segments: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def compared(config: Config, symbol_id: str, segments: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What the running store found of these segments' tables (``rows``, ``ok``, ``columns`` …), by file name, as far as
-    it remembers; nothing where no store answers."""
-    found: dict[str, Mapping[str, Any]] = {}
+    it remembers; of what was told before an error it is known."""
     for begin in range(0, len(segments), ASKED):
         some = list(segments[begin : begin + ASKED])
+        answer = ask(config.control_dir / "store.sock", "compared", LOGGED_S, id=symbol_id, segments=some)
         try:
-            answer = ask(config.control_dir / "store.sock", "compared", LOGGED_S, id=symbol_id, segments=some)
-        except ControlError:
-            return found
-        found.update(answer["compared"])
-    return found
+            found = {str(name): {**of_table} for name, of_table in answer["compared"].items()}
+        except ODD as error:
+            raise ControlError(NOT_UNDERSTOOD) from error
+        yield from found.items()
 
 
 def logged(config: Config, symbol_id: str) -> dict[tuple[str, str], Logged]:
-    """``export_log`` of a symbol by file name and digest, from its first file on; empty where no store can say."""
+    """``export_log`` of a symbol by file name and digest, from its first file on."""
+    answer = ask(config.control_dir / "store.sock", "logged", LOGGED_S, id=symbol_id)
     try:
-        answer = ask(config.control_dir / "store.sock", "logged", LOGGED_S, id=symbol_id)
-    except ControlError:
-        return {}
-    return {(file, digest): Logged(received, compared) for file, digest, received, compared in answer["files"]}
+        return {(file, digest): Logged(int(rows), {**of_table}) for file, digest, rows, of_table in answer["files"]}
+    except ODD as error:
+        raise ControlError(NOT_UNDERSTOOD) from error

@@ -61,7 +61,7 @@ def distinct(config: Config) -> list[Finding]:
         past = logged(config.control_dir, since)
         newest = logged(config.control_dir, 0, newest_only=True)
     except ControlError as error:
-        return [*judge(here, here, []), Finding("all", "egress_log", False, str(error))]
+        return [*judge(here, [], []), Finding("all", "egress_log", False, str(error))]
     ours = {use.symbol for use in here}
     present = here + [use for use in newest if use.end is None and use.symbol not in ours]
     return [*recorded(here, newest), *judge(present, past, newest)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlError
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.parquet import FileError, metadata, read_content
 from mexc_pipeline.ledger.account import Account
@@ -28,18 +29,21 @@ _Key = tuple[str, str, int]
 _ALL = 1 << 30
 
 
-def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = None) -> list[Conservation]:
+def ledger(
+    config: Config, compared: Mapping[str, Mapping[str, Any]] | None = None, unknown: list[str] | None = None
+) -> list[Conservation]:
     """One row per file or closed segment, by symbol and in the order of their rows.
 
     ``compared`` is the store's ``{id: {segment file: {"rows", "ok", "columns"}}}``; None asks the running store, also
-    for what its ``export_log`` says of files whose segments are gone.
+    for what its ``export_log`` says of files whose segments are gone. ``unknown`` gets a line for each thing that the
+    store could not be asked: what is missing in a row's ``stored`` may then be there all the same.
     Files whose metadata cannot be read show as differing with no rows: ``verify exports`` says why.
     """
     segments = [segment for segment in _spooled(config) if segment.state != "open"]
-    said = store_status(config) if compared is None else None
+    unknown = [] if unknown is None else unknown
+    asked = _asked(config, unknown) if compared is None else []
     stored = compared or {
-        i: store_compared(config, i, [segment.path.name for segment in segments if segment.id == i])
-        for i in (said["symbols"] if said else {})
+        i: _compared(config, i, [segment.path.name for segment in segments if segment.id == i], unknown) for i in asked
     }
     entries: dict[_Key, dict[str, Any]] = {}
     for name, path in exported_files(config.export_dir):
@@ -64,8 +68,12 @@ def ledger(config: Config, compared: Mapping[str, Mapping[str, Any]] | None = No
         table = stored.get(segment.id, {}).get(segment.path.name)
         if table is not None:
             entry["stored"] = _stored(table)
-    for symbol_id in {key[0] for key in entries} & set(stored if said else ()):
-        before = logged(config, symbol_id)
+    for symbol_id in sorted({key[0] for key in entries}.intersection(asked)):
+        try:
+            before = logged(config, symbol_id)
+        except ControlError as error:
+            unknown.append(f"{symbol_id}: what was stored is not known of periods without a table: {error}")
+            continue
         for entry in (e for e in entries.values() if e["id"] == symbol_id and "exported" in e and "stored" not in e):
             if row := before.get((entry["file"], entry["exported"].digest)):
                 same = entry["exported"].digest if row.compared["ok"] else ""  # only then was it the segment's too
@@ -82,6 +90,24 @@ def by_hour(config: Config, files: list[Conservation], now_ns: int | None = None
         (s.id, Piece(s.first_seq, s.last_seq, _account_of_segment(s))) for s in _spooled(config) if s.state == "open"
     ]
     return hours(files, running, time.time_ns() if now_ns is None else now_ns, acknowledged(config).entries)
+
+
+def _asked(config: Config, unknown: list[str]) -> list[str]:
+    """The symbols of the running store."""
+    try:
+        return list(store_status(config)["symbols"])
+    except ControlError as error:
+        unknown.append(f"what was stored is not known: {error}")
+        return []
+
+
+def _compared(config: Config, symbol_id: str, names: Sequence[str], unknown: list[str]) -> dict[str, Mapping[str, Any]]:
+    found: dict[str, Mapping[str, Any]] = {}
+    try:
+        found.update(store_compared(config, symbol_id, names))  # what was told before it failed is in there
+    except ControlError as error:
+        unknown.append(f"{symbol_id}: what was stored is not known of all periods: {error}")
+    return found
 
 
 def _stored(comparison: Mapping[str, Any]) -> Side:
