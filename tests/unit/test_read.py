@@ -71,6 +71,11 @@ def test_frames_are_what_the_files_hold(config: Config) -> None:
         (dt.date(2026, 9, 15), T0 + 1_000_001, [1]),
         (np.datetime64("2026-09-15"), np.datetime64("2026-09-15T18:52:00.000001"), [1]),
         (np.int64(T0 + 1_000_001), np.datetime64(T0 + 2_000_002, "ns"), [2]),
+        (T0 + 1_000_001, (1 << 63) - 1, list(range(2, 43))),
+        (np.datetime64("2026-09-15T18:52:10"), np.datetime64("3000-01-01"), list(range(22, 43))),
+        (dt.datetime(1970, 1, 1), np.datetime64("10000000-01-01"), list(range(1, 43))),
+        ("20260915", pd.Timestamp("3000-01-01").as_unit("s"), list(range(1, 43))),
+        ("3000-01-01", dt.datetime.max, []),
         ("2026-09-15T18:52:10", "9999-12-31", list(range(22, 43))),
     ],
 )
@@ -90,22 +95,56 @@ def test_a_stretch_of_time_is_half_open(
         T0 / SECOND,
         float(T0),
         True,
+        10**40,
+        1 << 63,
+        np.uint64((1 << 64) - 1),
+        10**5000,
+        -(10**5000),
+        -(10**40),
+        -T0,
+        np.int64(-T0),
+        float("inf"),
+        float("-inf"),
+        float("nan"),
+        np.float64("inf"),
+        Decimal("Infinity"),
+        Decimal("sNaN"),
         pd.NaT,
+        pd.NA,
         np.datetime64("NaT"),
+        np.datetime64("1969-12-31T23:59:59"),
+        np.datetime64("-5000-01-01"),
+        np.datetime64(-(1 << 62), "Y"),
+        np.array([T0, T0]),
+        dt.date.min,
+        dt.datetime.min,
+        pd.Timestamp("1969-12-31"),
+        pd.Timestamp("0001-01-01").as_unit("s"),
+        "0001-01-01T00:00+14:00",
+        "1026-11-21",
         "yesterday",
         str(T0),
+        "1790123112345",
+        "2012123112345",
+        "9" * 40,
+        "-1",
+        "inf",
+        "nan",
+        "\x1b[31m\n2026",
         ["2026-09-15"],
         dt.timedelta(hours=1),
     ],
-    ids=repr,
+    ids=lambda wrong: type(wrong).__name__,
 )
 def test_what_is_no_time_or_of_another_unit_is_refused(config: Config, wrong: object) -> None:
     """Each was once taken for an instant, 1970 as often as not, or failed within: everything was read, or nothing."""
     fill(config)
     main(config)
     for start, end in ((wrong, None), (None, wrong)):
-        with pytest.raises(ValueError, match="is no time"):
+        with pytest.raises(ValueError, match="is no time") as refused:
             read.trades("btc", start, end, export_dir=config.export_dir)  # type: ignore[arg-type]
+        assert len(str(refused.value)) < 300
+        assert str(refused.value).isprintable(), "one line"
     with pytest.raises(ValueError, match="is no time"):
         read.book("btc", at=wrong, export_dir=config.export_dir)  # type: ignore[arg-type]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mexc_pipeline.export.order import IMPORTED, Placed, in_order
 from mexc_pipeline.export.parquet import SCHEMA, FileError, metadata, open_file
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.rows import MT_CODES
+from mexc_pipeline.text import clean
 
 Instant = int | str | date | np.datetime64
 """Unix nanoseconds, ISO 8601 text, a datetime (also ``pandas.Timestamp``, ``numpy.datetime64``) or a date, which is its
@@ -28,29 +30,43 @@ FOLDER = IMPORTED
 _NS = 1_000_000_000
 _LEAST_NS = 10**17
 """In 1973. Integers of fewer digits are seconds, ms or µs."""
-_LAST_NS = (1 << 63) - 2
+_LAST_NS, _LAST_YEAR = (1 << 63) - 2, 2262
 """In 2262; the next one fits too."""
 _TIMES = "give ISO 8601 text, a datetime, a date, pandas.Timestamp, numpy.datetime64 or Unix nanoseconds"
 
 
 def instant_ns(value: Instant) -> int:
-    """Unix nanoseconds; what lies beyond 2262 is the last of them. ValueError for what is no time, and for integers
-    that are seconds, ms or µs: taken for ns they lie in 1970, and a stretch from there on is everything."""
-    if isinstance(value, bool) or value != value:  # NaT, which is a datetime too
-        raise ValueError(f"{value!r} is no time; {_TIMES}")
-    if isinstance(value, str | datetime):
+    """Unix nanoseconds; a date or text beyond 2262 is the last of them. ValueError for what is no time, for what lies
+    before 1970, and for integers that are seconds, ms or µs: taken for ns they lie in 1970, and a stretch from there on
+    is everything."""
+    if isinstance(value, str | datetime) and value == value:  # NaT is a datetime too
         ns = _exact(value)
-    elif isinstance(value, date):
+    elif isinstance(value, date) and value == value:
         ns = _exact(datetime(value.year, value.month, value.day, tzinfo=UTC))
-    elif isinstance(value, np.datetime64):
-        ns = int(value.astype("datetime64[ns]").astype(np.int64))
-    elif hasattr(value, "__index__"):
-        ns = value.__index__()
-        if 0 < abs(ns) < _LEAST_NS:
-            raise ValueError(f"{ns} is no time in Unix nanoseconds, which have 19 digits now: is it in s, ms or µs?")
+    elif isinstance(value, np.datetime64) and not np.isnat(value):
+        # Looked at by its year first: NumPy lets what does not fit turn over into another time.
+        year = 1970 + int(value.astype("datetime64[Y]").astype(np.int64))
+        inside = 1970 <= year < _LAST_YEAR
+        ns = int(value.astype("datetime64[ns]").astype(np.int64)) if inside else (year - 1970) * _LAST_NS
+    elif isinstance(value, Integral) and not isinstance(value, bool):
+        ns = int(value)
+        if 0 < abs(ns) < _LEAST_NS or ns > _LAST_NS + 1:
+            raise ValueError(
+                f"{_shown(value)} is no time in Unix nanoseconds, which have 19 digits now: is it in s, ms or µs?"
+            )
     else:
-        raise ValueError(f"{value!r} is no time; {_TIMES}")
-    return max(-_LAST_NS, min(ns, _LAST_NS))
+        raise ValueError(f"{_shown(value)} is no time; {_TIMES}")
+    if ns < 0:
+        raise ValueError(f"{_shown(value)} is no time that was recorded: it lies before 1970")
+    return min(ns, _LAST_NS)
+
+
+def _shown(value: object) -> str:
+    """For a message of one line, whatever was given."""
+    try:
+        return clean(repr(value))
+    except ValueError:  # an integer that is too long to be shown
+        return f"a number of {value.bit_length():,} bits" if isinstance(value, int) else type(value).__name__
 
 
 def bounds(start: Instant | None, end: Instant | None) -> tuple[int | None, int | None]:
@@ -58,21 +74,21 @@ def bounds(start: Instant | None, end: Instant | None) -> tuple[int | None, int 
     low = instant_ns(start) if start is not None else None
     high = instant_ns(end) if end is not None else None
     if low is not None and high is not None and low > high:
-        raise ValueError(f"start {start!r} is after end {end!r}")
+        raise ValueError(f"start {_shown(start)} is after end {_shown(end)}")
     return low, high
 
 
 def _exact(value: str | datetime) -> int:
     try:
+        if isinstance(value, str) and value.isdecimal() and len(value) != len("YYYYMMDD"):
+            raise ValueError  # noqa: TRY301 - an integer as text, of which some digits can be taken for a date
         at = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError as error:
-        raise ValueError(f"{value!r} is no time; {_TIMES}") from error
+        raise ValueError(f"{_shown(value)} is no time; {_TIMES}") from error
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
-    if isinstance(getattr(value, "value", None), int):  # pandas.Timestamp: finer than a datetime
-        return int(at.as_unit("ns").value)  # type: ignore[attr-defined]
     seconds = int(at.replace(microsecond=0).timestamp())
-    return seconds * _NS + at.microsecond * 1000
+    return seconds * _NS + at.microsecond * 1000 + getattr(at, "nanosecond", 0)  # pandas.Timestamp: finer
 
 
 def find(
