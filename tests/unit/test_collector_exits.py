@@ -126,7 +126,7 @@ def test_of_a_symbol_of_this_host_that_does_not_answer_the_log_tells(stage: Stag
     stage.servers.append(ControlServer(stage.settings.control_dir / "btc.sock", {"status": refuse}))
     stage.store("btc", "203.0.113.11", 900, age_s=10)
     assert stage.exits().look()
-    assert [name for _, name, _ in stage.feed.left] == ["collision"]
+    assert [said for _, said in stage.feed.left] == [Collision(exit="203.0.113.11", seen="203.0.113.11", other="btc")]
 
 
 def test_a_collector_that_has_ended_uses_no_exit_whatever_the_log_says(stage: Stage) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def instant_ns(value: Instant) -> int:
         year = 1970 + int(value.astype("datetime64[Y]").astype(np.int64))
         inside = 1970 <= year < _LAST_YEAR
         ns = int(value.astype("datetime64[ns]").astype(np.int64)) if inside else (year - 1970) * _LAST_NS
-    elif isinstance(value, Integral) and not isinstance(value, bool):
+    elif isinstance(value, int | np.integer) and not isinstance(value, bool):
         ns = int(value)
         if 0 < abs(ns) < _LEAST_NS or ns > _LAST_NS + 1:
             raise ValueError(
