@@ -149,16 +149,24 @@ def test_an_answer_of_another_shape_does_not_end_the_watch(stage: Stage, status:
 
 
 @pytest.mark.parametrize("event", ["[" * 10_000, "[]", "null", "1", "no JSON"])
-def test_a_row_of_the_log_that_is_none_is_said_once_and_ends_no_watch(
-    stage: Stage, event: str, caplog: pytest.LogCaptureFixture
+def test_a_row_of_the_log_that_is_none_hides_no_other(stage: Stage, event: str) -> None:
+    taken = json.dumps({"event": "connected", "exit": "203.0.113.11"})
+    now = int(time.time())
+    said = {"rows": [["sol", 900, "7", event], ["xrp", 900, "7", taken]], "alive": [["xrp", now, now]]}
+    stage.servers.append(ControlServer(stage.settings.control_dir / "store.sock", {"exits": lambda _: said}))
+    assert stage.exits().look()
+
+
+@pytest.mark.parametrize("answer", [{}, {"rows": 1, "alive": []}, {"rows": [], "alive": [["xrp", float("inf"), 1]]}])
+def test_that_the_log_cannot_be_asked_is_said_once_and_ends_no_watch(
+    stage: Stage, answer: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    said: dict[str, Any] = {"rows": [["xrp", 900, "7", event]], "alive": []}
-    server = ControlServer(stage.settings.control_dir / "store.sock", {"exits": lambda _: said})
-    stage.servers.append(server)
+    said = dict(answer)
+    stage.servers.append(ControlServer(stage.settings.control_dir / "store.sock", {"exits": lambda _: said}))
     exits = stage.exits()
     with caplog.at_level("INFO"):
         assert [exits.look(), exits.look()] == [False, False]
-        said["rows"] = []
+        said.update(rows=[], alive=[])
         assert not exits.look()
     assert [r.message for r in caplog.records if "other hosts" in r.message] == [
         "exits of other hosts not known",
