@@ -20,6 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Restored
@@ -104,10 +106,7 @@ def load(settings: config.Config, folder: Path, name: str) -> None:
 
 def _load(settings: config.Config, folder: Path, name: str) -> None:
     source = folder / name
-    try:
-        manifest = json.loads((source / "manifest.json").read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{source} is not a whole backup: it has no manifest.json") from None
+    manifest = _manifest(source)
     _judge_names(source, manifest)
     accepted = _accepted(source, manifest)
     for symbol_id in manifest["last_seq"]:
@@ -131,6 +130,19 @@ def _load(settings: config.Config, folder: Path, name: str) -> None:
             write(settings, entry)
     for symbol_id, last_seq in manifest["last_seq"].items():
         _load_symbol(settings, symbol_id, source / "spool" / symbol_id, last_seq, int(manifest["at"]))
+
+
+def _manifest(source: Path) -> dict[str, Any]:
+    try:
+        said: dict[str, Any] = json.loads((source / "manifest.json").read_bytes())
+        msgspec.convert(said["last_seq"], dict[str, int])
+        msgspec.convert(said["exports"], dict[str, str])
+        int(said["at"])
+    except FileNotFoundError:
+        raise UserError(f"{source} is not a whole backup: it has no manifest.json") from None
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        raise UserError(f"{source / 'manifest.json'} is none of ours: it cannot be read; nothing was changed") from None
+    return said
 
 
 def _judge_names(source: Path, manifest: dict[str, Any]) -> None:

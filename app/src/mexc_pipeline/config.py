@@ -269,6 +269,8 @@ def parse(text: str, path: Path | None) -> Config:
         # tomllib names line and column, but for what is missing at the very end
         at_end = f"at line {text.count(chr(10)) + 1}, the end"
         raise ConfigError(clean(f"{where}: {str(error).replace('at end of document', at_end)}", LONG)) from error
+    except (ValueError, RecursionError) as error:  # of a number or a list as no configuration has them
+        raise ConfigError(clean(f"{where}: {str(error).partition(';')[0]}", LONG)) from error
     return _read(raw, path)
 
 

@@ -133,7 +133,7 @@ def main(arguments: list[str]) -> int:
         else:
             given = msgspec.json.decode(sys.stdin.buffer.read(), type=Handover)
             print(clean(take(settings, key, given), LONG))  # noqa: T201 - its answer
-    except (UserError, msgspec.MsgspecError) as error:
+    except (UserError, msgspec.MsgspecError, RecursionError) as error:
         print(clean(error, LONG), file=sys.stderr)  # noqa: T201 - one line for whoever called
         return 1
     return 0

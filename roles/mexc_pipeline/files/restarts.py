@@ -32,7 +32,7 @@ def main() -> int:
     state = Path(sys.argv[1])
     try:
         before: dict[str, list[tuple[float, int]]] = json.loads(state.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         before = {}
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     after, alarms = {}, []

@@ -135,7 +135,7 @@ def rules(keep: str | None, min_free: str | None, archive: Path | None, archive_
     if archive_check:
         try:
             words = json.loads(archive_check)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"--archive-check: not JSON: {error}") from error
         if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
             raise ConfigError("--archive-check: a JSON list of words is needed, the command first")

@@ -178,8 +178,8 @@ class Attempts:
     def _read(self, fd: int) -> Budget:
         try:
             budget = msgspec.json.decode(os.pread(fd, 1 << 16, 0), type=Budget)
-        except (msgspec.MsgspecError, ValueError):
-            return Budget(self._boot)  # new, or half written by one that was killed
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return Budget(self._boot)  # new, damaged or half written by one that was killed
         times = (*budget.attempts, *(hold.not_before for hold in budget.holds.values()))
         if budget.boot != self._boot or not all(map(math.isfinite, times)):
             return Budget(self._boot)

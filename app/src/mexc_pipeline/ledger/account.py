@@ -118,7 +118,7 @@ class Account:
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Account:
-        """Back from :meth:`to_json`; ValueError, KeyError or TypeError for anything else."""
+        """Back from :meth:`to_json`; ValueError, KeyError, TypeError or OverflowError for anything else."""
         moments = [Moment(int(at), str(what), int(before)) for at, what, before in said["moments"]]
         first_rx, last_rx, missing, repaired, unrepaired = (
             int(said[name]) for name in ("first_rx", "last_rx", "missing", "repaired", "unrepaired")

@@ -8,7 +8,6 @@ their keys: `opened`, `refused`, `unreached`, `sent`, `text` or `base64` (frames
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import json
 import re
@@ -124,7 +123,7 @@ def read_bundle(path: Path) -> Bundle:
         head = json.loads(lines[0])
         known = head["bundle"] == FORMAT
         symbols = [str(symbol) for symbol in head["symbols"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a bundle of `probe --save`") from error
     if not known:
         raise ConfigError(f"{path}: a bundle of format {head['bundle']!r}; this version knows {FORMAT}")
@@ -133,7 +132,7 @@ def read_bundle(path: Path) -> Bundle:
         if line.strip():
             try:
                 arranging.take(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 raise ConfigError(f"{path}: line {number} is no record of a bundle") from error
     bundle = arranging.done()
     if not bundle.handshakes:

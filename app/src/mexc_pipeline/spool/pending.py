@@ -117,7 +117,10 @@ class Pending:
         if sound != "ok" or not {"id", "symbol"} <= found.keys():
             raise sqlite3.DatabaseError(f"not a sound file of pending rows: {sound}")
         (last,) = db.execute("SELECT ifnull(max(n), 0) FROM rows").fetchone()
-        return json.loads(found["id"]), json.loads(found["symbol"]), last
+        own, symbol = json.loads(found["id"]), json.loads(found["symbol"])
+        if not isinstance(own, str) or not isinstance(symbol, str):
+            raise TypeError(f"id {own!r} of {symbol!r}")
+        return own, symbol, last
 
     def _put_aside(self, reason: str) -> str:
         target = self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")

@@ -46,6 +46,6 @@ def noted(data_dir: Path, symbol_id: str) -> dict[str, int]:
         try:
             swap = json.loads(line)
             found[str(swap["file"])] = int(swap["buffered"])
-        except (ValueError, KeyError, TypeError):
-            continue  # half a line
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            continue  # half a line, or damaged
     return found

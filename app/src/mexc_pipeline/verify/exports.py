@@ -213,7 +213,7 @@ def _account_against_rows(said: dict[str, str], held: Content) -> list[str]:
     try:
         account = json.loads(said["account"])
         fields = sorted(key for key in rows.keys() | account.keys() if rows.get(key) != account.get(key))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return [*wrong, "its account cannot be read"]
     return [*wrong, f"its account differs from its rows in {', '.join(fields)}"] if fields else wrong
 

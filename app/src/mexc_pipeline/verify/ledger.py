@@ -49,7 +49,7 @@ def ledger(
     for name, path in exported_files(config.export_dir):
         try:
             described = {**_from_metadata(metadata(path), path), "bytes": path.stat().st_size}
-        except (FileError, OSError, KeyError, TypeError, ValueError):
+        except (FileError, OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             described = {"bytes": 0, "exported": Side(0, ok=False), "edge_ns": name.start_ns + config.period.length_ns}
         entries[name.id, name.period, name.part] = {
             "id": name.id,
