@@ -164,3 +164,14 @@ def test_no_printer_lets_a_control_character_through(
 def test_a_log_line_cannot_be_forged() -> None:
     shown = logged(logs.TextFormatter(), "x\n12:00:00 INFO    store     all is well")
     assert [line for line in shown.split("\n")[1:] if not line.startswith("  ")] == []
+
+
+def test_a_tables_first_line_is_its_headers(capsys: pytest.CaptureFixture[str]) -> None:
+    """``… | head -1`` shows them: nothing blank comes before, between or after its lines."""
+    printing.table(["symbol", "rows"], [["BTC_USDT", 5], ["ETH_USDT", 50_000]], right=["rows"])
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "symbol      rows"
+    assert all(line.strip() for line in printed.splitlines())
+    of_a_run = closing_text(Closing([], [])).splitlines()
+    assert of_a_run[0].startswith("symbol")
+    assert all(line.strip() for line in of_a_run)

@@ -231,6 +231,7 @@ def _print_status(found: dict[str, Any]) -> None:
         for name, channel in (symbol["collector"].get("channels") or {}).items()
     ]
     if channels:
+        printing.line("")
         printing.table(
             ["symbol", "channel", "confirmed by", "last frame"], channels, ("last frame",), drop=("confirmed by",)
         )
@@ -307,6 +308,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
         )
         return 0 if ok else 1
     printing.table(_LEDGER, [_ledger_row(hour) for hour in found], right=_LEDGER[2:-2])
+    printing.line("")
     for i in [*totals, "all"]:
         printing.line(f"{i}: {_total_line(totals.get(i) or total(found))}")
     for what in unknown:

@@ -114,7 +114,7 @@ def table(
     right: Iterable[str] = (),
     drop: Sequence[str] | None = None,
 ) -> None:
-    """A plain table; columns named in ``right`` are right-aligned.
+    """A plain table, its first line the headers; columns named in ``right`` are right-aligned.
 
     With ``drop`` it fits the terminal (80 columns without one): columns of these names go, the first one first, never a
     digit of those that stay. Without, lines are never folded off a terminal.
@@ -137,7 +137,7 @@ def table(
     from mexc_pipeline.rendering import rendered
 
     ends = set(right)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in headers:
         shown.add_column(Text(clean(name)), justify="right" if name in ends else "left", overflow="fold")
     for row in rows:

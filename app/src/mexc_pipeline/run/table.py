@@ -48,7 +48,7 @@ def _cells(line: Line) -> list[str]:
 
 def closing_table(closing: Closing) -> Table:
     """One row per symbol and period: rows per type, seq range, bytes, ratio, digest, the three counts, verdict."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("symbol", "period"):
         table.add_column(name, no_wrap=True)
     for name in (*TYPES, "seq", "bytes", "ratio"):
