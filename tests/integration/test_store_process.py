@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,44 @@ def rows_of(process: Process, table: str) -> list[tuple[int, str]]:
 
 def expected(recording: Recording) -> list[tuple[int, str]]:
     return [(row.seq, row.m.hex().upper()) for row in recording.rows()]
+
+
+def _remove(folder: Path) -> None:
+    _move_away(folder)
+    shutil.rmtree(folder.with_name("away"))
+
+
+def _move_away(folder: Path) -> None:
+    folder.rename(folder.with_name("away"))
+
+
+def _replace_by_a_copy(folder: Path) -> None:
+    shutil.copytree(folder, folder.with_name("copy"))
+    _move_away(folder)
+    folder.with_name("copy").rename(folder)
+
+
+@pytest.mark.parametrize("lose", [_remove, _move_away, _replace_by_a_copy])
+def test_a_store_whose_engines_folder_is_another_ends_to_be_started_again(
+    tmp_path: Path, lose: Callable[[Path], None]
+) -> None:
+    """The engine itself goes on in what is no longer there, and answers as if nothing had happened."""
+    process = Process(tmp_path / "store")
+    recording = Recording(process.data / "spool")
+    with contextlib.closing(process):
+        process.start()
+        wait_for(process.is_up)
+        recording.add(100)
+        wait_for(lambda: process.loaded() == recording.spool.last_seq)
+        lose(process.data / "clickhouse")
+        assert process.ended(20) == 1, "somebody must start it again"
+        assert "a folder in use was removed or replaced" in process.text()
+        recording.add(100)
+        process.start()
+        wait_for(lambda: process.is_up() and process.loaded() == recording.spool.last_seq)
+        assert rows_of(process, "ch_mexc.btc_current") == expected(recording)
+        assert process.end(signal.SIGTERM) == 0
+    recording.close()
 
 
 def test_killed_again_and_again_while_loading(process: Process) -> None:

@@ -45,7 +45,7 @@ class SpoolLock:
             raise UserError(why) from error
         except IsADirectoryError as error:
             raise UserError(f"{path} is a folder, where a file is the lock: move it away") from error
-        self._hold(fd, self._wait_s)
+        self._hold(fd)
         return self
 
     def keep(self) -> bool:
@@ -64,8 +64,8 @@ class SpoolLock:
         os.close(before)
         return os.path.samestat(where, self._where)
 
-    def _hold(self, fd: int, wait_s: float) -> None:
-        end = time.monotonic() + wait_s
+    def _hold(self, fd: int) -> None:
+        end = time.monotonic() + self._wait_s
         while not (taken := _take(fd)) and time.monotonic() < end:
             time.sleep(0.05)  # the kernel tells of a lock given free only to those who wait without end
         if not taken:
