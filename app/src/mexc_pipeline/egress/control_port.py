@@ -6,6 +6,7 @@ Only SAFECOOKIE authentication is spoken: with it the cookie itself never leaves
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -73,16 +74,15 @@ class ControlPort:
         self._answer_s = answer_s
         self._held = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._socket.settimeout(answer_s)
-            self._socket.connect(path)
-            self._authenticate()
-        except OSError as error:
-            self._socket.close()
-            raise ControlPortError(f"Tor's control socket {path}: {error.strerror or error}") from error
-        except BaseException:
-            self._socket.close()
-            raise
+        with contextlib.ExitStack() as opening:
+            opening.enter_context(self._socket)
+            try:
+                self._socket.settimeout(answer_s)
+                self._socket.connect(path)
+                self._authenticate()
+            except OSError as error:
+                raise ControlPortError(f"Tor's control socket {path}: {error.strerror or error}") from error
+            opening.pop_all()
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ Both ways the digests are made from the columns' own buffers; memory is bounded 
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -266,11 +267,10 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with contextlib.ExitStack() as opening:
+            opening.callback(os.close, self._fd)
             super().__init__(path, buffer_size=1 << 20, pre_buffer=False)
-        except BaseException:
-            os.close(self._fd)
-            raise
+            opening.pop_all()
 
     def close(self, force: bool = False) -> None:
         super().close(force)

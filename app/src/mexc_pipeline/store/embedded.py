@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -97,11 +98,10 @@ class EmbeddedFolder:
         self.database = database
         self.set_aside: Path | None = None
         self._config = _configuration()
-        try:
+        with contextlib.ExitStack() as opening:
+            opening.callback(os.close, self._config)
             self._keeper = self._open()  # the engine stops when its last session is closed
-        except BaseException:
-            os.close(self._config)
-            raise
+            opening.pop_all()
 
     def close(self) -> None:
         """Stop the engine, once the connections are closed too."""
