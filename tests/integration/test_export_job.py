@@ -25,6 +25,7 @@ from mexc_pipeline.export.parquet import metadata
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import info, segments
+from mexc_pipeline.verify import exports
 from support.spooled import Stored, digest, digests, read_rows, read_segments
 from support.spools import SECOND, T0, configure, fill, open_spool, some_frames, tamper
 
@@ -501,3 +502,47 @@ def test_sigterm_asks_it_to_stop_and_the_old_handler_comes_back() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wait(5)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_files_that_are_gone_are_written_again_when_asked(config: Config) -> None:
+    fill(config, periods=3)
+    assert main(config).ok
+    spooled = {segment.file: segment for _, path in segments(config.spool_dir / "btc") if (segment := info(path)).rows}
+    before = {path.name: (path.read_bytes(), metadata(path)) for path in config.export_dir.iterdir()}
+    kept, *gone = sorted(before)
+    kept_at = (config.export_dir / kept).stat().st_mtime_ns
+    for name in gone:
+        (config.export_dir / name).unlink()
+    assert main(config).ok
+    assert names(config.export_dir) == [kept], "whoever moves files elsewhere does not get them twice"
+    done = main(config, missing=True)
+    assert done.ok
+    assert sorted((file.file, file.state) for file in done.files) == [(name, "written") for name in gone]
+    assert {path.name: (path.read_bytes(), metadata(path)) for path in config.export_dir.iterdir()} == before
+    assert (config.export_dir / kept).stat().st_mtime_ns == kept_at
+    assert exports(config).ok
+    again = {segment.file: segment for _, path in segments(config.spool_dir / "btc") if (segment := info(path)).rows}
+    assert again == spooled, "nothing else learns of it: how old the spool's rows are, what export_log has"
+    assert not main(config, missing=True).files
+
+
+def test_a_file_that_is_gone_is_not_made_of_rows_that_were_altered(config: Config) -> None:
+    fill(config)
+    assert main(config).ok
+    (path,) = config.export_dir.iterdir()
+    path.unlink()
+    (segment, *_) = [path for _, path in segments(config.spool_dir / "btc") if info(path).state == "exported"]
+    tamper(segment, "UPDATE rows SET m = CAST(m || ' ' AS BLOB) WHERE seq = 3")
+    done = main(config, missing=True)
+    assert "no longer holds what the collector recorded" in done.failures[0].text
+    assert not names(config.export_dir)
+
+
+def test_what_stands_in_a_files_place_is_not_missing(config: Config) -> None:
+    fill(config)
+    assert main(config).ok
+    (path,) = config.export_dir.iterdir()
+    path.unlink()
+    path.symlink_to(path.with_name("nowhere"))
+    assert not main(config, missing=True).files
+    assert path.is_symlink()

@@ -47,6 +47,9 @@ def store(ctx: click.Context) -> int:
 @click.argument("symbols", metavar="[ID]...", nargs=-1, type=SymbolId())
 @click.option("--once", is_flag=True, help="Cut the running period now and export what it holds so far.")
 @click.option(
+    "--missing", is_flag=True, help="Also write again the files that are gone while the spool still has their rows."
+)
+@click.option(
     "--copy-to",
     type=UserPath(file_okay=False),
     metavar="DIR",
@@ -54,7 +57,9 @@ def store(ctx: click.Context) -> int:
 )
 @json_option
 @click.pass_context
-def export(ctx: click.Context, symbols: tuple[str, ...], once: bool, copy_to: Path | None, as_json: bool) -> int:
+def export(
+    ctx: click.Context, symbols: tuple[str, ...], once: bool, missing: bool, copy_to: Path | None, as_json: bool
+) -> int:
     """Turn ended periods into proven Parquet files.
 
     Every closed segment, oldest first, is written, read back and compared before its file gets its name.
@@ -64,10 +69,12 @@ def export(ctx: click.Context, symbols: tuple[str, ...], once: bool, copy_to: Pa
 
     if once and copy_to is not None:
         raise click.UsageError("--once cuts the period, --copy-to leaves it alone: choose one", ctx)
+    if missing and copy_to is not None:
+        raise click.UsageError("--missing writes exported files again, --copy-to an open period: choose one", ctx)
     config = configuration(ctx)
     ids = [config.symbol(key).id for key in symbols] or None
     start_logs(ctx, quiet=True)
-    return printing.done(part.main(config, ids, once=once, copy_to=copy_to), as_json)
+    return printing.done(part.main(config, ids, once=once, copy_to=copy_to, missing=missing), as_json)
 
 
 @click.command(cls=Command)

@@ -100,7 +100,8 @@ def export_segment(
     hook: Hook = no_hook,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> Exported:
-    """Turn a closed segment into its file and mark it exported; the caller holds the export lock.
+    """Turn a closed segment into its file and mark it exported; the caller holds the export lock. One that is marked
+    already, and whose file somebody took away, gets an equal one; its mark stays as it is.
 
     Raises UserError with one line where the file cannot be made, proven or put in place, FolderError where the folder
     takes no file, SegmentError where the segment cannot be read, and what ``check`` raises.
@@ -118,26 +119,27 @@ def export_segment(
     sync_folder(folder)
     hook("folder synced")
     seconds = time.monotonic() - began
-    mark_exported(
-        info.path,
-        {
-            "file": info.file,
-            "rows": content.rows,
-            "digest": content.digest,
-            "digests": content.digests,
-            "bytes": content.bytes,
-            "raw_bytes": content.raw_bytes,
-            "at_ns": now_ns(),
-            "part": info.name.part,
-            "final": info.final,
-            "first_seq": content.first_seq,
-            "last_seq": content.last_seq,
-            "counts": content.counts,
-            "seconds": round(seconds, 3),
-            "version": info.version,
-        },
-    )
-    hook("marked")
+    if info.state != "exported":
+        mark_exported(
+            info.path,
+            {
+                "file": info.file,
+                "rows": content.rows,
+                "digest": content.digest,
+                "digests": content.digests,
+                "bytes": content.bytes,
+                "raw_bytes": content.raw_bytes,
+                "at_ns": now_ns(),
+                "part": info.name.part,
+                "final": info.final,
+                "first_seq": content.first_seq,
+                "last_seq": content.last_seq,
+                "counts": content.counts,
+                "seconds": round(seconds, 3),
+                "version": info.version,
+            },
+        )
+        hook("marked")
     return Exported(
         info.id,
         info.path.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -42,17 +43,22 @@ CUT_TIMEOUT_S = 30.0
 
 
 def main(
-    config: Config, ids: Sequence[str] | None = None, once: bool = False, copy_to: Path | None = None
+    config: Config,
+    ids: Sequence[str] | None = None,
+    once: bool = False,
+    copy_to: Path | None = None,
+    missing: bool = False,
 ) -> ExportReport:
     """Export every closed segment of the symbols (ids or exchange names; none: all, also those no longer configured).
 
-    ``once`` cuts the running period first. ``copy_to`` writes the open period's rows there instead and changes
+    ``once`` cuts the running period first. ``missing`` also writes again what was exported, has no file any more and is
+    still in the spool. ``copy_to`` writes the open period's rows there instead and changes
     nothing. SIGTERM and SIGINT end it early: nothing half done stays in the way. Raises ConfigError for an unknown
     symbol and UserError where nothing can be exported at all; what concerns one segment is in the report.
     """
     stop = threading.Event()
     with stop_on_signals(stop):
-        return run(config, ids, once, copy_to, stop=stop)
+        return run(config, ids, once, copy_to, missing, stop=stop)
 
 
 def run(
@@ -60,6 +66,7 @@ def run(
     ids: Sequence[str] | None = None,
     once: bool = False,
     copy_to: Path | None = None,
+    missing: bool = False,
     *,
     stop: threading.Event | None = None,
     hook: Hook = no_hook,
@@ -85,7 +92,7 @@ def run(
             for symbol_id in chosen:
                 check()
                 _close_ended(config, symbol_id, once, now_ns(), report, check)
-            _export_all(config, chosen, report, check, hook)
+            _export_all(config, chosen, missing, report, check, hook)
             gone = set(chosen) - {symbol.id for symbol in config.symbols}
             if gone and (wrong := wrong_clock(config)) is not None:
                 log.warning("segments not pruned", extra={"fields": {"why": wrong}})
@@ -193,16 +200,23 @@ def _open_segments(folder: Path) -> list[SegmentInfo]:
 
 
 def _export_all(
-    config: Config, ids: Sequence[str], report: ExportReport, check: Callable[[], None], hook: Hook
+    config: Config, ids: Sequence[str], missing: bool, report: ExportReport, check: Callable[[], None], hook: Hook
 ) -> None:
-    """Every closed segment: a symbol's in the order of their rows, the symbols beside each other by time."""
+    """Every closed segment, and with ``missing`` every one whose file is gone: a symbol's in the order of their rows,
+    the symbols beside each other by time."""
     waiting: list[list[SegmentInfo]] = []
     for symbol_id in ids:
         check()
         found = in_order(config.spool_dir / symbol_id)
         for path, error in found.unreadable:
             _fail(report, symbol_id, path.name, error)
-        waiting.append([segment for segment in found.readable if segment.state == "closed"])
+        waiting.append(
+            [
+                segment
+                for segment in found.readable
+                if segment.state == "closed" or (missing and _is_without_file(segment, config.export_dir))
+            ]
+        )
     for segment in merge(*waiting, key=lambda segment: segment.name):
         check()
         try:
@@ -216,6 +230,10 @@ def _export_all(
             _fail(report, segment.id, segment.path.name, error)
             continue
         _done(report, done)
+
+
+def _is_without_file(segment: SegmentInfo, folder: Path) -> bool:
+    return segment.state == "exported" and segment.rows > 0 and not os.path.lexists(folder / segment.file)
 
 
 def _copy(config: Config, ids: Sequence[str], folder: Path, report: ExportReport, check: Callable[[], None]) -> None:

@@ -97,7 +97,7 @@ def exports(
     return report
 
 
-_GONE = "the file is gone; put it back, or set export_dir to where it is"
+_GONE = "the file is gone; put it back, set export_dir to where it is, or run export --missing"
 
 
 def wrong_place(config: Config) -> str:
