@@ -25,7 +25,7 @@ help:
 	@echo "make reliability  write docs/reliability.md from the campaign's results"
 	@echo "make soak   record for HOURS=1 at 200 frames/s a symbol, sample memory, handles, threads, disk; writes docs/soak.md"
 	@echo "make bench  measure the recorder beside what it is compared with, below 10 minutes; ROWS='export read' picks"
-	@echo "make performance  write docs/performance.md from the results of make bench"
+	@echo "make performance  write docs/performance.md and its tables from the results kept there; RESULTS=reports/bench.json keeps new ones"
 	@echo "make release-check  build wheel and sdist into dist/, run the demo from the wheel, list its parts (SBOM)"
 	@echo "make lint   the same without the tests"
 	@echo "make clean  remove .venv and caches; recorded data is left alone"
@@ -73,7 +73,7 @@ bench: .venv-bench/.ready
 	PYTHONPATH=.:tests .venv-bench/bin/python -m bench $(ROWS) $(ARGS)
 
 performance: .venv-bench/.ready
-	PYTHONPATH=.:tests .venv-bench/bin/python -m bench.page
+	PYTHONPATH=.:tests .venv-bench/bin/python -m bench.page $(if $(RESULTS),--results $(RESULTS))
 
 # The hashes of all files that app/constraints.txt stands for, and of what builds the wheel.
 PINS = .venv-pins/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \

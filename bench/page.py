@@ -1,4 +1,4 @@
-"""``python -m bench.page``: docs/performance.md and its picture from the results of ``make bench``."""
+"""``python -m bench.page``: docs/performance.md, its tables, its picture and README's figures from kept results."""
 
 from __future__ import annotations
 
@@ -8,45 +8,65 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import texts
+from bench.findings import evidence, findings
 from bench.model import Figure, Report, Result
 from bench.paper import BUSY, HOURS_KEPT, RATE, mean_frame, need
 from bench.plot import draw
 from bench.table import number, spread
 
 ROOT = Path(__file__).parents[1]
+KEPT = Path("docs/performance/results.json")
 SYMBOLS = (3, 50, 1000)
 
 
 def main() -> int:
-    """0 when the page is written; one line and 1 where there are no results to write it from."""
+    """0 when the pages are written; one line and 1 where the results do not hold what they say."""
     parser = argparse.ArgumentParser(prog="bench.page", description=__doc__)
-    parser.add_argument("--results", type=Path, default=ROOT / "reports" / "bench.json")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    parser.add_argument("--results", type=Path, default=ROOT / KEPT, help="keep these instead of those kept until now")
     options = parser.parse_args()
     try:
         report = Report.load(options.results)
-        text = page(report)
-        draw(report, options.docs / "images" / "performance.svg")
+        written = pages(report)
+        draw(report, ROOT / "docs" / "images" / "performance.svg")
     except (FileNotFoundError, KeyError, ValueError) as error:
-        print(f"{options.results} does not hold every row ({error}); run make bench first", file=sys.stderr)
+        print(f"{options.results} does not hold every figure ({error}); run make bench ARGS=--long", file=sys.stderr)
         return 1
-    (options.docs / "performance.md").write_text(text)
+    report.save(ROOT / KEPT)
+    for name, text in written.items():
+        (ROOT / name).write_text(text)
     return 0
 
 
-def page(report: Report) -> str:
-    """The page's text. KeyError or ValueError where a row is missing."""
+def pages(report: Report) -> dict[str, str]:
+    """Every text with figures of the bench: path → content. KeyError or ValueError where a figure is missing."""
+    return {
+        "docs/performance.md": findings(report),
+        "docs/performance/tables.md": tables(report),
+        "README.md": _with_evidence((ROOT / "README.md").read_text(), evidence(report)),
+    }
+
+
+def _with_evidence(readme: str, came: dict[str, str]) -> str:
+    """README with the last cell of each claim's row replaced. ValueError where a claim has no row."""
+    lines = readme.splitlines(keepends=True)
+    for claim, text in came.items():
+        (at,) = (n for n, line in enumerate(lines) if line.startswith(f"| {claim} |"))
+        cells = lines[at].split(" | ")
+        lines[at] = " | ".join([*cells[:-1], f"{text} |\n"])
+    return "".join(lines)
+
+
+def tables(report: Report) -> str:
+    """All tables on one page. KeyError or ValueError where a row is missing."""
     parts = [
         texts.INTRO,
         *_machine(report),
         "## The targets\n",
         *_targets(report),
-        "![CPU per frame, batch sizes, flush intervals, symbols](images/performance.svg)\n",
-        texts.LIMITS,
     ]
     for name, text in texts.ROWS.items():
         parts += [text, *_row(report.results[name])]
-    parts += [texts.PROFILE, texts.GROWTH, *_growth(report), texts.PAPER, *_paper(report), texts.GUARD]
+    parts += [texts.GROWTH, *_growth(report), texts.PAPER, *_paper(report)]
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -14,6 +14,11 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def rounded(value: float) -> str:
+    """Three significant digits for a sentence, also of large numbers."""
+    return number(float(f"{value:.3g}"))
+
+
 def spread(figure: Figure) -> str:
     """The median, and lowest to highest where there are several takes."""
     if figure.takes == 1:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from bench import child, texts
+from bench import child, findings, texts
 from bench.material import open_spool
 from bench.measure import Spread, Window, cpu_ns, quantile, rss_mb
 from bench.model import Report, Result
-from bench.page import page
+from bench.page import KEPT, ROOT, pages, tables
 from bench.paper import RATE, need
 from bench.rows.ingest import differing
 from bench.table import lines
@@ -93,14 +96,52 @@ def test_the_paper_calculation() -> None:
     assert found.export_s == pytest.approx(180)
 
 
-def test_the_page_has_every_row_and_refuses_to_be_written_without_one() -> None:
-    text = page(report())
+def test_the_tables_have_every_row_and_are_not_written_without_one() -> None:
+    text = tables(report())
     assert all(heading in text for heading in ("## Export", "## Codec", "1,000 symbols", "| 40 | 400 |"))
     assert "| speed | ours | 2 (1–3) rows/s | ≥ 2 | met |" in text
     less = report()
     del less.results["swap"]
     with pytest.raises(KeyError):
-        page(less)
+        tables(less)
+
+
+@pytest.mark.parametrize("name", ["docs/performance.md", "docs/performance/tables.md", "README.md"])
+def test_the_pages_are_those_that_the_kept_results_make(name: str) -> None:
+    assert pages(Report.load(ROOT / KEPT))[name] == (ROOT / name).read_text(), "make performance writes them"
+
+
+_MEASURED = re.compile(r"\d[\d.,]*\s?(?:ns|µs|ms|s|KB|MB|GB|MiB|%|×|rows/s|cores?|times)(?!\w)")
+
+
+@pytest.mark.parametrize("module", [findings, texts])
+def test_no_figure_is_typed(module: ModuleType) -> None:
+    tree = ast.parse(Path(str(module.__file__)).read_text())
+    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.FormattedValue) for part in ast.walk(node)}
+    words = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in inside]
+    typed = [found for text in words if isinstance(text, str) for found in _MEASURED.findall(text)]
+    assert any(isinstance(text, str) and len(text) > 200 for text in words)
+    assert typed == []
+
+
+def test_findings_follow_the_results_and_need_every_figure() -> None:
+    kept = Report.load(ROOT / KEPT)
+    before = findings.findings(kept)
+    swap = kept.results["swap"].figures.pop(0)
+    with pytest.raises(KeyError, match=f"swap: '{swap.what}' of {swap.who}"):
+        findings.findings(kept)
+    kept.results["swap"].figures.insert(0, swap)
+    export = kept.results["export"]
+    ours = next(f for f in export.figures if (f.what, f.who) == ("end to end", "ours"))
+    export.figures.remove(ours)
+    with pytest.raises(ValueError, match="export has no figure 'end to end'"):
+        findings.findings(kept)
+    export.add("end to end", "ours", 123_456, "rows/s", at_least=200_000)
+    after = findings.findings(kept)
+    assert "at 123,000 rows/s" in after
+    assert "at 123,000 rows/s" not in before
+    assert "- end to end: 123,000 rows/s, asked for ≥ 200,000" in after
+    assert findings.evidence(kept)["a file is proven soon"] == "123,000 rows/s"
 
 
 def test_cpu_and_memory_of_a_process() -> None:
