@@ -21,9 +21,9 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress import dial as dial_module
-from mexc_pipeline.exchange import protocol
+from mexc_pipeline.exchange import protocol, silence
 from mexc_pipeline.exchange.protocol import content
-from mexc_pipeline.feed import attempts, pace, watch
+from mexc_pipeline.feed import attempts, watch
 from mexc_pipeline.feed import feed as module
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.feed import Feed
@@ -278,8 +278,8 @@ def test_a_channel_that_is_retired_is_given_up_and_the_others_flow_on(
     monkeypatch.setattr(watch, "CONFIRM_S", 0.3)
     monkeypatch.setattr(watch, "AGAIN_S", 0.5)
     if how == "ack":  # only its pace tells that it is away; the others' is left alone, whatever the machine does
-        short = pace.Bounds(0.6, 0.6, 0.6)
-        monkeypatch.setattr(watch, "bounds", lambda c: short if c == "push.depth.full" else pace.bounds(c))
+        short = silence.Bounds(0.6, 0.6, 0.6)
+        monkeypatch.setattr(watch, "bounds", lambda c: short if c == "push.depth.full" else silence.bounds(c))
     retired = Fault("retired", channel="depth.full", value=how)
     with Simulator(SimulatorConfig(rate=200, faults=(retired,))) as sim:
         sim.wait_for(lambda s: bool(s._exchange.board))
@@ -356,8 +356,8 @@ def test_only_a_channels_own_frames_show_that_it_delivers(
     frame: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever else comes is counted by name, and is no sign of life of the channel: it is given up in its time."""
-    short = pace.Bounds(0.6, 0.6, 0.6)
-    monkeypatch.setattr(watch, "bounds", lambda c: short if c == "push.ticker" else pace.bounds(c))
+    short = silence.Bounds(0.6, 0.6, 0.6)
+    monkeypatch.setattr(watch, "bounds", lambda c: short if c == "push.ticker" else silence.bounds(c))
     faults = (Fault("retired", channel="ticker", value="ack"), Fault("frame", value=frame, every=0.1))
     with Simulator(SimulatorConfig(rate=200, faults=faults)) as sim:
         sim.wait_for(lambda s: bool(s._exchange.board))
@@ -400,7 +400,7 @@ def test_an_ack_in_other_words_is_said_and_data_confirm(words: str, monkeypatch:
 
 
 def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "OTHERS", pace.Bounds(1.0, 1.0, 1.0))
+    monkeypatch.setattr(silence, "OTHERS", silence.Bounds(1.0, 1.0, 1.0))
     with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:
         rig.event("subscribed", 3)
         sim.inject(Fault("stall", channel="ticker", value="resubscribe"))
@@ -414,7 +414,7 @@ def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.
 
 
 def test_a_channel_that_stays_silent_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "OTHERS", pace.Bounds(0.5, 0.5, 0.5))
+    monkeypatch.setattr(silence, "OTHERS", silence.Bounds(0.5, 0.5, 0.5))
     with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:
         rig.event("subscribed", 3)
         sim.inject(Fault("stall", channel="depth.full", conn=1))

@@ -6,7 +6,9 @@ import json
 import math
 from typing import Any
 
-from mexc_pipeline.feed.checks import MOST_IDS, Checks
+from mexc_pipeline import events
+from mexc_pipeline.exchange.checks import MOST_IDS, Checks, Found
+from mexc_pipeline.exchange.depth import Gap
 
 
 def deal(number: int) -> bytes:
@@ -20,7 +22,7 @@ def said(m: bytes | None) -> dict[str, Any]:
 
 
 def test_repeated_deals_are_told_at_once_then_once_a_second_and_all_are_counted() -> None:
-    checks = Checks(["push.deal"], None)
+    checks = Checks(["push.deal"])
     check = checks.by_channel["push.deal"]
     assert list(checks.by_channel) == ["push.deal"]
     for n in range(100):
@@ -39,12 +41,23 @@ def test_repeated_deals_are_told_at_once_then_once_a_second_and_all_are_counted(
     assert said(checks.repeated(11.1))["count"] == 1
 
 
-def test_depth_without_a_repairer_is_still_looked_at() -> None:
-    checks = Checks(["push.depth", "push.ticker"], None)
+def test_what_depth_lacks_is_said_and_what_is_to_be_fetched_for_it() -> None:
+    checks = Checks(["push.depth", "push.ticker"])
     check = checks.by_channel["push.depth"]
+    assert checks.newest == 0
     frames = [b'{"data":{"version":%d},"channel":"push.depth"}' % v for v in (5, 6, 9)]
-    assert [check(m) for m in frames[:2]] == [None, None]
-    assert said(check(frames[2])) == {"event": "gap", "channel": "push.depth", "from": 7, "to": 8, "count": 2}
+    assert check(frames[0]) == Found(book=4), "a whole book to build on"
+    assert check(frames[1]) is None
+    missing = events.Gap(channel="push.depth", first=7, last=8, count=2)
+    assert check(frames[2]) == Found(missing, Gap(7, 8))
+    assert checks.newest == 9
     checks.connected()
-    assert said(check(b'{"data":{"version":11}}'))["after"] == "reconnect"
+    missing = events.Gap(channel="push.depth", first=10, last=10, count=1, after="reconnect")
+    assert check(b'{"data":{"version":11}}') == Found(missing, Gap(10, 10), 10)
+    checks.segment_opened()
+    assert check(b'{"data":{"version":12}}') == Found(book=11), "each segment has a book of its own"
     assert check(b"{}") is None
+    checks.connected()
+    anew = events.Regressed(channel="push.depth", first=12, last=3, anew=True, after="reconnect")
+    assert check(b'{"data":{"version":3}}') == Found(anew, book=2, anew=12)
+    assert check(b'{"data":{"version":4}}') is None

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mexc_pipeline.exchange.holes import MOST_EVENTS, Holes, Row, unfinished
 from mexc_pipeline.exchange.rest import Commit, RefusedError, read_commits, read_snapshot
-from mexc_pipeline.feed.holes import MOST_EVENTS, Holes, Row, unfinished
 from mexc_pipeline.rows import Mt
 from support.spools import event
 

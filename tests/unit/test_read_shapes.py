@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.depth import Deals, FullDepth, span
-from mexc_pipeline.feed.holes import unfinished
+from mexc_pipeline.exchange.holes import unfinished
 from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read.rebuild import GapError, History, Stored
 from support.spools import BOOK, DEAL, TICKER

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import dial
 from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.exchange.holes import MOST_OPEN, MOST_TRIES, Row
 from mexc_pipeline.exchange.rest import RefusedError
-from mexc_pipeline.feed.holes import MOST_OPEN, MOST_TRIES, Row
 from mexc_pipeline.feed.repair import BURST, EACH_S, Allowance, Repairer
 from mexc_pipeline.rows import Mt
 
@@ -24,7 +24,8 @@ class Rig:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kept: list[Row] = []
         settings = config.parse('[channels]\ndepth = "merged"\n', None)
-        self.repairer = Repairer(settings.symbols[0], settings.exchange, self.kept.extend, dial)
+        self.newest = 0
+        self.repairer = Repairer(settings.symbols[0], settings.exchange, self.kept.extend, dial, lambda: self.newest)
         self.data = b"null"
         monkeypatch.setattr(
             self.repairer, "_get", lambda path: (200, b'{"success":true,"code":0,"data":%s}' % self.data)
@@ -46,7 +47,7 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
 def test_a_book_of_the_old_count_is_not_taken_while_the_socket_counts_below_it(rig: Rig) -> None:
     rig.repairer.snapshot(5000)
     rig.repairer.anew(9, seen=5000)
-    rig.repairer.newest = 12
+    rig.newest = 12
     assert not rig.book(b'{"version":5003}')
     assert not rig.events()
     assert rig.book(b'{"version":11,"asks":null}')
@@ -55,15 +56,15 @@ def test_a_book_of_the_old_count_is_not_taken_while_the_socket_counts_below_it(r
 
 def test_where_the_exchange_only_lagged_its_book_is_taken_once_the_socket_is_there(rig: Rig) -> None:
     rig.repairer.anew(4990, seen=5000)
-    rig.repairer.newest = 4995
+    rig.newest = 4995
     assert not rig.book(b'{"version":5003}')
-    rig.repairer.newest = 5001
+    rig.newest = 5001
     assert rig.book(b'{"version":5003}')
 
 
 def test_an_exchange_whose_rest_never_follows_is_said(rig: Rig) -> None:
     rig.repairer.anew(9, seen=5000)
-    rig.repairer.newest = 12
+    rig.newest = 12
     for _ in range(MOST_TRIES - 1):
         assert not rig.book(b'{"version":6000}')
     with pytest.raises(RefusedError, match="version 6000, where the socket counts at 12"):

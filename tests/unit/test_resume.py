@@ -8,7 +8,7 @@ import pytest
 
 from mexc_pipeline.collector import resume
 from mexc_pipeline.collector.resume import before, interrupted, last_version, newest_deals
-from mexc_pipeline.feed.holes import Holes, Unfinished
+from mexc_pipeline.exchange.holes import Holes, Unfinished
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.writer import Spool

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.feed.pace import CERTAIN, DEAL, LEARNED, OTHERS, Bounds, Pace
+from mexc_pipeline.exchange.silence import DEAL, OTHERS, Bounds
+from mexc_pipeline.feed.pace import CERTAIN, LEARNED, Pace
 from mexc_pipeline.feed.watch import (
     AGAIN_MOST_S,
     AGAIN_S,

@@ -10,12 +10,11 @@ from pathlib import Path
 import msgspec
 
 from mexc_pipeline.exchange.deadletters import meant
-from mexc_pipeline.exchange.depth import REMEMBERED, span
+from mexc_pipeline.exchange.depth import CHANNEL, REMEMBERED, span
+from mexc_pipeline.exchange.holes import Unfinished, unfinished
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.exchange.rest import version_of
 from mexc_pipeline.feed.feed import Before
-from mexc_pipeline.feed.holes import Unfinished, unfinished
-from mexc_pipeline.feed.repair import CHANNEL
 from mexc_pipeline.rows import Columns, Mt
 from mexc_pipeline.spool.pending import newest
 from mexc_pipeline.spool.segment import InOrder, SegmentError, SegmentReader, in_order

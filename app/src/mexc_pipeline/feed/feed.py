@@ -19,7 +19,10 @@ from mexc_pipeline import config, events
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, UnreachedError, deadline, dial
 from mexc_pipeline.egress.hosts import Hosts
+from mexc_pipeline.exchange.checks import Checks, Found
 from mexc_pipeline.exchange.deadletters import meant
+from mexc_pipeline.exchange.depth import CHANNEL
+from mexc_pipeline.exchange.holes import Unfinished
 from mexc_pipeline.exchange.protocol import (
     MAX_STORED,
     PING,
@@ -31,12 +34,10 @@ from mexc_pipeline.exchange.protocol import (
     subscriptions,
 )
 from mexc_pipeline.feed.attempts import Attempts
-from mexc_pipeline.feed.checks import Checks
 from mexc_pipeline.feed.clock import Clock
 from mexc_pipeline.feed.handshake import Answer, RefusedError, shake
-from mexc_pipeline.feed.holes import Unfinished
 from mexc_pipeline.feed.link import Messages, ReadAhead
-from mexc_pipeline.feed.repair import CHANNEL, Repairer
+from mexc_pipeline.feed.repair import Repairer
 from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.feed.watch import (
     Action,
@@ -160,10 +161,10 @@ class Feed:
         self._wanted = {s.channel: s for s in subscriptions(symbol.name, symbol.channels)}
         self._acks = {s.ack: s.channel for s in self._wanted.values()}
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
+        self._checks = checks = Checks(self._wanted, before.last_version, before.deals)
         self._repairer: Repairer | None = None
         if CHANNEL in self._wanted:
-            self._repairer = Repairer(symbol, exchange, intake.put, request, before.unfinished)
-        self._checks = Checks(self._wanted, self._repairer, before.last_version, before.deals)
+            self._repairer = Repairer(symbol, exchange, intake.put, request, lambda: checks.newest, before.unfinished)
         self._stop = threading.Event()
         self._ws: websocket.WebSocket | None = None
         self._link: ReadAhead | None = None
@@ -442,6 +443,7 @@ class Feed:
     def _read(self, message: Callable[[], tuple[int, bytes]], link: ReadAhead) -> None:
         classify, touch, checks = self._classify, self._touched.add, self._checks.by_channel
         dead, look = Mt.DEAD_LETTER, link.look
+        found: Found | None = None
         lock, stamp, add = self._intake.lock, self._intake.stamp, self._intake.add
         while True:
             data = m = b""  # the last ones may be large, and the next ones long in coming
@@ -458,10 +460,13 @@ class Feed:
                 if control is None:
                     check = checks.get(channel or "")
                     if check is not None and (mt is not dead or meant(m, self._symbol.name) == channel):
-                        wrong = check(m if text is None else text)
-                        if wrong is not None:
-                            add(Frame(rx, None, Mt.EVENT, wrong))
+                        found = check(m if text is None else text)
+                        if found is not None and found.said is not None:
+                            add(Frame(rx, None, Mt.EVENT, found.said.m))
                     add(Frame(rx, ts, mt, m))
+            if found is not None:
+                self._fetch(found)
+                found = None
             if control is None:
                 if answer is not None:
                     self._on_answer(channel or "", answer)
@@ -476,6 +481,23 @@ class Feed:
                 self._on_ack(channel or "", answer)
             elif control is Control.PONG:
                 self._on_pong(ts, m)
+
+    def _fetch(self, found: Found) -> None:
+        """Have fetched what a frame's place in its stream asks for."""
+        match found.said:
+            case events.Gap(channel=channel, first=first, last=last, count=count):
+                fields = {"channel": channel, "from": first, "to": last, "count": count}
+                log.warning("versions missing", extra={"fields": fields})
+            case events.Regressed(channel=channel, first=first, last=last) if found.anew:
+                log.warning("versions count anew", extra={"fields": {"channel": channel, "from": first, "to": last}})
+        if self._repairer is None:
+            return
+        if found.anew and found.book is not None:
+            self._repairer.anew(found.book, found.anew)
+        elif found.book is not None:
+            self._repairer.snapshot(found.book)
+        if found.gap is not None:
+            self._repairer.gap(found.gap)
 
     def _on_protocol_frame(self, opcode: int, data: bytes) -> None:
         if opcode != websocket.ABNF.OPCODE_CLOSE:

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mexc_pipeline.exchange.silence import Bounds
+
 LEARNED = 20
 """Gaps between frames from which a channel's own pace counts."""
 CERTAIN = 500
 """Gaps from which a silence far beyond it is strong evidence."""
 MEMORY_S = 3600.0
 """After so long the longest silence counts half: a market's night passes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """``floor`` and ``most`` bound the limit, ``start`` is the limit until enough is known."""
-
-    floor: float
-    start: float
-    most: float
-
-
-DEAL = Bounds(floor=120.0, start=600.0, most=3600.0)
-"""Deals of quiet symbols may rest for long."""
-OTHERS = Bounds(floor=30.0, start=60.0, most=300.0)
-"""Longest normal silence of depth seen on quiet symbols: 6.4 s; tickers come each 1 to 3 s (observed, 2026-09)."""
-
-
-def bounds(channel: str) -> Bounds:
-    """What holds for a channel whatever its pace."""
-    return DEAL if channel == "push.deal" else OTHERS
 
 
 @dataclass(slots=True)

@@ -18,15 +18,14 @@ from mexc_pipeline import config, events
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import Dial, EgressError
 from mexc_pipeline.egress.http import Rest
-from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.exchange.depth import CHANNEL, Gap
+from mexc_pipeline.exchange.holes import MOST_TRIES, Holes, Row, Unfinished
 from mexc_pipeline.exchange.protocol import TEXT
 from mexc_pipeline.exchange.rest import RefusedError, commits_path, depth_path, read_commits, read_snapshot
-from mexc_pipeline.feed.holes import MOST_TRIES, Holes, Row, Unfinished
 from mexc_pipeline.rows import Mt, is_utf8, wrap
 
 log = logging.getLogger("mexc_pipeline.feed")
 
-CHANNEL = "push.depth"
 ANSWER_S = 10.0
 PAUSE_S = 0.2
 """Least time between two rounds of requests."""
@@ -52,8 +51,9 @@ class Allowance:
 
 
 class Repairer:
-    """One symbol's. ``keep`` takes rows and may block; requests leave by ``dialler``. ``interrupted``: what an earlier
-    process did not come to the end of."""
+    """Repairs one symbol's incremental depth. ``keep`` takes rows and may block; requests leave by ``dialler``;
+    ``newest`` is the version of the newest frame. ``interrupted``: what an earlier process did not come to the end
+    of."""
 
     def __init__(
         self,
@@ -61,11 +61,13 @@ class Repairer:
         exchange: config.Exchange,
         keep: Callable[[list[Row]], None],
         dialler: Dial,
+        newest: Callable[[], int],
         interrupted: Sequence[Unfinished] = (),
     ) -> None:
         self._symbol = symbol
         self._rest = Rest(symbol.egress, exchange, dialler)
         self._keep = keep
+        self._newest = newest
         self._backoff = Backoff(random.Random(), first_s=0.25, most_s=8.0)  # noqa: S311 - jitter, not a secret
         self._allowance = Allowance()
         self._changed = threading.Condition()  # guards what follows
@@ -78,8 +80,6 @@ class Repairer:
         self._ended: list[Row] = []
         self._snapshot_tries = 0
         self._closed = False
-        self.newest = 0
-        """Version of the newest frame, told by the reading thread."""
         self.trouble: str | None = None
         """Why the last request brought nothing of use; None where it did."""
         self.seen = 0
@@ -212,10 +212,11 @@ class Repairer:
             self._snapshot_tries += 1
             if snapshot.version < wanted and self._snapshot_tries < MOST_TRIES:
                 return False
-            if snapshot.version >= self._before > self.newest:  # still of the count that the socket has left
+            newest = self._newest()
+            if snapshot.version >= self._before > newest:  # still of the count that the socket has left
                 if self._snapshot_tries < MOST_TRIES:
                     return False
-                raise RefusedError(f"a book of version {snapshot.version}, where the socket counts at {self.newest}")
+                raise RefusedError(f"a book of version {snapshot.version}, where the socket counts at {newest}")
             self._wanted, self._before = None, 0
         if snapshot.version < wanted:
             log.warning(

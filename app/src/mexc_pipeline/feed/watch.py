@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mexc_pipeline.exchange.protocol import is_unlisted
-from mexc_pipeline.feed.pace import Pace, bounds
+from mexc_pipeline.exchange.silence import RECONNECTING, bounds
+from mexc_pipeline.feed.pace import Pace
 
 CONFIRM_S = 10.0
 """A subscription without an answer or data for this long is asked for again, after twice as long given up."""
@@ -27,8 +28,6 @@ QUIET_MOST_S = 3600.0
 """Least time between two connections left because none of their channels delivers, growing from the first to the second
 while that goes on: the market itself may rest."""
 
-RECONNECTING = frozenset({"push.ticker", "push.depth", "push.depth.full"})
-"""Channels whose silence for twice the limit, after a second request, is no rest of the market."""
 SURE = 3
 """Times the limit after which the same is said of any other channel whose pace is well known."""
 

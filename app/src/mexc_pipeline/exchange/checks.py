@@ -1,34 +1,41 @@
-"""Looks at each depth and deal frame as it is read, and says in an event what is wrong with its place in the stream."""
+"""What continues what: looks at each depth and deal frame as it comes, and says what is wrong with its place in the
+stream and what is to be fetched for it. Pure."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from mexc_pipeline import events
-from mexc_pipeline.exchange.depth import Deals, FullDepth, Gap, Incremental, Regressed, span
-from mexc_pipeline.feed.repair import CHANNEL, Repairer
-
-log = logging.getLogger("mexc_pipeline.feed")
+from mexc_pipeline.exchange.depth import CHANNEL, Deals, FullDepth, Gap, Incremental, Regressed, span
 
 MOST_IDS = 20
 """Repeated deal ids that are named in an event; all are counted."""
 REPEATED_S = 1.0
 """Least time between two events of repeated deals: an exchange that repeats everything must not double the rows."""
 
-Check = Callable[[bytes], bytes | None]
-"""Takes a frame; gives the ``m`` of the event that is to stand before it, or None."""
+
+class Found(NamedTuple):
+    """What a frame's place in its stream asks for. ``said`` is to stand before the frame; ``gap`` are versions to be
+    fetched; a whole book of version ``book`` or a later one is wanted, and where ``anew`` is not 0 the exchange counts
+    anew after having come to that version."""
+
+    said: events.Event | None = None
+    gap: Gap | None = None
+    book: int | None = None
+    anew: int = 0
+
+
+Check = Callable[[bytes], Found | None]
+"""Takes a frame; None where it is in its place."""
 
 
 class Checks:
-    """One symbol's, for the reading thread; :meth:`segment_opened` may come from another. ``last_version``: the book's
-    after what an earlier process recorded, 0 for none; ``deals``: its newest deal frames, oldest first."""
+    """Follows one symbol, for the reading thread; :meth:`segment_opened` may come from another. ``last_version``: the
+    book's after what an earlier process recorded, 0 for none; ``deals``: its newest deal frames, oldest first."""
 
-    def __init__(
-        self, channels: Iterable[str], repairer: Repairer | None, last_version: int = 0, deals: Iterable[bytes] = ()
-    ) -> None:
-        self._repairer = repairer
+    def __init__(self, channels: Iterable[str], last_version: int = 0, deals: Iterable[bytes] = ()) -> None:
         self._book = Incremental(last_version)
         self._since = "restart" if last_version else "reconnect"
         self._full = FullDepth()
@@ -51,45 +58,32 @@ class Checks:
         """A new segment has its first row: it needs a book of its own."""
         self._snapshot_due = True
 
-    def _depth(self, m: bytes) -> bytes | None:
+    @property
+    def newest(self) -> int:
+        """Version of the newest frame of incremental depth, 0 before the first."""
+        return self._book.last
+
+    def _depth(self, m: bytes) -> Found | None:
         covered = span(m)
         if covered is None:
             return None
         after = self._since if self._first else None
         found = self._book.frame(covered, first_of_connection=self._first)
         self._first, self._since = False, "reconnect"
-        if self._repairer is not None:
-            self._repairer.newest = self._book.last
         if isinstance(found, Regressed):
             self._snapshot_due = False
-            if self._repairer is not None:
-                self._repairer.anew(covered.first - 1, found.seen)
-            log.warning(
-                "versions count anew", extra={"fields": {"channel": CHANNEL, "from": found.seen, "to": found.got}}
-            )
-            return _regressed(CHANNEL, found, after)
-        if self._snapshot_due:
-            self._snapshot_due = False
-            if self._repairer is not None:
-                self._repairer.snapshot(covered.first - 1)
-        if found is None:
+            return Found(_regressed(CHANNEL, found, after), None, covered.first - 1, found.seen)
+        due, self._snapshot_due = self._snapshot_due, False
+        if found is None and not due:
             return None
-        return self._gap(found, after)
+        return Found(None if found is None else _missing(found, after), found, covered.first - 1 if due else None)
 
-    def _gap(self, gap: Gap, after: str | None) -> bytes:
-        if self._repairer is not None:
-            self._repairer.gap(gap)
-        count = gap.last - gap.first + 1
-        fields = {"channel": CHANNEL, "from": gap.first, "to": gap.last, "count": count}
-        log.warning("versions missing", extra={"fields": fields})
-        return events.Gap(channel=CHANNEL, first=gap.first, last=gap.last, count=count, after=after).m
-
-    def _depth_full(self, m: bytes) -> bytes | None:
+    def _depth_full(self, m: bytes) -> Found | None:
         found = self._full.frame(m, first_of_connection=self._first_full)
         self._first_full = False
-        return None if found is None else _regressed("push.depth.full", found)
+        return None if found is None else Found(_regressed("push.depth.full", found))
 
-    def _deal(self, m: bytes) -> bytes | None:
+    def _deal(self, m: bytes) -> Found | None:
         found = self._deals.frame(m)
         if found is not None:
             self._repeats += len(found)
@@ -106,6 +100,9 @@ class Checks:
         return said
 
 
-def _regressed(channel: str, found: Regressed, after: str | None = None) -> bytes:
-    said = events.Regressed(channel=channel, first=found.seen, last=found.got, anew=found.anew or None, after=after)
-    return said.m
+def _missing(gap: Gap, after: str | None) -> events.Gap:
+    return events.Gap(channel=CHANNEL, first=gap.first, last=gap.last, count=gap.last - gap.first + 1, after=after)
+
+
+def _regressed(channel: str, found: Regressed, after: str | None = None) -> events.Regressed:
+    return events.Regressed(channel=channel, first=found.seen, last=found.got, anew=found.anew or None, after=after)

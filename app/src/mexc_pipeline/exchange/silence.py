@@ -1,0 +1,29 @@
+"""How long MEXC's channels may rest. Seconds; observed, 2026-09, unless it says otherwise. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """``floor`` and ``most`` bound the limit that is learned from a channel's own pace, ``start`` is the limit until
+    enough is known."""
+
+    floor: float
+    start: float
+    most: float
+
+
+DEAL = Bounds(floor=120.0, start=600.0, most=3600.0)
+"""Deals of quiet symbols may rest for long."""
+OTHERS = Bounds(floor=30.0, start=60.0, most=300.0)
+"""Longest normal silence of depth seen on quiet symbols: 6.4 s; tickers come each 1 to 3 s."""
+
+RECONNECTING = frozenset({"push.ticker", "push.depth", "push.depth.full"})
+"""Channels whose silence for twice the limit, after a second request, is no rest of the market."""
+
+
+def bounds(channel: str) -> Bounds:
+    """What holds for a channel whatever its pace."""
+    return DEAL if channel == "push.deal" else OTHERS
