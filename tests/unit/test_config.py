@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.config import (
-    Channels,
     ClickHouse,
     Config,
     Egress,
@@ -27,12 +26,12 @@ from mexc_pipeline.config import (
     _read,
     _SymbolTable,
     duration_ns,
-    is_name,
     load,
     parse,
     proposed_id,
 )
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.exchange.options import Channels, is_name
 from mexc_pipeline.periods import HOUR_NS, SECOND_NS
 from mexc_pipeline.text import clean
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mexc_pipeline import config
 from mexc_pipeline.exchange.deadletters import LEAST, Reason, meant, reason, too_many
+from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.exchange.protocol import MAX_CLASSIFIED, TEXT, Classifier, subscriptions
 from mexc_pipeline.rows import Mt
 
-WANTED = subscriptions("X_USDT", config.Channels())
+WANTED = subscriptions("X_USDT", Channels())
 CHANNELS = frozenset(s.channel for s in WANTED)
 CLASSIFY = Classifier("X_USDT", WANTED).classify
 

@@ -175,8 +175,9 @@ def test_without_the_log_nothing_is_said_of_the_past(tmp_path: Path) -> None:
 
 
 def test_a_reported_exit_is_checked_with_tor_itself(tmp_path: Path) -> None:
-    from mexc_pipeline.config import Channels, Symbol
+    from mexc_pipeline.config import Symbol
     from mexc_pipeline.egress.tor import Tor
+    from mexc_pipeline.exchange.options import Channels
 
     mine = owned_by("btc", 3)
     fake = FakeTor(tmp_path, mine)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.config import Channels
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
 from mexc_pipeline.probe.bundle import Bundle, as_line, masked
 from mexc_pipeline.probe.judge import Report, judge

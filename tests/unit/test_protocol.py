@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mexc_pipeline.config import Channels
+from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.exchange.protocol import (
     MAX_CLASSIFIED,
     Classifier,

@@ -18,11 +18,9 @@ import msgspec
 
 from mexc_pipeline import paths
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.exchange.options import Channels, Deal, Depth, is_name
 from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.text import LONG, clean
-
-Deal = Literal["merged", "each", "off"]
-Depth = Literal["full5", "full10", "full20", "merged", "each", "off"]
 
 _Duration = typing.Annotated[str, msgspec.Meta(description="whole number and unit, such as 15s")]
 
@@ -61,12 +59,6 @@ class Exchange(_Table, frozen=True):
     def rest_urls(self) -> tuple[str, ...]:
         """Addresses of REST in order of preference, at least one."""
         return _several(self.rest)
-
-
-class Channels(_Table, frozen=True):
-    ticker: bool = True
-    deal: Deal = "merged"
-    depth: Depth = "full20"
 
 
 class _EgressTable(_Table, frozen=True):
@@ -210,14 +202,6 @@ def check_mounted(config: Config) -> None:
         raise UserError(f"require_mount: {error.filename}: {error.strerror}") from error
     if missing:
         raise UserError(f"require_mount: nothing is mounted at {missing}; mount it, or take it out of require_mount")
-
-
-def is_name(text: str) -> bool:
-    """Whether the exchange may have a contract of that name: ``BASE_QUOTE``, the base of letters and digits of any
-    script without lower case."""
-    base, _, quote = text.partition("_")
-    good_base = 1 <= len(base) <= 32 and base.isalnum() and base == base.upper()
-    return good_base and re.fullmatch(r"[A-Z0-9]{1,20}", quote) is not None
 
 
 def proposed_id(name: str) -> str:

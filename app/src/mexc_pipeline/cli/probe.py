@@ -11,8 +11,9 @@ import click
 from mexc_pipeline import signals
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, SymbolId, UserPath, configuration, json_option, start_logs
-from mexc_pipeline.config import Config, Symbol, is_name
+from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.exchange.options import is_name
 
 UNASKED = 3
 """Symbols of the configuration that are probed where none is named."""

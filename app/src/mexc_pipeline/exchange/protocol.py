@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mexc_pipeline.config import Channels
+from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.rows import Mt, is_utf8, wrap
 from mexc_pipeline.text import clean
 

@@ -1,0 +1,28 @@
+"""What may be asked of MEXC: which channels in which variants, and what its contracts are called. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+Deal = Literal["merged", "each", "off"]
+Depth = Literal["full5", "full10", "full20", "merged", "each", "off"]
+
+
+class Channels(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The table ``[channels]`` of the configuration. ``merged``: the exchange may put several deals or changes into one
+    frame; ``each``: one a frame; ``fullN``: the best N levels of each side, whole."""
+
+    ticker: bool = True
+    deal: Deal = "merged"
+    depth: Depth = "full20"
+
+
+def is_name(text: str) -> bool:
+    """Whether the exchange may have a contract of that name: ``BASE_QUOTE``, the base of letters and digits of any
+    script without lower case."""
+    base, _, quote = text.partition("_")
+    good_base = 1 <= len(base) <= 32 and base.isalnum() and base == base.upper()
+    return good_base and re.fullmatch(r"[A-Z0-9]{1,20}", quote) is not None
