@@ -125,3 +125,10 @@ def test_the_hook_and_the_hosted_workflow_run_what_runs_anywhere() -> None:
     assert "- run: .ci/run\n" in workflow
     verbs = re.findall(r"^make (\S+)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     assert verbs == ["deps", "test", "demo", "test-deploy"]
+
+
+def test_the_page_on_another_exchange_names_every_module_of_this_one() -> None:
+    page = (ROOT / "docs" / "another-exchange.md").read_text()
+    named = {name for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    package = ROOT / "app" / "src" / "mexc_pipeline" / "exchange"
+    assert named == {path.stem for path in package.glob("*.py")} - {"__init__"}
