@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -165,6 +167,49 @@ def test_a_symbol_that_is_not_listed_is_waited_for(tmp_path: Path) -> None:
         sim.wait_for(lambda s: sum("/detail" in r.target for r in s.requests) >= 2, 40)
         assert len(sim.connections) == 1
         assert btc.stop() == 0
+
+
+@pytest.mark.parametrize("way", ["missing", "unread"])
+def test_recording_does_not_depend_on_who_is_to_be_told_of_it(tmp_path: Path, way: str) -> None:
+    with (
+        Simulator(SimulatorConfig(rate=100)) as sim,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+    ):
+        address = str(tmp_path / "notify")
+        if way == "unread":
+            systemd.bind(address)
+            systemd.setblocking(False)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler, contextlib.suppress(BlockingIOError):
+                filler.setblocking(False)
+                while True:
+                    filler.sendto(b"full", address)
+        site = site_of(tmp_path, sim)
+        with collecting(site, env={"NOTIFY_SOCKET": address}) as btc:
+            btc.live(300)
+            assert btc.stop() == 0
+        check_whole(check(site.spool()), sim.sent_on(1))
+
+
+def test_a_process_that_stood_still_says_that_its_rows_are_late(tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(rate=50)) as sim:
+        site = site_of(tmp_path, sim)
+        with collecting(site) as btc:
+            btc.live(50)
+            btc.process.send_signal(signal.SIGSTOP)
+            sent = len(sim.sent)
+            sim.wait_for(lambda s: len(s.sent) > sent + 200, 60)
+            btc.process.send_signal(signal.SIGCONT)
+            said = btc.event("paused")
+            status = btc.wait(lambda s: s["paused"] is not None)
+            assert any(w.startswith("nothing was read for ") for w in status["warnings"])
+            assert btc.stop() == 0
+        rows = check(site.spool())
+        check_whole(rows, sim.sent_on(1))
+        at = next(n for n, row in enumerate(rows) if row.m.startswith(b'{"event":"paused"'))
+        late = [row.rx - row.ts * 1_000_000 for row in rows[:at] if row.mt in (1, 2, 3)]
+        after = [row.rx - row.ts * 1_000_000 for row in rows[at:] if row.mt in (1, 2, 3)]
+        assert max(late) < said["for_s"] * 1e9 / 2, "all that is late comes after it"
+        assert max(after) <= said["for_s"] * 1e9 + 0.6e9
 
 
 def test_without_a_store_an_empty_spool_waits_and_then_says_so(tmp_path: Path) -> None:

@@ -551,6 +551,19 @@ def test_an_exchange_that_takes_nothing_cannot_keep_us_from_reading() -> None:
     assert any(f.mt == 4 for f in got)
 
 
+def test_what_came_of_a_message_that_was_cut_off_is_kept() -> None:
+    def cutting(client: socket.socket, over: threading.Event) -> None:
+        greet(client)
+        client.sendall(b"\x81\x02{}\x01\x05first\x89\x00\x00\x06second")
+        client.shutdown(socket.SHUT_WR)
+        over.wait(20)
+
+    with serving(cutting) as server, feeding(f"ws://127.0.0.1:{server.port}/edge") as rig:
+        rig.event("disconnected")
+        whole = [m for _, m in rig.frames()]
+    assert whole[:2] == [b"{}", b'{"base64":"%s","opcode":0}' % base64.b64encode(b"firstsecond")]
+
+
 def test_frames_compressed_unasked_are_recorded() -> None:
     """The connection was ended for each of them, and so was the next."""
     texts = [b'{"symbol":"BTC_USDT","channel":"push.ticker","data":{"n":%d},"ts":1795000000000}' % n for n in range(50)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +177,23 @@ def test_a_disk_that_somebody_else_fills_at_once_loses_nothing_that_was_received
                 pytest.fail("no commit was refused")
             assert btc.stop() == 0
         check_equal(site, sim, [*["spool full"] * times, "stopped"])
+
+
+def test_a_spool_that_refuses_for_another_reason_than_room_stops_the_feed_too(tmp_path: Path) -> None:
+    """What was received was in memory only for as long as that lasted, and a kill took all of it."""
+    with Simulator(SimulatorConfig(rate=100)) as sim:
+        site = site_of(tmp_path, sim, extra=RESERVE)
+        with collecting(site) as btc:
+            btc.live(100)
+            resource.prlimit(btc.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+            status = btc.wait(lambda s: s["state"] == "stopped: spool refuses", 60)
+            assert status["disk"]["level"] == "refused"
+            assert any("refuses what is written to it (" in w for w in status["warnings"])
+            assert "FAULT btc: stopped: recording has stopped" in command(site, "status").stdout
+            resource.prlimit(btc.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            goes_on(btc, 100)
+            assert btc.stop() == 0
+        rows = check(site.spool())
+        assert named(rows, "stopped")[0]["reason"] == "spool refuses"
+        assert "refused" in [e["level"] for e in named(rows, "spool_low")]
+        check_equal(site, sim, ["spool refuses", "stopped"])

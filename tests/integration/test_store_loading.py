@@ -25,7 +25,7 @@ from mexc_pipeline.rows import Columns
 from mexc_pipeline.spool.segment import SegmentInfo
 from mexc_pipeline.store import questions, schema
 from mexc_pipeline.store.auditor import Auditor
-from mexc_pipeline.store.engine import Engine, EngineFactory, RefusedError, row_table_sql
+from mexc_pipeline.store.engine import Engine, EngineError, EngineFactory, RefusedError, row_table_sql
 from mexc_pipeline.store.loader import Loader
 
 
@@ -460,6 +460,26 @@ def test_an_engine_that_refuses_everything_loses_nothing(
     drain(loader, recording)
     assert table_rows(engine, "btc_current") == recording.rows()
     assert engine.select("SELECT count() FROM refused_rows") == [(0,)]
+
+
+def test_a_table_whose_files_are_gone_is_loaded_anew_and_no_row_is_blamed(
+    backend: Backend, engine: Engine, recording: Recording
+) -> None:
+    """A rename that a disk refused half-way leaves a table without its folder; it takes no row any more."""
+    loader = new_loader(backend.engine, recording)
+    recording.add(50)
+    drain(loader, recording)
+    files = backend.table_files("btc_current")
+    files.rename(files.with_name("gone"))
+    recording.add(50)
+    for _ in range(10):
+        with contextlib.suppress(EngineError):
+            drain(loader, recording)
+            break
+    assert table_rows(engine, "btc_current") == recording.rows()
+    assert engine.select("SELECT count() FROM refused_rows") == [(0,)]
+    assert loader.progress.refused_rows == 0
+    assert "btc_probe" not in table_names(engine)
 
 
 def test_a_segment_that_cannot_be_read_keeps_nobody_waiting(

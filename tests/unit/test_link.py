@@ -68,3 +68,29 @@ def test_what_was_decoded_is_passed_on_while_the_rest_of_a_read_takes_long(monke
             link.recv(1)
             clock[0] += 0.02
     assert passed_on == pytest.approx([0.06, 0.12, 0.18])
+
+
+@pytest.mark.parametrize(("away_s", "is_told"), [(0.3, False), (1.2, False), (1.7, True), (60.0, True)])
+def test_where_nothing_was_read_for_long_it_is_told_before_what_came_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, away_s: float, is_told: bool
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mexc_pipeline.feed.link.time.monotonic", lambda: now[0])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.5)
+        told: list[float] = []
+        got = bytearray()
+        link = ReadAhead(ours, lambda: None)
+        now[0] += 50.0
+        link.watch(lambda for_s: told.append(for_s) if not got else pytest.fail("too late"))
+        now[0] += away_s
+        theirs.sendall(b"late")
+        got += link.recv(10)
+        assert [round(for_s, 1) for for_s in told] == ([away_s] if is_told else [])
+        now[0] += 0.5
+        with pytest.raises(TimeoutError):
+            link.recv(10)
+        now[0] += 0.5
+        theirs.sendall(b"in time")
+        assert link.recv(10) == b"in time"

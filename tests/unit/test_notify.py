@@ -29,3 +29,17 @@ def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notify.ready()
     notify.watchdog()
+
+
+@pytest.mark.parametrize("way", ["missing", "refused", "unread", "too long", "empty name"])
+def test_nobody_waits_for_who_does_not_listen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    name = {"too long": f"/{'x' * 300}", "empty name": "@"}.get(way, str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        if way in ("refused", "unread"):
+            systemd.bind(name)
+        if way == "refused":
+            systemd.close()
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        for _ in range(2000):  # more than the kernel keeps for a socket that is not read
+            notify.watchdog()
+        notify.status("a line\ud800")

@@ -92,7 +92,7 @@ class Sealed(Event, frozen=True, kw_only=True):
 
 
 class SpoolLow(Event, frozen=True, kw_only=True):
-    """The spool's disk came to another level: ``warn``, ``alert``, ``full``, ``ok``."""
+    """The spool's disk came to another level: ``warn``, ``alert``, ``full``, ``refused`` or ``ok``."""
 
     level: str
     used_percent: float
@@ -164,6 +164,12 @@ class Reassigned(Event, frozen=True, kw_only=True):
 
     exit: str
     other: str
+
+
+class Paused(Event, frozen=True, kw_only=True):
+    """Nothing was read for so long although it may have come: rows that follow at once may be late by as much."""
+
+    for_s: float
 
 
 # -- its channels

@@ -13,8 +13,9 @@ from mexc_pipeline.spool.room import Level, Limits, Usage, judge
 
 log = logging.getLogger("mexc_pipeline.collector")
 
-REASON = "spool full"
-"""Why the feed is held; stands in ``disconnected`` and ``stopped`` rows."""
+NO_ROOM = "spool full"
+REFUSED = "spool refuses"
+"""Why the feed is held; they stand in ``disconnected`` and ``stopped`` rows."""
 _MIB = 1 << 20
 
 
@@ -30,6 +31,7 @@ class Disk:
         self._usage_of = usage
         self._reserve = Reserve(folder, limits.reserve)
         self._trouble: str | None = None
+        self._refusal: str | None = None
         self._said = Level.OK
         self._usage = usage(folder)
         self.level = Level.OK if self._reserve.is_held() else Level.FULL
@@ -40,10 +42,17 @@ class Disk:
         """Whether a spool can be opened here: segments are read through files that SQLite must be able to make."""
         return self._usage.free >= self._limits.low
 
-    def look(self, refused_s: float) -> Level:
-        """Measure, and hold or free the reserve by what is found; ``refused_s`` see :func:`judge`. Some microseconds,
-        but for the moment in which the reserve is made."""
+    @property
+    def reason(self) -> str:
+        """Why nothing is recorded while the level is FULL."""
+        return NO_ROOM if self._refusal is None else REFUSED
+
+    def look(self, refused_s: float, refusal: str | None = None) -> Level:
+        """Measure, and hold or free the reserve by what is found; ``refused_s`` see :func:`judge`, ``refusal`` is why
+        where that is not for want of room. Some microseconds, but for the moment in which the reserve is made."""
         before = self.level
+        if refused_s > 0 or before is not Level.FULL:
+            self._refusal = refusal
         try:
             self._usage = self._usage_of(self._folder)
         except OSError as error:
@@ -95,7 +104,7 @@ class Disk:
     def _figures(self) -> dict[str, Any]:
         usage = self._usage
         return {
-            "level": self.level.name.lower(),
+            "level": "refused" if self.level is Level.FULL and self._refusal else self.level.name.lower(),
             "used_percent": round(usage.percent, 1),
             "free_mib": usage.free // _MIB,
         }
@@ -112,6 +121,11 @@ class Disk:
     def warning(self) -> str | None:
         """What a user should know and do; None while there is nothing."""
         usage = self._usage
+        if self.level is Level.FULL and self._refusal is not None:
+            return (
+                f"recording has stopped: {self._folder} refuses what is written to it ({self._refusal}); mend that, "
+                "and recording goes on by itself"
+            )
         if self.level is Level.FULL:
             why = f"; {self._trouble}" if self._trouble else ""
             return (

@@ -10,7 +10,7 @@ import time
 from typing import Any, Self
 
 from mexc_pipeline import __version__, config, logs, notify, running
-from mexc_pipeline.collector.disk import REASON, Disk
+from mexc_pipeline.collector.disk import Disk
 from mexc_pipeline.collector.heap import Heap
 from mexc_pipeline.collector.recorder import PRUNE_S
 from mexc_pipeline.collector.recording import Recording
@@ -59,7 +59,7 @@ class Process:
             return 0
         self._recording.begin([] if self._disk.level is Level.OK else [self._disk.event()])
         if self._disk.level is Level.FULL:
-            self._recording.hold(REASON)
+            self._recording.hold(self._disk.reason)
         self._recording.start()
         server = self._serve()
         try:
@@ -87,7 +87,7 @@ class Process:
             if server is None:
                 server = self._serve()
                 notify.ready()
-            notify.status(f"stopped: {REASON}")
+            notify.status(f"stopped: {self._disk.reason}")
             notify.watchdog()
             if time.monotonic() >= next_prune:
                 next_prune = time.monotonic() + PRUNE_S
@@ -127,12 +127,12 @@ class Process:
     def _look_at_disk(self) -> None:
         """Say when the spool's disk fills up; stop the feed where it is full, start it again where there is room."""
         before = self._disk.level
-        level = self._disk.look(self._recording.refused_s)
+        level = self._disk.look(self._recording.refused_s, self._recording.refusal)
         if level is before:
             return
         self._recording.note(Mt.EVENT, self._disk.event())
         if level is Level.FULL:
-            self._recording.hold(REASON)
+            self._recording.hold(self._disk.reason)
         elif before is Level.FULL:
             self._recording.resume()
 
@@ -161,7 +161,7 @@ class Process:
         warning = self._disk.warning()
         return {
             **said,
-            **({} if self._recording.has_begun else {"state": f"stopped: {REASON}"}),
+            **({} if self._recording.has_begun else {"state": f"stopped: {self._disk.reason}"}),
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "version": __version__,

@@ -65,7 +65,9 @@ class Recorder:
         self._next_prune = 0.0
         self.beat = time.monotonic()
         self.trouble: str | None = None
-        self._no_room_since: float | None = None
+        self.refusal: str | None = None
+        """Why commits are refused at present, where it is not for want of room."""
+        self._refused_since: float | None = None
         self.lost = 0
         """Frames received that could not be committed before the process had to end."""
 
@@ -161,8 +163,8 @@ class Recorder:
 
     @property
     def refused_s(self) -> float:
-        """Seconds for which writes have been refused for want of room; 0 while they are not."""
-        since = self._no_room_since
+        """Seconds for which writes have been refused; 0 while they are not."""
+        since = self._refused_since
         return 0.0 if since is None else max(0.001, time.monotonic() - since)
 
     def give_up(self) -> None:
@@ -198,14 +200,13 @@ class Recorder:
                 result = action()
             except _TROUBLE as error:
                 self.trouble = f"spool: {error}"
-                if not no_room(error):
-                    self._no_room_since = None
-                elif self._no_room_since is None:
-                    self._no_room_since = time.monotonic()
+                self.refusal = None if no_room(error) else str(error)
+                if self._refused_since is None:
+                    self._refused_since = time.monotonic()
                 log.error("spool refuses, trying again", extra={"fields": {"error": str(error)}})
                 if self._give_up.wait(RETRY_S):
                     raise _GivenUpError from error
                 self.beat = time.monotonic()  # waiting for the disk is not being stuck
             else:
-                self.trouble = self._no_room_since = None
+                self.trouble = self.refusal = self._refused_since = None
                 return result

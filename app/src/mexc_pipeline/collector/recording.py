@@ -198,6 +198,11 @@ class Recording:
         """For how long the disk has refused commits."""
         return self._begun.refused_s
 
+    @property
+    def refusal(self) -> str | None:
+        """Why it does, where it is not for want of room."""
+        return self._begun.refusal
+
     def is_alive(self) -> bool:
         """Whether both loops run; where one has ended it is logged."""
         alive = {"feed": _is_alive(self._reading), "writer": _is_alive(self._writing)}
@@ -289,6 +294,7 @@ class Recording:
             told = telling.given_up(feed["channels"]) + telling.silent(feed["channels"], feed["unasked"])
             found += [text for text, _, _ in told]
         found += telling.not_asked_for(feed["unasked"])
+        found += telling.paused(feed["paused"])
         if self._listing.verdict != "listed" and not self._feed.proven:
             found.append(f"{self.symbol.name} not confirmed by the exchange's REST: {self._listing.said}")
         if feed["waits"] is not None:

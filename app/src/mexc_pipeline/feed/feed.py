@@ -171,6 +171,7 @@ class Feed:
         self._messages: Messages | None = None
         self._received = 0
         self._touched: set[str] = set()  # channels that delivered since the last look, "" for whatever else came
+        self._paused: tuple[float, float] | None = None  # when last (monotonic s), and for how long, nothing was read
         self._unasked: dict[str, tuple[int, float]] = {}  # what else came: how often, and when last (monotonic s)
         self._watch: Watch | None = None
         self._memory = Memory()
@@ -236,6 +237,7 @@ class Feed:
                 log.exception("connection failed unexpectedly")
                 reason = f"{type(error).__name__}: {error}"
             finally:
+                self._keep_fragments()
                 self._leave()
                 self._say_repeated(math.inf)
             ending = "stopped" if self._stop.is_set() else self._held or self._parting
@@ -308,7 +310,7 @@ class Feed:
         """Channels, egress, what the exchange said; see the control socket's ``status``."""
         watch = self._watch
         waits = self._waits
-        held = self._held
+        held, paused = self._held, self._paused
         if self._stop.is_set() or (held is not None and self.connected_since_ns is not None):
             state = "stopping"
         elif held is not None:
@@ -328,6 +330,9 @@ class Feed:
             "clock": {**self.clock.status(), "warning": self.clock.warning()},
             "refusal": {"said": str(refusal), **refusal.fields()} if (refusal := self.refusal) is not None else None,
             "waits": {"for_s": round(max(0.0, waits[0] - time.monotonic()), 1), "why": waits[1]} if waits else None,
+            "paused": {"for_s": round(paused[1], 1), "age_s": round(time.monotonic() - paused[0], 1)}
+            if paused
+            else None,
             "gaps": self._repairer.status() if self._repairer is not None else None,
         }
 
@@ -410,6 +415,7 @@ class Feed:
             dialled.sock.close()
             raise
         dialled.sock.settimeout(TICK_S)
+        link.watch(self._say_paused)
         now = time.monotonic()
         self._watch = Watch(
             tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._memory, len(self._hosts)
@@ -661,6 +667,20 @@ class Feed:
         repeated = self._checks.repeated(now)
         if repeated is not None:
             self._intake.note(Mt.EVENT, repeated)
+
+    def _say_paused(self, for_s: float) -> None:
+        self._event(events.Paused(for_s=round(for_s, 1)))
+        self._paused = (time.monotonic(), for_s)
+        log.warning("nothing was read", extra={"fields": {"symbol": self._symbol.id, "for_s": round(for_s, 1)}})
+
+    def _keep_fragments(self) -> None:
+        """What came of a message that the connection's end cut off is a dead letter like any other fragments."""
+        left = self._messages.left() if self._messages is not None else b""
+        if left:
+            with self._intake.lock:
+                rx = self._intake.stamp()
+                _, mt, ts, m, *_ = self._classify(websocket.ABNF.OPCODE_CONT, left)
+                self._intake.add(Frame(rx, ts, mt, m))
 
     def _event(self, said: events.Event) -> None:
         self._intake.note(Mt.EVENT, said.m)

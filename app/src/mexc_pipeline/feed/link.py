@@ -15,6 +15,7 @@ log = logging.getLogger("mexc_pipeline.feed")
 READ_AHEAD = 64 << 10
 """Bytes of one read. Each read is allocated whole and given back in pieces: four times as much made a collector grow by
 a megabyte with every stall of the machine, and read no faster."""
+PAUSED_S = 1.0
 HELD_S = 0.05
 """What was received waits no longer than this, and for the frame that is being looked at, before it is passed on."""
 _WHOLE_TEXT = 0x81
@@ -49,6 +50,15 @@ class ReadAhead:
         self.shutdown = sock.shutdown
         self.received = 0
         self._passed_on = 0.0  # when bytes last came from the network, or the last call since (monotonic s)
+        self._tried = time.monotonic()  # when the last attempt to read was over (monotonic s)
+        self._paused: Callable[[float], None] = lambda _: None
+
+    def watch(self, paused: Callable[[float], None]) -> None:
+        """From now on tell how many seconds have passed since the last attempt to read, where that is more than a read
+        may take and a second: the process or the machine stood still, or the disk held us up. It is told before
+        anything that was read after it is given out."""
+        self._paused = paused
+        self._tried = time.monotonic()
 
     def recv(self, size: int) -> bytes:
         """Up to ``size`` bytes; empty at the end of the stream. Raises as ``socket.recv`` does."""
@@ -91,9 +101,15 @@ class ReadAhead:
 
     def _read(self) -> bytes:
         self._before_wait()
-        piece = self._sock.recv(READ_AHEAD)
+        try:
+            piece = self._sock.recv(READ_AHEAD)
+        finally:
+            now = time.monotonic()
+            away, self._tried = now - self._tried, now
+            if away > PAUSED_S + (self._sock.gettimeout() or 0.0):
+                self._paused(away)
         self.received += len(piece)
-        self._passed_on = time.monotonic()
+        self._passed_on = now
         return piece
 
     def look(self) -> None:
@@ -190,6 +206,10 @@ class Messages:
                 return opcode, payload
             else:
                 self._opcode, self._parts = opcode, bytearray(payload)
+
+    def left(self) -> bytes:
+        """What has come of a message in fragments whose end has not: the connection is over."""
+        return self._whole()
 
     def _whole(self) -> bytes:
         parts, self._parts = self._parts, None

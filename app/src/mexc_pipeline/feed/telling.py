@@ -70,6 +70,13 @@ def not_asked_for(unasked: Said) -> list[str]:
     return [f"not asked for, kept as dead letters: {_named(recent, unasked)}"] if recent else []
 
 
+def paused(said: Mapping[str, float] | None) -> list[str]:
+    """Of a reading loop that stood still, where that was in the last hour."""
+    if said is None or said["age_s"] >= _RECENT_S:
+        return []
+    return [f"nothing was read for {said['for_s']:.0f} s, {ago(said['age_s'])} ago: rows after that are late"]
+
+
 def _named(names: Collection[str], unasked: Said) -> str:
     most = sorted(names, key=lambda name: -unasked[name]["count"])
     shown = ", ".join(f"{name} ({unasked[name]['count']:,} frames)" for name in most[:_NAMED])

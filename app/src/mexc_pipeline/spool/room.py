@@ -15,7 +15,8 @@ from enum import IntEnum
 from pathlib import Path
 
 REFUSED_S = 5.0
-"""Writes refused for want of room for this long mean full, whatever the file system says it has (a quota)."""
+"""Writes refused for this long mean that nothing can be recorded, whatever room the file system says it has (a quota,
+no inodes, a limit, a file system that became read-only): what is received is in memory only, which no kill survives."""
 STEADY = 1.0
 """Percent points below its threshold at which a level ends."""
 
@@ -68,7 +69,7 @@ class Usage:
 
 
 def judge(before: Level, usage: Usage, limits: Limits, refused_s: float = 0.0) -> Level:
-    """The level after ``before``. ``refused_s``: for how long writes have been refused for want of room, 0 for not.
+    """The level after ``before``. ``refused_s``: for how long writes have been refused, 0 for not.
 
     Before and after agree on whether the reserve is held, so ``usage`` is without it where ``before`` is FULL.
     """

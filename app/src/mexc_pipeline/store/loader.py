@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ MAX_ROWS = 10_000
 MAX_BYTES = 16 << 20
 ATTEMPTS = 3
 _WAYS = (begin(Connected), begin(Disconnected))
+
+
+class _Fault(Enum):
+    """What keeps a block out of the current table."""
+
+    ENGINE = auto()
+    TABLE = auto()
+    ROWS = auto()
 
 
 @dataclass(slots=True)
@@ -370,40 +379,69 @@ class Loader:
         self.progress.loaded_seq = last
 
     def _consider(self, segment: SegmentInfo, block: Columns, error: RefusedError) -> None:
-        """After a refusal: try again, with half as many rows, or skip the one row that is to blame."""
+        """After a refusal: try again, with half as many rows, or skip the one row that is to blame. A table that
+        refuses what a new one takes is damaged, and loaded anew."""
         if error.code in CIRCUMSTANCES:
             return
         self._refusals += 1
         narrowing = block.seq[0] < self._suspect_until
         if self._refusals < ATTEMPTS and not (narrowing and len(block) > 1):
             return
-        if len(block) > 1:
-            if not narrowing:
-                log.warning(
-                    "batch refused, looking for the row",
-                    extra={"fields": {"id": self._id, "first_seq": block.seq[0], "rows": len(block)}},
-                )
-            self._suspect_until = max(self._suspect_until, block.seq[-1])
-            self._limit = max(1, len(block) // 2)
-            self._refusals = 0
-        elif self._accepts_others():
+        if len(block) > 1 and narrowing:
+            self._narrow(block)
+            return
+        fault = self._at_fault(block)
+        if fault is _Fault.TABLE:
+            self._begin_anew(segment, error)
+        elif fault is _Fault.ROWS and len(block) > 1:
+            log.warning(
+                "batch refused, looking for the row",
+                extra={"fields": {"id": self._id, "first_seq": block.seq[0], "rows": len(block)}},
+            )
+            self._narrow(block)
+        elif fault is _Fault.ROWS:
             seq = block.seq[0]
             self._catalog.refuse(Held.of(segment), seq, str(error))
             self._refusals = 0
             self.progress.refused_rows += 1
             log.error("row refused and skipped", extra={"fields": {"id": self._id, "seq": seq, "error": str(error)}})
 
-    def _accepts_others(self) -> bool:
-        """Whether the engine takes a harmless row: only then is a refused one to blame for its refusal."""
+    def _narrow(self, block: Columns) -> None:
+        self._suspect_until = max(self._suspect_until, block.seq[-1])
+        self._limit = max(1, len(block) // 2)
+        self._refusals = 0
+
+    def _at_fault(self, block: Columns) -> _Fault:
+        """Why a block was refused, by what a new table takes."""
+        if not self._takes(Columns([0], [0], [0], [int(Mt.EVENT)], [b"{}"])):
+            return _Fault.ENGINE
+        return _Fault.TABLE if self._takes(block) else _Fault.ROWS
+
+    def _takes(self, block: Columns) -> bool:
+        """Whether a new table takes the block."""
         probe = self._names.probe
+        self._engine.execute(f"DROP TABLE IF EXISTS {probe}")  # an earlier process may have left it
         self._engine.execute(row_table_sql(probe, self._capabilities))
         try:
-            self._engine.insert_block(probe, Columns([0], [0], [0], [int(Mt.EVENT)], [b"{}"]), self._new_query_id())
+            self._engine.insert_block(probe, block, self._new_query_id())
         except RefusedError:
             return False
         finally:
             self._engine.execute(f"DROP TABLE IF EXISTS {probe}")
         return True
+
+    def _begin_anew(self, segment: SegmentInfo, error: RefusedError) -> None:
+        """Load the segment into a new current table."""
+        current = self._names.current
+        log.error(
+            "current table takes no rows, loading it anew",
+            extra={"fields": {"table": current, "segment": segment.path.name, "error": str(error)}},
+        )
+        self._engine.execute(f"DROP TABLE IF EXISTS {current}")
+        self._engine.execute(row_table_sql(current, self._capabilities))
+        self._suspect_until, self._limit, self._refusals = 0, MAX_ROWS, 0
+        self._catalog.hold(current, Held.of(segment))
+        self._take(segment, segment.first_seq - 1, self._catalog.refused(Held.of(segment)))
 
     def _log_egress(self, segment: SegmentInfo, block: Columns) -> None:
         """How each connection left the host, and when it gave its exit free, goes to ``egress_log`` before its row is
