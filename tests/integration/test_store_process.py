@@ -56,6 +56,12 @@ except UserError as error:
 """
 
 
+def busy_s(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 class Process:
     """``store.main`` in a process of its own."""
 
@@ -76,6 +82,11 @@ class Process:
     def start(self) -> None:
         with self.log.open("ab") as out:
             self._process = subprocess.Popen([sys.executable, "-c", _MAIN, str(self.file)], stdout=out, stderr=out)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def ask(self, cmd: str, **fields: Any) -> dict[str, Any]:
         return control.ask(self.socket, cmd, 20, **fields)
@@ -445,6 +456,46 @@ def test_a_wrong_password_is_one_clear_line_and_is_read_again(tmp_path: Path) ->
             engine.connect()
     finally:
         guarded.stop()
+
+
+ON_CONSTANTS = "SELECT repeat('a', 1000000) LIKE concat(repeat('%a', 10000), 'b')"
+"""Minutes of one call of a function, which the engine ends at no limit of time."""
+
+
+def test_a_call_on_constants_holds_nobody_but_its_place(tmp_path: Path) -> None:
+    """Loading, status, what collectors ask, another statement and the end go on beside it."""
+    process = Process(tmp_path / "store")
+    recording = Recording(process.data / "spool")
+    said: list[str] = []
+
+    def ask_for_ever() -> None:
+        try:
+            control.ask(process.socket, "query", 300, sql=ON_CONSTANTS, max_rows=1)
+        except control.ControlError as error:
+            said.append(str(error))
+
+    with contextlib.closing(process):
+        process.start()
+        wait_for(process.is_up)
+        busy = busy_s(process.pid)
+        asking = threading.Thread(target=ask_for_ever)
+        asking.start()
+        wait_for(lambda: busy_s(process.pid) > busy + 2, what="an engine that is at it")
+        for _ in range(3):
+            recording.add(500)
+            recording.end_period()
+        recording.add(1)
+        wait_for(lambda: process.loaded() == recording.spool.last_seq)
+        wait_for(lambda: process.ask("status")["symbols"]["btc"]["compared_segments"] == 3)
+        assert process.ask("query", sql="SELECT 1", max_rows=1)["rows"] == [[1]]
+        assert process.ask("exits", since=0)["rows"] == []
+        assert process.ask("known", id="btc")["last_seq"] == recording.spool.last_seq
+        assert not said, "otherwise nothing was tried"
+        assert process.end(signal.SIGTERM) == 0, "the engine was stopped beneath it"
+        asking.join(20)
+    assert said, "nobody waits for what was ended"
+    assert "ended beneath a statement" in process.text()
+    recording.close()
 
 
 @pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])

@@ -28,6 +28,7 @@ from mexc_pipeline.store.engine import (
     TYPES_DATETIME64,
     Capabilities,
     EngineError,
+    InUseError,
     RefusedError,
     Result,
     UnreachableError,
@@ -92,6 +93,8 @@ class EmbeddedFolder:
     def __init__(self, folder: Path, database: str) -> None:
         self._session = _chdb(folder)
         self._lock = threading.Lock()
+        self._sessions = 0
+        self._is_closed = False
         self.statements = threading.BoundedSemaphore(STATEMENTS)
         self.reading = threading.Lock()
         self.folder = folder
@@ -104,14 +107,29 @@ class EmbeddedFolder:
             opening.pop_all()
 
     def close(self) -> None:
-        """Stop the engine, once the connections are closed too."""
-        self._keeper.close()
-        os.close(self._config)
+        """Stop the engine, once the connections are closed too. InUseError while one is not: the engine runs on then,
+        and takes no new one."""
+        with self._lock:
+            self._is_closed = True
+            if self._sessions:
+                raise InUseError
+            self._keeper.close()
+            os.close(self._config)
 
     def session(self) -> Any:
-        """A new connection."""
+        """A new connection, to be given back. RuntimeError where there is none to be had."""
         with self._lock:
-            return self._connect()
+            if self._is_closed:
+                raise RuntimeError("the engine was stopped")
+            session = self._connect()
+            self._sessions += 1
+            return session
+
+    def give_back(self, session: Any) -> None:
+        """Close a connection."""
+        session.close()
+        with self._lock:
+            self._sessions -= 1
 
     def engine(self) -> EmbeddedEngine:
         """An engine of this folder, to be used by one thread."""
@@ -237,7 +255,7 @@ class EmbeddedEngine:
 
     def close(self) -> None:
         if self._session is not None:
-            self._session.close()
+            self._folder.give_back(self._session)
             self._session = None
 
     def execute(self, sql: str) -> None:
@@ -296,7 +314,7 @@ class EmbeddedEngine:
         return False
 
     def query(self, sql: str, max_rows: int) -> Result:
-        session = self._folder.session()  # its own: what the user's statement sets ends with it
+        session = _guarded(self._folder.session)  # its own: what the user's statement sets ends with it
         try:
             _guarded(lambda: session.query(f"USE {self._folder.database}"))
             _guarded(lambda: session.query("SET ROLE reader"))
@@ -307,7 +325,7 @@ class EmbeddedEngine:
             statement = readonly.check(str(json.loads(understood)[0]))
             return _again(lambda: _read_result(session, statement, max_rows))
         finally:
-            session.close()
+            self._folder.give_back(session)
 
     def _open(self) -> Any:
         if self._session is None:

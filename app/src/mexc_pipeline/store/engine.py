@@ -28,6 +28,11 @@ class UnreachableError(EngineError):
     """No answer, or none in time, or no admission: what became of the statement is not known."""
 
 
+class InUseError(Exception):
+    """A thread is still in the engine. Stopped beneath it, it takes the process along (SIGSEGV, now and then): end the
+    process without stopping it, as a kill would."""
+
+
 class RefusedError(EngineError):
     """The engine answered that it will not do it."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from mexc_pipeline import lifeline, notify, running, signals
 from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.output import Output
 from mexc_pipeline.paths import identity
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, in_order, segments
@@ -21,7 +24,7 @@ from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.store import questions, swaps
 from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.catalog import Catalog
-from mexc_pipeline.store.engine import QUERY_S, EngineError, EngineFactory
+from mexc_pipeline.store.engine import QUERY_S, EngineError, EngineFactory, InUseError
 from mexc_pipeline.store.loader import Loader
 from mexc_pipeline.store.stats import EVERY_S, Statistics
 from mexc_pipeline.store.workers import Health, Worker
@@ -253,25 +256,33 @@ def _serve(config: Config, stop: threading.Event, parent_fd: int | None) -> int:
     config.clickhouse.check_files()
     check_mounted(config)
     config.data_dir.mkdir(parents=True, exist_ok=True)
-    with SpoolLock(config.data_dir / "store", "store") as lock, engines(config) as factory:
-        opened = _engine_folder(config)
-        store, lost = Store(config, factory), False
-        store.start()
-        server = ControlServer(config.control_dir / "store.sock", store.handlers(), for_group=FOR_GROUP)
-        notify.ready()
-        log.info("store runs", extra={"fields": {"engine": config.clickhouse.mode, "symbols": len(config.symbols)}})
-        try:
-            while not stop.wait(1.0):
-                if lost := not lock.keep() or _is_another(config, opened):
-                    log.error("a folder in use was removed or replaced, ending")
-                    break
-                if store.is_turning():
-                    notify.watchdog()
-        finally:
-            notify.stopping()
-            server.close()
-            ended = store.close()
-        log.info("store stopped", extra={"fields": {"clean": ended}})
+    lost = False
+    try:
+        with SpoolLock(config.data_dir / "store", "store") as lock, engines(config) as factory:
+            opened = _engine_folder(config)
+            store = Store(config, factory)
+            store.start()
+            server = ControlServer(config.control_dir / "store.sock", store.handlers(), for_group=FOR_GROUP)
+            notify.ready()
+            log.info("store runs", extra={"fields": {"engine": config.clickhouse.mode, "symbols": len(config.symbols)}})
+            try:
+                while not stop.wait(1.0):
+                    if lost := not lock.keep() or _is_another(config, opened):
+                        log.error("a folder in use was removed or replaced, ending")
+                        break
+                    if store.is_turning():
+                        notify.watchdog()
+            finally:
+                notify.stopping()
+                server.close()
+                ended = store.close()
+            log.info("store stopped", extra={"fields": {"clean": ended}})
+    except InUseError as error:
+        why = error.__context__  # what else the process ends for
+        log.warning("ended beneath a statement that is still at work", exc_info=why)
+        if isinstance(sys.stderr, Output):
+            sys.stderr.end()
+        os._exit(int(lost or why is not None))
     return int(lost)
 
 
