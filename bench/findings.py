@@ -53,7 +53,7 @@ def evidence(report: Report) -> dict[str, str]:
         "it keeps up": f"{ingest('flat out for 60 s')} from socket to synced spool; at 40 frames/s "
         f"{live('receive to durable p99')} (p99) to durable, {live('receive to queryable p99')} to queryable, "
         f"{live('memory of a collector')} a symbol",
-        "a file is proven soon": export("end to end"),
+        "a file is proven quickly": export("end to end"),
     }
 
 

@@ -141,7 +141,7 @@ def test_findings_follow_the_results_and_need_every_figure() -> None:
     assert "at 123,000 rows/s" in after
     assert "at 123,000 rows/s" not in before
     assert "- end to end: 123,000 rows/s, asked for ≥ 200,000" in after
-    assert findings.evidence(kept)["a file is proven soon"] == "123,000 rows/s"
+    assert findings.evidence(kept)["a file is proven quickly"] == "123,000 rows/s"
 
 
 def test_cpu_and_memory_of_a_process() -> None:
