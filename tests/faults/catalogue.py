@@ -110,7 +110,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "sockets",
         "Whatever a connection does, what came whole over it is recorded once, in order",
-        "sockets: reset, half frame, stalls, slow reader, burst, server close, refused, mute, TLS failure",
+        "sockets: reset, half frame, stalls, slow reader, burst, server close, refused, mute, TLS failure; the process "
+        "stopped for seconds",
         sockets.sockets,
         200,
         18,

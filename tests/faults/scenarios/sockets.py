@@ -11,6 +11,8 @@ from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.waiting import until
 
 EPISODES = 12
+STOOD_STILL_S = 1.6
+"""From then on a reading loop says that it was away."""
 CHANNELS = ("push.ticker", "push.deal", "push.depth.full")
 
 # kind and value; those of the last group need the connection to be made anew
@@ -29,6 +31,7 @@ DISTURBANCES = (
     "stall all",
     "burst",
     "slow reader",
+    "stood still",
     "fragmented",
     "duplicate",
     "drop",
@@ -79,6 +82,9 @@ def _episode(place: Bench, sim: Simulator, collector: Process, rng: random.Rando
 
     until(goes_on, 90, f"recording after {name}")
     outcome.expect(collector.poll() is None, f"{name}: the collector ended")
+    if name == "stood still":
+        said = (place.status() or {}).get("paused")
+        outcome.expect(said is not None and said["for_s"] >= STOOD_STILL_S, f"nothing was said of a pause: {said}")
 
 
 def _disturb(sim: Simulator, collector: Process, rng: random.Random) -> tuple[str, int]:
@@ -97,6 +103,11 @@ def _disturb(sim: Simulator, collector: Process, rng: random.Random) -> tuple[st
             sim.inject(Fault("burst", seconds=seconds))
             collector.send_signal(signal.SIGSTOP)
             pause(seconds)
+            collector.send_signal(signal.SIGCONT)
+            hit = 1
+        case "stood still":
+            collector.send_signal(signal.SIGSTOP)
+            pause(STOOD_STILL_S + seconds)
             collector.send_signal(signal.SIGCONT)
             hit = 1
         case _:
