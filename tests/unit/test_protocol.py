@@ -177,6 +177,24 @@ def test_control_frames_are_told_apart(payload: bytes, control: Control) -> None
     assert CLASSIFIER.classify(2, payload).mt is Mt.DEAD_LETTER, "a binary frame is never a control frame"
 
 
+@pytest.mark.parametrize("channel", ["pong", "rs.sub.deal", "clientId"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '"symbol":"BTC_USDT"', '"symbol":null', '"data":[{"p":1}]', '"data":{"asks":[]}', f'"data":"{"x" * 300}"',
+        f'"data":[{"1," * 150}1],"data":"success"',
+    ],
+)  # fmt: skip
+def test_a_control_frame_that_holds_more_is_kept_and_acted_on(channel: str, rest: str) -> None:
+    payload = f'{{{rest},"channel":"{channel}","ts":{NOW}}}'.encode()
+    plain = CLASSIFIER.classify(1, payload)
+    assert plain.mt is Mt.DEAD_LETTER
+    assert plain.m == payload
+    packed = CLASSIFIER.classify(2, gzip.compress(payload))
+    assert packed.mt is Mt.DEAD_LETTER
+    assert content(packed.m) == payload
+
+
 def test_what_the_exchange_answers_is_passed_on() -> None:
     ack = CLASSIFIER.classify(1, b'{"channel":"rs.sub.deal","data":"success","ts":1}')
     assert (ack.channel, ack.answer) == ("rs.sub.deal", "success")

@@ -68,7 +68,7 @@ def subscriptions(symbol: str, channels: Channels) -> tuple[Subscription, ...]:
 
 
 class Control(Enum):
-    """Control frames: they are acted on and not stored."""
+    """Control frames: they are acted on, and not stored unless they hold more than such a frame has to say."""
 
     PONG = "pong"
     ACK = "ack"
@@ -90,6 +90,9 @@ class Classified(NamedTuple):
     answer: str | None = None
     text: bytes | None = None
 
+
+BARE = 256
+"""Bytes of the longest control frame that is not stored; those seen have 40 to 110 (2026-09)."""
 
 _UNLISTED = re.compile(r"contract\b.*\b(not exist|doesn't exist|does not exist)", re.IGNORECASE)
 
@@ -147,7 +150,7 @@ class Classifier:
             channel = self._text_frame(payload).channel if is_utf8(payload) else None
             return Classified(None, Mt.DEAD_LETTER, None, wrap(opcode, payload), channel)
         found = self._text_frame(text)
-        return found if found.control is not None else found._replace(m=wrap(opcode, payload), text=text)
+        return found if found.mt is Mt.EVENT else found._replace(m=wrap(opcode, payload), text=text)
 
     def _text_frame(self, payload: bytes) -> Classified:
         if len(payload) > MAX_CLASSIFIED:
@@ -180,12 +183,11 @@ class Classifier:
             mt = self._mts.get(channel)
             if mt is not None and envelope.symbol == self._symbol and good_ts:
                 return Classified(None, mt, ts, payload, channel)
-            if channel == "pong":
-                return Classified(Control.PONG, Mt.EVENT, ts, payload, channel)
-            if channel.startswith("rs.sub."):
-                return Classified(Control.ACK, Mt.EVENT, ts, payload, channel, _text(envelope.data))
-            if channel == "clientId":
-                return Classified(Control.CLIENT_ID, Mt.EVENT, ts, payload, channel)
+            control = _control(channel)
+            if control is not None:
+                kept = Mt.EVENT if _is_bare(envelope, payload) else Mt.DEAD_LETTER
+                answer = _text(envelope.data) if control is Control.ACK else None
+                return Classified(control, kept, ts, payload, channel, answer)
         answer = _text(envelope.data) or channel if channel is not None and channel.startswith("rs.") else None
         return Classified(None, Mt.DEAD_LETTER, ts, payload, channel, answer)
 
@@ -196,6 +198,21 @@ class Classifier:
             return None
         text = bytes(raw) if isinstance(raw, msgspec.Raw) else b""
         return int(text) if len(text) == 13 and text.isdigit() else None
+
+
+def _control(channel: str) -> Control | None:
+    if channel == "pong":
+        return Control.PONG
+    if channel.startswith("rs.sub."):
+        return Control.ACK
+    return Control.CLIENT_ID if channel == "clientId" else None
+
+
+def _is_bare(envelope: _Envelope, payload: bytes) -> bool:
+    """Whether a control frame can hold no data of the market: it is short, names no symbol, and its ``data`` is one
+    word. Its length counts because a name that stands there twice is read once."""
+    data = bytes(envelope.data) if isinstance(envelope.data, msgspec.Raw) else b""
+    return len(payload) <= BARE and envelope.symbol is msgspec.UNSET and data[:1] not in (b"{", b"[")
 
 
 WRAPPED = b'{"base64":"'

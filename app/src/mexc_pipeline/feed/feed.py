@@ -463,7 +463,7 @@ class Feed:
             with lock:  # what is stamped must not be overtaken, nor wait anywhere but in the queue
                 rx = stamp()
                 control, mt, ts, m, channel, answer, text = classify(opcode, data)
-                if control is None:
+                if control is None or mt is dead:
                     check = checks.get(channel or "")
                     if check is not None and (mt is not dead or meant(m, self._symbol.name) == channel):
                         found = check(m if text is None else text)
