@@ -13,6 +13,7 @@ from bench.model import Figure, Report, Result
 from bench.paper import BUSY, HOURS_KEPT, RATE, mean_frame, need
 from bench.plot import draw
 from bench.table import number, spread
+from support.evidence import with_evidence
 
 ROOT = Path(__file__).parents[1]
 KEPT = Path("docs/performance/results.json")
@@ -42,18 +43,8 @@ def pages(report: Report) -> dict[str, str]:
     return {
         "docs/performance.md": findings(report),
         "docs/performance/tables.md": tables(report),
-        "README.md": _with_evidence((ROOT / "README.md").read_text(), evidence(report)),
+        "README.md": with_evidence((ROOT / "README.md").read_text(), evidence(report)),
     }
-
-
-def _with_evidence(readme: str, came: dict[str, str]) -> str:
-    """README with the last cell of each claim's row replaced. ValueError where a claim has no row."""
-    lines = readme.splitlines(keepends=True)
-    for claim, text in came.items():
-        (at,) = (n for n, line in enumerate(lines) if line.startswith(f"| {claim} |"))
-        cells = lines[at].split(" | ")
-        lines[at] = " | ".join([*cells[:-1], f"{text} |\n"])
-    return "".join(lines)
 
 
 def tables(report: Report) -> str:

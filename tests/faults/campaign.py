@@ -180,7 +180,7 @@ def main() -> int:
     if args.command == "report":
         from faults.report import write_report
 
-        write_report(Path(args.out), ROOT / "docs" / "reliability.md")
+        write_report(Path(args.out), ROOT)
         return 0
     if args.command == "campaign":
         if args.sample and args.minutes is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from faults.campaign import read_results
 from faults.catalogue import SCENARIOS
+from support.evidence import with_evidence
 
 _INTRO = """# Reliability
 
@@ -102,10 +104,29 @@ _ELSEWHERE = (
 """Tests of defects that the campaign found, beside the ones of test_defects.py."""
 
 
-def write_report(results: Path, target: Path) -> None:
-    """Replace ``target`` by the page."""
-    every = read_results(results)
-    target.write_text(page(every))
+def write_report(results: Path, root: Path) -> None:
+    """Write docs/reliability.md of ``root``, and what README says of the campaign from it."""
+    text = page(read_results(results))
+    (root / "docs" / "reliability.md").write_text(text)
+    readme = root / "README.md"
+    readme.write_text(with_evidence(readme.read_text(), evidence(text)))
+
+
+def evidence(text: str) -> dict[str, str]:
+    """What README's table of evidence says of the campaign, by the page: claim → what came of it."""
+    table = text.partition("## The last campaign\n\n")[2].partition("\n\n")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    faults = {scenario.name: scenario.fault for scenario in SCENARIOS}
+    kills, power = (
+        next(row[2].partition(" ")[0] for row in cells if row[1] == faults[name]) for name in ("kill", "power")
+    )
+    lost, repeated, unexplained = (sum(int(row[column] or 0) for row in cells) for column in (4, 5, 6))
+    (rows,) = re.findall(r"^[\d,]+ runs, ([\d,]+) rows in files", text, re.MULTILINE)
+    return {
+        "a committed row is in a file, once, byte for byte": f"{kills} kills, {power} power losses and what else "
+        f"[the page](docs/reliability.md) lists: {lost} lost, {repeated} repeated, {unexplained} unexplained "
+        f"of {rows} rows"
+    }
 
 
 def page(every: list[dict[str, Any]]) -> str:
