@@ -216,7 +216,7 @@ def test_what_is_lost_behind_a_damaged_place_is_counted_and_kept(
 
     pending = damaged(killed, tmp_path, flip)
     assert pending.waiting == 1
-    (record,) = [r for r in caplog.records if "pending rows lost" in r.message]
+    (record,) = [r for r in caplog.records if "rows lost" in r.message]
     assert record.__dict__["fields"] == {"file": pending.set_apart, "commits": 4}
     pending.append([Frame(T0 + 9, None, 5, started("1", pending.set_apart))])
     pending.close()
@@ -230,6 +230,39 @@ def test_a_commit_that_was_broken_off_is_no_loss(killed: Path, tmp_path: Path) -
     pending = damaged(killed, tmp_path, lambda log: log.__delitem__(slice(-2000, None)))
     assert (pending.waiting, pending.set_apart) == (4, None)
     pending.close()
+
+
+@pytest.mark.parametrize("lost", range(5))
+@pytest.mark.parametrize("by_export", [False, True])
+def test_rows_of_a_segment_behind_a_damaged_place_of_its_log_are_said_and_kept(
+    tmp_path: Path, lost: int, by_export: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    running, left = tmp_path / "running", tmp_path / "left"
+    for folder in (running, left):
+        folder.mkdir()
+    spool = new(running)
+    for n in range(5):
+        spool.append([Frame(T0 + n, 5, 1, b"%d" % n * 3000)])
+    for path in running.glob("*.sqlite*"):
+        shutil.copyfile(path, left / path.name)
+    spool.close()
+    (log,) = left.glob("*-wal")
+    (left / log.name.replace("-wal", "-shm")).unlink()
+    written = bytearray(log.read_bytes())
+    written[written.index(b"%d" % lost * 3000)] ^= 1
+    log.write_bytes(written)
+    if by_export:
+        seal_left_open(left, T0 + DAY_NS)
+    else:
+        spool = new(left)
+        assert (spool.last_seq, spool.recovered.clean) == (lost, False)
+        spool.append(frames(1))
+        spool.close()
+        assert spool.recovered.set_apart == tuple(path.name for path in left.glob("*.damaged-*"))
+    (kept,) = left.glob("*-wal.damaged-*")
+    assert kept.read_bytes() == bytes(written)
+    (record,) = [r for r in caplog.records if "rows lost" in r.message]
+    assert record.__dict__["fields"] == {"file": kept.name, "commits": 5 - lost}
 
 
 @pytest.mark.parametrize("at", [*range(60), *range(64, 100)])

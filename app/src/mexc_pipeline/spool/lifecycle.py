@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from mexc_pipeline.spool.segment import (
     segments,
     sync_folder,
 )
+from mexc_pipeline.spool.wal import keep_left_out
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -140,11 +142,12 @@ def seal_left_open(folder: Path, now_ns: int, cut: bool = False) -> list[Segment
             if found.state != "open" or not (cut or now_ns >= found.edge_ns):
                 continue
             if not found.rows:
-                remove(path)
+                remove_empty(path)
                 continue
             early = now_ns < found.edge_ns
             db = connect(path, readonly=False)
             try:
+                keep_left_out(db, path)
                 sealed.append(seal(db, path, Tally.of(path), at_ns=now_ns if early else found.edge_ns, cut=early))
             finally:
                 db.close()
@@ -173,6 +176,15 @@ def remove(path: Path) -> None:
     for end in ("", "-wal", "-shm"):
         clear(path.with_name(path.name + end))
     sync_folder(path.parent)
+
+
+def remove_empty(path: Path) -> str | None:
+    """Delete a segment without rows; the name of what is kept where some stand behind a damaged place of its log.
+    Raises sqlite3.Error."""
+    with contextlib.closing(connect(path, readonly=False)) as db:
+        kept = keep_left_out(db, path)
+    remove(path)
+    return kept
 
 
 def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:

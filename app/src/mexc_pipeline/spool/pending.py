@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import sqlite3
 import time
 import uuid
@@ -34,7 +33,7 @@ from mexc_pipeline.spool.segment import (
     create_database,
     sync_folder,
 )
-from mexc_pipeline.spool.wal import left_out
+from mexc_pipeline.spool.wal import keep_left_out
 from mexc_pipeline.spool.writer import Spool
 
 log = logging.getLogger("mexc_pipeline.spool")
@@ -89,8 +88,7 @@ class Pending:
                 raise  # the disk's doing
             self.set_apart = self._put_aside(str(error))
             db, self.id, self.symbol, self._last = self._open()
-        if (commits := self._left_out(db)) and self.set_apart is None:
-            self.set_apart = self._keep_log(commits)
+        self.set_apart = self.set_apart or keep_left_out(db, self._path)
         self._held = Held(self._path, db)
         self._moved: int | None = None
         self._is_closed = False
@@ -125,27 +123,6 @@ class Pending:
         if not isinstance(own, str) or not isinstance(symbol, str):
             raise TypeError(f"id {own!r} of {symbol!r}")
         return own, symbol, last
-
-    def _left_out(self, db: sqlite3.Connection) -> int:
-        (page_size,) = db.execute("PRAGMA page_size").fetchone()
-        try:
-            return left_out(self._path, page_size)
-        except OSError as error:
-            log.warning("log of pending rows not looked at", extra={"fields": {"why": str(error)}})
-            return 0
-
-    def _keep_log(self, commits: int) -> str:
-        """Say that rows are lost, and keep the log that has them: the next commit would write over them."""
-        source = self._path.with_name(f"{FILE}-wal")
-        target = self._path.with_name(f"{source.name}.damaged-{time.time_ns()}")
-        fields = {"file": target.name, "commits": commits}
-        try:
-            shutil.copyfile(source, target)
-            sync_folder(target.parent)
-        except OSError as error:  # a full disk; recording goes on
-            fields = {"file": source.name, "commits": commits, "not_kept": str(error)}
-        log.error("pending rows lost: their log is damaged before them", extra={"fields": fields})
-        return str(fields["file"])
 
     def _put_aside(self, reason: str) -> str:
         target = self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")

@@ -7,34 +7,66 @@ interrupted commit looks, too. Whether commits stand there can be told by the lo
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+import sqlite3
 import sys
+import time
 from pathlib import Path
+
+from mexc_pipeline.spool.segment import sync_folder
+
+log = logging.getLogger("mexc_pipeline.spool")
 
 _HEADER, _FRAME = 32, 24
 _MX_FRAME = slice(16, 20)
 """Where the log's index says how many frames were taken."""
 
 
-def left_out(path: Path, page_size: int) -> int:
-    """Commits in a database's log that were not taken, for whoever has the database open and has read from it, before
-    anything is written to it. A frame of an earlier use of the log is none; nor is the last commit where the process
-    died in it, unless the power failed. OSError where it cannot be looked at."""
+def keep_left_out(db: sqlite3.Connection, path: Path) -> str | None:
+    """Say that rows are lost, and keep a copy of the log that has them, where commits stand behind a damaged place of a
+    database's log: the next commit would write over them. The copy's name; None where there are none. For whoever has
+    opened the database to write to it and has not done so yet."""
+    (page_size,) = db.execute("PRAGMA page_size").fetchone()
+    db.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # what opens the log
+    log_path = path.with_name(f"{path.name}-wal")
     try:
-        log = os.open(path.with_name(f"{path.name}-wal"), os.O_RDONLY | os.O_CLOEXEC)
+        commits = _left_out(path, page_size)
+    except OSError as error:
+        log.warning("log not looked at", extra={"fields": {"file": log_path.name, "why": str(error)}})
+        return None
+    if not commits:
+        return None
+    target = path.with_name(f"{log_path.name}.damaged-{time.time_ns()}")
+    fields = {"file": target.name, "commits": commits}
+    try:
+        shutil.copyfile(log_path, target)
+        sync_folder(target.parent)
+    except OSError as error:  # a full disk; recording goes on
+        fields = {"file": log_path.name, "commits": commits, "not_kept": str(error)}
+    log.error("rows lost: their log is damaged before them", extra={"fields": fields})
+    return str(fields["file"])
+
+
+def _left_out(path: Path, page_size: int) -> int:
+    """Commits that were not taken. A frame of an earlier use of the log is none; nor is the last commit where the
+    process died in it, unless the power failed."""
+    try:
+        fd = os.open(path.with_name(f"{path.name}-wal"), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return 0
     try:
         with path.with_name(f"{path.name}-shm").open("rb") as index:
             taken = int.from_bytes(index.read(_MX_FRAME.stop)[_MX_FRAME], sys.byteorder)
-        size, step = os.fstat(log).st_size, _FRAME + page_size
-        head = os.pread(log, _HEADER, 0)
+        size, step = os.fstat(fd).st_size, _FRAME + page_size
+        head = os.pread(fd, _HEADER, 0)
         # Where the head is damaged nothing is taken: the first frame says which use of the log they are of.
-        salts = head[16:24] if _is_sound(head) else os.pread(log, 8, _HEADER + 8)
-        frames = (os.pread(log, _FRAME, at) for at in range(_HEADER + taken * step, size - step + 1, step))
+        salts = head[16:24] if _is_sound(head) else os.pread(fd, 8, _HEADER + 8)
+        frames = (os.pread(fd, _FRAME, at) for at in range(_HEADER + taken * step, size - step + 1, step))
         return sum(frame[8:16] == salts and any(frame[4:8]) for frame in frames)
     finally:
-        os.close(log)
+        os.close(fd)
 
 
 def _is_sound(head: bytes) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ from mexc_pipeline.rows import Columns, Frame, Mt, storable
 from mexc_pipeline.spool.blobs import LARGE, fill
 from mexc_pipeline.spool.checkpoint import Checkpointer
 from mexc_pipeline.spool.held import Held
-from mexc_pipeline.spool.lifecycle import Tally, prune, remove, seal
+from mexc_pipeline.spool.lifecycle import Tally, prune, remove, remove_empty, seal
 from mexc_pipeline.spool.segment import (
     NewerFormatError,
     SegmentError,
@@ -40,6 +41,7 @@ from mexc_pipeline.spool.segment import (
     segments,
     sync_folder,
 )
+from mexc_pipeline.spool.wal import keep_left_out
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -129,8 +131,13 @@ class Spool:
                 damaged.append((path, error))
         apart = [self._set_apart(path, "damaged", str(error)) for path, error in damaged]
         for empty in [f for f in found if not f.rows]:  # left by a crash before its first row
-            remove(empty.path)
             found.remove(empty)
+            try:
+                apart += filter(None, [remove_empty(empty.path)])
+            except UnavailableError:
+                raise
+            except sqlite3.Error as error:
+                apart.append(self._set_apart(empty.path, "damaged", str(error)))
         found.sort(key=lambda f: f.last_seq)  # not by name: the length of periods may have been changed
         last_seq = max((f.last_seq for f in found), default=0)
         replaced = known_seq > last_seq > 0
@@ -154,6 +161,7 @@ class Spool:
                 apart.append(self._set_apart(left.path, "damaged", str(error)))
                 found.remove(left)  # pending rows that were moved there are moved once more
             else:
+                apart += filter(None, [keep_left_out(self._held.db, left.path)])
                 self._resume(left, tally, next_rx)
         clean = clean and not replaced and not apart
         self._moved = found[-1].moved if found else {}
