@@ -72,8 +72,8 @@ soak: $(READY)
 bench: .venv-bench/.ready
 	PYTHONPATH=.:tests .venv-bench/bin/python -m bench $(ROWS) $(ARGS)
 
-performance: .venv-bench/.ready
-	PYTHONPATH=.:tests .venv-bench/bin/python -m bench.page $(if $(RESULTS),--results $(RESULTS))
+performance: $(READY)
+	PYTHONPATH=.:tests $(BIN)/python -m bench.page $(if $(RESULTS),--results $(RESULTS))
 
 # The hashes of all files that app/constraints.txt stands for, and of what builds the wheel.
 PINS = .venv-pins/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
