@@ -70,6 +70,13 @@ before, and stands in the campaign above where it is one of processes, disks, cl
   waited for without end. (`neighbours`, `together`, `segments`)
 - *Text of others was trusted*: statements, manifests, answers, metadata, control sequences; what it could cost had no
   bound. (tests of its own; floods of sockets in `together`)
+- *What proved a segment was made from the segment*: a row altered between two processes was in a verified file.
+  (`segments`)
+- *A spool that refused for another reason than room was waited for in memory*, and a process that stood still gave rows
+  a wrong time without a word. (`sockets`, tests of its own)
+- *A table without its files was blamed on the rows it would not take.* (`clickhouse`)
+- *One file's word for the last seq was believed unseen*; a store that was not up yet was taken for one that knows
+  nothing. (tests of their own)
 - *What an operator changed, mistyped or broke off cost data, or was not what ran afterwards.* (`make test-deploy`)
 """
 
