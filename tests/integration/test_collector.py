@@ -15,13 +15,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from mexc_pipeline.control import ControlServer, ask
 from mexc_pipeline.simulator import Fault, FlatOut, Simulator, SimulatorConfig
 from support.collecting import Collector, Site, check_times, check_whole, collecting, frames, site_of, wanted
+from support.exported import write_export
 from support.peers import free_port, serving, silent
 from support.spooled import check, events, named, read_segments
 from support.waiting import until
@@ -130,8 +129,7 @@ def test_a_collector_carries_none_of_the_heavy_libraries(tmp_path: Path) -> None
     with Simulator() as sim:
         site = site_of(tmp_path, sim)
         site.exports.mkdir()
-        table = pa.table({"seq": [1]}).replace_schema_metadata({"mexc.last_seq": "700"})
-        pq.write_table(table, site.exports / "btc2026112120.parquet")
+        write_export(site.exports / "btc2026112120.parquet", 700)
         with subprocess.Popen([sys.executable, "-c", script, str(site.config)], stderr=subprocess.PIPE) as process:
             try:
                 until(lambda: any(mt in (1, 2, 3) for mt, _ in frames(site.rows())), 40)

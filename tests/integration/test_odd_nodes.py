@@ -94,7 +94,9 @@ def test_in_place_of_a_file(config: Config, node: Callable[[Path], None]) -> Non
         [sys.executable, "-m", "mexc_pipeline.export.newest", str(config.export_dir), "btc"],
         capture_output=True, text=True, timeout=WITHIN_S,
     )  # fmt: skip
-    assert json.loads(newest.stdout)["last_seq"] > 0
+    answer = json.loads(newest.stdout)
+    assert answer["last_seq"] > 0
+    assert [LATER in line for line in answer["unknown"]] == [True], "what may be behind it is unknown"
     for name in ("eth", "ETH_USDT"):
         assert len(read.frames(name, export_dir=config.export_dir)) > 0
     with pytest.raises(UserError, match=LATER):

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.control import NOT_UNDERSTOOD, ControlError, ControlServer
+from mexc_pipeline.export.newest import newest_seq
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import known as module
 from mexc_pipeline.spool.known import Known, known
+from mexc_pipeline.spool.segment import NUMBERED
 from mexc_pipeline.spool.writer import Spool
+from support.exported import write_export
 
 
 @pytest.fixture
@@ -44,9 +49,8 @@ def store(config: Config, **answer: Any) -> Iterator[list[dict[str, Any]]]:
     server.close()
 
 
-def file(config: Config, name: str, last_seq: int | None) -> None:
-    metadata = {} if last_seq is None else {"mexc.last_seq": str(last_seq)}
-    pq.write_table(pa.table({"seq": [1]}).replace_schema_metadata(metadata), config.export_dir / name)
+def file(config: Config, name: str, to: int, rows: int = 1, said: Mapping[str, str] | None = None) -> Path:
+    return write_export(config.export_dir / name, to, rows, said)
 
 
 def ask(config: Config, *own: str) -> Known:
@@ -83,11 +87,75 @@ def test_a_file_of_an_earlier_name_may_hold_the_newest_rows(config: Config) -> N
         assert ask(config).last_seq == 90
 
 
-def test_unreadable_files_are_passed_over_and_said(config: Config) -> None:
+def test_files_that_cannot_be_read_are_unknown_and_named(config: Config) -> None:
     file(config, "btc2026112119.parquet", 9)
-    file(config, "btc2026112120.parquet", None)
+    pq.write_table(pa.table({"seq": [1]}), config.export_dir / "btc2026112120.parquet")
     (config.export_dir / "btc2026112121.parquet").write_bytes(b"broken")
-    assert ask(config).last_seq == 9
+    with store(config, last_seq=0, writer=None):
+        found = ask(config)
+    assert found.last_seq == 9
+    assert [line.split(":")[1].rsplit("/")[-1] for line in found.unknown] == [
+        "btc2026112120.parquet", "btc2026112121.parquet",
+    ]  # fmt: skip
+    assert not found.is_enough(has_segments=False, waited_s=1.0)
+
+
+@pytest.mark.parametrize("last_seq", [(1 << 62) - 20, 10**30, -5, 41])
+def test_a_last_seq_that_the_rows_do_not_bear_out_is_unknown(config: Config, last_seq: int) -> None:
+    """Once a recording went on from there: its seq ran out, or its process ended, at each start again."""
+    file(config, "btc2026112119.parquet", 9)
+    lying = file(config, "btc2026112120.parquet", 40, said={"last_seq": str(last_seq)})
+    both = {"first_seq": str(last_seq), "last_seq": str(last_seq)}
+    consistent = file(config, "btc2026112121.parquet", 50, said=both)
+    with store(config, last_seq=0, writer=None):
+        found = ask(config)
+    assert found.last_seq == 9
+    assert [str(lying) in line or str(consistent) in line for line in found.unknown] == [True, True]
+
+
+def test_rows_that_leave_no_room_to_number_on_are_unknown(config: Config) -> None:
+    file(config, "btc2026112119.parquet", 9)
+    file(config, "btc2026112120.parquet", NUMBERED - 1)
+    assert newest_seq(config.export_dir, "btc") == (NUMBERED - 1, [])
+    path = file(config, "btc2026112121.parquet", NUMBERED)
+    why = f"{path}: its metadata does not say which rows it holds; move it away"
+    assert newest_seq(config.export_dir, "btc") == (NUMBERED - 1, [why])
+
+
+def test_a_file_of_another_id_says_nothing_of_this_one(config: Config) -> None:
+    file(config, "eth2026112119.parquet", 9)
+    file(config, "eth2026112120.parquet", 5000, said={"id": "btc"})
+    assert newest_seq(config.export_dir, "eth") == (9, [])
+
+
+def test_many_unknown_files_are_counted(config: Config) -> None:
+    for hour in range(12):
+        (config.export_dir / f"btc20261121{hour:02}.parquet").write_bytes(b"broken")
+    last_seq, unknown = newest_seq(config.export_dir, "btc")
+    assert (last_seq, len(unknown), unknown[-1]) == (0, 6, "and 7 more files")
+
+
+SAID = st.one_of(
+    st.integers(0, 50).map(str), st.integers().map(str), st.integers(0, 1 << 64).map(str), st.text(max_size=6),
+    st.sampled_from(["31", "40", "10", "٤٠", "4_0", " 40", "040", "9" * 5000]),
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(said=st.fixed_dictionaries({}, optional={"first_seq": SAID, "last_seq": SAID, "rows": SAID}))
+def test_only_what_the_rows_bear_out_counts_whatever_a_file_says(config: Config, said: dict[str, str]) -> None:
+    file(config, "btc2026112119.parquet", 9)
+    path = file(config, "btc2026112120.parquet", 40, rows=10)
+    true = {"first_seq": "31", "last_seq": "40", "rows": "10"}
+    assert newest_seq(config.export_dir, "btc") == (40, [])
+    table = pq.read_table(path)
+    file(config, "btc2026112120.parquet", 40, 10, said)
+    assert pq.read_table(path).equals(table)
+    last_seq, unknown = newest_seq(config.export_dir, "btc")
+    if true | said == true:
+        assert (last_seq, unknown) == (40, [])
+    else:
+        assert (last_seq, [str(path) in line for line in unknown]) == (9, [True])
 
 
 def test_a_reader_that_fails_is_said(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +196,7 @@ def test_a_dead_process_of_this_host_is_none(config: Config) -> None:
 @pytest.mark.parametrize(
     "answer",
     [{}, {"last_seq": None}, {"last_seq": "x"}, {"last_seq": []}, {"last_seq": float("inf")},
+     {"last_seq": NUMBERED}, {"last_seq": (1 << 62) - 20}, {"last_seq": 10**30}, {"last_seq": -1},
      {"last_seq": 7, "writer": "me"}, {"last_seq": 7, "writer": [1]}, {"last_seq": 7, "writer": {"age_s": {}}}],
 )  # fmt: skip
 def test_an_answer_in_another_shape_is_unknown_and_stops_nothing(config: Config, answer: dict[str, Any]) -> None:

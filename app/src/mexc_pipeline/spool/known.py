@@ -15,11 +15,12 @@ import sys
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from mexc_pipeline import config, control
 from mexc_pipeline.ledger.repeats import Given, Repeat, repeats
 from mexc_pipeline.paths import not_allowed
-from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.segment import NUMBERED, in_order
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -60,7 +61,7 @@ def known(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) ->
     else:
         try:
             writer = _alive_elsewhere(answer.get("writer"), spool_ids)
-            last = max(last, int(answer["last_seq"]))
+            last = max(last, _seq(answer["last_seq"]))
         except control.ODD:  # then nothing is known, which stops no recording
             unknown.append(f"tables: {control.NOT_UNDERSTOOD}")
     return Known(last, exports, writer, tuple(unknown))
@@ -100,7 +101,9 @@ def _newest_in_files(settings: config.Config, symbol_id: str, unknown: list[str]
     command = [sys.executable, "-m", "mexc_pipeline.export.newest", str(settings.export_dir), symbol_id]
     try:
         done = subprocess.run(command, capture_output=True, timeout=FILES_S, check=True)
-        return int(json.loads(done.stdout)["last_seq"])
+        answer = json.loads(done.stdout)
+        unknown += [f"files: {line}" for line in answer["unknown"]]
+        return _seq(answer["last_seq"])
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip().splitlines()
         unknown.append(f"files: {said[-1] if said else error}")
@@ -108,6 +111,14 @@ def _newest_in_files(settings: config.Config, symbol_id: str, unknown: list[str]
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         unknown.append(f"files: {error}")
         return 0
+
+
+def _seq(said: Any) -> int:
+    """A last seq as somebody else has it; one of :data:`control.ODD` where it is none."""
+    seq = int(said)
+    if not 0 <= seq < NUMBERED:
+        raise ValueError(f"not a seq: {seq}")
+    return seq
 
 
 def _alive_elsewhere(writer: dict[str, object] | None, spool_ids: frozenset[str]) -> str | None:

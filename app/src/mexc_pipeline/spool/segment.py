@@ -48,6 +48,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT RO
 
 MOST = 1 << 62
 """More than any seq of a row: what is beyond is damage, and has no room for the next one."""
+NUMBERED = MOST >> 1
+"""More than the last seq that anybody else may say was given: a recording that goes on from there has room for ever."""
 _Whole = Annotated[int, msgspec.Meta(ge=0, lt=MOST)]
 _Time = Annotated[int, msgspec.Meta(ge=0, lt=END_NS)]
 """Unix ns; a clock can be set to any."""
