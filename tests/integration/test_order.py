@@ -141,7 +141,7 @@ def check(recording: Recording) -> None:
     segments = in_order(recording.folder)
     assert not segments.unreadable
     assert [s.first_seq for s in segments.readable] == sorted(s.first_seq for s in segments.readable)
-    assert newest_seq(config.export_dir, "btc") == recording.spool.last_seq
+    assert newest_seq(config.export_dir, "btc") == (recording.spool.last_seq, [])
     proven = exports(config, newest=0, now_ns=recording.now)
     assert proven.ok, proven.lines()
     entries = ledger(config, {})
