@@ -16,13 +16,14 @@ from mexc_pipeline.run.account import Closing, Periods, dead_letters, line_of, t
 from mexc_pipeline.run.children import LONG_S, Child, Keeper, Lifeline, how_it_ended
 from mexc_pipeline.run.demo import settings
 from mexc_pipeline.run.display import age, plain_line
-from mexc_pipeline.run.supervisor import lock_holder
+from mexc_pipeline.run.supervisor import Stop, Supervisor, lock_holder
 from mexc_pipeline.run.table import closing_json, closing_text
 from mexc_pipeline.run.watch import Rate, View, store_text, view_of
 from mexc_pipeline.spool.lifecycle import mark_exported, remove, seal_left_open
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentInfo, info, segments
 from mexc_pipeline.spool.writer import Spool
+from support.spools import configure
 
 T0 = 1_790_000_000 * SECOND_NS
 
@@ -121,6 +122,79 @@ def test_a_child_that_cannot_run_is_not_started_again() -> None:
         keeper.tend()
     assert len(started) == 1
     assert keeper.given_up == "refused"
+
+
+@pytest.mark.parametrize(("status", "lived_s"), [(-9, 1.0), (1, 1.0), (2, LONG_S)])
+def test_a_child_that_ran_before_is_tried_again_however_often_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: int, lived_s: float
+) -> None:
+    """A half-saved configuration and one crash once ended the whole recording."""
+    now = [100.0]
+    monkeypatch.setattr("mexc_pipeline.run.children.time.monotonic", lambda: now[0])
+    keeper, started = _keeper(lambda status: "refused" if status == 2 else None)
+    keeper.tend()
+    started[-1].status, started[-1].lived_s = status, lived_s
+    keeper.tend()
+    for tries in range(2, 7):
+        now[0] += 60.0
+        keeper.tend()
+        assert len(started) == tries
+        started[-1].status = 2
+        keeper.tend()
+        assert (keeper.given_up, keeper.refused) == ("", "refused")
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1, "said once"
+    now[0] += 60.0
+    keeper.tend()
+    started[-1].status = -9
+    keeper.tend()
+    assert keeper.refused == ""
+
+
+def _supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *statuses: int) -> tuple[Supervisor, list[list[str]]]:
+    """One whose children end like this, the last way again and again; and a clock that its pauses move."""
+    now = [100.0]
+    monkeypatch.setattr("mexc_pipeline.run.supervisor.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mexc_pipeline.run.supervisor.time.sleep", lambda s: now.__setitem__(0, now[0] + s))
+    lifeline = Lifeline()
+    supervisor = Supervisor(configure(tmp_path), lifeline, Stop(), lambda name, line: None)
+    lifeline.close()
+    asked: list[list[str]] = []
+    left = list(statuses)
+
+    class Ended:
+        def wait(self, _: float) -> int:
+            return left.pop(0) if len(left) > 1 else left[0]
+
+    def child(name: str, args: list[str]) -> Any:
+        asked.append(args)
+        return Ended()
+
+    monkeypatch.setattr(supervisor, "_child", child)
+    return supervisor, asked
+
+
+def test_the_last_export_is_tried_again_where_it_is_refused_or_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor, asked = _supervisor(tmp_path, monkeypatch, 2, -9, 2, 0)
+    assert supervisor._export_rest() == []
+    assert asked == [["export", "--once", "btc"]] * 4
+
+
+def test_the_last_export_is_given_up_in_the_end_and_its_refusal_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor, asked = _supervisor(tmp_path, monkeypatch, 2)
+    (line,) = supervisor._export_rest()
+    assert "configuration was refused" in line
+    assert "stays in the spool" in line
+    assert 3 <= len(asked) <= 12
+
+
+def test_an_export_that_said_what_is_wrong_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor, asked = _supervisor(tmp_path, monkeypatch, 1)
+    assert supervisor._export_rest() == ["export --once: exit 1"]
+    assert len(asked) == 1
 
 
 def test_a_real_child_has_its_own_session_and_passes_its_lines_on() -> None:

@@ -33,6 +33,8 @@ class Lifeline:
         os.close(self.read_fd)
 
 
+REFUSED = 2
+"""Exit status of a child whose configuration is refused."""
 LONG_S = 60.0
 """A child that has lived so long is started again as after a first death."""
 MAX_LINE = 64 << 10
@@ -123,13 +125,16 @@ class Keeper:
     """Keeps one child running: starts it, and starts it again after it died, until told otherwise.
 
     ``refusal`` says, for an exit status, why starting again is pointless (None: it is not); ``given_up`` holds that
-    reason.
+    reason. A configuration that is refused after the child has run with it is being edited: the child is tried again,
+    and ``refused`` says why it does not run.
     """
 
     def __init__(self, name: str, start: Callable[[], Child], refusal: Callable[[int], str | None]) -> None:
         self.name = name
         self.child: Child | None = None
         self.given_up = ""
+        self.refused = ""
+        self._ran = False
         self.restarts = 0
         self._start = start
         self._refusal = refusal
@@ -152,8 +157,9 @@ class Keeper:
     def _died(self, child: Child, status: int, now: float) -> None:
         self.child = None
         fields = {"child": self.name, "pid": child.pid, "ended": how_it_ended(status)}
+        self._ran |= status != REFUSED or child.lived_s >= LONG_S
         reason = self._refusal(status)
-        if reason is not None:
+        if reason is not None and not (status == REFUSED and self._ran):
             self.given_up = reason
             log.error("child cannot run and is not started again", extra={"fields": {**fields, "reason": reason}})
             return
@@ -162,7 +168,11 @@ class Keeper:
         wait = self._backoff.next_s()
         self._next_start = now + wait
         self.restarts += 1
-        log.warning("child died and will be restarted", extra={"fields": {**fields, "in_s": round(wait, 2)}})
+        if reason is None:
+            log.warning("child died and will be restarted", extra={"fields": {**fields, "in_s": round(wait, 2)}})
+        elif reason != self.refused:
+            log.error("child does not run and is tried again", extra={"fields": {**fields, "reason": reason}})
+        self.refused = reason or ""
 
     def kill(self) -> None:
         if self.child is not None:

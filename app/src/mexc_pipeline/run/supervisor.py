@@ -22,7 +22,7 @@ from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.output import say_now
 from mexc_pipeline.paths import NotAFileError, regular
 from mexc_pipeline.run.account import Closing, Periods, dead_letters, line_of
-from mexc_pipeline.run.children import Child, Keeper, Lifeline, Lines, how_it_ended
+from mexc_pipeline.run.children import REFUSED, Child, Keeper, Lifeline, Lines, how_it_ended
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
 from mexc_pipeline.spool.lock import holder
 from mexc_pipeline.spool.segment import SegmentInfo
@@ -40,6 +40,9 @@ LOCKS_S = 3.0
 COLLECTOR_END_S = 10.0
 STORE_END_S = 15.0
 EXPORT_S = 900.0
+EXPORT_AGAIN_S = 30.0
+"""How long the last export is tried again where it is refused or killed."""
+_REFUSED = "its configuration was refused; its log says why"
 STORE_SILENT_S = 60.0
 """How long the end waits for a store that makes no progress."""
 SAY_EVERY_S = 5.0
@@ -120,8 +123,8 @@ class Supervisor:
 
     def _collector_refusal(self, symbol_id: str) -> Any:
         def refusal(status: int) -> str | None:
-            if status == 2:
-                return "its configuration was refused; its log says why"
+            if status == REFUSED:
+                return _REFUSED
             who = lock_holder(self.config.spool_dir / symbol_id)
             if who is None:
                 return None
@@ -131,8 +134,8 @@ class Supervisor:
         return refusal
 
     def _store_refusal(self, status: int) -> str | None:
-        if status == 2:
-            return "its configuration was refused; its log says why"
+        if status == REFUSED:
+            return _REFUSED
         who = lock_holder(self.config.data_dir / "store")
         return f"another store runs here: {who}" if who else None
 
@@ -229,7 +232,7 @@ class Supervisor:
         ours = self._answered_for()
         files, verify_problems = verify_files(self.config, ours)
         problems += verify_problems
-        problems += [f"{keeper.name}: {keeper.given_up}" for keeper in self._collectors if keeper.given_up]
+        problems += [f"{k.name}: {k.given_up or k.refused}" for k in self._collectors if k.given_up or k.refused]
         for symbol_id in self.periods.silent():
             reason = why.get(symbol_id)
             problems.append(f"{symbol_id}: no market frame was received" + (f" ({reason})" if reason else ""))
@@ -271,8 +274,17 @@ class Supervisor:
         ids = [symbol.id for symbol in self.config.symbols if symbol.id not in self._foreign]
         if not ids:
             return []
-        status = self._child("export", ["export", "--once", *ids]).wait(EXPORT_S)
-        return [] if status == 0 else [f"export --once: {how_it_ended(status)}"]
+        pauses = Backoff(random.Random(), first_s=1.0)  # noqa: S311 - spreads tries, keeps no secret
+        deadline = time.monotonic() + EXPORT_AGAIN_S
+        while status := self._child("export", ["export", "--once", *ids]).wait(EXPORT_S):
+            if status > 0 and status != REFUSED:  # it has said what it could not export: no other try would
+                return [f"export --once: {how_it_ended(status)}"]
+            pause = pauses.next_s()
+            if time.monotonic() + pause > deadline:
+                why = _REFUSED if status == REFUSED else how_it_ended(status)
+                return [f"export --once: {why}; what has no file yet stays in the spool for the next export"]
+            time.sleep(pause)  # nobody announces that a configuration was mended: it is tried
+        return []
 
     def _await_store(self, say: Callable[[str], None]) -> tuple[dict[str, dict[str, Any]], str | None]:
         """What store compared, per symbol and segment file; waits as long as that makes progress.
