@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from mexc_pipeline import doctor, read
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export import main as export
-from mexc_pipeline.spool.label import check_label, label_of
+from mexc_pipeline.spool.label import check_label, said_by
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify.exports import exports as verify_exports
 from support.spools import SECOND, T0, configure, fill, open_spool, some_frames
@@ -101,6 +102,29 @@ def test_files_alone_tell_it(config: Config) -> None:
     assert [path.name for path in (config.spool_dir / "btc").iterdir()] == ["lock"]
 
 
+def test_a_file_under_a_wrong_name_says_nothing_of_that_id(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once it kept the symbol of that id from being recorded, with advice to give it another id."""
+    both = configure(tmp_path, "BTC_USDT", "ETH_USDT")
+    fill(both, "btc", periods=8)
+    fill(both, "eth")
+    assert export(both).ok
+    shutil.rmtree(both.spool_dir / "eth")
+    for path in sorted(both.export_dir.glob("btc*.parquet")):
+        stray = both.export_dir / path.name.replace("btc", "eth").replace(".parquet", ".part7.parquet")
+        stray.write_bytes(path.read_bytes())
+    check_label(both, both.symbol("eth"))
+    (warning,) = caplog.records
+    fields = warning.__dict__["fields"]
+    assert (fields["id"], fields["files"], Path(fields["file"]).name) == ("btc", 8, stray.name)
+    assert doctor.ids(both).ok
+    shutil.rmtree(both.spool_dir / "btc")
+    other = given_away(config)
+    with pytest.raises(ConfigError, match=r"found in .*/exports/btc\d{14}\.parquet\)"):
+        check_label(other, other.symbols[0])
+
+
 def test_a_new_symbol_and_what_is_no_file_of_ours_are_no_trouble(config: Config) -> None:
     other = given_away(config)
     check_label(other, other.symbols[0])
@@ -120,7 +144,7 @@ def test_a_footer_of_any_bytes_is_looked_at(tail: bytes) -> None:
             file.truncate()
             file.write(content)
             file.flush()
-            assert isinstance(label_of(Path(file.name)), str)
+            assert isinstance(said_by(Path(file.name), "symbol"), str)
 
 
 @given(st.text("ABCXYZ09龙虾", min_size=1, max_size=30))
@@ -130,7 +154,8 @@ def test_the_label_is_what_a_parquet_reader_finds(symbol: str) -> None:
     )
     with tempfile.NamedTemporaryFile() as file:
         pq.write_table(pa.table({"seq": [1]}, schema=schema), file.name)
-        assert label_of(Path(file.name)) == symbol
+        assert said_by(Path(file.name), "symbol") == symbol
+        assert said_by(Path(file.name), "id") == "btc"
 
 
 def test_files_are_read_by_their_own_label(config: Config) -> None:

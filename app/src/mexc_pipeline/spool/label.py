@@ -2,48 +2,75 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.spool.segment import in_order
 
+log = logging.getLogger("mexc_pipeline.spool")
+
 _LOOKED_AT = 5
+"""Files that need not say what they hold: the very last may be damaged, or no file."""
 _TAIL = 1 << 20
 """Bytes of a file's end that are looked at; a footer of ours has a few thousand."""
-_LABEL = re.compile(rb"\x0bmexc\.symbol\x18([\x01-\x7f])")
+_SAID = rb"%c%s\x18([\x01-\x7f])"
 """Key, header of the value's field and its length, in Thrift's compact protocol: Parquet's ``KeyValue``."""
 
 
 def check_label(config: Config, symbol: Symbol) -> None:
     """ConfigError where the symbol's id holds what was recorded of another one: in any segment, or in the newest file
-    by name that says so. Takes milliseconds: a collector asks before it connects."""
-    there = [segment.symbol for segment in in_order(config.spool_dir / symbol.id).readable]
-    there += next(([label] for path in _newest(config.export_dir, symbol.id) if (label := label_of(path))), [])
-    for other in there:
+    by name that says so. A file of another id is under a wrong name, of which a warning tells: it says nothing of this
+    id. Takes milliseconds: a collector asks before it connects."""
+    there = [(s.path, s.symbol) for s in in_order(config.spool_dir / symbol.id).readable]
+    there += _of_newest(config.export_dir, symbol.id)
+    for path, other in there:
         if other not in ("", symbol.name):
             raise ConfigError(
                 f"id {symbol.id!r} holds what was recorded of {other}, so {symbol.name} needs an id of its own: "
-                f'set [symbol.{symbol.name}] id = "…"'
+                f'set [symbol.{symbol.name}] id = "…" (found in {path})'
             )
 
 
-def _newest(export_dir: Path, symbol_id: str) -> list[Path]:
-    """The last few files of an id by name: the very last may be damaged, or no file."""
+def _of_newest(export_dir: Path, symbol_id: str) -> list[tuple[Path, str]]:
+    """The newest file of the id that names its symbol, with that name; none where no file does."""
+    misplaced: list[Path] = []
+    found: list[tuple[Path, str]] = []
+    looked_at = 0
+    for path in _newest(export_dir, symbol_id):
+        if said_by(path, "id") not in ("", symbol_id):
+            misplaced.append(path)
+            continue
+        if label := said_by(path, "symbol"):
+            found = [(path, label)]
+        looked_at += 1
+        if found or looked_at == _LOOKED_AT:
+            break
+    if misplaced:
+        fields = {"file": str(misplaced[0]), "id": said_by(misplaced[0], "id"), "files": len(misplaced)}
+        log.warning("file of another id under a wrong name passed over; move it away", extra={"fields": fields})
+    return found
+
+
+def _newest(export_dir: Path, symbol_id: str) -> Iterator[Path]:
+    """The files of an id by name, the last one first."""
     name = re.compile(re.escape(symbol_id) + r"(\d{10}|\d{14})(?:\.part([1-9]\d{0,8}))?\.parquet")
     try:
         found = [(match, path) for path in export_dir.iterdir() if (match := name.fullmatch(path.name))]
     except OSError:
-        return []  # said by whoever writes there
+        return  # said by whoever writes there
     found.sort(key=lambda pair: (pair[0][1].ljust(14, "0"), int(pair[0][2] or 1)), reverse=True)
-    return [path for _, path in found[:_LOOKED_AT]]
+    yield from (path for _, path in found)
 
 
-def label_of(path: Path) -> str:
-    """``mexc.symbol`` in a file's footer, empty where it does not say. Without a Parquet reader, which a collector does
+def said_by(path: Path, key: str) -> str:
+    """``mexc.<key>`` in a file's footer, empty where it does not say. Without a Parquet reader, which a collector does
     not carry."""
+    name = f"mexc.{key}".encode()
     try:
         if not path.is_file():
             return ""  # nor opened: a FIFO would wait for ever
@@ -57,5 +84,5 @@ def label_of(path: Path) -> str:
     if tail[-4:] != b"PAR1" or length > len(tail) - 8:
         return ""
     footer = tail[-8 - length : -8]
-    found = _LABEL.search(footer)
+    found = re.search(_SAID % (len(name), re.escape(name)), footer)
     return footer[found.end() : found.end() + found[1][0]].decode(errors="replace") if found else ""
