@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -155,7 +156,28 @@ def test_what_cannot_be_known_is_refused(old: Machine, new: Machine) -> None:
         give(old.settings, "btc")
 
 
-def test_nothing_recorded_yet(old: Machine, new: Machine) -> None:
+def test_what_a_lost_disk_gave_is_not_given_again(old: Machine, new: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder does not say that nothing was recorded: only files and tables can tell."""
+    new.record(3)
+    take(old.settings, "btc", give(new.settings, "btc"))
+    old.record(5)
+    last = max(old.seqs())
+    shutil.rmtree(old.settings.data_dir / "spool")
+    with pytest.raises(UserError, match="btc has no row here, and the last seq is not known: tables: "):
+        give(old.settings, "btc")  # no store answers
+    running = Known(0, (), "process 5 on a", ())
+    monkeypatch.setattr("mexc_pipeline.handover.known", lambda *_: running)
+    with pytest.raises(UserError, match="is recorded by process 5 on a; stop that one first"):
+        give(old.settings, "btc")
+    monkeypatch.setattr("mexc_pipeline.handover.known", lambda *_: Known(last, (), None, ()))
+    said = take(new.settings, "btc", give(old.settings, "btc"))
+    assert f"up to seq {last} on " in said
+    assert new.seqs()[-1] == last + 1
+    assert [(e.first_seq, e.last_seq) for e in acknowledged(new.settings).entries] == [(new.seqs()[-2] + 1, last)]
+
+
+def test_nothing_recorded_yet(old: Machine, new: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mexc_pipeline.handover.known", lambda *_: Known(0, (), None, ()))
     assert "nothing was recorded" in take(new.settings, "btc", give(old.settings, "btc"))
     assert not list(new.folder.glob("*.sqlite"))
 

@@ -2,7 +2,8 @@
 
 ``give`` ends the recording where its collector has just been stopped and prints what the next host must know; ``take``
 reads that from standard input and begins the recording there, so that the collector finds the next seq in its own
-folder and asks nobody. Between the two nothing is recorded, so neither reads a file of rows or asks ClickHouse.
+folder and asks nobody. Between the two nothing is recorded, so neither reads a file of rows or asks ClickHouse, but
+where the folder cannot tell: without a row of its own it may be new, or what a lost disk left.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ LET_GO_S = 5.0
 @dataclass(frozen=True, slots=True)
 class Handover:
     """Where a recording ended: ``last_seq`` is the last one given, 0 where nothing was ever recorded. ``files`` are
-    those of its newest period, also those that are still to be written; ``clean``: it ended with an orderly stop."""
+    those of its newest period, also those that are still to be written; ``clean``: it ended with an orderly stop.
+    ``spool_id`` is empty where the spool is gone and only files or tables tell the last seq."""
 
     symbol: str
     last_seq: int
@@ -56,14 +58,18 @@ def give(settings: config.Config, key: str) -> Handover:
     asked = known(settings, symbol.id, own_ids(folder)) if pending.is_left(folder) else None
     with SpoolLock(folder, wait_s=LET_GO_S):
         if asked is not None:
-            _number(settings, symbol.id, folder, asked)
+            _judge(asked, f"{symbol.id} has rows without a seq")
+            pending.number_left(folder, symbol.id, settings.period, asked)
         seal_left_open(folder, time.time_ns(), cut=True)  # its last row has a seq of its own
         found = in_order(folder)
         if found.unreadable:
             path, why = found.unreadable[0]
             raise UserError(f"{path.name} cannot be read, so the last seq is not known: {why}")
-        if not found.readable:
-            return Handover(symbol.name, 0, "", (), True, socket.gethostname())
+        if not any(segment.last_seq for segment in found.readable):
+            asked = known(settings, symbol.id, own_ids(folder))
+            _judge(asked, f"{symbol.id} has no row here")
+            last = asked.last_seq
+            return Handover(symbol.name, last, "", asked.exports, last == 0, socket.gethostname())
         newest = max(found.readable, key=lambda segment: segment.last_seq)
         period = newest.name.period
         files = {segment.file for segment in found.readable if segment.name.period == period}
@@ -73,12 +79,12 @@ def give(settings: config.Config, key: str) -> Handover:
         return Handover(symbol.name, newest.last_seq, newest.spool_id, tuple(sorted(files)), clean, host)
 
 
-def _number(settings: config.Config, symbol_id: str, folder: Path, asked: Known) -> None:
+def _judge(asked: Known, why: str) -> None:
+    """UserError where what was asked does not tell the last seq."""
     if asked.writer is not None:
-        raise UserError(f"{symbol_id} has rows without a seq and is recorded by {asked.writer}; stop that one first")
+        raise UserError(f"{why} and is recorded by {asked.writer}; stop that one first")
     if asked.unknown:
-        raise UserError(f"{symbol_id} has rows without a seq, and the last seq is not known: {asked.unknown[0]}")
-    pending.number_left(folder, symbol_id, settings.period, asked)
+        raise UserError(f"{why}, and the last seq is not known: {asked.unknown[0]}")
 
 
 def take(settings: config.Config, key: str, given: Handover) -> str:
