@@ -17,7 +17,18 @@ from testinfra.host import Host
 
 from deploy import site
 from deploy.operating import on, play
-from deploy.test_effects import BACK_S, ONLY, SYMBOLS, host_of, installed, nothing_lost, pid, settled, variables
+from deploy.test_effects import (
+    BACK_S,
+    ONLY,
+    SYMBOLS,
+    host_of,
+    installed,
+    nothing_lost,
+    pid,
+    put_together,
+    settled,
+    variables,
+)
 from deploy.test_operations import BACKUPS
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
@@ -174,7 +185,7 @@ def test_a_symbol_moved(collectors: list[Host], clickhouse: Host, network: Host)
     assert 0 < min(silent_s) <= MOVED_S
     tables = clickhouse.check_output("clickhouse-client --query 'SHOW TABLES FROM ch_mexc'").split()
     assert [table for table in tables if table.startswith(("eth_orphan", "eth_altered"))] == []
-    _put_together(second, first, "eth")
+    put_together(second, first, "eth")
     nothing_lost(collectors, network)
     assert on(first, "mexc-pipeline verify exports").rc == 0
 
@@ -208,15 +219,6 @@ def _verified(host: Host) -> bool:
     done = on(host, "mexc-pipeline verify")
     assert done.rc == 0, [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     return True
-
-
-def _put_together(source: Host, target: Host, symbol_id: str) -> None:
-    """Copy a symbol's files from one host to where another has its own; none has the name of another."""
-    folder = site.configuration(source)["export_dir"]
-    for path in source.check_output("ls %s/%s[0-9]*.parquet", folder, symbol_id).split():
-        content = source.check_output("base64 -w 0 %s", path)
-        assert not target.file(path).exists
-        target.check_output("echo %s | base64 -d > %s && chown mexc: %s", content, path, path)
 
 
 def test_a_secret_in_the_vault(collectors: list[Host], tmp_path: Path) -> None:

@@ -17,8 +17,19 @@ import pytest
 from testinfra.host import Host
 
 from deploy import site
-from deploy.operating import on, play
-from deploy.test_effects import BACK_S, ONLY, SYMBOLS, host_of, pid, settled, variables, whole
+from deploy.operating import inventories, on, play
+from deploy.test_effects import (
+    BACK_S,
+    ONLY,
+    SYMBOLS,
+    host_of,
+    installed,
+    pid,
+    put_together,
+    settled,
+    variables,
+    whole,
+)
 from deploy.test_recording import live, strangers
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
@@ -93,6 +104,23 @@ def test_an_upgrade_of_the_system(collectors: list[Host], clickhouse: Host, netw
     assert pid(tor, "tor@sol.service") not in (0, before)
     assert pid(clickhouse, "clickhouse-server.service") not in (0, server)
     settled(collectors, network)
+
+
+def test_segments_go_without_a_collector(collectors: list[Host]) -> None:
+    """Where a symbol is recorded no longer its exported segments go as any others; the newest tells the next seq."""
+    left = [(host, name) for host in collectors for name in _spools(host) if name not in site.symbols(host)]
+    assert left, "the tests before have moved a symbol away"
+    for host, symbol_id in left:
+        site.until(f"the newest of {symbol_id} alone", partial(_is_pruned, host, symbol_id), BACK_S)
+
+
+def _spools(host: Host) -> list[str]:
+    return str(host.check_output("ls %s/spool", site.configuration(host)["data_dir"])).split()
+
+
+def _is_pruned(host: Host, symbol_id: str) -> bool:
+    folder = f"{site.configuration(host)['data_dir']}/spool/{symbol_id}"
+    return len(host.check_output("find %s -name '*.sqlite'", folder).split()) == 1
 
 
 def test_the_end(collectors: list[Host], network: Host) -> None:
@@ -237,19 +265,74 @@ def _rows_beyond(host: Host, seq: int) -> list[tuple[str, int, str, str]] | None
     return rows if rows[-1][1] > seq else None
 
 
-def test_a_host_that_records_nothing_any_more(collectors: list[Host], network: Host) -> None:
-    """Without a symbol nothing of ours runs there, nor comes back by a reboot; with one it goes on where it was."""
-    host = host_of(collectors, "sol")
-    before = site.status(host)["sol"]["collector"]["last_seq"]
-    gone = {**SYMBOLS[2], "state": "absent"}
-    printed = play("ansible-playbook site.yml", *ONLY, *variables(mexc_pipeline_symbols=[*SYMBOLS[:2], gone]))
-    assert "sol: sol" in printed  # its last file
+def test_a_host_retired(
+    collectors: list[Host], clickhouse: Host, network: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its symbols go on elsewhere, where its files go too; nothing of ours runs there or comes back by a reboot, and
+    ClickHouse lets it in no more. Back in the inventory it goes on where the other one was."""
+    host, other = host_of(collectors, "sol"), host_of(collectors, "btc")
+    symbols = [*SYMBOLS[:2], {**SYMBOLS[2], "host": site.name(other)}]
+    more = (*installed(host), *variables(mexc_pipeline_symbols=symbols))
+    printed = play("ansible-playbook site.yml", *ONLY, *more)
+    (last,) = {int(seq) for seq in re.findall(rf"sol: up to seq (\d+) on {site.name(host)}, goes on here", printed)}
     site.until("nothing of ours at work", lambda: not _at_work(host), 30)
-    assert [name for name in _OURS if host.service(name).is_enabled] == []
-    play("ansible-playbook site.yml", *ONLY)
+    assert host.run("systemctl list-unit-files --no-legend --state=enabled 'mexc*' 'tor@*'").stdout == ""
+    assert host.run("ls -A /etc/tor/instances").stdout == ""
+    assert max(seq for _, seq, _, _ in site.exported(host, "sol")) == last
+    settled([other], network)
+    put_together(host, other, "sol")
+    _answered_for(host, other)
+    assert on(other, "mexc-pipeline export --once").rc == 0
+    assert on(other, "mexc-pipeline verify exports").rc == 0
+
+    everybody = json.loads(Path(inventories()[0]).read_text())
+    for hosts in (everybody["all"], everybody["all"]["children"]["collector_hosts"]):
+        del hosts["hosts"][site.name(host)]
+    without = tmp_path / "hosts.json"
+    without.write_text(json.dumps(everybody))
+    assert _let_in(host)
+    with monkeypatch.context() as context:
+        context.setenv("MEXC_TEST_INVENTORIES", " ".join([str(without), *inventories()[1:]]))
+        play("ansible-playbook site.yml", *more)
+        assert "everything checked is as it should be" in play("ansible-playbook playbooks/verify.yml", *more)
+    assert _let_in(other)
+    assert not _let_in(host)
+
+    play("ansible-playbook site.yml", *installed(host))
     assert [name for name in _OURS if not host.service(name).is_running] == []
+    assert _let_in(host)
     settled(collectors, network)
-    assert site.status(host)["sol"]["collector"]["last_seq"] > before
+    assert site.status(host)["sol"]["collector"]["last_seq"] > last
+
+
+def _answered_for(source: Host, target: Host) -> None:
+    """Add one host's acknowledged holes to another's, where there are any."""
+    file = "/var/lib/mexc-pipeline/acknowledged.jsonl"
+    if source.file(file).exists:
+        lines = source.check_output("cat %s", file)
+        target.check_output("echo %s >> %s && chown mexc: %s", lines, file, file)
+
+
+_LOG_IN = """
+import sys
+from clickhouse_driver import Client, errors
+host, port, user = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+password = open("/etc/mexc-pipeline/clickhouse-password").read().strip()
+client = Client(host, port=port, user=user, password=password, secure=True, verify=False, connect_timeout=5)
+try:
+    print(client.execute("SELECT 1"))
+except errors.Error as error:  # the server's answer, or silence: its unit's filter of addresses
+    print("refused", error.code)
+"""
+
+
+def _let_in(host: Host) -> bool:
+    """Whether ClickHouse answers this host with the store's password."""
+    server = site.configuration(host)["clickhouse"]
+    words = [str(server[key]) for key in ("host", "port", "user")]
+    said = host.check_output(f"{site.PYTHON} -c %s %s %s %s", _LOG_IN, *words)
+    assert said.startswith(("[", "refused"))
+    return bool(said.startswith("["))
 
 
 def _at_work(host: Host) -> str:
