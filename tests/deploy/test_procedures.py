@@ -16,8 +16,19 @@ from testinfra.host import Host
 
 from deploy import site
 from deploy.operating import on, play
-from deploy.test_effects import ONLY, host_of, hosts_command, installed, pid, settled, variables
-from deploy.test_operations import BACKUPS
+from deploy.test_effects import (
+    BACK_S,
+    DOGE,
+    ONLY,
+    SYMBOLS,
+    host_of,
+    hosts_command,
+    installed,
+    pid,
+    settled,
+    variables,
+)
+from deploy.test_operations import BACKUPS, held_export
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.timeout(900)]
 
@@ -84,12 +95,52 @@ def test_a_disk_that_is_not_there_at_boot(collectors: list[Host], network: Host)
     settled(collectors, network)
 
 
-def _loaded(clickhouse: Host) -> int:
-    """The last seq of sol that ClickHouse has."""
-    tables = clickhouse.check_output("clickhouse-client --query 'SHOW TABLES FROM ch_mexc'").split()
-    found = ["SELECT max(last_seq) FROM ch_mexc.export_log WHERE id = 'sol'"]
-    found += ["SELECT max(seq) FROM ch_mexc.sol_current"] if "sol_current" in tables else []
-    return max(int(clickhouse.check_output("clickhouse-client --query %s", sql)) for sql in found)
+def _in_files(clickhouse: Host, symbol_id: str) -> int:
+    """The last seq of a symbol that is in a verified file, as ClickHouse was told."""
+    sql = f"SELECT max(last_seq) FROM ch_mexc.export_log WHERE id = '{symbol_id}'"
+    return int(clickhouse.check_output("clickhouse-client --query %s", sql))
+
+
+def _loaded(clickhouse: Host, symbol_id: str) -> int:
+    """The last seq of a symbol that ClickHouse knows."""
+    in_files, table = _in_files(clickhouse, symbol_id), f"{symbol_id}_current"
+    if table not in clickhouse.check_output("clickhouse-client --query 'SHOW TABLES FROM ch_mexc'").split():
+        return in_files
+    sql = f"SELECT max(seq) FROM ch_mexc.{table}"
+    return max(in_files, int(clickhouse.check_output("clickhouse-client --query %s", sql)))
+
+
+def _only_there(clickhouse: Host, saved: int) -> bool:
+    """Whether ClickHouse has rows of sol that are not in the backup, and rows of doge that are in no file."""
+    return _loaded(clickhouse, "sol") > saved and _loaded(clickhouse, "doge") > _in_files(clickhouse, "doge")
+
+
+def test_an_empty_disk_at_boot(collectors: list[Host], clickhouse: Host, network: Host) -> None:
+    """The store comes up later than the collector, and is waited for: no seq that ClickHouse knows is given again."""
+    host = host_of(collectors, "sol")
+    data = site.configuration(host)["data_dir"]
+    assert on(host, "mexc-pipeline export --once").rc == 0
+    in_files = site.exported(host, "sol")[-1][1]
+    site.until("the store has noted the file", lambda: _in_files(clickhouse, "sol") >= in_files, 60)
+    late = "/etc/systemd/system/mexc-store.service.d"
+    wait = f"ExecStartPre=/bin/sh -c 'until [ -S {data}/control/sol.sock ]; do sleep 0.1; done'"
+    host.check_output("systemctl stop mexc.target 'mexc-*'")
+    host.check_output("install -d %s && echo %s > %s/late.conf", late, f"[Service]\n{wait}", late)
+    host.check_output(f"mv {data} /srv/lost && install -d -o root -g root -m 0755 {data}")  # as a new disk is
+    known = _loaded(clickhouse, "sol")
+    try:
+        hosts_command("reboot", site.name(host))
+        settled(collectors, network)
+    finally:
+        host.check_output(f"rm -r {late} && systemctl daemon-reload")
+    assert on(host, "mexc-pipeline export --once").rc == 0
+    assert site.exported(host, "sol")[0][1] > known
+    host.check_output(f"cp -a /srv/lost/exports/. {data}/exports && cp -a /srv/lost/acknowledged.jsonl {data}")
+    for first, last in _holes(host):  # what had become no file
+        words = {"first": first, "last": last}
+        assert on(host, "mexc-pipeline acknowledge sol {first} {last} --reason restored", **words).rc == 0
+    assert on(host, "mexc-pipeline verify exports").rc == 0
+    host.check_output("rm -r /srv/lost")
 
 
 def _holes(host: Host) -> list[tuple[str, str]]:
@@ -100,20 +151,34 @@ def _holes(host: Host) -> list[tuple[str, str]]:
     return [(hole[1], hole[2]) for hole in found if hole]
 
 
+def _lose(host: Host, clickhouse: Host) -> int:
+    """Put an empty disk in the place of the data disk, under all that runs; the last seq of sol known elsewhere."""
+    data = site.configuration(host)["data_dir"]
+    host.check_output(f"mv {data} /srv/lost && install -d -o root -g root -m 0755 {data}")  # as a new disk is
+    host.check_output("systemctl kill --signal KILL 'mexc-collector@*.service' mexc-store.service")
+    return _loaded(clickhouse, "sol")
+
+
 def test_a_lost_data_disk(collectors: list[Host], clickhouse: Host, network: Host) -> None:
-    """Everything of a host is gone but its backup: it records again at once, no seq is given twice, files come back."""
+    """Everything of a host is gone but its backup: it records again at once, no seq is given twice, files come back.
+
+    The same run may take a symbol away: of this one only ClickHouse has rows that are in no file, and keeps them.
+    """
     host = host_of(collectors, "sol")
     limit = ("--limit", f"{site.name(clickhouse)},{site.name(host)}")
-    data = site.configuration(host)["data_dir"]
     play("ansible-playbook playbooks/backup.yml")
     name = max(folder for folder in host.check_output("ls %s", BACKUPS).split() if folder != "exports")
     saved = json.loads(host.file(f"{BACKUPS}/{name}/manifest.json").content_string)
-    site.until("a row after the backup", lambda: _loaded(clickhouse) > saved["last_seq"]["sol"], 60)
+    play("ansible-playbook site.yml", *ONLY, *installed(host), *variables(mexc_pipeline_symbols=[*SYMBOLS, DOGE]))
+    host.check_output("systemctl stop mexc-export.timer")
+    last = saved["last_seq"]["sol"]
+    site.until("rows after the backup and in no file", lambda: _only_there(clickhouse, last), BACK_S)
 
-    host.check_output(f"mv {data} /srv/lost && install -d -o root -g root -m 0755 {data}")  # as a new disk is
-    host.check_output("systemctl kill --signal KILL mexc-collector@sol.service mexc-store.service")
-    known = _loaded(clickhouse)
-    play("ansible-playbook site.yml", *limit, *installed(host))
+    known, doge = _lose(host, clickhouse), _loaded(clickhouse, "doge")
+    play("ansible-playbook site.yml", *installed(host))
+    assert not host.file("/etc/systemd/system/mexc-collector@doge.service.d").exists
+    assert not host.service("mexc-collector@doge.service").is_running
+    assert _loaded(clickhouse, "doge") == doge
     settled(collectors, network)
     assert on(host, "mexc-pipeline export --once").rc == 0
     new = site.exported(host, "sol")
@@ -122,7 +187,10 @@ def test_a_lost_data_disk(collectors: list[Host], clickhouse: Host, network: Hos
     play("ansible-playbook playbooks/export.yml")
     given = site.exported(host, "sol")[-1][1]
     here = f"reset_host={site.name(host)}"
+    held_export(host, "systemctl start mexc-export.service")
     play("ansible-playbook playbooks/reset.yml -e reset_start=false", "--extra-vars", here)
+    assert not host.service("mexc-export.service").is_running
+    assert host.check_output(f"find {site.configuration(host)['export_dir']} -name '.*'") == ""
     play("ansible-playbook playbooks/restore.yml -e restore_name={name}", *limit, name=name)
     settled(collectors, network)
     assert on(host, "mexc-pipeline export --once").rc == 0
