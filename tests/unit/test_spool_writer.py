@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from mexc_pipeline.periods import HOUR_NS, SECOND_NS, Period
 from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool import segment
 from mexc_pipeline.spool.lifecycle import mark_exported, seal_left_open
+from mexc_pipeline.spool.pending import FILE, Pending
 from mexc_pipeline.spool.segment import SegmentError, info
 from mexc_pipeline.spool.writer import Spool, last_rx
 from support.spooled import check, read_rows, read_segments
@@ -513,3 +517,23 @@ def test_a_segment_that_cannot_be_read_keeps_no_row_from_the_next_part(folder: P
     block = append(spool, [frame(T0 + 2, b"b")])
     assert block.seq == [3]  # the second is the end of the first part
     assert spool.segment == cut.name.replace(".sqlite", ".part2.sqlite")
+
+
+@pytest.mark.parametrize("is_pending", [False, True])
+def test_a_database_in_use_is_locked_for_who_opens_it_beside_us(folder: Path, tmp_path: Path, is_pending: bool) -> None:
+    """A process that opens and closes a database's files itself loses its locks on them: the next one to open it would
+    cut the log's index from under the mapping (SIGBUS), or remove the log."""
+    left = tmp_path / "killed" / "btc"
+    writer: Spool | Pending = Pending(folder, "BTC_USDT") if is_pending else Spool(folder, "btc", "BTC_USDT", PERIOD)
+    writer.append([frame(T0)])
+    shutil.copytree(folder, left)
+    writer.close()
+    again: Spool | Pending = Pending(left, "BTC_USDT") if is_pending else Spool(left, "btc", "BTC_USDT", PERIOD)
+    again.append([frame(T0 + 1)])
+    (path,) = [left / FILE] if is_pending else left.glob("*.sqlite")
+    lock = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)"
+    index = path.with_name(f"{path.name}-shm")
+    beside = subprocess.run([sys.executable, "-c", lock, str(index)], capture_output=True, check=False)
+    assert beside.returncode == 1, "SQLite's deadman switch (os_unix.c, UNIX_SHM_DMS) is held by nobody"
+    assert b"BlockingIOError" in beside.stderr
+    again.close()

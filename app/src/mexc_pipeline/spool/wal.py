@@ -2,7 +2,9 @@
 
 It takes a log up to the first frame whose checksum is wrong and says nothing of what stands behind: that is how an
 interrupted commit looks, too. Whether commits stand there can be told by the log's own format, which SQLite documents
-(fileformat2.html, walformat.html).
+(fileformat2.html). How many frames were taken, SQLite itself is asked: to open the database or the log's index besides
+it, and to close them again, would take this process's locks away (fcntl(2)), and whoever opens the database next would
+cut the index from under it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import logging
 import os
 import shutil
 import sqlite3
-import sys
 import time
 from pathlib import Path
 
@@ -20,8 +21,6 @@ from mexc_pipeline.spool.segment import sync_folder
 log = logging.getLogger("mexc_pipeline.spool")
 
 _HEADER, _FRAME = 32, 24
-_MX_FRAME = slice(16, 20)
-"""Where the log's index says how many frames were taken."""
 
 
 def keep_left_out(db: sqlite3.Connection, path: Path) -> str | None:
@@ -32,8 +31,9 @@ def keep_left_out(db: sqlite3.Connection, path: Path) -> str | None:
     db.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # what opens the log
     log_path = path.with_name(f"{path.name}-wal")
     try:
-        commits = _left_out(path, page_size)
-    except OSError as error:
+        _, taken, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        commits = _left_out(path, max(0, taken), page_size)
+    except (OSError, sqlite3.Error) as error:
         log.warning("log not looked at", extra={"fields": {"file": log_path.name, "why": str(error)}})
         return None
     if not commits:
@@ -49,16 +49,14 @@ def keep_left_out(db: sqlite3.Connection, path: Path) -> str | None:
     return str(fields["file"])
 
 
-def _left_out(path: Path, page_size: int) -> int:
-    """Commits that were not taken. A frame of an earlier use of the log is none; nor is the last commit where the
-    process died in it, unless the power failed."""
+def _left_out(path: Path, taken: int, page_size: int) -> int:
+    """Commits behind the first ``taken`` frames. A frame of an earlier use of the log is none; nor is the last commit
+    where the process died in it, unless the power failed."""
     try:
         fd = os.open(path.with_name(f"{path.name}-wal"), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return 0
     try:
-        with path.with_name(f"{path.name}-shm").open("rb") as index:
-            taken = int.from_bytes(index.read(_MX_FRAME.stop)[_MX_FRAME], sys.byteorder)
         size, step = os.fstat(fd).st_size, _FRAME + page_size
         head = os.pread(fd, _HEADER, 0)
         # Where the head is damaged nothing is taken: the first frame says which use of the log they are of.
