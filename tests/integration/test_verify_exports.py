@@ -17,6 +17,7 @@ import pytest
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.export import main
+from mexc_pipeline.ledger.conservation import Side
 from mexc_pipeline.spool.lifecycle import mark_exported, remove
 from mexc_pipeline.spool.segment import info, segments
 from mexc_pipeline.verify import Finding, Report, exports, ledger
@@ -304,6 +305,20 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
     forget_spool(config)
     (config.export_dir / "btc20260915185200.part2.parquet").unlink()
     assert "part 2 of period 20260915185200 is missing" in [f.text for f in failed(exports(config))]
+
+
+@pytest.mark.parametrize(
+    "name", ["eth20260915185200.parquet", "btc20260915190000.parquet", "btc20260915185200.part2.parquet"]
+)
+def test_the_ledger_proves_no_file_under_a_wrong_name(config: Config, name: str) -> None:
+    """Once its rows were counted twice, and proven, where verify says what is wrong."""
+    forget_spool(config)
+    (config.export_dir / name).hardlink_to(config.export_dir / FILES[0])
+    assert not exports(config).ok
+    entries = {entry.file: entry for entry in ledger(config, {})}
+    assert entries.keys() == {*FILES, name}
+    assert (entries[name].verdict, entries[name].exported) == ("differs", Side(0, ok=False))
+    assert [entries[file].verdict for file in FILES] == ["proven"] * 3
 
 
 def test_the_ledger_lists_received_stored_exported(config: Config) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError
-from mexc_pipeline.export.names import exported_files
+from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.parquet import FileError, metadata, read_content
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.conservation import Conservation, Side
@@ -37,7 +37,8 @@ def ledger(
     ``compared`` is the store's ``{id: {segment file: {"rows", "ok", "columns"}}}``; None asks the running store, also
     for what its ``export_log`` says of files whose segments are gone. ``unknown`` gets a line for each thing that the
     store could not be asked: what is missing in a row's ``stored`` may then be there all the same.
-    Files whose metadata cannot be read show as differing with no rows: ``verify exports`` says why.
+    Files whose metadata cannot be read, or is that of another name, show as differing with no rows: ``verify exports``
+    says why.
     """
     segments = [segment for segment in _spooled(config) if segment.state != "open"]
     unknown = [] if unknown is None else unknown
@@ -48,7 +49,7 @@ def ledger(
     entries: dict[_Key, dict[str, Any]] = {}
     for name, path in exported_files(config.export_dir):
         try:
-            described = {**_from_metadata(metadata(path), path), "bytes": path.stat().st_size}
+            described = {**_from_metadata(name, metadata(path), path), "bytes": path.stat().st_size}
         except (FileError, OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             described = {"bytes": 0, "exported": Side(0, ok=False), "edge_ns": name.start_ns + config.period.length_ns}
         entries[name.id, name.period, name.part] = {
@@ -114,7 +115,9 @@ def _stored(comparison: Mapping[str, Any]) -> Side:
     return Side(int(comparison["rows"]), ok=bool(comparison["ok"]))
 
 
-def _from_metadata(said: Mapping[str, str], path: Path) -> dict[str, Any]:
+def _from_metadata(name: FileName, said: Mapping[str, str], path: Path) -> dict[str, Any]:
+    if (said["id"], said["period"], said["part"]) != (name.id, name.period, str(name.part)):
+        raise ValueError("under a wrong name")
     return {
         "exported": Side(int(said["rows"]), said["digest"]),
         "first_seq": int(said["first_seq"]),
