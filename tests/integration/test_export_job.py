@@ -22,6 +22,7 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export import main
 from mexc_pipeline.export.job import run, stop_on_signals
 from mexc_pipeline.export.parquet import metadata
+from mexc_pipeline.export.report import ExportReport
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import info, segments
@@ -288,6 +289,53 @@ def test_something_else_in_place_of_the_temporary_file(config: Config) -> None:
     report = main(config)
     assert "in the way" in report.failures[0].text
     assert names(config.export_dir) == [".btc20260915185200.parquet.tmp"]
+
+
+def neighbour(config: Config, folder: Path, rows: int) -> Config:
+    """Another data folder with a symbol of the same id and the same export folder."""
+    folder.mkdir()
+    other = dataclasses.replace(configure(folder), export_dir=config.export_dir)
+    fill(other, rows=rows)
+    return other
+
+
+@pytest.mark.parametrize("step", ["created", "block", "synced", "read back"])
+def test_what_another_data_folders_export_is_writing_is_left_to_it(config: Config, tmp_path: Path, step: str) -> None:
+    """Its lock is another one; once its file was swept away, and the other's unfinished one linked as if proven."""
+    fill(config)
+    other = neighbour(config, tmp_path / "other", rows=7)
+    reports: list[ExportReport] = []
+
+    def meanwhile(at: str) -> None:
+        if at == step:
+            reports.append(main(other))
+
+    assert run(config, hook=meanwhile).ok
+    assert "another export" in reports[0].failures[0].text
+    assert states(other) == ["closed"]
+    assert states(config) == ["exported"]
+    assert names(config.export_dir) == ["btc20260915185200.parquet"]
+    assert rows_of(config.export_dir / "btc20260915185200.parquet") == read_rows(config.spool_dir / "btc")
+
+
+@pytest.mark.parametrize("step", ["written", "synced", "read back"])
+def test_only_the_file_that_was_proven_is_put_in_place(config: Config, step: str) -> None:
+    """Whoever takes its name meanwhile: another version's export, which knows no locks."""
+    fill(config)
+    making = config.export_dir / ".btc20260915185200.parquet.tmp"
+
+    def swap(at: str) -> None:
+        if at == step:
+            data = making.read_bytes()
+            making.unlink()
+            making.write_bytes(data if step == "synced" else b"PAR1 half")
+
+    report = run(config, hook=swap)
+    assert not report.ok
+    assert states(config) == ["closed"]
+    assert names(config.export_dir) == [making.name], "it is the other's"
+    assert main(config).ok
+    assert names(config.export_dir) == ["btc20260915185200.parquet"]
 
 
 def test_a_dead_collectors_ended_segment_is_closed_and_its_running_one_is_not(config: Config) -> None:

@@ -502,6 +502,11 @@ int linkat(int at, const char *from, int to_at, const char *to, int flags) {
     char a[PATH_MAX], b[PATH_MAX];
     load();
     absolute(at, from, a);
+    if (flags & AT_SYMLINK_FOLLOW) {
+        char link[PATH_MAX];
+        ssize_t length = readlink(a, link, sizeof link - 1);
+        if (length > 0 && link[0] == '/') snprintf(a, PATH_MAX, "%.*s", (int)length, link);
+    }
     absolute(to_at, to, b);
     return flags & ~AT_SYMLINK_FOLLOW || !counts(b) ? real(at, from, to_at, to, flags) : named(LINK, a, b, 0);
 }

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mexc_pipeline.errors import UserError
@@ -32,6 +34,7 @@ from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.segment import SegmentInfo, sync_folder
 
 _MAGIC = b"PAR1"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _FOLDER_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 Hook = Callable[[str], None]
@@ -71,26 +74,92 @@ def temporary(folder: Path, file: str) -> Path:
 
 
 def sweep(folder: Path, ids: set[str]) -> list[Path]:
-    """Remove what an interrupted export of these symbols left; for the holder of the export lock. Foreign files with
-    such a name stay."""
+    """Remove what an interrupted export of these symbols left. Foreign files with such a name stay, and so does what
+    another export is writing: the export lock is a data folder's, and several may share this one."""
     removed: list[Path] = []
     for path in folder.iterdir():
         if not (path.name.startswith(".") and path.name.endswith(".tmp")):
             continue
         name = FileName.parse(path.name[1:-4])
-        if name is not None and name.id in ids and _is_unfinished(path):
-            path.unlink()
+        if name is not None and name.id in ids and _remove_unfinished(path):
             removed.append(path)
     return removed
 
 
-def _is_unfinished(path: Path) -> bool:
-    if not stat.S_ISREG(path.lstat().st_mode):
+def _remove_unfinished(path: Path) -> bool:
+    """Whether it was one, and nobody's."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # another export was done with it
+    try:
+        head = os.pread(fd, len(_MAGIC), 0)
+        # After a power loss the length may be there and the bytes not: those are then zeros.
+        if (head and any(head) and not _MAGIC.startswith(head)) or not _lock(fd) or not _is_at(path, fd):
+            return False
+        path.unlink()  # held: whoever writes it has ended, and no other sweep removes it meanwhile
+        return True
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    """Hold an open file until it is closed; False where another process does. Where the file system knows no locks
+    nobody holds anything; what is linked is then still only what was proven."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    with path.open("rb") as file:
-        head = file.read(len(_MAGIC))
-    # After a power loss the length may be there and the bytes not: those are then zeros.
-    return _MAGIC.startswith(head) or not any(head)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    """Whether the open file is the one of that name."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _making(path: Path) -> Iterator[int]:
+    """A new file, open and held until the end; its name is gone then. FileExistsError where there is one already."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        if not _lock(fd):
+            raise UserError(_taken(path))  # by a sweep, in the moment between
+        try:
+            yield fd
+        finally:
+            with contextlib.suppress(OSError):  # what stays is swept by the next run; the first error matters
+                if _is_at(path, fd):
+                    path.unlink()
+    finally:
+        os.close(fd)
+
+
+def _taken(path: Path) -> str:
+    return (
+        f"{path} is in the hands of another export, whose data_dir is another one: "
+        "give each data_dir an export_dir of its own; this segment stays for the next run"
+    )
+
+
+def _in_the_way(path: Path) -> UserError:
+    """What to say of a file that is there already."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not _lock(fd):
+                return UserError(_taken(path))
+        finally:
+            os.close(fd)
+    return UserError(f"{path} is in the way and not ours to delete; move it away and export again")
 
 
 def export_segment(
@@ -165,12 +234,14 @@ def copy_open(info: SegmentInfo, folder: Path, check: Callable[[], None]) -> Exp
     if os.path.lexists(target) and metadata(target).get("copy") != "true":
         raise UserError(f"{target} exists and is not an earlier copy; choose another folder for --copy-to")
     making = temporary(folder, info.file)
-    making.unlink(missing_ok=True)
+    if os.path.lexists(making):
+        _remove_unfinished(making)
     try:
-        content = _write_proven(info, making, check, no_hook, copy=True)
-        making.replace(target)
-    finally:
-        making.unlink(missing_ok=True)
+        with _making(making) as fd:
+            content = _write_proven(info, making, fd, check, no_hook, copy=True)
+            making.replace(target)
+    except FileExistsError as error:
+        raise _in_the_way(making) from error
     sync_folder(folder)
     return Exported(
         info.id,
@@ -209,34 +280,33 @@ def _write_and_link(
     info: SegmentInfo, folder: Path, target: Path, check: Callable[[], None], hook: Hook
 ) -> tuple[Content, bool]:
     making = temporary(folder, info.file)
-    ours = True
     try:
-        content = _write_proven(info, making, check, hook)
-        try:
-            os.link(making, target)
-        except FileExistsError:
-            return compare_existing(target, info, check), False
-        except OSError as error:
-            if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise FolderError(f"{folder}: its file system has no hard links; set export_dir elsewhere") from error
-            raise
-        hook("linked")
+        with _making(making) as fd:
+            content = _write_proven(info, making, fd, check, hook)
+            try:
+                # The file that was proven, whatever has its name by now. Without src_dir_fd Python calls link(2), which
+                # does not follow.
+                os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
+            except FileExistsError:
+                return compare_existing(target, info, check), False
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                    said = f"{folder}: its file system has no hard links; set export_dir elsewhere"
+                    raise FolderError(said) from error
+                raise
+            hook("linked")
     except OSError as error:
-        ours = not isinstance(error, FileExistsError)
         raise _explained(error, making) from error
-    finally:
-        if ours:
-            with contextlib.suppress(OSError):  # what stays is swept by the next run; the first error matters
-                making.unlink(missing_ok=True)
     hook("unlinked")
     return content, True
 
 
 def _write_proven(
-    info: SegmentInfo, making: Path, check: Callable[[], None], hook: Hook, *, copy: bool = False
+    info: SegmentInfo, making: Path, fd: int, check: Callable[[], None], hook: Hook, *, copy: bool = False
 ) -> Content:
-    """Write, sync, read back, compare; the content as read back."""
-    writer = _write(info, making, check, hook, copy=copy)
+    """Write, sync, read back, compare; the content as read back. UserError where what was read by its name is not the
+    open file."""
+    writer = _write(info, fd, check, hook, copy=copy)
     spool = writer.digest.columns()
     if not copy and metadata_of(writer) != _recorded(info):
         altered = ", ".join(differing(spool, info.digests)) or "count"
@@ -255,12 +325,13 @@ def _write_proven(
     if metadata(making) != {**_metadata(info, copy=copy), **metadata_of(writer)}:
         raise UserError(f"{info.file}: its metadata read back differs from what was written; the file was discarded")
     hook("read back")
+    if not _is_at(making, fd):
+        raise UserError(_taken(making))
     return content
 
 
-def _write(info: SegmentInfo, making: Path, check: Callable[[], None], hook: Hook, *, copy: bool) -> FileWriter:
-    fd = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    with open(fd, "wb") as file:
+def _write(info: SegmentInfo, fd: int, check: Callable[[], None], hook: Hook, *, copy: bool) -> FileWriter:
+    with open(fd, "wb", closefd=False) as file:
         hook("created")
         writer = FileWriter(file, _metadata(info, copy=copy) if copy else {**_metadata(info), **_recorded(info)})
         try:
@@ -309,5 +380,5 @@ def _explained(error: OSError, making: Path) -> UserError:
         ]
         return FolderError(f"export folder {folder} {why}; segments stay in the spool and are exported by the next run")
     if isinstance(error, FileExistsError):
-        return UserError(f"{making} is in the way and not ours to delete; move it away and export again")
+        return _in_the_way(making)
     return UserError(f"cannot write in export folder {folder}: {error.strerror or error}")
