@@ -72,12 +72,24 @@ class Tally:
 
     @classmethod
     def of(cls, path: Path) -> Tally:
-        """Tally of what a segment holds, by reading it."""
+        """Tally of what a segment holds, by reading it; SegmentError where that is not what arrived."""
         tally = cls()
         with SegmentReader(path) as reader:
-            for block in reader.blocks():
+            kept = reader.info().kept
+            last = 0
+            if kept is not None:
+                while len(block := reader.read(last, until_seq=kept.seq)):
+                    tally.add(block)
+                    last = block.seq[-1]
+                if (last, tally.digest.rows, tally.digest.total()) != (kept.seq, kept.rows, kept.digest):
+                    raise SegmentError(f"{path}: its rows up to seq {kept.seq} are not those that arrived")
+            for block in reader.blocks(last):
                 tally.add(block)
         return tally
+
+    def kept(self, last_seq: int) -> dict[str, Any]:
+        """The meta that says, after a restart, which rows arrived up to ``last_seq``."""
+        return {"kept": {"seq": last_seq, "rows": self.digest.rows, "digest": self.digest.total()}}
 
 
 def seal(db: sqlite3.Connection, path: Path, tally: Tally, *, at_ns: int, cut: bool) -> SegmentInfo:

@@ -131,6 +131,7 @@ class SegmentInfo:
     exported: dict[str, Any]
     account: dict[str, Any] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
+    kept: Kept | None = None
 
     @property
     def is_part(self) -> bool:
@@ -147,6 +148,15 @@ class SegmentInfo:
         """Name of the Parquet file it becomes."""
         part = f".part{self.name.part}" if self.is_part else ""
         return f"{self.id}{self.name.period}{part}.parquet"
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What was computed of an open segment's rows as they arrived, up to and with ``seq``. It outlives the process: a
+    digest made anew from the file proves what the file says, not what arrived."""
+
+    seq: _Whole
+    rows: _Whole
+    digest: str
 
 
 class _Exported(msgspec.Struct):
@@ -175,6 +185,7 @@ class _Meta(msgspec.Struct):
     cut: bool = False
     exported: dict[str, Any] = {}
     moved: dict[str, int] = {}
+    kept: Kept | None = None
 
 
 def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Connection:

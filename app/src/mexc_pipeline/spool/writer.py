@@ -50,6 +50,9 @@ _CHUNKS = (512, 64, 8, 1)
 busy reader thread that is 40,000 rows a second against 1,800."""
 _INSERTS = {n: "INSERT INTO rows VALUES " + ",".join(["(?,?,?,?,?)"] * n) for n in _CHUNKS}
 
+_KEEP_S = 1.0
+"""How often, at most, a commit says which rows arrived: later ones are not proven where the process is killed."""
+
 _ENDED = (begin(Stopped), begin(Moved) + b',"clean":true')
 """How the row begins that says of what was recorded before it, here or on another host, that it ended in order."""
 
@@ -102,6 +105,7 @@ class Spool:
         self._path = folder
         self._edge = 0
         self._tally = Tally()
+        self._kept_at = 0.0
         self._checkpointer = Checkpointer()
         self._moved: dict[str, int] = {}  # said by each segment anew: the newest is the one that is never pruned
         self.last_seq = 0
@@ -253,7 +257,13 @@ class Spool:
         large = [n for n, m in enumerate(block.m) if len(m) > LARGE]
         for n in large:
             values[5 * n + 4] = b""
-        many = bool(large) or total not in _INSERTS or moved is not None
+        now = time.monotonic()
+        keep = now - self._kept_at >= _KEEP_S
+        tally = self._tally
+        if keep:  # with these rows, and as it was where the commit fails
+            tally = tally.copy()
+            tally.add(block)
+        many = bool(large) or total not in _INSERTS or moved is not None or keep
         if many:
             db.execute("BEGIN IMMEDIATE")
         try:
@@ -266,6 +276,8 @@ class Spool:
                 fill(db, block.seq[n], block.m[n])
             if moved is not None:
                 put_meta(db, {"moved": {moved[0]: moved[1] + total}})
+            if keep:
+                put_meta(db, tally.kept(block.seq[-1]))
             if many:
                 db.execute("COMMIT")
         except BaseException:
@@ -275,7 +287,10 @@ class Spool:
         if moved is not None:
             self._moved = {moved[0]: moved[1] + total}
         before = self._tally.bytes
-        self._tally.add(block)
+        if keep:
+            self._tally, self._kept_at = tally, now
+        else:
+            tally.add(block)
         self._checkpointer.grown(self._tally.bytes - before)
         self.last_seq, self.last_rx = block.seq[-1], block.rx[-1]
         self.clean = block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_ENDED)
@@ -298,6 +313,7 @@ class Spool:
         self._path = self.folder / segment.file
         self._edge = self._period.end(start)
         self._tally = Tally()
+        self._kept_at = 0.0
         db = create(
             self._path,
             {
