@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
+import sqlite3
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
+from mexc_pipeline.config import load
+from mexc_pipeline.export import main as export
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
-from support.collecting import Collector, check_whole, frames, site_of, wanted
+from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.verify import exports
+from support.collecting import Collector, check_whole, collecting, frames, site_of, wanted
 from support.spooled import Stored, check, named
 from support.waiting import until
 
@@ -96,3 +105,34 @@ def test_a_clean_stop_is_told_from_a_kill(tmp_path: Path) -> None:
     until_next_start = [row for row in groups[0] if row.seq < named(rows, "started")[1]["seq"]]
     check_whole(until_next_start, sim.sent_on(1))
     check_whole(groups[2], sim.sent_on(3))
+
+
+def test_a_row_altered_between_two_processes_is_in_no_proven_file(tmp_path: Path) -> None:
+    """It was proven by a digest made anew from the altered segment."""
+    with Simulator(SimulatorConfig(rate=100)) as sim:
+        site = site_of(tmp_path, sim)
+        config = load(site.config)
+        first = Collector(site)
+        try:
+            first.live(50)
+            assert export(config, once=True).ok
+            first.live(150)
+        finally:
+            first.kill()
+        path = in_order(site.spool()).readable[-1].path
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            (row,) = db.execute("SELECT min(seq) + 5 FROM rows").fetchone()
+            change = "UPDATE rows SET m = CAST(replace(CAST(m AS TEXT), '1', '9') AS BLOB) WHERE seq = ?"
+            db.execute(change, (row,))
+            (altered,) = db.execute("SELECT m FROM rows WHERE seq = ?", (row,)).fetchone()
+            db.commit()
+        with collecting(site) as second:
+            second.live(50)
+            assert second.stop() == 0
+    assert export(config, once=True).ok
+    files = [table for file in sorted(site.exports.glob("*.parquet")) for table in [pq.read_table(file)]]
+    assert len(files) == 2, "what was received before and later is in files"
+    assert altered.decode() not in [m for table in files for m in table["m"].to_pylist()]
+    started = [json.loads(m) for table in files for m in table["m"].to_pylist() if m.startswith('{"event":"started"')]
+    assert started[-1]["set_apart"][0].startswith(f"{path.name}.damaged-")
+    assert not exports(config).ok, "its rows are in no file"

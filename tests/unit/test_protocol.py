@@ -39,9 +39,9 @@ def agrees(opcode: int, payload: bytes) -> None:
     except Ambiguous:
         return  # the contract does not say; it must only not raise
     if want is None:
-        assert found.control is not None, (opcode, payload)
+        assert (found.control is not None, found.mt) == (True, Mt.EVENT), (opcode, payload)
     else:
-        assert found.control is None, (opcode, payload)
+        assert found.control is None or found.mt is Mt.DEAD_LETTER, (opcode, payload)
         assert (found.mt, found.ts, found.m) == want, (opcode, payload)
 
 

@@ -229,6 +229,10 @@ def newest(paths: Sequence[Path], mt: str, rows: int) -> Any:
     return pa.concat_tables(found) if found else _plain(SCHEMA.empty_table())
 
 
+_LAST = 2**63 - 1
+"""The latest that a column of times can hold, in any unit."""
+
+
 def _overlaps(parquet: Any, group: int, column: str, unit: int, low: int | None, high: int | None) -> bool:
     statistics = parquet.metadata.row_group(group).column(SCHEMA.get_field_index(column)).statistics
     if statistics is None or not statistics.has_min_max:
@@ -248,8 +252,8 @@ def _pick(table: Any, column: str, unit: int, low: int | None, high: int | None,
     times = table.column(column).cast(pa.int64())
     if low is not None:
         keep.append(pc.greater_equal(times, -(-low // unit)))
-    if high is not None:
-        keep.append(pc.less(times, -(-high // unit)))
+    if high is not None and (end := -(-high // unit)) <= _LAST:  # nothing can be later than that
+        keep.append(pc.less(times, end))
     if types is not None:
         keep.append(pc.is_in(table.column("mt"), pa.array(list(types), pa.string())))
     for mask in keep[1:]:

@@ -154,7 +154,10 @@ def seal_left_open(folder: Path, now_ns: int, cut: bool = False) -> list[Segment
             if found.state != "open" or not (cut or now_ns >= found.edge_ns):
                 continue
             if not found.rows:
-                remove_empty(path)
+                if found.kept is None:
+                    remove_empty(path)
+                else:  # set apart by whoever records here next
+                    log.error("rows that had arrived are gone", extra={"fields": {"segment": path.name}})
                 continue
             early = now_ns < found.edge_ns
             db = connect(path, readonly=False)

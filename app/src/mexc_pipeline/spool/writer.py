@@ -50,8 +50,9 @@ _CHUNKS = (512, 64, 8, 1)
 busy reader thread that is 40,000 rows a second against 1,800."""
 _INSERTS = {n: "INSERT INTO rows VALUES " + ",".join(["(?,?,?,?,?)"] * n) for n in _CHUNKS}
 
-_KEEP_S = 1.0
-"""How often, at most, a commit says which rows arrived: later ones are not proven where the process is killed."""
+KEEP_S = 0.25
+"""How often, at most, a commit says which rows arrived: those of the last part of a second are not proven by it where
+the process ends."""
 
 _ENDED = (begin(Stopped), begin(Moved) + b',"clean":true')
 """How the row begins that says of what was recorded before it, here or on another host, that it ended in order."""
@@ -136,6 +137,9 @@ class Spool:
         apart = [self._set_apart(path, "damaged", str(error)) for path, error in damaged]
         for empty in [f for f in found if not f.rows]:  # left by a crash before its first row
             found.remove(empty)
+            if empty.kept is not None:
+                apart.append(self._set_apart(empty.path, "damaged", "the rows that had arrived are gone"))
+                continue
             try:
                 apart += filter(None, [remove_empty(empty.path)])
             except UnavailableError:
@@ -258,7 +262,7 @@ class Spool:
         for n in large:
             values[5 * n + 4] = b""
         now = time.monotonic()
-        keep = now - self._kept_at >= _KEEP_S
+        keep = now - self._kept_at >= KEEP_S
         tally = self._tally
         if keep:  # with these rows, and as it was where the commit fails
             tally = tally.copy()
