@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import json
 import os
+import re
 import sqlite3
 import stat
+import subprocess
 import tempfile
 import threading
 import time
@@ -268,3 +271,98 @@ def test_nothing_is_put_back_beside_an_export(tmp_path: Path, monkeypatch: pytes
     with SpoolLock(settings.data_dir / "export"), pytest.raises(UserError, match=f"in use by process {os.getpid()} on"):
         spool_copy.load(settings, tmp_path / "backup", "20261121T200000Z")
     spool_copy.load(settings, tmp_path / "backup", "20261121T200000Z")
+
+
+ROOT = FILES.parents[1]
+RECORDERS = re.compile(r"(data_dir|export_dir|old_data)\b|/recorder\b")
+"""What a task names that touches a folder of the recorder's user."""
+READS = ("stat:", "find:", "slurp:", "assert:", "debug:", "fail:", "set_fact:", "add_host:")
+AS_ROOT = {
+    # folder.py opens each folder on the way by itself and follows no link.
+    ("backup.yml", "Make the folder"),
+    # Below root's own folder; chown is told to follow no link, and the numbers are those of another machine.
+    ("restore.yml", "Give the backup to the user of this machine"),
+}
+
+
+def _tasks() -> Iterator[tuple[str, str, str]]:
+    """File, name and text of each task; a block's own lines go with the block."""
+    for path in sorted(
+        [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/handlers/*.yml")]
+    ):
+        code = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
+        for text in re.split(r"(?m)^ *- name: ", code)[1:]:
+            name, _, body = text.partition("\n")
+            yield path.name, name.strip(), body
+
+
+def test_root_touches_nothing_below_the_recorders_folders() -> None:
+    """Their owner could have put a link there. It is done with his rights, or by what follows no link."""
+    found = set()
+    looked = 0
+    for file, name, body in _tasks():
+        module = re.search(r"(?m)^ *ansible\.builtin\.(\w+:)", body)
+        if module is None or module[1] in READS or not RECORDERS.search(body[module.end() :]):
+            continue
+        looked += 1
+        argv = body[module.end() :].replace('"', "").split()
+        is_dropped = "setpriv" in argv and argv.index("setpriv") <= 3 and "--reuid=mexc" in argv
+        if not is_dropped and "become_user: mexc" not in body:
+            found.add((file, name))
+    assert looked >= 5, "the walk finds the tasks"
+    assert found == AS_ROOT
+
+
+def _reset_command(name: str, **values: str) -> list[str]:
+    """The command of a task of reset.yml, without the change of user that its tests cannot make."""
+    (body,) = (body for file, task, body in _tasks() if (file, task) == ("reset.yml", name))
+    argv = re.findall(r"(?m)^ {10}- (.*)$", body)
+    words = [word[1:-1] if word[0] in "\"'" else word for word in argv[argv.index("--init-groups") + 1 :]]
+    for key, value in values.items():
+        words = [word.replace("{{ " + key + " }}", value) for word in words]
+    return words
+
+
+@pytest.mark.as_root
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_a_reset_removes_nothing_through_a_planted_link(place: Path, has_lock: bool) -> None:
+    place.chmod(0o755)
+    victim, data = place / "victim", place / "data"
+    victim.mkdir()
+    (victim / "important.parquet").touch()
+    data.mkdir()
+    (data / "spool").symlink_to(victim)
+    (data / "exports").symlink_to(victim)
+    if has_lock:
+        (data / "export").mkdir()
+        (data / "export" / "lock").touch()
+        os.chown(data / "export" / "lock", MEXC, MEXC)
+    os.chown(data, MEXC, MEXC)
+    names = {"reset_data_dir": str(data), "reset_export_dir": str(data / "exports")}
+    for task in (
+        "Wait for an export by hand, and remove the spool before there can be another",
+        "Remove the exported files",
+    ):
+        subprocess.run(_reset_command(task, **names), user=MEXC, group=MEXC, extra_groups=[], cwd="/", check=False)
+    assert (victim / "important.parquet").exists()
+    assert not os.path.lexists(data / "spool")
+
+
+def test_a_reset_removes_the_files_and_the_spool(tmp_path: Path) -> None:
+    (tmp_path / "spool" / "btc").mkdir(parents=True)
+    (tmp_path / "exports" / "deep").mkdir(parents=True)
+    for name in ("a.parquet", "a.txt", "deep/b.parquet"):
+        (tmp_path / "exports" / name).touch()
+    names = {"reset_data_dir": str(tmp_path), "reset_export_dir": str(tmp_path / "exports")}
+    for task in (
+        "Wait for an export by hand, and remove the spool before there can be another",
+        "Remove the exported files",
+    ):
+        subprocess.run(_reset_command(task, **names), cwd="/", check=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "b.parquet", "deep", "exports"]
+
+
+def test_errors_of_a_play_are_printed_as_the_pages_show() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "ansible.cfg")
+    assert settings["defaults"]["callback_result_format"] == "yaml"
