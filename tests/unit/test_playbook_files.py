@@ -276,7 +276,7 @@ def test_nothing_is_put_back_beside_an_export(tmp_path: Path, monkeypatch: pytes
 ROOT = FILES.parents[1]
 RECORDERS = re.compile(r"(data_dir|export_dir|old_data)\b|/recorder\b")
 """What a task names that touches a folder of the recorder's user."""
-READS = ("stat:", "find:", "slurp:", "assert:", "debug:", "fail:", "set_fact:", "add_host:")
+READS = ("stat:", "find:", "slurp:", "assert:", "debug:", "fail:", "set_fact:", "add_host:", "include_tasks:")
 AS_ROOT = {
     # folder.py opens each folder on the way by itself and follows no link.
     ("backup.yml", "Make the folder"),
