@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline import control
-from mexc_pipeline.control import ControlError, ControlServer, ask
+from mexc_pipeline.control import ControlError, ControlServer, Handler, SilentError, ask
 from mexc_pipeline.errors import UserError
 
 
@@ -175,6 +175,31 @@ def test_silence_has_an_end(tmp_path: Path) -> None:
         listener.listen()
         with pytest.raises(ControlError, match=r"sol did not answer status within 0\.05 s"):
             ask(path, "status", timeout_s=0.05)
+
+
+def test_who_answers_nothing_is_not_waited_for_as_long_as_a_question_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "ALIVE_S", 0.05)
+    path = tmp_path / "store.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(SilentError, match=r"status within 0\.05 s: it hangs or is stopped; restart it"):
+            ask(path, "query", timeout_s=300.0)
+
+
+@pytest.mark.parametrize("status", [{}, None])
+def test_who_answers_is_waited_for(tmp_path: Path, status: dict[str, Any] | None) -> None:
+    """A refusal to say how it is, as of a version that does not know the command, is an answer."""
+    handlers: dict[str, Handler] = {"query": lambda _: {"rows": 3}}
+    if status is not None:
+        handlers["status"] = lambda _: {}
+    server = ControlServer(tmp_path / "store.sock", handlers)
+    try:
+        assert ask(server.path, "query", timeout_s=300.0)["rows"] == 3
+    finally:
+        server.close()
 
 
 # -- who may ask what, and how many at a time

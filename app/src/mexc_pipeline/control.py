@@ -36,6 +36,9 @@ PACE_S = 0.01
 """Between the beginnings of two answers to one user of the group. What he asks is answered one at a time."""
 BACKLOG = 128
 ACCEPT_AGAIN_S = 0.1
+LONG_S = 30.0
+ALIVE_S = 10.0
+"""Who is given longer than ``LONG_S`` for an answer is first asked for its status, which it has at once."""
 NOT_UNDERSTOOD = "the store's answer is not understood; it may be of another version, restart it"
 ODD = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
 """What reading an answer of another shape than expected raises."""
@@ -51,6 +54,10 @@ class ControlError(UserError):
 
 class NotRunningError(ControlError):
     """Nobody listens at the socket."""
+
+
+class SilentError(ControlError):
+    """It let the time for its answer pass."""
 
 
 class _Short:
@@ -303,8 +310,11 @@ class ControlServer:
 
 
 def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str, Any]:
-    """Ask the process behind a control socket. ControlError where it is not running, silent or refuses."""
+    """Ask the process behind a control socket. ControlError where it is not running, silent or refuses; within seconds
+    where it answers nothing at all, however long the question may take."""
     who = path.stem
+    if timeout_s > LONG_S:
+        _require_answers(path)
     request = _line({"cmd": cmd, **fields})
     if len(request) > MAX_REQUEST:
         raise ControlError(f"{who}: {cmd} is longer than {MAX_REQUEST >> 10} KiB; ask for less at a time")
@@ -321,7 +331,7 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
     except PermissionError as error:
         raise ControlError(f"{who}: no permission to use {path}; run as its user or in its group") from error
     except TimeoutError as error:
-        raise ControlError(f"{who} did not answer {cmd} within {timeout_s:g} s") from error
+        raise SilentError(f"{who} did not answer {cmd} within {timeout_s:g} s") from error
     except OSError as error:
         raise ControlError(f"{who}: {error.strerror or error}") from error
     if not line:
@@ -340,6 +350,16 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
             raise ControlError(f"{who} does not know {cmd}; it runs another version, restart it{known}")
         raise ControlError(f"{who}: {refusal}")
     return answer
+
+
+def _require_answers(path: Path) -> None:
+    """SilentError where a process answers not even what it always knows. A refusal is an answer too."""
+    try:
+        ask(path, "status", timeout_s=ALIVE_S)
+    except SilentError as error:
+        raise SilentError(f"{error}: it hangs or is stopped; restart it") from error
+    except ControlError:
+        return  # what is wrong with it, the question itself will say
 
 
 def _connect(client: socket.socket, address: str, timeout_s: float) -> None:

@@ -19,6 +19,7 @@ def clickhouse(config: Config) -> Report:
         answer = ask(config.control_dir / "store.sock", "verify", timeout_s=VERIFY_S)
     except ControlError as error:
         report.findings.append(Finding("", "store", False, str(error)))
+        report.findings += repeats.findings([*repeats.of_host(config)])
         return report
     report.findings += [Finding(f["symbol"], f["table"], bool(f["ok"]), f["text"]) for f in answer["findings"]]
     if "held" not in answer:
