@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -319,12 +320,28 @@ def test_every_segment_has_a_book_that_its_own_frames_go_on_from(tmp_path: Path)
         assert sum(taken) <= len(segments) + 1, "one for each segment, and one for the connection"
 
 
+def came_again(rows: list[Stored]) -> int:
+    """How many deals had come before: by their id, or without one against what came before their connection."""
+    known: set[str] = set()
+    earlier: set[str] = set()
+    count = 0
+    for row in rows:
+        if row.m.startswith(b'{"event":"connected"'):
+            earlier = known.copy()
+        elif row.mt == 2:
+            for deal in json.loads(row.m)["data"]:
+                key = deal["i"] if "i" in deal else json.dumps([deal[name] for name in "tpvT"])
+                count += key in (known if "i" in deal else earlier)
+                known.add(key)
+    return count
+
+
 @pytest.mark.parametrize("ids", [True, False])
 def test_deals_sent_again_after_a_reconnect_and_after_a_restart_are_said(tmp_path: Path, ids: bool) -> None:
     with Simulator(SimulatorConfig(rate=40)) as sim:
         if not ids:
             sim.inject(Fault("shape", channel="deal", value="drop=data.i"))
-        sim.inject(Fault("resend_deals", value="20"))
+        sim.inject(Fault("resend_deals", value="1000"))
         site = site_of(tmp_path, sim)
         with collecting(site) as btc:
             btc.wait(lambda s: s["rows"]["d"] >= 25)
@@ -332,10 +349,40 @@ def test_deals_sent_again_after_a_reconnect_and_after_a_restart_are_said(tmp_pat
             btc.event("repeated")
             assert btc.stop() == 0
         before = named(site.rows(), "repeated")
+        assert sum(said["count"] for said in before) == came_again(site.rows())
         with collecting(site) as btc:
             restarted = btc.event("repeated", count=len(before) + 1)
             assert btc.stop() == 0
+        assert sum(said["count"] for said in named(site.rows(), "repeated")) == came_again(site.rows())
     for said in (before[0], restarted):
         assert said["channel"] == "push.deal"
         assert said["count"] >= 1
         assert bool(said["ids"]) == ids
+
+
+@pytest.mark.parametrize("ids", [True, False])
+@pytest.mark.timeout(300)
+def test_deals_sent_again_are_said_whole_also_where_kills_came_first(tmp_path: Path, ids: bool) -> None:
+    """Killed at random moments of the seconds in which they come, with the period's edges among them."""
+    rng = random.Random(20261126)
+    with Simulator(SimulatorConfig(rate=200)) as sim:
+        if not ids:
+            sim.inject(Fault("shape", channel="deal", value="drop=data.i"))
+        sim.inject(Fault("resend_deals", value="500"))
+        site = site_of(tmp_path, sim, period="5s")
+        with collecting(site) as btc:
+            btc.wait(lambda s: s["rows"]["d"] >= 400)
+        left = 0
+        for _ in range(5):
+            with collecting(site) as btc:
+                least = rng.randint(1, 600)
+                btc.wait(lambda s, least=least: s["rows"]["d"] >= least)  # type: ignore[misc]
+            rows = site.rows()
+            left += came_again(rows) > sum(said["count"] for said in named(rows, "repeated"))
+        assert left, "no kill was early enough to prove anything"
+        with collecting(site) as btc:
+            btc.live(100)
+            assert btc.stop() == 0
+        rows = check(site.spool())
+        said = sum(event["count"] for event in named(rows, "repeated"))
+        assert said == came_again(rows) > 1000

@@ -6,9 +6,13 @@ import json
 import math
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from mexc_pipeline import events
 from mexc_pipeline.exchange.checks import MOST_IDS, Checks, Found
 from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.rows import Mt
 
 
 def deal(number: int) -> bytes:
@@ -61,3 +65,47 @@ def test_what_depth_lacks_is_said_and_what_is_to_be_fetched_for_it() -> None:
     anew = events.Regressed(channel="push.depth", first=12, last=3, anew=True, after="reconnect")
     assert check(b'{"data":{"version":3}}') == Found(anew, book=2, anew=12)
     assert check(b'{"data":{"version":4}}') is None
+
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("deal"), st.integers(0, 30)),
+        st.tuples(st.just("time"), st.floats(0.0, 0.6)),
+        st.tuples(st.sampled_from(["end", "stop"]), st.just(0)),
+        st.tuples(st.just("kill"), st.integers(0, 6)),
+    ),
+    max_size=80,
+)
+
+
+@given(_STEPS)
+def test_what_came_again_is_said_whole_whatever_kills_took(steps: list[tuple[str, Any]]) -> None:
+    """``kill``: the last rows so many were not committed."""
+    rows: list[tuple[int, bytes]] = []
+    checks, now = Checks(["push.deal"]), 0.0
+
+    def say(at: float) -> None:
+        if (m := checks.repeated(at)) is not None:
+            rows.append((Mt.EVENT, m))
+
+    for step, value in steps:
+        if step == "deal":
+            checks.by_channel["push.deal"](deal(value))
+            rows.append((Mt.DEAL, deal(value)))
+        elif step == "time":
+            now += value
+            say(now)
+        elif step == "kill":
+            del rows[len(rows) - min(value, len(rows)) :]
+            checks = Checks(["push.deal"], 0, rows)
+        else:
+            say(math.inf)
+            if step == "stop":
+                checks = Checks(["push.deal"], 0, rows)
+                assert checks.repeated(0.0) is None, "all was said"
+            checks.connected()
+            rows.append((Mt.EVENT, events.Connected(egress="direct", peer="", local="", url="").m))
+    say(math.inf)
+    deals = [m for mt, m in rows if mt == Mt.DEAL]
+    told = sum(json.loads(m)["count"] for _, m in rows if m.startswith(b'{"event":"repeated"'))
+    assert told == len(deals) - len(set(deals))

@@ -11,6 +11,7 @@ from mexc_pipeline.collector.resume import before, interrupted, last_version, ne
 from mexc_pipeline.exchange.holes import Holes, Unfinished
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.spool.pending import Pending
 from mexc_pipeline.spool.writer import Spool
 from support.spools import event
 
@@ -106,8 +107,22 @@ def test_the_newest_deals_are_known_also_those_whose_ts_is_wrong(tmp_path: Path)
         (1, Mt.DEAD_LETTER, b'{"channel":"push.deal"}'),
         (2, Mt.DEAL, deal(3)),
     )
-    assert newest_deals(tmp_path) == [deal(1), deal(2, ts="0"), deal(3)]
+    assert newest_deals(tmp_path) == [(2, deal(1)), (4, deal(2, ts="0")), (2, deal(3))]
     assert newest_deals(tmp_path / "none") == []
+
+
+def test_the_newest_deals_are_also_the_pending_ones_once_each(tmp_path: Path) -> None:
+    """A kill while pending rows are moved leaves some of them in both places."""
+    connected = b'{"event":"connected"}'
+    pending = Pending(tmp_path, "BTC_USDT")
+    rows = [(Mt.EVENT, connected), (Mt.DEAL, deal(1)), (Mt.TICKER, b"{}"), (Mt.DEAL, deal(2)), (Mt.DEAL, deal(3))]
+    pending.append([Frame(AT, None, mt, m) for mt, m in rows[:4]])
+    spool = Spool(tmp_path, "btc", "BTC_USDT", Period(2 * SECOND))
+    assert pending.move(spool) == 4
+    pending.append([Frame(AT, None, mt, m) for mt, m in rows[4:]])
+    spool.close()
+    pending.close()
+    assert newest_deals(tmp_path) == [row for row in rows if row[0] != Mt.TICKER]
 
 
 def test_deals_of_unusual_size_are_not_all_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

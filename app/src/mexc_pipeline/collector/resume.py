@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from mexc_pipeline.exchange.checks import CONNECTED, REPEATED
 from mexc_pipeline.exchange.deadletters import meant
 from mexc_pipeline.exchange.depth import CHANNEL, REMEMBERED, span
 from mexc_pipeline.exchange.holes import Unfinished, unfinished
@@ -41,24 +42,35 @@ def before(folder: Path) -> Before:
     return Before(last_version(folder), tuple(interrupted(folder)), tuple(newest_deals(folder)))
 
 
-def newest_deals(folder: Path) -> list[bytes]:
-    """The newest deal frames, oldest first: as many as are remembered, unless they are of unusual size. Also those that
-    are dead letters for nothing but their ``ts``."""
-    found: list[bytes] = []
-    for segment in reversed(in_order(folder).readable[-NEWEST_SEGMENTS:]):
-        most = REMEMBERED - len(found)
+def newest_deals(folder: Path) -> list[tuple[int, bytes]]:
+    """The newest deal frames as (``mt``, ``m``), oldest first, with the events that :class:`Checks` looks at among
+    them. Twice as many frames as are remembered, unless they are of unusual size: what was known when one of the later
+    half came is known again then. Also those that are dead letters for nothing but their ``ts``."""
+    segments = in_order(folder).readable[-NEWEST_SEGMENTS:]
+    symbol = segments[-1].symbol if segments else ""
+    moved = {file: n for segment in segments for file, n in segment.moved.items()}
+    found: list[tuple[int, bytes]] = []
+    left = 2 * REMEMBERED
+    pending = partial(newest, folder, moved=moved)
+    for path, rows in [(folder, pending), *((s.path, partial(_newest, s.path)) for s in reversed(segments))]:
         try:
-            with SegmentReader(segment.path) as reader:
-                rows = [*reader.tail(Mt.DEAL, most, NEWEST_ROWS, NEWEST_BYTES).rows()]
-                dead = reader.tail(Mt.DEAD_LETTER, most, NEWEST_ROWS, NEWEST_BYTES)
+            deals, dead = rows(Mt.DEAL, left, NEWEST_BYTES), rows(Mt.DEAD_LETTER, left, NEWEST_BYTES)
+            events = rows(Mt.EVENT, NEWEST_ROWS)
         except (SegmentError, sqlite3.Error) as error:
-            log.warning("newest deals unknown", extra={"fields": {"segment": str(segment.path), "error": str(error)}})
+            log.warning("newest deals unknown", extra={"fields": {"path": str(path), "error": str(error)}})
             break
-        rows += [row for row in dead.rows() if meant(row.m, segment.symbol) == DEALS]
-        found[:0] = [content(row.m) for row in sorted(rows)[-most:]]
-        if len(found) >= REMEMBERED:
+        frames = sorted([*deals.rows(), *(row for row in dead.rows() if meant(row.m, symbol) == DEALS)])[-left:]
+        told = [row for row in events.rows() if row.m.startswith((CONNECTED, REPEATED))]
+        found[:0] = [(row.mt, row.m if row.mt == Mt.EVENT else content(row.m)) for row in sorted([*frames, *told])]
+        left -= len(frames)
+        if left <= 0:
             break
     return found
+
+
+def _newest(path: Path, mt: int, limit: int, max_bytes: int = 1 << 62) -> Columns:
+    with SegmentReader(path) as reader:
+        return reader.tail(mt, limit, NEWEST_ROWS, max_bytes)
 
 
 def interrupted(folder: Path) -> list[Unfinished]:

@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 from mexc_pipeline import events
 from mexc_pipeline.exchange.depth import CHANNEL, Deals, FullDepth, Gap, Incremental, Regressed, span
+from mexc_pipeline.rows import Mt
 
 MOST_IDS = 20
 """Repeated deal ids that are named in an event; all are counted."""
 REPEATED_S = 1.0
 """Least time between two events of repeated deals: an exchange that repeats everything must not double the rows."""
+
+CONNECTED, REPEATED = events.begin(events.Connected), events.begin(events.Repeated)
 
 
 class Found(NamedTuple):
@@ -33,18 +36,22 @@ Check = Callable[[bytes], Found | None]
 
 class Checks:
     """Follows one symbol, for the reading thread; :meth:`segment_opened` may come from another. ``last_version``: the
-    book's after what an earlier process recorded, 0 for none; ``deals``: its newest deal frames, oldest first."""
+    book's after what an earlier process recorded, 0 for none; ``deals``: its newest deal frames as (``mt``, ``m``),
+    oldest first, with the ``connected`` and ``repeated`` events among them. What came again and no event of those says
+    is said by the next one: the process was killed before it could say so."""
 
-    def __init__(self, channels: Iterable[str], last_version: int = 0, deals: Iterable[bytes] = ()) -> None:
+    def __init__(self, channels: Iterable[str], last_version: int = 0, deals: Iterable[tuple[int, bytes]] = ()) -> None:
         self._book = Incremental(last_version)
         self._since = "restart" if last_version else "reconnect"
         self._full = FullDepth()
-        self._deals = Deals(deals)
+        self._deals = Deals()
         self._first = self._first_full = True
         self._snapshot_due = True
         self._repeated: list[str] = []
         self._repeats = 0
         self._next_repeated = 0.0
+        for mt, m in deals:
+            self._recorded(mt, m)
         known: dict[str, Check] = {CHANNEL: self._depth, "push.depth.full": self._depth_full, "push.deal": self._deal}
         self.by_channel = {channel: known[channel] for channel in channels if channel in known}
 
@@ -89,6 +96,14 @@ class Checks:
             self._repeats += len(found)
             self._repeated += [name for name in found if name][: MOST_IDS - len(self._repeated)]
         return None
+
+    def _recorded(self, mt: int, m: bytes) -> None:
+        if mt != Mt.EVENT:
+            self._deal(m)
+        elif m.startswith(CONNECTED):
+            self._deals.connected()
+        elif m.startswith(REPEATED):
+            self._repeated, self._repeats = [], 0
 
     def repeated(self, now: float) -> bytes | None:
         """The event that deals came again, where they did and it is time (monotonic s) to say so."""

@@ -106,11 +106,11 @@ class Intake(Protocol):
 @dataclass(frozen=True, slots=True)
 class Before:
     """What an earlier process recorded: the book's version after it, 0 where that is not known, the gaps it did not
-    finish repairing, and its newest deal frames, oldest first."""
+    finish repairing, and its newest deals; see :class:`~mexc_pipeline.exchange.checks.Checks`."""
 
     last_version: int = 0
     unfinished: tuple[Unfinished, ...] = ()
-    deals: tuple[bytes, ...] = ()
+    deals: tuple[tuple[int, bytes], ...] = ()
 
 
 NOTHING = Before()

@@ -15,8 +15,9 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from mexc_pipeline.events import Started, begin, read
 from mexc_pipeline.periods import Period
@@ -28,6 +29,7 @@ from mexc_pipeline.spool.segment import (
     NewerFormatError,
     SegmentError,
     UnavailableError,
+    bounded,
     connect,
     connect_writer,
     create_database,
@@ -270,16 +272,24 @@ def number_left(folder: Path, symbol_id: str, period: Period, asked: Known) -> N
         pending.close()
 
 
-def newest(folder: Path, mt: int, limit: int) -> Columns:
-    """The newest pending rows of a type in their order, ``seq`` being their place; none where nothing is pending.
-    Raises sqlite3.Error."""
+def newest(
+    folder: Path, mt: int, limit: int, max_bytes: int = 1 << 62, moved: Mapping[str, int] = MappingProxyType({})
+) -> Columns:
+    """The newest pending rows of a type in their order, ``seq`` being their place, no more once their frames exceed
+    ``max_bytes`` and none that segments say were ``moved`` to them; none where nothing is pending. Raises
+    sqlite3.Error."""
     path = folder / FILE
     if not path.exists():
         return Columns.of(())
     with contextlib.closing(connect(path, readonly=True)) as db:
-        rows = db.execute(
-            "SELECT n, rx, ifnull(ts, rx / 1000000), mt, m FROM rows WHERE mt = ? ORDER BY n DESC LIMIT ?", (mt, limit)
-        ).fetchall()
+        after = 0
+        if moved:
+            (own,) = db.execute("SELECT value FROM meta WHERE key = 'id'").fetchone() or ("null",)
+            after = moved.get(json.loads(own), 0)
+        columns, order = "n, rx, ifnull(ts, rx / 1000000), mt, m", "ORDER BY n DESC LIMIT ?"
+        rows = bounded(
+            db.execute(f"SELECT {columns} FROM rows WHERE mt = ? AND n > ? {order}", (mt, after, limit)), max_bytes
+        )
     return Columns.of(reversed(rows))
 
 

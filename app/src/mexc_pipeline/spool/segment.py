@@ -349,7 +349,7 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
         raise failed(path, "not a readable segment", error) from error
 
 
-def _bounded(cursor: sqlite3.Cursor, max_bytes: int) -> list[tuple[int, int, int, int, bytes]]:
+def bounded(cursor: sqlite3.Cursor, max_bytes: int) -> list[tuple[int, int, int, int, bytes]]:
     """Rows of a statement, no more once their frames exceed ``max_bytes``; it is ended: an open one would keep the
     write-ahead log from shrinking."""
     rows: list[tuple[int, int, int, int, bytes]] = []
@@ -393,7 +393,7 @@ class SegmentReader:
                 "SELECT seq, rx, ts, mt, m FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
                 (after_seq, until_seq, max_rows),
             )
-            rows = _bounded(cursor, max_bytes)
+            rows = bounded(cursor, max_bytes)
         except DAMAGE as error:
             raise failed(self.path, f"cannot be read after seq {after_seq}", error) from error
         block = self._checked(Columns.of(rows))
@@ -442,7 +442,7 @@ class SegmentReader:
                 " ORDER BY seq DESC LIMIT ?",
                 (mt, among, limit),
             )
-            rows = _bounded(cursor, max_bytes)
+            rows = bounded(cursor, max_bytes)
         except DAMAGE as error:
             raise failed(self.path, "cannot be read", error) from error
         return self._checked(Columns.of(reversed(rows)))
