@@ -225,6 +225,30 @@ def test_without_a_store_an_empty_spool_waits_and_then_says_so(tmp_path: Path) -
         check_whole(check(site.spool()), sim.sent_on(1))
 
 
+def test_a_symbol_that_is_listed_later_is_recorded_by_the_same_process(tmp_path: Path) -> None:
+    port = free_port()
+    with Simulator(SimulatorConfig(symbols=("ETH_USDT",), port=port)) as sim:
+        site = site_of(tmp_path, sim)
+        btc = Collector(site)
+        try:
+            btc.wait(lambda s: s["state"] == "waiting: not listed")
+        except BaseException:
+            btc.kill()
+            raise
+    try:
+        with Simulator(SimulatorConfig(rate=50, port=port)) as sim:
+            status = btc.wait(lambda s: s["state"] == "live" and s["listing"] == "listed" and s["rows"]["t"] > 10)
+            assert not any("list" in warning for warning in status["warnings"])
+            assert btc.stop() == 0
+            sent = sim.sent_on(1)
+    finally:
+        btc.kill()
+    rows = check(site.spool())
+    assert len(named(rows, "started")) == 1
+    assert len(named(rows, "resumed")) == 3, "each channel"
+    check_whole([row for row in rows if row.mt != 4], sent)  # but for the answers that it is not listed
+
+
 @pytest.mark.parametrize("kind", ["1001", "510", "empty", "missing", "html", "garbage"])
 def test_the_socket_outranks_rest(kind: str, tmp_path: Path) -> None:
     with Simulator(SimulatorConfig(faults=(Fault("detail", value=kind),))) as sim:

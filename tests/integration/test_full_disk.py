@@ -197,3 +197,16 @@ def test_a_spool_that_refuses_for_another_reason_than_room_stops_the_feed_too(tm
         assert named(rows, "stopped")[0]["reason"] == "spool refuses"
         assert "refused" in [e["level"] for e in named(rows, "spool_low")]
         check_equal(site, sim, ["spool refuses", "stopped"])
+
+
+def test_a_collector_that_cannot_commit_what_it_received_ends_with_1(tmp_path: Path) -> None:
+    with Simulator(SimulatorConfig(rate=100)) as sim:
+        site = site_of(tmp_path, sim, extra=RESERVE)
+        with collecting(site) as btc:
+            btc.live(100)
+            resource.prlimit(btc.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+            btc.wait(lambda s: s["inbox_bytes"] > 0 and s["trouble"] is not None)
+            assert btc.stop(10) == 1
+        rows = check(site.spool())
+        assert not named(rows, "stopped")
+        assert frames(rows) == wanted(sim.sent_on(1))[: len(frames(rows))], "what it had committed before is there"
