@@ -11,6 +11,8 @@ from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
 
 EPISODES = 6
+REFUSED_S = 5.0
+"""After so long without a commit the feed is to be stopped."""
 TROUBLES: dict[str, tuple[int, tuple[Op, ...]]] = {
     "full": (DISK_FULL, (Op.WRITE, Op.CREATE, Op.MKDIR, Op.LINK)),
     "full when syncing": (DISK_FULL, (Op.SYNC, Op.DIRSYNC)),
@@ -49,7 +51,10 @@ def _spool(place: Bench, rng: random.Random, name: str, outcome: Outcome) -> Non
     number, ops = TROUBLES[name]
     before = (place.status() or {}).get("last_seq", 0)
     place.control.fail(number, ops, (SPOOL,), skip=rng.choice((0, 0, 1, 2, 5, 20)), short=rng.random() < 0.5)
-    pause(rng.uniform(0.3, 3.0))
+    if rng.random() < 0.25:
+        name += _lasting(place, outcome, name)
+    else:
+        pause(rng.uniform(0.3, 3.0))
     if place.control.heal():
         outcome.happened(f"spool {name}")
 
@@ -58,6 +63,18 @@ def _spool(place: Bench, rng: random.Random, name: str, outcome: Outcome) -> Non
         return status is not None and status["last_seq"] > before + 10
 
     until(goes_on, 60, f"recording after spool {name}")
+
+
+def _lasting(place: Bench, outcome: Outcome, name: str) -> str:
+    """Longer than what is received may stand in memory: the feed is stopped by then, whatever the reason."""
+    pause(1.0)
+    refused = (place.status() or {}).get("trouble")
+    pause(REFUSED_S + 2.5)
+    status = place.status() or {}
+    if refused and status.get("trouble"):
+        outcome.expect(str(status["state"]).startswith("stop"), f"spool {name} for long: {status['state']}")
+        return ", for long"
+    return ""
 
 
 def _exports(place: Bench, rng: random.Random, name: str, outcome: Outcome) -> None:
