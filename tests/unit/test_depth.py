@@ -187,9 +187,13 @@ def test_full_depth_that_begins_low_after_a_connection_is_a_new_count() -> None:
 
 
 def test_deals_sent_again_after_a_connection_or_a_restart_are_known() -> None:
-    assert Deals([deals("1", "2"), deals("3")]).frame(deals("4", "2")) == ["2"], "known from the recording"
+    seen = Deals()
+    assert [seen.frame(m) for m in (deals("1", "2"), deals("3"))] == [None, None]
+    seen.connected()
+    assert seen.frame(deals("4", "2")) == ["2"], "known from before"
     trade = b'{"data":[{"p":%d,"v":1,"T":1,"t":%d}],"channel":"push.deal"}'
-    seen = Deals([trade % (5, 1), trade % (5, 1), trade % (6, 2)])
+    seen = Deals()
+    assert [seen.frame(trade % of) for of in ((5, 1), (5, 1), (6, 2))] == [None] * 3
     seen.connected()
     assert seen.frame(trade % (6, 2)) == [""], "without an id: by what it says"
     assert seen.frame(trade % (6, 3)) is None

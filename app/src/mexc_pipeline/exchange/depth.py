@@ -9,7 +9,6 @@ decoding it would cost more than everything else that is done with it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -154,17 +153,15 @@ class Deals:
     """Which of one symbol's deals came before, also in an earlier connection or process.
 
     Deals are known by their id. Those without one (before 2026) by time, price, volume and side, and only against what
-    came before the present connection: within one, two deals may well agree in all of that. ``frames`` are the newest
-    deal frames recorded so far. Memory is bounded by ``remembered``, whatever the frames hold.
+    came before the present connection: within one, two deals may well agree in all of that. Memory is bounded by
+    ``remembered``, whatever the frames hold.
     """
 
-    def __init__(self, frames: Iterable[bytes] = (), remembered: int = REMEMBERED) -> None:
+    def __init__(self, remembered: int = REMEMBERED) -> None:
         self._most = remembered
         self._new: set[bytes] = set()
         self._old: set[bytes] = set()
         self._earlier: frozenset[bytes] = frozenset()
-        for m in frames:
-            self.frame(m)
 
     def connected(self) -> None:
         """What came until now came before the connection of the frames to come."""
