@@ -105,6 +105,10 @@ class Bench:
         """
         self.channels: dict[str, int] | None = None
         """Row types of the channels where they are not the usual ones."""
+        self.stopped: list[tuple[int, int]] = []
+        """From when to when (Unix ns) a collector was stopped and could read nothing."""
+        self.repeats = False
+        """Whether each deal that is sent again must be counted: not where what deals look like is changed."""
         self.log = folder / "log"
 
     # -- processes
@@ -211,6 +215,14 @@ class Bench:
             return False
         return True
 
+    def stand_still(self, process: Process, seconds: float) -> None:
+        """The process is stopped for so long, and goes on."""
+        since = time.time_ns()
+        process.send_signal(signal.SIGSTOP)
+        pause(seconds)
+        process.send_signal(signal.SIGCONT)
+        self.stopped.append((since, time.time_ns()))
+
     def lose_power(self, outcome: Outcome) -> None:
         """All processes gone at once, then what the disk did not have by then is gone too."""
         self.witness.stop()  # first: what is read after the kill may be what was never synced
@@ -230,7 +242,7 @@ class Bench:
     # -- the end
 
     def settle(
-        self, outcome: Outcome, *, tail_ns: int = TAIL_NS, export_status: int = 0, late_ns: int | None = None
+        self, outcome: Outcome, *, tail_ns: int = TAIL_NS, export_status: int = 0, late_ns: int = LATE_NS
     ) -> None:
         """Faults off; record a little more in order; cut, export, verify; judge."""
         self.control.heal()
@@ -246,12 +258,12 @@ class Bench:
         self.judge(outcome, tail_ns=tail_ns, export_status=export_status, late_ns=late_ns)
 
     def judge(
-        self, outcome: Outcome, *, tail_ns: int = TAIL_NS, export_status: int = 0, late_ns: int | None = None
+        self, outcome: Outcome, *, tail_ns: int = TAIL_NS, export_status: int = 0, late_ns: int = LATE_NS
     ) -> None:
         """Cut and export what is left, verify, compare with what was sent; ``late_ns`` as in ``check_frames``."""
         self.witness.stop()
         tail_ns += 2 * self.witness.longest_gap_ns
-        late_ns = late_ns + 2 * self.witness.longest_gap_ns if late_ns is not None else None
+        late_ns += 2 * self.witness.longest_gap_ns
         outcome.notes["longest_gap_ms"] = self.witness.longest_gap_ns // 10**6
         status, said = self.run("export", "--once")
         outcome.expect(status == export_status, f"export ended with {status}: {said[-600:]}")
@@ -267,7 +279,8 @@ class Bench:
             seen = [replace(c, peer=self.known_as.get(c.peer, c.peer)) for c in self.sim.connections]
             mine = [c for c in seen if len(self.ids) == 1 or self._is_of(c.number, symbol)]
             sent = [f for c in mine for f in self.sim.sent_on(c.number)]
-            check_frames(rows, mine, sent, symbol, verdict, tail_ns, late_ns, self.channels, self.control.shown)
+            late = (late_ns, self.channels, self.control.shown, self.stopped, self.repeats)
+            check_frames(rows, mine, sent, symbol, verdict, tail_ns, *late)
             if symbol_id == self.ids[0]:
                 check_witness(rows, self.witness.rows, verdict)
             outcome.expect(bool(rows), f"{symbol_id}: nothing was recorded at all")

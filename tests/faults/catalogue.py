@@ -31,8 +31,7 @@ from faults.scenarios import (
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """``target``: tries that a full campaign must reach; ``runs``: times it is run for that; ``sample``: of these in
-    ``make faults`` (0: too long for it). ``times``: whether each row's ``rx`` is held against when it was sent; the
-    order of rows and their places in periods are always judged."""
+    ``make faults`` (0: too long for it)."""
 
     name: str
     promise: str
@@ -42,7 +41,6 @@ class Scenario:
     runs: int
     sample: int = 1
     needs_root: bool = False
-    times: bool = False
 
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -54,7 +52,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         1000,
         44,
         4,
-        times=True,
     ),
     Scenario(
         "busy",
@@ -64,7 +61,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         9,
         1,
-        times=True,
     ),
     Scenario(
         "power",
@@ -74,7 +70,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         200,
         20,
         3,
-        times=True,
     ),
     Scenario(
         "disk",
@@ -84,7 +79,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         25,
         3,
-        times=True,
     ),
     Scenario(
         "slow",
@@ -94,7 +88,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         12,
         1,
-        times=True,
     ),
     Scenario(
         "spool",
@@ -105,13 +98,12 @@ SCENARIOS: tuple[Scenario, ...] = (
         10,
         1,
         needs_root=True,
-        times=True,
     ),
     Scenario(
         "sockets",
         "Whatever a connection does, what came whole over it is recorded once, in order",
-        "sockets: reset, half frame, stalls, slow reader, burst, server close, refused, mute, TLS failure; the process "
-        "stopped for seconds",
+        "sockets: reset, half frame, stalls, slow reader, burst, server close, refused, mute, TLS failure; a SOCKS "
+        "proxy gone, deals sent again; the process stopped for seconds",
         sockets.sockets,
         200,
         18,
@@ -122,12 +114,11 @@ SCENARIOS: tuple[Scenario, ...] = (
         "A channel that is no longer served costs the others nothing; whatever form frames come in, and however often "
         "sessions are ended or refused, what came whole is recorded once, in order",
         "a channel retired (silent, refused, acked only), frames compressed, sessions ended, handshakes answered by "
-        "429, 503, 403, 302, 200, odd answers about the contract",
+        "429, 503, 403, 302, 200, odd or compressed answers about the contract",
         exchange.exchange,
         200,
         16,
         1,
-        times=True,
     ),
     Scenario(
         "shapes",
@@ -139,18 +130,16 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         12,
         1,
-        times=True,
     ),
     Scenario(
         "hosts",
         "While one of several addresses of the exchange serves, recording goes on by it, and status says by which",
-        "three addresses of which some close, are mute, redirect, refuse, show a page or talk nonsense, changed at any "
-        "time under a connection that delivers",
+        "addresses where nobody listens before and among three of which some close, are mute, redirect, refuse, show a "
+        "page or talk nonsense, changed at any time under a connection that delivers",
         hosts.hosts,
         100,
         14,
         1,
-        times=True,
     ),
     Scenario(
         "clock",
@@ -160,7 +149,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         18,
         3,
-        times=True,
     ),
     Scenario(
         "clock over TLS",
@@ -170,7 +158,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         60,
         12,
         1,
-        times=True,
     ),
     Scenario(
         "clickhouse",
@@ -181,7 +168,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         18,
         1,
-        times=True,
     ),
     Scenario(
         "outage",
@@ -191,7 +177,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         10,
         5,
         0,
-        times=True,
     ),
     Scenario(
         "refused",
@@ -201,7 +186,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         10,
         10,
         1,
-        times=True,
     ),
     Scenario(
         "tables",
@@ -211,7 +195,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         20,
         4,
         1,
-        times=True,
     ),
     Scenario(
         "index",
@@ -221,7 +204,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         5,
         5,
         1,
-        times=True,
     ),
     Scenario(
         "embedded",
@@ -231,7 +213,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         40,
         10,
         1,
-        times=True,
     ),
     Scenario(
         "mounts",
@@ -242,7 +223,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         12,
         3,
         needs_root=True,
-        times=True,
     ),
     Scenario(
         "frames",
@@ -261,7 +241,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         10_000,
         8,
         1,
-        times=True,
     ),
     Scenario(
         "artefacts",
@@ -271,7 +250,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         200,
         12,
         2,
-        times=True,
     ),
     Scenario(
         "segments",
@@ -281,7 +259,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         8,
         1,
-        times=True,
     ),
     Scenario(
         "logs",
@@ -302,7 +279,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         100,
         8,
         1,
-        times=True,
     ),
     Scenario(
         "together",
@@ -315,7 +291,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         10,
         1,
         needs_root=True,
-        times=True,
     ),
     Scenario(
         "output",
@@ -325,6 +300,5 @@ SCENARIOS: tuple[Scenario, ...] = (
         48,
         8,
         1,
-        times=True,
     ),
 )

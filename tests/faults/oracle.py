@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -150,9 +150,13 @@ def check_frames(
     late_ns: int | None = None,
     channels: dict[str, int] | None = None,
     shown: Shown = lambda start_ns, end_ns: [(start_ns, end_ns)],
+    stopped: Collection[tuple[int, int]] = (),
+    repeats: bool = False,
 ) -> None:
     """Every connection's frames stand in the files in the order in which they were sent on it; where ``late_ns`` is
-    given each has been stamped within so much of being sent, by the recorder's clock as it was ``shown`` then."""
+    given each has been stamped within so much of being sent, by the recorder's clock as it was ``shown`` then. From
+    one to the other moment of ``stopped`` (Unix ns) nobody could read: what was sent then was read at its end.
+    With ``repeats`` the deals that were sent again are counted too."""
     frames: dict[int, list[tuple[int, str, bytes]]] = defaultdict(list)
     for frame in sent:
         if frame.whole and (wanted := _expected(frame, symbol, channels)) is not None:
@@ -188,9 +192,27 @@ def check_frames(
             verdict.unborn += len(frames[connection.number])
         elif late_ns is not None:
             sent_ns = [at for at, _, _ in frames[connection.number]]
-            _judge_times(connection, sent_ns, stamps[connection.number], late_ns, shown, verdict)
+            _judge_times(connection, sent_ns, stamps[connection.number], late_ns, shown, stopped, verdict)
         _compare(connection, frames[connection.number], got.get(connection.number, []), orderly, verdict, tail_ns)
     verdict.connections += len(got)
+    if repeats:
+        _judge_repeats([frames[number][: len(have)] for number, have in got.items()], rows, verdict)
+
+
+def _judge_repeats(sent: list[list[tuple[int, str, bytes]]], rows: list[Row], verdict: Verdict) -> None:
+    """``sent``: of each connection what was sent on it, as far as it was committed."""
+    deals = [deal for frames in sent for _, mt, m in frames if mt == "d" for deal in json.loads(m)["data"]]
+    known: set[str] = set()
+    again: list[str] = []
+    for name in (str(deal["i"]) for deal in deals):
+        if name in known:
+            again.append(name)
+        known.add(name)
+    said = [event for row in rows if row.mt == "ev" and (event := json.loads(row.m))["event"] == "repeated"]
+    if (count := sum(event["count"] for event in said)) != len(again):
+        verdict.wrong(f"{len(again)} deals were sent again, {count} are said to have been")
+    if strange := {name for event in said for name in event["ids"]} - set(again):
+        verdict.wrong(f"deals are said to have come again that were sent once: {sorted(strange)[:3]}")
 
 
 def _judge_times(
@@ -199,13 +221,15 @@ def _judge_times(
     stamps: list[tuple[int, int]],
     late_ns: int,
     shown: Shown,
+    stopped: Collection[tuple[int, int]],
     verdict: Verdict,
 ) -> None:
     """``stamps``: each row's ``rx`` behind that of the row before it."""
     off = []
     for at, (last, rx) in zip(sent_ns, stamps, strict=False):
         # The simulator notes a time beside its write: a receiver that is scheduled sooner stamps before it.
-        ranges = [(min(values), max(values)) for values in shown(at - late_ns, at + late_ns)]
+        read_ns = max([at, *(until for since, until in stopped if since - late_ns <= at <= until)])
+        ranges = [(min(values), max(values)) for values in shown(at - late_ns, read_ns + late_ns)]
         read = any(low <= rx <= high for low, high in ranges)
         kept = rx == last and any(low < rx <= high + MINUTE_NS for low, high in ranges)  # a clock set back a little
         if not read and not kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -48,14 +49,14 @@ def test_what_was_sent_within_the_tail_is_not(committed: int | None) -> None:
 HOUR_NS = 3600 * 10**9
 
 
-def _timed(offsets: list[int], shown: Shown) -> Verdict:
+def _timed(offsets: list[int], shown: Shown, stopped: Collection[tuple[int, int]] = ()) -> Verdict:
     """Frames sent each tenth of a second, their rows stamped so much off the true time."""
     sent = [SentFrame(1, T0 + n * EACH_NS, 1, "BTC_USDT", _frame(n), True) for n in range(len(offsets))]
     rows = [Row(1, T0 + offsets[0], "ev", b'{"event":"connected","local":"127.0.0.1:5000"}')]
     rows += [Row(n + 2, T0 + n * EACH_NS + off, "t", _frame(n)) for n, off in enumerate(offsets)]
     verdict = Verdict()
     connection = ConnectionInfo(1, "127.0.0.1:5000", T0)
-    check_frames(rows, [connection], sent, "BTC_USDT", verdict, late_ns=EACH_NS // 4, shown=shown)
+    check_frames(rows, [connection], sent, "BTC_USDT", verdict, late_ns=EACH_NS // 4, shown=shown, stopped=stopped)
     return verdict
 
 
@@ -88,3 +89,48 @@ def test_a_clock_that_runs_away_is_followed(tmp_path: Path, monkeypatch: pytest.
     control.clock(0, 500_000_000)
     assert not _timed([n * EACH_NS // 2 for n in range(9)], control.shown).violations
     assert _timed([0] * 9, control.shown).violations
+
+
+def test_what_was_sent_while_the_process_was_stopped_was_read_when_it_went_on() -> None:
+    stopped = [(T0 + EACH_NS // 2, T0 + 10 * EACH_NS)]
+
+    def judged(offsets: list[int], stops: list[tuple[int, int]]) -> list[str]:
+        return _timed(offsets, lambda start, end: [(start, end)], stops).violations
+
+    late = [0, 9 * EACH_NS, 8 * EACH_NS]
+    assert not judged(late, stopped)
+    assert judged(late, []), "without a stop it is late"
+    assert judged([*late, 8 * EACH_NS], stopped), "later than when it went on"
+    assert judged([0, 9 * EACH_NS], [(T0 + 3 * EACH_NS, T0 + 10 * EACH_NS)]), "sent well before it was stopped"
+
+
+def _deal(*names: str) -> bytes:
+    return json.dumps(
+        {"symbol": "BTC_USDT", "data": [{"i": name} for name in names], "channel": "push.deal", "ts": T0 // 10**6}
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ([(2, ["b"]), (1, ["c"])], 0),
+        ([(2, ["b", "c"])], 1),
+        ([(4, ["b"])], 1),
+        ([], 1),
+        ([(3, ["a"])], 1),
+    ],
+    ids=["right", "too few", "too many", "not at all", "another one"],
+)
+def test_deals_sent_again_are_held_against_what_was_sent(said: list[tuple[int, list[str]]], wrong: int) -> None:
+    frames = [_deal("a", "b"), _deal("b", "c"), _deal("c", "c"), _deal("a")]
+    sent = [SentFrame(1, T0 + n, 1, "BTC_USDT", m, True) for n, m in enumerate(frames)]
+    rows = [Row(1, T0, "ev", b'{"event":"connected","local":"127.0.0.1:5000"}')]
+    rows += [Row(n + 2, T0, "d", m) for n, m in enumerate(frames[:3])]  # the last was not committed any more
+    rows += [
+        Row(n + 5, T0, "ev", json.dumps({"event": "repeated", "count": count, "ids": ids}).encode())
+        for n, (count, ids) in enumerate(said)
+    ]
+    verdict = Verdict()
+    connection = ConnectionInfo(1, "127.0.0.1:5000", T0, closed_ns=T0 + 9, end="client (1006)")
+    check_frames(rows, [connection], sent, "BTC_USDT", verdict, repeats=True)
+    assert len(verdict.violations) == wrong, verdict.violations

@@ -20,12 +20,14 @@ class Server:
     """A listening socket on loopback that hands each connection to ``serve`` on a thread of its own."""
 
     serve: Serve
+    port: int = 0
+    """0: one that is free."""
     over: threading.Event = field(default_factory=threading.Event)
     accepted: int = 0
 
     def __post_init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -99,6 +101,8 @@ class SocksProxy:
     def __init__(self, hosts: dict[str, str], refuse: int = 0, login: tuple[bytes, bytes] | None = None) -> None:
         self.asked: list[tuple[int, str, int]] = []
         """(address type, host, port) of every request; type 3 is a name."""
+        self.known_as: dict[str, str] = {}
+        """Its ends as the far ends see them, and those of its clients behind them."""
         self._hosts = hosts
         self._refuse = refuse
         self._login = login
@@ -131,6 +135,7 @@ class SocksProxy:
             client.sendall(bytes([5, self._refuse, 0, 1]) + bytes(6))
             return
         with socket.create_connection((self._hosts.get(host, host), port), timeout=10) as far:
+            self.known_as["{}:{}".format(*far.getsockname())] = "{}:{}".format(*client.getpeername())
             client.sendall(b"\x05\x00\x00\x01" + bytes(6))
             back = threading.Thread(target=_pump, args=(far, client), daemon=True)
             back.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from faults.bench import LATE_NS, Bench, Outcome, bench, end
+from faults.bench import Bench, Outcome, bench, end
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
 
@@ -30,7 +30,7 @@ def artefacts(folder: Path, seed: int) -> Outcome:
         collector = place.fork("collect", "btc")
         until(lambda: len(list(place.spool.glob("btc/*.sqlite"))) > 3, 60, "some segments")
         end(collector)
-        place.settle(outcome, late_ns=LATE_NS)
+        place.settle(outcome)
         if rng.random() < 0.5:  # a file must give itself away also when the spool is long gone
             place.spool.rename(place.folder / "spool-gone")
             outcome.notes["spool"] = "gone"

@@ -13,7 +13,7 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 
-from faults.bench import CLICKHOUSE, LATE_NS, Bench, Outcome, Process, bench, end, pause
+from faults.bench import CLICKHOUSE, Bench, Outcome, Process, bench, end, pause
 from faults.lossy import LossyProxy
 from faults.shim import DISK_FULL, IO_ERROR, READ_ONLY, Op, library
 from integration.clickhouse_server import ClickHouseServer
@@ -241,4 +241,4 @@ def conclude(
     before_the_end()
     status = end(store, 30)
     outcome.expect(status == 0, f"the store ended with {status}")
-    place.judge(outcome, late_ns=LATE_NS)
+    place.judge(outcome)

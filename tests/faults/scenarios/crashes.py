@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from faults.bench import EXPORTS, LATE_NS, SPOOL, Bench, Outcome, Process, bench, pause
+from faults.bench import EXPORTS, SPOOL, Bench, Outcome, Process, bench, pause
 from faults.shim import Kill, Op, Where
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
@@ -74,7 +74,7 @@ def kills(folder: Path, seed: int, size: float = 1.0) -> Outcome:
             collector = place.fork("collect", "btc", kill=point(rng, COLLECTOR))
             _ended(place, place.fork("export", kill=point(rng, EXPORTER)), outcome, "exporter")
             _ended(place, collector, outcome, "collector")
-        place.settle(outcome, late_ns=LATE_NS)
+        place.settle(outcome)
     return outcome
 
 
@@ -116,7 +116,7 @@ def power(folder: Path, seed: int, size: float = 1.0) -> Outcome:
             place.lose_power(outcome)
             dead = place.crashes()[before:]
             outcome.happened(f"power lost: {dead[0].step}" if dead else "power lost: at a random moment")
-        place.settle(outcome, late_ns=LATE_NS)
+        place.settle(outcome)
     return outcome
 
 

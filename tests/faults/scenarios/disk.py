@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from faults.bench import EXPORTS, LATE_NS, SPOOL, Bench, Outcome, bench, end, pause
+from faults.bench import EXPORTS, SPOOL, Bench, Outcome, bench, end, pause
 from faults.shim import DISK_FULL, IO_ERROR, READ_ONLY, Op
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
@@ -43,7 +43,7 @@ def disk(folder: Path, seed: int, size: float = 1.0) -> Outcome:
                 _exports(place, rng, name, outcome)
         status = end(collector)
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
-        place.settle(outcome, late_ns=LATE_NS)
+        place.settle(outcome)
     return outcome
 
 

@@ -8,7 +8,7 @@ import json
 import random
 from pathlib import Path
 
-from faults.bench import LATE_NS, Bench, Outcome, Process, bench, end, pause
+from faults.bench import Bench, Outcome, Process, bench, end, pause
 from faults.oracle import Verdict, read_files
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.waiting import until
@@ -18,6 +18,7 @@ CHANNELS = ("ticker", "deal", "depth.full")
 RETIRED = ("silent", "ack", "sub.{} has ended", "param error")
 GIVEN_UP_S = 60.0
 """Twice asked in vain on one connection and, at most, on a second."""
+DETAILS_S = 8.0
 DETAILS = ("1001", "510", "empty", "missing", "html", "garbage")
 NO_MESSAGES = (0, 3, 7, 11, 15)
 """Opcodes of frames that are none, or nobody knows."""
@@ -42,12 +43,20 @@ def exchange(folder: Path, seed: int) -> Outcome:
         bench(folder, sim, rng, period="5s", exchange='ping_interval = "2s"') as place,
     ):
         sim.inject(retired)
+        # Whether it lists the symbol is asked until it says so, and then no more.
+        answer = rng.choice(DETAILS)
+        sim.inject(Fault("detail", value=answer, seconds=DETAILS_S))
+        outcome.happened(f"answers about the contract: {answer}")
+        if rng.random() < 0.5:
+            sim.inject(Fault("rest_gzip"))
+            outcome.happened("answers compressed")
         place.witness.start()
         collector = place.fork("collect", "btc")
         place.recorded(collector, 5)
         for _ in range(EPISODES // 2):
             _episode(place, sim, rng, outcome)
             outcome.expect(collector.poll() is None, "the collector ended")
+        until(lambda: (place.status() or {}).get("listing") == "listed", 60, "the contract to be known by REST")
         if how != "ack":  # one that was confirmed is missed by its pace, which takes minutes
             _given_up(place, f"push.{channel}")
             outcome.happened(f"{how} {channel}" if " " not in how else f"refused {channel}")
@@ -56,7 +65,7 @@ def exchange(folder: Path, seed: int) -> Outcome:
         _comes_back(place, sim, collector, channel, outcome)
         status = end(collector)
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
-        place.settle(outcome, late_ns=LATE_NS)
+        place.settle(outcome)
         _judge_connections(place, outcome)
     return outcome
 
@@ -72,7 +81,7 @@ def _given_up(place: Bench, channel: str) -> None:
 def _episode(place: Bench, sim: Simulator, rng: random.Random, outcome: Outcome) -> None:
     """Something happens for a moment, and what the exchange delivers is recorded through it and after it."""
     seconds = rng.uniform(0.3, 1.5)
-    what = rng.choice(("packed", "packed", "closed", "limit", "refused", "refused", "detail", "error", "opcode"))
+    what = rng.choice(("packed", "packed", "closed", "limit", "refused", "refused", "error", "opcode"))
     match what:
         case "packed":
             packing = rng.choice(("gzip", "zlib", "deflate", "binary"))
@@ -95,9 +104,6 @@ def _episode(place: Bench, sim: Simulator, rng: random.Random, outcome: Outcome)
             )
             sim.inject(Fault("reset"))
             what = f"handshake {status}"
-        case "detail":
-            sim.inject(Fault("detail", value=rng.choice(DETAILS), seconds=20))
-            sim.inject(Fault("reset"))
         case "error":
             sim.inject(Fault("rs_error", value=rng.choice(("no", "Contract [BTC_USDT] not exists", "\x1b[2J"))))
     outcome.happened(what)

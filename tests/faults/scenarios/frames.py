@@ -10,8 +10,8 @@ from pathlib import Path
 import hypothesis
 from hypothesis import strategies as st
 
-from faults.bench import LATE_NS, Outcome, bench, end
-from faults.oracle import NAMES, Verdict, check_order, read_files
+from faults.bench import Outcome, bench, end
+from faults.oracle import NAMES, Row, Verdict, check_order, read_files
 from mexc_pipeline import config, export
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
 from mexc_pipeline.periods import Period
@@ -26,6 +26,8 @@ MADE_UP = 300
 THROUGH_PARTS = 25_000
 THROUGH_SOCKET = 1_500
 BLOCK = 500
+HOURS, HOUR_NS = 3, 3600 * 10**9
+"""What goes through the parts is spread over so many, so that periods end within it."""
 
 _KEYS = st.sampled_from(["channel", "symbol", "ts", "data", "x", ""])
 _VALUES = st.recursive(
@@ -111,8 +113,8 @@ def parts(folder: Path, seed: int) -> Outcome:
     classify = Classifier(symbol.name, subscriptions(symbol.name, symbol.channels)).classify
     (folder / "data" / "spool" / "btc").mkdir(parents=True)
     spool = Spool(folder / "data" / "spool" / "btc", "btc", symbol.name, Period(loaded.period.length_ns))
-    wanted: list[tuple[str, bytes, int | None]] = []
-    rx = time.time_ns()
+    wanted: list[Row] = []
+    rx = time.time_ns() - HOURS * HOUR_NS
     for _ in range(THROUGH_PARTS // BLOCK):
         block: list[Frame] = []
         for opcode, payload in (mutated(base, rng) for _ in range(BLOCK)):
@@ -123,12 +125,13 @@ def parts(folder: Path, seed: int) -> Outcome:
                 outcome.notes["ambiguous"] = outcome.notes.get("ambiguous", 0) + 1
                 row = None if found.control is not None else Expected(int(found.mt), found.ts, payload)
             outcome.tries += 1
+            rx += HOURS * HOUR_NS // THROUGH_PARTS
             if (row is None) != (found.control is not None):
                 outcome.verdict.wrong(f"opcode {opcode} {payload[:120]!r}: {found} where {row} is right", lost=1)
             if found.control is None:
                 block.append(Frame(rx, found.ts, found.mt, found.m))
             if row is not None:
-                wanted.append((NAMES[row.mt], row.m, row.ts))
+                wanted.append(Row(len(wanted), rx, NAMES[row.mt], row.m))
         while block:
             block = block[len(spool.append(block)) :]
     spool.cut(time.time_ns())
@@ -140,7 +143,7 @@ def parts(folder: Path, seed: int) -> Outcome:
     return outcome
 
 
-def _compare(folder: Path, wanted: list[tuple[str, bytes, int | None]], outcome: Outcome) -> None:
+def _compare(folder: Path, wanted: list[Row], outcome: Outcome) -> None:
     verdict = Verdict()
     rows = read_files(folder / "exports", "btc", verdict)
     check_order(rows, verdict)
@@ -148,9 +151,10 @@ def _compare(folder: Path, wanted: list[tuple[str, bytes, int | None]], outcome:
     verdict.frames = verdict.rows = len(frames)
     if len(frames) != len(wanted):
         verdict.wrong(f"{len(wanted)} frames went in, {len(frames)} came out", lost=max(0, len(wanted) - len(frames)))
-    for row, (mt, m, _) in zip(frames, wanted, strict=False):
-        if (row.mt, row.m) != (mt, m):
-            verdict.wrong(f"seq {row.seq} is {row.mt} {row.m[:100]!r}, should be {mt} {m[:100]!r}")
+    for row, right in zip(frames, wanted, strict=False):
+        if row[1:] != right[1:]:
+            said, should = (f"{each.mt} {each.m[:100]!r} of {each.rx}" for each in (row, right))
+            verdict.wrong(f"seq {row.seq} is {said}, should be {should}")
             break
     outcome.verdict.add(verdict)
 
@@ -178,6 +182,6 @@ def wire(folder: Path, seed: int) -> Outcome:
         last = (place.status() or {"last_seq": 0})["last_seq"]
         until(lambda: (place.status() or {"last_seq": 0})["last_seq"] > last + 20, 60, "recording after it")
         outcome.expect(end(collector) == 0, f"the collector did not end in order: {place.said()[-400:]}")
-        place.settle(outcome, late_ns=LATE_NS)
+        place.settle(outcome)
     outcome.steps["over the socket"] = outcome.tries
     return outcome

@@ -10,8 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-from faults.bench import LATE_NS, Bench, Outcome, Process, bench, end
+from faults.bench import Bench, Outcome, Process, bench, end
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.peers import free_port
 from support.waiting import until
 
 EPISODES = 8
@@ -110,7 +111,7 @@ def hosts(folder: Path, seed: int) -> Outcome:
     ):
         fronts = [Front(sim.port, place.known_as) for _ in range(3)]
         try:
-            _configure(place, sim, fronts)
+            _configure(place, sim, fronts, rng)
             _turn(fronts, rng)
             place.witness.start()
             collector = place.fork("collect", "btc")
@@ -119,17 +120,21 @@ def hosts(folder: Path, seed: int) -> Outcome:
                 _episode(place, collector, fronts, rng, outcome)
             status = end(collector)
             outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
-            place.settle(outcome, late_ns=LATE_NS)
+            place.settle(outcome)
         finally:
             for front in fronts:
                 front.close()
     return outcome
 
 
-def _configure(place: Bench, sim: Simulator, fronts: list[Front]) -> None:
+def _configure(place: Bench, sim: Simulator, fronts: list[Front], rng: random.Random) -> None:
+    """The three, and before and among them some where nobody listens."""
     text = place.config.read_text()
+    ports = [front.port for front in fronts]
+    for _ in range(rng.randint(0, 3)):
+        ports.insert(rng.randrange(3), free_port())
     for url in (sim.ws_url, sim.rest_url):
-        several = [url.replace(f":{sim.port}", f":{front.port}") for front in fronts]
+        several = [url.replace(f":{sim.port}", f":{port}") for port in ports]
         text = text.replace(json.dumps(url), json.dumps(several))
     place.config.write_text(text)
 

@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from faults.bench import LATE_NS, Bench, Outcome, Process, bench, end, pause
+from faults.bench import Bench, Outcome, Process, bench, end, pause
 from faults.oracle import Verdict, read_files
 from faults.scenarios.clickhouse import answers, conclude, query, start_engine
 from faults.scenarios.tables import served
@@ -70,7 +70,7 @@ def _exports(folder: Path, seed: int, rng: random.Random) -> Outcome:
         outcome.expect("Traceback" not in place.said(), f"a traceback: {place.said()[-800:]}")
         collector.send_signal(15)
         outcome.expect(collector.wait(20) == 0, "the collector did not end in order")
-        place.settle(outcome, late_ns=LATE_NS)
+        place.settle(outcome)
     return outcome
 
 
@@ -175,7 +175,7 @@ def spool(folder: Path, seed: int) -> Outcome:
         place.recorded(collector, 20)
         outcome.expect(end(collector) == 0, f"the collector did not end in order: {place.said()[-500:]}")
         outcome.expect("Traceback" not in place.said(), f"a traceback: {place.said()[-800:]}")
-        place.settle(outcome, late_ns=LATE_NS, **({"tail_ns": KILLED_NS} if killed else {}))
+        place.settle(outcome, **({"tail_ns": KILLED_NS} if killed else {}))
         said = [json.loads(row.m) for row in read_files(place.exports, "btc", Verdict()) if row.mt == "ev"]
         told = sum(e["event"] == "spool_low" and e["level"] == "full" for e in said)
         outcome.expect(told > 0, "no spool_low row tells of a full disk")

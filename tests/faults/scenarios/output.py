@@ -6,7 +6,7 @@ import random
 import subprocess
 from pathlib import Path
 
-from faults.bench import LATE_NS, Bench, Outcome, bench, end, pause
+from faults.bench import Bench, Outcome, bench, end, pause
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.streams import WAYS, Stream, stream
 from support.waiting import until
@@ -30,7 +30,7 @@ def output(folder: Path, seed: int, size: float = 1.0) -> Outcome:
                 _collect(place, errors, rng, outcome)
         with stream(rng.choice(WAYS)) as errors:
             _run(place, errors, rng, outcome)
-        place.settle(outcome, late_ns=LATE_NS)
+        place.settle(outcome)
     return outcome
 
 

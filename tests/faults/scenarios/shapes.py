@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from faults.bench import LATE_NS, Bench, Outcome, Process, bench, end, pause
+from faults.bench import Bench, Outcome, Process, bench, end, pause
 from faults.oracle import Row, Verdict, read_files
 from mexc_pipeline import read
 from mexc_pipeline.errors import UserError
@@ -97,7 +97,7 @@ def shapes(folder: Path, seed: int, size: float = 1.0) -> Outcome:
         _status_says(place, outcome)
         status = end(collector)
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
-        place.settle(outcome, late_ns=LATE_NS)
+        place.settle(outcome)
         _verify_says(place, outcome)
         _readers(place, rng, outcome, said)
         _run_says(place, sim, rng, outcome)

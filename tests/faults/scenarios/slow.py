@@ -7,7 +7,7 @@ import random
 import time
 from pathlib import Path
 
-from faults.bench import EXPORTS, LATE_NS, SPOOL, Bench, Outcome, bench, end
+from faults.bench import EXPORTS, SPOOL, Bench, Outcome, bench, end
 from faults.shim import Op
 from mexc_pipeline.control import ask
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
@@ -61,7 +61,7 @@ def slow(folder: Path, seed: int, size: float = 1.0) -> Outcome:
             outcome.expect(collector.poll() is None, f"slow {name}: the collector ended: {place.said()[-400:]}")
         status = end(collector)
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
-        place.settle(outcome, late_ns=LATE_NS)
+        place.settle(outcome)
     return outcome
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-import signal
 from pathlib import Path
 
 from faults.bench import Bench, Outcome, Process, bench, end, pause
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
+from support.peers import Server, SocksProxy
 from support.waiting import until
 
 EPISODES = 12
@@ -41,26 +42,56 @@ DISTURBANCES = (
 REFUSALS = ("refuse_connect", "mute", "tls_failure", "refuse_handshake")
 
 
+class Proxy:
+    """A SOCKS proxy on the way, which goes away with all that it carries and comes back."""
+
+    def __init__(self) -> None:
+        self._socks = SocksProxy({})
+        self._server = Server(self._socks.serve)
+        self.known_as = self._socks.known_as
+        self.egress = f'\n[egress]\nmode = "socks5h://127.0.0.1:{self._server.port}"'
+
+    def go_away(self, seconds: float) -> None:
+        self._server.close()
+        pause(seconds)
+        self._server = Server(self._socks.serve, self._server.port)
+
+    def close(self) -> None:
+        self._server.close()
+
+
 def sockets(folder: Path, seed: int) -> Outcome:
-    """One collector, one fault after another; after each it must be recording again."""
+    """One collector, one fault after another; after each it must be recording again. In some runs a proxy is on the
+    way, in some the exchange sends its newest deals again on every connection."""
     rng = random.Random(seed)
     outcome = Outcome()
+    proxy = Proxy() if rng.random() < 0.5 else None
+    egress = proxy.egress if proxy else ""
     with (
+        contextlib.closing(proxy) if proxy else contextlib.nullcontext(),
         Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 300.0)), seed=seed)) as sim,
-        bench(folder, sim, rng, period="5s", exchange='ping_interval = "2s"') as place,
+        bench(folder, sim, rng, period="5s", exchange=f'ping_interval = "2s"{egress}') as place,
     ):
+        if proxy:
+            place.known_as = proxy.known_as
+        if rng.random() < 0.5:
+            sim.inject(Fault("resend_deals"))
+            outcome.notes["deals again"] = "on every connection"
+        place.repeats = True
         place.witness.start()
         collector = place.fork("collect", "btc")
         place.recorded(collector, 5)
         for _ in range(EPISODES):
-            _episode(place, sim, collector, rng, outcome)
+            _episode(place, sim, collector, proxy, rng, outcome)
         status = end(collector)
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
         place.settle(outcome)
     return outcome
 
 
-def _episode(place: Bench, sim: Simulator, collector: Process, rng: random.Random, outcome: Outcome) -> None:
+def _episode(
+    place: Bench, sim: Simulator, collector: Process, proxy: Proxy | None, rng: random.Random, outcome: Outcome
+) -> None:
     draw = rng.random()
     before = sum((place.status() or {"rows": {}})["rows"].values())
     if draw < 0.55:
@@ -68,7 +99,10 @@ def _episode(place: Bench, sim: Simulator, collector: Process, rng: random.Rando
         hit = sim.inject(Fault(kind, value=value))
         name = f"{kind} {value}".strip()
     elif draw < 0.85:
-        name, hit = _disturb(sim, collector, rng)
+        name, hit = _disturb(place, sim, collector, rng)
+    elif proxy and draw < 0.92:
+        name, hit = "the proxy gone", 1
+        proxy.go_away(rng.uniform(0.3, 3.0))
     else:
         name = rng.choice(REFUSALS)
         sim.inject(Fault(name, seconds=rng.uniform(0.3, 1.5), value="403" if name == "refuse_handshake" else ""))
@@ -87,7 +121,7 @@ def _episode(place: Bench, sim: Simulator, collector: Process, rng: random.Rando
         outcome.expect(said is not None and said["for_s"] >= STOOD_STILL_S, f"nothing was said of a pause: {said}")
 
 
-def _disturb(sim: Simulator, collector: Process, rng: random.Random) -> tuple[str, int]:
+def _disturb(place: Bench, sim: Simulator, collector: Process, rng: random.Random) -> tuple[str, int]:
     name = rng.choice(DISTURBANCES)
     seconds = rng.uniform(0.3, 1.5)
     match name:
@@ -101,14 +135,10 @@ def _disturb(sim: Simulator, collector: Process, rng: random.Random) -> tuple[st
             hit = sim.inject(Fault(name, seconds=seconds))
         case "slow reader":
             sim.inject(Fault("burst", seconds=seconds))
-            collector.send_signal(signal.SIGSTOP)
-            pause(seconds)
-            collector.send_signal(signal.SIGCONT)
+            place.stand_still(collector, seconds)
             hit = 1
         case "stood still":
-            collector.send_signal(signal.SIGSTOP)
-            pause(STOOD_STILL_S + seconds)
-            collector.send_signal(signal.SIGCONT)
+            place.stand_still(collector, STOOD_STILL_S + seconds)
             hit = 1
         case _:
             hit = sim.inject(Fault(name, count=rng.randint(1, 5)))
