@@ -189,6 +189,34 @@ def test_only_archived_files_go(config: Config, tmp_path: Path) -> None:
     assert second in report.failures[0]
 
 
+@pytest.mark.parametrize("through", ["its own name", "a link"])
+def test_the_export_folder_is_no_archive_of_itself(config: Config, tmp_path: Path, through: str) -> None:
+    archive = config.export_dir
+    if through == "a link":
+        archive = tmp_path / "archive"
+        archive.symlink_to(config.export_dir)
+    before = files(config)
+    with pytest.raises(ConfigError, match="is the export folder itself"):
+        prune_all(config, archive=archive)
+    assert files(config) == before
+
+
+def test_a_link_to_a_file_is_no_copy_of_it(config: Config, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    first, second, third, _ = files(config)
+    (archive / first).symlink_to(config.export_dir / first)
+    (archive / second).hardlink_to(config.export_dir / second)
+    shutil.copy(config.export_dir / third, elsewhere)
+    (archive / third).symlink_to(elsewhere / third)  # a copy all the same
+    report = prune_all(config, archive=archive)
+    assert [name for name, _ in report.deleted] == [third]
+    assert [name for name, why in report.kept if "the file itself" in why] == [first, second]
+    assert not report.ok, "whoever set it up takes it for an archive"
+
+
 def test_an_archive_that_is_not_mounted_deletes_nothing(config: Config, tmp_path: Path) -> None:
     before = files(config)
     with pytest.raises(UserError, match="nothing was deleted"):

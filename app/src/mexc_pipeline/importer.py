@@ -25,7 +25,7 @@ from mexc_pipeline.export.files import FolderError, prepare_folder, temporary
 from mexc_pipeline.export.headers import check_footer
 from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.parquet import PREFIX, READ_ROWS, SCHEMA, FileError, metadata
-from mexc_pipeline.paths import regular
+from mexc_pipeline.paths import regular, same
 from mexc_pipeline.read.files import FOLDER
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import sync_folder
@@ -88,7 +88,7 @@ def import_files(
     others. ConfigError where ``to`` is the export folder itself, UserError where it cannot be written.
     """
     folder = to if to is not None else export_dir / FOLDER
-    if folder.resolve() == export_dir.resolve():
+    if same(folder, export_dir):
         raise ConfigError(f"--to {folder} is the export folder: imported files are never mixed into proven ones")
     folders = [export_dir, folder] if to is None else [folder]
     report = ImportReport(str(folder))

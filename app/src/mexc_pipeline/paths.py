@@ -49,7 +49,7 @@ def expand(key: str, text: str) -> str:
 def check_apart(data_dir: Path, export_dir: Path) -> None:
     """ConfigError where exported files and the recording would lie among each other, by whatever name or link."""
     data, exports = Path(os.path.realpath(data_dir)), Path(os.path.realpath(export_dir))
-    if data == exports or _same(data, exports):
+    if same(data, exports):
         raise ConfigError(f"export_dir: {export_dir} is data_dir itself; choose another folder, such as one inside it")
     if data.is_relative_to(exports):
         raise ConfigError(f"data_dir: {data_dir} lies in export_dir, which is for exported files only; choose another")
@@ -59,11 +59,12 @@ def check_apart(data_dir: Path, export_dir: Path) -> None:
             raise ConfigError(f"export_dir: {export_dir} lies in {first}, which the recorder keeps for itself")
 
 
-def _same(one: Path, other: Path) -> bool:
+def same(one: Path, other: Path) -> bool:
+    """Whether two names are one file or folder, by whatever link or mount, or would be once it is there."""
     try:
         return one.samefile(other)
-    except OSError:
-        return False  # one of them is not there yet
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def not_a_file(path: Path) -> str:

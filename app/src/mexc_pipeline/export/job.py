@@ -28,7 +28,7 @@ from mexc_pipeline.export.files import (
     sweep,
 )
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
-from mexc_pipeline.paths import not_allowed
+from mexc_pipeline.paths import not_allowed, same
 from mexc_pipeline.spool import pending
 from mexc_pipeline.spool.known import Known, known, own_ids
 from mexc_pipeline.spool.lifecycle import prune, seal_left_open
@@ -237,7 +237,7 @@ def _is_without_file(segment: SegmentInfo, folder: Path) -> bool:
 
 
 def _copy(config: Config, ids: Sequence[str], folder: Path, report: ExportReport, check: Callable[[], None]) -> None:
-    if folder.resolve() == config.export_dir.resolve():
+    if same(folder, config.export_dir):
         raise UserError(f"--copy-to {folder} is the export folder; choose another, copies are not exports")
     prepare_folder(folder)
     for symbol_id in ids:

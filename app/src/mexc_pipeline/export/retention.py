@@ -37,7 +37,7 @@ from mexc_pipeline.export.clock import wrong_clock
 from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.order import Placed, in_order
 from mexc_pipeline.export.parquet import FileError, metadata, open_file, read_content
-from mexc_pipeline.paths import regular
+from mexc_pipeline.paths import regular, same
 from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.lock import SpoolLock
@@ -67,7 +67,7 @@ class Rules:
     """When files go and what must have them first.
 
     ``keep_ns``: age since the end of its period at which a file goes, None for never. ``min_free``: bytes free below
-    which the oldest go, None for never. ``archive``: a folder that must hold an equal file of the same name.
+    which the oldest go, None for never. ``archive``: a folder that must hold a copy: another, equal file of the name.
     ``archive_check``: a command, ``{file}`` in it replaced by the path, that exits 0 where the archive has the file.
     """
 
@@ -159,6 +159,8 @@ def prune(
         raise UserError(f"export folder {folder} is not there; check export_dir")
     if rules.archive is not None and not rules.archive.is_dir():
         raise UserError(f"archive folder {rules.archive} is not there (not mounted?); nothing was deleted")
+    if rules.archive is not None and same(rules.archive, folder):
+        raise ConfigError(f"--archive {rules.archive} is the export folder itself, no copy of it; nothing was deleted")
     with SpoolLock(config.data_dir / "export", what="export of"):
         symbols = _symbols(config)
         looked: set[Path] = set()
@@ -309,6 +311,8 @@ def _judge(path: Path, rules: Rules) -> None:
 
 def _compare(path: Path, copy: Path) -> None:
     try:
+        if copy.samefile(path):
+            raise _StaysError(f"{copy} is the file itself (a link), not a copy of it", wrong=True)
         if copy.stat().st_size != path.stat().st_size or _sha256(copy) != _sha256(path):
             raise _StaysError(f"{copy} is not equal to it", wrong=True)
     except FileNotFoundError:
