@@ -376,7 +376,7 @@ def test_deals_sent_again_are_said_whole_also_where_kills_came_first(tmp_path: P
         if not ids:
             sim.inject(Fault("shape", channel="deal", value="drop=data.i"))
         sim.inject(Fault("resend_deals", value="500"))
-        site = site_of(tmp_path, sim, period="5s")
+        site = site_of(tmp_path, sim, period="2s")
         with collecting(site) as btc:
             btc.wait(lambda s: s["rows"]["d"] >= 400)
         left = 0

@@ -125,10 +125,27 @@ def test_the_newest_deals_are_also_the_pending_ones_once_each(tmp_path: Path) ->
     assert newest_deals(tmp_path) == [row for row in rows if row[0] != Mt.TICKER]
 
 
+def test_what_was_recorded_last_is_known_however_many_segments_it_is_in(tmp_path: Path) -> None:
+    """Cuts and short periods make segments of a few rows: two of them were all that was looked at."""
+    record(tmp_path, (0, Mt.EVENT, about("gap", 3, 5)), *((2 * n, Mt.DEAL, deal(n)) for n in range(6)))
+    assert newest_deals(tmp_path) == [(2, deal(n)) for n in range(6)]
+    assert interrupted(tmp_path) == [Unfinished(3, 5)]
+
+
+def test_a_start_does_not_look_through_more_rows_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "NEWEST_ROWS", 2)
+    monkeypatch.setattr(resume, "NEWEST", 4)
+    record(tmp_path, *((n, Mt.DEAL, deal(n)) for n in range(12)))
+    assert newest_deals(tmp_path) == [(2, deal(n)) for n in range(9, 12)], "the row that seals a segment is one of them"
+
+
 def test_deals_of_unusual_size_are_not_all_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "NEWEST_BYTES", 5000)
     record(tmp_path, *((0, Mt.DEAL, deal(n, more=',"x":"' + "x" * 1000 + '"')) for n in range(20)))
     assert len(newest_deals(tmp_path)) == 5
+    (tmp_path / "short").mkdir()
+    record(tmp_path / "short", *((2 * n, Mt.DEAL, deal(n, more=',"x":"' + "x" * 1000 + '"')) for n in range(20)))
+    assert len(newest_deals(tmp_path / "short")) == 5, "in all of them"
 
 
 def test_the_newest_version_may_be_in_a_frame_whose_ts_is_wrong(tmp_path: Path) -> None:

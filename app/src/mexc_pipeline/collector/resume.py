@@ -18,15 +18,16 @@ from mexc_pipeline.exchange.rest import version_of
 from mexc_pipeline.feed.feed import Before
 from mexc_pipeline.rows import Columns, Mt
 from mexc_pipeline.spool.pending import newest
-from mexc_pipeline.spool.segment import InOrder, SegmentError, SegmentReader, in_order
+from mexc_pipeline.spool.segment import InOrder, SegmentError, SegmentInfo, SegmentReader, in_order
 
 log = logging.getLogger("mexc_pipeline.collector")
 
 
 DEALS = "push.deal"
-NEWEST_SEGMENTS = 2
 NEWEST_ROWS = 100_000
-"""In each: a start must not wait for the whole of a large hour to be read."""
+"""In a segment: a start must not wait for the whole of a large hour to be read."""
+NEWEST = 2 * NEWEST_ROWS
+"""In all that are looked at: two large ones, or many small ones where periods are short or were cut."""
 NEWEST_DEAD = 20
 """Dead letters among which one of depth is looked for whose only fault is its ``ts``."""
 NEWEST_BYTES = 8 << 20
@@ -46,15 +47,15 @@ def newest_deals(folder: Path) -> list[tuple[int, bytes]]:
     """The newest deal frames as (``mt``, ``m``), oldest first, with the events that :class:`Checks` looks at among
     them. Twice as many frames as are remembered, unless they are of unusual size: what was known when one of the later
     half came is known again then. Also those that are dead letters for nothing but their ``ts``."""
-    segments = in_order(folder).readable[-NEWEST_SEGMENTS:]
+    segments = _newest_of(in_order(folder))
     symbol = segments[-1].symbol if segments else ""
     moved = {file: n for segment in segments for file, n in segment.moved.items()}
     found: list[tuple[int, bytes]] = []
-    left = 2 * REMEMBERED
+    left, room = 2 * REMEMBERED, NEWEST_BYTES
     pending = partial(newest, folder, moved=moved)
     for path, rows in [(folder, pending), *((s.path, partial(_newest, s.path)) for s in reversed(segments))]:
         try:
-            deals, dead = rows(Mt.DEAL, left, NEWEST_BYTES), rows(Mt.DEAD_LETTER, left, NEWEST_BYTES)
+            deals, dead = rows(Mt.DEAL, left, room), rows(Mt.DEAD_LETTER, left, room)
             events = rows(Mt.EVENT, NEWEST_ROWS)
         except (SegmentError, sqlite3.Error) as error:
             log.warning("newest deals unknown", extra={"fields": {"path": str(path), "error": str(error)}})
@@ -63,9 +64,21 @@ def newest_deals(folder: Path) -> list[tuple[int, bytes]]:
         told = [row for row in events.rows() if row.m.startswith((CONNECTED, REPEATED))]
         found[:0] = [(row.mt, row.m if row.mt == Mt.EVENT else content(row.m)) for row in sorted([*frames, *told])]
         left -= len(frames)
-        if left <= 0:
+        room -= sum(len(row.m) for row in frames)
+        if left <= 0 or room <= 0:
             break
     return found
+
+
+def _newest_of(found: InOrder) -> list[SegmentInfo]:
+    """The newest segments, oldest first: as many as together have about as many rows as are looked at."""
+    rows, taken = 0, 0
+    for segment in reversed(found.readable):
+        if rows >= NEWEST:
+            break
+        rows += min(NEWEST_ROWS, segment.last_seq - segment.first_seq + 1)
+        taken += 1
+    return list(found.readable[len(found.readable) - taken :])
 
 
 def _newest(path: Path, mt: int, limit: int, max_bytes: int = 1 << 62) -> Columns:
@@ -80,7 +93,7 @@ def interrupted(folder: Path) -> list[Unfinished]:
     found = in_order(folder)
     if _doubtful("interrupted repairs unknown", found):
         return []
-    for path in [segment.path for segment in found.readable[-NEWEST_SEGMENTS:]]:
+    for path in [segment.path for segment in _newest_of(found)]:
         try:
             with SegmentReader(path) as reader:
                 events += reader.tail(Mt.EVENT, NEWEST_ROWS, NEWEST_ROWS).m
