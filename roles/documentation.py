@@ -10,14 +10,18 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 ROLES = Path(__file__).parent
 _MARKUP = re.compile(r"\b[CIBV]\(([^)]*)\)")
+
+
+class UserError(Exception):
+    """Something outside of this program is not as it must be; the message says what, and what to do."""
 
 
 def text(value: str | list[str]) -> str:
@@ -83,10 +87,14 @@ def main() -> int:
     check = sys.argv[1:] == ["--check"]
     problems: list[str] = []
     for folder in sorted(path.parent.parent for path in ROLES.glob("*/meta/argument_specs.yml")):
-        spec = yaml.safe_load((folder / "meta/argument_specs.yml").read_text())["argument_specs"]
-        defaults = yaml.safe_load((folder / "defaults/main.yml").read_text())
-        problems += differences(folder.name, spec["main"]["options"], defaults)
-        wanted, path = readme(folder.name, spec), folder / "README.md"
+        path = folder / "README.md"
+        try:
+            spec = yaml.safe_load((folder / "meta/argument_specs.yml").read_bytes())["argument_specs"]
+            defaults = yaml.safe_load((folder / "defaults/main.yml").read_bytes())
+            problems += differences(folder.name, spec["main"]["options"], defaults)
+            wanted = readme(folder.name, spec)
+        except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{folder.name}: its specification or defaults are none: {error!r}; mend them") from error
         if not check:
             path.write_text(wanted)
         elif not path.exists() or path.read_text() != wanted:
@@ -96,5 +104,16 @@ def main() -> int:
     return 1 if problems else 0
 
 
+def end(main: Callable[[], int]) -> NoReturn:
+    """End the process with ``main``'s status; what failed outside of this program is one line, and the status 1."""
+    try:
+        sys.exit(main())
+    except (UserError, OSError) as error:
+        is_of_file = isinstance(error, OSError) and error.filename is not None
+        said = f"{error.filename}: {error.strerror}" if is_of_file else str(error)
+        line = " ".join(said.split())
+        sys.exit("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -10,11 +10,15 @@ takes the store's user, whose password goes to the client in a file that only ro
 # ruff: noqa: T201 - what it prints is its answer
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 CREDENTIALS = Path("/etc/clickhouse-server/credentials")
 CLIENT = Path("/root/.clickhouse-client/config.xml")
@@ -25,14 +29,18 @@ QUIET_S = 600
 LOGS = ("export_log", "egress_log", "collector_stats", "refused_rows")
 
 
+class UserError(Exception):
+    """Something outside of this program is not as it must be; the message says what, and what to do."""
+
+
 class Client:
     """``clickhouse-client`` as the store's user."""
 
     def __init__(self, database: str, folder: Path) -> None:
         self._database = database
-        password = (CREDENTIALS / "mexc_store").read_text().strip()
-        text = re.sub(r"<user>.*?</user>", "<user>mexc_store</user>", CLIENT.read_text())
-        text = re.sub(r"<password>.*?</password>", f"<password>{password}</password>", text)
+        password = _written_by_the_role(CREDENTIALS / "mexc_store").strip()
+        text = re.sub(r"<user>.*?</user>", "<user>mexc_store</user>", _written_by_the_role(CLIENT))
+        text = re.sub(r"<password>.*?</password>", lambda _: f"<password>{password}</password>", text)
         self._config = folder / "client.xml"
         self._config.touch(0o600)
         self._config.write_text(text)
@@ -48,15 +56,35 @@ class Client:
             "--query",
             sql,
         ]
-        stdin = source.open("rb") if source else subprocess.DEVNULL
-        stdout = target.open("wb") if target else subprocess.PIPE
-        done = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False)
+        with ExitStack() as files:
+            stdin = files.enter_context(source.open("rb")) if source else subprocess.DEVNULL
+            stdout = files.enter_context(target.open("wb")) if target else subprocess.PIPE
+            try:
+                done = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False)
+            except OSError as error:
+                raise UserError(
+                    f"clickhouse-client cannot be run: {error.strerror}; PATH is {os.environ.get('PATH')}"
+                ) from error
         if done.returncode != 0:
-            raise SystemExit(f"{sql[:80]}: {done.stderr.decode().strip()}")
-        return (done.stdout or b"").decode()
+            said = done.stderr.decode(errors="replace").strip() or f"clickhouse-client ended with {done.returncode}"
+            raise UserError(f"{sql[:80]}: {said}; see that clickhouse-server runs, then run the playbook again")
+        try:
+            return (done.stdout or b"").decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{sql[:80]}: what ClickHouse answers is no text: {error}") from error
 
     def tables(self) -> list[str]:
         return self.run("SHOW TABLES").split()
+
+
+def _written_by_the_role(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UserError(
+            f"{path} cannot be read: {why}; site.yml writes it (remove it first if it is damaged)"
+        ) from error
 
 
 def save(client: Client, folder: Path) -> None:
@@ -71,18 +99,25 @@ def save(client: Client, folder: Path) -> None:
 def load(client: Client, folder: Path) -> None:
     """Logs that are missing or empty; what has rows is left alone."""
     if not folder.is_dir():
-        raise SystemExit(f"{folder} is not there; nothing was changed")
+        raise UserError(f"{folder} is not there; nothing was changed")
     present = client.tables()
     for path in (folder / f"{table}.native" for table in LOGS if (folder / f"{table}.native").exists()):
         table = path.stem
         if table not in present:
-            client.run(path.with_suffix(".sql").read_text())
+            client.run(_saved(path.with_suffix(".sql")))
         elif client.run(f"SELECT count() FROM {table}").strip() != "0":
             print(f"{table} has rows already, left alone")
             continue
         if path.stat().st_size:
             client.run(f"INSERT INTO {table} FORMAT Native", source=path)
         print(f"{table}: {client.run(f'SELECT count() FROM {table}').strip()} rows loaded")
+
+
+def _saved(path: Path) -> str:
+    try:
+        return path.read_text()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged: it is no text; take another backup") from None
 
 
 def drop(client: Client, ids: list[str]) -> None:
@@ -138,5 +173,16 @@ def main() -> int:
     return 0
 
 
+def end(main: Callable[[], int]) -> NoReturn:
+    """End the process with ``main``'s status; what failed outside of this program is one line, and the status 1."""
+    try:
+        sys.exit(main())
+    except (UserError, OSError) as error:
+        is_of_file = isinstance(error, OSError) and error.filename is not None
+        said = f"{error.filename}: {error.strerror}" if is_of_file else str(error)
+        line = " ".join(said.split())
+        sys.exit("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

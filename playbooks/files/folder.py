@@ -7,24 +7,27 @@ What is missing is made. Runs as root with the operating system's Python.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NoReturn
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
-class RefusedError(Exception):
-    """The folder cannot be used as it is; the message is one line for the operator."""
+class UserError(Exception):
+    """Something outside of this program is not as it must be; the message says what, and what to do."""
 
 
 def make(path: Path, uid: int, gid: int, mode: int) -> None:
     """Make the folder with that owner and mode where it is missing; one that is there must be root's or that user's."""
     if not path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
-        raise RefusedError(f"{path}: name the whole path of a folder")
+        raise UserError(f"{path}: name the whole path of a folder")
     with ExitStack() as held:
         fd = _held(held, os.open("/", _OPEN))
         for n, name in enumerate(path.parts[1:], 2):
@@ -33,13 +36,16 @@ def make(path: Path, uid: int, gid: int, mode: int) -> None:
             fd = _held(held, _enter(fd, name, here, 0o700 if is_last else 0o755))
             found = os.fstat(fd)
             if is_last and found.st_uid in (0, uid):
-                os.fchown(fd, uid, gid)
-                os.fchmod(fd, mode)
+                try:
+                    os.fchown(fd, uid, gid)
+                    os.fchmod(fd, mode)
+                except OSError as error:  # names no file by itself
+                    raise UserError(f"{here} cannot be given to {_name(uid)}: {error.strerror}") from error
                 return
             is_open = bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) and not found.st_mode & stat.S_ISVTX
             if found.st_uid != 0 or is_open:
                 owner = _name(found.st_uid)
-                raise RefusedError(
+                raise UserError(
                     f"{here} is {owner}'s"
                     + (" and others may write there" if is_open else "")
                     + "; root writes nothing "
@@ -59,7 +65,9 @@ def _enter(parent: int, name: str, here: Path, mode: int) -> int:
             os.mkdir(name, mode, dir_fd=parent)
         return os.open(name, _OPEN, dir_fd=parent)
     except OSError as error:
-        raise RefusedError(f"{here} is a link or no folder: {error.strerror}") from error
+        is_other = error.errno in (errno.ELOOP, errno.ENOTDIR)
+        why = "is a link or no folder" if is_other else "cannot be made or opened"
+        raise UserError(f"{here} {why}: {error.strerror}") from error
 
 
 def _name(uid: int) -> str:
@@ -70,16 +78,26 @@ def _name(uid: int) -> str:
 
 
 def main() -> int:
-    """Make it; errors are one line."""
+    """Make it."""
     path, user, mode = sys.argv[1:4]
     try:
         owner = pwd.getpwnam(user)
-        make(Path(path), owner.pw_uid, owner.pw_gid, int(mode, 8))
-    except (RefusedError, KeyError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    except KeyError:
+        raise UserError(f"{path} is to be {user}'s, and there is no such user here: run site.yml first") from None
+    make(Path(path), owner.pw_uid, owner.pw_gid, int(mode, 8))
     return 0
 
 
+def end(main: Callable[[], int]) -> NoReturn:
+    """End the process with ``main``'s status; what failed outside of this program is one line, and the status 1."""
+    try:
+        sys.exit(main())
+    except (UserError, OSError) as error:
+        is_of_file = isinstance(error, OSError) and error.filename is not None
+        said = f"{error.filename}: {error.strerror}" if is_of_file else str(error)
+        line = " ".join(said.split())
+        sys.exit("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -16,23 +16,38 @@ import shutil
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import msgspec
+try:
+    import msgspec
 
-from mexc_pipeline import config
-from mexc_pipeline.errors import UserError
-from mexc_pipeline.events import Restored
-from mexc_pipeline.export.names import FileName, exported_files
-from mexc_pipeline.ledger.acknowledged import Acknowledged
-from mexc_pipeline.paths import not_a_file, not_allowed
-from mexc_pipeline.rows import Frame, Mt
-from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import SegmentError, SegmentName, UnavailableError, info, segments, sync_folder
-from mexc_pipeline.spool.writer import Spool
-from mexc_pipeline.verify.acknowledge import acknowledged, entry_of, write
+    from mexc_pipeline import config
+    from mexc_pipeline.errors import UserError
+    from mexc_pipeline.events import Restored
+    from mexc_pipeline.export.names import FileName, exported_files
+    from mexc_pipeline.ledger.acknowledged import Acknowledged
+    from mexc_pipeline.paths import not_a_file, not_allowed
+    from mexc_pipeline.rows import Frame, Mt
+    from mexc_pipeline.spool import pending
+    from mexc_pipeline.spool.lock import SpoolLock
+    from mexc_pipeline.spool.segment import (
+        DAMAGE,
+        SegmentError,
+        SegmentName,
+        UnavailableError,
+        info,
+        segments,
+        sync_folder,
+    )
+    from mexc_pipeline.spool.writer import Spool
+    from mexc_pipeline.text import LONG, clean
+    from mexc_pipeline.verify.acknowledge import acknowledged, entry_of, write
+except ImportError as error:
+    sys.exit(f"the program that is installed here is another version than these playbooks: {error}; run site.yml first")
 
 CONFIG = Path("/etc/mexc-pipeline/config.toml")
 _FOLDER = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -82,7 +97,7 @@ def _save_spool(source: Path, copies: Path) -> tuple[int, dict[SegmentName | Non
         try:
             _copy_segment(path, copy)
             last_seq = max(last_seq, info(copy).last_seq)
-        except (UserError, SegmentError, sqlite3.Error, OSError) as error:
+        except (UserError, SegmentError, OSError) as error:
             for made in (copy, _making(copy)):
                 made.unlink(missing_ok=True)
             if os.path.lexists(path):  # otherwise it was pruned meanwhile: its file is among the exports
@@ -110,7 +125,7 @@ def _load(settings: config.Config, folder: Path, name: str) -> None:
     _judge_names(source, manifest)
     accepted = _accepted(source, manifest)
     for symbol_id in manifest["last_seq"]:
-        if segments(settings.spool_dir / symbol_id):
+        if segments(settings.spool_dir / symbol_id) or pending.is_left(settings.spool_dir / symbol_id):
             raise UserError(
                 f"{settings.spool_dir / symbol_id} has recordings: run playbooks/reset.yml -e reset_start=false first; "
                 "nothing was changed"
@@ -194,17 +209,18 @@ def _copy_segment(source: Path, target: Path) -> None:
     _require_file(source)
     making = _making(target)
     making.unlink(missing_ok=True)
-    here = sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)
-    there = sqlite3.connect(making)
     try:
-        here.backup(there)  # in one step: in pieces it begins again whenever the collector commits
-        there.execute("PRAGMA journal_mode=DELETE")
-        wrong = there.execute("PRAGMA quick_check").fetchone()[0]
-        if wrong != "ok":
-            raise UserError(f"{source} is damaged: {wrong}")
-    finally:
-        there.close()
-        here.close()
+        with (
+            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)) as here,
+            closing(sqlite3.connect(making)) as there,
+        ):
+            here.backup(there)  # in one step: in pieces it begins again whenever the collector commits
+            there.execute("PRAGMA journal_mode=DELETE")
+            wrong = there.execute("PRAGMA quick_check").fetchone()[0]
+    except DAMAGE as error:
+        raise UserError(f"{source} cannot be copied to {target}: {error}") from error
+    if wrong != "ok":
+        raise UserError(f"{source} is damaged: {wrong}")
     making.chmod(0o640)
     making.rename(target)
 
@@ -267,16 +283,27 @@ def _sha256(path: Path) -> str:
 
 
 def main() -> int:
-    """Run one of the two; errors are one line."""
+    """Run one of the two."""
     verb, folder, name = sys.argv[1:4]
     try:
         troubles = {"save": save, "load": load}[verb](config.load(CONFIG), Path(folder), name) or []
-    except UserError as error:
-        troubles = [str(error)]
+    except (SegmentError, sqlite3.Error) as error:
+        raise UserError(f"{verb} of {name} broke off: {error}") from error
     for trouble in troubles:
-        print(trouble, file=sys.stderr)
+        print(clean(trouble, LONG), file=sys.stderr)
     return 1 if troubles else 0
 
 
+def end(main: Callable[[], int]) -> NoReturn:
+    """End the process with ``main``'s status; what failed outside of this program is one line, and the status 1."""
+    try:
+        sys.exit(main())
+    except (UserError, OSError) as error:
+        is_of_file = isinstance(error, OSError) and error.filename is not None
+        said = f"{error.filename}: {error.strerror}" if is_of_file else str(error)
+        line = " ".join(said.split())
+        sys.exit("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main)

@@ -27,7 +27,8 @@ def inventories() -> list[str]:
 def play(command: str, *more: str, fails: bool = False, **words: object) -> str:
     """Run ``ansible-playbook …`` on the deployment under test and return what it printed; ``more`` are further options.
 
-    Asserts that it ends with success, or with ``fails`` that it does not. What it printed is in the test's report too.
+    Asserts that it ends with success, or with ``fails`` that it does not, and in no case shows a traceback. What it
+    printed is in the test's report too.
     """
     program, *options = shlex.split(command.format(**words))
     full = [str(Path(sys.executable).parent / program), *options, *more]
@@ -38,6 +39,7 @@ def play(command: str, *more: str, fails: bool = False, **words: object) -> str:
     printed = done.stdout + done.stderr
     print(f"$ {shlex.join([program, *options])}\n{printed}")
     assert (done.returncode != 0) == fails, f"{command} ended with {done.returncode}\n{printed[-8000:]}"
+    assert "Traceback" not in printed, f"{command} printed a traceback\n{printed[-8000:]}"
     return printed
 
 

@@ -57,7 +57,6 @@ def test_a_slip_in_the_inventory(collectors: list[Host], symbols: list[object], 
     version = installed(collectors[0])
     printed = play("ansible-playbook site.yml", *ONLY, *version, *variables(mexc_pipeline_symbols=symbols), fails=True)
     assert said in " ".join(printed.split())
-    assert "Traceback" not in printed
     assert pids(collectors) == before
 
 

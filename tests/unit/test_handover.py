@@ -193,3 +193,20 @@ def test_the_two_commands(old: Machine, new: Machine) -> None:
     wrong = subprocess.run([*command, "take", new.file, "btc"], check=False, capture_output=True, input=b"{}")
     assert wrong.returncode == 1
     assert len(wrong.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_a_folder_that_is_none_is_one_line(old: Machine, is_damaged: bool) -> None:
+    """What the play shows is the reason, not where in the program it was found."""
+    old.record(1)
+    if is_damaged:
+        (old.folder / "pending.db").write_bytes(b"SQLite format 3\0" + b"\xa5" * 5000)
+        (old.folder / "pending.db-wal").mkdir()
+    else:
+        shutil.rmtree(old.folder)
+        old.folder.touch()
+    command = [sys.executable, "-m", "mexc_pipeline.handover", "give", str(old.file), "btc"]
+    gave = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert gave.returncode == 1
+    assert "Traceback" not in gave.stderr
+    assert len(gave.stderr.splitlines()) == 1, gave.stderr

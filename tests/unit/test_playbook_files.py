@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import json
 import os
 import re
@@ -15,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -29,22 +27,14 @@ from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import segments
 from mexc_pipeline.verify.acknowledge import acknowledged, write
+from support.scripts import script
 from support.spools import configure, fill, open_spool
 
 FILES = Path(__file__).parents[2] / "playbooks" / "files"
 MEXC = 60_003
 
 
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FILES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-folder, spool_copy = _script("folder"), _script("spool_copy")
+folder, spool_copy = script("playbooks/files/folder.py"), script("playbooks/files/spool_copy.py")
 
 
 @pytest.fixture
@@ -62,7 +52,7 @@ def test_a_folder_is_made_for_its_user(place: Path) -> None:
     found = (place / "backup" / "recorder").stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (MEXC, MEXC, 0o750)
     os.chown(place / "backup", MEXC, MEXC)
-    with pytest.raises(folder.RefusedError, match="root writes nothing below"):
+    with pytest.raises(folder.UserError, match="root writes nothing below"):
         folder.make(place / "backup" / "clickhouse", 0, 0, 0o700)
     assert not (place / "backup" / "clickhouse").exists()
 
@@ -76,7 +66,7 @@ def test_a_planted_link_is_not_followed(place: Path, depth: int) -> None:
     link = place.joinpath(*path.relative_to(place).parts[:depth])
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(victim)
-    with pytest.raises(folder.RefusedError, match="is a link or no folder"):
+    with pytest.raises(folder.UserError, match="is a link or no folder"):
         folder.make(path, MEXC, MEXC, 0o777)
     assert (victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode)) == (0, 0o700)
     assert list(victim.iterdir()) == []
@@ -87,13 +77,13 @@ def test_a_planted_link_is_not_followed(place: Path, depth: int) -> None:
 def test_a_folder_that_others_may_write_is_refused(place: Path, mode: int) -> None:
     (place / "open").mkdir()
     (place / "open").chmod(mode)
-    with pytest.raises(folder.RefusedError, match="others may write there"):
+    with pytest.raises(folder.UserError, match="others may write there"):
         folder.make(place / "open" / "backup", 0, 0, 0o755)
 
 
 @pytest.mark.parametrize("path", ["relative/x", "/", "/var/../etc"])
 def test_only_a_whole_path_is_taken(path: str) -> None:
-    with pytest.raises(folder.RefusedError, match="name the whole path"):
+    with pytest.raises(folder.UserError, match="name the whole path"):
         folder.make(Path(path), 0, 0, 0o755)
 
 

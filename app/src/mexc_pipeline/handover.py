@@ -9,6 +9,7 @@ where the folder cannot tell: without a row of its own it may be new, or what a 
 from __future__ import annotations
 
 import socket
+import sqlite3
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from mexc_pipeline.spool import pending
 from mexc_pipeline.spool.known import Known, known, own_ids
 from mexc_pipeline.spool.lifecycle import seal_left_open
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.segment import SegmentError, in_order
 from mexc_pipeline.spool.writer import Spool, last_moment, moved
 from mexc_pipeline.text import LONG, clean, json_line
 
@@ -139,7 +140,7 @@ def main(arguments: list[str]) -> int:
         else:
             given = msgspec.json.decode(sys.stdin.buffer.read(), type=Handover)
             print(clean(take(settings, key, given), LONG))  # noqa: T201 - its answer
-    except (UserError, msgspec.MsgspecError, RecursionError) as error:
+    except (UserError, SegmentError, sqlite3.Error, OSError, msgspec.MsgspecError, RecursionError) as error:
         print(clean(error, LONG), file=sys.stderr)  # noqa: T201 - one line for whoever called
         return 1
     return 0

@@ -5,7 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """Something outside of this program is not as it must be; the message says what, and what to do."""
 
 
 def fingerprint(source: Path) -> str:
@@ -26,12 +32,33 @@ def _is_made(path: Path) -> bool:
 
 
 def version(source: Path) -> str:
-    """The version that the source calls itself; empty where it names none."""
+    """The version that the source calls itself."""
     package = source / "src" / "mexc_pipeline" / "__init__.py"
-    found = re.search(r'^__version__ = "([^"]+)"', package.read_text(), re.MULTILINE)
-    return found[1] if found else ""
+    found = re.search(r'^__version__ = "([^"\s]+)"', package.read_text(errors="replace"), re.MULTILINE)
+    if found is None:
+        raise UserError(f"{package} names no version: mexc_pipeline_source is not the folder app of a whole checkout")
+    return found[1]
+
+
+def main() -> int:
+    """Print both."""
+    source = Path(sys.argv[1])
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder: set mexc_pipeline_source to the folder app of a checkout")
+    sys.stdout.write(f"{version(source)} {fingerprint(source)}\n")
+    return 0
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """End the process with ``main``'s status; what failed outside of this program is one line, and the status 1."""
+    try:
+        sys.exit(main())
+    except (UserError, OSError) as error:
+        is_of_file = isinstance(error, OSError) and error.filename is not None
+        said = f"{error.filename}: {error.strerror}" if is_of_file else str(error)
+        line = " ".join(said.split())
+        sys.exit("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    sys.stdout.write(f"{version(place)} {fingerprint(place)}\n")
+    end(main)
