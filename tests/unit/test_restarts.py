@@ -85,7 +85,8 @@ def test_samples_that_are_too_old_do_not_count() -> None:
 def test_where_systemd_cannot_be_asked_that_is_said(
     host: Host, monkeypatch: pytest.MonkeyPatch, does: str, said: str
 ) -> None:
-    monkeypatch.setattr(restarts, "WAIT_S", 0.3)
+    if "sleep" in does:  # only there: on a busy machine the others may take a while
+        monkeypatch.setattr(restarts, "WAIT_S", 0.3)
     host.systemctl(does)
     told = host.turn()
     assert told.status == 1
