@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from mexc_pipeline.collector.recording import Recording
 from mexc_pipeline.config import load
+from mexc_pipeline.rows import Frame
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from mexc_pipeline.spool.lifecycle import mark_exported
+from mexc_pipeline.spool.lock import SpoolLock
+from mexc_pipeline.spool.segment import segments
 from mexc_pipeline.verify import services
-from support.collecting import collecting, site_of
+from support.collecting import Site, collecting, site_of
 from support.peers import certificates
 from support.spooled import named
+from support.spools import open_spool
+from support.waiting import until
 
 DAY_S = 86_400
 
@@ -49,6 +57,53 @@ def test_a_right_clock_is_known_to_be_right(tmp_path: Path) -> None:
             (finding,) = [f for f in services(load(site.config)).findings if f.subject == "clock"]
             assert finding.ok
         assert not named(site.rows(), "clock")
+
+
+def proven_long_ago(site: Site) -> Path:
+    """A segment that was proven in a file a month ago, and one after it."""
+    month = time.time_ns() - 30 * DAY_S * 10**9
+    spool = open_spool(load(site.config))
+    for n in range(2):
+        spool.append([Frame(month + n, None, 4, b"{}")])
+        spool.cut(month + n)
+    spool.close()
+    path = segments(site.spool())[0][1]
+    mark_exported(path, {"at_ns": month + DAY_S})
+    return path
+
+
+def test_a_collector_prunes_nothing_while_its_clock_is_wrong(tmp_path: Path) -> None:
+    error_ns = 8 * 3600 * 10**9
+    with Simulator(SimulatorConfig(rate=100, clock_ns=lambda: time.time_ns() - error_ns)) as sim:
+        site = site_of(tmp_path, sim, ping="2s")
+        old = proven_long_ago(site)
+        with collecting(site) as btc:
+            before = btc.wait(lambda s: s["clock"]["suspect"])["rows"]["t"]
+            btc.wait(lambda s: s["rows"]["t"] > before + 100)
+            assert old.exists()
+            error_ns = 0
+            btc.wait(lambda s: not s["clock"]["suspect"])
+            until(lambda: not old.exists(), 20, "the pruned segment")
+            assert btc.stop() == 0
+
+
+def test_a_clock_that_is_wrong_makes_no_room_on_a_full_disk(tmp_path: Path) -> None:
+    error_ns = 8 * 3600 * 10**9
+    with Simulator(SimulatorConfig(clock_ns=lambda: time.time_ns() - error_ns)) as sim:
+        site = site_of(tmp_path, sim)
+        old = proven_long_ago(site)
+        config = load(site.config)
+        with SpoolLock(site.spool()) as lock:
+            recording = Recording(config, config.symbols[0], lock, threading.Event())
+            recording.prune_for_room()
+            assert old.exists()
+            error_ns = 0
+            recording.prune_for_room()
+            assert not old.exists()
+    with SpoolLock(site.spool()) as lock:
+        old = proven_long_ago(site)
+        Recording(config, config.symbols[0], lock, threading.Event()).prune_for_room()
+    assert old.exists(), "the exchange cannot be asked"
 
 
 @pytest.mark.parametrize("days", [-400, 400])

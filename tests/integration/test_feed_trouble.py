@@ -163,18 +163,36 @@ def test_the_patience_that_is_asked_for_is_kept_by_all_of_an_address(status: int
 
 
 def test_sessions_that_end_are_followed_by_the_next_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither they nor the attempts that follow them count: the others of the address have used up all they may."""
     monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=6.0, most_s=6.0))
+    others = Attempts(tmp_path / "direct")
+
+    def may_try() -> bool:
+        return others.wait_s("another host", free=False)[0] == 0
+
+    assert [may_try() for _ in range(attempts.MOST - 1)] == [True] * (attempts.MOST - 1)
     with Simulator(SimulatorConfig(rate=100, faults=(Fault("session_limit", value="4"),))) as sim:
         with feeding(sim.ws_url, attempts=Attempts(tmp_path / "direct")) as rig:
+            rig.event("connected")
+            assert not may_try()
+            until(may_try, 4, "the attempt of a session that lasts to count no more")
             rig.event("subscribed", 15)
-        ends = [(a.closed_ns or 0, b.opened_ns) for a, b in itertools.pairwise(sim.connections)]
-        assert len(ends) >= 4
-        assert max(opened - closed for closed, opened in ends) < 3 * 10**9, "no pause was made"
+            assert not may_try()
+        assert len(sim.connections) >= 4
+        assert longest_pause(sim) < 3.0, "no pause was made"
         assert rig.frames() == wanted(sim.sent)
 
 
-def test_sessions_that_end_at_once_are_no_more_than_twenty_a_minute(tmp_path: Path) -> None:
-    """Each delivers something: the pause begins anew, the budget does not."""
+def longest_pause(sim: Simulator) -> float:
+    """Seconds from a connection's end to the next at the most."""
+    return max(b.opened_ns - (a.closed_ns or 0) for a, b in itertools.pairwise(sim.connections)) / 1e9
+
+
+def test_sessions_that_end_at_once_are_no_more_than_twenty_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each delivers something, so that the next follows without a pause; but they count."""
+    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=8.0, most_s=8.0))
 
     def brief(rig: Rig) -> int:
         return len(rig.events("connected"))
@@ -189,6 +207,29 @@ def test_sessions_that_end_at_once_are_no_more_than_twenty_a_minute(tmp_path: Pa
         until(lambda: rig.feed.status()["waits"], 10, "no more")
         assert "20 attempts" in rig.feed.status()["waits"]["why"]
         assert brief(rig) == attempts.MOST
+        assert longest_pause(sim) < 3.0, "no pause was made"
+
+
+def test_pauses_that_have_grown_begin_anew_after_a_session_that_delivered(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=0.1, most_s=30))
+
+    def pauses() -> list[float]:
+        return [r.__dict__["fields"]["retry_s"] for r in caplog.records if r.message == "disconnected"]
+
+    port = free_port()
+    with feeding(f"ws://127.0.0.1:{port}/edge") as rig:
+        rig.event("disconnected", 5)
+        with Simulator(SimulatorConfig(port=port, rate=100)):
+            until(rig.frames, 20, "frames")
+            grown = pauses()
+        until(lambda: len(pauses()) >= len(grown) + 4, 20, "the port to be closed again")
+    assert grown[-1] >= 0.8, "half of 0.1 s doubled four times"
+    assert pauses()[len(grown)] == 0.0, "one retry at once"
+    again = pauses()[len(grown) + 1 :]
+    assert again[0] <= 0.1
+    assert again[2] > again[0]
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -273,7 +314,7 @@ def test_who_neither_acks_nor_delivers_is_asked_again_then_left(monkeypatch: pyt
 
 @pytest.mark.parametrize("how", ["silent", "ack", "sub.depth.full has ended", "param error"])
 def test_a_channel_that_is_retired_is_given_up_and_the_others_flow_on(
-    how: str, monkeypatch: pytest.MonkeyPatch
+    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(watch, "CONFIRM_S", 0.3)
     monkeypatch.setattr(watch, "AGAIN_S", 0.5)
@@ -289,6 +330,9 @@ def test_a_channel_that_is_retired_is_given_up_and_the_others_flow_on(
             status = rig.feed.status()["channels"]["push.depth.full"]
             assert status["given_up"] == given_up["reason"]
             assert how in given_up["reason"] if " " in how else True
+            (logged,) = [r for r in caplog.records if r.message == "channel given up"]
+            fields = {"symbol": rig.feed._symbol.id, "channel": "push.depth.full", "why": given_up["reason"]}
+            assert (logged.levelname, logged.__dict__["fields"]) == ("ERROR", fields)
             last = len(sim.connections)
 
             def asked() -> int:

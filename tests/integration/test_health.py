@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -90,6 +91,56 @@ def test_dead_letters_are_a_fault_in_status(sim: Simulator, tmp_path: Path) -> N
         assert status(site)[0] == 1
         collector.process.send_signal(signal.SIGTERM)
         assert collector.process.wait(6) == 0
+
+
+def test_a_channel_that_is_given_up_is_said_in_its_row(sim: Simulator, tmp_path: Path) -> None:
+    sim.inject(Fault("retired", channel="depth.full", value="param error"))
+    site = site_of(tmp_path, sim)
+    with collecting(site) as collector:
+        collector.event("given_up")
+        collector.live(20)
+        code, out = status(site)
+        rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("BTC_USDT ")}
+        assert code == 1
+        assert re.search(r"  given up \d+\.\d s ago  +never$", rows["push.depth.full"]), out
+        assert re.search(r"  (ack|data)  +\d+\.\d s ago$", rows["push.ticker"]), out
+        assert collector.stop() == 0
+
+
+PAGE = b"<html>\r\n<h1>Just a moment\x1b[2J</h1>" + b"x" * 400
+CLEANED = "<html>\\r\\n<h1>Just a moment\\x1b[2J</h1>xx"
+
+
+@pytest.mark.parametrize(
+    ("http", "headers", "said"),
+    [
+        ("200", "Content-Type: text/html", "HTTP 200"),
+        ("302", "Location: wss://moved.example.com/edge", "HTTP 302"),
+        ("429", "Retry-After: 70", "HTTP 429"),
+        ("503", "", "HTTP 503"),
+    ],
+)
+def test_what_is_answered_in_place_of_a_handshake_is_said_by_the_command(
+    http: str, headers: str, said: str, sim: Simulator, tmp_path: Path
+) -> None:
+    sim.inject(Fault("refuse_handshake", value=http, headers=headers, payload=PAGE))
+    site = site_of(tmp_path, sim)
+    with collecting(site) as collector:
+        collector.event("disconnected", count=1 if http == "429" else 2)
+        code, out = status(site)
+        words = " ".join(out.split())
+        assert code == 1
+        assert said in words
+        assert CLEANED in words
+        assert "x" * 200 not in out
+        assert "\x1b" not in out
+        assert http != "302" or "a redirect to wss://moved.example.com/edge, which is not followed" in words
+        refusal = of_btc(site)["collector"]["refusal"]
+        assert refusal["status"] == int(http)
+        assert refusal["location"] == ("wss://moved.example.com/edge" if http == "302" else None)
+        assert refusal["body"].startswith(CLEANED)
+        assert len(refusal["body"]) == 200
+        assert collector.stop() == 0
 
 
 def _run(site: Site, duration: str) -> tuple[int, dict[str, Any]]:

@@ -28,19 +28,26 @@ T0 = 2_000_001_600 * SECOND_NS
 
 
 class Rig:
-    """A recorder on its thread; ``now`` is its clock where it is set."""
+    """A recorder on its thread; ``now`` is its clock where it is set, trusted or not."""
 
     def __init__(self, folder: Path, period_ns: int = DAY_NS) -> None:
         self.folder = folder
         self.now: int | None = None
+        self.trusted = True
+        self.asked = 0  # how often whether it is trusted
         self.inbox = Inbox(clock=lambda: time.time_ns() if self.now is None else self.now)
         self.statistics = Statistics()
         self.spool = Spool(folder, "btc", "BTC_USDT", Period(period_ns))
-        self.recorder = Recorder(Pending(folder, "BTC_USDT"), self.inbox, self.statistics, HOUR_NS)
+        pending = Pending(folder, "BTC_USDT")
+        self.recorder = Recorder(pending, self.inbox, self.statistics, HOUR_NS, self._is_trusted)
         self.recorder.number(self.spool)
         self.thread = threading.Thread(target=self.recorder.run)
         self.thread.start()
         until(lambda: not (folder / "pending.db").exists(), 20)
+
+    def _is_trusted(self) -> bool:
+        self.asked += 1
+        return self.trusted
 
     def put(self, *texts: bytes) -> None:
         self.inbox.put([(1, text) for text in texts])
@@ -223,16 +230,21 @@ def test_a_quiet_segment_ends_by_the_true_clock(tmp_path: Path, monkeypatch: pyt
         rig.end()
 
 
-def test_proven_segments_are_pruned(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proven_segments_are_pruned_by_a_clock_that_is_trusted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.put(b"1")
     until(rig.texts, 40)
     cut = rig.recorder.cut(10)
     assert cut is not None
     rig.put(b"2")
     until(lambda: len(rig.texts()) == 3, 40)
+    rig.trusted = False
     rig.recorder._keep_ns = 0
     mark_exported(cut.path, {"at_ns": time.time_ns()})
     rig.recorder._next_prune = 0.0
+    asked = rig.asked
+    until(lambda: rig.asked > asked + 3, 40, "turns of the loop in which it would be pruned")
+    assert cut.path.exists(), "not while the clock is suspect"
+    rig.trusted = True
     until(lambda: not cut.path.exists(), 40, "the pruned segment")
     assert rig.texts() == [b"2"]
 

@@ -48,8 +48,8 @@ class Recorder:
         inbox: Inbox,
         statistics: Statistics,
         keep_ns: int,
+        clock_trusted: Callable[[], bool],
         segment_opened: Callable[[], None] = lambda: None,
-        clock_trusted: Callable[[], bool] = lambda: True,
     ) -> None:
         self._pending = pending
         self._inbox = inbox

@@ -124,8 +124,8 @@ class Recording:
             self._inbox,
             self._statistics,
             self._settings.spool_keep_ns,
-            self._feed.segment_opened,
             self._feed.clock.is_trusted,
+            self._feed.segment_opened,
         )
         if spool is not None:
             self._recorder.number(spool)

@@ -65,8 +65,9 @@ PATIENCE_S = 10.0
 UNREACHED_S = 3.0
 """Longest pause after an attempt that reached nobody."""
 KEPT_S = 3.0
-"""A session that delivered for this long is followed by the next at once; were all so short, they would be no more
-than the attempts that are allowed in a minute."""
+"""The attempt of a session that delivered for this long does not count, nor does the one that follows it: many symbols
+of one address start together, and come back together when the exchange ends them all. Sessions that bring a frame and
+end count, or they would follow each other without end; ones that last so long are 20 a minute by themselves."""
 JITTER_S = 0.02
 MOST_JITTER_S = 1.0
 """Symbols that leave by one address come back one after another: so much for each of them, and in all."""
@@ -256,10 +257,10 @@ class Feed:
                 backoff.reset()
             if ending is not None:
                 continue
-            if self._kept:
+            if self._delivered:
                 pause = rng.uniform(0.0, min(MOST_JITTER_S, JITTER_S * (self._sharing - 1)))
             else:
-                pause = 0.0 if not self._delivered and self._hosts.failed(url) else backoff.next_s()
+                pause = 0.0 if self._hosts.failed(url) else backoff.next_s()
                 if unreached:  # it costs nobody anything, and each second of a network that is back counts
                     pause = min(pause, UNREACHED_S)
             log.warning(
