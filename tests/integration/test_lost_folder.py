@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,3 +74,38 @@ def test_a_segment_or_a_lock_that_is_removed_costs_nothing(tmp_path: Path) -> No
             assert collector.stop(10) == 0
         check_whole(check(site.spool()), sim.sent_on(1))
         assert len(read_segments(site.spool())) == 1
+
+
+def test_a_collector_that_stands_still_stays_the_only_writer(tmp_path: Path) -> None:
+    """Its lock file is removed, as somebody does who takes it for dead; then it goes on."""
+    with Simulator(SimulatorConfig(rate=200)) as sim:
+        site = site_of(tmp_path, sim)
+        with collecting(site) as first:
+            first.live(50)
+            first.process.send_signal(signal.SIGSTOP)
+            (site.spool() / "lock").unlink()
+            with collecting(site) as second:
+                assert second.process.wait(20) == 1
+            assert f"{site.spool()} is in use by" in second.said()
+            first.process.send_signal(signal.SIGCONT)
+            until((site.spool() / "lock").exists, 20, "the lock file again")
+            assert first.stop(10) == 0
+        check_whole(check(site.spool()), sim.sent_on(1))
+
+
+def test_a_collector_that_stood_still_writes_to_no_folder_of_another(tmp_path: Path) -> None:
+    """A copy took its folder's place meanwhile, and its own successor goes on in it."""
+    with Simulator(SimulatorConfig(rate=200)) as sim:
+        site = site_of(tmp_path, sim)
+        with collecting(site) as first:
+            first.live(50)
+            first.process.send_signal(signal.SIGSTOP)
+            replace_spool(site)
+            with collecting(site) as second:
+                second.live(50)
+                first.process.send_signal(signal.SIGCONT)
+                assert first.process.wait(20) == 1
+                second.live(100)
+                assert second.stop(10) == 0
+        assert not list(site.spool().glob("*.replaced-*"))
+        check(site.spool())

@@ -19,6 +19,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.periods import DAY_NS, HOUR_NS, SECOND_NS, Period
 from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool.lifecycle import mark_exported
+from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.pending import Pending
 from mexc_pipeline.spool.writer import Spool
 from support.spooled import check, read_rows, read_segments
@@ -38,8 +39,9 @@ class Rig:
         self.inbox = Inbox(clock=lambda: time.time_ns() if self.now is None else self.now)
         self.statistics = Statistics()
         self.spool = Spool(folder, "btc", "BTC_USDT", Period(period_ns))
+        self.lock = SpoolLock(folder).__enter__()
         pending = Pending(folder, "BTC_USDT")
-        self.recorder = Recorder(pending, self.inbox, self.statistics, HOUR_NS, self._is_trusted)
+        self.recorder = Recorder(pending, self.inbox, self.statistics, HOUR_NS, self.lock.keep, self._is_trusted)
         self.recorder.number(self.spool)
         self.thread = threading.Thread(target=self.recorder.run)
         self.thread.start()
@@ -61,6 +63,7 @@ class Rig:
         self.thread.join(10)
         assert not self.thread.is_alive()
         self.spool.close()
+        self.lock.__exit__()
 
     def failing(self, patch: pytest.MonkeyPatch, name: str, error: Exception) -> Callable[[], None]:
         """Let a method of the spool fail until the returned function is called."""

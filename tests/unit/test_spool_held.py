@@ -16,7 +16,7 @@ import pytest
 from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool import held
-from mexc_pipeline.spool.lock import LockedError, SpoolLock
+from mexc_pipeline.spool.lock import LockedError, SpoolLock, holder
 from mexc_pipeline.spool.pending import FILE, Pending
 from mexc_pipeline.spool.segment import connect_writer, info
 from mexc_pipeline.spool.writer import Spool
@@ -189,7 +189,10 @@ def test_a_lock_that_was_removed_is_taken_again(tmp_path: Path) -> None:
     with SpoolLock(folder) as lock:
         assert lock.keep()
         (folder / "lock").unlink()
+        with pytest.raises(LockedError, match="whose lock file was removed"):
+            SpoolLock(folder).__enter__()
         assert lock.keep()
+        assert holder(folder) is not None
         with pytest.raises(LockedError):
             SpoolLock(folder).__enter__()
     with SpoolLock(folder):
@@ -201,6 +204,7 @@ def test_a_folder_that_was_removed_is_made_and_held_again(tmp_path: Path) -> Non
     with SpoolLock(folder) as lock:
         shutil.rmtree(folder.parent)
         assert not lock.keep()
+        assert not lock.keep(), "whoever asks, and however often"
         with pytest.raises(LockedError):
             SpoolLock(folder).__enter__()
 

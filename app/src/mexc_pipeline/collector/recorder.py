@@ -16,6 +16,7 @@ from mexc_pipeline.collector.inbox import Cut, Inbox, Mark
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import Frame
+from mexc_pipeline.spool.lock import LockedError
 from mexc_pipeline.spool.pending import Pending
 from mexc_pipeline.spool.room import no_room
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo
@@ -30,7 +31,7 @@ PRUNE_S = 60.0
 RETRY_S = 0.5
 T = TypeVar("T")
 
-_TROUBLE = (sqlite3.Error, OSError, SegmentError)
+_TROUBLE = (sqlite3.Error, OSError, SegmentError, UserError)
 
 
 class _GivenUpError(Exception):
@@ -48,6 +49,7 @@ class Recorder:
         inbox: Inbox,
         statistics: Statistics,
         keep_ns: int,
+        keep_lock: Callable[[], object],
         clock_trusted: Callable[[], bool],
         segment_opened: Callable[[], None] = lambda: None,
     ) -> None:
@@ -55,6 +57,7 @@ class Recorder:
         self._inbox = inbox
         self._statistics = statistics
         self._keep_ns = keep_ns
+        self._keep_lock = keep_lock
         self._segment_opened = segment_opened
         self._clock_trusted = clock_trusted
         self._opened: Spool | None = None
@@ -194,10 +197,16 @@ class Recorder:
             self._segment_opened()
 
     def _attempt(self, action: Callable[[], T]) -> T:
-        """What the disk lets be done sooner or later; _GivenUpError where the process has to end before."""
+        """What the disk lets be done sooner or later; _GivenUpError where the process has to end before, and where the
+        folder has another writer by now: this process may have stood still for any time since its last look."""
         while True:
             try:
+                self._keep_lock()
                 result = action()
+            except LockedError as error:
+                log.error("spool has another writer, ending", extra={"fields": {"error": str(error)}})
+                self.give_up()
+                raise _GivenUpError from error
             except _TROUBLE as error:
                 self.trouble = f"spool: {error}"
                 self.refusal = None if no_room(error) else str(error)

@@ -124,6 +124,7 @@ class Recording:
             self._inbox,
             self._statistics,
             self._settings.spool_keep_ns,
+            self._lock.keep,
             self._feed.clock.is_trusted,
             self._feed.segment_opened,
         )
