@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import re
@@ -266,6 +267,71 @@ def test_an_old_closed_segment_without_a_file_is_overdue(config: Config) -> None
     assert finding.text == "segment 20260915185230.sqlite (4 rows) waits for export"
 
 
+def alter(path: Path) -> None:
+    """A row of an open segment is no longer the one that arrived."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE rows SET ts = ts + 1 WHERE seq = (SELECT min(seq) FROM rows)")
+        db.commit()
+
+
+def test_what_was_set_apart_before_the_first_file_is_named(tmp_path: Path) -> None:
+    """No hole between two files tells of it."""
+    config = configure(tmp_path)
+    spool = open_spool(config)
+    spool.append(some_frames(20, T0))
+    spool.close()
+    (path,) = (config.spool_dir / "btc").glob("*.sqlite")
+    alter(path)
+    spool = open_spool(config)
+    (apart,) = spool.recovered.set_apart
+    (finding,) = failed(exports(config))
+    assert finding.subject == apart
+    assert "what was in it is in no file" in finding.text
+    spool.append(some_frames(20, time.time_ns()))
+    spool.cut(time.time_ns())
+    spool.close()
+    assert main(config).ok
+    forget_spool(config)
+    (finding,) = failed(exports(config))
+    assert finding.subject == apart
+    (config.spool_dir / "btc" / apart).rename(tmp_path / apart)
+    assert exports(config).ok
+
+
+def test_what_was_set_apart_between_two_files_is_their_hole(config: Config) -> None:
+    spool = open_spool(config)
+    spool.append(some_frames(20, T0 + 30 * SECOND))
+    spool.close()
+    path = config.spool_dir / "btc" / "20260915185230.sqlite"
+    alter(path)
+    spool = open_spool(config)
+    spool.append(some_frames(20, T0 + 50 * SECOND))
+    spool.tick(T0 + 60 * SECOND)
+    spool.close()
+    assert len(spool.recovered.set_apart) == 1
+    assert main(config).ok
+    (finding,) = failed(exports(config))
+    assert "are in no file between it and btc20260915185250.parquet" in finding.text
+
+
+def test_an_altered_segment_that_nobody_records_in_any_more_is_named(config: Config) -> None:
+    spool = open_spool(config)
+    spool.append(some_frames(20, T0 + 30 * SECOND))
+    spool.close()
+    path = config.spool_dir / "btc" / "20260915185230.sqlite"
+    alter(path)
+    report = main(config)
+    assert not report.ok
+    (failure,) = report.failures
+    assert failure.segment == path.name
+    assert "are not those that arrived" in failure.text
+    (finding,) = failed(exports(config))
+    assert finding.subject == path.name
+    assert "still open" in finding.text
+    open_spool(config).close()
+    assert main(config).ok, "it was set apart by who records there"
+
+
 def test_rows_twice_and_junk_and_imported_files_are_named(config: Config) -> None:
     forget_spool(config)
     copy = config.export_dir / "btc20260915185230.parquet"
@@ -286,7 +352,7 @@ def test_a_spool_that_began_anew_below_its_files_is_named_while_nothing_of_it_is
     spool = open_spool(config)
     spool.append(some_frames(3, T0 + 40 * SECOND))
     try:
-        (finding,) = failed(exports(config))
+        (finding,) = failed(exports(config, now_ns=T0 + 50 * SECOND))
     finally:
         spool.close()
     assert finding.subject == "seq"

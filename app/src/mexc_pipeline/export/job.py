@@ -144,7 +144,12 @@ def _close_ended(
         with SpoolLock(folder):
             if asked is not None and pending.is_left(folder):
                 pending.number_left(folder, symbol_id, config.period, asked)
-            seal_left_open(folder, now_ns, cut=once)
+            seal_left_open(
+                folder,
+                now_ns,
+                cut=once,
+                damaged=lambda path, why: _fail(report, symbol_id, path.name, _apart_next(why)),
+            )
     except StoppedError:
         raise
     except LockedError as error:
@@ -152,6 +157,10 @@ def _close_ended(
             _fail(report, symbol_id, None, error)
     except Exception as error:  # noqa: BLE001 - see _fail
         _fail(report, symbol_id, None, error)
+
+
+def _apart_next(why: SegmentError) -> SegmentError:
+    return SegmentError(f"{why}: its collector sets it apart at its next start, nothing else is to be done")
 
 
 def _prune(config: Config, symbol_id: str, now_ns: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,36 +140,41 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
         raise
 
 
-def seal_left_open(folder: Path, now_ns: int, cut: bool = False) -> list[SegmentInfo]:
+def seal_left_open(
+    folder: Path, now_ns: int, cut: bool = False, *, damaged: Callable[[Path, SegmentError], None] | None = None
+) -> list[SegmentInfo]:
     """Close every open segment whose edge has passed, with ``cut`` also the one of the running period.
 
-    For whoever holds the spool's lock while no collector runs. Segments that cannot be read are left and logged;
-    UnavailableError, once all others are closed, where one cannot be written at present.
+    For whoever holds the spool's lock while no collector runs. Segments that cannot be read are left and logged; those
+    whose rows are not the ones that arrived too, and ``damaged`` is told: whoever records here next sets them apart,
+    and needs them until then, to give no seq twice. UnavailableError, once all others are closed, where one cannot be
+    written at present.
     """
     sealed: list[SegmentInfo] = []
     unavailable: list[UnavailableError] = []
     for _, path in segments(folder):
+        found: SegmentInfo | None = None
         try:
             found = info(path)
             if found.state != "open" or not (cut or now_ns >= found.edge_ns):
                 continue
-            if not found.rows:
-                if found.kept is None:
-                    remove_empty(path)
-                else:  # set apart by whoever records here next
-                    log.error("rows that had arrived are gone", extra={"fields": {"segment": path.name}})
+            if not found.rows and found.kept is None:
+                remove_empty(path)
                 continue
             early = now_ns < found.edge_ns
+            tally = Tally.of(path)
             db = connect(path, readonly=False)
             try:
                 keep_left_out(db, path)
-                sealed.append(seal(db, path, Tally.of(path), at_ns=now_ns if early else found.edge_ns, cut=early))
+                sealed.append(seal(db, path, tally, at_ns=now_ns if early else found.edge_ns, cut=early))
             finally:
                 db.close()
         except SegmentError as error:
             log.error("segment cannot be closed", extra={"fields": {"segment": str(path), "error": str(error)}})
             if isinstance(error, UnavailableError):
                 unavailable.append(error)
+            elif found is not None and damaged is not None:
+                damaged(path, error)
     if unavailable:
         raise unavailable[0]
     return sealed

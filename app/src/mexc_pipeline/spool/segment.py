@@ -34,6 +34,7 @@ NEWEST_ROWS = 100_000
 NO_ROW_YET = 1 << 63
 """Stands for the ``first_seq`` of a segment without rows where segments are sorted."""
 _NAME = re.compile(r"(\d{10}|\d{14})(?:\.part([1-9]\d*))?\.sqlite")
+_APART = re.compile(r"(.*\.sqlite)\.damaged-(\d{1,20})")
 _SCHEMA = """
 CREATE TABLE rows (
   seq INTEGER PRIMARY KEY,
@@ -451,21 +452,35 @@ class SegmentReader:
 def segments(folder: Path) -> list[tuple[SegmentName, Path]]:
     """Segment files of one symbol's spool folder by name, which is not their order; empty where there is no folder.
     UnavailableError where it cannot be looked into: what is unknown is not nothing."""
+    found = [(name, path) for path in _listed(folder) if (name := SegmentName.parse(path.name)) is not None]
+    return sorted(found)
+
+
+def _listed(folder: Path) -> list[Path]:
     try:
-        names = [path.name for path in folder.iterdir()]
+        return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         said = not_allowed(folder) or f"{folder} cannot be listed: {error.strerror or error}"
         raise UnavailableError(said) from error
-    found = [(name, folder / file) for file in names if (name := SegmentName.parse(file)) is not None]
-    return sorted(found)
+
+
+def apart(folder: Path) -> list[tuple[SegmentName, int, Path]]:
+    """Segments that were set apart as damaged: which, when (Unix ns), and where they are; by name. Raises as
+    :func:`segments`."""
+    named = [(_APART.fullmatch(path.name), path) for path in _listed(folder)]
+    return sorted(
+        (name, int(match[2]), path)
+        for match, path in named
+        if match is not None and (name := SegmentName.parse(match[1])) is not None
+    )
 
 
 def is_recorded(folder: Path) -> bool:
     """Whether a folder has segments, or may have some that cannot be seen."""
     try:
-        return bool(segments(folder))
+        return bool(segments(folder) or apart(folder))
     except UnavailableError:
         return True
 

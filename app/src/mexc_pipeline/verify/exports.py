@@ -20,7 +20,7 @@ from mexc_pipeline.ledger.order import PINNED_NS, by_seq
 from mexc_pipeline.ledger.repeats import Given
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order, is_recorded
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, apart, in_order, is_recorded
 from mexc_pipeline.verify import deadletters, repeats
 from mexc_pipeline.verify.acknowledge import FILE as ACKNOWLEDGED
 from mexc_pipeline.verify.acknowledge import acknowledged
@@ -28,7 +28,7 @@ from mexc_pipeline.verify.newest import newest_lines
 from mexc_pipeline.verify.report import Finding, Report
 
 EXPORT_DUE_NS = 600 * SECOND_NS
-"""A closed segment whose period ended longer ago than this and that has no file is a finding."""
+"""A segment whose period ended longer ago than this and that is not closed, or has no file, is a finding."""
 
 NEWEST = 3
 PROVING = 1 << 30
@@ -79,6 +79,7 @@ def exports(
         report.findings += unreadable
         report.findings += one_label(symbol, proofs, held)
         report.findings += continuity(proofs, accepted)
+        report.findings += apart_before(symbol, proofs, config.spool_dir / symbol, accepted)
         report.findings += repeats.findings([*given(proofs), *repeats.of_segments(held)])
         report.findings += against_spool(proofs, held, now)
         report.findings += in_the_future(symbol, proofs, held, now)
@@ -281,16 +282,40 @@ def continuity(proofs: list[FileProof], accepted: Sequence[Acknowledged] = ()) -
     return findings
 
 
+def apart_before(
+    symbol: str, proofs: list[FileProof], folder: Path, accepted: Sequence[Acknowledged] = ()
+) -> list[Finding]:
+    """Segments that were set apart as damaged before the first file's rows: of later ones a hole tells. None where
+    rows before that file were acknowledged: then there were files before it."""
+    first = next((p for p in proofs if p.content.last_seq and not p.content.damaged), None)
+    if first is not None and any(e.id == symbol and e.last_seq < first.content.first_seq for e in accepted):
+        return []
+    try:
+        there = apart(folder)
+    except SegmentError:
+        return []  # said by whoever lists the segments
+    text = f"set apart as damaged, and what was in it is in no file: move it out of {folder} once you have looked at it"
+    return [
+        Finding(symbol, path.name, False, text)
+        for name, at_ns, path in there
+        if first is None or name.start_ns < first.name.start_ns or at_ns <= first.content.first_rx
+    ]
+
+
 def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: int) -> list[Finding]:
     """Judge the files against the segments that are still there."""
     findings: list[Finding] = []
     by_file = {proof.path.name: proof for proof in proofs}
     for segment in spooled:
+        overdue = now_ns - segment.edge_ns > EXPORT_DUE_NS
+        if segment.state == "open" and overdue and (segment.rows or segment.kept):
+            text = f"its period ended long ago and it is still open ({segment.rows:,} rows): run export, which says why"
+            findings.append(Finding(segment.id, segment.path.name, False, text))
         if segment.state == "open" or not segment.rows:
             continue
         proof = by_file.get(segment.file)
         if proof is None:
-            due = segment.state == "exported" or now_ns - segment.edge_ns > EXPORT_DUE_NS
+            due = segment.state == "exported" or overdue
             text = f"segment {segment.path.name} was exported but {_GONE}"
             if segment.state == "closed":
                 text = f"segment {segment.path.name} ({segment.rows:,} rows) waits for export"
