@@ -338,6 +338,7 @@ def _write(info: SegmentInfo, fd: int, check: Callable[[], None], hook: Hook, *,
             for block in ahead(blocks(info)):
                 check()
                 writer.add(block)
+                del block
                 hook("block")
             writer.finish(metadata_of(writer) if copy else None)  # an open segment has recorded nothing yet
             file.flush()

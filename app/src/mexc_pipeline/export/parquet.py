@@ -144,6 +144,9 @@ class FileWriter:
         self.raw_bytes += len(m)
         self.first_seq = self.first_seq or int(block.seq[0])
         self.last_seq = int(block.seq[-1])
+        if self._size > GROUP_BYTES:  # a large frame: written before the next one is read
+            self._flush()
+            self._written()
 
     def finish(self, metadata: dict[str, str] | None = None) -> None:
         """Write what is left, further metadata and the footer."""
@@ -277,6 +280,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+        pa.default_memory_pool().release_unused()  # it would keep as much as the largest frame took
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -16,6 +16,7 @@ import numpy as np
 
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.rows import MT_NAMES
+from mexc_pipeline.spool.blobs import fetch
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, connect, failed
 
 BLOCK_ROWS = 2048
@@ -27,6 +28,8 @@ SELECT group_concat(rx), group_concat(ts), group_concat(mt), group_concat(length
 FROM (SELECT rx, ts, mt, m FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq)
 """
 """In the order of the subquery. SQLite does not promise that; the digests that the collector recorded would tell."""
+
+_ROW = "SELECT group_concat(rx), group_concat(ts), group_concat(mt), group_concat(length(m)) FROM rows WHERE seq = ?"
 
 
 def blocks(info: SegmentInfo, max_rows: int = BLOCK_ROWS, max_bytes: int = BLOCK_BYTES) -> Generator[Packed]:
@@ -42,8 +45,9 @@ def blocks(info: SegmentInfo, max_rows: int = BLOCK_ROWS, max_bytes: int = BLOCK
             after = info.first_seq - 1
             while after < info.last_seq:
                 block = _block(db, info, after, min(after + max_rows, info.last_seq), max_bytes)
-                yield block
                 after += len(block)
+                yield block
+                del block  # it may be large: not beside the next one
         finally:
             db.close()
     except (sqlite3.Error, UnicodeDecodeError) as error:
@@ -51,12 +55,16 @@ def blocks(info: SegmentInfo, max_rows: int = BLOCK_ROWS, max_bytes: int = BLOCK
 
 
 def ahead(found: Generator[Packed]) -> Generator[Packed]:
-    """The same blocks, each read while the one before is used."""
+    """The same blocks, each read while the one before is used, unless that is a large frame: there is room for one."""
     with closing(found), ThreadPoolExecutor(1, "read ahead") as beside:
         coming = beside.submit(next, found, None)
         while (block := coming.result()) is not None:
-            coming = beside.submit(next, found, None)
+            if is_small := len(block.m) <= BLOCK_BYTES:
+                coming = beside.submit(next, found, None)
             yield block
+            del block
+            if not is_small:
+                coming = beside.submit(next, found, None)
 
 
 def _block(db: sqlite3.Connection, info: SegmentInfo, after: int, until: int, max_bytes: int) -> Packed:
@@ -68,7 +76,10 @@ def _block(db: sqlite3.Connection, info: SegmentInfo, after: int, until: int, ma
         if size <= max_bytes or held == 1:
             break
         until = after + held // 2
-    *texts, m = db.execute(_ROWS, (after, until)).fetchone()
+    if size > max_bytes:  # a large frame by itself, and no copy of it
+        texts, m = db.execute(_ROW, (until,)).fetchone(), fetch(db, until)
+    else:
+        *texts, m = db.execute(_ROWS, (after, until)).fetchone()
     rx, ts, mt, length = map(_numbers, texts)
     m = m or b""
     sound = len(rx) == len(ts) == len(mt) == len(length) == held and int(length.sum()) == len(m)

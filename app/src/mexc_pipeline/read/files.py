@@ -212,21 +212,22 @@ def set_back(table: Any) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def newest(paths: Sequence[Path], mt: str, rows: int) -> Any:
-    """The newest rows of a type as one table in seq order, read from the end of the files."""
-    found: list[Any] = []
-    missing = rows
+def newest(paths: Sequence[Path], mt: str, rows: int) -> Iterator[Any]:
+    """The newest rows of a type from the end of the files: a table in seq order per row group, the newest first. One
+    may be large, and is not held beside the next one."""
     for path in reversed(paths):
         if metadata(path).get(f"rows_{mt}") == "0":
             continue
         with open_file(path) as parquet:
             for group in reversed(range(parquet.num_row_groups)):
                 table = _pick(parquet.read_row_group(group), "rx", 1, None, None, [mt])
-                found.insert(0, table.slice(max(0, len(table) - missing)))
-                missing -= len(found[0])
-                if missing <= 0:
-                    return pa.concat_tables(found)
-    return pa.concat_tables(found) if found else _plain(SCHEMA.empty_table())
+                table = table.slice(max(0, len(table) - rows))
+                rows -= len(table)
+                yield table
+                del table
+                pa.default_memory_pool().release_unused()
+                if rows <= 0:
+                    return
 
 
 _LAST = 2**63 - 1

@@ -20,10 +20,12 @@ def newest_lines(symbol: str, paths: Sequence[Path], rows: int) -> list[str]:
     """One line per row: type, receive time, seq, and what the frame says. Paths in time order."""
     lines: list[str] = []
     for mt in MT_CODES:
-        table = newest(paths, mt, rows)
-        for n in range(len(table)):
-            row = table.slice(n, 1)
-            lines.append(f"     {symbol} {mt:<2} {_head(row)} {_say(mt, row)}")
+        said: list[str] = []
+        for table in newest(paths, mt, rows):
+            found = (table.slice(n, 1) for n in range(len(table)))
+            said[:0] = [f"     {symbol} {mt:<2} {_head(row)} {_say(mt, row)}" for row in found]
+            del table, found
+        lines += said
     return lines
 
 
@@ -45,7 +47,10 @@ def _say(mt: str, row: Any) -> str:
             said = [f"{r['side']} {_n(r['volume'])} at {_n(r['price'])}" for r in _rows(_best, row)]
     except ValueError as error:
         said = [str(error)]
-    return clean(", ".join(said) or row.column("m")[0].as_py(), _WIDTH)
+    if said:
+        return clean(", ".join(said), _WIDTH)
+    start = memoryview(row.column("m")[0].as_buffer())[: 4 * _WIDTH + 4]  # the rest may be large, and is not shown
+    return clean(bytes(start), _WIDTH)
 
 
 def _best(row: Any, skipped: Skipped) -> Any:
