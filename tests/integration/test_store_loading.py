@@ -111,7 +111,10 @@ def test_an_auditor_that_lost_its_engine_goes_on_with_what_is_not_exported_yet(
     loader.detach()
 
 
-def test_a_sealed_table_is_compared_logged_and_dropped(backend: Backend, engine: Engine, recording: Recording) -> None:
+def test_a_sealed_table_is_compared_logged_and_dropped(
+    backend: Backend, engine: Engine, recording: Recording, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "mexc_pipeline.store")
     loader = new_loader(backend.engine, recording)
     auditor = new_auditor(backend.engine, recording, loader)
     recording.add(300)
@@ -130,6 +133,9 @@ def test_a_sealed_table_is_compared_logged_and_dropped(backend: Backend, engine:
     assert name not in table_names(engine)
     auditor.detach()
     audit(auditor)  # a second look, from the start, changes nothing
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("sealed table compared") == 1, "the same is not said again when its file is there"
+    assert said.count("file logged") == 1
     again = new_auditor(backend.engine, recording, loader)
     audit(again)
     assert again.compared[first.path.name] == auditor.compared[first.path.name], "known also after a restart"

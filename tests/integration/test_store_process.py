@@ -627,6 +627,18 @@ def a_status(rows: int) -> dict[str, Any]:
     }
 
 
+def ids_in(caplog: pytest.LogCaptureFixture, message: str) -> list[str]:
+    return [r.fields["id"] for r in caplog.records if r.getMessage() == message]  # type: ignore[attr-defined]
+
+
+def recorded_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return ids_in(caplog, "recording")
+
+
+def unanswered(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return ids_in(caplog, "collector does not answer")
+
+
 def test_statistics_become_a_row_and_a_line(backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = config_for(backend, tmp_path, '"BTC_USDT", "ETH_USDT"')
     answers = iter(range(100, 10**6, 100))
@@ -645,17 +657,20 @@ def test_statistics_become_a_row_and_a_line(backend: Backend, tmp_path: Path, ca
         )
         assert rows == [("btc", "host1", "f00d", "live", 777, 5, 2, 777, 80.0, "direct", "192.0.2.5:4711", 100, 10000)]
         rates = engine.select("SELECT rows_per_s, bytes_per_s FROM collector_stats WHERE isFinite(rows_per_s) LIMIT 1")
-        assert 100 < rates[0][0] < 400
+        assert 0 < rates[0][0] < 400, "100 in 0.3 s, or in longer where the machine is busy"
         assert rates[0][1] == pytest.approx(rates[0][0] * 100, rel=0.01)
         known = questions.known(backend.engine, "btc")
         assert known["last_seq"] == 777, "also what only a collector's word tells"
         assert (known["writer"]["host"], known["writer"]["pid"]) == ("host1", 1)
         assert 0 <= known["writer"]["age_s"] < 30
-        lines = [r for r in caplog.records if r.getMessage() == "recording"]
-        assert lines
-        assert lines[0].fields["id"] == "btc"  # type: ignore[attr-defined]
-        said = [r for r in caplog.records if "does not answer" in r.getMessage()]
-        assert said == [], "the other symbol's has not answered yet: that is a start, not an end"
+        assert set(recorded_lines(caplog)) == {"btc"}
+        assert unanswered(caplog) == [], "the other symbol's has not answered yet: that is a start, not an end"
+        collector.close()
+        wait_for(lambda: unanswered(caplog))
+        collector = ControlServer(config.control_dir / "btc.sock", {"status": lambda _: a_status(next(answers))})
+        lines = len(recorded_lines(caplog))
+        wait_for(lambda: len(recorded_lines(caplog)) > lines)
+        assert unanswered(caplog) == ["btc"], "once, however often it was asked"
     finally:
         engine.close()
         assert store.close()
