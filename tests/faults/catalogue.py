@@ -143,7 +143,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "clock",
-        "Whatever the clock does, recording and files go on at once, rx goes back only with a word, nothing is pruned",
+        "Whatever the clock does, recording, files and tables go on, rx goes back only with a word, nothing is pruned",
         "clock: steps of milliseconds to years, both ways, at the start, at the edge, slew",
         clock.clock,
         100,

@@ -1,8 +1,9 @@
 """A clock that steps and slews under a recording, by milliseconds and by years, at a start and later, over TLS too.
 
-After each: recording goes on at once, files prove, the ledger has no hole, nothing is pruned by age. At the end: every
-frame once, in order, with the time that the false clock showed when it came; no row in another period's file; and the
-store holds it all.
+After each: recording goes on at once, files prove, the ledger has no hole, nothing is pruned by age, the store loads
+what comes and finds its tables equal, and a process started by that clock records too. At the end: every frame once, in
+order, with the time that the false clock showed when it came; no row in another period's file; and in half of the runs
+a store that begins anew holds it all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from faults.bench import LATE_NS, Bench, Outcome, Process, bench, end, pause
+from faults.bench import Bench, Outcome, Process, bench, end, pause
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.peers import certificates
 from support.waiting import until
@@ -26,6 +27,8 @@ DAY_NS = 24 * HOUR_NS
 PERIOD_S = 2
 VALID_DAYS = 20
 FAR = (8 * HOUR_NS, DAY_NS, 30 * DAY_NS, 400 * DAY_NS, 4000 * DAY_NS)
+EACH_S = 4
+"""What the store may take to load, compare and log a segment, on a machine that has more to do."""
 FARTHEST = 35_000 * DAY_NS
 """Where 62 bits of nanoseconds are not enough."""
 KEEP = "6h"
@@ -64,23 +67,39 @@ def _run(folder: Path, seed: int, size: float, *, tls: bool) -> Outcome:
             offset = rng.choice((-1, 1)) * rng.choice(FAR[:1] if tls else FAR)
             place.control.clock(offset)
             outcome.happened("wrong at the start")
-        collector = place.fork("collect", "btc")
+        store, collector = place.start("store"), place.fork("collect", "btc")
         place.recorded(collector, 5)
+        one_process = rng.random() < 0.3  # sees all of it; else each step has one that starts by its clock
         seen: set[str] = set()
         for _ in range(round(EPISODES * size)):
             offset, name = _step(place, rng, offset)
             outcome.happened(name)
-            if rng.random() < 0.3:
-                collector = _restart(place, collector, outcome, offset, tls=tls)
-                if tls and abs(offset) > VALID_DAYS * DAY_NS:
-                    offset = 0
             _goes_on(place, name)
             _check(place, outcome, name, offset, seen)
+            _check_store(place, outcome, name)
+            if one_process:
+                continue
+            collector = _restart(place, collector, rng, outcome, offset, tls=tls)
+            if tls and abs(offset) > VALID_DAYS * DAY_NS:
+                offset = 0
+            _goes_on(place, f"{name} and a start")
+            if rng.random() < 0.3:
+                store.kill()
+                store.wait(10)
+                store = place.start("store")
+                outcome.happened("the store killed and started")
         status = end(collector)
         outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
         place.control.clock(0)
-        place.settle(outcome, late_ns=LATE_NS)
-        _check_store(place, outcome)
+        place.settle(outcome)
+        _check_store(place, outcome, "the end")
+        outcome.expect(end(store, 30) == 0, "the store did not end in order")
+        if rng.random() < 0.5:
+            (place.data / "clickhouse").rename(folder / "clickhouse-before")
+            store = place.start("store")
+            _check_store(place, outcome, "the loss of its folder")
+            outcome.happened("the store's folder gone")
+            outcome.expect(end(store, 30) == 0, "the store did not end in order")
     return outcome
 
 
@@ -110,11 +129,17 @@ def _step(place: Bench, rng: random.Random, offset: int) -> tuple[int, str]:
     return offset, kind
 
 
-def _restart(place: Bench, collector: Process, outcome: Outcome, offset: int, *, tls: bool) -> Process:
-    """Kill it and start another, by the same clock."""
-    collector.kill()
-    collector.wait(10)
-    before = len(place.said())
+def _restart(
+    place: Bench, collector: Process, rng: random.Random, outcome: Outcome, offset: int, *, tls: bool
+) -> Process:
+    """Kill or end it and start another, by the same clock."""
+    if rng.random() < 0.5:
+        collector.kill()
+        collector.wait(10)
+    else:
+        status = end(collector)
+        outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
+    before = len(place.log.read_text())
     collector = place.fork("collect", "btc")
     if tls and abs(offset) > VALID_DAYS * DAY_NS:
         until(lambda: "clock or certificate" in place.log.read_text()[before:], 60, "a word on clock or certificate")
@@ -153,17 +178,21 @@ def _check(place: Bench, outcome: Outcome, name: str, offset: int, seen: set[str
     seen |= there
 
 
-def _check_store(place: Bench, outcome: Outcome) -> None:
-    """The store, which has never run here, takes the segments in the order of their rows and finds them equal."""
-    store = place.start("store")
+def _check_store(place: Bench, outcome: Outcome, name: str) -> None:
+    """The store comes to hold what was recorded until now, and finds the table of each closed segment equal to it."""
+    running = place.status()
+    closed = len(list((place.spool / "btc").glob("*.sqlite"))) - (running is not None)
 
-    def compared() -> bool:
-        status = (place.status("store") or {}).get("symbols", {}).get("btc")
-        segments = len(list((place.spool / "btc").glob("*.sqlite")))
-        return bool(status) and not status["backlog"] and status["compared_segments"] >= segments
+    def compared() -> dict[str, Any] | None:
+        found: dict[str, Any] | None = (place.status("store") or {}).get("symbols", {}).get("btc")
+        if found is None:
+            return None
+        behind = found["loaded_seq"] < running["last_seq"] if running else found["backlog"] > 0
+        return found if not behind and found["compared_segments"] >= closed else None
 
-    until(compared, 120, "a comparison of every segment in the store")
-    status = (place.status("store") or {})["symbols"]["btc"]
-    outcome.expect(not status["differing"], f"tables differ from their segments: {list(status['compared'])[:3]}")
-    outcome.expect(not status["orphans"], f"tables set apart: {status['orphans'][:3]}")
-    outcome.expect(end(store) == 0, "the store did not end in order")
+    found = until(
+        compared, 60 + EACH_S * closed, f"a comparison of all {closed} closed segments in the store after {name}"
+    )
+    assert found is not None
+    outcome.expect(not found["differing"], f"after {name} tables differ: {list(found['compared'])[:3]}")
+    outcome.expect(not found["orphans"], f"after {name} tables are set apart: {found['orphans'][:3]}")
