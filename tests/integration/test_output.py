@@ -17,11 +17,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from mexc_pipeline.config import load
 from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.simulator.faults import Fault
-from support.collecting import Site, site_of
-from support.spooled import read_rows
+from support.collecting import Site, check_whole, collecting, site_of
+from support.spooled import check, read_rows
+from support.spools import T0, fill
 from support.standin import stand_in
 from support.streams import CLOSED, WAYS, Stream, stream, without_stream
 from support.waiting import until
@@ -282,10 +285,62 @@ def test_a_simulator_whose_reader_is_gone_simulates_on() -> None:
         assert process.wait(20) == 0
 
 
-def test_store_and_export_end_in_order_when_hung_up(sim: Simulator, tmp_path: Path) -> None:
+def test_a_store_ends_in_order_when_hung_up(sim: Simulator, tmp_path: Path) -> None:
     site = site_of(tmp_path, sim)
     with stream("gone") as errors, started(site, ["store"], errors) as process:
         until(lambda: (site.data / "control" / "store.sock").exists(), 60, "the store")
         process.send_signal(signal.SIGHUP)
         assert process.wait(20) == 0, errors.text
         assert "store stopped" in errors.text
+
+
+def test_an_export_ends_in_order_when_hung_up(sim: Simulator, tmp_path: Path) -> None:
+    """In the middle of a file, of which nothing is left; the next run makes it."""
+    site = site_of(tmp_path, sim, period="1h")
+    fill(load(site.config), rows=200_000, start_ns=T0 // HOUR_NS * HOUR_NS)
+    with stream("gone") as errors, started(site, ["export"], errors) as process:
+        until(lambda: site.exports.is_dir() and any(site.exports.iterdir()), 60, "a file that is being written")
+        process.send_signal(signal.SIGHUP)
+        answer, _ = process.communicate(timeout=20)
+        assert process.returncode == 0, errors.text
+        assert "export stopped" in errors.text
+    assert list(site.exports.iterdir()) == [], answer
+    with stream("gone") as errors, started(site, ["export"], errors) as process:
+        process.communicate(timeout=60)
+        assert process.returncode == 0, errors.text
+    (file,) = site.exports.glob("*.parquet")
+    assert pq.read_metadata(file).num_rows == len(read_rows(site.spool()))
+
+
+def test_a_collectors_hangup_is_its_reload(sim: Simulator, tmp_path: Path) -> None:
+    """It goes on, on the same connection."""
+    site = site_of(tmp_path, sim)
+    with collecting(site) as collector:
+        collector.live(30)
+        for _ in range(3):
+            before = rows(site, "btc")
+            collector.process.send_signal(signal.SIGHUP)
+            until(lambda before=before: rows(site, "btc") > before + 30, 60, "recording to go on")  # type: ignore[misc]
+        assert collector.stop() == 0
+    assert len(sim.connections) == 1
+    check_whole(check(site.spool()), sim.sent_on(1))
+
+
+def test_a_hangup_reads_again_who_shares_the_exits(tmp_path: Path) -> None:
+    """By Tor, which does not even have to be there: what is reloaded is the configuration's list of symbols."""
+
+    def write(*deployment: str) -> Site:
+        egress = f'[egress]\nmode = "tor"\ndeployment = {json.dumps(deployment)}\n'
+        return Site(tmp_path, "wss://contract.example/edge", "https://contract.example", extra=egress)
+
+    def shared() -> list[Any]:
+        said = map(json.loads, collector.said().splitlines())
+        return [line["among"] for line in said if line["msg"] == "exits shared anew"]
+
+    with collecting(write("btc", "eth")) as collector:
+        collector.wait(lambda s: s["state"] == "connecting")
+        write("btc", "eth", "sol")
+        collector.process.send_signal(signal.SIGHUP)
+        until(shared, 20, "the list that was read again")
+        assert shared() == [["btc", "eth", "sol"]]
+        assert collector.stop() == 0
