@@ -16,12 +16,15 @@ from pathlib import Path
 import pytest
 import trustme
 
+from mexc_pipeline.cli import app
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.egress.dial import Dialled, dial
+from mexc_pipeline.errors import UserError
 from mexc_pipeline.probe import session
 from mexc_pipeline.probe.judge import Report
 from mexc_pipeline.probe.main import probe
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig, Style
+from support.peers import SocksProxy, free_port, serving
 from support.waiting import until
 
 SECONDS = 2.6
@@ -80,6 +83,94 @@ def test_the_exchange_as_it_is(settings: SimulatorConfig, extra: str) -> None:
         assert max(map(len, report.lines())) <= 80
 
 
+def test_what_is_printed(settings: SimulatorConfig) -> None:
+    """Per channel and then of all together: each figure of the report has its place."""
+    with Simulator(settings) as sim:
+        sim.inject(Fault("retired", channel="ticker"))
+        sim.inject(shape("set=data.fee:0.1", "deal"))
+        sim.inject(shape("ts=us", "depth.full"))
+        sim.inject(Fault("rest_gzip"))
+        report = probed(sim)
+    table, rest = "\n".join(report.lines()).split("\n\n")[1:3]
+    head, *lines = table.splitlines()
+    assert head.split() == ["channel", "acked", "frames", "ts", "ms", "p50", "/", "p99", "fields", "versions"]
+    assert "not configured, for information:" in lines
+    by_name = {c.channel: c for c in report.channels}
+    assert {line.split()[0] for line in lines if line.startswith("push.")} == set(by_name)
+    for name, acked, units, fields, versions in (
+        ("push.ticker", "NO", "-", "-", "-"),
+        ("push.deal", "yes", "ms", "10/10+1", "-"),
+        ("push.depth.full", "yes", "us", "7/7", "continuous"),
+    ):
+        figures = by_name[name]
+        delay = " / ".join(f"{ms:.0f}" for ms in figures.delay_ms) if figures.delay_ms else "-"
+        (line,) = [line for line in lines if line.split()[0] == name]
+        assert line.split() == [name, acked, str(figures.frames), units, *delay.split(), fields, versions]
+        assert (figures.frames > 0) == (units != "-")
+    assert by_name["push.deal"].delay_ms
+    heartbeat = f"heartbeat    {report.pings} pings, {report.pongs} pongs, {report.pong_ms:.0f} ms"
+    assert heartbeat in rest.splitlines()
+    assert report.pings > 0
+    assert f"clock        {report.clock_ahead_ms:+.0f} ms against the exchange" in rest.splitlines()
+    numbers = " ".join(rest.partition("\nnumbers ")[2].partition("\nREST ")[0].split())
+    spelled = ", ".join(f"{count} {name}" for name, count in report.spellings.items())
+    assert numbers == f"{spelled}; longest {report.longest_number} digits"
+    assert {"decimal", "integer"} <= set(report.spellings)
+    answers = [entry.split() for entry in rest.split("\nREST ")[1:]]
+    assert [(words[0], words[1], words[3], " ".join(words[4:])) for words in answers] == [
+        ("ping", "200", "ms", "as expected, gzip"),
+        ("detail?symbol=BTC_USDT", "200", "ms", "lists BTC_USDT, gzip"),
+        ("depth/BTC_USDT?limit=20", "200", "ms", "as expected, gzip"),
+        ("depth_commits/BTC_USDT/20", "200", "ms", "as expected, gzip"),
+        ("deals/BTC_USDT?limit=20", "200", "ms", "as expected, gzip"),
+        ("funding_rate/BTC_USDT", "200", "ms", "as expected, gzip"),
+        ("ping", "200", "ms", "as expected, gzip"),
+    ]
+
+
+def test_it_listens_for_a_minute_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def look(_config: Config, _chosen: object, seconds: float, *_: object) -> Report:
+        asked.append(seconds)
+        raise UserError("enough")
+
+    monkeypatch.setattr("mexc_pipeline.probe.main.probe", look)
+    assert app.invoke(["probe"]) == 1
+    assert asked == [60.0]
+
+
+def test_it_connects_by_the_configured_proxy(settings: SimulatorConfig) -> None:
+    name = "contract.exchange.invalid"
+    proxy = SocksProxy({name: "127.0.0.1"})
+    with Simulator(settings) as sim, serving(proxy.serve) as front:
+        config = parse(
+            f'[exchange]\nwebsocket = "ws://{name}:{sim.port}/edge"\nrest = "http://{name}:{sim.port}"\n'
+            f'[egress]\nmode = "socks5h://127.0.0.1:{front.port}"\n',
+            None,
+        )
+        report = probe(config, config.symbols[:1], SECONDS)
+        assert report.verdict == "as expected", said(report)
+        assert f"socks5h://127.0.0.1:{front.port}" in " ".join(report.lines()[:3])
+        assert proxy.asked == [(3, name, sim.port)] * (len(report.connections) + len(report.answers))
+        assert len(sim.connections) == len(report.connections)
+
+
+def test_of_several_addresses_one_that_is_dead_is_passed_over(settings: SimulatorConfig) -> None:
+    with Simulator(settings) as sim:
+        dead = f"127.0.0.1:{free_port()}"
+        config = parse(
+            f'[exchange]\nwebsocket = ["ws://{dead}/edge", "{sim.ws_url}"]\n'
+            f'rest = ["http://{dead}", "{sim.rest_url}"]\n',
+            None,
+        )
+        report = probe(config, config.symbols[:1], 2 * SECONDS)
+    assert all(c.acked and c.frames for c in report.channels if c.configured)
+    assert [answer.status for answer in report.answers] == [200] * 7
+    refused = f"connection: ws://{dead}/edge: connect to {dead}: 127.0.0.1: Connection refused"
+    assert said(report) == f"different: {refused}", "what is configured and does not serve is said"
+
+
 def shape(steps: str, channel: str | None = None) -> Fault:
     return Fault("shape", channel=channel, value=steps)
 
@@ -117,6 +208,25 @@ DIFFERENT = [
     (Fault("rest_403"), r"REST ping: HTTP 403 \(text/html\)"),
     (Fault("rest_510"), "REST detail: code 510, too many requests, each time"),
 ]
+
+
+@pytest.mark.parametrize("depth", ["merged", "each"])
+@pytest.mark.parametrize(
+    ("steps", "line"),
+    [
+        ("set=data.asks:null", r"push.depth: data.asks is null in (\d+) of \1; expected is list"),
+        ("drop=data.bids", r"push.depth: data.bids is missing in (\d+) of \1"),
+    ],
+)
+def test_a_side_that_is_null_or_absent_in_incremental_depth_is_named(
+    settings: SimulatorConfig, depth: str, steps: str, line: str
+) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(shape(steps, "depth"))
+        report = probed(sim, extra=f'[channels]\ndepth = "{depth}"')
+    assert re.fullmatch(f"different: {line}", said(report)), said(report)
+    (channel,) = [c for c in report.channels if c.channel == "push.depth"]
+    assert channel.versions == "continuous", "the versions are there all the same"
 
 
 @pytest.mark.parametrize(("fault", "line"), DIFFERENT, ids=lambda v: getattr(v, "value", "") or getattr(v, "kind", ""))
