@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,8 @@ from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, segments
 from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.spool.writer import Spool
-from mexc_pipeline.store.engine import Engine
+from mexc_pipeline.store import questions
+from mexc_pipeline.store.engine import Engine, EngineFactory
 from support.waiting import until
 
 PERIOD = Period(10 * 10**9)
@@ -176,3 +178,9 @@ def digests(rows: Iterable[Row]) -> dict[str, str]:
 def wait_for(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "the condition") -> Any:
     """As :func:`support.waiting.until`, with the patience that an engine asks for."""
     return until(condition, timeout_s, what)
+
+
+def asked(factory: EngineFactory, sql: str, max_rows: int) -> dict[str, Any]:
+    """The answer to a user's statement."""
+    answer: dict[str, Any] = json.loads(questions.query(factory, sql, max_rows))
+    return answer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.store_support import Backend, EmbeddedBackend, Recording, ServerBackend
+from integration.store_support import Backend, EmbeddedBackend, Recording, ServerBackend, asked
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.egress.uses import Use, logged
 from mexc_pipeline.store import questions
@@ -82,6 +82,6 @@ def test_a_question_answered_in_several_blocks_has_one_header(backend: Backend) 
     engine = backend.engine()
     engine.connect()
     engine.close()
-    found = questions.query(backend.engine, "SELECT number FROM system.numbers LIMIT 200000", 150_000)
+    found = asked(backend.engine, "SELECT number FROM system.numbers LIMIT 200000", 150_000)
     assert found["rows"] == [[number] for number in range(150_000)]
     assert found["truncated"]

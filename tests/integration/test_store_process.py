@@ -25,6 +25,7 @@ from integration.store_support import (
     EmbeddedBackend,
     Recording,
     ServerBackend,
+    asked,
     mark,
     table_names,
     table_rows,
@@ -514,20 +515,20 @@ def test_queries_answer_and_nothing_can_be_changed_through_them(
     engine.connect()
     engine.execute("CREATE TABLE t (a UInt64, b String) ENGINE = MergeTree PARTITION BY tuple() ORDER BY a")
     engine.insert("t", [("a", "UInt64"), ("b", "String")], [(2**64 - 1, "x"), (1, "ü\n")])
-    answer = questions.query(backend.engine, "SELECT a, b, a / 2 AS c FROM t ORDER BY a", 10)
+    answer = asked(backend.engine, "SELECT a, b, a / 2 AS c FROM t ORDER BY a", 10)
     assert answer["columns"] == ["a", "b", "c"]
     assert answer["types"] == ["UInt64", "String", "Float64"]
     assert answer["rows"][1][:2] == [2**64 - 1, "x"]
     assert answer["rows"][0] == [1, "ü\n", 0.5]
     assert json.loads(json.dumps(answer)) == answer
-    assert questions.query(backend.engine, "SELECT a FROM t WHERE a = 5", 10)["rows"] == []
-    cut = questions.query(backend.engine, "SELECT number FROM system.numbers LIMIT 100000", 10)
+    assert asked(backend.engine, "SELECT a FROM t WHERE a = 5", 10)["rows"] == []
+    cut = asked(backend.engine, "SELECT number FROM system.numbers LIMIT 100000", 10)
     assert (len(cut["rows"]), cut["truncated"]) == (10, True)
-    shown = questions.query(backend.engine, "SHOW TABLES", 10)
+    shown = asked(backend.engine, "SHOW TABLES", 10)
     assert (shown["rows"], shown["truncated"]) == ([["t"]], False)
     for sql in ("SELECT nosuch FROM t", "SELEC 1", "SELECT * FROM nosuch"):
         with pytest.raises(UserError):
-            questions.query(backend.engine, sql, 10)
+            asked(backend.engine, sql, 10)
     writes = [
         "INSERT INTO t SELECT 3, 'y'",
         "DROP TABLE t",
@@ -538,7 +539,7 @@ def test_queries_answer_and_nothing_can_be_changed_through_them(
     ]
     for sql in writes:
         with pytest.raises(UserError):
-            questions.query(backend.engine, sql, 10)
+            asked(backend.engine, sql, 10)
     monkeypatch.setattr(readonly, "check", str)
     monkeypatch.setattr(readonly, "opening", str)
     for sql in writes:  # the engine itself refuses too
@@ -557,7 +558,7 @@ def test_query_times_are_exact_to_the_nanosecond(tmp_path: Path) -> None:
     recording.now += 123_455_789
     recording.add(1)
     loader.step()
-    answer = questions.query(backend.engine, "SELECT rx, ts, mt, seq FROM btc_current", 5)
+    answer = asked(backend.engine, "SELECT rx, ts, mt, seq FROM btc_current", 5)
     assert answer["rows"][0][0] == "2023-11-14 22:13:20.123456789"
     assert answer["rows"][0][2:] == ["t", 1]
     loader.detach()
@@ -721,7 +722,7 @@ def test_without_an_engine_the_questions_say_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="ClickHouse cannot say what it has of btc"):
         questions.known(lambda: ServerEngine(settings), "btc")
     with pytest.raises(UserError, match=r"^query: "):
-        questions.query(lambda: ServerEngine(settings), "SELECT 1", 1)
+        asked(lambda: ServerEngine(settings), "SELECT 1", 1)
     (finding,) = questions.verify(lambda: ServerEngine(settings), tmp_path, ["btc"])["findings"]
     assert not finding["ok"]
     assert finding["text"].startswith("ClickHouse cannot be used: ")
@@ -861,7 +862,7 @@ def test_no_statement_reaches_another_host(backend: Backend) -> None:
         listener.listen()
         for sql in _calls(f"127.0.0.1:{listener.getsockname()[1]}"):
             with pytest.raises(UserError):
-                questions.query(backend.engine, sql, 10)
+                asked(backend.engine, sql, 10)
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):  # nobody came
             listener.accept()
@@ -877,7 +878,7 @@ def test_no_statement_touches_a_file_or_shows_one(backend: Backend, tmp_path: Pa
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*")}
     for sql in _attacks(target, secret):
         try:
-            said = json.dumps(questions.query(backend.engine, sql, 10))
+            said = json.dumps(asked(backend.engine, sql, 10))
             assert isinstance(backend, ServerBackend), sql  # a server leaves INTO OUTFILE and FORMAT to its client
         except UserError as error:
             said = str(error)
@@ -905,18 +906,18 @@ def _resident_mib() -> int:
 )
 def test_an_answer_is_bounded_by_bytes(backend: Backend, sql: str) -> None:
     backend.engine().connect()
-    questions.query(backend.engine, "SELECT 1", 1)
+    asked(backend.engine, "SELECT 1", 1)
     before = _resident_mib()
     with pytest.raises(UserError, match=r"^query: .*(larger|[Ll]imit|exceed|too large)"):
-        questions.query(backend.engine, sql, 1_000_000_000)
+        asked(backend.engine, sql, 1_000_000_000)
     assert _resident_mib() - before < 700
-    assert questions.query(backend.engine, "SELECT 1 AS a", 1)["rows"] == [[1]]
+    assert asked(backend.engine, "SELECT 1 AS a", 1)["rows"] == [[1]]
 
 
 def test_a_column_may_have_any_name(backend: Backend) -> None:
     backend.engine().connect()
     sql = "SELECT 1 AS `a``b\\\\c d`, 'x' AS `e\\`f`"
-    assert questions.query(backend.engine, sql, 1)["columns"] == ["a`b\\c d", "e`f"]
+    assert asked(backend.engine, sql, 1)["columns"] == ["a`b\\c d", "e`f"]
 
 
 @pytest.mark.parametrize("name", ["a b", "a&b", "a%20b", "a+b", "a'b", "a<b", "ä"])
@@ -924,5 +925,5 @@ def test_the_reading_role_is_there_whatever_the_folder_is_called(tmp_path: Path,
     (tmp_path / name).mkdir()
     backend = EmbeddedBackend(tmp_path / name / "clickhouse")
     backend.engine().connect()
-    assert questions.query(backend.engine, "SELECT currentRoles()", 1)["rows"] == [[["reader"]]]
+    assert asked(backend.engine, "SELECT currentRoles()", 1)["rows"] == [[["reader"]]]
     backend.close()

@@ -22,7 +22,8 @@ from mexc_pipeline.paths import not_a_file, not_a_folder, not_allowed
 
 log = logging.getLogger("mexc_pipeline.control")
 
-Handler = Callable[[dict[str, Any]], dict[str, Any]]
+Handler = Callable[[dict[str, Any]], dict[str, Any] | bytearray]
+"""The answer, or the JSON text of one that is too large to be made into objects: an object with something in it."""
 MAX_ANSWER = 64 << 20
 MAX_REQUEST = 256 << 10
 REQUEST_S = 5.0
@@ -275,7 +276,7 @@ class ControlServer:
             finally:
                 self._dismiss(client)
 
-    def _in_turn(self, line: bytes, uid: int) -> bytes:
+    def _in_turn(self, line: bytes, uid: int) -> bytes | bytearray:
         """The line that answers a line."""
         if _is_owner(uid):
             return self._answered(line, uid)
@@ -285,13 +286,14 @@ class ControlServer:
             turn.next_at = time.monotonic() + PACE_S
             return self._answered(line, uid)
 
-    def _answered(self, line: bytes, uid: int) -> bytes:
-        answer = _line(self._answer(line, uid))
+    def _answered(self, line: bytes, uid: int) -> bytes | bytearray:
+        found = self._answer(line, uid)
+        answer = found if isinstance(found, bytearray) else _line(found)
         if len(answer) > MAX_ANSWER:
             return _line({"ok": False, "error": f"the answer is larger than {MAX_ANSWER >> 20} MiB; ask for less"})
         return answer
 
-    def _answer(self, line: bytes, uid: int) -> dict[str, Any]:
+    def _answer(self, line: bytes, uid: int) -> dict[str, Any] | bytearray:
         try:
             request = json.loads(line)
             handler = self._handlers[request["cmd"]]
@@ -301,12 +303,16 @@ class ControlServer:
             owner = _name_of(os.geteuid())
             return {"ok": False, "error": f"{request['cmd']} is for the recorder's own user; run it as {owner} or root"}
         try:
-            return {**handler(request), "ok": True}
+            found = handler(request)
         except UserError as error:
             return {"ok": False, "error": str(error)}
         except Exception as error:  # a caller's question must not end the process that records
             log.exception("control command failed", extra={"fields": {"cmd": request["cmd"]}})
             return {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        if isinstance(found, bytearray):
+            found[-1:] = b', "ok": true}\n'
+            return found
+        return {**found, "ok": True}
 
 
 def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
+import io
+import itertools
 import json
 import logging
 import os
@@ -12,7 +15,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,8 +33,9 @@ from mexc_pipeline.store.engine import (
     EngineError,
     InUseError,
     RefusedError,
-    Result,
     UnreachableError,
+    answer,
+    bounded,
     quote,
     read_sql,
 )
@@ -46,6 +50,7 @@ STATEMENTS = max(2, os.cpu_count() or 1)
 """Statements of the store at a time, and one table being read beside them. The engine keeps every thread that was ever
 needed at once, with memory and three open files for each: without a bound a store grows whenever more of its symbols
 happen to meet than ever before."""
+_PIECE = 1 << 20
 _STREAMED = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
 _MOVED = 741
 """TABLE_UUID_MISMATCH: a swap came between the moment a statement looked up a table and the moment it took hold of it.
@@ -313,7 +318,7 @@ class EmbeddedEngine:
     def is_running(self, prefix: str) -> bool:  # noqa: ARG002
         return False
 
-    def query(self, sql: str, max_rows: int) -> Result:
+    def query(self, sql: str, max_rows: int) -> bytearray:
         session = _guarded(self._folder.session)  # its own: what the user's statement sets ends with it
         try:
             _guarded(lambda: session.query(f"USE {self._folder.database}"))
@@ -323,7 +328,7 @@ class EmbeddedEngine:
             _guarded(lambda: session.query("SET readonly = 1"))
             understood = _guarded(lambda: session.query(readonly.asked(sql), "JSONCompactEachRow").bytes())
             statement = readonly.check(str(json.loads(understood)[0]))
-            return _again(lambda: _read_result(session, statement, max_rows))
+            return _again(lambda: _answer(session, statement, max_rows))
         finally:
             self._folder.give_back(session)
 
@@ -368,33 +373,39 @@ def _again(statement: Callable[[], _T]) -> _T:
     return _guarded(statement)
 
 
-def _read_result(session: Any, sql: str, max_rows: int) -> Result:
+def _answer(session: Any, sql: str, max_rows: int) -> bytearray:
+    with contextlib.closing(_lines(session, sql)) as lines:
+        columns, types = next(lines, b"[]"), next(lines, b"[]")
+        return bounded(answer(columns, types, lines, max_rows))
+
+
+def _lines(session: Any, sql: str) -> Generator[bytes, None, None]:
+    """The names, the types, and each row, as JSON."""
     form = "JSONCompactEachRowWithNamesAndTypes"
-    lines: list[Any] = []
-    wanted = max_rows + 3
-    stream = session.send_query(sql, form) if _STREAMED.match(sql) else ()
-    try:
-        size = 0
-        for chunk in stream:
-            data = chunk.bytes()
-            size += len(data)
-            if size > ANSWER_BYTES:
-                raise RefusedError(TOO_LARGE)
-            part = list(filter(None, data.decode(errors="replace").split("\n")))
-            header = 2 if lines else 0  # names and types stand at the head of every chunk
-            lines += map(json.loads, part[header : header + wanted - len(lines)])
-            if len(lines) >= wanted:
-                break
-    finally:
-        if stream:
+    header = 0
+    if _STREAMED.match(sql):
+        stream = session.send_query(sql, form)
+        try:
+            for chunk in stream:
+                for line in itertools.islice(_split(chunk), header, None):
+                    header = 2  # names and types stand at the head of every chunk
+                    yield line
+        finally:
             stream.close()
-    if not lines:  # a stream without rows has no header either, and only SELECT can be streamed
-        data = session.query(sql, form).bytes()
-        if len(data) > ANSWER_BYTES:
-            raise RefusedError(TOO_LARGE)
-        text = data.decode(errors="replace")
-        lines = [json.loads(line) for line in text.split("\n") if line]
-    if not lines:
-        return Result([], [], [])
-    names, types, *rows = lines
-    return Result(names, types, rows[:max_rows], len(rows) > max_rows)
+    if not header:  # a stream without rows has no header either, and only SELECT can be streamed
+        yield from _split(session.query(sql, form))
+
+
+def _split(result: Any) -> Iterator[bytes]:
+    if result.size() > ANSWER_BYTES:
+        raise RefusedError(TOO_LARGE)
+    for line in io.BytesIO(result.bytes()):
+        if text := line.rstrip(b"\n"):
+            yield _utf8(text)
+
+
+def _utf8(text: bytes) -> bytes:
+    """What is not UTF-8 replaced; a piece at a time, since a character may take four bytes while it is one."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
+    return b"".join(decoder.decode(piece, piece is pieces[-1]).encode() for piece in pieces)

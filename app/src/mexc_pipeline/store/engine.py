@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -80,7 +80,12 @@ def is_damage(error: RefusedError) -> bool:
 QUERY_S = 60
 ANSWER_BYTES = 32 << 20
 """Of a user's answer, in the engine and on its way: what is more is refused, not cut."""
-TOO_LARGE = f"the answer is larger than {ANSWER_BYTES >> 20} MiB; ask for fewer rows or columns"
+READING_BYTES = 64 << 20
+"""Memory for making the text of an answer out of what a server sends: a block of it at a time, a value as a whole."""
+TOO_LARGE = (
+    f"the answer is too large: more than {ANSWER_BYTES >> 20} MiB, or {READING_BYTES >> 20} MiB of memory to read it; "
+    "ask for fewer rows, columns or values"
+)
 QUERY_MEMORY = 256 << 20
 QUERY_LIMITS = {
     "max_execution_time": QUERY_S,
@@ -91,14 +96,29 @@ QUERY_LIMITS = {
 """Settings of a user's statement. They hold because ``readonly = 1`` lets no statement change a setting."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A result for a user: every value is JSON-safe; 64-bit integers and decimals are exact."""
+def answer(columns: bytes, types: bytes, rows: Iterable[bytes], max_rows: int) -> Iterator[bytes]:
+    """An answer's text out of the JSON texts of its parts, a piece at a time; ``rows`` are asked for one more than are
+    given, at most."""
+    yield b'{"columns": %b, "types": %b, "rows": [' % (columns, types)
+    truncated = b"false"
+    for number, row in enumerate(rows):
+        if number == max_rows:
+            truncated = b"true"
+            break
+        if number:
+            yield b", "
+        yield row
+    yield b'], "truncated": %b}' % truncated
 
-    columns: list[str]
-    types: list[str]
-    rows: list[list[Any]]
-    truncated: bool = False
+
+def bounded(pieces: Iterable[bytes]) -> bytearray:
+    """The pieces as one text. RefusedError where it is larger than an answer may be."""
+    whole = bytearray()
+    for piece in pieces:
+        if len(whole) + len(piece) > ANSWER_BYTES:
+            raise RefusedError(TOO_LARGE)
+        whole += piece
+    return whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +169,11 @@ class Engine(Protocol):
         """Whether a statement whose id starts so is still being worked on, whoever sent it."""
         ...
 
-    def query(self, sql: str, max_rows: int) -> Result:
-        """Answer a user's statement that reads, within :data:`ANSWER_BYTES` and :data:`QUERY_S`. UserError where it
-        does more than read, see :mod:`readonly`."""
+    def query(self, sql: str, max_rows: int) -> bytearray:
+        """Answer a user's statement that reads, within :data:`ANSWER_BYTES` and :data:`QUERY_S`: the JSON text of an
+        object with ``columns``, ``types``, ``rows`` and ``truncated``. It is never made into objects here: they may
+        take a hundred times its bytes. 64-bit integers and decimals are exact. UserError where the statement does more
+        than read, see :mod:`readonly`."""
         ...
 
 

@@ -26,24 +26,32 @@ _TRIES = 5
 """No symbol's table is swapped so often while it is looked at; what is then still wrong is said."""
 
 
-def query(factory: EngineFactory, sql: str, max_rows: int) -> dict[str, Any]:
-    """Run a user's read-only statement. UserError where it is not one or the engine refuses it."""
+def query(factory: EngineFactory, sql: str, max_rows: int) -> bytearray:
+    """Run a user's read-only statement; the answer is the JSON text of an object, see :meth:`Engine.query`. UserError
+    where it is no such statement or the engine refuses it."""
     try:
-        result = factory().query(sql, max_rows)
+        return factory().query(sql, max_rows)
     except EngineError as error:
         text = str(error).partition(": In scope SELECT formatQuerySingleLine(")[0]
         raise UserError(f"query: {text}") from error
-    return {"columns": result.columns, "types": result.types, "rows": result.rows, "truncated": result.truncated}
 
 
 def exits(factory: EngineFactory, since: int, newest_only: bool) -> dict[str, Any]:
     """Rows of ``egress_log`` from ``since`` (Unix s) on, or the newest of each symbol, as (id, Unix s, seq, event); and
     ``alive``: (id, Unix s of its last statistics, and of now). UserError where ClickHouse cannot say."""
     sql = _NEWEST_EXITS if newest_only else _EXITS
-    return {
-        "rows": query(factory, sql.format(since=since), MOST_EXITS)["rows"],
-        "alive": query(factory, _ALIVE.format(since=since), MOST_EXITS)["rows"],
-    }
+    engine = factory()
+    try:
+        engine.connect()
+        schema.apply(engine)
+        return {
+            "rows": engine.select(f"{sql.format(since=since)} LIMIT {MOST_EXITS}"),
+            "alive": engine.select(_ALIVE.format(since=since)),
+        }
+    except EngineError as error:
+        raise UserError(f"ClickHouse cannot say which exits were used: {error}") from error
+    finally:
+        engine.close()
 
 
 def known(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import math
+import json
+import os
 import re
+import select
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import clickhouse_driver
+import msgspec
 from clickhouse_driver import errors
 from clickhouse_driver.result import IterQueryResult
 
@@ -22,6 +26,7 @@ from mexc_pipeline.store import native, readonly
 from mexc_pipeline.store.engine import (
     ADMISSION,
     QUERY_LIMITS,
+    QUERY_S,
     ROW_COLUMNS,
     TYPES_DATETIME64,
     TYPES_INT64,
@@ -29,10 +34,9 @@ from mexc_pipeline.store.engine import (
     Capabilities,
     EngineError,
     RefusedError,
-    Result,
     UnreachableError,
+    bounded,
     quote,
-    quote_name,
     read_sql,
 )
 
@@ -40,8 +44,11 @@ _T = TypeVar("_T")
 _CONNECT_S = 5.0
 _REPLY_S = 30.0
 _READ_BLOCK = 4096
-"""Rows a block when reading whole tables; decoding one holds the interpreter for a few milliseconds."""
-_FINE_TIME = re.compile(r"(?:Nullable\()?DateTime64\([7-9]")
+"""Rows a block when reading whole tables or for a user; decoding one holds the interpreter for a few milliseconds."""
+_QUERY_SETTINGS = {"strings_as_bytes": True, "max_block_size": _READ_BLOCK, **QUERY_LIMITS, "readonly": 1}
+_ANSWERING = (sys.executable, "-m", "mexc_pipeline.store.answering")
+_ANSWER_S = QUERY_S + 30.0
+"""Until a user's answer is whole: the server's time and that of reading what it sends."""
 
 
 class _BlockResult(IterQueryResult):  # type: ignore[misc]  # the driver is not typed
@@ -140,24 +147,28 @@ class ServerEngine:
     def _query_id(self, name: str) -> str:
         return f"{self._settings.database}/{name}"  # several deployments may share a server
 
-    def query(self, sql: str, max_rows: int) -> Result:
-        settings = {"strings_as_bytes": True, **QUERY_LIMITS, "readonly": 1}
-        client = self._new_client(self._settings.database, settings)
+    def query(self, sql: str, max_rows: int) -> bytearray:
+        client = self._new_client(self._settings.database, _QUERY_SETTINGS)
         try:
             statement = _understood(client, sql)
-            rows, header = _guarded(lambda: _take(client, statement, max_rows + 1))
-            fine = [name for name, kind in header if _FINE_TIME.match(kind)]
-            if fine and re.match(r"\s*(SELECT|WITH)\b", statement, re.IGNORECASE):
-                # The driver reads times finer than a microsecond through binary floats; have the server write them.
-                exact = ", ".join(f"toString({quote_name(name)}) AS {quote_name(name)}" for name in fine)
-                again = f"SELECT * REPLACE ({exact}) FROM ({statement})"
-                rows, _ = _guarded(lambda: _take(client, again, max_rows + 1))
-            return Result(
-                [name for name, _ in header],
-                [kind for _, kind in header],
-                [[_json_safe(value) for value in row] for row in rows[:max_rows]],
-                len(rows) > max_rows,
-            )
+        finally:
+            client.disconnect()
+        asked = {
+            "clickhouse": msgspec.to_builtins(self._settings),
+            "reply_s": self._reply_s,
+            "statement": statement,
+            "max_rows": max_rows,
+        }
+        return _asked(asked)
+
+    def blocks(self, statement: str) -> Generator[Any, None, None]:
+        """What the server sends for a user's statement, by a connection of its own. For the process that may take what
+        that takes: :mod:`answering`."""
+        client = self._new_client(self._settings.database, _QUERY_SETTINGS)
+        try:
+            found = _guarded(lambda: iter(client.execute_iter(statement)))
+            while (block := _guarded(lambda: next(found, None))) is not None:
+                yield block
         finally:
             client.disconnect()
 
@@ -212,17 +223,45 @@ def _understood(client: Any, sql: str) -> str:
     return readonly.check(understood.decode(errors="replace"))
 
 
-def _take(client: Any, sql: str, limit: int) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]]]:
-    """At most ``limit`` rows and the header."""
-    rows: list[tuple[Any, ...]] = []
-    header: list[tuple[str, str]] = []
-    for block in client.execute_iter(sql):
-        header = header or list(block.columns_with_types)
-        rows += block.get_rows()
-        if len(rows) >= limit:
-            client.disconnect()  # gives up the rest
-            break
-    return rows[:limit], header
+def _asked(question: Mapping[str, Any]) -> bytearray:
+    """What another process makes of the server's answer, see :mod:`answering`. EngineError where it makes none."""
+    try:
+        # Any: to the type checker each of its pipes may be missing.
+        child: Any = subprocess.Popen(_ANSWERING, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise UnreachableError(f"no process to read the answer: {error}") from error
+    try:
+        with child:
+            try:
+                child.stdin.write(json.dumps(question).encode() + b"\n")
+                child.stdin.flush()
+                answer = bounded(_output(child.stdout.fileno()))
+                said = child.stderr.read()
+                status = child.wait()
+            finally:
+                child.kill()
+    except BrokenPipeError as error:
+        raise UnreachableError("the process that reads the answer ended before it was asked") from error
+    if status == 0:
+        return answer
+    try:
+        found = json.loads(said)
+    except ValueError:
+        why = said.decode(errors="replace").strip().rpartition("\n")[2] or f"it ended with {status}"
+        raise RefusedError(f"the answer could not be read: {why}; ask for fewer rows, columns or values") from None
+    raise (UnreachableError if found["unreachable"] else RefusedError)(found["error"], found["code"])
+
+
+def _output(fd: int) -> Iterator[bytes]:
+    deadline = time.monotonic() + _ANSWER_S
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    while waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        chunk = os.read(fd, 1 << 16)
+        if not chunk:
+            return
+        yield chunk
+    raise UnreachableError(f"no answer within {_ANSWER_S:g} s")
 
 
 def _guarded(call: Callable[[], _T]) -> _T:
@@ -235,21 +274,3 @@ def _guarded(call: Callable[[], _T]) -> _T:
         raise UnreachableError(f"{type(error).__name__}: {error}") from error
     except (EngineError, UserError):
         raise
-
-
-def _json_safe(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, decimal.Decimal):
-        return format(value, "f")
-    if isinstance(value, datetime.datetime):
-        return value.replace(tzinfo=None).isoformat(" ")  # as ClickHouse writes it; the type names the zone
-    if isinstance(value, Mapping):
-        return {str(_json_safe(k)): _json_safe(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_safe(v) for v in value]
-    return str(value)

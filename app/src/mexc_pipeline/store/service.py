@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -168,7 +169,7 @@ class Store:
     def _backlog(self, symbol_id: str, spool_last_seq: int) -> int:
         return max(0, spool_last_seq - self._loaders[symbol_id].progress.loaded_seq)
 
-    def _query(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _query(self, request: dict[str, Any]) -> bytearray:
         max_rows = request.get("max_rows", 1000)
         if not isinstance(max_rows, int) or not 0 < max_rows <= MOST_ROWS:
             raise UserError(f"query: max_rows is a whole number from 1 to {MOST_ROWS:,}")
@@ -240,7 +241,8 @@ def query(config: Config, sql: str, max_rows: int) -> dict[str, Any]:
         raise UserError(f"nothing was loaded into {config.data_dir} yet; start mexc-pipeline run or store")
     lock = SpoolLock(config.data_dir / "store", "store") if config.clickhouse.mode == "embedded" else None
     with lock or contextlib.nullcontext(), engines(config) as factory:
-        return questions.query(factory, sql, max_rows)
+        found: dict[str, Any] = json.loads(questions.query(factory, sql, max_rows))
+        return found
 
 
 def main(config: Config, parent_fd: int | None = None) -> int:
