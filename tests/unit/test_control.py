@@ -202,6 +202,14 @@ def test_who_answers_is_waited_for(tmp_path: Path, status: dict[str, Any] | None
         server.close()
 
 
+def test_an_answer_may_be_its_own_text(tmp_path: Path) -> None:
+    server = ControlServer(tmp_path / "store.sock", {"query": lambda _: bytearray('{"rows": [["ä", 1e3]]}'.encode())})
+    try:
+        assert ask(server.path, "query") == {"rows": [["ä", 1000.0]]}
+    finally:
+        server.close()
+
+
 # -- who may ask what, and how many at a time
 
 GROUP_USER, OTHER_USER = 60_001, 60_002
