@@ -35,6 +35,8 @@ from mexc_pipeline.store.engine import (
 from mexc_pipeline.store.server import ServerEngine
 
 _FINE_TIME = re.compile(r"(?:Nullable\()?DateTime64\([7-9]")
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+"""One for all rows: ``json.dumps`` makes one a call."""
 FAILED = 1
 """The exit status where standard error says why there is no answer, as JSON."""
 
@@ -62,7 +64,7 @@ def _rows(first: Any, blocks: Iterator[Any]) -> Iterator[bytes]:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass")
+    return _ENCODER.encode(value).encode(errors="surrogatepass")
 
 
 def _json_safe(value: Any) -> Any:
