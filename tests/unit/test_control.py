@@ -268,7 +268,8 @@ def test_a_command_is_for_the_owner_unless_it_is_said_to_be_for_the_group(tmp_pa
 
 
 def _answer_for(server: ControlServer, uid: int, cmd: str) -> dict[str, Any]:
-    return server._answer(json.dumps({"cmd": cmd}).encode(), uid)
+    answer: dict[str, Any] = json.loads(server._answered(json.dumps({"cmd": cmd}).encode(), uid))
+    return answer
 
 
 @contextmanager
