@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -14,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from mexc_pipeline.config import load
 from mexc_pipeline.control import ControlServer
+from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.simulator import SentFrame, Simulator, SimulatorConfig
-from support.collecting import Collector, collecting, frames, site_of, wanted
-from support.spooled import check, named
+from support.collecting import Collector, check_whole, collecting, frames, site_of, wanted
+from support.spooled import check, named, read_segments
+from support.spools import T0, fill
 from support.waiting import until
 
 BUSY = 8
@@ -173,6 +177,33 @@ def test_every_frame_is_committed_within_the_bounds_of_an_idle_machine(tmp_path:
     for share, bound_s in ((0.99, P99_S), (1.0, DURABLE_S)):
         ours, its = (found[int(share * (len(found) - 1))] for found in (took, machine))
         assert ours <= bound_s + 2 * min(its, MOST_LATE_S), f"{share:.0%} of {len(took)} in {ours=:.4f} s, {its=:.4f} s"
+
+
+def test_first_frames_are_committed_while_an_export_of_the_spool_hangs(tmp_path: Path) -> None:
+    """It is stopped in the middle of a file, with all that it holds then: its lock, the segment, the file."""
+    with Simulator(SimulatorConfig(rate=RATE)) as sim:
+        site = site_of(tmp_path, sim, period="1h")
+        fill(load(site.config), rows=200_000, start_ns=T0 // HOUR_NS * HOUR_NS)
+        (before,) = read_segments(site.spool())
+        export = subprocess.Popen([sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "export"])
+        try:
+            until(lambda: site.exports.is_dir() and any(site.exports.iterdir()), 60, "a file that is being written")
+            export.send_signal(signal.SIGSTOP)
+            (unfinished,) = site.exports.iterdir()
+            assert unfinished.suffix != ".parquet"
+            with collecting(site) as collector:
+                status = collector.live(EACH)
+                assert status["durable_ms"]["p99"] < (DURABLE_S + MOST_LATE_S) * 1000
+                assert list(site.exports.iterdir()) == [unfinished], "it hangs all the while"
+                export.send_signal(signal.SIGCONT)
+                assert export.wait(60) == 0
+                assert collector.stop(20) == 0
+        finally:
+            export.kill()
+            export.wait(10)
+    rows = check(site.spool())[len(before.rows) :]
+    check_whole(rows, sim.sent)
+    assert len(list(site.exports.glob("*.parquet"))) == 1
 
 
 def _digest(frame: SentFrame) -> str:
