@@ -22,8 +22,11 @@ from typing import NoReturn
 
 CREDENTIALS = Path("/etc/clickhouse-server/credentials")
 CLIENT = Path("/root/.clickhouse-client/config.xml")
-_ROWS = re.compile(r"([a-z](?:[a-z0-9]{0,18}[a-z])?)_.+")
-_SET_APART = re.compile(r"[a-z0-9]+_(orphan|altered)_.+")
+_ROWS = re.compile(
+    r"([a-z](?:[a-z0-9]{0,18}[a-z])?)_"
+    r"(?:current|next|reload|probe|(?:\d{10}|\d{14})(?:_part\d+)?|(orphan|altered)_\d{14}(?:_\d+)?)"
+)
+"""A table of rows, by what follows the symbol's id: a log whose name begins like an id is none."""
 QUIET_S = 600
 """Seconds without statistics after which a symbol that no inventory names counts as recorded by nobody."""
 LOGS = ("export_log", "egress_log", "collector_stats", "refused_rows")
@@ -130,8 +133,8 @@ def drop(client: Client, ids: list[str]) -> None:
 
 
 def retire(client: Client, words: list[str]) -> None:
-    """What is left of symbols that nobody records any more. A table with a row beyond the last verified file stays, and
-    so does one that was set apart: it holds what no file has.
+    """What is left of symbols that nobody records any more. A table with a row that is in no verified file stays,
+    and so does one that was set apart: it holds what no file has.
 
     Ids that an earlier run took down and could not finish with stand in no inventory any more. They are found by their
     tables: whatever is not among the ids after ``but``, and has written no statistics of late.
@@ -145,16 +148,28 @@ def retire(client: Client, words: list[str]) -> None:
         ids += sorted(rows - {*present, *alive, *ids})
     for table in tables:
         match = _ROWS.fullmatch(table)
-        if match is None or match[1] not in ids or _SET_APART.fullmatch(table):
+        if match is None or match[1] not in ids or match[2]:
             continue
-        beyond = client.run(
-            f"SELECT max(seq) > (SELECT max(last_seq) FROM export_log WHERE id = '{match[1]}') FROM {table}"
-        )
-        if beyond.strip() == "0":
+        rows, first, last = map(int, client.run(f"SELECT count(), min(seq), max(seq) FROM {table}").split())
+        proven = _proven(client, match[1]) if rows and "export_log" in tables else []
+        if not rows or any(begin <= first and last <= end for begin, end in proven):
             client.run(f"DROP TABLE {table}")
             print(f"{table} dropped")
         else:
             print(f"{table} stays: it has rows that are in no verified file")
+
+
+def _proven(client: Client, symbol_id: str) -> list[tuple[int, int]]:
+    """First and last seq of each run of rows that verified files hold without a hole."""
+    runs: list[tuple[int, int]] = []
+    where = f"id = '{symbol_id}' AND verdict = 'verified'"
+    for line in client.run(f"SELECT first_seq, last_seq FROM export_log WHERE {where} ORDER BY first_seq").splitlines():
+        first, last = map(int, line.split())
+        if runs and first <= runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
+        else:
+            runs.append((first, last))
+    return runs
 
 
 def main() -> int:

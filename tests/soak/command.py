@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mexc_pipeline import signals
 from soak import page, sampling
 from soak.compare import compare
 from soak.growth import HOUR_S, trends
@@ -73,8 +74,7 @@ def record(out: Path, hours: float, rate: float, period: str, keep: str, every_s
     site.mkdir(parents=True)
     (out / NOTE).unlink(missing_ok=True)
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with signals.handled(signals.ending(stop.set)):
         with _simulator(site, rate) as (simulator, addresses), (out / SAMPLES).open("w", newline="") as file:
             config = _configure(site, addresses, period, keep)
             recorder = _start(site / "run.log", "--config", str(config), "run")
@@ -89,9 +89,6 @@ def record(out: Path, hours: float, rate: float, period: str, keep: str, every_s
         comparisons = [compare(name, i, site / "sent", site / "exports") for i, name in SYMBOLS.items()]
         problems += [f"{c.symbol}: {problem}" for c in comparisons for problem in c.problems[:20]]
         problems += [f"{c.symbol}: nothing was recorded" for c in comparisons if not c.held]
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     result = {
         "at": int(time.time()),
         "seconds": seconds,

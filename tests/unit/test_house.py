@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -132,3 +133,46 @@ def test_the_page_on_another_exchange_names_every_module_of_this_one() -> None:
     named = {name for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     package = ROOT / "app" / "src" / "mexc_pipeline" / "exchange"
     assert named == {path.stem for path in package.glob("*.py")} - {"__init__"}
+
+
+OTHER_HANDLERS = {
+    "app/src/mexc_pipeline/simulator/service.py": "asyncio's own way: its loop calls the action between two steps",
+    "app/src/mexc_pipeline/run/main.py": "SIGTTOU is ignored: nothing runs when it comes",
+    "bench/__main__.py": "raises SystemExit and takes no lock",
+    "tests/faults/campaign.py": "raises SystemExit and takes no lock",
+}
+"""Who installs a handler but ``signals.py``, and why that cannot stand still for a lock the interrupted code holds."""
+
+
+def _handlers(source: str) -> set[str]:
+    """What a module uses to have something done when a signal comes."""
+    installing = {"signal", "set_wakeup_fd", "add_signal_handler"}
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            found |= {node.attr} & installing
+        elif isinstance(node, ast.ImportFrom) and node.module == "signal":
+            found |= {alias.name for alias in node.names} & installing
+    return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import signal\nsignal.signal(15, f)",
+        "import signal as s\ns.set_wakeup_fd(3)",
+        "from signal import signal as on\non(15, f)",
+        "loop.add_signal_handler(15, f)",
+    ],
+)
+def test_a_handler_is_recognised(text: str) -> None:
+    assert _handlers(text)
+
+
+def test_signals_have_one_way() -> None:
+    folders = [ROOT / "app" / "src", ROOT / "bench", *(ROOT / "tests" / name for name in ("soak", "faults", "support"))]
+    modules = [path for folder in folders for path in folder.rglob("*.py")]
+    found = {str(path.relative_to(ROOT)) for path in modules if _handlers(path.read_text())}
+    assert found == {"app/src/mexc_pipeline/signals.py", *OTHER_HANDLERS}
+    ignoring = (ROOT / "app/src/mexc_pipeline/run/main.py").read_text()
+    assert re.findall(r"signal\.signal\((.*?)\)", ignoring) == ["signal.SIGTTOU, signal.SIG_IGN"]
