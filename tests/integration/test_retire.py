@@ -28,7 +28,7 @@ _SPEC.loader.exec_module(clickhouse_tables)
 pytestmark = pytest.mark.server
 
 
-class Client(clickhouse_tables.Client):  # type: ignore[misc]
+class Client(clickhouse_tables.Client):  # type: ignore[misc,name-defined]
     """Statements by the driver: there may be no ``clickhouse-client`` on this machine."""
 
     def __init__(self, server: ClickHouseServer) -> None:
