@@ -24,6 +24,7 @@ from mexc_pipeline.export.job import run, stop_on_signals
 from mexc_pipeline.export.parquet import metadata
 from mexc_pipeline.export.report import ExportReport
 from mexc_pipeline.rows import Frame
+from mexc_pipeline.spool.lifecycle import Tally
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import info, segments
 from mexc_pipeline.verify import exports
@@ -351,6 +352,33 @@ def test_a_dead_collectors_ended_segment_is_closed_and_its_running_one_is_not(co
     rows = read_rows(config.spool_dir / "btc")
     assert rows[-1].m.startswith(b'{"event":"sealed"')
     assert rows[-1].rx == T0 + 10 * SECOND - 1
+
+
+@pytest.mark.parametrize("meanwhile", [0, 3])
+def test_a_collector_may_start_while_what_another_left_is_read(
+    config: Config, monkeypatch: pytest.MonkeyPatch, meanwhile: int
+) -> None:
+    """To read a large segment takes longer than a start waits for the lock. What was recorded ``meanwhile`` counts."""
+    spool = open_spool(config)
+    spool.append(some_frames(5, T0))
+    real, reads = Tally.of, []
+
+    def of(path: Path) -> Tally:
+        reads.append(path)
+        if len(reads) > 1:
+            return real(path)
+        with SpoolLock(config.spool_dir / "btc"):
+            tally = real(path)
+            if meanwhile:
+                spool.append(some_frames(meanwhile, T0 + SECOND))
+            spool.close()
+        return tally
+
+    monkeypatch.setattr(Tally, "of", of)
+    report = run(config, now_ns=lambda: T0 + 10 * SECOND)
+    assert [(f.file, f.rows) for f in report.files] == [("btc20260915185200.parquet", 6 + meanwhile)]
+    assert rows_of(config.export_dir / "btc20260915185200.parquet") == read_rows(config.spool_dir / "btc")
+    assert meanwhile or len(reads) == 1, "once is enough"
 
 
 def test_a_live_collectors_segments_are_left_to_it(config: Config) -> None:

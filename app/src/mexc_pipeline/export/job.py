@@ -31,7 +31,7 @@ from mexc_pipeline.export.report import Exported, ExportReport, Failed
 from mexc_pipeline.paths import not_allowed, same
 from mexc_pipeline.spool import pending
 from mexc_pipeline.spool.known import Known, known, own_ids
-from mexc_pipeline.spool.lifecycle import prune, seal_left_open
+from mexc_pipeline.spool.lifecycle import prune, read_left_open, seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, in_order, is_recorded
 
@@ -139,8 +139,9 @@ def _close_ended(
         ended = any(once or now_ns >= found.edge_ns for found in _open_segments(folder))
         if not ended and not pending.is_left(folder):
             return
-        # What is known elsewhere takes its time: a collector that starts meanwhile must not find the lock taken.
+        # This takes its time: a collector that starts meanwhile must not find the lock taken.
         asked = _known(config, symbol_id, check) if pending.is_left(folder) else None
+        read = read_left_open(folder, now_ns, once)
         with SpoolLock(folder):
             if asked is not None and pending.is_left(folder):
                 pending.number_left(folder, symbol_id, config.period, asked)
@@ -148,6 +149,7 @@ def _close_ended(
                 folder,
                 now_ns,
                 cut=once,
+                read=read,
                 damaged=lambda path, why: _fail(report, symbol_id, path.name, _apart_next(why)),
             )
     except StoppedError:

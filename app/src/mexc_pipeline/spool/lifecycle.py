@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mexc_pipeline.events import Gap, Sealed, begin
@@ -140,10 +141,32 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
         raise
 
 
+Read = Mapping[Path, tuple[SegmentInfo, Tally]]
+"""What segments said of themselves, and the tally of their rows."""
+
+
+def read_left_open(folder: Path, now_ns: int, cut: bool = False) -> Read:
+    """Tallies of what :func:`seal_left_open` would close, without the spool's lock: to read a segment takes seconds,
+    and a collector that starts meanwhile must not find the lock taken."""
+    found: dict[Path, tuple[SegmentInfo, Tally]] = {}
+    for _, path in segments(folder):
+        with contextlib.suppress(SegmentError):  # said where it is to be closed
+            segment = info(path)
+            if segment.state == "open" and (cut or now_ns >= segment.edge_ns):
+                found[path] = (segment, Tally.of(path))
+    return found
+
+
 def seal_left_open(
-    folder: Path, now_ns: int, cut: bool = False, *, damaged: Callable[[Path, SegmentError], None] | None = None
+    folder: Path,
+    now_ns: int,
+    cut: bool = False,
+    *,
+    read: Read = MappingProxyType({}),
+    damaged: Callable[[Path, SegmentError], None] | None = None,
 ) -> list[SegmentInfo]:
-    """Close every open segment whose edge has passed, with ``cut`` also the one of the running period.
+    """Close every open segment whose edge has passed, with ``cut`` also the one of the running period. One that is no
+    more what it was when it was ``read`` is read again.
 
     For whoever holds the spool's lock while no collector runs. Segments that cannot be read are left and logged; those
     whose rows are not the ones that arrived too, and ``damaged`` is told: whoever records here next sets them apart,
@@ -162,7 +185,9 @@ def seal_left_open(
                 remove_empty(path)
                 continue
             early = now_ns < found.edge_ns
-            tally = Tally.of(path)
+            before, tally = read.get(path, (None, None))
+            if tally is None or before != found:
+                tally = Tally.of(path)
             db = connect(path, readonly=False)
             try:
                 keep_left_out(db, path)
