@@ -321,6 +321,19 @@ def test_a_symbol_held_elsewhere_is_said_once_and_fails_the_run(place: Place) ->
     assert place.err().count("is not started again") == 1
 
 
+def test_a_store_that_a_query_keeps_from_starting_starts_after_it(place: Place) -> None:
+    query = SpoolLock(place.root / "data" / "store", whose="a query")
+    query.__enter__()
+    with place.run("--duration", "14s") as process:
+        until(lambda: set(IDS) <= set(place.children(process)), what="collectors that do not wait")
+        assert "in use by a query" in place.err()
+        assert "store" not in place.children(process)
+        query.__exit__()
+        until(lambda: "store" in place.children(process), what="a store")
+        assert process.wait(110) == 0, place.err()
+    assert place.answer()["ok"]
+
+
 def test_a_symbol_the_exchange_does_not_list_fails_the_run_and_no_other(place: Place) -> None:
     place.write(("BTC_USDT", "NOPE_USDT"))
     with place.run("--duration", "8s") as process:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.spool.lock import LockedError, SpoolLock, holder
+from mexc_pipeline.spool.lock import LockedError, SpoolLock, holder, named
 
 HOLD = """
 import sys
@@ -44,6 +44,13 @@ def test_the_second_writer_is_told_who_holds_it(tmp_path: Path) -> None:
             assert (found["pid"], found["host"]) == (os.getpid(), socket.gethostname())
     with SpoolLock(folder):
         pass
+
+
+def test_the_holder_is_called_what_it_is(tmp_path: Path) -> None:
+    with SpoolLock(tmp_path, whose="a query"):
+        assert named(tmp_path) == f"a query, process {os.getpid()} on {socket.gethostname()}"
+        with pytest.raises(LockedError, match="in use by a query, process"):
+            SpoolLock(tmp_path).__enter__()
 
 
 def test_a_lock_file_that_says_nothing_is_no_obstacle(tmp_path: Path) -> None:

@@ -69,14 +69,16 @@ class _Fake:
         return self.status
 
 
-def _keeper(refusal: Callable[[int], str | None] = lambda _: None) -> tuple[Keeper, list[Any]]:
+def _keeper(
+    refusal: Callable[[int], str | None] = lambda _: None, held: Callable[[], str | None] = lambda: None
+) -> tuple[Keeper, list[Any]]:
     started: list[Any] = []
 
     def start() -> Any:
         started.append(_Fake())
         return started[-1]
 
-    return Keeper("btc", start, refusal), started
+    return Keeper("btc", start, refusal, held), started
 
 
 @pytest.mark.parametrize(("lived_s", "is_back"), [(0.1, False), (LONG_S, True)])
@@ -148,6 +150,24 @@ def test_a_child_that_ran_before_is_tried_again_however_often_it_is_refused(
     started[-1].status = -9
     keeper.tend()
     assert keeper.refused == ""
+
+
+def test_a_child_is_started_once_what_it_needs_is_free(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One query that happened to run once left a whole run without a store."""
+    now, held = [100.0], ["in use by a query"]
+    monkeypatch.setattr("mexc_pipeline.run.children.time.monotonic", lambda: now[0])
+    keeper, started = _keeper(held=lambda: next(iter(held), None))
+    for _ in range(300):
+        keeper.tend()
+        now[0] += 1.0
+    assert (started, keeper.given_up, keeper.waits) == ([], "", "in use by a query")
+    assert len(caplog.records) == 1, "said once"
+    held.clear()
+    keeper.tend()
+    assert len(started) == 1
+    assert keeper.waits == ""
 
 
 def _supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *statuses: int) -> tuple[Supervisor, list[list[str]]]:
@@ -366,6 +386,12 @@ def test_a_closing_with_a_problem_is_not_ok(proven: SegmentInfo) -> None:
     assert "all verified" in out
     assert good.digest[:12] in out
     assert totals([good, good])["t"] == 2
+
+
+def test_the_last_line_says_why_nothing_is_verified(proven: SegmentInfo) -> None:
+    line = line_of(proven, None, None, "in use by a query")
+    last = closing_text(Closing([line, line], [])).splitlines()[-1]
+    assert last.endswith("NOT verified: 2 of 2 periods not compared in ClickHouse (in use by a query)")
 
 
 # What is shown

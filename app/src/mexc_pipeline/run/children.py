@@ -35,6 +35,8 @@ class Lifeline:
 
 REFUSED = 2
 """Exit status of a child whose configuration is refused."""
+HELD_S = 0.5
+"""Between two looks at what another process holds."""
 LONG_S = 60.0
 """A child that has lived so long is started again as after a first death."""
 MAX_LINE = 64 << 10
@@ -126,18 +128,27 @@ class Keeper:
 
     ``refusal`` says, for an exit status, why starting again is pointless (None: it is not); ``given_up`` holds that
     reason. A configuration that is refused after the child has run with it is being edited: the child is tried again,
-    and ``refused`` says why it does not run.
+    and ``refused`` says why it does not run. ``held`` says what somebody else has that the child needs (None: nothing):
+    it is started once that is free, and ``waits`` says so meanwhile.
     """
 
-    def __init__(self, name: str, start: Callable[[], Child], refusal: Callable[[int], str | None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[], Child],
+        refusal: Callable[[int], str | None],
+        held: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self.name = name
         self.child: Child | None = None
         self.given_up = ""
         self.refused = ""
+        self.waits = ""
         self._ran = False
         self.restarts = 0
         self._start = start
         self._refusal = refusal
+        self._held = held
         self._backoff = Backoff(random.Random())  # noqa: S311 - spreads restarts, keeps no secret
         self._next_start = 0.0
 
@@ -152,7 +163,13 @@ class Keeper:
                 return
             self._died(self.child, status, now)
         elif now >= self._next_start:
-            self.child = self._start()
+            held = self._held()
+            if held is None:
+                self.child = self._start()
+            elif held != self.waits:
+                log.warning("child is started once it can be", extra={"fields": {"child": self.name, "why": held}})
+            self.waits = held or ""
+            self._next_start = now + HELD_S
 
     def _died(self, child: Child, status: int, now: float) -> None:
         self.child = None

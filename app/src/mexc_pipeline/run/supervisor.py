@@ -24,7 +24,7 @@ from mexc_pipeline.paths import NotAFileError, regular
 from mexc_pipeline.run.account import Closing, Periods, dead_letters, line_of
 from mexc_pipeline.run.children import REFUSED, Child, Keeper, Lifeline, Lines, how_it_ended
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
-from mexc_pipeline.spool.lock import holder
+from mexc_pipeline.spool.lock import named
 from mexc_pipeline.spool.segment import SegmentInfo
 from mexc_pipeline.store.client import compared as store_compared
 from mexc_pipeline.store.client import logged, store_status
@@ -85,8 +85,7 @@ def lock_holder(folder: Path) -> str | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        who = holder(folder) or {}
-        return f"process {who.get('pid', '?')} on {who.get('host', '?')}"
+        return named(folder)
     finally:
         os.close(fd)
     return None
@@ -102,7 +101,7 @@ class Supervisor:
         self._lifeline = lifeline
         self._lines = lines
         self._common = [*(["--config", str(config.path)] if config.path else []), *(["--debug"] if debug else [])]
-        self._store = Keeper("store", lambda: self._child("store", ["store"]), self._store_refusal)
+        self._store = Keeper("store", lambda: self._child("store", ["store"]), self._store_refusal, self._store_held)
         self._collectors = [
             Keeper(symbol.id, self._collect(symbol.id), self._collector_refusal(symbol.id)) for symbol in config.symbols
         ]
@@ -134,10 +133,11 @@ class Supervisor:
         return refusal
 
     def _store_refusal(self, status: int) -> str | None:
-        if status == REFUSED:
-            return _REFUSED
+        return _REFUSED if status == REFUSED else None
+
+    def _store_held(self) -> str | None:
         who = lock_holder(self.config.data_dir / "store")
-        return f"another store runs here: {who}" if who else None
+        return f"ClickHouse is in use by {who}" if who else None
 
     def _await_locks(self) -> None:
         """Give the children of a run that was killed a moment ago the second they take to end."""
@@ -159,6 +159,9 @@ class Supervisor:
                 log.error("store does not start; recording starts without it")
                 break
             if self._store_answers():
+                break
+            if self._store.waits:
+                log.warning("store has to wait; recording begins without it")
                 break
             self.stop.event.wait(TICK_S)
         else:
@@ -306,7 +309,7 @@ class Supervisor:
             try:
                 answer = store_status(self.config, STORE_ANSWER_S)
             except ControlError as error:
-                problem = self._store.given_up or str(error)
+                problem = self._store.given_up or self._store.waits or str(error)
             else:
                 problem = None if answer.get("reachable") else f"it does not answer: {answer.get('error') or '?'}"
                 unknown = self._add_compared(wanted, compared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,8 @@ from mexc_pipeline.rendering import rendered
 from mexc_pipeline.run.account import Closing, Line, totals
 from mexc_pipeline.text import LONG, clean
 
+KINDS = 3
+"""Different reasons that the last line gives."""
 TYPES = ("t", "d", "dp", "dl", "ev", "r")
 
 
@@ -63,6 +66,17 @@ def closing_table(closing: Closing) -> Table:
     return table
 
 
+def _why(closing: Closing) -> str:
+    """What is wrong, the commonest first."""
+    wrong = Counter(line.verdict for line in closing.lines if not line.ok).most_common()
+    said = [clean(f"{n} of {len(closing.lines)} periods {verdict}", LONG) for verdict, n in wrong[:KINDS]]
+    if more := sum(n for _, n in wrong[KINDS:]):
+        said.append(f"{more} more periods, see above")
+    if closing.problems:
+        said.append(f"{len(closing.problems)} problems, see above")
+    return "; ".join(said)
+
+
 def closing_text(closing: Closing) -> str:
     """Table, problems and the one-line result, as wide as they need to be: a narrow window folds lines, it does not
     hide figures."""
@@ -75,7 +89,6 @@ def closing_text(closing: Closing) -> str:
     if closing.ok:
         verdict = f"{count}: received = stored = exported, all verified"
     else:
-        wrong = sum(not line.ok for line in closing.lines)
-        verdict = f"{count}: NOT verified ({wrong} of {len(closing.lines)} periods, {len(closing.problems)} problems)"
+        verdict = f"{count}: NOT verified: {_why(closing)}"
     problems = [clean(f"problem: {problem}", LONG) for problem in closing.problems]
     return rendered(table, width) + "\n".join([*problems, verdict])

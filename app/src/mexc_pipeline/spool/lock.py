@@ -31,12 +31,13 @@ class SpoolLock:
     another; the file, because it names the holder, and because earlier versions hold nothing else.
 
     Raises LockedError where another process holds one of them, and still does after ``wait_s`` seconds; UserError where
-    this process may not use them.
+    this process may not use them. ``whose``: what the holder is called for others, such as ``a query``.
     """
 
-    def __init__(self, folder: Path, what: str = "spool", wait_s: float = 0.0) -> None:
+    def __init__(self, folder: Path, what: str = "spool", wait_s: float = 0.0, whose: str = "") -> None:
         self.folder = folder
         self._what = what
+        self._whose = whose
         self._wait_s = wait_s
         self._where = self._fd = -1
         self._is_replaced = False
@@ -84,7 +85,7 @@ class SpoolLock:
     def _hold_file(self) -> int:
         fd = os.open(self.folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._hold(fd)
-        entry = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
+        entry = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time()), "as": self._whose}
         said = json.dumps(entry).encode()
         with contextlib.suppress(OSError):  # on a full disk the lock holds all the same; only its holder's name is old
             os.pwrite(fd, said, 0)
@@ -104,9 +105,9 @@ class SpoolLock:
         raise LockedError(f"{self._what} {self.folder} is in use by {self._holder()}; stop it first")
 
     def _holder(self) -> str:
-        if (who := holder(self.folder)) is None:
+        if holder(self.folder) is None:
             return f"a process whose lock file was removed (fuser {self.folder} says which)"
-        return f"process {who.get('pid', '?')} on {who.get('host', '?')}"
+        return named(self.folder)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
@@ -137,7 +138,8 @@ def _make(folder: Path) -> None:
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
-    """What the last holder wrote (pid, host, since in Unix seconds); None where nobody ever held it.
+    """What the last holder wrote (pid, host, since in Unix seconds, as: what it is called); None where nobody ever
+    held it.
 
     The process may be gone: only the lock itself tells.
     """
@@ -147,3 +149,10 @@ def holder(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def named(folder: Path) -> str:
+    """The last holder, for a message."""
+    who = holder(folder) or {}
+    called = f"{who['as']}, " if who.get("as") else ""
+    return f"{called}process {who.get('pid', '?')} on {who.get('host', '?')}"

@@ -239,10 +239,14 @@ def query(config: Config, sql: str, max_rows: int) -> dict[str, Any]:
     """
     if config.clickhouse.mode == "embedded" and not (config.data_dir / "clickhouse").is_dir():
         raise UserError(f"nothing was loaded into {config.data_dir} yet; start mexc-pipeline run or store")
-    lock = SpoolLock(config.data_dir / "store", "store") if config.clickhouse.mode == "embedded" else None
+    lock = _lock(config, "a query") if config.clickhouse.mode == "embedded" else None
     with lock or contextlib.nullcontext(), engines(config) as factory:
         found: dict[str, Any] = json.loads(questions.query(factory, sql, max_rows))
         return found
+
+
+def _lock(config: Config, whose: str) -> SpoolLock:
+    return SpoolLock(config.data_dir / "store", "store", whose=whose)
 
 
 def main(config: Config, parent_fd: int | None = None) -> int:
@@ -260,7 +264,7 @@ def _serve(config: Config, stop: threading.Event, parent_fd: int | None) -> int:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     lost = False
     try:
-        with SpoolLock(config.data_dir / "store", "store") as lock, engines(config) as factory:
+        with _lock(config, "another store") as lock, engines(config) as factory:
             opened = _engine_folder(config)
             store = Store(config, factory)
             store.start()
