@@ -134,9 +134,9 @@ def test_each_start_that_is_numbered_late_says_what_it_followed(tmp_path: Path) 
 def test_a_newer_files_rows_are_left_alone(tmp_path: Path) -> None:
     Pending(tmp_path, "BTC_USDT").close()
     db = sqlite3.connect(tmp_path / FILE)
-    db.execute("PRAGMA user_version=2")
+    db.execute("PRAGMA user_version=3")
     db.close()
-    with pytest.raises(NewerFormatError, match="format 2"):
+    with pytest.raises(NewerFormatError, match="format 3"):
         Pending(tmp_path, "BTC_USDT")
     assert is_left(tmp_path)
 

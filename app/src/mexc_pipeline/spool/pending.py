@@ -4,28 +4,35 @@ The next seq depends on what files, tables and the folder's segments hold, and a
 a minute. Until then rows are committed here, and here alone; no segment and no reader knows of them. They are moved in
 their order: each commit of a segment also says up to which of them it has moved, so that they can be moved on from any
 interruption, by whoever holds the spool's lock.
+
+Each row carries a sum of itself and of its place, made as it arrived. What is moved are rows that hold, in places that
+follow one another; the others are set apart, and those behind them are moved on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import sqlite3
+import struct
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from mexc_pipeline.events import Started, begin, read
-from mexc_pipeline.periods import Period
-from mexc_pipeline.rows import Columns, Frame, Mt
+from mexc_pipeline.periods import LAST_NS, Period
+from mexc_pipeline.rows import MT_NAMES, Columns, Frame, Mt
 from mexc_pipeline.spool.blobs import LARGE, fetch, fill
 from mexc_pipeline.spool.held import Held
 from mexc_pipeline.spool.known import Known
 from mexc_pipeline.spool.segment import (
+    NUMBERED,
     NewerFormatError,
     SegmentError,
     UnavailableError,
@@ -33,16 +40,19 @@ from mexc_pipeline.spool.segment import (
     connect,
     connect_writer,
     create_database,
+    in_order,
+    put_meta,
     sync_folder,
 )
 from mexc_pipeline.spool.wal import keep_left_out
-from mexc_pipeline.spool.writer import Spool
+from mexc_pipeline.spool.writer import KEEP_S, Spool
 
 log = logging.getLogger("mexc_pipeline.spool")
 
 FILE = "pending.db"
 """Not the name of a segment: versions that do not know it leave it alone."""
-FORMAT = 1
+FORMAT = 2
+"""1: rows without a sum."""
 MOST_ROWS, MOST_BYTES = 2000, 4 << 20
 """Moved at a time: what is received meanwhile waits."""
 _SCHEMA = """
@@ -51,7 +61,8 @@ CREATE TABLE rows (
   rx  INTEGER NOT NULL,
   ts  INTEGER,
   mt  INTEGER NOT NULL,
-  m   BLOB    NOT NULL
+  m   BLOB    NOT NULL,
+  sum BLOB    NOT NULL
 ) STRICT;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
@@ -59,17 +70,41 @@ _DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _STARTED = begin(Started)
 
 
-_AHEAD = f"""
-SELECT length(m), CASE WHEN mt = {Mt.EVENT:d} AND length(m) < 65536 THEN substr(m, 1, {len(_STARTED)}) END
-FROM rows WHERE n > ? ORDER BY n LIMIT ?
+_ROWS = f"""
+SELECT n, rx, ts, mt, CASE WHEN length(m) <= {LARGE} THEN m END, sum FROM rows WHERE n BETWEEN ? AND ? ORDER BY n
 """
-"""A row's size, and how an event begins; the size of a large one is told without reading it."""
+"""A large row's frame is read by itself."""
+_SUMMED = struct.Struct("<qqqq?")
+
+
+class _Place(NamedTuple):
+    """What stands in a place of the file; ``frame`` is None where it is not what arrived there."""
+
+    n: int
+    frame: Frame | None
+
+
+def _sum(n: int, frame: Frame) -> bytes:
+    """Of a row and its place: no other row has it there, and the row has it nowhere else."""
+    rx, ts, mt, m = frame
+    found = hashlib.blake2b(_SUMMED.pack(n, rx, ts or 0, mt, ts is None), digest_size=16)
+    found.update(m)
+    return found.digest()
+
+
+def _is_sound(n: int, frame: Frame, kept: object) -> bool:
+    """Whether it is the row that arrived, as far as ``kept`` tells: nothing where an earlier version wrote it."""
+    rx, ts, mt, m = frame
+    if {type(rx), type(mt)} != {int} or type(ts) not in (int, type(None)) or type(m) is not bytes:
+        return False
+    return 0 <= rx <= LAST_NS and mt in MT_NAMES and kept in (b"", _sum(n, frame))
 
 
 class Pending:
     """One spool folder's pending rows of a symbol of that name; the caller holds the folder's lock.
 
-    Those that an earlier process left come first. Writing raises sqlite3.Error or OSError: then nothing of the call was
+    Those that an earlier process left come first. What of them is not what arrived is left out and set apart as it is
+    come upon, whichever rows follow it. Writing raises sqlite3.Error or OSError: then nothing of the call was
     committed and it can be made again. NewerFormatError where a later version left its own there.
     """
 
@@ -92,6 +127,11 @@ class Pending:
             db, self.id, self.symbol, self._last = self._open()
         self.set_apart = self.set_apart or keep_left_out(db, self._path)
         self._held = Held(self._path, db)
+        if self._last:  # whatever became of the newest rows: what has been moved from a place says nothing of new ones
+            self._last = max(self._last, *(said.moved.get(self.id, 0) for said in in_order(folder).readable), 0)
+        self._apart: Path | None = None
+        self._untold: str | None = None
+        self._kept_at = 0.0
         self._moved: int | None = None
         self._is_closed = False
 
@@ -109,7 +149,7 @@ class Pending:
             raise
 
     def _look(self, db: sqlite3.Connection) -> tuple[str, str, int]:
-        """The file's id, its symbol's name, and the place of its newest row."""
+        """The file's id, its symbol's name, and the place of its newest row, whether it is there or was known to be."""
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
         if version > FORMAT:
             raise NewerFormatError(
@@ -120,11 +160,18 @@ class Pending:
         found = dict(db.execute("SELECT key, value FROM meta").fetchall())
         if sound != "ok" or not {"id", "symbol"} <= found.keys():
             raise sqlite3.DatabaseError(f"not a sound file of pending rows: {sound}")
-        (last,) = db.execute("SELECT ifnull(max(n), 0) FROM rows").fetchone()
-        own, symbol = json.loads(found["id"]), json.loads(found["symbol"])
-        if not isinstance(own, str) or not isinstance(symbol, str):
-            raise TypeError(f"id {own!r} of {symbol!r}")
-        return own, symbol, last
+        # A place of which none can follow is no row's.
+        (last,) = db.execute("SELECT ifnull(max(n), 0) FROM rows WHERE n BETWEEN 1 AND ?", (NUMBERED,)).fetchone()
+        own, symbol, kept = json.loads(found["id"]), json.loads(found["symbol"]), json.loads(found.get("last", "0"))
+        if not isinstance(own, str) or not isinstance(symbol, str) or type(kept) is not int or not 0 <= kept < NUMBERED:
+            raise TypeError(f"id {own!r} of {symbol!r} up to {kept!r}")
+        if version < FORMAT:
+            db.executescript(
+                "BEGIN IMMEDIATE; ALTER TABLE rows ADD COLUMN sum BLOB NOT NULL DEFAULT x'';"
+                f"PRAGMA user_version={FORMAT}; COMMIT"
+            )
+        db.execute(_ROWS, (0, 0)).close()  # refused where its schema is another
+        return own, symbol, max(last, kept)
 
     def _put_aside(self, reason: str) -> str:
         target = self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")
@@ -137,37 +184,39 @@ class Pending:
 
     def first_rx(self) -> int | None:
         """Time (Unix ns) of the oldest row that may have to be moved yet; None without any."""
-        after = self._moved or 0
-        row = self._held.db.execute("SELECT rx FROM rows WHERE n > ? ORDER BY n LIMIT 1", (after,)).fetchone()
-        return int(row[0]) if row is not None else None
+        return next((place.frame.rx for place in self._places((self._moved or 0) + 1) if place.frame), None)
 
     def last_rx(self) -> int:
         """Time (Unix ns) of the newest row, 0 without any."""
-        row = self._held.db.execute("SELECT rx FROM rows ORDER BY n DESC LIMIT 1").fetchone()
-        return int(row[0]) if row is not None else 0
+        return next((place.frame.rx for place in self._places(1, newest_first=True) if place.frame), 0)
 
     def append(self, frames: Sequence[Frame]) -> Columns:
         """Commit all of the frames and return them as rows whose ``seq`` is their place among the pending ones."""
         self._held.keep()
         db, n = self._held.db, self._last
         places = range(n + 1, n + 1 + len(frames))
+        now = time.monotonic()
         db.execute("BEGIN IMMEDIATE")
         try:
-            db.executemany(
-                "INSERT INTO rows VALUES (?, ?, ?, ?, ?)",
+            db.executemany(  # what stands in the place of a new row is none that arrived
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (n, rx, ts, mt, b"" if len(m) > LARGE else m)
-                    for n, (rx, ts, mt, m) in zip(places, frames, strict=True)
+                    (n, frame.rx, frame.ts, frame.mt, b"" if len(frame.m) > LARGE else frame.m, _sum(n, frame))
+                    for n, frame in zip(places, frames, strict=True)
                 ],
             )
             for n, frame in zip(places, frames, strict=True):
                 if len(frame.m) > LARGE:
                     fill(db, n, frame.m)
+            if keep := now - self._kept_at >= KEEP_S:
+                put_meta(db, {"last": places[-1]})
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        if keep:
+            self._kept_at = now
         self._last += len(frames)
         return Columns.of(
             (n, rx, rx // 1_000_000 if ts is None else ts, mt, m)
@@ -184,33 +233,70 @@ class Pending:
         moment. How many; 0 once there is none left."""
         if self._moved is None:
             self._moved = spool.recovered.moved.get(self.id, 0)
-        frames = self._oldest(self._moved)
-        if not frames:
-            return 0
-        if _is_started(frames[0]):
+            strays = "SELECT count(*) FROM rows WHERE n < 1 OR n > ?"
+            if self._held.db.execute(strays, (self._last,)).fetchone()[0]:
+                self._set_apart(1, 0, "rows in places that no row was given")
+        while not (frames := self._oldest(self._moved)):
+            if self._moved >= self._last:
+                return 0
+            self._moved = self._leave_out(self._moved)
+        if is_start := _is_started(frames[0]):
             spool.make_way(frames[0].rx)
-            frames[0] = frames[0]._replace(m=completed(frames[0].m, spool))
+            frames[0] = frames[0]._replace(m=completed(frames[0].m, spool, self._untold))
         block = spool.append(frames, moved=(self.id, self._moved))
-        self._moved += len(block)
+        if is_start:
+            self._untold = None
+        self._moved += len(block)  # they follow one another
         return len(block)
 
     def _oldest(self, after: int) -> list[Frame]:
-        """Up to the next row that must be completed first; a large one by itself."""
-        count = size = 0
-        cursor = self._held.db.execute(_AHEAD, (after, MOST_ROWS))
-        for length, start in cursor:
-            size += length
-            if count and (size > MOST_BYTES or start == _STARTED):
+        """Up to the next row that must be completed first, and to one that is not there or not what arrived."""
+        frames: list[Frame] = []
+        size = 0
+        for n, frame in self._places(after + 1):
+            if n != after + 1 + len(frames) or frame is None:
                 break
-            count += 1
-        cursor.close()
-        if count == 1 and size > LARGE:
-            n, rx, ts, mt = self._held.db.execute(
-                "SELECT n, rx, ts, mt FROM rows WHERE n > ? ORDER BY n LIMIT 1", (after,)
-            ).fetchone()
-            return [Frame(rx, ts, mt, fetch(self._held.db, n))]
-        rows = self._held.db.execute("SELECT rx, ts, mt, m FROM rows WHERE n > ? ORDER BY n LIMIT ?", (after, count))
-        return list(map(Frame._make, rows.fetchall()))
+            size += len(frame.m)
+            if frames and (size > MOST_BYTES or _is_started(frame)):
+                break
+            frames.append(frame)
+            if len(frames) == MOST_ROWS:
+                break
+        return frames
+
+    def _places(self, first: int, newest_first: bool = False) -> Iterator[_Place]:
+        """What stands in the places from there on, one by one; to be left at any."""
+        cursor = self._held.db.execute(_ROWS + ("DESC" if newest_first else ""), (first, self._last))
+        try:
+            for n, rx, ts, mt, m, kept in cursor:
+                frame = Frame(rx, ts, mt, fetch(self._held.db, n) if m is None else m)
+                yield _Place(n, frame if _is_sound(n, frame, kept) else None)
+        finally:
+            cursor.close()  # an open one would keep the write-ahead log from shrinking
+
+    def _leave_out(self, after: int) -> int:
+        """Set apart what is there up to the next row that holds; the place before that row."""
+        until = next((place.n - 1 for place in self._places(after + 1) if place.frame), self._last)
+        self._set_apart(after + 1, until, f"rows {after + 1} to {until} are gone or not those that arrived")
+        return until
+
+    def _set_apart(self, first: int, last: int, reason: str) -> None:
+        """Keep what is in these places, and in those that no row was given, where it can be looked at; and say so."""
+        self._apart = target = self._apart or self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")
+        with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("CREATE TABLE IF NOT EXISTS rows (n INTEGER PRIMARY KEY, rx, ts, mt, m, sum)")
+            db.executemany(
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
+                self._held.db.execute(
+                    "SELECT n, rx, ts, mt, m, sum FROM rows WHERE n BETWEEN ? AND ? OR n < 1 OR n > ?",
+                    (first, last, self._last),
+                ),
+            )
+            db.execute("COMMIT")
+        sync_folder(target.parent)
+        self._untold = target.name
+        log.error("pending rows set apart", extra={"fields": {"file": target.name, "reason": reason}})
 
     def remove(self) -> None:
         """Give the file up, where all of its rows were moved. Can be called again where it failed."""
@@ -227,6 +313,7 @@ class Pending:
         db.execute("BEGIN IMMEDIATE")
         try:
             db.execute("DELETE FROM rows")
+            db.execute("DELETE FROM meta WHERE key = 'last'")
             db.execute("UPDATE meta SET value = ? WHERE key = 'id'", (json.dumps(uuid.uuid4().hex),))
             db.execute("COMMIT")
         except BaseException:
@@ -243,6 +330,11 @@ class Pending:
 def is_left(folder: Path) -> bool:
     """Whether a process left rows to be numbered here, or is about to number them."""
     return os.path.lexists(folder / FILE)
+
+
+def damaged(folder: Path) -> list[str]:
+    """Names of the files that hold what was set apart of a folder's pending rows."""
+    return sorted(path.name for path in folder.glob(f"{FILE}.damaged-*") if path.suffix.rpartition("-")[2].isdigit())
 
 
 def number_left(folder: Path, symbol_id: str, period: Period, asked: Known) -> None:
@@ -302,17 +394,23 @@ def started(version: str, set_apart: str | None) -> bytes:
     return Started(version=version, set_apart=[set_apart] if set_apart else None).m
 
 
-def completed(m: bytes, spool: Spool) -> bytes:
-    """The ``m`` of a ``started`` row that is the spool's next, whatever its file made of it."""
+def completed(m: bytes, spool: Spool, apart: str | None = None) -> bytes:
+    """The ``m`` of a ``started`` row that is the spool's next, whatever its file made of it. ``apart``: the file in
+    which pending rows before it were set apart."""
     said = read(m) or {}
     named = said.get("set_apart")
     recovered = spool.recovery()
     return Started(
-        clean=spool.clean,
+        clean=spool.clean and apart is None,
         last_seq=spool.last_seq,
         last_rx=spool.last_rx,
         version=str(said.get("version", "unknown")),
         spool_id=spool.spool_id,
         replaced=recovered.replaced or None,
-        set_apart=[*(map(str, named) if isinstance(named, list) else ()), *recovered.set_apart] or None,
+        set_apart=[
+            *(map(str, named) if isinstance(named, list) else ()),
+            *([apart] if apart is not None else ()),
+            *recovered.set_apart,
+        ]
+        or None,
     ).m

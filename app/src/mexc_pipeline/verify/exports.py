@@ -20,6 +20,7 @@ from mexc_pipeline.ledger.order import PINNED_NS, by_seq
 from mexc_pipeline.ledger.repeats import Given
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import MT_NAMES
+from mexc_pipeline.spool.pending import damaged
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, apart, in_order, is_recorded
 from mexc_pipeline.verify import deadletters, repeats
 from mexc_pipeline.verify.acknowledge import FILE as ACKNOWLEDGED
@@ -77,6 +78,7 @@ def exports(
         report.findings += [proof.finding for proof in proofs]
         held, unreadable = spooled.get(symbol, ([], []))
         report.findings += unreadable
+        report.findings += set_apart(config.spool_dir / symbol)
         report.findings += one_label(symbol, proofs, held)
         report.findings += continuity(proofs, accepted)
         report.findings += apart_before(symbol, proofs, config.spool_dir / symbol, accepted)
@@ -331,6 +333,15 @@ def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: i
         equal = f"equals segment {segment.path.name}: received = exported = {segment.rows:,} rows"
         findings.append(Finding(segment.id, segment.file, not wrong, "; ".join(wrong) or equal, tuple(columns)))
     return findings
+
+
+def set_apart(folder: Path) -> list[Finding]:
+    """A finding for each file of pending rows that were damaged: no seq of theirs is missing, they had none."""
+    text = (
+        "rows that arrived and had no seq yet are damaged or gone, and in no file: look at what is left of them in "
+        f"{folder}, then move it away"
+    )
+    return [Finding(folder.name, name, False, text) for name in damaged(folder)]
 
 
 def in_the_future(symbol: str, proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: int) -> list[Finding]:
