@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -307,7 +308,12 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
             }
         )
         return 0 if ok else 1
-    printing.table(_LEDGER, [_ledger_row(hour) for hour in found], right=_LEDGER[2:-2])
+    fit = _LEDGER_DROP if sys.stdout.isatty() else None
+    gone = printing.table(_LEDGER, [_ledger_row(hour) for hour in found], right=_LEDGER[2:-2], drop=fit)
+    if gone:
+        printing.folded(
+            f"left out of a terminal this narrow: {', '.join(gone)}; a wider one, a pipe and --json have them"
+        )
     printing.line("")
     for i in [*totals, "all"]:
         printing.line(f"{i}: {_total_line(totals.get(i) or total(found))}")
@@ -329,6 +335,12 @@ _SIDES = ("received", "stored", "exported")
 _LEDGER = [
     "symbol", "period", *MT_NAMES.values(), *_SIDES, "seq", "gaps", "missing", "repaired", "reconnects",
     "no socket", "covered", "buffered", "ratio", "digest", "verdict",
+]  # fmt: skip
+
+
+_LEDGER_DROP = [
+    "digest", "ratio", "buffered", "seq", *reversed(MT_NAMES.values()), "repaired", "missing", "no socket",
+    "reconnects", "gaps", "covered",
 ]  # fmt: skip
 
 

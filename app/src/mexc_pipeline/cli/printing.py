@@ -19,6 +19,9 @@ import click
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.text import LONG, clean, json_line
 
+WIDEST = 10_000
+"""Columns a table may have: a narrower one would have rich break figures up."""
+
 
 class Result(Protocol):
     """What export and verification hand back."""
@@ -113,12 +116,13 @@ def table(
     rows: Iterable[Sequence[object]],
     right: Iterable[str] = (),
     drop: Sequence[str] | None = None,
-) -> None:
+) -> list[str]:
     """A plain table, its first line the headers; columns named in ``right`` are right-aligned.
 
-    With ``drop`` it fits the terminal (80 columns without one): columns of these names go, the first one first, never a
-    digit of those that stay. Without, lines are never folded off a terminal.
+    With ``drop`` it fits the terminal (80 columns without one): columns of these names go, the first one first. Returns
+    those that went. Lines that are wider all the same are left to the terminal: no figure is ever broken up or cut.
     """
+    gone: list[str] = []
     if drop is not None:
         cells = [["" if cell is None else clean(cell, LONG) for cell in row] for row in rows]
         headers = list(headers)
@@ -126,6 +130,7 @@ def table(
             if sum(max(map(len, column)) + 3 for column in zip(headers, *cells, strict=True)) <= columns():
                 break
             place = headers.index(name)
+            gone.append(name)
             del headers[place]
             for row_cells in cells:
                 del row_cells[place]
@@ -142,7 +147,8 @@ def table(
         shown.add_column(Text(clean(name)), justify="right" if name in ends else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(Text("" if cell is None else clean(cell, LONG)) for cell in row))
-    verbatim(rendered(shown, None if sys.stdout.isatty() else 10_000).removesuffix("\n"))
+    verbatim(rendered(shown, WIDEST).removesuffix("\n"))
+    return gone
 
 
 def result(found: Result, json_wanted: bool) -> int:

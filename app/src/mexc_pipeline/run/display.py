@@ -50,9 +50,9 @@ def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str) ->
     for name in ("symbol", "state"):
         table.add_column(name)
     for name in ("frames", "frames/s", *TYPES, "seq", "last frame", "backlog"):
-        table.add_column(name, justify="right")
-    table.add_column("segment")
-    table.add_column("files", justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("segment", no_wrap=True)
+    table.add_column("files", justify="right", no_wrap=True)
     for view in snapshot.views:
         style = "bold red" if view.faults or view.state == "down" else "green" if view.state == "live" else "yellow"
         table.add_row(
