@@ -17,8 +17,8 @@ log = logging.getLogger("mexc_pipeline.store")
 def read(engine: Engine, table: str, sql: str) -> list[tuple[Any, ...]]:
     """The rows of ``sql``, which reads ``table`` alone.
 
-    Raises EngineError. Where two tries find the table damaged, it is first renamed ``<table>_damaged_<time>``: schema's
-    next ``apply``, as every new connection of a loader does, makes another.
+    Raises EngineError. Where two tries find the table damaged, it is first set apart: schema's next ``apply``, as every
+    new connection of a loader does, makes another.
     """
     try:
         return engine.select(sql)
@@ -29,10 +29,15 @@ def read(engine: Engine, table: str, sql: str) -> list[tuple[Any, ...]]:
         return engine.select(sql)
     except RefusedError as error:
         if is_damage(error):
-            aside = f"{table}_damaged_{datetime.now(UTC).strftime('%Y%m%d%H%M%S')}"
-            engine.execute(f"RENAME TABLE {table} TO {aside}")
-            log.error(
-                "table of records cannot be read and is set apart; it is filled again from the spool",
-                extra={"fields": {"table": table, "as": aside, "error": str(error)}},
-            )
+            set_apart(engine, table, f"cannot be read: {error}")
         raise
+
+
+def set_apart(engine: Engine, table: str, why: str) -> None:
+    """Rename a table of records to ``<table>_damaged_<time>``. Raises EngineError."""
+    aside = f"{table}_damaged_{datetime.now(UTC).strftime('%Y%m%d%H%M%S')}"
+    engine.execute(f"RENAME TABLE {table} TO {aside}")
+    log.error(
+        "table of records is damaged and set apart; what the spool tells of it is filled in again",
+        extra={"fields": {"table": table, "as": aside, "error": why}},
+    )

@@ -7,10 +7,11 @@ import time
 from importlib import resources
 
 from mexc_pipeline.store import records
-from mexc_pipeline.store.engine import Engine
+from mexc_pipeline.store.engine import Engine, quote
 
 _FILE = re.compile(r"(\d{3})_\w+\.sql")
 _CREATES = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
+_COLUMN = re.compile(r"^  (\w+) +(.+?),?$", re.MULTILINE)
 
 
 def files() -> list[tuple[int, str, list[str]]]:
@@ -29,9 +30,10 @@ def statements(text: str) -> list[str]:
 
 
 def apply(engine: Engine) -> list[str]:
-    """Apply what has not been applied here yet, and again what made a table that is gone; returns the names of those
-    files. Raises EngineError."""
+    """Apply what has not been applied here yet, and again what made a table that is gone or has other columns, which is
+    set apart; returns the names of those files. Raises EngineError."""
     (version, name, first), *rest = files()
+    _set_others_apart(engine)
     for statement in first:
         engine.execute(statement)
     known = {row[0] for row in records.read(engine, "schema_versions", "SELECT version FROM schema_versions")}
@@ -48,3 +50,23 @@ def apply(engine: Engine) -> list[str]:
             engine.insert("schema_versions", columns, [(version, name, int(time.time()))])
         applied.append(name)
     return applied
+
+
+def columns() -> dict[str, set[tuple[str, str]]]:
+    """(name, type) of each column of each table that the files create."""
+    made = ((_CREATES.match(statement), statement) for _, _, parts in files() for statement in parts)
+    return {match[1]: set(_COLUMN.findall(statement)) for match, statement in made if match is not None}
+
+
+def _set_others_apart(engine: Engine) -> None:
+    """What has a table's name and lacks its columns takes none of its rows: with it nothing would ever go on."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for table, name, kind in engine.select(
+        "SELECT table, name, type FROM system.columns WHERE database = currentDatabase()"
+        f" AND table IN ({', '.join(map(quote, columns()))})"
+    ):
+        found.setdefault(table, set()).add((name, kind))
+    for table, wanted in columns().items():
+        if table in found and (lacking := wanted - found[table]):
+            named = ", ".join(sorted(name for name, _ in lacking))
+            records.set_apart(engine, table, f"columns that are missing or of another type: {named}")

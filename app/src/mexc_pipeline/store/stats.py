@@ -12,7 +12,8 @@ from typing import Any
 
 from mexc_pipeline import control
 from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.store.engine import Engine
+from mexc_pipeline.store import schema
+from mexc_pipeline.store.engine import Engine, EngineError
 
 log = logging.getLogger("mexc_pipeline.stats")
 
@@ -56,17 +57,24 @@ class Statistics:
             for symbol_id in self._ids:
                 self._ask(symbol_id)
         if self._waiting:
-            if not self._connected:
-                self._engine.connect()
-                self._connected = True
-            rows = list(self._waiting)
-            self._engine.insert(
-                "collector_stats", [(n, t) for n, t, _ in rows[0]], [[v for _, _, v in r] for r in rows]
-            )
-            self._waiting.clear()
+            try:
+                self._write()
+            except EngineError:
+                self.detach()
+                raise
         return min(1.0, max(0.05, self._due - time.monotonic()))
 
+    def _write(self) -> None:
+        if not self._connected:
+            self._engine.connect()
+            schema.apply(self._engine)  # the table may be gone, or another, since a loader looked
+            self._connected = True
+        rows = list(self._waiting)
+        self._engine.insert("collector_stats", [(n, t) for n, t, _ in rows[0]], [[v for _, _, v in r] for r in rows])
+        self._waiting.clear()
+
     def detach(self) -> None:
+        """Let go of the engine; the next step connects anew."""
         self._connected = False
         self._engine.close()
 
