@@ -198,8 +198,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "index",
-        "export_log is only an index: it is written again",
-        "export_log emptied or dropped",
+        "ClickHouse's own records stop nothing: export_log, only an index, is written again",
+        "export_log, egress_log, collector_stats, refused_rows emptied, dropped or made with other columns",
         tables.forgotten,
         5,
         5,

@@ -24,6 +24,12 @@ from support.waiting import until
 PERIOD = "4s"
 STOPS, STOPPED_S = 2, 60.0
 EXPORT_EVERY_S = 8.0
+RECORDS = ("export_log", "egress_log", "collector_stats", "refused_rows")
+FORGET = {
+    "emptied": ("TRUNCATE TABLE {}",),
+    "dropped": ("DROP TABLE {}",),
+    "with other columns": ("DROP TABLE {}", "CREATE TABLE {} (x UInt8) ENGINE = MergeTree ORDER BY x"),
+}
 MARK = b"a row that the server will not take"
 
 
@@ -198,7 +204,8 @@ ALTERATIONS: dict[str, Callable[[Site, str, random.Random], None]] = {
 
 
 def forgotten(folder: Path, seed: int) -> Outcome:
-    """``export_log``, the index of the files, emptied or dropped by hand: written again from what the spool has."""
+    """ClickHouse's own records emptied, dropped or made with other columns by hand: nothing stops, and ``export_log``,
+    the index of the files, is written again from what the spool has."""
     rng = random.Random(seed)
     outcome = Outcome()
     with served(folder, seed, rng, 100.0) as site:
@@ -206,9 +213,10 @@ def forgotten(folder: Path, seed: int) -> Outcome:
         outcome.expect(site.place.fork("export").wait(60) == 0, "the export failed")
         files = {p.name for p in site.place.exports.glob("*.parquet")}
         until(lambda: {row[0] for row in site.fetch(LOGGED)} >= files, 60, "every file in export_log")
-        kind = rng.choice(("emptied", "dropped"))
-        site.engine.client().execute(f"{'TRUNCATE' if kind == 'emptied' else 'DROP'} TABLE ch_mexc.export_log")
-        outcome.happened(f"export_log {kind}")
+        table, kind = rng.choice(RECORDS), rng.choice(tuple(FORGET))
+        for statement in FORGET[kind]:
+            site.engine.client().execute(statement.format(f"ch_mexc.{table}"))
+        outcome.happened(f"{table} {kind}")
         store = site.store
         outcome.expect(end(store, 30) == 0, "the store did not end in order")
         again = site._replace(store=site.place.start("store"))
