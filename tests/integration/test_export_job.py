@@ -257,7 +257,7 @@ def test_a_folder_that_takes_nothing_is_said_once_and_caught_up(tmp_path: Path, 
 def test_an_export_folder_that_is_none(config: Config) -> None:
     fill(config)
     config.export_dir.write_text("in the way")
-    with pytest.raises(UserError, match="is not a folder"):
+    with pytest.raises(UserError, match="not a folder"):
         main(config)
     assert config.export_dir.read_text() == "in the way"
 
@@ -428,6 +428,17 @@ def test_once_asks_the_running_collector(config: Config) -> None:
         server.close()
         spool.close()
     assert [f.file for f in report.files] == ["btc20260915185200.part1.parquet"]
+
+
+@pytest.mark.parametrize("options", [{}, {"once": True}, {"ids": ["btc"]}, {"copy": True}])
+def test_an_export_in_a_wrong_folder_fails_and_makes_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
+    """It said that every segment had its file, and left folders by which no later check failed."""
+    config = configure(tmp_path)
+    before = names(tmp_path)
+    copy_to = tmp_path / "copies" if options.pop("copy", False) else None
+    with pytest.raises(UserError, match="nothing was recorded in"):
+        main(config, copy_to=copy_to, **options)
+    assert names(tmp_path) == before
 
 
 def test_a_collector_that_refuses_to_cut_is_reported_and_closed_segments_still_go(config: Config) -> None:

@@ -273,9 +273,9 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     files.
     """
     from mexc_pipeline import verify as proofs
+    from mexc_pipeline.export.names import wrong_place
     from mexc_pipeline.ledger.hours import total
     from mexc_pipeline.verify.acknowledge import acknowledged
-    from mexc_pipeline.verify.exports import wrong_place
 
     config = configuration(ctx)
     start_logs(ctx, quiet=True)

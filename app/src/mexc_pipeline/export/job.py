@@ -27,6 +27,7 @@ from mexc_pipeline.export.files import (
     prepare_folder,
     sweep,
 )
+from mexc_pipeline.export.names import wrong_place
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
 from mexc_pipeline.paths import not_allowed, same
 from mexc_pipeline.spool import pending
@@ -80,11 +81,14 @@ def run(
         if stop is not None and stop.is_set():
             raise StoppedError
 
+    if copy_to is None:
+        check_mounted(config)
+    if wrong := wrong_place(config):
+        raise UserError(f"{config.export_dir}: {wrong}")
     try:
         if copy_to is not None:
             _copy(config, chosen, copy_to, report, check)
             return report
-        check_mounted(config)
         prepare_folder(config.export_dir)
         with _export_lock(config, check):
             for path in sweep(config.export_dir, set(chosen)):

@@ -12,7 +12,7 @@ from pathlib import Path
 from mexc_pipeline import memory
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.export.names import FileName, exported_files
+from mexc_pipeline.export.names import FileName, exported_files, wrong_place
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
@@ -101,20 +101,6 @@ def exports(
 
 
 _GONE = "the file is gone; put it back, set export_dir to where it is, or run export --missing"
-
-
-def wrong_place(config: Config) -> str:
-    """Why there is nothing to judge here, empty where something may be: a check of another folder than the
-    recorder's, such as one run from another working directory, must not pass."""
-    if not config.export_dir.exists():
-        if not config.spool_dir.exists():
-            return (
-                f"there is no such folder, and nothing was recorded in {config.data_dir}; "
-                "check data_dir and export_dir, which are relative to where the command is run"
-            )
-    elif not config.export_dir.is_dir():
-        return "not a folder; move it away or set export_dir"
-    return ""
 
 
 def one_label(symbol: str, proofs: list[FileProof], spooled: list[SegmentInfo]) -> list[Finding]:
