@@ -83,8 +83,8 @@ def run(
 
     if copy_to is None:
         check_mounted(config)
-    if wrong := wrong_place(config):
-        raise UserError(f"{config.export_dir}: {wrong}")
+    if why := wrong_place(config):
+        raise UserError(f"{config.export_dir}: {why}")
     try:
         if copy_to is not None:
             _copy(config, chosen, copy_to, report, check)
