@@ -58,6 +58,7 @@ class Machine:
 
     def files(self) -> list[str]:
         """Export everything; the names of all files."""
+        self.settings.export_dir.mkdir(exist_ok=True)  # as a deployment makes it
         report = export(self.settings, once=True)
         assert report.failures == []
         return sorted(path.name for path in self.settings.export_dir.glob("*.parquet"))

@@ -131,6 +131,27 @@ def test_each_start_that_is_numbered_late_says_what_it_followed(tmp_path: Path) 
     assert {e["spool_id"] for e in found} == {spool.spool_id}
 
 
+@pytest.mark.parametrize("sealed_by", ["the next start", "an export"])
+def test_a_start_after_a_whole_period_names_the_time_of_the_row_it_follows(tmp_path: Path, sealed_by: str) -> None:
+    first = new(tmp_path)
+    first.append([*frames(0), Frame(T0, None, 5, b'{"event":"stopped"}')])
+    first.close()
+    if sealed_by == "an export":
+        seal_left_open(tmp_path, T0 + 7200 * SECOND_NS)
+    pending = Pending(tmp_path, "BTC_USDT")
+    pending.append([Frame(T0 + 7200 * SECOND_NS, None, 5, started("1", None))])
+    spool = new(tmp_path, pending)
+    while pending.move(spool):
+        pass
+    pending.remove()
+    spool.close()
+    rows = check(tmp_path)
+    (said,) = named(rows, "started")
+    before = rows[said["seq"] - 2]
+    assert b"sealed" in before.m
+    assert (said["last_seq"], said["last_rx"]) == (before.seq, before.rx)
+
+
 def test_a_newer_files_rows_are_left_alone(tmp_path: Path) -> None:
     Pending(tmp_path, "BTC_USDT").close()
     db = sqlite3.connect(tmp_path / FILE)

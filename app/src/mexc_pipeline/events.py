@@ -50,8 +50,10 @@ def begin(kind: type[Event]) -> bytes:
 
 
 class Started(Event, frozen=True, kw_only=True):
-    """The first row of a process; ``replaced``: the folder is an older copy, newer rows exist elsewhere;
-    ``set_apart`` names damaged files. All but ``version`` is known where the row gets its seq."""
+    """The first row of a process; ``last_rx``: the rx of the row ``last_seq``, which is the period's last instant where
+    that row is ``sealed`` of a whole period: when something was last received, the row before tells; ``replaced``: the
+    folder is an older copy, newer rows exist elsewhere; ``set_apart`` names damaged files.
+    All but ``version`` is known where the row gets its seq."""
 
     clean: bool | None = None
     last_seq: int | None = None

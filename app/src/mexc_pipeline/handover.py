@@ -75,7 +75,7 @@ def give(settings: config.Config, key: str) -> Handover:
         period = newest.name.period
         files = {segment.file for segment in found.readable if segment.name.period == period}
         files |= {path.name for path in settings.export_dir.glob(f"{symbol.id}{period}*.parquet")}
-        _, clean = last_moment(newest)
+        *_, clean = last_moment(newest)
         host = socket.gethostname()
         return Handover(symbol.name, newest.last_seq, newest.spool_id, tuple(sorted(files)), clean, host)
 

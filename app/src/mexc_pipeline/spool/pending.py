@@ -403,7 +403,7 @@ def completed(m: bytes, spool: Spool, apart: str | None = None) -> bytes:
     return Started(
         clean=spool.clean and apart is None,
         last_seq=spool.last_seq,
-        last_rx=spool.last_rx,
+        last_rx=spool.newest_rx,
         version=str(said.get("version", "unknown")),
         spool_id=spool.spool_id,
         replaced=recovered.replaced or None,

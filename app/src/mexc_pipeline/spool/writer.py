@@ -111,6 +111,9 @@ class Spool:
         self._moved: dict[str, int] = {}  # said by each segment anew: the newest is the one that is never pruned
         self.last_seq = 0
         self.last_rx = 0
+        """What the next row follows: after a whole period its edge, which no row has."""
+        self.newest_rx = 0
+        """The rx of the newest row, whose seq is ``last_seq`` where this folder has that row."""
         self.clean = True
         """Whether the newest row is an orderly stop, ``sealed`` aside."""
         try:
@@ -154,7 +157,7 @@ class Spool:
             for stale in [f for f in found if f.state == "open"]:
                 apart.append(self._set_apart(stale.path, "stale", "newer rows of this symbol are known"))
                 found.remove(stale)
-        last_rx, clean = last_moment(found[-1]) if found else (0, known_seq == 0)
+        self.newest_rx, last_rx, clean = last_moment(found[-1]) if found else (0, 0, known_seq == 0)
         self.last_seq = max(last_seq, known_seq)
         self.last_rx = last_rx
         new = not found or replaced
@@ -297,6 +300,7 @@ class Spool:
             tally.add(block)
         self._checkpointer.grown(self._tally.bytes - before)
         self.last_seq, self.last_rx = block.seq[-1], block.rx[-1]
+        self.newest_rx = self.last_rx
         self.clean = block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_ENDED)
 
     def _keep(self) -> Held:
@@ -370,7 +374,8 @@ class Spool:
         held.close()
         self._held = None
         self.last_seq = sealed.last_seq
-        self.last_rx = max(self._tally.last_rx, at_ns - 1 if cut else at_ns)
+        self.newest_rx = max(self._tally.last_rx, at_ns - 1)
+        self.last_rx = self.newest_rx if cut else max(self.newest_rx, at_ns)
         log.info("segment closed", extra={"fields": {"segment": self._path.name, "rows": sealed.rows, "cut": cut}})
         return sealed
 
@@ -410,19 +415,19 @@ def last_rx(folder: Path) -> int:
             raise error
     for newest in reversed([segment for segment in found.readable if segment.rows]):
         with contextlib.suppress(SegmentError):
-            return last_moment(newest)[0]
+            return last_moment(newest)[1]
     return 0
 
 
-def last_moment(newest: SegmentInfo) -> tuple[int, bool]:
-    """The newest segment's time to follow, and whether its newest rows are an orderly stop."""
+def last_moment(newest: SegmentInfo) -> tuple[int, int, bool]:
+    """The newest row's rx, the time to follow, and whether the newest rows are an orderly stop."""
     with SegmentReader(newest.path) as reader:
         rows = list(reader.read(newest.last_seq - 2).rows())
-    rx = rows[-1].rx
+    rx = row_rx = rows[-1].rx
     if newest.state != "open" and not newest.cut:
         rx = max(rx, newest.edge_ns)  # no row may join a period that is closed
     ends = [r for r in rows if not (r.mt == Mt.EVENT and r.m.startswith(begin(Sealed)))]
-    return rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(_ENDED)
+    return row_rx, rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(_ENDED)
 
 
 def moved(clean: bool, host: str, spool_id: str, last_seq: int) -> bytes:
