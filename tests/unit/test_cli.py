@@ -464,3 +464,20 @@ def test_the_user_guides_table_has_every_command_and_no_other() -> None:
         for text in re.findall(r"`([^`]+)`", cell)
     }
     assert shown == set(cli.list_commands(click.Context(cli)))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["simulate", "--rate", "nan"],
+        ["simulate", "--rate", "inf"],
+        ["demo", "--rate", "nan"],
+        ["demo", "--duration", "0s"],
+        ["run", "--duration", "0s"],
+        ["probe", "--seconds", "nan"],
+    ],
+)
+def test_what_is_no_amount_is_refused_in_one_line(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(args) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert args[1] in line

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mexc_pipeline.cli import printing
-from mexc_pipeline.cli.options import Command, Duration, UserPath, configuration, debug, json_option
+from mexc_pipeline.cli.options import Command, Duration, Number, UserPath, configuration, debug, json_option
 
 if TYPE_CHECKING:
     from mexc_pipeline.run.account import Closing
@@ -55,7 +55,7 @@ def run(ctx: click.Context, duration: float | None, as_json: bool) -> int:
 @click.option("--duration", type=Duration(), default="45s", show_default=True, help="How long to record.")
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0.1),
+    type=Number(min=0.1),
     default=60.0,
     show_default=True,
     help="Frames a second and symbol from the simulated exchange.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,9 +111,22 @@ class Duration(click.ParamType[float]):
         if isinstance(value, float):
             return value
         try:
-            return config.duration_ns(value) / 1e9
+            seconds = config.duration_ns(value) / 1e9
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if not seconds:
+            self.fail(f"{value!r} is no time at all; give one such as 60s", param, ctx)
+        return seconds
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds: click takes ``nan`` for one of any range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class SymbolId(click.ParamType[str]):

@@ -192,4 +192,6 @@ def import_files(
     config = configuration(ctx)
     check_mounted(config)
     start_logs(ctx, quiet=True)
-    return printing.done(importer.import_files(config.export_dir, files, to, symbol), as_json)
+    names = {s.name: s.id for s in config.symbols}
+    wanted = names.get(symbol, symbol) if symbol is not None else None
+    return printing.done(importer.import_files(config.export_dir, files, to, wanted), as_json)

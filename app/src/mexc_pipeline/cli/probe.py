@@ -10,7 +10,7 @@ import click
 
 from mexc_pipeline import signals
 from mexc_pipeline.cli import printing
-from mexc_pipeline.cli.options import Command, SymbolId, UserPath, configuration, json_option, start_logs
+from mexc_pipeline.cli.options import Command, Number, SymbolId, UserPath, configuration, json_option, start_logs
 from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.exchange.options import is_name
@@ -24,7 +24,7 @@ MOST = 20
 @click.argument("symbols", metavar="[SYMBOL]...", nargs=-1, type=SymbolId())
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1, max=3600),
+    type=Number(min=1, max=3600),
     default=60.0,
     show_default=True,
     help="How long to listen.",

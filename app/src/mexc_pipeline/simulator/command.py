@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from pathlib import Path
@@ -51,6 +52,16 @@ A PATH is names joined by points from the frame's top; lists are gone into.
 Without channel= a shape holds for every frame, acks and pongs too."""
 
 
+class Number(click.FloatRange):
+    """A finite number within bounds: click takes ``nan`` for one of any range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 @click.command("simulate", epilog=_EPILOG)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -71,21 +82,21 @@ Without channel= a shape holds for every frame, acks and pongs too."""
     "--rate",
     default=NATURAL_RATE,
     show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Frames/s per symbol of ticker, deal and depth.full together.",
 )
 @click.option(
     "--commit-rate",
     default=50.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     help="Book versions/s per symbol at the natural rate (ETH_USDT on the exchange: 2194).",
 )
 @click.option(
     "--heartbeat",
     default=60.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     help="Seconds without a JSON ping until a connection is closed; 0: never.",
 )
 @click.option(
@@ -142,13 +153,11 @@ Without channel= a shape holds for every frame, acks and pongs too."""
     is_flag=True,
     help="Send frames rendered in advance, as fast as the client reads, once it has subscribed.",
 )
-@click.option(
-    "--flat-out-rate", type=click.FloatRange(min=0, min_open=True), help="With --flat-out: this many frames/s instead."
-)
+@click.option("--flat-out-rate", type=Number(min=0, min_open=True), help="With --flat-out: this many frames/s instead.")
 @click.option("--flat-out-frames", type=click.IntRange(min=1), help="With --flat-out: stop after so many frames.")
 @click.option(
     "--flat-out-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="With --flat-out: stop after so many seconds.",
 )
 @click.option(
