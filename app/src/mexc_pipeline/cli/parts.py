@@ -104,7 +104,8 @@ def prune(
     """Delete exported files that are old, or while the disk is full.
 
     A file goes only if it was read just now and is what it says it is, and if the archive, where one is named, has it.
-    The newest file of a symbol stays. Without --keep and --min-free nothing goes.
+    The newest file of a symbol stays, and so do those whose segment is still in the spool (spool_keep, 24h).
+    Without --keep and --min-free nothing goes.
     """
     from mexc_pipeline.cli import printing
     from mexc_pipeline.export import retention
