@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mexc_pipeline import read
+from mexc_pipeline import importer, read
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.parquet import SCHEMA, metadata
 from mexc_pipeline.importer import import_files
@@ -132,3 +132,29 @@ def test_a_file_may_have_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert report.ok, report.lines()
     (made,) = (tmp_path / "exports" / "imported").iterdir()
     assert metadata(made)["imported_from"] == "b\\xff.parquet"
+
+
+@pytest.mark.parametrize("ts", [10**17, -(10**17), 4 * 10**14, -(10**14)])
+def test_a_time_that_names_no_hour_does_not_stop_the_rest(tmp_path: Path, ts: int) -> None:
+    table = pa.table({"ts": pa.array([ts], pa.timestamp("ms")), "mt": ["t"], "m": ["1"]})
+    pq.write_table(table, tmp_path / "odd.parquet")
+    good = v4_file(tmp_path, "btc_20250801_1400.parquet")
+    report = import_files(tmp_path / "exports", [tmp_path / "odd.parquet", good], symbol_id="btc")
+    assert [f.source for f in report.files] == [good.name]
+    (said,) = report.failures
+    assert said.startswith(f"{tmp_path / 'odd.parquet'}: ")
+
+
+def test_whatever_one_file_leads_to_the_next_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd, good = (v4_file(tmp_path, f"btc_20250801_1{n}00.parquet") for n in (3, 4))
+    convert = importer._converted
+
+    def fails(source: Path, most: int) -> Any:
+        if source == odd:
+            raise ZeroDivisionError("not foreseen")
+        return convert(source, most)
+
+    monkeypatch.setattr(importer, "_converted", fails)
+    report = import_files(tmp_path / "exports", [odd, good])
+    assert [f.source for f in report.files] == [good.name]
+    assert report.failures == [f"{odd}: it cannot be taken over: ZeroDivisionError: not foreseen"]

@@ -63,6 +63,11 @@ def test_reading_is_let_through(understood: str) -> None:
         "SELECT hasColumnInTable('192.0.2.1:9000', 'default', '', 'a', 'b', 'c')",
         "SELECT `hasColumnInTable`('a', 'b', 'c')",
         "SELECT arrayMap(hasColumnInTable, ['a'], ['b'], ['c'])",
+        "SELECT aiGenerate('x')",
+        "SELECT AIClassify('x', ['a'])",
+        "SELECT arrayMap(aiEmbed, ['x'])",
+        "SELECT * FROM eval('SELECT 1')",
+        "SELECT * FROM arrowstream('x')",
         "SELECT 'unfinished",
     ],
 )
@@ -104,3 +109,77 @@ def test_a_statement_reaches_the_parser_as_one_value_or_not_at_all(sql: str) -> 
 def test_judging_never_fails_otherwise(understood: str) -> None:
     with suppress(UserError):
         assert readonly.check(understood) == understood
+
+
+JUDGED = """
+azureblobstorage azureblobstoragecluster bigquery cluster clusterallreplicas cosn deltalake deltalakeazure
+deltalakeazurecluster deltalakecluster deltalakelocal deltalakes3 deltalakes3cluster dictionary executable
+filecluster filesystem format fuzzjson fuzzquery gcs generate_series generaterandom generateseries hdfs
+hdfscluster hudi hudicluster iceberg icebergazure icebergazurecluster icebergcluster iceberghdfs
+iceberghdfscluster iceberglocal iceberglocalcluster icebergs3 icebergs3cluster input jdbc loop merge
+mergetreeanalyzeindexes mergetreeanalyzeindexesuuid mergetreecodecblockcounts mergetreeindex mergetreeprojection
+mergetreetextindex mongodb mysql null numbers numbers_mt odbc oss paimon paimonazure paimonazurecluster
+paimoncluster paimonhdfs paimonhdfscluster paimonlocal paimons3 paimons3cluster postgresql primes
+prometheusquery prometheusqueryrange redis remote remotesecure s3 s3cluster sqlite sqlstandardvalues
+timeseriesdata timeseriesmetricfamilies timeseriesmetrics timeseriessamples timeseriesselector timeseriestags
+url urlcluster values view viewexplain viewifpermitted ytsaurus zeros zeros_mt
+"""
+"""Table functions of the engine that read nothing but the database, or that the reading role has no right to."""
+CATEGORIES = [
+    "AI",
+    "Arithmetic",
+    "Arrays",
+    "Bit",
+    "Bitmap",
+    "Comparison",
+    "Conditional",
+    "Dates and Times",
+    "Dictionary",
+    "Distance",
+    "Embedded Dictionary",
+    "Encoding",
+    "Encryption",
+    "Financial",
+    "Geo",
+    "Geo Polygon",
+    "Hash",
+    "IP Address",
+    "Internal",
+    "Introspection",
+    "JSON",
+    "Logical",
+    "Machine Learning",
+    "Map",
+    "Mathematical",
+    "Null",
+    "NumericIndexedVector",
+    "Other",
+    "QBit",
+    "Random Number",
+    "Rounding",
+    "String",
+    "String Replacement",
+    "String Search",
+    "String Splitting",
+    "Time Series",
+    "Time Window",
+    "Tuple",
+    "Type Conversion",
+    "URL",
+    "UUID",
+]
+
+
+@pytest.mark.engine
+def test_every_function_of_the_engine_has_been_judged() -> None:
+    """A new table function, or a new kind of function, is to be looked at: what can it reach?"""
+    query = pytest.importorskip("chdb").query
+
+    def column(sql: str) -> set[str]:
+        return set(query(sql, "TSV").bytes().decode().splitlines()) - {""}
+
+    assert column("SELECT lower(name) FROM system.table_functions") - readonly._REACHING == set(JUDGED.split())
+    asking = column("SELECT lower(name) FROM system.functions WHERE categories = 'AI' OR name ILIKE 'ai%'")
+    assert asking
+    assert asking <= readonly._REACHING
+    assert column("SELECT categories FROM system.functions WHERE NOT is_aggregate") == set(CATEGORIES)

@@ -7,6 +7,7 @@ its fields joined with ``|``. They carry no receive time and no sequence: ``rx``
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -29,6 +30,8 @@ from mexc_pipeline.paths import regular, same
 from mexc_pipeline.read.files import FOLDER
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import sync_folder
+
+log = logging.getLogger("mexc_pipeline.importer")
 
 _NAME = re.compile(r"(?P<id>[a-z][a-z0-9]*?)_?(?P<day>\d{8})_(?P<hour>\d{2})(?P<minute>\d{2})?(?:_debug)?\.parquet")
 _HOUR_MS = 3_600_000
@@ -104,6 +107,9 @@ def import_files(
         except (UserError, OSError) as error:
             text = error.strerror if isinstance(error, OSError) else str(error)
             report.failures.append(f"{source}: {text}")
+        except Exception as error:  # whatever another file's content leads to, the next one is taken over
+            log.info("file not imported", exc_info=True, extra={"fields": {"file": str(source)}})
+            report.failures.append(f"{source}: it cannot be taken over: {type(error).__name__}: {error}")
     return report
 
 
@@ -220,7 +226,10 @@ def _target_name(table: Any, match: re.Match[str] | None, symbol_id: str | None)
         period = f"{match['day']}{match['hour']}" + ("" if minute == "00" else f"{minute}00")
     else:
         first = pc.min(table.column("ts").cast(pa.int64())).as_py()
-        start = pa.scalar(first - first % _HOUR_MS, pa.timestamp("ms")).as_py()
+        try:
+            start = pa.scalar(first - first % _HOUR_MS, pa.timestamp("ms")).as_py()
+        except (OverflowError, ValueError) as error:
+            raise FileError(f"its name tells no hour, and neither does its first ts ({first} ms)") from error
         period = f"{start:%Y%m%d%H}"
     name = f"{wanted}{period}.parquet"
     if FileName.parse(name) is None:

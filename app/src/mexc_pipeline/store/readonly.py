@@ -15,9 +15,26 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.store.engine import quote
 
 _READING = ("SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN")
-_REACHING = frozenset({"file", "python", "hascolumnintable"})
-"""Functions that need no right: in the embedded engine ``file`` reads any file, ``Python`` objects of this process; on
-a server ``hasColumnInTable`` asks any host."""
+_REACHING = frozenset(
+    [
+        "file",
+        "python",
+        "arrowstream",
+        "eval",
+        "hascolumnintable",
+        "aiclassify",
+        "aiembed",
+        "aiextract",
+        "aifilter",
+        "aigenerate",
+        "airedact",
+        "aisimilarity",
+        "aitranslate",
+    ]
+)
+"""Functions that need no right: in the embedded engine ``file`` reads any file, ``Python`` and ``arrowstream`` objects
+of this process; ``eval`` runs a text that was not judged; ``ai…`` and, on a server, ``hasColumnInTable`` ask any
+host."""
 _NO_CALL = frozenset({"IN", "AND", "OR", "NOT", "AS", "FROM", "JOIN", "ON", "USING", "BY", "SELECT", "WHERE", "HAVING"})
 _TOKEN = re.compile(
     r"(?P<string>'(?:[^'\\]|\\.)*')|(?P<word>`(?:[^`\\]|\\.)*`|[A-Za-z_][A-Za-z0-9_]*)|[0-9][0-9A-Za-z_.]*|\S",
