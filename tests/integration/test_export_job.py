@@ -29,7 +29,7 @@ from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import info, segments
 from mexc_pipeline.verify import exports
 from support.spooled import Stored, digest, digests, read_rows, read_segments
-from support.spools import SECOND, T0, configure, fill, open_spool, some_frames, tamper
+from support.spools import SECOND, T0, configure, fill, open_spool, some_frames, tamper, written
 
 STEPS = ("created", "block", "written", "synced", "read back", "linked", "unlinked", "folder synced", "marked")
 KILLED = 9
@@ -125,7 +125,7 @@ def test_an_equal_file_is_taken_as_done(config: Config) -> None:
     fill(config)
     main(config)
     (segment,) = [path for _, path in segments(config.spool_dir / "btc")]
-    tamper(segment, "UPDATE meta SET value = '\"closed\"' WHERE key = 'state'")
+    written(segment, "UPDATE meta SET value = '\"closed\"' WHERE key = 'state'")
     inode = (config.export_dir / "btc20260915185200.parquet").stat().st_ino
     report = main(config)
     assert [f.state for f in report.files] == ["present"]

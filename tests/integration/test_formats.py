@@ -28,7 +28,7 @@ from mexc_pipeline.verify import by_hour, exports, ledger
 from support.collecting import Site, collecting
 from support.peers import serving, silent
 from support.spooled import check
-from support.spools import configure, tamper
+from support.spools import configure, written
 
 REPOSITORY = Path(__file__).parents[2]
 FIXTURES = REPOSITORY / "tests" / "fixtures" / "formats"
@@ -159,7 +159,7 @@ def test_what_a_clock_that_was_ahead_left_ends_at_once_and_the_true_time_goes_on
 def test_a_later_format_is_refused_in_one_line_and_left_alone(tmp_path: Path) -> None:
     left = Left(tmp_path, "0.1.0")
     for _, path in segments(left.folder):
-        tamper(path, f"PRAGMA user_version = {FORMAT + 1}")
+        written(path, f"PRAGMA user_version = {FORMAT + 1}")
     before = {p.name for p in left.folder.iterdir()}
     reason = f"segment format {FORMAT + 1} is newer than this program knows ({FORMAT})"
     report = run(left.config)

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import json
 import re
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from mexc_pipeline.ledger.conservation import Side
 from mexc_pipeline.spool.lifecycle import mark_exported, remove
 from mexc_pipeline.spool.segment import info, segments
 from mexc_pipeline.verify import Finding, Report, exports, ledger
-from support.spools import SECOND, T0, configure, fill, open_spool, some_frames
+from support.spools import SECOND, T0, configure, fill, open_spool, some_frames, written
 
 exports_module = importlib.import_module("mexc_pipeline.verify.exports")  # the package's name of it is the function
 FILES = tuple(f"btc202609151852{s}.parquet" for s in ("00", "10", "20"))
@@ -208,9 +207,7 @@ def test_an_export_in_the_same_moment_leaves_no_file_missing(config: Config, mon
     aside = path.with_suffix(".aside")
     segment = next(p for p in (config.spool_dir / "btc").glob("*.sqlite") if p.stem in FILES[2])
     exported = info(segment).exported
-    with sqlite3.connect(segment) as db:
-        db.execute("UPDATE meta SET value = '\"closed\"' WHERE key = 'state'")
-    db.close()
+    written(segment, "UPDATE meta SET value = '\"closed\"' WHERE key = 'state'")
     path.rename(aside)
 
     look = exports_module._segments

@@ -9,6 +9,7 @@ from typing import Any
 
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.rows import Frame
+from mexc_pipeline.spool.segment import put_meta
 from mexc_pipeline.spool.writer import Spool
 
 SECOND = 1_000_000_000
@@ -75,9 +76,19 @@ def fill(config: Config, symbol_id: str = "btc", periods: int = 1, rows: int = 2
     spool.close()
 
 
-def tamper(path: Path, statement: str) -> None:
+def tamper(path: Path, statement: str, *values: Any) -> None:
     """Change a segment as nobody should."""
     db = sqlite3.connect(path)
     with db:
-        db.execute(statement)
+        db.execute(statement, values)
+    db.close()
+
+
+def written(path: Path, statement: str, *values: Any) -> None:
+    """Change a segment, or a file of pending rows, as a writer does: with the check value of what it says then."""
+    db = sqlite3.connect(path)
+    with db:
+        db.execute(statement, values)
+        db.execute("DELETE FROM meta WHERE key = 'check'")
+        put_meta(db, {})
     db.close()

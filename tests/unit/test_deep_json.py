@@ -95,9 +95,10 @@ def _on_segment(config: Config, damage: str) -> None:
         with sqlite3.connect(segment) as db:
             (before,) = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
             db.execute("UPDATE meta SET value = ? WHERE key = ?", (damage, key))
+            db.execute("DELETE FROM meta WHERE key = 'check'")  # with it, no value is looked at
         db.close()
         found = in_order(config.spool_dir / "btc")
-        assert segment in [path for path, _ in found.unreadable] or (key, damage) == ("id", '"x"')
+        assert segment in [path for path, _ in found.unreadable]
         with sqlite3.connect(segment) as db:
             db.execute("UPDATE meta SET value = ? WHERE key = ?", (before, key))
         db.close()
@@ -108,6 +109,7 @@ def _on_pending(config: Config, damage: str) -> None:
     Pending(folder, "BTC_USDT").close()
     with sqlite3.connect(folder / "pending.db") as db:
         db.execute("UPDATE meta SET value = ? WHERE key = 'id'", (damage,))
+        db.execute("DELETE FROM meta WHERE key = 'check'")
     db.close()
     again = Pending(folder, "BTC_USDT")
     again.close()

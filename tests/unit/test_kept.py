@@ -18,6 +18,7 @@ from mexc_pipeline.spool import writer
 from mexc_pipeline.spool.lifecycle import seal_left_open
 from mexc_pipeline.spool.segment import in_order
 from mexc_pipeline.spool.writer import Spool
+from support.spools import written
 
 START = 1_700_000_000_000_000_000 // HOUR_NS * HOUR_NS
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of spools: fsync must cost nothing
@@ -105,9 +106,7 @@ def test_a_note_that_says_nothing_is_damage_or_none(tmp_path: Path, kept: str) -
     folder = tmp_path / "btc"
     folder.mkdir()
     path = record(folder, [3], keep_s=0.0)
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute("UPDATE meta SET value = ? WHERE key = 'kept'", (kept,))
-        db.commit()
+    written(path, "UPDATE meta SET value = ? WHERE key = 'kept'", kept)
     again = opened(folder, START + 100)
     again.close()
     assert bool(again.recovered.set_apart) is (kept != "null")

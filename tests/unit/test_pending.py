@@ -26,11 +26,19 @@ from mexc_pipeline.spool.pending import FILE, Pending, is_left, newest, number_l
 from mexc_pipeline.spool.segment import NewerFormatError, in_order, info
 from mexc_pipeline.spool.writer import Spool, last_rx
 from support.spooled import check, named, read_rows, read_segments
+from support.spools import written
 
 T0 = 2_000_001_600 * SECOND_NS
 PERIOD = Period(2 * SECOND_NS)
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of spools: fsync must cost nothing
 NOTHING = Known(0, (), None, ())
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A spool folder, which has its symbol's name."""
+    (tmp_path / "btc").mkdir()
+    return tmp_path / "btc"
 
 
 def frames(*seconds: float) -> list[Frame]:
@@ -154,9 +162,7 @@ def test_a_start_after_a_whole_period_names_the_time_of_the_row_it_follows(tmp_p
 
 def test_a_newer_files_rows_are_left_alone(tmp_path: Path) -> None:
     Pending(tmp_path, "BTC_USDT").close()
-    db = sqlite3.connect(tmp_path / FILE)
-    db.execute("PRAGMA user_version=3")
-    db.close()
+    written(tmp_path / FILE, "PRAGMA user_version=3")
     with pytest.raises(NewerFormatError, match="format 3"):
         Pending(tmp_path, "BTC_USDT")
     assert is_left(tmp_path)

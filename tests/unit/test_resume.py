@@ -19,6 +19,13 @@ SECOND = 10**9
 AT = 1_800_000_000 * SECOND
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A spool folder, which has its symbol's name."""
+    (tmp_path / "btc").mkdir()
+    return tmp_path / "btc"
+
+
 def record(folder: Path, *frames: tuple[int, Mt, bytes]) -> None:
     """Frames at seconds from a fixed moment; the length of a period is 2 s."""
     spool = Spool(folder, "btc", "BTC_USDT", Period(2 * SECOND))
@@ -143,9 +150,11 @@ def test_deals_of_unusual_size_are_not_all_taken(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(resume, "NEWEST_BYTES", 5000)
     record(tmp_path, *((0, Mt.DEAL, deal(n, more=',"x":"' + "x" * 1000 + '"')) for n in range(20)))
     assert len(newest_deals(tmp_path)) == 5
-    (tmp_path / "short").mkdir()
-    record(tmp_path / "short", *((2 * n, Mt.DEAL, deal(n, more=',"x":"' + "x" * 1000 + '"')) for n in range(20)))
-    assert len(newest_deals(tmp_path / "short")) == 5, "in all of them"
+    (tmp_path / "short" / "btc").mkdir(parents=True)
+    record(
+        tmp_path / "short" / "btc", *((2 * n, Mt.DEAL, deal(n, more=',"x":"' + "x" * 1000 + '"')) for n in range(20))
+    )
+    assert len(newest_deals(tmp_path / "short" / "btc")) == 5, "in all of them"
 
 
 def test_the_newest_version_may_be_in_a_frame_whose_ts_is_wrong(tmp_path: Path) -> None:

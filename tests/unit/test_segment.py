@@ -22,6 +22,7 @@ from mexc_pipeline.spool.segment import (
     info,
     segments,
 )
+from support.spools import written
 
 META = {
     "id": "btc", "symbol": "BTC_USDT", "spool_id": "s", "version": "1", "period": "2033051803",
@@ -144,9 +145,8 @@ def test_what_is_no_segment_is_said(tmp_path: Path) -> None:
     with pytest.raises(SegmentError, match="not a readable segment"):
         info(path)
     path.unlink()
-    db = made(tmp_path)
-    db.execute(f"PRAGMA user_version={FORMAT + 1}")
-    db.close()
+    made(tmp_path).close()
+    written(path, f"PRAGMA user_version={FORMAT + 1}")
     with pytest.raises(SegmentError, match="newer than this program"):
         info(path)
 
@@ -187,8 +187,8 @@ def test_an_id_that_is_no_name_is_refused(tmp_path: Path, symbol_id: Any) -> Non
 
 
 def test_nested_without_end_is_refused(tmp_path: Path) -> None:
-    db = create(tmp_path / "2033051803.sqlite", META)
-    db.execute("INSERT INTO meta VALUES ('account', ?)", ("[" * 200_000 + "]" * 200_000,))
-    db.close()
+    create(tmp_path / "2033051803.sqlite", META).close()
+    nested = "[" * 200_000 + "]" * 200_000
+    written(tmp_path / "2033051803.sqlite", "INSERT INTO meta VALUES ('account', ?)", nested)
     with pytest.raises(SegmentError, match="not a readable segment"):
         info(tmp_path / "2033051803.sqlite")

@@ -25,6 +25,13 @@ PERIOD = Period(10 * SECOND_NS)
 
 
 @pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A spool folder, which has its symbol's name."""
+    (tmp_path / "btc").mkdir()
+    return tmp_path / "btc"
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A spool with one closed segment and an open one of three rows."""
     spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD)

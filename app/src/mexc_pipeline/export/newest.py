@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from mexc_pipeline import memory
 from mexc_pipeline.export.headers import check_footer
-from mexc_pipeline.export.parquet import FileError, open_file
+from mexc_pipeline.export.parquet import FileError, metadata_in_schema, open_file
 from mexc_pipeline.paths import not_a_file, not_allowed
 from mexc_pipeline.spool.segment import NUMBERED
 
@@ -85,6 +85,8 @@ def _claim(path: Path, symbol_id: str) -> _Claim | None:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileError(f"{path}: cannot be read ({why}); move it away") from error
     if said.get(b"mexc.id", symbol_id) != symbol_id:
+        if metadata_in_schema(path).get("id") == symbol_id:
+            raise FileError(f"{path}: the two copies of its metadata differ in id; move it away")
         return None
     first, last, rows = (_number(said, name) for name in (b"mexc.first_seq", b"mexc.last_seq", b"mexc.rows"))
     if not (0 < first <= last < NUMBERED and rows == last - first + 1 == footer.num_rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import re
@@ -19,15 +20,21 @@ _LOOKED_AT = 5
 _TAIL = 1 << 20
 """Bytes of a file's end that are looked at; a footer of ours has a few thousand."""
 _SAID = rb"%c%s\x18([\x01-\x7f])"
+_SCHEMA = re.compile(rb"\x0cARROW:schema\x18[\x80-\xff]*[\x00-\x7f]([A-Za-z0-9+/]+={0,2})")
 """Key, header of the value's field and its length, in Thrift's compact protocol: Parquet's ``KeyValue``."""
 
 
 def check_label(config: Config, symbol: Symbol) -> None:
-    """ConfigError where the symbol's id holds what was recorded of another one: in any segment, or in the newest file
-    by name that says so. A file of another id is under a wrong name, of which a warning tells: it says nothing of this
-    id. Takes milliseconds: a collector asks before it connects."""
-    there = [(s.path, s.symbol) for s in in_order(config.spool_dir / symbol.id).readable]
-    there += _of_newest(config.export_dir, symbol.id)
+    """ConfigError where the symbol's id holds what was recorded of another one: by the segments of its spool, where
+    there are any, else by the newest file by name that says so. Of segments without a check value (of an earlier
+    version) none is believed that another one of the folder contradicts: an altered name must not end a recording for
+    good. A file of another id is under a wrong name, of which a warning tells: it says nothing of this id. Takes
+    milliseconds: a collector asks before it connects."""
+    segments = in_order(config.spool_dir / symbol.id).readable
+    contradicted = any(s.symbol == symbol.name for s in segments)
+    there = [(s.path, s.symbol) for s in segments if s.checked or not contradicted]
+    if not segments:
+        there = _of_newest(config.export_dir, symbol.id)
     for path, other in there:
         if other not in ("", symbol.name):
             raise ConfigError(
@@ -68,8 +75,9 @@ def _newest(export_dir: Path, symbol_id: str) -> Iterator[Path]:
 
 
 def said_by(path: Path, key: str) -> str:
-    """``mexc.<key>`` in a file's footer, empty where it does not say. Without a Parquet reader, which a collector does
-    not carry."""
+    """``mexc.<key>`` in a file's footer, empty where it does not say so twice: beside the key itself there is the Arrow
+    schema with all of them once more, and no digest covers either. Without a Parquet reader, which a collector does not
+    carry."""
     name = f"mexc.{key}".encode()
     try:
         if not path.is_file():
@@ -85,4 +93,17 @@ def said_by(path: Path, key: str) -> str:
         return ""
     footer = tail[-8 - length : -8]
     found = re.search(_SAID % (len(name), re.escape(name)), footer)
-    return footer[found.end() : found.end() + found[1][0]].decode(errors="replace") if found else ""
+    if found is None:
+        return ""
+    value = footer[found.end() : found.end() + found[1][0]]
+    return value.decode(errors="replace") if _is_in_schema(footer, value) else ""
+
+
+def _is_in_schema(footer: bytes, value: bytes) -> bool:
+    """Whether a text of the footer's Arrow schema is this value: a length of 4 bytes, the text, a zero."""
+    found = _SCHEMA.search(footer)
+    try:
+        schema = base64.b64decode(found[1], validate=True) if found else b""
+    except ValueError:
+        return False
+    return len(value).to_bytes(4, "little") + value + b"\0" in schema

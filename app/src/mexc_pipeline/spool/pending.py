@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import sqlite3
@@ -32,6 +31,7 @@ from mexc_pipeline.spool.blobs import LARGE, fetch, fill
 from mexc_pipeline.spool.held import Held
 from mexc_pipeline.spool.known import Known
 from mexc_pipeline.spool.segment import (
+    DAMAGE,
     NUMBERED,
     NewerFormatError,
     SegmentError,
@@ -40,8 +40,10 @@ from mexc_pipeline.spool.segment import (
     connect,
     connect_writer,
     create_database,
+    failed,
     in_order,
     put_meta,
+    read_meta,
     sync_folder,
 )
 from mexc_pipeline.spool.wal import keep_left_out
@@ -150,22 +152,16 @@ class Pending:
 
     def _look(self, db: sqlite3.Connection) -> tuple[str, str, int]:
         """The file's id, its symbol's name, and the place of its newest row, whether it is there or was known to be."""
-        version = int(db.execute("PRAGMA user_version").fetchone()[0])
-        if version > FORMAT:
-            raise NewerFormatError(
-                f"{self._path}: format {version} is newer than this program knows ({FORMAT}); "
-                "run the version that wrote it, or a later one"
-            )
+        found = read_meta(db, self._path, "format", FORMAT)
         (sound,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        found = dict(db.execute("SELECT key, value FROM meta").fetchall())
         if sound != "ok" or not {"id", "symbol"} <= found.keys():
             raise sqlite3.DatabaseError(f"not a sound file of pending rows: {sound}")
         # A place of which none can follow is no row's.
         (last,) = db.execute("SELECT ifnull(max(n), 0) FROM rows WHERE n BETWEEN 1 AND ?", (NUMBERED,)).fetchone()
-        own, symbol, kept = json.loads(found["id"]), json.loads(found["symbol"]), json.loads(found.get("last", "0"))
+        own, symbol, kept = found["id"], found["symbol"], found.get("last", 0)
         if not isinstance(own, str) or not isinstance(symbol, str) or type(kept) is not int or not 0 <= kept < NUMBERED:
             raise TypeError(f"id {own!r} of {symbol!r} up to {kept!r}")
-        if version < FORMAT:
+        if int(db.execute("PRAGMA user_version").fetchone()[0]) < FORMAT:
             db.executescript(
                 "BEGIN IMMEDIATE; ALTER TABLE rows ADD COLUMN sum BLOB NOT NULL DEFAULT x'';"
                 f"PRAGMA user_version={FORMAT}; COMMIT"
@@ -313,8 +309,7 @@ class Pending:
         db.execute("BEGIN IMMEDIATE")
         try:
             db.execute("DELETE FROM rows")
-            db.execute("DELETE FROM meta WHERE key = 'last'")
-            db.execute("UPDATE meta SET value = ? WHERE key = 'id'", (json.dumps(uuid.uuid4().hex),))
+            put_meta(db, {"id": uuid.uuid4().hex, "last": 0})
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -369,15 +364,18 @@ def newest(
 ) -> Columns:
     """The newest pending rows of a type in their order, ``seq`` being their place, no more once their frames exceed
     ``max_bytes`` and none that segments say were ``moved`` to them; none where nothing is pending. Raises
-    sqlite3.Error."""
+    sqlite3.Error, SegmentError where it does not say which of them those are."""
     path = folder / FILE
     if not path.exists():
         return Columns.of(())
     with contextlib.closing(connect(path, readonly=True)) as db:
         after = 0
         if moved:
-            (own,) = db.execute("SELECT value FROM meta WHERE key = 'id'").fetchone() or ("null",)
-            after = moved.get(json.loads(own), 0)
+            try:
+                own = read_meta(db, path, "format", FORMAT).get("id")
+            except DAMAGE as error:
+                raise failed(path, "not a sound file of pending rows", error) from error
+            after = moved.get(own, 0) if isinstance(own, str) else 0
         columns, order = "n, rx, ifnull(ts, rx / 1000000), mt, m", "ORDER BY n DESC LIMIT ?"
         rows = bounded(
             db.execute(f"SELECT {columns} FROM rows WHERE mt = ? AND n > ? {order}", (mt, after, limit)), max_bytes

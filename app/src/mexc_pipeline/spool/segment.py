@@ -6,6 +6,7 @@ the same lock) opens and closes; export alone marks ``exported``; everybody else
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import msgspec
 
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.paths import is_readonly, not_a_file, not_allowed
-from mexc_pipeline.periods import END_NS, parse_name
+from mexc_pipeline.periods import END_NS, Period, parse_name
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 
 State = Literal["open", "closed", "exported"]
@@ -110,6 +111,7 @@ class SegmentInfo:
     ``digest``, ``gaps``, ``account`` (see ``ledger.account``) and ``final`` (False where the period was cut here and
     went on) hold the whole segment. ``cut`` is set where it was closed before its edge. ``exported`` describes the
     file, from ``exported`` on. ``moved``: up to which place pending rows came here, by their file's id.
+    ``checked``: all of this agrees with a check value; false of a segment of a version that had none.
     """
 
     path: Path
@@ -133,6 +135,7 @@ class SegmentInfo:
     account: dict[str, Any] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
     kept: Kept | None = None
+    checked: bool = False
 
     @property
     def is_part(self) -> bool:
@@ -303,26 +306,67 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+CHECK = "check"
+"""The key whose value covers all others, see :func:`_check`; files of earlier versions have none."""
+
+
 def put_meta(db: sqlite3.Connection, meta: dict[str, Any]) -> None:
-    """Write meta keys, each as JSON."""
+    """Write meta keys, each as JSON, and the check value over all there are; in one transaction of the caller's. What
+    disagrees with its check value already is not given a new one: it stays known as damaged."""
+    held = _pairs(db)
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    written = {key: json.dumps(value) for key, value in meta.items()}
+    if held.get(CHECK, found := _check(held, version)) == found:
+        written[CHECK] = _check(held | written, version)
     db.executemany(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        [(key, json.dumps(value)) for key, value in meta.items()],
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", list(written.items())
     )
+
+
+def read_meta(db: sqlite3.Connection, path: Path, what: str, version: int) -> dict[str, Any]:
+    """The meta of a database of ours, the one place where they are believed: with :data:`CHECK` among them they agree
+    with it. ``what``: how a person calls such a file; ``version``: the newest format that is known of it. SegmentError
+    where they are not as they were written, NewerFormatError where a later version wrote them; else one of
+    :data:`DAMAGE`."""
+    said = int(db.execute("PRAGMA user_version").fetchone()[0])
+    try:
+        held = _pairs(db)
+        of = next((v for v in range(1, version + 1) if held.get(CHECK) == _check(held, v)), None)
+    except DAMAGE:
+        if said > version:
+            raise _newer(path, what, said, version) from None  # of whatever form that has
+        raise
+    if said > version and of is None:
+        raise _newer(path, what, said, version)
+    if CHECK in held and said != of:
+        which = f"its header (format {said})" if of is not None else "what it says of itself"
+        raise SegmentError(f"{path}: {which} is not what was written there, by its check value")
+    return {key: json.loads(value) for key, value in held.items()}
+
+
+def _newer(path: Path, what: str, said: int, known: int) -> NewerFormatError:
+    return NewerFormatError(
+        f"{path}: {what} {said} is newer than this program knows ({known}); "
+        "run the version that wrote it, or a later one"
+    )
+
+
+def _pairs(db: sqlite3.Connection) -> dict[str, str]:
+    return dict(db.execute("SELECT key, value FROM meta").fetchall())
+
+
+def _check(held: dict[str, str], version: int) -> str:
+    """SHA-256, in hex and as JSON, of the format's version and every other key with its value as it is stored."""
+    pairs = sorted((key, value) for key, value in held.items() if key != CHECK)
+    return json.dumps(hashlib.sha256(json.dumps([version, pairs]).encode()).hexdigest())
 
 
 def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
     """Read what a segment says of itself; SegmentError where it is none of ours."""
     try:
-        version = int(db.execute("PRAGMA user_version").fetchone()[0])
-        if version > FORMAT:
-            raise NewerFormatError(
-                f"{path}: segment format {version} is newer than this program knows ({FORMAT}); "
-                "run the version that wrote it, or a later one"
-            )
         db.execute("BEGIN")
         try:
-            meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta").fetchall()}
+            meta = read_meta(db, path, "segment format", FORMAT)
             # Two subqueries: SQLite looks up one min or max in the index, but scans the table for both at once.
             first, last = db.execute("SELECT (SELECT min(seq) FROM rows), (SELECT max(seq) FROM rows)").fetchone()
         finally:
@@ -334,6 +378,7 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
         if not 0 <= first <= last < MOST:
             raise SegmentError(f"{path}: seq {first} to {last} are none of a recording")
         said = msgspec.convert(meta, _Meta)
+        Period(said.edge_ns - name.start_ns)  # ValueError
         if said.account:
             Account.of(said.account)
         if said.state == "exported":
@@ -344,6 +389,7 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
             first_seq=first,
             last_seq=last,
             rows=said.rows if said.rows is not None else last - first + 1 if last else 0,
+            checked=CHECK in meta,
             **{key: getattr(said, key) for key in _Meta.__struct_fields__ if key != "rows"},
         )
     except (*DAMAGE, KeyError, RecursionError) as error:
@@ -503,12 +549,22 @@ def in_order(folder: Path) -> InOrder:
         return InOrder([], [(folder, error)])
     for _, path in there:
         try:
-            found.readable.append(info(path))
+            found.readable.append(of_id(info(path), folder.name))
         except SegmentError as error:
             if is_there(path, error):
                 found.unreadable.append((path, error))
     found.readable.sort(key=recorded)
     return found
+
+
+def of_id(segment: SegmentInfo, symbol_id: str) -> SegmentInfo:
+    """The segment, where it is of that symbol: SegmentError where its folder is another's, whose files it must not be
+    taken for."""
+    if segment.id != symbol_id:
+        raise SegmentError(
+            f"{segment.path}: a segment of id {segment.id!r} in the folder of {symbol_id!r}; move it away"
+        )
+    return segment
 
 
 def is_there(path: Path, error: SegmentError) -> bool:

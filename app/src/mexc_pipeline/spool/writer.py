@@ -37,6 +37,7 @@ from mexc_pipeline.spool.segment import (
     create,
     in_order,
     info,
+    of_id,
     put_meta,
     segments,
     sync_folder,
@@ -132,7 +133,7 @@ class Spool:
         found: list[SegmentInfo] = []
         for _, path in segments(self.folder):
             try:
-                found.append(_sound(path))
+                found.append(of_id(_sound(path), self._id))
             except (NewerFormatError, UnavailableError):
                 raise  # before anything is moved: it may hold the newest seq
             except SegmentError as error:
@@ -281,10 +282,9 @@ class Spool:
                     at += n
             for n in large:
                 fill(db, block.seq[n], block.m[n])
-            if moved is not None:
-                put_meta(db, {"moved": {moved[0]: moved[1] + total}})
-            if keep:
-                put_meta(db, tally.kept(block.seq[-1]))
+            if moved is not None or keep:
+                told = {"moved": {moved[0]: moved[1] + total}} if moved is not None else {}
+                put_meta(db, {**told, **(tally.kept(block.seq[-1]) if keep else {})})
             if many:
                 db.execute("COMMIT")
         except BaseException:

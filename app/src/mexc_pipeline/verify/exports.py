@@ -18,7 +18,7 @@ from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.ledger.order import PINNED_NS, by_seq
 from mexc_pipeline.ledger.repeats import Given
-from mexc_pipeline.periods import SECOND_NS
+from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.pending import damaged
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, apart, in_order, is_recorded
@@ -218,9 +218,20 @@ def _order(name: FileName, said: dict[str, str], held: Content) -> list[str]:
         wrong.append("a row before its period")
     if not edge.isdigit():
         wrong.append("metadata does not say where its period ends (edge_ns)")
+    elif not _is_period(name, int(edge)):
+        wrong.append(f"edge_ns {edge} ends no period of that name")
     elif held.rows and held.last_rx >= int(edge):
         wrong.append("a row after its period")
     return wrong
+
+
+def _is_period(name: FileName, edge_ns: int) -> bool:
+    """Whether a period of that name can end there; its own file is all that says how long it is."""
+    try:
+        period = Period(edge_ns - name.start_ns)
+    except ValueError:
+        return False
+    return period.start(name.start_ns) == name.start_ns and period.name(name.start_ns) == name.period
 
 
 def given(proofs: Iterable[FileProof]) -> Iterator[Given]:
