@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -71,6 +73,9 @@ def _alter_one(place: Bench, rng: random.Random, wanted: dict[str, list[tuple[ob
     if kind == "deleted":
         verified = place.fork("verify", "exports").wait(120)
         outcome.expect(verified == 1, f"{said}: verify exports ended with {verified} beside a hole")
+    elif kind == "altered: a meta value":
+        made = (place.exports / names[path]).exists()
+        outcome.expect(status == 1 and not made, f"{said}: believed, export ended with {status}")
     elif (place.exports / names[path]).exists():
         outcome.notes["no row changed"] = outcome.notes.get("no row changed", 0) + 1
     else:
@@ -78,11 +83,35 @@ def _alter_one(place: Bench, rng: random.Random, wanted: dict[str, list[tuple[ob
         outcome.expect(status == 1, f"{said}: not exported, and export ended with {status}")
 
 
+def _meta(path: Path) -> dict[str, bytes]:
+    """What a database of the spool says of itself; nothing of any other file."""
+    if path.suffix not in (".sqlite", ".db"):
+        return {}
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            db.text_factory = bytes
+            return {key.decode(): value for key, value in db.execute("SELECT key, value FROM meta")}
+    except (sqlite3.Error, ValueError):
+        return {}  # damaged before
+
+
+def _alter_meta(path: Path, key: str, value: bytes, rng: random.Random) -> None:
+    """One bit of a value is another one."""
+    changed = bytearray(value)
+    changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE meta SET value = CAST(? AS TEXT) WHERE key = ?", (bytes(changed), key))
+
+
 def alter(path: Path, rng: random.Random) -> str:
     """Do something to a file; what, in words."""
     size = path.stat().st_size
-    kind = rng.choice(("altered: bit", "altered: bit", "altered: bytes", "altered: a page", "truncated", "deleted"))
+    kinds = ["altered: bit", "altered: bit", "altered: bytes", "altered: a page", "truncated", "deleted"]
+    said = _meta(path)
+    kind = rng.choice([*kinds, "altered: a meta value", "altered: a meta value"] if said else kinds)
     match kind:
+        case "altered: a meta value":
+            _alter_meta(path, *rng.choice(sorted(said.items())), rng)
         case "deleted":
             path.unlink()
         case "truncated":
