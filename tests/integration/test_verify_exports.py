@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -28,6 +28,13 @@ from support.waiting import until
 T0 = 2_000_001_600 * SECOND_NS
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A spool folder, which has its symbol's name."""
+    (tmp_path / "btc").mkdir()
+    return tmp_path / "btc"
+
+
 class Rig:
     """A recorder on its thread; ``now`` is its clock where it is set, trusted or not."""
 
