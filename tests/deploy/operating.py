@@ -34,7 +34,8 @@ def play(command: str, *more: str, fails: bool = False, **words: object) -> str:
     full = [str(Path(sys.executable).parent / program), *options, *more]
     for inventory in inventories():
         full += ["--inventory", inventory]
-    environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml"}
+    # The project's own settings, as an operator has them, and not Molecule's; the guests' keys are new each time.
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_HOST_KEY_CHECKING": "false"}
     done = subprocess.run(full, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     printed = done.stdout + done.stderr
     print(f"$ {shlex.join([program, *options])}\n{printed}")

@@ -95,6 +95,28 @@ def test_a_disk_that_is_not_there_at_boot(collectors: list[Host], network: Host)
     settled(collectors, network)
 
 
+def test_a_mount_that_the_inventory_names(collectors: list[Host], network: Host) -> None:
+    """While it is not mounted nothing is recorded and the log says why; when it is, all goes on by itself."""
+    host = host_of(collectors, "sol")
+    disk = "/srv/named-disk"
+    host.check_output("install -d %s && mount -t tmpfs none %s", disk, disk)
+    try:
+        play("ansible-playbook site.yml", *ONLY, *installed(host), *variables(mexc_pipeline_mounts=[disk]))
+        host.check_output("systemctl stop mexc.target 'mexc-*.service' && umount %s", disk)
+        before = on(host, "mexc-pipeline verify exports").stdout
+        host.run("systemctl start --no-block mexc-store.service mexc.target")
+        said = "journalctl -o cat -u mexc-collector@sol.service -n 20"
+        site.until("the log says why", lambda: f"nothing is mounted at {disk}" in host.check_output(said), 60)
+        assert on(host, "mexc-pipeline export --once").rc == 1
+        assert on(host, "mexc-pipeline verify exports").stdout == before
+        host.check_output("mount -t tmpfs none %s", disk)
+        settled(collectors, network)
+    finally:
+        host.check_output("umount %s; rmdir %s", disk, disk)
+        play("ansible-playbook site.yml", *ONLY, *installed(host))
+    settled(collectors, network)
+
+
 def _in_files(clickhouse: Host, symbol_id: str) -> int:
     """The last seq of a symbol that is in a verified file, as ClickHouse was told."""
     sql = f"SELECT max(last_seq) FROM ch_mexc.export_log WHERE id = '{symbol_id}'"
