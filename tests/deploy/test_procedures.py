@@ -98,10 +98,10 @@ def test_a_disk_that_is_not_there_at_boot(collectors: list[Host], network: Host)
 def test_a_mount_that_the_inventory_names(collectors: list[Host], network: Host) -> None:
     """While it is not mounted nothing is recorded and the log says why; when it is, all goes on by itself."""
     host = host_of(collectors, "sol")
-    disk = "/srv/named-disk"
+    disk, here = "/srv/named-disk", ("--limit", site.name(host))
     host.check_output("install -d %s && mount -t tmpfs none %s", disk, disk)
     try:
-        play("ansible-playbook site.yml", *ONLY, *installed(host), *variables(mexc_pipeline_mounts=[disk]))
+        play("ansible-playbook site.yml", *here, *installed(host), *variables(mexc_pipeline_mounts=[disk]))
         host.check_output("systemctl stop mexc.target 'mexc-*.service' && umount %s", disk)
         before = on(host, "mexc-pipeline verify exports").stdout
         host.run("systemctl start --no-block mexc-store.service mexc.target")
@@ -113,7 +113,7 @@ def test_a_mount_that_the_inventory_names(collectors: list[Host], network: Host)
         settled(collectors, network)
     finally:
         host.check_output("umount %s; rmdir %s", disk, disk)
-        play("ansible-playbook site.yml", *ONLY, *installed(host))
+        play("ansible-playbook site.yml", *here, *installed(host))
     settled(collectors, network)
 
 

@@ -10,6 +10,7 @@ import random
 import shutil
 import socket
 import stat
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from support.waiting import until
 EPISODES = 12
 PERIOD_S = 4
 FLOOD = 300
+STOP_S = 15
+"""What the store's unit gives it to end (``TimeoutStopSec``)."""
 NODES = ("a FIFO", "a folder", "a device", "a link to nowhere", "a link to a folder", "a socket", "huge", "garbage")
 
 
@@ -239,9 +242,16 @@ def _goes_on(at: _Place) -> None:
 def _conclude(at: _Place) -> None:
     """Each part started again finds its place, the other symbol's tables come to hold what its files hold."""
     place, outcome = at.bench, at.outcome
-    for process in (at.damaged, at.store):
-        with contextlib.suppress(ProcessLookupError):
-            end(process, 90)
+    with contextlib.suppress(ProcessLookupError):
+        end(at.damaged, 90)
+    try:
+        end(at.store, STOP_S)
+    except subprocess.TimeoutExpired:  # an engine whose folder is altered beneath it may stand still for good
+        _note(outcome, "the store killed, as systemd would")
+        at.store.kill()
+        at.store.wait(STOP_S)
+    except ProcessLookupError:
+        pass
     at.damaged, at.store = place.fork("collect", DAMAGED), place.start("store")
     place.recorded(at.damaged, 20, DAMAGED)
     for process in (at.damaged, at.whole):
