@@ -488,6 +488,26 @@ def test_a_table_whose_files_are_gone_is_loaded_anew_and_no_row_is_blamed(
     assert "btc_probe" not in table_names(engine)
 
 
+def test_what_a_rename_left_under_a_name_does_not_keep_the_table_from_it(
+    backend: Backend, engine: Engine, recording: Recording
+) -> None:
+    """The files went to the new name, a full disk refused the rest: the name has a folder, and no table."""
+    loader = new_loader(backend.engine, recording)
+    recording.add(50)
+    drain(loader, recording)
+    first = recording.end_period()
+    files = backend.table_files("btc_current")
+    files.rename(files.with_name(sealed_name(first)))
+    recording.add(20)
+    for _ in range(10):
+        with contextlib.suppress(EngineError):
+            drain(loader, recording)
+            break
+    assert table_rows(engine, sealed_name(first)) == recording.rows(first)
+    assert table_rows(engine, "btc_current") == recording.rows()[first.rows :]
+    assert engine.select("SELECT count() FROM refused_rows") == [(0,)]
+
+
 def test_a_segment_that_cannot_be_read_keeps_nobody_waiting(
     backend: Backend, engine: Engine, recording: Recording
 ) -> None:

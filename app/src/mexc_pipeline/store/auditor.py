@@ -246,7 +246,7 @@ class Auditor:
         for a sealed one."""
         names, held = self._names, Held.of(segment)
         refused = self._catalog.refused(held)
-        self._engine.execute(f"DROP TABLE IF EXISTS {names.reload}")
+        self._catalog.free(names.reload, self._capabilities)
         self._engine.execute(row_table_sql(names.reload, self._capabilities))
         with SegmentReader(segment.path) as reader:
             for block in reader.blocks(0, MAX_ROWS, MAX_BYTES):
@@ -257,6 +257,8 @@ class Auditor:
                     self._engine.insert_block(names.reload, wanted, f"reload-{self._id}-{uuid.uuid4()}")
         table = names.sealed(segment)
         self._catalog.hold(table, held)
+        if table not in self._catalog.tables():
+            self._catalog.free(table, self._capabilities)
         self._engine.execute(f"RENAME TABLE {names.reload} TO {table}")
 
     def _finish(self, segment: SegmentInfo, table: str) -> None:

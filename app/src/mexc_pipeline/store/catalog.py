@@ -13,7 +13,7 @@ from mexc_pipeline.ledger.repeats import Given
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentInfo
 from mexc_pipeline.store import records
-from mexc_pipeline.store.engine import Engine, quote
+from mexc_pipeline.store.engine import Capabilities, Engine, quote, row_table_sql
 
 
 class Held(NamedTuple):
@@ -129,6 +129,13 @@ class Catalog:
     def count(self, table: str) -> int:
         """Rows of a table."""
         return int(self._engine.select(f"SELECT count() FROM {table}")[0][0])
+
+    def free(self, name: str, capabilities: Capabilities) -> None:
+        """Make sure that a table can be renamed to ``name``; one that has it is dropped. A server that cannot exchange
+        tables moves a table's folder before it notes the name; cut short between the two, the folder stays under a name
+        that no table has, and only the making of one of that name takes it up again."""
+        self._engine.execute(row_table_sql(name, capabilities))
+        self._engine.execute(f"DROP TABLE IF EXISTS {name}")
 
     def set_apart(self, table: str, why: str, held: Held | None) -> str:
         """Rename a table to ``<id>_<why>_<time>``; ``why`` is ``orphan`` or ``altered``. Returns the new name."""

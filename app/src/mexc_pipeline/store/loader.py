@@ -166,8 +166,6 @@ class Loader:
                     self._orphan(table, held)
             elif self._has_rows(table):
                 self._done.add(held)
-        if names.next in tables and names.current not in tables:  # a swap was cut short between its two renames
-            self._engine.execute(f"RENAME TABLE {names.next} TO {names.current}")
         self._engine.execute(row_table_sql(names.current, self._capabilities))
         self._after = None
         self.progress.segment = None
@@ -482,7 +480,8 @@ class Loader:
                 engine.execute(row_table_sql(sealed, self._capabilities))
                 engine.execute(f"EXCHANGE TABLES {names.current} AND {sealed}")
             else:
-                engine.execute(f"DROP TABLE IF EXISTS {sealed}")
+                catalog.free(sealed, self._capabilities)
+                catalog.free(names.next, self._capabilities)
                 engine.execute(row_table_sql(names.next, self._capabilities))
                 engine.execute(f"RENAME TABLE {names.current} TO {sealed}, {names.next} TO {names.current}")
         log.info(
