@@ -167,8 +167,10 @@ def test_of_several_addresses_one_that_is_dead_is_passed_over(settings: Simulato
         report = probe(config, config.symbols[:1], 2 * SECONDS)
     assert all(c.acked and c.frames for c in report.channels if c.configured)
     assert [answer.status for answer in report.answers] == [200] * 7
+    assert report.verdict == "as expected", said(report)
     refused = f"connection: ws://{dead}/edge: connect to {dead}: 127.0.0.1: Connection refused"
-    assert said(report) == f"different: {refused}", "what is configured and does not serve is said"
+    assert report.notes == [f"{refused}; another address of [exchange] websocket was used"], "it is said, once"
+    assert "another address of [exchange] websocket was used" in " ".join(" ".join(report.lines()).split())
 
 
 def shape(steps: str, channel: str | None = None) -> Fault:
@@ -307,10 +309,41 @@ def test_compressed_answers_are_understood(settings: SimulatorConfig) -> None:
 def test_a_symbol_that_is_not_listed(settings: SimulatorConfig) -> None:
     with Simulator(replace(settings, symbols=("ETH_USDT",))) as sim:
         report = probed(sim)
-        assert "different: the exchange says 'rs.error: Contract [BTC_USDT] not exists'" in said(report)
-        assert "different: REST detail: BTC_USDT is not said to be listed (code 1001" in said(report)
-        assert "different: push.deal: not acknowledged and no frame in" in said(report)
-        assert report.verdict == "different"
+    unlisted, refused = said(report).splitlines()
+    assert unlisted == (
+        "different: BTC_USDT: the exchange has no such contract (code 1001: Contract does not exist); "
+        "look at how its name is written"
+    )
+    assert refused.startswith("different: the exchange says 'rs.error: Contract [BTC_USDT] not exists'")
+    assert report.verdict == "different"
+
+
+def test_a_symbol_that_is_not_listed_beside_one_that_is(settings: SimulatorConfig) -> None:
+    """What follows from one name says nothing of the other's channels."""
+    with Simulator(settings) as sim:
+        sim.inject(Fault("retired", channel="depth.full"))
+        config = parse(
+            f'symbols = ["BTC_USDT", "NOPE_USDT"]\n[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n',
+            None,
+        )
+        report = probe(config, config.symbols, SECONDS)
+    channels = [line for line in said(report).splitlines() if "push." in line]
+    assert len(channels) == 1, channels
+    assert re.search(
+        r"push.depth.full: not acknowledged and no frame in \d s for BTC_USDT; set \[channels\]", channels[0]
+    )
+    assert "NOPE_USDT: the exchange has no such contract" in said(report)
+
+
+def test_a_first_address_that_refuses_is_passed_over(settings: SimulatorConfig) -> None:
+    with Simulator(settings) as left, Simulator(settings) as sim:
+        left.inject(Fault("refuse_handshake", value="403"))
+        config = parse(f'[exchange]\nwebsocket = ["{left.ws_url}", "{sim.ws_url}"]\nrest = "{sim.rest_url}"\n', None)
+        report = probe(config, config.symbols[:1], SECONDS)
+    assert report.verdict == "as expected", said(report)
+    (note,) = report.notes
+    assert note.startswith("handshake: HTTP 403 in place of the upgrade, ")
+    assert note.endswith("; another address of [exchange] websocket was used")
 
 
 def test_a_name_in_another_script(settings: SimulatorConfig) -> None:

@@ -84,6 +84,24 @@ def test_a_failed_connection_is_one_line_and_no_verdict_on_the_exchange() -> Non
     assert "name and TCP were fine" in texts(found)[0]
 
 
+def test_a_symbol_of_which_nothing_comes_is_one_line_without_advice_on_channels() -> None:
+    """Of single channels it says something only where others of the symbol answer."""
+    requests = [r for topic in ("ticker", "deal", "depth.full") for r in asked(1, 10, topic) if isinstance(r, Sent)]
+    found = report(Opened(0, 1, BTC), *requests, Closed(2_600, 1, 1000, "", True), Opened(2_700, 2, BTC, True))
+    assert texts(found) == ["BTC_USDT: no channel acknowledged and no frame in 3 s"]
+    short = report(Opened(0, 1, BTC), *requests, Closed(900, 1, 1000, "", True))
+    assert texts(short) == ["no market frame on any configured channel in 1 s"]
+
+
+@pytest.mark.parametrize("second_asked", [10.0, 120.0])
+def test_all_lines_name_the_same_time(second_asked: float) -> None:
+    """Requests follow one another; rounded, the time since each may differ from that since the first."""
+    deal, depth = asked(1, 10, "deal"), asked(1, second_asked)[1:2]
+    found = report(*deal, *depth, Closed(2_600, 1, 1000, "", True))
+    assert {text.partition(" in ")[2][:3] for text in texts(found)} == {"3 s"}
+    assert len(texts(found)) == 2
+
+
 @given(
     st.lists(st.binary(max_size=40) | st.sampled_from([b"[]", b"{}", b"1", b'{"channel":1}', b"\x1f\x8b"]), max_size=8)
 )

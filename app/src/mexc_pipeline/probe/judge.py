@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from urllib.parse import unquote
 from mexc_pipeline.exchange.rest import THROTTLED, read_listing, too_many_values
 from mexc_pipeline.exchange.shapes import ANSWERS, FITS, PUSHES, Shape, parse
 from mexc_pipeline.probe.observe import Channel, Connection, Fields, Observer
-from mexc_pipeline.probe.records import Answered
+from mexc_pipeline.probe.records import Answered, Refused, Unreached
 from mexc_pipeline.text import clean
 
 PATIENCE_MS = 2_000
@@ -165,9 +166,13 @@ class _Judge:
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.answers: list[RestFigures] = []
+        self._unlisted = self._not_listed()
+        self._asked = {symbol for channel in seen.channels.values() for symbol in channel.asked}
+        self._unheard = {symbol for symbol in self._asked - set(self._unlisted) if self._nothing_of(symbol)}
 
     def everything(self) -> None:
         self._connections()
+        self._absent()
         self._silence()
         for channel in self.seen.channels.values():
             self._subscription(channel)
@@ -189,21 +194,26 @@ class _Judge:
         if finding not in self.findings:
             self.findings.append(finding)
 
+    def _note(self, text: str) -> None:
+        if (cleaned := clean(text)) not in self.notes:
+            self.notes.append(cleaned)
+
     # Connection
 
     def _connections(self) -> None:
         for failed in self.seen.unreached:
-            self._different(f"connection: {failed.reason}{what_worked(failed.reason)}")
-        for status in dict.fromkeys(r.status for r in self.seen.refused):
-            same = [r for r in self.seen.refused if r.status == status]
+            self._not_served(f"connection: {failed.reason}{what_worked(failed.reason)}", self._passed_over(failed))
+        for status, over in dict.fromkeys((r.status, self._passed_over(r)) for r in self.seen.refused):
+            same = [r for r in self.seen.refused if (r.status, self._passed_over(r)) == (status, over)]
             named = [
                 f"{name} {same[0].headers[name]}" for name in ("location", "retry-after") if name in same[0].headers
             ]
             body = clean(same[0].body.strip(), 200)
-            self._different(
+            self._not_served(
                 f"handshake: HTTP {status} in place of the upgrade, {_times(len(same))}"
                 + (f" ({', '.join(named)})" if named else "")
-                + (f": {body}" if body else "")
+                + (f": {body}" if body else ""),
+                over,
             )
         ended = [c for c in self.seen.connections.values() if c.closed is not None and not c.closed.ours]
         for code in dict.fromkeys(c.closed.code for c in ended if c.closed):
@@ -217,18 +227,67 @@ class _Judge:
                 "expected to stay"
             )
 
+    def _passed_over(self, failed: Unreached | Refused) -> bool:
+        """Whether a later address of the list took the connection: the list is there for that."""
+        return failed.conn in self.seen.connections
+
+    def _not_served(self, text: str, passed_over: bool) -> None:
+        if passed_over:
+            self._note(f"{text}; another address of [exchange] websocket was used")
+        else:
+            self._different(text)
+
+    # Symbols
+
+    def _not_listed(self) -> dict[str, str]:
+        """Symbols that the exchange says it does not have, and of which nothing came; what it said."""
+        found = {}
+        for answer in self.seen.answers:
+            if endpoint(answer.path) == "detail":
+                symbol = _of_detail(answer.path)
+                listing = read_listing(symbol, answer.status, answer.body)
+                if listing.verdict == "unlisted" and not self._flows(symbol):
+                    found[symbol] = listing.said
+        return found
+
+    def _flows(self, symbol: str) -> bool:
+        return any(channel.frames[symbol] for channel in self.seen.channels.values())
+
+    def _nothing_of(self, symbol: str) -> bool:
+        """Whether not one channel was acknowledged or delivered, in a time in which they should have been."""
+        acked = any(symbol in channel.acked for channel in self.seen.channels.values())
+        return not acked and not self._flows(symbol) and self._waited(symbol) * 1000 >= PATIENCE_MS
+
+    def _waited(self, symbol: str) -> float:
+        """Seconds from the first request of the symbol's connections to the end of the last."""
+        asked = [c.asked[symbol] for c in self.seen.channels.values() if symbol in c.asked]
+        return max(0.0, self._until(symbol) - min(asked, default=0.0)) / 1000
+
+    def _absent(self) -> None:
+        """Where nothing at all answers for a symbol, that is one line: it says nothing of single channels."""
+        for symbol, said in self._unlisted.items():
+            self._different(f"{symbol}: the exchange has no such contract ({said}); look at how its name is written")
+        for symbol in sorted(self._unheard):
+            self._different(f"{symbol}: no channel acknowledged and no frame in {self._waited(symbol):.0f} s")
+
     # Channels
 
     def _silence(self) -> None:
         """Nothing at all is not as expected, however short the probe: there is nothing to judge by."""
-        if self.seen.connections and not any(channel.frames for channel in self.seen.channels.values()):
-            self._different(f"no market frame on any configured channel in {self.seen.last_at / 1000:.0f} s")
+        if not self.seen.connections or any(channel.frames for channel in self.seen.channels.values()):
+            return
+        rest = self._asked - set(self._unlisted) - self._unheard
+        if rest or not self._asked:
+            waited = max(map(self._waited, rest), default=self.seen.last_at / 1000)
+            self._different(f"no market frame on any configured channel in {waited:.0f} s")
 
     def _subscription(self, channel: Channel) -> None:
         name, advice = channel.name, _ADVICE.get(channel.name, "")
         shape = PUSHES.get(name)
-        for symbol, at in channel.asked.items():
-            waited = (self._until(symbol) - at) / 1000
+        for symbol in channel.asked:
+            if symbol in self._unlisted or symbol in self._unheard:
+                continue
+            waited = self._waited(symbol)
             if symbol not in channel.acked:
                 if channel.frames[symbol]:
                     self._different(f"{name}: delivered, but not acknowledged; it is recorded all the same")
@@ -238,12 +297,12 @@ class _Judge:
                         + (f"; {advice}" if advice else "")
                     )
                 else:
-                    self.notes.append(f"{name}: {waited:.1f} s are too short to judge an acknowledgement")
+                    self._note(f"{name}: {waited:.1f} s are too short to judge an acknowledgement")
             elif not channel.frames[symbol]:
                 if shape is not None and shape.quiet_s is not None and waited >= shape.quiet_s:
                     self._different(f"{name}: acknowledged, but no frame in {waited:.0f} s for {symbol}")
                 else:
-                    self.notes.append(f"{name}: no frame for {symbol}, so nothing to judge")
+                    self._note(f"{name}: no frame for {symbol}, so nothing to judge")
         for symbol, count in channel.foreign.items():
             self._different(f"{name}: {count} frames of {symbol}, which was not asked for")
 
@@ -381,21 +440,21 @@ class _Judge:
             return self._listing(answer, value)
         if not isinstance(value, dict) or value.get("success") is not True:
             said = f"code {value.get('code')}: {value.get('message')}" if isinstance(value, dict) else "no object"
-            self._different(f"REST {name}: {said}")
+            if self._unlisted.keys().isdisjoint(_words(answer.path)):
+                self._different(f"REST {name}: {said}")
             return said
         self._rest_shape(name, value)
         return "as expected"
 
     def _listing(self, answer: Answered, value: Any) -> str:
-        symbol = unquote(answer.path.rpartition("=")[2])
+        symbol = _of_detail(answer.path)
         listing = read_listing(symbol, answer.status, answer.body)
         if listing.verdict != "listed":
-            channels = self.seen.channels.values()
-            flows = any(channel.frames[symbol] for channel in channels)
-            self._different(
-                f"REST detail: {symbol} is not said to be listed ({listing.said})"
-                + ("; the socket delivers it all the same" if flows else "")
-            )
+            if symbol not in self._unlisted:
+                self._different(
+                    f"REST detail: {symbol} is not said to be listed ({listing.said})"
+                    + ("; the socket delivers it all the same" if self._flows(symbol) else "")
+                )
             return listing.said
         data = value["data"]
         if isinstance(data, list):
@@ -420,6 +479,15 @@ def what_worked(reason: str) -> str:
 def endpoint(path: str) -> str:
     """The name of what was asked for: ``depth`` for ``/api/v1/contract/depth/BTC_USDT?limit=20``."""
     return path.partition("?")[0].removeprefix("/api/v1/contract/").partition("/")[0]
+
+
+def _words(path: str) -> list[str]:
+    return re.split(r"[/?=&]", unquote(path))
+
+
+def _of_detail(path: str) -> str:
+    """The symbol that the contract's details were asked of."""
+    return unquote(path.rpartition("=")[2])
 
 
 def missing(fields: Fields, shape: Shape) -> Iterator[str]:
