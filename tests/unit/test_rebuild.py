@@ -109,6 +109,17 @@ def test_every_version_after_a_snapshot(stream: str) -> None:
         assert (book.version, book.row) == (covered.last, row)
 
 
+@pytest.mark.parametrize("lag", [0, 1, 7])
+def test_the_newest_row_in_a_book_is_never_after_the_instant(lag: int) -> None:
+    """Also where a snapshot that came later is of the very version of the instant."""
+    tape = Tape(3, "depth.each")
+    tape.live(20)
+    at = tape.rows[-1]
+    tape.snapshot(lag)
+    tape.live(3)
+    assert tape.check(at).row == at
+
+
 def test_a_snapshot_that_came_later_but_is_older_serves_too() -> None:
     tape = Tape(2)
     tape.live(10)

@@ -15,7 +15,8 @@ out, counted in ``df.attrs["skipped"]``, the first hundred seqs listed in ``df.a
 (:class:`LeftOutWarning`). ``df.attrs["missing"]`` counts frames that lack a field the exchange has always sent.
 ``df.attrs["dead_letters"]`` counts the dead letters in the stretch, ``df.attrs["dead_letter_reasons"]`` says what is
 wrong with them; one in a hundred frames and more are warned of (:class:`DeadLetterWarning`). Those whose only fault is
-their ``ts`` are decoded with the others. UserError where a symbol has no files, FileError for an unreadable file.
+their ``ts`` are decoded with the others. UserError where a symbol has no files, FileError for an unreadable file,
+ArgumentError (a UserError and a ValueError) for an argument that is none.
 """
 
 from __future__ import annotations
@@ -35,12 +36,24 @@ from mexc_pipeline.exchange.deadletters import SHARE, meant, reason
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.parquet import SCHEMA, metadata
 from mexc_pipeline.read import decode, moment
+from mexc_pipeline.read.arguments import ArgumentError, flags, level_count, row_types
 from mexc_pipeline.read.decode import Skipped
 from mexc_pipeline.read.files import Instant, bounds, find, instant_ns, set_back, tables
 from mexc_pipeline.read.numbers import unified
 from mexc_pipeline.read.rebuild import GapError
 
-__all__ = ["DeadLetterWarning", "GapError", "Instant", "LeftOutWarning", "book", "frames", "tickers", "trades"]
+__all__ = [
+    "ArgumentError",
+    "DeadLetterWarning",
+    "GapError",
+    "Instant",
+    "LeftOutWarning",
+    "StaleBookWarning",
+    "book",
+    "frames",
+    "tickers",
+    "trades",
+]
 
 _CHANNELS = {"t": ("push.ticker",), "d": ("push.deal",), "dp": ("push.depth", "push.depth.full")}
 _FRAMES = ("t", "d", "dp", "dl")
@@ -48,6 +61,11 @@ _FRAMES = ("t", "d", "dp", "dl")
 
 class LeftOutWarning(UserWarning):
     """Frames could not be decoded and are not in what was read."""
+
+
+class StaleBookWarning(UserWarning):
+    """The book of an instant may have changed before it without a row that tells: nothing was received, or no file
+    holds it."""
 
 
 class DeadLetterWarning(UserWarning):
@@ -68,6 +86,8 @@ def frames(
     Columns: ``ts`` timestamp[ms, UTC], the frame's own time; ``mt`` string, one of t, d, dp, dl, ev, r; ``m`` string,
     the frame as sent; ``rx`` timestamp[ns, UTC], when it was received; ``seq`` uint64. ``types`` picks row types.
     """
+    flags(imported=imported)
+    types = row_types(types)
     files = find(symbol, export_dir, start, end, imported=imported)
     if imported:
         found = list(tables(_paths(files), *bounds(start, end), types, imported=True))
@@ -94,6 +114,7 @@ def trades(
     ``self_trade`` bool; ``id`` string, null in frames before 2026; ``cts`` timestamp[ms, UTC], the matching engine's,
     null before mid-2026. Fields: official futures WebSocket page, 2026-04, and observed on the wire, 2026-09.
     """
+    flags(floats=floats)
     source = _Stretch(find(symbol, export_dir, start, end), start, end, ["d"], meant_too=True)
     return _decoded(source, lambda table, skipped: decode.trades(table, skipped, floats=floats))
 
@@ -113,6 +134,7 @@ def tickers(
     decimal128(38, 18): ``volume24`` and ``open_interest`` in contracts, ``amount24`` in the quote currency,
     ``funding_rate`` and ``change_rate24`` as fractions, ``change24`` as a price.
     """
+    flags(floats=floats)
     source = _Stretch(find(symbol, export_dir, start, end), start, end, ["t"], meant_too=True)
     return _decoded(source, lambda table, skipped: decode.tickers(table, skipped, floats=floats))
 
@@ -134,7 +156,9 @@ def book(
     frame, or, where depth was recorded as ``merged`` or ``each``, rebuilt from a snapshot, the frames since, and what
     was repaired. ``rx``, ``ts`` and ``seq`` are then those of the newest frame in it. GapError (a UserError) where
     versions are missing on the way, unless ``across_gaps``; ``df.attrs["gaps"]`` lists them. UserError where no whole
-    book lies before.
+    book lies before. ``df.attrs["rx_ns"]`` is that ``rx`` in Unix ns, ``df.attrs["age_ns"]`` how long before the
+    instant it was; where nothing was received between the two, or no file holds it, ``df.attrs["stale"]`` says why
+    (else it is empty), and a :class:`StaleBookWarning`.
 
     Without ``at``, every full-depth frame. Incremental ones say nothing without the book before them: they are left
     out and counted in ``df.attrs["incremental"]``.
@@ -143,15 +167,21 @@ def book(
     ``side`` string, ask or bid; ``level`` int32, 1 is the best; ``price`` decimal128(19, 12); ``volume``
     decimal128(18, 6) in contracts; ``orders`` int64.
     """
-    if levels is not None and levels < 1:
-        raise ValueError("levels is at least 1")
+    flags(floats=floats, across_gaps=across_gaps)
+    levels = level_count(levels)
     if at is not None:
         if start is not None or end is not None:
-            raise ValueError("at is one instant; leave start and end out")
-        found = moment.book_at(find(symbol, export_dir), instant_ns(at), across_gaps=across_gaps)
+            raise ArgumentError("at is one instant; leave start and end out")
+        at_ns = instant_ns(at)
+        found = moment.book_at(find(symbol, export_dir), at_ns, across_gaps=across_gaps)
         df = _pandas(moment.table(found.book, levels=levels, floats=floats), found.set_back)
         df.attrs["gaps"] = [tuple(gap) for gap in found.book.gaps]
         _tell(df, found.dead, found.frames, stacklevel=3)
+        age = at_ns - found.book.row.rx
+        df.attrs |= {"rx_ns": found.book.row.rx, "age_ns": age, "stale": found.stale}
+        if found.stale:
+            text = f"this book is {age / 1e9:.3f} s older than the instant and may have changed since: {found.stale}"
+            warnings.warn(text, StaleBookWarning, stacklevel=2)
         return df
     source = _Stretch(find(symbol, export_dir, start, end), start, end, ["dp"], meant_too=True)
     return _decoded(source, lambda table, skipped: decode.book(table, skipped, levels=levels, floats=floats))
@@ -182,7 +212,6 @@ class _Stretch:
         self._channels = {c for t in types or () for c in _CHANNELS.get(t, ())} if meant_too else set()
         self.reasons: Counter[str] = Counter()
         self.frames = 0
-        next(tables([], types=types), None)  # refuses what is no type
 
     def __iter__(self) -> Iterator[Any]:
         for path in self._paths:

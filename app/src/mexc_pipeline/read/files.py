@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,10 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.order import IMPORTED, Placed, in_order
 from mexc_pipeline.export.parquet import SCHEMA, FileError, metadata, open_file
+from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import DAY_NS
-from mexc_pipeline.rows import MT_CODES
-from mexc_pipeline.text import clean
+from mexc_pipeline.read.arguments import ArgumentError, name_of, shown
+from mexc_pipeline.read.arguments import folder as folder_of
 
 Instant = int | str | date | np.datetime64
 """Unix nanoseconds, ISO 8601 text, a datetime (also ``pandas.Timestamp``, ``numpy.datetime64``) or a date, which is its
@@ -35,9 +36,9 @@ _TIMES = "give ISO 8601 text, a datetime, a date, pandas.Timestamp, numpy.dateti
 
 
 def instant_ns(value: Instant) -> int:
-    """Unix nanoseconds; a date or text beyond 2262 is the last of them. ValueError for what is no time, for what lies
-    before 1970, and for integers that are seconds, ms or µs: taken for ns they lie in 1970, and a stretch from there on
-    is everything."""
+    """Unix nanoseconds; a date or text beyond 2262 is the last of them. ArgumentError for what is no time, for what
+    lies before 1970, and for integers that are seconds, ms or µs: taken for ns they lie in 1970, and a stretch from
+    there on is everything."""
     if isinstance(value, str | datetime) and value == value:  # NaT is a datetime too
         ns = _exact(value)
     elif isinstance(value, date) and value == value:
@@ -50,22 +51,14 @@ def instant_ns(value: Instant) -> int:
     elif isinstance(value, int | np.integer) and not isinstance(value, bool):
         ns = int(value)
         if 0 < abs(ns) < _LEAST_NS or ns > _LAST_NS + 1:
-            raise ValueError(
-                f"{_shown(value)} is no time in Unix nanoseconds, which have 19 digits now: is it in s, ms or µs?"
+            raise ArgumentError(
+                f"{shown(value)} is no time in Unix nanoseconds, which have 19 digits now: is it in s, ms or µs?"
             )
     else:
-        raise ValueError(f"{_shown(value)} is no time; {_TIMES}")
+        raise ArgumentError(f"{shown(value)} is no time; {_TIMES}")
     if ns < 0:
-        raise ValueError(f"{_shown(value)} is no time that was recorded: it lies before 1970")
+        raise ArgumentError(f"{shown(value)} is no time that was recorded: it lies before 1970")
     return min(ns, _LAST_NS)
-
-
-def _shown(value: object) -> str:
-    """For a message of one line, whatever was given."""
-    try:
-        return clean(repr(value))
-    except ValueError:  # an integer that is too long to be shown
-        return f"a number of {value.bit_length():,} bits" if isinstance(value, int) else type(value).__name__
 
 
 def bounds(start: Instant | None, end: Instant | None) -> tuple[int | None, int | None]:
@@ -73,7 +66,7 @@ def bounds(start: Instant | None, end: Instant | None) -> tuple[int | None, int 
     low = instant_ns(start) if start is not None else None
     high = instant_ns(end) if end is not None else None
     if low is not None and high is not None and low > high:
-        raise ValueError(f"start {_shown(start)} is after end {_shown(end)}")
+        raise ArgumentError(f"start {shown(start)} is after end {shown(end)}")
     return low, high
 
 
@@ -83,7 +76,7 @@ def _exact(value: str | datetime) -> int:
             raise ValueError  # noqa: TRY301 - an integer as text, of which some digits can be taken for a date
         at = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError as error:
-        raise ValueError(f"{_shown(value)} is no time; {_TIMES}") from error
+        raise ArgumentError(f"{shown(value)} is no time; {_TIMES}") from error
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
     seconds = int(at.replace(microsecond=0).timestamp())
@@ -101,19 +94,20 @@ def find(
     """Files of a symbol (id, or the exchange's name) in the order of their rows (imported: of their names), without
     those whose period lies wholly outside ``start`` ≤ time < ``end``.
 
-    ValueError for what is no time, and where ``start`` is after ``end``. UserError naming what there is where the
-    symbol has none, where there is no folder, where an imported file lies among recorded ones, and
-    where an id holds files of more than one of the exchange's symbols (an id that was given to another one later):
-    the exchange's name then chooses among them.
+    ArgumentError for what is no time, symbol or path, and where ``start`` is after ``end``. UserError naming what
+    there is where the symbol has none, where there is no folder or none that may be read, where an imported file lies
+    among recorded ones, and where an id holds files of more than one of the exchange's symbols (an id that was given
+    to another one later): the exchange's name then chooses among them.
     """
-    folder = Path(export_dir).expanduser()
-    if not folder.is_dir():
-        raise UserError(
-            f"no files of {symbol!r}: {folder.absolute()} is no folder; export_dir is the one with the files"
-        )
-    if imported and (folder / FOLDER).is_dir():
-        folder /= FOLDER
-    files = exported_files(folder)
+    symbol, folder = name_of(symbol), folder_of(export_dir)
+    try:
+        if not folder.is_dir():
+            raise UserError(f"no files of {shown(symbol)}: {folder} is no folder; export_dir is the one with the files")
+        if imported and (folder / FOLDER).is_dir():
+            folder /= FOLDER
+        files = exported_files(folder)
+    except OSError as error:
+        raise UserError(not_allowed(folder) or f"{folder}: {error.strerror}") from error
     ids = sorted({name.id for name, _ in files})
     wanted = symbol
     if symbol not in ids:
@@ -121,7 +115,7 @@ def find(
     of_symbol = [(name, path) for name, path in files if name.id == wanted]
     if not of_symbol:
         there = f"there are files of {', '.join(ids)}" if ids else "there are no exported files"
-        raise UserError(f"no files of {symbol!r} in {folder}: {there}")
+        raise UserError(f"no files of {shown(symbol)} in {folder}: {there}")
     low, high = bounds(start, end)
     found = in_order(
         (name, path)
@@ -166,11 +160,8 @@ def tables(
     """One ``pyarrow.Table`` per row group, in seq order: rows of those types with ``low`` ≤ rx < ``high`` (Unix
     ns; imported: ts).
 
-    ValueError for an unknown type, FileError for a file that cannot be read.
+    FileError for a file that cannot be read.
     """
-    unknown = [t for t in types or () if t not in MT_CODES]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is not a row type; choose from {', '.join(MT_CODES)}")
     for path in paths:
         with open_file(path) as parquet:
             column = "ts" if imported else "rx"
@@ -180,8 +171,16 @@ def tables(
                     yield _pick(parquet.read_row_group(group), column, unit, low, high, types)
 
 
-def last_seq_at(path: Path, at_ns: int) -> int:
-    """seq of the last row with rx ≤ ``at_ns`` (Unix ns); 0 where there is none. Within a file rx never goes back."""
+class Next(NamedTuple):
+    """A row as far as it tells whether the recording went on; ``m`` of events alone."""
+
+    seq: int
+    rx: int
+    m: bytes
+
+
+def last_at(path: Path, at_ns: int) -> Next | None:
+    """The last row with rx ≤ ``at_ns`` (Unix ns), without its ``m``. Within a file rx never goes back."""
     column = SCHEMA.get_field_index("rx")
     with open_file(path) as parquet:
         for group in reversed(range(parquet.num_row_groups)):
@@ -190,8 +189,35 @@ def last_seq_at(path: Path, at_ns: int) -> int:
             table = parquet.read_row_group(group, [SCHEMA.field(column).name, "seq"])
             rows = table.filter(pc.less_equal(table.column("rx").cast(pa.int64()), at_ns))
             if len(rows):
-                return int(rows.column("seq")[-1].as_py())
-    return 0
+                newest = rows.slice(len(rows) - 1)
+                return Next(newest.column("seq")[0].as_py(), newest.column("rx").cast(pa.int64())[0].as_py(), b"")
+    return None
+
+
+def rows_after(paths: Iterable[Path], seq: int) -> Iterator[Next]:
+    """The rows behind that of a seq, as far as they are asked for."""
+    for path in paths:
+        with open_file(path) as parquet:
+            for group in range(parquet.num_row_groups):
+                if not _overlaps(parquet, group, "seq", 1, seq + 1, None):
+                    continue
+                table = _behind(parquet, group, seq)
+                for n in range(len(table)):
+                    row = table.slice(n, 1)
+                    is_event = row.column("mt")[0].as_py() == "ev"
+                    m = parquet.read_row_group(group, ["m"]).column(0)[row.column("n")[0].as_py()] if is_event else None
+                    yield Next(
+                        row.column("seq")[0].as_py(),
+                        row.column("rx").cast(pa.int64())[0].as_py(),
+                        b"" if m is None else m.cast(pa.binary()).as_py(),
+                    )
+
+
+def _behind(parquet: Any, group: int, seq: int) -> Any:
+    """Type, time and place of a row group's rows behind a seq; their frames may be large."""
+    table = parquet.read_row_group(group, ["mt", "rx", "seq"])
+    table = table.append_column("n", pa.array(range(len(table)), pa.int64()))
+    return table.filter(pc.greater(table.column("seq"), pa.scalar(seq, pa.uint64())))
 
 
 def last_rx(path: Path) -> int:

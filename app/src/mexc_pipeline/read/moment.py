@@ -13,28 +13,36 @@ import pyarrow as pa
 from msgspec import Raw
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.events import Clock, Disconnected, GivenUp, Sealed, Stalled, Started, Stopped, begin
+from mexc_pipeline.events import read as event_of
 from mexc_pipeline.exchange.deadletters import meant, reason
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.parquet import metadata
 from mexc_pipeline.periods import DAY_NS
-from mexc_pipeline.read.files import last_rx, last_seq_at, tables
+from mexc_pipeline.read.files import Next, last_at, last_rx, rows_after, tables
 from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, NotNumbers, column
 from mexc_pipeline.read.rebuild import CHANNEL, FULL, Book, GapError, History, Level, Stored
 
 LATER_NS = 120_000_000_000
 """How long after an instant rows that repair what was before it can come: longer than all tries take."""
 
+_ENDS = (begin(Disconnected), begin(Stopped), begin(Started), begin(GivenUp), begin(Stalled))
+_PASSED_OVER = (begin(Sealed), begin(Clock))
+"""What may stand before the row that tells whether the recording went on. A whole period is sealed at its end, whenever
+its last row came."""
+
 
 class Found(NamedTuple):
     """The book of an instant; the seqs at which the host's clock was set back from after the instant to before it; why
     the dead letters from the book's snapshot to the instant are dead letters, and how many frames of depth and dead
-    letters lie there."""
+    letters lie there; why the book may have changed unseen by the instant, empty where nothing says so."""
 
     book: Book
     set_back: list[int]
     dead: Counter[str]
     frames: int
+    stale: str
 
 
 def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> Found:
@@ -44,7 +52,8 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
     back, an instant may have been recorded twice, and the later recording is the one by the corrected clock. From its
     file back to the newest whole book. UserError where there is none, GapError across missing versions.
     """
-    here, last_seq = _last(files, at_ns)
+    here, last = _last(files, at_ns)
+    last_seq = last.seq
     after = [file.path for file in files[here + 1 :] if file.name.start_ns <= at_ns + LATER_NS]
     dead: dict[int, str] = {}
     taken: list[list[Stored]] = [list(_rows(after, at_ns, dead))]
@@ -63,6 +72,7 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
                 _set_back(files[: here + 1], at_ns),
                 Counter(why for seq, why in dead.items() if seq in since),
                 sum(seq in since for seq in of_depth | dead.keys()),
+                _broken_off(book, taken, last_seq) or _not_recorded([f.path for f in files[here:]], last, at_ns),
             )
     letters = f"; {len(dead):,} dead letters lie in them" if dead else ""
     raise UserError(
@@ -70,12 +80,45 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
     )
 
 
-def _last(files: Sequence[Placed], at_ns: int) -> tuple[int, int]:
-    """Place of the last file that has a row with rx ≤ ``at_ns``, and that row's seq; -1 and 0 without one."""
+def _last(files: Sequence[Placed], at_ns: int) -> tuple[int, Next]:
+    """Place of the last file that has a row with rx ≤ ``at_ns``, and that row; -1 and seq 0 without one."""
     for place in range(len(files) - 1, -1, -1):
-        if files[place].name.start_ns <= at_ns and (seq := last_seq_at(files[place].path, at_ns)):
-            return place, seq
-    return -1, 0
+        if files[place].name.start_ns <= at_ns and (row := last_at(files[place].path, at_ns)):
+            return place, row
+    return -1, Next(0, 0, b"")
+
+
+def _broken_off(book: Book, taken: Sequence[Sequence[Stored]], last_seq: int) -> str:
+    """What ended the book's stream between its newest row and the instant."""
+    for row in (row for rows in taken for row in rows if book.row.seq < row.seq <= last_seq):
+        if row.mt == "ev" and (name := _ends(row.m)):
+            return f"`{name}` at seq {row.seq} lies between the two"
+    return ""
+
+
+def _ends(m: bytes) -> str:
+    """The event's name where no frame of depth comes after it until another one says so."""
+    if not m.startswith(_ENDS):
+        return ""
+    said = event_of(m) or {}
+    of_depth = said.get("channel", CHANNEL) in (CHANNEL, FULL)
+    return str(said["event"]) if of_depth and "event" in said else ""
+
+
+def _not_recorded(paths: Sequence[Path], last: Next, at_ns: int) -> str:
+    """Why what arrived between the last row with rx ≤ the instant and the instant would be in no file. ``paths``: from
+    that row's file on."""
+    if last.rx == at_ns:
+        return ""
+    expected = last.seq + 1
+    for row in rows_after(paths, last.seq):
+        if row.seq != expected:
+            return f"rows {expected} to {row.seq - 1} after it are in no file"
+        if not row.m.startswith(_PASSED_OVER):
+            name = _ends(row.m)
+            return f"nothing was received after seq {last.seq} until `{name}` at seq {row.seq}" if name else ""
+        expected += 1
+    return f"the files end before it, with seq {last.seq}"
 
 
 def _set_back(files: Sequence[Placed], at_ns: int) -> list[int]:

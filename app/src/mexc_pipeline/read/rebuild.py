@@ -277,6 +277,8 @@ class History:
             book.version = covered.last
             if row.mt == "dp":
                 book.row = row
+        if book.row.seq > self._last_seq and self._frames:  # a snapshot that came later, of a version that was there
+            book.row = self._frames[-1][1]
         return book
 
     def _whole(self, across_gaps: bool) -> Book | None:
