@@ -18,6 +18,7 @@ import pytest
 
 from mexc_pipeline.config import parse
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.peers import free_port
 from support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +166,33 @@ def test_command(recording: Recording, command: str) -> None:
     done = recording.call(*arguments)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     assert done.stdout
+
+
+def test_recording_the_simulator_goes_as_the_guide_says(tmp_path: Path) -> None:
+    """Its file and its two commands, at a port that is free here and for a shorter while."""
+    section = (
+        (ROOT / "docs" / "user-guide.md")
+        .read_text()
+        .partition("### Recording the simulator\n")[2]
+        .partition("\n## ")[0]
+    )
+    section = section.replace("8765", str(free_port())).replace("--duration 20s", "--duration 4s")
+    (configuration,), (commands,) = (
+        [m[3] for m in _FENCE.finditer(section) if m[1] == kind] for kind in ("toml", "sh")
+    )
+    (tmp_path / "simulated.toml").write_text(configuration)
+    simulate, run = ([sys.executable, "-m", "mexc_pipeline", *shlex.split(c)[1:]] for c in commands.splitlines())
+    with subprocess.Popen(simulate, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as exchange:
+        try:
+            assert exchange.stdout is not None
+            assert exchange.stdout.readline().startswith("simulating ")
+            done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=90)
+        finally:
+            exchange.send_signal(signal.SIGINT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert exchange.returncode == 0
+    names = {path.name[:3] for path in (tmp_path / "simulated" / "exports").glob("*.parquet")}
+    assert names == {"btc", "eth", "sol"}
 
 
 def test_make_knows_the_verbs() -> None:
