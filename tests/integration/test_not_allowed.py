@@ -286,3 +286,27 @@ def test_whoever_asks_is_told_whose_the_folder_is(tmp_path: Path, folder: str, a
     assert status == 1
     assert "unexpected" not in said
     assert re.search(r"belongs to .+ \(mode 0.00\) and .+ may not", " ".join(said.split()))
+
+
+@pytest.mark.parametrize("started", [["collect", "btc"], ["store"]])
+def test_where_nothing_may_be_made_a_missing_configuration_is_said(tmp_path: Path, started: list[str]) -> None:
+    """As in `/`: once the bare words of the system."""
+    folder = tmp_path / "anothers"
+    folder.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "MEXC_PIPELINE_CONFIG"}
+    with taken_away(folder):
+        folder.chmod(0o555)
+        done = subprocess.run(
+            [*restrained(), sys.executable, "-m", "mexc_pipeline", *started],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"mexc-pipeline: {folder}/data: Permission denied: give this user the right to use it, or choose another "
+        "place; no configuration was given (--config), so its folders are those of where it is run"
+    )

@@ -294,3 +294,22 @@ def test_the_command_reports(config: Config, tmp_path: Path, capsys: pytest.Capt
     said = json.loads(capsys.readouterr().out)
     assert len(said["deleted"]) == PERIODS - 1
     assert invoke(["prune", "--config", str(file), "--keep", "soon"]) == 2
+
+
+def test_the_command_says_how_many_stay_for_their_segment(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing told of them: they went into no judgement."""
+    prune = ["prune", "--config", str(tmp_path / "config.toml"), "--keep", "1s"]
+    name = FileName.parse(files(config)[1])
+    assert name is not None
+    (config.spool_dir / "btc" / f"{name.period}.sqlite").touch()
+    assert invoke(prune) == 0
+    *_, said, held = capsys.readouterr().out.splitlines()
+    assert said.startswith(f"{PERIODS - 2} files deleted, ")
+    assert held == "3 files stay at any age: their segment is still in the spool (spool_keep)", "and the newest two"
+    for symbol_id in ("btc", "eth"):
+        for _, path in segments(config.spool_dir / symbol_id):
+            path.unlink()
+    assert invoke(prune) == 0
+    assert "stay" not in capsys.readouterr().out

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import socket
 import subprocess
@@ -266,6 +268,53 @@ def test_errors_become_one_line_and_a_status(
     monkeypatch.setattr(config, "load", fail)
     assert invoke(["status"]) == status
     assert said in _one_error_line(capsys)
+
+
+def _of_system(number: int, path: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number), path) if path else OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            _of_system(errno.EACCES, "data/spool"),
+            "{cwd}/data/spool: Permission denied: give this user the right",
+        ),
+        (_of_system(errno.ENOSPC, "/x/y"), "/x/y: No space left on device: make room there"),
+        (_of_system(errno.EROFS, "exports"), "{cwd}/exports: Read-only file system: choose another place"),
+        (_of_system(errno.ENOTDIR, "data"), "{cwd}/data: Not a directory: move what stands in a folder's place away"),
+        (_of_system(errno.EMFILE), "Too many open files: let this user open more files"),
+        (_of_system(errno.ENOENT, "/x"), "unexpected FileNotFoundError: [Errno 2] No such file or directory: '/x'"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_refusal_of_the_system_says_which_file_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    error: OSError,
+    said: str,
+    wrapped: bool,
+) -> None:
+    """Also where a part has passed its bare words on; without a configuration, also why it is about that folder."""
+
+    def fail(_path: Path | None) -> config.Config:
+        if wrapped:
+            raise UserError(str(error)) from error
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEXC_PIPELINE_CONFIG", raising=False)
+    monkeypatch.setattr(config, "load", fail)
+    hint = "; no configuration was given (--config), so its folders are those of where it is run"
+    assert invoke(["status"]) == 1
+    line = _one_error_line(capsys).strip()
+    assert said.format(cwd=tmp_path).removeprefix("unexpected FileNotFoundError: " if wrapped else "") in line
+    assert line.endswith(hint) == ("{cwd}" in said)
+    assert invoke(["status", "--config", "x.toml"]) == 1
+    assert hint not in _one_error_line(capsys)
 
 
 def test_status_before_any_recording_says_how_to_begin(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +16,7 @@ import mexc_pipeline
 from mexc_pipeline import logs, output
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import add_common_params, common_params, debug, parent_option
+from mexc_pipeline.config import parse
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.paths import not_allowed
 
@@ -40,6 +43,18 @@ _COMMANDS = {
     "import": "mexc_pipeline.cli.parts:import_files",
     "simulate": "mexc_pipeline.simulator.command:simulate",
     "completion": "mexc_pipeline.cli.parts:completion",
+}
+
+_REMEDIES = {
+    errno.EACCES: "give this user the right to use it, or choose another place",
+    errno.EPERM: "give this user the right to use it, or choose another place",
+    errno.EROFS: "choose another place, or mount it writable",
+    errno.ENOSPC: "make room there, or choose another place",
+    errno.EDQUOT: "make room there, or choose another place",
+    errno.ENOTDIR: "move what stands in a folder's place away, or choose another",
+    errno.EMFILE: "let this user open more files (ulimit -n)",
+    errno.ENFILE: "let this machine open more files (sysctl fs.file-max)",
+    errno.EIO: "look at the disk: the kernel's log tells more",
 }
 
 
@@ -106,16 +121,16 @@ def invoke(args: list[str]) -> int:
         printing.give_up(error)
         return 1
     except UserError as error:
-        return _fail(str(error), 1)
+        cause = error.__cause__
+        said = _of_the_system(cause, args) if isinstance(cause, OSError) and str(cause) == str(error) else ""
+        return _fail(said or str(error), 1)
     except BrokenPipeError:
         return 1  # whoever read what click itself prints (help) has gone
-    except PermissionError as error:  # its words tell neither whose it is nor what to do
-        path = Path(error.filename).absolute() if isinstance(error.filename, str) else None
-        why = not_allowed(path) or not_allowed(path, write=True) if path else ""
-        return _fail(why or f"{error}: give this user the right to use it", 1)
     except Exception as error:
         if log.isEnabledFor(logging.DEBUG) and logging.getLogger("mexc_pipeline").handlers:
             log.exception("unexpected error")
+        if isinstance(error, OSError) and (said := _of_the_system(error, args)):
+            return _fail(said, 1)
         return _fail(f"unexpected {type(error).__name__}: {error} (--debug logs the traceback)", 1)
     return status if isinstance(status, int) else 0
 
@@ -134,6 +149,29 @@ def _what_number(error: click.UsageError) -> click.UsageError:
     if isinstance(example, bool) or not isinstance(example, int | float):
         example = max(low or 0, 1)
     return click.BadParameter(f"{given} is not a {kind}{bounds}, such as {example}", error.ctx, param)
+
+
+def _of_the_system(error: OSError, args: list[str]) -> str:
+    """Which file a refusal of the system is about, why, and what to do; empty where it is none that a user can mend."""
+    if error.errno not in _REMEDIES:
+        return ""
+    why = error.strerror or str(error)
+    if not isinstance(error.filename, str):
+        return f"{why}: {_REMEDIES[error.errno]}"
+    path = Path(error.filename).absolute()
+    if isinstance(error, PermissionError) and (whose := not_allowed(path) or not_allowed(path, write=True)):
+        return whose
+    said = f"{path}: {why}: {_REMEDIES[error.errno]}"
+    if _is_configured(args):
+        return said
+    defaults = parse("", None)
+    if not any(path.is_relative_to(folder) for folder in (defaults.data_dir, defaults.export_dir)):
+        return said
+    return f"{said}; no configuration was given (--config), so its folders are those of where it is run"
+
+
+def _is_configured(args: list[str]) -> bool:
+    return bool(os.environ.get("MEXC_PIPELINE_CONFIG")) or any(arg.partition("=")[0] == "--config" for arg in args)
 
 
 def _fail(message: str, status: int) -> int:
