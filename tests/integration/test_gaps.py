@@ -173,6 +173,7 @@ def test_versions_that_left_the_exchanges_window_are_given_up_at_once() -> None:
 def test_every_connection_begins_with_a_book_and_what_was_missed_is_a_gap() -> None:
     with Simulator(SimulatorConfig(rate=40)) as sim, feeding(sim) as rig:
         first = rig.event("snapshot")
+        sim.inject(Fault("refuse_connect", seconds=0.5))  # the next one comes at once, and might miss nothing
         sim.inject(Fault("reset"))
         rig.event("disconnected")
         second = rig.event("snapshot", 2)

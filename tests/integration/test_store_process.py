@@ -272,7 +272,7 @@ def test_sigterm_ends_it_soon_and_a_second_one_is_refused(process: Process) -> N
         [sys.executable, "-c", _MAIN, str(process.file)], capture_output=True, text=True, timeout=30, check=False
     )
     assert second.returncode == 1
-    assert "in use by process" in second.stderr
+    assert "in use by another store, process" in second.stderr
     assert process.is_up(), "the first one was not disturbed"
     recording.add(1000)
     began = time.monotonic()

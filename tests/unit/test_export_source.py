@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.export.source import ahead, blocks
+from mexc_pipeline.periods import parse_name
 from mexc_pipeline.rows import Columns
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, create, info
 
@@ -24,7 +25,8 @@ ROWS = st.lists(st.tuples(I64, I64, st.integers(1, 6), FRAME), min_size=1, max_s
 def segment(folder: Path, rows: list[tuple[int, int, int, bytes]], first: int = 1, without: int = 0) -> SegmentInfo:
     path = folder / "2026112210.sqlite"
     path.unlink(missing_ok=True)
-    meta = {"id": "btc", "symbol": "BTC_USDT", "spool_id": "s", "version": "1", "edge_ns": 1, "state": "closed"}
+    meta: dict[str, object] = {"id": "btc", "symbol": "BTC_USDT", "spool_id": "s", "version": "1", "state": "closed"}
+    meta["edge_ns"] = parse_name("2026112211")
     db = create(path, meta)
     held = [(first + n, *row) for n, row in enumerate(rows) if first + n != without]
     db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", held)

@@ -59,9 +59,9 @@ def _take_away(place: Bench, rng: random.Random) -> str:
     is held; near its edge it may be closed already, and then it would be a loss."""
     left = PERIOD_S - time.time() % PERIOD_S
     if left < PERIOD_S / 2:
-        pause(left + 0.3)
+        pause(left)
     spool = place.spool / WHOLE
-    newest = max(spool.glob("*.sqlite"), key=lambda path: path.name)
+    newest = until(lambda: _running(spool), 30, f"a segment of the running period of {WHOLE}")
     parts = {
         "the segment": newest,
         "the log": newest.with_name(newest.name + "-wal"),
@@ -70,6 +70,13 @@ def _take_away(place: Bench, rng: random.Random) -> str:
     name, path = rng.choice(list(parts.items()))
     path.unlink(missing_ok=True)
     return f"{name} in use removed"
+
+
+def _running(spool: Path) -> Path | None:
+    """The segment of the running period, once there is one and its edge is not near."""
+    now = time.time()
+    path = spool / time.strftime("%Y%m%d%H%M%S.sqlite", time.gmtime(now // PERIOD_S * PERIOD_S))
+    return path if now % PERIOD_S < PERIOD_S / 2 and path.exists() else None
 
 
 def _artefact(place: Bench, rng: random.Random) -> tuple[str, Path]:
