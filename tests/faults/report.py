@@ -75,7 +75,14 @@ before, and stands in the campaign above where it is one of processes, disks, cl
   (`segments`)
 - *A spool that refused for another reason than room was waited for in memory*, and a process that stood still gave rows
   a wrong time without a word. (`sockets`, tests of its own)
-- *A table without its files was blamed on the rows it would not take.* (`clickhouse`)
+- *What a file says of itself was believed word by word*: a bit changed in an edge, a name, a count or the place of a
+  pending row lost rows, repeated them, gave them another period, or ended the symbol's recording. (`segments`,
+  `neighbours`, property tests)
+- *The only copy was taken for its own copy*: pruning with an archive that was the folder of the files itself. (tests of
+  their own)
+- *A table without its files was blamed on the rows it would not take*, and files without a table kept the next one from
+  its name. (`clickhouse`, `mounts`)
+- *A start looked for what had been sent before in too few segments*: deals that came again were not said. (`sockets`)
 - *One file's word for the last seq was believed unseen*; a store that was not up yet was taken for one that knows
   nothing. (tests of their own)
 - *What an operator changed, mistyped or broke off cost data, or was not what ran afterwards.* (`make test-deploy`)
