@@ -15,7 +15,7 @@ from faults.oracle import NAMES, Row, Verdict, check_order, read_files
 from mexc_pipeline import config, export
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
 from mexc_pipeline.periods import Period
-from mexc_pipeline.rows import Frame
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from mexc_pipeline.simulator.samples import frames as real_frames
 from mexc_pipeline.spool.writer import Spool
@@ -119,16 +119,17 @@ def parts(folder: Path, seed: int) -> Outcome:
         block: list[Frame] = []
         for opcode, payload in (mutated(base, rng) for _ in range(BLOCK)):
             found = classify(opcode, payload)
+            is_stored = found.mt is not Mt.EVENT  # a control frame is, where it holds more than such a frame has to say
             try:
                 row = expected(opcode, payload, symbol.name)
             except Ambiguous:  # a key stands there twice: any type will do, the bytes must stay
                 outcome.notes["ambiguous"] = outcome.notes.get("ambiguous", 0) + 1
-                row = None if found.control is not None else Expected(int(found.mt), found.ts, payload)
+                row = Expected(int(found.mt), found.ts, payload) if is_stored else None
             outcome.tries += 1
             rx += HOURS * HOUR_NS // THROUGH_PARTS
-            if (row is None) != (found.control is not None):
+            if (row is not None) != is_stored:
                 outcome.verdict.wrong(f"opcode {opcode} {payload[:120]!r}: {found} where {row} is right", lost=1)
-            if found.control is None:
+            if is_stored:
                 block.append(Frame(rx, found.ts, found.mt, found.m))
             if row is not None:
                 wanted.append(Row(len(wanted), rx, NAMES[row.mt], row.m))
