@@ -89,10 +89,11 @@ def _read(stack: ExitStack, way: str, ours: int, theirs: int) -> Iterator[Stream
     thread.start()
 
     def close() -> None:
+        if ended.is_set():  # and its number somebody else's by now
+            return
         ended.set()
         thread.join(5)
-        with suppress(OSError):
-            os.close(ours)
+        os.close(ours)
 
     def go_away() -> None:
         match way:
