@@ -49,11 +49,10 @@ class SpoolLock:
             _make(self.folder)
             where = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._hold(where)
-            try:
+            with contextlib.ExitStack() as undo:
+                undo.callback(os.close, where)
                 self._fd = self._hold_file()
-            except BaseException:
-                os.close(where)
-                raise
+                undo.pop_all()
         except PermissionError as error:
             why = not_allowed(path, write=True) or not_allowed(self.folder, write=True) or str(error)
             raise UserError(why) from error
