@@ -51,6 +51,11 @@ class Run:
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout
 
+    def problems(self) -> list[str]:
+        """What its end called a problem, as far as the first colon of each sentence."""
+        said = [line.removeprefix("problem: ") for line in self.log.read_text().splitlines() if "problem: " in line]
+        return [":".join(line.split(":")[:2]) for line in said]
+
     def left(self) -> list[str]:
         """Command lines of what is still there."""
         return [Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ") for pid in self.children()]
@@ -206,7 +211,8 @@ def test_sent_equals_exported_through_outage_and_kills_on_a_server(tmp_path: Pat
         run.kill("store")
         run.kill("export")
         two_more("exports after the kills")
-        assert run.stop() == 0, run.log.read_text()[-4000:]
+        assert run.stop() == 1, run.log.read_text()[-4000:]
+        assert run.problems() == ["btc: its collector ended by itself (SIGKILL)"], "and the others' ends cost nothing"
         for symbol, symbol_id in zip(SYMBOLS, IDS, strict=True):
             assert judge(exchange, exports, symbol, symbol_id)["frames"] > 300
         logged = server.client().execute("SELECT file, rows, stored FROM ch_mexc.export_log ORDER BY file")
@@ -235,7 +241,8 @@ def test_sent_equals_exported_embedded_and_after_kill_of_run(tmp_path: Path, exc
         until(lambda: run.seq("sol") > before + 20, 30, "sol recorded after its kill")
         seen = len(files(tmp_path / "exports", "sol"))
         until(lambda: len(files(tmp_path / "exports", "sol")) >= seen + 2, 60, "exports after the restart")
-        assert run.stop() == 0, run.log.read_text()[-4000:]
+        assert run.stop() == 1, run.log.read_text()[-4000:]
+        assert run.problems() == ["sol: its collector ended by itself (SIGKILL)"]
     finally:
         if run.process.poll() is None:
             os.killpg(run.process.pid, signal.SIGKILL)

@@ -263,16 +263,35 @@ def test_what_was_stored_is_known_when_its_segment_is_pruned_and_the_store_began
 
 @pytest.mark.parametrize("victim", ["btc", "store"])
 def test_a_child_that_dies_is_started_again_and_said_so(place: Place, victim: str) -> None:
+    """What a collector had received and not committed is gone, whatever is verified after that; a store loads again
+    what it had not loaded, and is compared."""
     with place.run("--duration", "12s") as process:
         until(lambda: place.received("btc") > 20, what="frames in the spool")
         killed = place.children(process)[victim]
         os.kill(killed, signal.SIGKILL)
         until(lambda: place.children(process).get(victim, killed) != killed, what=f"another {victim}")
-        assert process.wait(110) == 0, place.err()
+        assert process.wait(110) == (1 if victim == "btc" else 0), place.err()
     assert "child died and will be restarted" in place.err()
     assert "SIGKILL" in place.err()
+    answer = place.answer()
+    assert {line["verdict"] for line in answer["periods"]} == {"verified"}
+    lost = ["btc: its collector ended by itself (SIGKILL): what it had received and not committed is in no file"]
+    assert [problem.partition(",")[0] for problem in answer["problems"]] == (lost if victim == "btc" else [])
     rows = place.exported("btc")
     assert rows["seq"].to_pylist() == list(range(1, len(rows) + 1))
+
+
+def test_a_collector_that_cannot_end_in_time_fails_the_run(place: Place) -> None:
+    """It was killed with what it had not committed, and ``run`` said that everything was verified."""
+    with place.run() as process:
+        until(lambda: place.received("btc") > 20 and place.received("eth") > 20, what="frames in the spool")
+        os.kill(place.children(process)["btc"], signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(110) == 1, place.err()
+    answer = place.answer()
+    assert {line["verdict"] for line in answer["periods"]} == {"verified"}
+    (problem,) = answer["problems"]
+    assert problem.startswith("btc: its collector did not end within 10 s and was killed: some of what it had received")
 
 
 def test_ctrl_c_ends_in_order(place: Place) -> None:

@@ -64,8 +64,16 @@ class _Fake:
         self.status: int | None = None
         self.pid = 1
         self.lived_s = 0.0
+        self.overdue = False
 
     def poll(self) -> int | None:
+        return self.status
+
+    def terminate(self) -> None:
+        self.status = 0 if self.status is None else self.status
+
+    def wait(self, _: float) -> int:
+        assert self.status is not None
         return self.status
 
 
@@ -114,6 +122,7 @@ def test_a_child_that_dies_is_started_again_after_its_wait(monkeypatch: pytest.M
     keeper.tend()
     assert len(started) == 2
     assert keeper.restarts == 1
+    assert keeper.ends == {"SIGKILL": 1}
 
 
 def test_a_child_that_cannot_run_is_not_started_again() -> None:
@@ -168,6 +177,63 @@ def test_a_child_is_started_once_what_it_needs_is_free(
     keeper.tend()
     assert len(started) == 1
     assert keeper.waits == ""
+
+
+@pytest.mark.parametrize(
+    ("during", "at_the_end", "said"),
+    [
+        ([], 0, []),
+        ([], 1, ["btc: its collector ended with exit 1: some of what it had received may be in no file"]),
+        ([], -9, ["btc: its collector ended with SIGKILL: some of what it had received may be in no file"]),
+        ([], -15, []),  # before it had begun
+        ([0, -15], 0, []),  # told to from outside
+        ([-9], 0, ["btc: its collector ended by itself (SIGKILL): what it had received and not committed"]),
+        (
+            [1, -11, 1],
+            1,
+            [
+                "btc: its collector ended by itself (2 × exit 1, SIGSEGV): what it had received",
+                "btc: its collector ended with exit 1: some of what it had received",
+            ],
+        ),
+    ],
+)
+def test_a_collector_whose_end_may_have_cost_frames_is_a_problem_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: list[int], at_the_end: int, said: list[str]
+) -> None:
+    supervisor, _ = _supervisor(tmp_path, monkeypatch, 0)
+    now = [100.0]
+    monkeypatch.setattr("mexc_pipeline.run.children.time.monotonic", lambda: now[0])
+    (keeper,) = supervisor._collectors
+    children: list[Any] = []
+
+    def start() -> Any:
+        children.append(_Fake())
+        return children[-1]
+
+    keeper._start = start
+    for status in (*during, None):
+        now[0] += 100.0
+        keeper.tend()
+        children[-1].status = status
+        keeper.tend()
+    children[-1].status = at_the_end
+    found = supervisor._end_collectors()
+    assert len(found) == len(said), found
+    assert all(line.startswith(start) for line, start in zip(found, said, strict=True)), found
+
+
+def test_a_store_that_does_not_end_in_order_is_a_problem_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor, _ = _supervisor(tmp_path, monkeypatch, 0)
+    store = _Fake()
+    supervisor._store._start = lambda: store  # type: ignore[assignment,return-value]
+    supervisor._store.tend()
+    store.status, store.overdue = -9, True
+    (line,) = supervisor._end_store()
+    assert line.startswith("store: it did not end within 15 s and was killed")
+    assert supervisor._end_store() == [], "said once"
 
 
 def _supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *statuses: int) -> tuple[Supervisor, list[list[str]]]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import IO
 
@@ -50,6 +51,8 @@ class Child:
     def __init__(self, name: str, args: Sequence[str], lifeline: Lifeline, lines: Lines) -> None:
         self.name = name
         self.started = time.monotonic()
+        self.overdue = False
+        """Whether it had to be killed because it did not end in time."""
         # Its own session, so that Ctrl-C on the terminal reaches the supervisor alone, which ends them in order.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mexc_pipeline", *args, "--parent-fd", str(lifeline.read_fd)],
@@ -88,19 +91,15 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def end(self, timeout_s: float) -> int:
-        """SIGTERM, a bounded wait, then SIGKILL; the exit status."""
-        self.terminate()
-        return self.wait(timeout_s)
-
     def wait(self, timeout_s: float) -> int:
-        """Exit status; killed where it does not end in time."""
+        """Exit status once it has ended; killed where it does not in time."""
         try:
             status = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             log.error(
                 "child did not end in time and was killed", extra={"fields": {"child": self.name, "pid": self.pid}}
             )
+            self.overdue = True
             self.kill()
             status = self.process.wait()
         self._reader.join(timeout=5)
@@ -121,6 +120,12 @@ def how_it_ended(status: int) -> str:
         return signal.Signals(-status).name
     except ValueError:
         return f"signal {-status}"
+
+
+def in_order(status: int) -> bool:
+    """Whether a child ended as it was told to. By SIGTERM itself it ends only before it has begun: from then on it
+    takes the signal and ends in order."""
+    return status in (0, -signal.SIGTERM)
 
 
 class Keeper:
@@ -144,6 +149,8 @@ class Keeper:
         self.given_up = ""
         self.refused = ""
         self.waits = ""
+        self.ends: Counter[str] = Counter()
+        """How it ended by itself, and how often: what it had in hand then may be gone."""
         self._ran = False
         self.restarts = 0
         self._start = start
@@ -186,11 +193,33 @@ class Keeper:
         self._next_start = now + wait
         self.restarts += 1
         if reason is None:
+            if not in_order(status):
+                self.ends[how_it_ended(status)] += 1
             log.warning("child died and will be restarted", extra={"fields": {**fields, "in_s": round(wait, 2)}})
         elif reason != self.refused:
             log.error("child does not run and is tried again", extra={"fields": {**fields, "reason": reason}})
         self.refused = reason or ""
 
-    def kill(self) -> None:
+    def tell_to_end(self) -> None:
+        """It is not started again; :meth:`wait` says how it ended."""
         if self.child is not None:
-            self.child.kill()
+            self.child.terminate()
+
+    def wait(self, timeout_s: float) -> str | None:
+        """How it ended where that was not in order; killed where it does not end in time. None too where it did not
+        run, or could not: ``refused`` says so."""
+        child, self.child = self.child, None
+        if child is None:
+            return None
+        status = child.wait(timeout_s)
+        if in_order(status):
+            return None
+        how = (
+            f"did not end within {timeout_s:.0f} s and was killed"
+            if child.overdue
+            else f"ended with {how_it_ended(status)}"
+        )
+        log.warning("child did not end in order", extra={"fields": {"child": self.name, "what": how}})
+        reason = self._refusal(status)
+        self.refused = reason or self.refused
+        return None if reason else how

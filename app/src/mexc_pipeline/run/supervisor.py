@@ -225,9 +225,9 @@ class Supervisor:
         came.
         """
         say("ending: closing sockets and segments")
-        self._end_collectors()
+        problems = self._end_collectors()
         say("ending: exporting what is not exported yet")
-        problems = self._export_rest()
+        problems += self._export_rest()
         self.periods.scan()
         say("ending: comparing with ClickHouse")
         compared, store_problem = self._await_store(say)
@@ -246,6 +246,7 @@ class Supervisor:
             )
             for segment in ours
         ]
+        problems += self._end_store()
         return Closing(lines, problems + dead_letters(lines))
 
     def _answered_for(self) -> list[SegmentInfo]:
@@ -253,22 +254,39 @@ class Supervisor:
 
     def close(self) -> None:
         """End what still runs: store in order, everything else at once."""
-        if self._store.child is not None:
-            self._store.child.end(STORE_END_S)
+        self._end_store()
         for child in self.stop.children:
             if child.poll() is None:
                 child.kill()
                 child.wait(5.0)
 
-    def _end_collectors(self) -> None:
-        running = [(keeper, keeper.child) for keeper in self._collectors if keeper.child is not None]
-        for _, child in running:
-            child.terminate()
-        for keeper, child in running:
-            status = child.wait(COLLECTOR_END_S)
-            if status != 0:
-                fields = {"child": keeper.name, "ended": how_it_ended(status)}
-                log.warning("collector did not end cleanly", extra={"fields": fields})
+    def _end_collectors(self) -> list[str]:
+        """A line for each symbol of which something received may be in no file, for how its collectors ended."""
+        for keeper in self._collectors:
+            keeper.tell_to_end()
+        problems: list[str] = []
+        for keeper in self._collectors:
+            how = keeper.wait(COLLECTOR_END_S)
+            if keeper.ends:
+                ends = ", ".join(f"{times} × {end}" if times > 1 else end for end, times in keeper.ends.items())
+                problems.append(
+                    f"{keeper.name}: its collector ended by itself ({ends}): what it had received and not committed is "
+                    "in no file, nor what was sent until it ran again; its log says why"
+                )
+            if how is not None:
+                problems.append(
+                    f"{keeper.name}: its collector {how}: some of what it had received may be in no file; its "
+                    "log says how much"
+                )
+        return problems
+
+    def _end_store(self) -> list[str]:
+        """A line where it was not in order; what it had loaded was compared before. Nothing where it has ended."""
+        self._store.tell_to_end()
+        how = self._store.wait(STORE_END_S)
+        if how is None:
+            return []
+        return [f"store: it {how}: statistics and log entries of the end may be missing; its log says why"]
 
     def _export_rest(self) -> list[str]:
         if self._export is not None:
