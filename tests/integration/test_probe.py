@@ -88,6 +88,7 @@ def test_what_is_printed(settings: SimulatorConfig) -> None:
     with Simulator(settings) as sim:
         sim.inject(Fault("retired", channel="ticker"))
         sim.inject(shape("set=data.fee:0.1", "deal"))
+        sim.inject(shape("exponent=data.asks", "depth.full"))
         sim.inject(shape("ts=us", "depth.full"))
         sim.inject(Fault("rest_gzip"))
         report = probed(sim)
@@ -113,9 +114,18 @@ def test_what_is_printed(settings: SimulatorConfig) -> None:
     assert report.pings > 0
     assert f"clock        {report.clock_ahead_ms:+.0f} ms against the exchange" in rest.splitlines()
     numbers = " ".join(rest.partition("\nnumbers ")[2].partition("\nREST ")[0].split())
-    spelled = ", ".join(f"{count} {name}" for name, count in report.spellings.items())
-    assert numbers == f"{spelled}; longest {report.longest_number} digits"
-    assert {"decimal", "integer"} <= set(report.spellings)
+    spelled = {
+        name: ", ".join(f"{count} {how}" for how, count in by_name[name].spellings.items())
+        for name in ("push.deal", "push.depth.full")
+    }
+    longest = {name: by_name[name].longest_number for name in spelled}
+    assert numbers == " ".join(f"{name}: {said}; longest {longest[name]} digits" for name, said in spelled.items())
+    assert {"decimal", "integer"} <= set(by_name["push.deal"].spellings), "each channel's own, side by side"
+    assert "exponent" in by_name["push.depth.full"].spellings
+    assert "exponent" not in by_name["push.deal"].spellings
+    assert longest["push.deal"] >= 13, "the times"
+    channels = {channel["channel"]: channel for channel in report.to_json()["channels"]}
+    assert channels["push.depth.full"]["spellings"] == by_name["push.depth.full"].spellings
     answers = [entry.split() for entry in rest.split("\nREST ")[1:]]
     assert [(words[0], words[1], words[3], " ".join(words[4:])) for words in answers] == [
         ("ping", "200", "ms", "as expected, gzip"),

@@ -54,6 +54,10 @@ class ChannelFigures:
     fields_seen: int
     fields_expected: int
     new_fields: list[str]
+    spellings: dict[str, int]
+    """How its numbers are written, and how many are written so."""
+    longest_number: int
+    """Digits of the longest one before or behind its point."""
     versions: str
 
 
@@ -539,6 +543,8 @@ def _figures(channel: Channel, configured: bool) -> ChannelFigures:
         fields_seen=sum(path in channel.fields.kinds for path in shape.required) if shape else 0,
         fields_expected=len(shape.required) if shape else 0,
         new_fields=[clean(path, 100) for path in new_fields(channel.fields, shape)] if shape else [],
+        spellings=dict(channel.fields.spellings),
+        longest_number=channel.fields.longest[0],
         versions=versions,
     )
 

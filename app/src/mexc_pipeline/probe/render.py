@@ -72,9 +72,11 @@ def _connection(report: Report) -> Iterator[str]:
     yield f"heartbeat    {report.pings} pings, {report.pongs} pongs{trip}"
     if report.clock_ahead_ms is not None:
         yield f"clock        {report.clock_ahead_ms:+.0f} ms against the exchange"
-    if report.spellings:
-        spelled = ", ".join(f"{count} {name}" for name, count in report.spellings.items())
-        yield from _wrap(f"numbers      {spelled}; longest {report.longest_number} digits", " " * 13)
+    spelled = [channel for channel in report.channels if channel.configured and channel.spellings]
+    for head, channel in zip(["numbers", *[""] * len(spelled)], spelled, strict=False):
+        counts = ", ".join(f"{count} {name}" for name, count in channel.spellings.items())
+        text = f"{head:<12} {channel.channel}: {counts}; longest {channel.longest_number} digits"
+        yield from _wrap(text, " " * 13)
 
 
 def _rest(report: Report) -> Iterator[str]:
