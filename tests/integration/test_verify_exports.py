@@ -19,6 +19,10 @@ import pytest
 from mexc_pipeline.config import Config
 from mexc_pipeline.export import main
 from mexc_pipeline.ledger.conservation import Side
+from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.run.account import Periods, dead_letters, line_of
+from mexc_pipeline.run.children import Lifeline
+from mexc_pipeline.run.supervisor import Stop, Supervisor
 from mexc_pipeline.spool.lifecycle import mark_exported, remove
 from mexc_pipeline.spool.segment import info, segments
 from mexc_pipeline.verify import Finding, Report, exports, ledger
@@ -71,6 +75,30 @@ def test_sound_files_verify_with_and_without_their_spool(config: Config) -> None
     report = exports(config)
     assert report.ok
     assert [f.subject for f in report.findings] == [*FILES, "continuity"]
+
+
+def test_a_type_that_nobody_can_read_is_said_where_it_is_little_of_the_whole(tmp_path: Path) -> None:
+    """Deals whose ``ts`` is of another unit: 12 of 2,012 frames. ``run`` and ``verify`` judged the whole alone."""
+    config = configure(tmp_path)
+    spool = open_spool(config)
+    good = b'{"symbol":"BTC_USDT","data":{"lastPrice":1},"channel":"push.ticker","ts":1789498320000}'
+    bad = b'{"symbol":"BTC_USDT","data":[],"channel":"push.deal","ts":1789498320000000}'
+    spool.append([Frame(T0 + n, None, Mt.TICKER, good) for n in range(2000)])
+    spool.append([Frame(T0 + 3000 + n, None, Mt.DEAD_LETTER, bad) for n in range(12)])
+    spool.close()
+    assert main(config).ok
+    said = "12 of 12 frames of type d are dead letters (12 ts)"
+    assert exports(config, newest=0).notes == [f"warn btc btc20260915185200.parquet: {said}"]
+    periods = Periods(config)
+    periods.scan()
+    (line,) = (line_of(segment, None, None) for segment in periods.ours())
+    lifeline = Lifeline()
+    supervisor = Supervisor(config, lifeline, Stop(), lambda _, __: None)
+    lifeline.close()
+    (problem,) = dead_letters([line], supervisor._dead_letters)
+    assert problem.startswith("btc: 12 of 12 frames of type d are dead letters (100.0 %; a fault from 1%; 12 ts)")
+    (config.export_dir / line.file).unlink()
+    assert dead_letters([line], supervisor._dead_letters) == [], "that it is gone is said elsewhere"
 
 
 def test_the_newest_rows_are_shown_readable(config: Config) -> None:

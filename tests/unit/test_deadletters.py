@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mexc_pipeline.exchange.deadletters import LEAST, Reason, meant, reason, too_many
-from mexc_pipeline.exchange.options import Channels
+from mexc_pipeline.exchange.deadletters import LEAST, TYPES, Letters, Reason, meant, reason, too_many
+from mexc_pipeline.exchange.options import Channels, Deal, Depth
 from mexc_pipeline.exchange.protocol import MAX_CLASSIFIED, TEXT, Classifier, subscriptions
-from mexc_pipeline.rows import Mt
+from mexc_pipeline.rows import MT_NAMES, Mt
 
 WANTED = subscriptions("X_USDT", Channels())
 CHANNELS = frozenset(s.channel for s in WANTED)
@@ -60,6 +62,29 @@ def deal(ts: str) -> bytes:
 def test_reasons(payload: bytes, opcode: int, why: Reason) -> None:
     assert reason(stored(payload, opcode), "X_USDT", CHANNELS) == why
     assert meant(stored(payload, opcode), "X_USDT", CHANNELS) is None
+
+
+def test_every_channel_that_can_be_subscribed_has_a_type() -> None:
+    for deal, depth in itertools.product(get_args(Deal), get_args(Depth)):
+        for wanted in subscriptions("X_USDT", Channels(deal=deal, depth=depth)):
+            assert TYPES[wanted.channel] == MT_NAMES[wanted.mt]
+
+
+@pytest.mark.parametrize("channels", [None, CHANNELS])
+def test_what_names_its_channel_is_counted_by_it(channels: frozenset[str] | None) -> None:
+    letters = Letters()
+    for m in (
+        deal("0"),
+        b'{"channel":"push.deal","ts":1789498405534}',
+        b'{"channel":"push.ticker","symbol":"Y_USDT"}',
+        b'{"channel":"push.deals","symbol":"X_USDT"}',
+        b'{"channel":"rs.error","data":"push.deal"}',
+        b"nonsense",
+    ):
+        letters.add(stored(m), "X_USDT", channels)
+    assert letters.meant == {"d": 2, "t": 1}
+    assert letters.reasons["symbol"] == 2
+    assert letters.reasons.total() == 6
 
 
 BAD_TS = ["null", "0", "-1", "1789498405", "1789498405534000", "1789498405534000000", '"1789498405534"', "1.789498e12"]

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline import health
-from mexc_pipeline.collector.statistics import NOT_LOOKED_AT, RECENT_S, Statistics
+from mexc_pipeline.collector.statistics import RECENT_S, Statistics
 from mexc_pipeline.config import parse
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.exchange.deadletters import NOT_LOOKED_AT
 from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.health import Kind
 from mexc_pipeline.rows import Columns, Mt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from mexc_pipeline.config import Config, parse
+from mexc_pipeline.exchange.deadletters import Letters
 from mexc_pipeline.periods import SECOND_NS
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.run.account import Closing, Periods, dead_letters, line_of, totals
@@ -358,12 +360,25 @@ def test_too_many_dead_letters_are_a_problem_of_the_run(proven: SegmentInfo) -> 
     def line(**counts: int) -> Any:
         return replace(line_of(proven, _compared(proven), None), counts=counts)
 
-    assert dead_letters([line(t=100, d=900, dl=9, ev=4)]) == []
-    assert dead_letters([line(t=0, dl=9)]) == [], "a handful is never judged"
-    (said,) = dead_letters([line(t=500, dl=6), line(t=400, dl=6, ev=100)])
+    def letters(of: Any) -> Letters:
+        return Letters(Counter({"ts": of.counts["dl"]}), Counter({"d": of.counts["dl"]}))
+
+    def unknown(_: Any) -> Letters:
+        return Letters()
+
+    assert dead_letters([line(t=100, d=900, dl=9, ev=4)], letters) == []
+    assert dead_letters([line(t=0, dl=9)], letters) == [], "a handful is never judged"
+    assert dead_letters([line(t=9000, d=2000, dl=11)], letters) == []
+    (said,) = dead_letters([line(t=500, dl=6), line(t=400, dl=6, ev=100)], letters)
     assert said.startswith("btc: 12 of 912 frames are dead letters (1.3 %")
-    (said,) = dead_letters([line(dl=400, ev=3)])
+    assert "12 ts" in said
+    (said,) = dead_letters([line(dl=400, ev=3)], unknown)
     assert "400 of 400 frames are dead letters (100.0 %" in said
+    assert "400 not looked at" in said
+    # All of a rare kind, which is little of the whole.
+    (said,) = dead_letters([line(t=50_000, dl=6), line(t=40_000, dl=6, ev=100)], letters)
+    assert said.startswith("btc: 12 of 12 frames of type d are dead letters (100.0 %; a fault from 1%; 12 ts)")
+    assert dead_letters([line(t=50_000, dl=12)], unknown) == [], "of what kind they are nobody knows"
 
 
 def test_what_waits_for_export(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ It is made of what the parts say of themselves over their control sockets; secon
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-from mexc_pipeline.exchange.deadletters import SHARE, too_many
+from mexc_pipeline.exchange.deadletters import SHARE, Letters, too_many
 from mexc_pipeline.feed import telling
 from mexc_pipeline.text import ago
 
@@ -144,12 +145,45 @@ def of_store(status: Mapping[str, Any]) -> Health:
     return Health("live")
 
 
-def of_dead_letters(dead: int, frames: int) -> Reason | None:
-    """The fault where so many of so many frames (dead letters included) are dead letters."""
-    if not too_many(dead, frames):
-        return None
-    text = f"{dead:,} of {frames:,} frames are dead letters ({_percent(dead, frames)}; a fault from {SHARE:.0%})"
-    return Reason(Kind.DEAD_LETTERS, text)
+class Unread(NamedTuple):
+    """So many of so many frames (dead letters included) are dead letters: of all, or of one type."""
+
+    dead: int
+    frames: int
+    kind: str | None
+
+    @property
+    def of(self) -> str:
+        """What the frames are."""
+        return "frames" if self.kind is None else f"frames of type {self.kind}"
+
+    @property
+    def share(self) -> str:
+        return f"{100 * self.dead / self.frames:.1f} %"
+
+
+def of_dead_letters(rows: Mapping[str, int], letters: Letters) -> list[Unread]:
+    """Where dead letters are a fault among those rows by type: of all frames, or else of those of single types. A type
+    that has become unreadable shows also where it is little of the whole."""
+    dead, good = letters.reasons.total(), market_frames(rows)
+    if too_many(dead, dead + good):
+        return [Unread(dead, dead + good, None)]
+    found = [Unread(count, count + rows.get(kind, 0), kind) for kind, count in letters.meant.items()]
+    return [unread for unread in found if too_many(unread.dead, unread.frames)]
+
+
+def wrong_with(letters: Letters) -> str:
+    """What is wrong with dead letters and how many each, the commonest first."""
+    return ", ".join(f"{count:,} {name}" for name, count in letters.reasons.most_common())
+
+
+def unread_in_a_run(rows: Mapping[str, int], letters: Letters) -> list[str]:
+    """A sentence for each fault of the rows of a whole run."""
+    return [
+        f"{unread.dead:,} of {unread.frames:,} {unread.of} are dead letters ({unread.share}; a fault from {SHARE:.0%}; "
+        f"{wrong_with(letters)}); {_ADVICE[Kind.DEAD_LETTERS]}"
+        for unread in of_dead_letters(rows, letters)
+    ]
 
 
 def _recording(collector: Mapping[str, Any], state: str, silent_s: float | None) -> list[Reason]:
@@ -209,23 +243,16 @@ def _channels(collector: Mapping[str, Any]) -> list[Reason]:
 
 
 def _dead_letters(recent: Mapping[str, Any]) -> list[Reason]:
-    frames: Mapping[str, int] = recent.get("frames") or {}
-    reasons: Mapping[str, int] = recent.get("dead_letters") or {}
-    meant: Mapping[str, int] = recent.get("meant") or {}
-    dead = sum(reasons.values())
+    letters = Letters(Counter(recent.get("dead_letters") or {}), Counter(recent.get("meant") or {}))
     within = f"in the last {ago(float(recent.get('seconds') or 0.0))}"
-    why = ", ".join(f"{name} {count:,}" for name, count in sorted(reasons.items(), key=lambda found: -found[1]))
-    if too_many(dead, dead + sum(frames.values())):
-        share = _percent(dead, dead + sum(frames.values()))
-        return [Reason(Kind.DEAD_LETTERS, f"{dead:,} dead letters, {share} of all frames {within} ({why})")]
-    return [
-        Reason(
-            Kind.DEAD_LETTERS,
-            f"{count:,} dead letters, {_percent(count, count + good)} of type {kind} {within} ({why})",
+    why = ", ".join(f"{name} {count:,}" for name, count in letters.reasons.most_common())
+    found: list[Reason] = []
+    for unread in of_dead_letters(recent.get("frames") or {}, letters):
+        of = "all frames" if unread.kind is None else f"type {unread.kind}"
+        found.append(
+            Reason(Kind.DEAD_LETTERS, f"{unread.dead:,} dead letters, {unread.share} of {of} {within} ({why})")
         )
-        for kind, count in meant.items()
-        if too_many(count, count + (good := frames.get(kind, 0)))
-    ]
+    return found
 
 
 def _loading(store: Mapping[str, Any]) -> list[Reason]:
@@ -242,7 +269,3 @@ def _loading(store: Mapping[str, Any]) -> list[Reason]:
         if not compared.get("ok") and not compared.get("refused")
     ]
     return [Reason(Kind.NOT_LOADED, text) for text in found]
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %"

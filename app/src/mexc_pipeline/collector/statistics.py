@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mexc_pipeline.exchange.deadletters import meant, reason
+from mexc_pipeline.exchange.deadletters import Letters
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 
 SAMPLES = 4096
@@ -17,17 +17,15 @@ RECENT_S = 600.0
 _SLICES = 10
 LOOKED_AT = 64
 """Dead letters of one commit that are looked at again; of a flood the rest is counted only."""
-NOT_LOOKED_AT = "not looked at"
 
 
 class _Slice:
-    """One part of the recent past: frames by type, dead letters by reason and by the type they were meant to be."""
+    """One part of the recent past: frames by type, and dead letters."""
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.frames: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
-        self.meant: Counter[str] = Counter()
+        self.letters = Letters()
 
 
 class Statistics:
@@ -51,9 +49,10 @@ class Statistics:
         the feed's delay (receive time less the exchange's push time; it includes the clocks' difference)."""
         mts, sizes = block.mt, list(map(len, block.m))
         dead = [m for mt, m in zip(mts, block.m, strict=True) if mt == Mt.DEAD_LETTER] if Mt.DEAD_LETTER in mts else []
-        why = [
-            (reason(m, self._symbol, self._channels), meant(m, self._symbol, self._channels)) for m in dead[:LOOKED_AT]
-        ]
+        letters = Letters()
+        for m in dead[:LOOKED_AT]:
+            letters.add(m, self._symbol, self._channels)
+        letters.uncounted(len(dead[LOOKED_AT:]))
         with self._lock:
             now = self._slice()
             for mt in set(mts):
@@ -62,12 +61,7 @@ class Statistics:
                 self._bytes[mt] += sum(n for m, n in zip(mts, sizes, strict=True) if m == mt)
                 if mt < Mt.DEAD_LETTER:
                     now.frames[MT_NAMES[mt]] += count
-            for found, channel in why:
-                now.reasons[found] += 1
-                if channel is not None:
-                    now.meant[MT_NAMES[self._channels[channel]]] += 1
-            if len(dead) > len(why):
-                now.reasons[NOT_LOOKED_AT] += len(dead) - len(why)
+            now.letters.update(letters)
             self._durable_ms.append((at_ns - block.rx[0]) / 1e6)
             if mts[-1] <= 3:
                 self._delay_ms.append(block.rx[-1] / 1e6 - block.ts[-1])
@@ -89,16 +83,17 @@ class Statistics:
             self._slice()
             began = self._recent[0].began
             frames = sum((part.frames for part in self._recent), Counter[str]())
-            reasons = sum((part.reasons for part in self._recent), Counter[str]())
-            intended = sum((part.meant for part in self._recent), Counter[str]())
+            letters = Letters()
+            for part in self._recent:
+                letters.update(part.letters)
         return {
             "rows": {MT_NAMES[mt]: n for mt, n in rows.items()},
             "bytes": {MT_NAMES[mt]: n for mt, n in sizes.items()},
             "recent": {
                 "seconds": round(self._clock() - began, 1),
                 "frames": dict(frames),
-                "dead_letters": {str(name): n for name, n in reasons.items()},
-                "meant": dict(intended),
+                "dead_letters": dict(letters.reasons),
+                "meant": dict(letters.meant),
             },
             "delay_ms": _quantiles(delay),
             "durable_ms": _quantiles(durable),

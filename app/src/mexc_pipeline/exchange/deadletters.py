@@ -6,14 +6,28 @@ kept as a dead letter is looked at again, by the collector as it arrives and by 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
 
 from mexc_pipeline.exchange.protocol import BINARY, MAX_CLASSIFIED, TEXT, WRAPPED, decompressed, unwrap
-from mexc_pipeline.rows import is_utf8
+from mexc_pipeline.rows import MT_NAMES, Mt, is_utf8
 
+TYPES = {
+    channel: MT_NAMES[mt]
+    for channel, mt in {
+        "push.ticker": Mt.TICKER,
+        "push.deal": Mt.DEAL,
+        "push.depth": Mt.DEPTH,
+        "push.depth.full": Mt.DEPTH,
+    }.items()
+}
+"""The type of row that a frame of each channel is."""
+NOT_LOOKED_AT = "not looked at"
+"""The reason of those that were counted alone."""
 SHARE = 0.01
 """Dead letters among all frames (dead letters included) from which on something is wrong, not odd."""
 LEAST = 10
@@ -70,6 +84,31 @@ def meant(m: bytes, symbol: str, channels: Collection[str] | None = None) -> str
     return channel if found in (Reason.TS, Reason.NONE) else None
 
 
+@dataclass(slots=True)
+class Letters:
+    """Dead letters counted: by what is wrong with them, and by the type of row that they would be but for their ``ts``
+    or ``symbol``."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    meant: Counter[str] = field(default_factory=Counter)
+
+    def add(self, m: bytes, symbol: str, channels: Collection[str] | None = None) -> None:
+        """One of that symbol's recording; ``channels`` as for :func:`reason`."""
+        why, channel = _look(m, symbol, channels)
+        self.reasons[why.value] += 1
+        if channel in TYPES:
+            self.meant[TYPES[channel]] += 1
+
+    def uncounted(self, count: int) -> None:
+        """So many were not looked at."""
+        if count:
+            self.reasons[NOT_LOOKED_AT] += count
+
+    def update(self, others: Letters) -> None:
+        self.reasons.update(others.reasons)
+        self.meant.update(others.meant)
+
+
 def too_many(dead: int, frames: int) -> bool:
     """Whether so many dead letters among so many frames (dead letters included) are a fault."""
     return dead >= LEAST and dead >= frames * SHARE
@@ -98,7 +137,7 @@ def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> tuple[Reas
     if channel is None or not (channel.startswith("push.") if channels is None else channel in channels):
         return Reason.CHANNEL, None
     if _text(envelope.symbol) != symbol:
-        return Reason.SYMBOL, None
+        return Reason.SYMBOL, channel
     ts = envelope.ts
     good = isinstance(ts, msgspec.UnsetType) or (len(bytes(ts)) == 13 and bytes(ts).isdigit())
     return (Reason.NONE if good else Reason.TS), channel

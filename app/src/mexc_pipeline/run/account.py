@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.config import Config
-from mexc_pipeline.health import market_frames, of_dead_letters
+from mexc_pipeline.exchange.deadletters import LEAST, Letters
+from mexc_pipeline.health import unread_in_a_run
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.segment import (
     SegmentError,
@@ -23,6 +24,7 @@ from mexc_pipeline.spool.segment import (
 )
 
 _EXPORTED = ("rows", "digest", "bytes")
+_DEAD = MT_NAMES[Mt.DEAD_LETTER]
 FRAME_TYPES = (Mt.TICKER, Mt.DEAL, Mt.DEPTH)
 
 
@@ -208,20 +210,23 @@ class Periods:
         return False
 
 
-def dead_letters(lines: Iterable[Line]) -> list[str]:
-    """One line for each symbol of whose frames too many are dead letters: they are kept and verified, and nobody reads
-    them as what they were meant to be."""
-    counts: dict[str, dict[str, int]] = {}
+def dead_letters(lines: Iterable[Line], in_file: Callable[[Line], Letters]) -> list[str]:
+    """One line for each symbol of whose frames, of all or of one type, too many are dead letters: they are kept and
+    verified, and nobody reads them as what they were meant to be. ``in_file`` looks at those of a period."""
+    of_symbols: dict[str, list[Line]] = {}
     for line in lines:
-        of_symbol = counts.setdefault(line.id, {})
-        for name, count in line.counts.items():
-            of_symbol[name] = of_symbol.get(name, 0) + count
+        of_symbols.setdefault(line.id, []).append(line)
     found = []
-    for symbol_id, rows in counts.items():
-        dead = rows.get(MT_NAMES[Mt.DEAD_LETTER], 0)
-        fault = of_dead_letters(dead, dead + market_frames(rows))
-        if fault is not None:
-            found.append(f"{symbol_id}: {fault.text}; {fault.advice}")
+    for symbol_id, of in of_symbols.items():
+        rows = totals(of)
+        if rows[_DEAD] < LEAST:
+            continue
+        letters = Letters()
+        for line in of:
+            if line.counts.get(_DEAD):
+                letters.update(in_file(line))
+        letters.uncounted(rows[_DEAD] - letters.reasons.total())
+        found += [f"{symbol_id}: {text}" for text in unread_in_a_run(rows, letters)]
     return found
 
 

@@ -18,10 +18,12 @@ from mexc_pipeline import signals
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.exchange.deadletters import Letters
 from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.output import say_now
 from mexc_pipeline.paths import NotAFileError, regular
-from mexc_pipeline.run.account import Closing, Periods, dead_letters, line_of
+from mexc_pipeline.run.account import Closing, Line, Periods, dead_letters, line_of
 from mexc_pipeline.run.children import REFUSED, Child, Keeper, Lifeline, Lines, how_it_ended
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
 from mexc_pipeline.spool.lock import named
@@ -247,7 +249,17 @@ class Supervisor:
             for segment in ours
         ]
         problems += self._end_store()
-        return Closing(lines, problems + dead_letters(lines))
+        return Closing(lines, problems + dead_letters(lines, self._dead_letters))
+
+    def _dead_letters(self, line: Line) -> Letters:
+        """Those of a period, by its file; what is wrong with the file itself is said elsewhere."""
+        from mexc_pipeline.verify.deadletters import in_file
+
+        try:
+            return in_file(self.config.export_dir / line.file, line.symbol)
+        except (UserError, OSError) as error:
+            log.info("dead letters not looked at", extra={"fields": {"file": line.file, "why": str(error)}})
+            return Letters()
 
     def _answered_for(self) -> list[SegmentInfo]:
         return [segment for segment in self.periods.ours() if segment.id not in self._foreign]
