@@ -205,6 +205,9 @@ DIFFERENT = [
     ),
     (shape("object=data", "deal"), "push.deal: data is object in .* expected is list"),
     (shape("gzip"), r"frames: (\d+) of \1 are compressed \(gzip\)"),
+    (shape("zlib"), r"frames: (\d+) of \1 are compressed \(zlib\)"),
+    (shape("deflate"), r"frames: (\d+) of \1 are compressed \(deflate\)"),
+    (shape("rfc7692"), r"frames: (\d+) of \1 are compressed \(deflate\)"),
     (shape("binary", "deal"), r"frames: \d+ of \d+ are binary"),
     (shape("set=symbol:ETH_USDT", "deal"), "push.deal: .* frames of ETH_USDT, which was not asked for"),
     (Fault("retired", channel="depth.full"), "push.depth.full: not acknowledged and no frame in .* depth = "),
@@ -284,6 +287,35 @@ def test_what_happens_now_and_then(settings: SimulatorConfig, fault: Fault, line
     with Simulator(replace(settings, faults=(fault,))) as sim:
         report = probed(sim, extra='[channels]\ndepth = "merged"' if fault.kind == "version_gap" else "")
         assert re.search(line, said(report)), said(report)
+
+
+@pytest.mark.parametrize("opcode", [0, 3, 11])
+def test_what_is_no_message_ends_nothing(settings: SimulatorConfig, opcode: int) -> None:
+    """The recorder keeps such a frame, and so does the probe."""
+    fault = Fault("frame", every=0.5, opcode=opcode, payload=b"odd")
+    with Simulator(replace(settings, faults=(fault,))) as sim:
+        report = probed(sim)
+    assert re.fullmatch(r"different: frames: \d+ of \d+ are no message: .*", said(report)), said(report)
+    assert all("ended by us" in life for life in report.connections)
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (Fault("garbage", at=0.7), r"cut after \d s, \d times?: what came is no frame \(reserved bits\)"),
+        (
+            Fault("frame", at=0.7, payload=b"x" * (65 << 20)),
+            r"cut after \d s, \d times?: a frame of more than 64 MiB began to come",
+        ),
+    ],
+)
+def test_what_the_recorder_cuts_a_connection_for_is_not_the_exchanges_end(
+    settings: SimulatorConfig, fault: Fault, line: str
+) -> None:
+    with Simulator(replace(settings, faults=(fault,), max_backlog=1 << 30)) as sim:
+        report = probed(sim, seconds=4)
+    assert re.search(f"different: connection: {line}.*; the recorder cuts it too", said(report)), said(report)
+    assert "ended by the exchange" not in said(report)
 
 
 @pytest.mark.parametrize(("off_s", "side"), [(-300.0, "ahead of"), (86_400.0, "behind")])

@@ -77,6 +77,12 @@ def shape(steps: str, channel: str | None = None) -> Fault:
         ((shape("ts=text"), shape("text=data", "deal")), ""),
         ((shape("ts=absent", "deal"), shape("set=data.asks:null", "depth.full")), ""),
         ((shape("gzip"),), ""),
+        ((shape("zlib"),), ""),
+        ((shape("deflate"),), ""),
+        ((shape("rfc7692"),), ""),
+        ((shape("binary", "deal"),), ""),
+        ((Fault("frame", opcode=3, payload=b"odd", at=0.8),), ""),
+        ((Fault("garbage", at=0.8),), ""),
         ((Fault("no_pong"), Fault("detail", value="empty")), ""),
         ((Fault("rest_gzip"), Fault("no_ack")), ""),
         ((Fault("session_limit", value="1"),), ""),
@@ -86,9 +92,11 @@ def shape(steps: str, channel: str | None = None) -> Fault:
 )
 def test_a_probe_of_the_imitation_finds_the_same(tmp_path: Path, faults: tuple[Fault, ...], extra: str) -> None:
     path = tmp_path / "bundle.ndjson.gz"
-    with Simulator(SimulatorConfig(rate=100.0, symbols=("BTC_USDT",))) as sim:
+    begun = tuple(fault for fault in faults if fault.at)
+    with Simulator(SimulatorConfig(rate=100.0, symbols=("BTC_USDT",), faults=begun)) as sim:
         for fault in faults:
-            sim.inject(fault)
+            if fault not in begun:
+                sim.inject(fault)
         config = configuration(sim.ws_url, sim.rest_url, extra)
         first = probe(config, config.symbols, SECONDS, path)
     assert bool(lines(first)) is bool(faults)

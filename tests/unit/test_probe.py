@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -166,6 +167,11 @@ def test_frames_stay_byte_for_byte(version: int, ts: int) -> None:
 def test_packed_frames_can_be_read_in_the_bundle() -> None:
     line = json.loads(as_line(Received(1.0, 1, 2, gzip.compress(b"{}"))))
     assert (line["text"], line["packed"]) == ("{}", "gzip")
+    line = json.loads(as_line(Received(1.0, 1, 2, zlib.compress(b"{}"))))
+    assert (line["text"], line["packed"]) == ("{}", "zlib")
+    line = json.loads(as_line(Received(1.0, 1, 1, zlib.compress(b'{"a":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}', wbits=-15))))
+    assert (line["packed"], line["opcode"]) == ("deflate", 1)
+    assert json.loads(as_line(Received(1.0, 1, 3, b"{}"))) == {"at": 1.0, "conn": 1, "base64": "e30=", "opcode": 3}
     assert json.loads(as_line(Received(1.0, 1, 2, b"\x1f\x8b\xff")))["opcode"] == 2
     assert json.loads(as_line(Received(1.0, 1, 1, b"\xff")))["base64"] == "/w=="
 

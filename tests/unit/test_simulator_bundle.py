@@ -49,7 +49,7 @@ def test_only_digits_change_and_it_can_be_undone(frame: bytes, ms: int, versions
 
 def track(versions: Sequence[int]) -> Track:
     made = Track("BTC_USDT", "depth.full", 1, 0.0)
-    made.frames = [Frame(0.0, 1, b'{"version":%d}' % version, False) for version in versions]
+    made.frames = [Frame(0.0, 1, b'{"version":%d}' % version, "") for version in versions]
     return made
 
 

@@ -33,6 +33,7 @@ def test_a_fault_is_parsed_whole() -> None:
     assert parse_fault(text) == Fault(
         "stall", at=12.5, symbol="BTC_USDT", channel="depth", seconds=3.0, count=2, every=60.0, value="hold"
     )
+    assert parse_fault("kind=frame opcode=3 value=odd") == Fault("frame", opcode=3, value="odd")
     assert parse_fault("kind=rs_error value='no such thing' conn=4") == Fault("rs_error", conn=4, value="no such thing")
 
 

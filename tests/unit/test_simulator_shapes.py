@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from decimal import Decimal
 
 import pytest
@@ -72,6 +73,9 @@ def test_packed_frames_hold_what_the_other_steps_made() -> None:
     assert opcode == 2
     assert gzip.decompress(payload) == DEPTH.replace(b',"ts":1789498405534', b"")
     assert shaped(DEPTH, "binary") == (2, DEPTH)
+    opcode, payload = shaped(DEPTH, "rfc7692")
+    assert opcode == 0x41, "text, and the first reserved bit"
+    assert zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff") == DEPTH
 
 
 def test_what_is_not_json_is_only_packed() -> None:

@@ -11,7 +11,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,7 @@ PING = b'{"method":"ping"}'
 TEXT, BINARY = 1, 2
 _MOST_MEMBERS = 16
 """Of one gzip stream: each costs a copy of what follows it."""
+Packing = Literal["gzip", "zlib", "deflate"]
 _LAST_BLOCK = b"\x01\x00\x00\xff\xff"
 """An empty stored block that is the last of a deflate stream."""
 
@@ -240,18 +241,28 @@ def content(m: bytes) -> bytes:
     return wrapped[1] if text is None else text
 
 
+def packing_of(payload: bytes) -> Packing:
+    """How it is packed, if it is."""
+    if payload[:2] == b"\x1f\x8b":
+        return "gzip"
+    if len(payload) > 2 and payload[0] & 0x0F == 8 and int.from_bytes(payload[:2], "big") % 31 == 0:
+        return "zlib"
+    return "deflate"
+
+
 def decompressed(payload: bytes, most: int = MAX_CLASSIFIED) -> bytes | None:
     """The text that a whole gzip, zlib or raw deflate stream holds (a raw one may end with a flushed block instead of a
     last one, as those of the WebSocket extension do, RFC 7692); None for anything else and for more than ``most``
     bytes."""
     if len(payload) > most:
         return None
-    if payload[:2] == b"\x1f\x8b":
-        readings = [(31, payload)]
-    elif len(payload) > 2 and payload[0] & 0x0F == 8 and int.from_bytes(payload[:2], "big") % 31 == 0:
-        readings = [(15, payload)]
-    else:
-        readings = [(-15, payload + end) for end in (b"", _LAST_BLOCK, b"\x00\x00\xff\xff" + _LAST_BLOCK)]
+    match packing_of(payload):
+        case "gzip":
+            readings = [(31, payload)]
+        case "zlib":
+            readings = [(15, payload)]
+        case _:
+            readings = [(-15, payload + end) for end in (b"", _LAST_BLOCK, b"\x00\x00\xff\xff" + _LAST_BLOCK)]
     return next((text for text in (_inflated(data, wbits, most) for wbits, data in readings) if text), None)
 
 

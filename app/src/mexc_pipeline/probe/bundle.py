@@ -9,9 +9,10 @@ Internet in what the exchange said is overwritten), no reason of a failed connec
 - ``{"at":…,"conn":…,"refused":SYMBOL,"status":…,"headers":{…},"body":…}``
 - ``{"at":…,"conn":…,"unreached":SYMBOL}``
 - ``{"at":…,"conn":…,"sent":…}``
-- ``{"at":…,"conn":…,"text":…}``, with ``"packed":"gzip"`` where that came compressed in a binary frame; or
-  ``{"at":…,"conn":…,"base64":…,"opcode":…}``
-- ``{"at":…,"conn":…,"closed":CODE,"reason":…,"ours":…}``
+- ``{"at":…,"conn":…,"text":…}``, with ``"packed":"gzip"`` (or ``zlib``, ``deflate``) where that came compressed in a
+  binary frame, and ``"opcode":1`` besides where it was a text frame; or ``{"at":…,"conn":…,"base64":…,"opcode":…}``
+- ``{"at":…,"conn":…,"closed":CODE,"reason":…,"ours":…}``, with ``"breach":"rules"`` where what came next was no frame,
+  ``"size"`` where it was one too large to be kept
 - ``{"at":…,"rest":PATH,"status":…,"headers":{…},"text":…,"took":…}``, or with ``base64``
 - ``{"at":…,"rest":PATH}`` where no answer came
 - ``{"full":true}`` where the bundle has reached its bound; what follows was not kept
@@ -31,6 +32,7 @@ from typing import Any, BinaryIO, Self
 
 from mexc_pipeline import __version__
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.exchange.protocol import BINARY, TEXT
 from mexc_pipeline.probe.observe import unpack
 from mexc_pipeline.probe.records import (
     Answered,
@@ -116,9 +118,10 @@ def as_line(record: Record) -> bytes:
             return _dump({"at": at, "conn": conn, "sent": text})
         case Received(_, conn, opcode, payload):
             return _dump({"at": at, "conn": conn} | _frame(opcode, payload))
-        case Closed(_, conn, code, reason, ours):
+        case Closed(_, conn, code, reason, ours, breach):
             said = masked(reason) if code != 1006 else ""  # without a close frame the reason is this machine's
-            return _dump({"at": at, "conn": conn, "closed": code, "reason": said, "ours": ours})
+            line = {"at": at, "conn": conn, "closed": code, "reason": said, "ours": ours}
+            return _dump(line | ({"breach": breach} if breach else {}))
         case Answered(_, path, status, headers, body, took):
             return _dump(
                 {"at": at, "rest": path, "status": status, "headers": _headers(headers), "took": round(took, 1)}
@@ -161,14 +164,14 @@ def _headers(headers: Any) -> dict[str, str]:
 
 
 def _frame(opcode: int, payload: bytes) -> dict[str, Any]:
-    text, packing = unpack(opcode, payload)
-    if packing == "gzip":
+    text, packing = unpack(opcode, payload) if opcode in (TEXT, BINARY) else (payload, "")
+    if packing not in ("", "binary"):
         kept = _text(text)
         if "text" in kept:
-            return {**kept, "packed": "gzip"}
-    elif opcode == 1:
+            return {**kept, "packed": packing} | ({"opcode": TEXT} if opcode == TEXT else {})
+    elif opcode == TEXT:
         kept = _text(payload)
-        return kept if "text" in kept else {**kept, "opcode": 1}
+        return kept if "text" in kept else {**kept, "opcode": TEXT}
     return {"base64": base64.b64encode(payload).decode(), "opcode": opcode}
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
 
+from mexc_pipeline.exchange.protocol import MAX_STORED
 from mexc_pipeline.exchange.rest import THROTTLED, read_listing, too_many_values
 from mexc_pipeline.exchange.shapes import ANSWERS, FITS, PUSHES, Shape, parse
 from mexc_pipeline.probe.observe import Channel, Connection, Fields, Observer
@@ -27,6 +28,10 @@ _ADVICE = {
     "push.depth": 'set [channels] depth = "full20" until a version for it is out',
     "push.deal": "trades are not recorded as things stand",
     "push.ticker": "tickers are not recorded as things stand",
+}
+_BREACHES: dict[str, str] = {
+    "rules": "what came is no frame (reserved bits), so where the next one begins is not clear",
+    "size": f"a frame of more than {MAX_STORED >> 20} MiB began to come",
 }
 Kind = Literal["different", "richer"]
 
@@ -219,15 +224,21 @@ class _Judge:
                 + (f": {body}" if body else ""),
                 over,
             )
-        ended = [c for c in self.seen.connections.values() if c.closed is not None and not c.closed.ours]
+        closed = [c for c in self.seen.connections.values() if c.closed is not None]
+        for breach, what in _BREACHES.items():
+            broken = [(c.closed.at - c.opened) / 1000 for c in closed if c.closed and c.closed.breach == breach]
+            if broken:
+                self._different(
+                    f"connection: cut after {_span(broken)} s, {_times(len(broken))}: {what}; the recorder cuts it too"
+                )
+        ended = [c for c in closed if c.closed and not c.closed.ours and not c.closed.breach]
         for code in dict.fromkeys(c.closed.code for c in ended if c.closed):
             same_code = [c for c in ended if c.closed and c.closed.code == code]
-            lives = sorted((c.closed.at - c.opened) / 1000 for c in same_code if c.closed)
+            lives = [(c.closed.at - c.opened) / 1000 for c in same_code if c.closed]
             first = same_code[0].closed
             said = f", {first.reason!r}" if first and first.reason else ""
-            span = f"{lives[0]:.0f}" if round(lives[0]) == round(lives[-1]) else f"{lives[0]:.0f} to {lives[-1]:.0f}"
             self._different(
-                f"connection: ended by the exchange after {span} s, {_times(len(lives))} (code {code}{said}); "
+                f"connection: ended by the exchange after {_span(lives)} s, {_times(len(lives))} (code {code}{said}); "
                 "expected to stay"
             )
 
@@ -554,6 +565,8 @@ def _life(connection: Connection, last_at: float) -> str:
     if connection.closed is not None:
         end = connection.closed.at
         how = "ended by us" if connection.closed.ours else f"ended by the exchange, code {connection.closed.code}"
+        if what := _BREACHES.get(connection.closed.breach):
+            how = f"cut: {what}"
     what = "channels not configured" if connection.spare else "configured channels"
     return f"{connection.symbol}, {what}: {(end - connection.opened) / 1000:.1f} s, {how}"
 
@@ -570,6 +583,11 @@ def _clock(ahead: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 def _at(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+
+
+def _span(lives: Sequence[float]) -> str:
+    shortest, longest = f"{min(lives):.0f}", f"{max(lives):.0f}"
+    return shortest if shortest == longest else f"{shortest} to {longest}"
 
 
 def _times(count: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mexc_pipeline.exchange.deadletters import reason
 from mexc_pipeline.exchange.depth import Deals, span
-from mexc_pipeline.exchange.protocol import TEXT, Classifier, decompressed
+from mexc_pipeline.exchange.protocol import BINARY, TEXT, Classifier, decompressed, packing_of
 from mexc_pipeline.exchange.shapes import Number, extent, parse, walk
 from mexc_pipeline.probe.records import (
     Answered,
@@ -193,9 +193,15 @@ class Observer:
 
     def _received(self, connection: Connection, record: Received) -> None:
         self.frames += 1
+        if record.opcode not in (TEXT, BINARY):
+            self.unreadable["no message: of an undefined opcode, or fragments without a beginning or an end"] += 1
+            return
         text, packing = unpack(record.opcode, record.payload)
         if packing:
             self.packed[packing] += 1
+        elif record.opcode == TEXT and not is_utf8(text):
+            self.unreadable["not UTF-8"] += 1
+            return
         try:
             value = parse(text)
         except (ValueError, RecursionError):
@@ -321,7 +327,7 @@ def unpack(opcode: int, payload: bytes) -> tuple[bytes, str]:
     text = decompressed(payload)
     if text is None:
         return payload, "binary" if opcode != TEXT else ""
-    return text, "gzip" if payload[:2] == b"\x1f\x8b" else "deflate"
+    return text, packing_of(payload)
 
 
 def ts_unit(frame: Mapping[str, Any]) -> str:

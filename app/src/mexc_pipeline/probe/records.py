@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+Breach = Literal["", "rules", "size"]
+"""What the recorder ends a connection for: that it is not known where the next frame begins, or that one is too large
+to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,8 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A whole frame; ``opcode`` 1 text, 2 binary."""
+    """A whole frame; ``opcode`` 1 text, 2 binary; any other: what is no message, see
+    :meth:`~mexc_pipeline.feed.link.Messages.next`."""
 
     at: float
     conn: int
@@ -59,13 +65,15 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The connection is over. ``code`` 1006: without a close frame. ``ours``: the probe ended it."""
+    """The connection is over. ``code`` 1006: without a close frame. ``ours``: the probe had said goodbye. ``breach``:
+    what came could not be read on, so that it was cut."""
 
     at: float
     conn: int
     code: int
     reason: str
     ours: bool
+    breach: Breach = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
-import websocket
 
 from mexc_pipeline.config import Exchange, Symbol
 from mexc_pipeline.egress.dial import Dial, EgressError, deadline
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.egress.way import dial
-from mexc_pipeline.exchange.protocol import PING, subscriptions
+from mexc_pipeline.exchange.protocol import subscriptions
 from mexc_pipeline.exchange.rest import PING_PATH, commits_path, deals_path, depth_path, detail_path, funding_path
 from mexc_pipeline.feed.handshake import RefusedError, shake
 from mexc_pipeline.probe.records import (
@@ -29,10 +28,9 @@ from mexc_pipeline.probe.records import (
     Unanswered,
     Unreached,
 )
+from mexc_pipeline.probe.talk import Talk
 
 HANDSHAKE_S = 10.0
-TICK_S = 0.1
-GOODBYE_S = 1.0
 REST_PAUSE_S = 0.5
 """Between two requests: half of what the exchange allows an address; a recorder beside the probe has the other half."""
 REST_WINDOW_S = 2.0
@@ -154,17 +152,13 @@ class Session:
                     return False
                 continue
             try:
-                ws = websocket.WebSocket(skip_utf8_validation=True)
-                try:
-                    if self._handshake(plan, number, ws, dialled.sock, url):
-                        return self._converse(plan, number, ws, until)
-                finally:
-                    ws.shutdown()  # type: ignore[no-untyped-call]
+                if self._handshake(plan, number, dialled.sock, url):
+                    return self._converse(plan, number, dialled.sock, until)
             finally:
                 dialled.sock.close()
         return False
 
-    def _handshake(self, plan: Plan, number: int, ws: websocket.WebSocket, sock: socket.socket, url: str) -> bool:
+    def _handshake(self, plan: Plan, number: int, sock: socket.socket, url: str) -> bool:
         sock.settimeout(HANDSHAKE_S)
         try:
             with deadline(sock, HANDSHAKE_S, "WebSocket handshake"):
@@ -182,50 +176,23 @@ class Session:
             reason = str(error) or type(error).__name__
             self._sink(Unreached(self._now(), number, plan.symbol.name, f"{url}: handshake: {reason}"))
         else:
-            ws.sock, ws.connected = sock, True
             return True
         return False
 
-    def _converse(self, plan: Plan, number: int, ws: websocket.WebSocket, until: float) -> bool:
+    def _converse(self, plan: Plan, number: int, sock: socket.socket, until: float) -> bool:
         """Whether the connection lasted until we ended it."""
         self._sink(Opened(self._now(), number, plan.symbol.name, plan.spare))
         every = min(self._exchange.ping_interval_s, max(0.5, self._seconds / 4))
-        next_ping = time.monotonic()
-        goodbye: float | None = None
-        try:
-            ws.settimeout(TICK_S)
-            for request in plan.requests:
-                self._send(ws, number, request)
-            while True:
-                now = time.monotonic()
-                if goodbye is None and (now >= until or self._stop.is_set()):
-                    goodbye = now + GOODBYE_S
-                    ws.send(b"\x03\xe8", websocket.ABNF.OPCODE_CLOSE)
-                elif goodbye is not None and now >= goodbye:
-                    break
-                elif goodbye is None and now >= next_ping:
-                    next_ping = now + every
-                    self._send(ws, number, PING)
-                try:
-                    opcode, frame = ws.recv_data_frame(True)
-                except websocket.WebSocketTimeoutException:
-                    continue
-                if opcode <= websocket.ABNF.OPCODE_BINARY:
-                    self._sink(Received(self._now(), number, opcode, bytes(frame.data)))
-                elif opcode == websocket.ABNF.OPCODE_CLOSE:
-                    code = int.from_bytes(frame.data[:2], "big") if len(frame.data) >= 2 else 1005
-                    reason = bytes(frame.data[2:]).decode(errors="replace")
-                    self._sink(Closed(self._now(), number, code, reason, goodbye is not None))
-                    return goodbye is not None
-        except (OSError, websocket.WebSocketException) as error:
-            self._sink(Closed(self._now(), number, 1006, str(error), goodbye is not None))
-            return goodbye is not None
-        self._sink(Closed(self._now(), number, 1006, "our close was not answered", True))
-        return True
-
-    def _send(self, ws: websocket.WebSocket, number: int, text: bytes) -> None:
-        self._sink(Sent(self._now(), number, text.decode()))
-        ws.send(text)
+        talk = Talk(
+            sock,
+            lambda text: self._sink(Sent(self._now(), number, text.decode())),
+            lambda opcode, payload: self._sink(Received(self._now(), number, opcode, payload)),
+            every,
+            lambda: time.monotonic() >= until or self._stop.is_set(),
+        )
+        end = talk.talk(plan.requests)
+        self._sink(Closed(self._now(), number, end.code, end.reason, end.ours, end.breach))
+        return end.ours and not end.breach
 
     # REST
 

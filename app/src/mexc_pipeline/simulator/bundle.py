@@ -8,7 +8,6 @@ their keys: `opened`, `refused`, `unreached`, `sent`, `text` or `base64` (frames
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import re
 import zlib
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.simulator.shapes import PACKINGS
+from mexc_pipeline.simulator.wire import BREACHES
 
 FORMAT = 1
 MOST_BYTES = 256 << 20
@@ -32,23 +33,25 @@ _UNIT = {10: 1_000, 13: 1, 16: 1_000, 19: 1_000_000}
 
 
 class Frame(NamedTuple):
-    """One frame: ms after the request it belongs to, opcode, what is inside, and whether that goes compressed."""
+    """One frame: ms after the request it belongs to, opcode, what is inside, and how that is packed, if it is."""
 
     after: float
     opcode: int
     inside: bytes
-    packed: bool
+    packed: str
 
     def bytes(self) -> bytes:
-        return gzip.compress(self.inside, mtime=0) if self.packed else self.inside
+        return PACKINGS[self.packed](self.inside) if self.packed else self.inside
 
 
 class End(NamedTuple):
-    """How the exchange ended a connection: ms after it was made, close code (1006: without a close frame), reason."""
+    """How the exchange ended a connection: ms after it was made, close code (1006: without a close frame), reason; or
+    what it sent that could not be read on."""
 
     after: float
     code: int
     reason: str
+    breach: str
 
 
 class Refusal(NamedTuple):
@@ -101,7 +104,9 @@ class _Conn:
     tracks: dict[str, Track] = field(default_factory=dict)
     pings: list[float] = field(default_factory=list)
     pongs: list[list[Frame]] = field(default_factory=list)
-    closed: tuple[float, int, str, bool] | None = None
+    closed: End | None = None
+    """``after``: of the probe's time."""
+    ours: bool = False
     last: float = 0.0
 
 
@@ -173,10 +178,17 @@ class _Arranging:
         if "sent" in record:
             self._sent(conn, number, at, json.loads(record["sent"]))
         elif "closed" in record:
-            conn.closed = at, int(record["closed"]), str(record["reason"]), bool(record["ours"])
+            breach = str(record.get("breach", ""))
+            if breach and breach not in BREACHES:
+                raise ValueError(record)
+            conn.closed = End(at, int(record["closed"]), str(record["reason"]), breach)
+            conn.ours = bool(record["ours"]) and not breach
         else:
-            opcode = BINARY if "packed" in record else int(record.get("opcode", TEXT))
-            self._frame(conn, at, Frame(at, opcode, _inside(record), "packed" in record))
+            packed = str(record.get("packed", ""))
+            opcode = int(record.get("opcode", BINARY if packed else TEXT))
+            if (packed and packed not in PACKINGS) or not 0 <= opcode <= 15:
+                raise ValueError(record)
+            self._frame(conn, at, Frame(at, opcode, _inside(record), packed))
 
     def _sent(self, conn: _Conn, number: int, at: float, request: dict[str, Any]) -> None:
         method = str(request["method"])
@@ -205,11 +217,11 @@ class _Arranging:
         tracks: dict[tuple[str, str], list[Track]] = {}
         pongs: list[list[Frame]] = []
         for _, conn in sorted(self._conns.items(), key=lambda item: item[1].opened):
-            end = conn.closed[0] if conn.closed else conn.last
+            end = conn.closed.after if conn.closed else conn.last
             for first, track in enumerate(conn.tracks.values()):
                 track.seconds = max(0.001, (end - track.begin) / 1000)
-                if not first and conn.closed and not conn.closed[3]:
-                    track.end = End(end - conn.opened, conn.closed[1], conn.closed[2])
+                if not first and conn.closed and not conn.ours:
+                    track.end = conn.closed._replace(after=end - conn.opened)
                 tracks.setdefault((track.symbol, track.topic), []).append(track)
             pongs += [pong for ping, pong in zip(conn.pings, conn.pongs, strict=True) if pong or end - ping >= 2_000]
         handshakes = [outcome for _, outcome in sorted(self._handshakes, key=lambda pair: pair[0])]

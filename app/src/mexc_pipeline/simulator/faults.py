@@ -39,7 +39,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "binary": (Effect.SEND, "a binary frame"),
     "client_id": (Effect.SEND, "a clientId control frame, as a sister venue sends"),
     "extra_pong": (Effect.SEND, "a pong nobody asked for"),
-    "frame": (Effect.SEND, "the frame given as `value`"),
+    "frame": (Effect.SEND, "the frame given as `value`, of `opcode` (default 1, text)"),
     "ws_ping": (Effect.SEND, "a WebSocket ping control frame"),
     "drop": (Effect.NEXT, "not sent; for depth a version gap"),
     "version_gap": (Effect.NEXT, "a depth frame that is not sent, so that versions are missing"),
@@ -103,8 +103,8 @@ class Fault:
 
     `at`: seconds after the simulator's start (ignored by `inject`). `seconds`: how long a window
     lasts, None until cleared. `every`: seconds between repetitions, None for once. `payload` and
-    `opcode` serve kind `frame` where the bytes do not fit into `value`. `headers`: of a refused handshake, separated by
-    semicolons; `payload` is its body then.
+    `opcode` serve kind `frame`, the former where the bytes do not fit into `value`. `headers`: of a
+    refused handshake, separated by semicolons; `payload` is its body then.
     """
 
     kind: str
@@ -132,7 +132,8 @@ class Fault:
             )  # fmt: skip
         if self.value and self.kind in _INTEGER_VALUES and not self.value.isdigit():
             raise ConfigError(f"fault {self.kind} takes a whole number as value, not {self.value!r}")
-
+        if not 0 <= self.opcode <= 15:
+            raise ConfigError(f"fault {self.kind} takes an opcode from 0 to 15, not {self.opcode}")
         if self.kind == "shape":
             parse_shape(self.value)
 
@@ -161,6 +162,7 @@ _PARSERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "delay": ("delay", float),
     "size": ("size", int),
     "value": ("value", str),
+    "opcode": ("opcode", int),
     "headers": ("headers", str),
 }
 

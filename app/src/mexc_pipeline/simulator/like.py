@@ -25,7 +25,7 @@ from websockets.http11 import Request, Response
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.simulator import wire
-from mexc_pipeline.simulator.bundle import TEXT, Answer, Bundle, Counting, End, Frame, Shift, Track, advanced
+from mexc_pipeline.simulator.bundle import BINARY, TEXT, Answer, Bundle, Counting, End, Frame, Shift, Track, advanced
 from mexc_pipeline.simulator.exchange import WS_PATH
 from mexc_pipeline.simulator.listening import cannot_listen
 
@@ -173,7 +173,9 @@ class Imitation:
     async def _end(self, talk: _Talk, end: End) -> None:
         connection = talk.connection
         await asyncio.sleep(max(0.0, talk.opened + end.after / 1000 - time.monotonic()))
-        if end.code == 1006:
+        if end.breach:
+            connection.transport.write(wire.BREACHES[end.breach])
+        elif end.code == 1006:
             connection.transport.abort()
         elif end.code == 1005:
             connection.protocol.send_close()
@@ -215,7 +217,10 @@ class Imitation:
 
 async def _send(connection: ServerConnection, frame: Frame, shift: Shift) -> None:
     moved = frame._replace(inside=advanced(frame.inside, shift))
-    await connection.send(moved.bytes(), text=frame.opcode == TEXT)
+    if frame.opcode in (TEXT, BINARY):
+        await connection.send(moved.bytes(), text=frame.opcode == TEXT)
+    else:
+        connection.transport.write(wire.encode(frame.opcode, moved.bytes()))
 
 
 def _request_of(message: str | bytes) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.faults import Fault, FaultBoard
 from mexc_pipeline.simulator.frames import Push, channel_of, stream_of
 from mexc_pipeline.simulator.sentlog import ConnectionLog
-from mexc_pipeline.simulator.shapes import shaped
+from mexc_pipeline.simulator.shapes import MARKED, shaped
 from mexc_pipeline.simulator.wire import OP_TEXT
 
 UNLINKED = ("tickers", "contract")
@@ -195,7 +195,8 @@ class Session:
             self._pump_task = None
 
     def _log(self, frame: _Frame, whole: bool) -> None:
-        self.log.frame(self._venue.config.clock_ns(), frame.opcode, frame.symbol, frame.payload, whole)
+        opcode = frame.opcode & ~MARKED
+        self.log.frame(self._venue.config.clock_ns(), opcode, frame.symbol, frame.payload, whole)
 
     def write_piece(self, encoded: bytes | memoryview) -> None:
         """Write frames that are already encoded; the caller logs them (flat-out mode)."""

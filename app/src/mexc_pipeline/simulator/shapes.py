@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from mexc_pipeline.errors import ConfigError
 
 TEXT, BINARY = 1, 2
+MARKED = 0x40
+"""Added to an opcode: the reserved bit by which RFC 7692 marks what is compressed."""
 
 STEPS: dict[str, str] = {
     "ts=KIND": "the frame's ts as us, ns, s, float, text, zero, null or absent",
@@ -32,15 +34,17 @@ STEPS: dict[str, str] = {
     "gzip": "the whole frame is a binary one, compressed; the last step",
     "zlib": "the same, as a zlib stream",
     "deflate": "the same, as a raw deflate stream",
+    "rfc7692": "a text one, compressed and marked as the extension does that nobody agreed on (RFC 7692)",
     "binary": "the whole frame is a binary one, not compressed; the last step",
 }
 """PATH: names joined by points from the frame's top, such as data.asks; lists are gone into. No PATH means
 the whole frame."""
 
-_PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda payload: gzip.compress(payload, mtime=0),
     "zlib": zlib.compress,
     "deflate": lambda payload: zlib.compress(payload, wbits=-15),
+    "rfc7692": lambda payload: _flushed(payload),
     "binary": lambda payload: payload,
 }
 
@@ -85,15 +89,16 @@ def parse_shape(text: str) -> tuple[_Step, ...]:
         steps.append(_Step(name, tuple(filter(None, path.split("."))), argument))
     if not steps:
         raise ConfigError(f"a shape needs a step; known are {', '.join(STEPS)}")
-    if any(step.name in _PACKINGS for step in steps[:-1]):
-        raise ConfigError(f"shape {text!r}: {' or '.join(_PACKINGS)} is the last step")
+    if any(step.name in PACKINGS for step in steps[:-1]):
+        raise ConfigError(f"shape {text!r}: {' or '.join(PACKINGS)} is the last step")
     return tuple(steps)
 
 
 def shaped(payload: bytes, shape: str) -> tuple[int, bytes]:
-    """Opcode and payload of a text frame after the steps of `shape`; what is not JSON is only packed."""
+    """Opcode (and :data:`MARKED`) and payload of a text frame after the steps of `shape`; what is not JSON is only
+    packed."""
     steps = parse_shape(shape)
-    changes = [step for step in steps if step.name not in _PACKINGS]
+    changes = [step for step in steps if step.name not in PACKINGS]
     if changes:
         try:
             frame = json.loads(payload, parse_int=_Number, parse_float=_Number)
@@ -104,8 +109,16 @@ def shaped(payload: bytes, shape: str) -> tuple[int, bytes]:
             for step in changes:
                 _apply(holder, step)
             payload = _dump(holder[""]).encode(errors="surrogatepass")
-    pack = _PACKINGS.get(steps[-1].name)
-    return (TEXT, payload) if pack is None else (BINARY, pack(payload))
+    pack = PACKINGS.get(steps[-1].name)
+    if pack is None:
+        return TEXT, payload
+    return TEXT | MARKED if steps[-1].name == "rfc7692" else BINARY, pack(payload)
+
+
+def _flushed(payload: bytes) -> bytes:
+    """A raw deflate stream that ends as RFC 7692 (section 7.2.1) has it: flushed, without the last four bytes of it."""
+    stream = zlib.compressobj(wbits=-15)
+    return (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
 
 
 def _apply(holder: dict[str, Any], step: _Step) -> None:

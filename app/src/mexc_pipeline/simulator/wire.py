@@ -9,6 +9,9 @@ from mexc_pipeline.simulator.faults import Fault
 
 OP_CONT, OP_TEXT, OP_BINARY, OP_CLOSE, OP_PING = 0, 1, 2, 8, 9
 
+BREACHES = {"rules": b"\xff\x00", "size": struct.pack(">BBQ", 0x82, 127, 1 << 30)}
+"""What no client can read on from: a frame with all reserved bits set, and the beginning of one of a gigabyte."""
+
 HEARTBEAT_NOTICE = "more than 60 seconds no response, close the channel"
 
 _VERSION = re.compile(rb'"version":(\d+)')
