@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import gzip
 import hashlib
 import itertools
@@ -181,6 +182,45 @@ def test_sessions_that_end_are_followed_by_the_next_at_once(tmp_path: Path, monk
         assert len(sim.connections) >= 4
         assert longest_pause(sim) < 3.0, "no pause was made"
         assert rig.frames() == wanted(sim.sent)
+
+
+@pytest.mark.parametrize("why", ["another process holds the file", "the disk stands still"])
+def test_frames_never_wait_for_the_file_of_attempts(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the first of a connection, nor those three seconds later, when its attempt is given back."""
+    path, lock, released = tmp_path / "direct", attempts._lock, threading.Event()
+    rig = Rig("ws://127.0.0.1:9")
+    with path.open("wb") as file, Simulator(SimulatorConfig(rate=200)) as sim:
+
+        def dial(*to: Any, **how: Any) -> Any:
+            """By now the attempt is counted: the file is in use, or its disk slow, from here on."""
+            if why == "the disk stands still":
+                monkeypatch.setattr(attempts, "_lock", lambda fd: (released.wait(60), lock(fd)))
+            else:
+                monkeypatch.setattr(attempts, "LOCK_S", 60.0)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            return dial_module.dial(*to, **how)
+
+        rig.feed = Feed(
+            config.parse("", None).symbols[0],
+            config.Exchange(websocket=sim.ws_url),
+            Gathered(rig._sink),
+            dialler=dial,
+            attempts=Attempts(path),
+        )
+        rig.thread = threading.Thread(target=rig.feed.run)
+        rig.thread.start()
+        try:
+            until(rig.frames, 30, "the first frames")
+            until(lambda: rig.feed._kept, 30, "a session that lasts")
+            seen = len(rig.frames())
+            until(lambda: len(rig.frames()) > seen, 30, "frames after that")
+            assert json.loads(path.read_bytes())["attempts"], "not given back as long as the file is not to be had"
+            fcntl.flock(file, fcntl.LOCK_UN)
+            released.set()
+            until(lambda: json.loads(path.read_bytes() or b"{}").get("attempts") == [], 30, "the attempt given back")
+        finally:
+            released.set()
+            rig.stop()
 
 
 def longest_pause(sim: Simulator) -> float:

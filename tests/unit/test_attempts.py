@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline import config
+from mexc_pipeline.feed import attempts as module
 from mexc_pipeline.feed.attempts import (
     MOST,
     PATIENCE_MOST_S,
@@ -22,6 +24,7 @@ from mexc_pipeline.feed.attempts import (
     Hold,
     key,
 )
+from support.waiting import until
 
 
 class Clock:
@@ -110,7 +113,7 @@ def test_processes_share_a_file(tmp_path: Path) -> None:
     assert "20 attempts" in why
     assert two.wait_s("h", free=True)[0] == 0
     two.forget()
-    assert one.wait_s("h", free=False)[0] == 0
+    until(lambda: one.wait_s("h", free=False)[0] == 0, 10, "the attempt to be given back")
     clock.now += 100
     two.refused("h", 30, "handshake answered by HTTP 429")
     assert one.wait_s("h", free=True) == (30, "handshake answered by HTTP 429")
@@ -158,6 +161,29 @@ def test_a_file_that_another_process_holds_does_not_stop_anybody(tmp_path: Path)
     finally:
         os.close(fd)
     assert attempts.wait_s("h", free=False)[0] == 0
+    assert attempts.trouble is None
+
+
+def test_what_a_session_says_of_its_attempt_is_written_in_order_and_never_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, clock = tmp_path / "direct", Clock()
+    monkeypatch.setattr(module, "LOCK_S", 30.0)
+    attempts = Attempts(path, clock)
+    attempts.refused("h", 0.0, "HTTP 503")
+    assert attempts.wait_s("h", free=False)[0] == 0
+    fd = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        before = time.monotonic()
+        attempts.delivered("h")
+        attempts.forget()
+        assert time.monotonic() - before < 10, "the lock is held for ever, and waited for 30 s"
+        assert json.loads(path.read_bytes())["attempts"] == [clock.now]
+    finally:
+        os.close(fd)
+    until(lambda: json.loads(path.read_bytes() or b"{}").get("attempts") == [], 10, "the attempt to be given back")
+    assert json.loads(path.read_bytes())["holds"]["h"]["refusals"] == 0
     assert attempts.trouble is None
 
 

@@ -10,7 +10,9 @@ import fcntl
 import logging
 import math
 import os
+import queue
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,13 +110,21 @@ def key(symbol: config.Symbol) -> str:
 
 
 class Attempts:
-    """One process's. ``path`` None, or a file that cannot be used: a budget of this process alone."""
+    """One process's. ``path`` None, or a file that cannot be used: a budget of this process alone.
+
+    Before an attempt, nothing is being received and the file is waited for. What a session has to say of its attempt
+    comes while frames do: that is left to a thread of its own, because the file may be another process's or on a disk
+    that is slow.
+    """
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] | None = None) -> None:
         self._path = path
         self._clock = clock or (lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
         self._boot = _boot_id()
         self._own = Budget(self._boot)
+        self._alone_lock = threading.Lock()
+        self._later: queue.SimpleQueue[Callable[[Budget], None]] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
         self._counted_at: float | None = None
         self.trouble: str | None = None
         """Why the other processes' attempts are not known."""
@@ -132,13 +142,28 @@ class Attempts:
         self._with(lambda budget: budget.refused(now, host, retry_after_s, why))
 
     def delivered(self, host: str) -> None:
-        self._with(lambda budget: budget.delivered(host))
+        """As :meth:`Budget.delivered`; never waits."""
+        self._soon(lambda budget: budget.delivered(host))
 
     def forget(self) -> None:
-        """As :meth:`Budget.forget`, of the newest attempt."""
+        """As :meth:`Budget.forget`, of the newest attempt; never waits."""
         at, self._counted_at = self._counted_at, None
         if at is not None:
-            self._with(lambda budget: budget.forget(at))
+            self._soon(lambda budget: budget.forget(at))
+
+    def _soon(self, change: Callable[[Budget], None]) -> None:
+        if self._path is None:
+            change(self._own)
+            return
+        self._later.put(change)
+        if self._writer is None:
+            # A daemon: an end need not wait for it, as an attempt that counts for a minute too long costs nothing.
+            self._writer = threading.Thread(target=self._write, name="attempts", daemon=True)
+            self._writer.start()
+
+    def _write(self) -> None:
+        while True:
+            self._with(self._later.get())
 
     def _with(self, change: Callable[[Budget], T]) -> T:
         """Read, change and write what is shared; without the file, what this process knows."""
@@ -155,8 +180,8 @@ class Attempts:
         except OSError as error:
             os.close(fd)
             return self._alone(error, change)
-        self._own = budget
         answer = change(budget)
+        self._own = budget
         try:
             os.ftruncate(fd, os.pwrite(fd, msgspec.json.encode(budget), 0))
             self.trouble = None
@@ -168,7 +193,8 @@ class Attempts:
 
     def _alone(self, error: OSError, change: Callable[[Budget], T]) -> T:
         self._say(error)
-        return change(self._own)
+        with self._alone_lock:
+            return change(self._own)
 
     def _say(self, error: OSError) -> None:
         if self.trouble is None:
