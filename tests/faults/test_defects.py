@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow.parquet as pq
 import pytest
 
-from faults.bench import SPOOL, Outcome, bench, end
+from faults.bench import CLICKHOUSE, SPOOL, Outcome, bench, end
 from faults.powerloss import lose_power
-from faults.shim import NoCompilerError, Op, library
+from faults.scenarios.clickhouse import start_engine
+from faults.shim import IO_ERROR, Control, NoCompilerError, Op, library
+from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline import config, export
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.export.names import exported_files
@@ -29,7 +31,9 @@ from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.store import schema
 from mexc_pipeline.store.catalog import Catalog, Held
 from mexc_pipeline.store.embedded import EmbeddedFolder
-from mexc_pipeline.store.engine import CIRCUMSTANCES, RefusedError
+from mexc_pipeline.store.engine import CIRCUMSTANCES, TYPES_INT64, Capabilities, RefusedError, row_table_sql
+from mexc_pipeline.store.leftovers import Leftovers
+from mexc_pipeline.store.server import ServerEngine
 from mexc_pipeline.verify.clickhouse import clickhouse
 from mexc_pipeline.verify.exports import prove
 from support import needs
@@ -286,6 +290,45 @@ def test_a_table_of_records_that_somebody_dropped_is_made_again(tmp_path: Path) 
     assert schema.apply(engine) == []
     engine.close()
     folder.close()
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("preloaded")
+def test_a_table_that_a_failing_disk_kept_from_its_name_gets_it_and_the_database_stays(tmp_path: Path) -> None:
+    """A server that failed to write a table's name left a file behind, and refused that name until it was restarted."""
+    (tmp_path / "server").mkdir()
+    control, server = Control(tmp_path / "control"), ClickHouseServer(tmp_path / "server")
+    settings = config.parse(f'[clickhouse]\nmode = "server"\nport = {server.port}\n', None).clickhouse
+    now = [0.0]
+    engine = ServerEngine(settings, leftovers=Leftovers(lambda: now[0]))
+    sql = row_table_sql("btc_next", Capabilities(row_types=TYPES_INT64))
+    left = server.data / "metadata" / "ch_mexc" / "btc_next.sql.tmp"
+
+    def refused() -> str:
+        now[0] += 60
+        with pytest.raises(RefusedError) as raised:
+            engine.execute(sql)
+        return str(raised.value)
+
+    start_engine(server, control)
+    try:
+        engine.connect()
+        engine.execute("CREATE TABLE kept ENGINE = StripeLog AS SELECT 1 AS n")
+        control.fail(IO_ERROR, (Op.WRITE,), (CLICKHOUSE,))
+        assert "errno: 5" in refused()
+        assert left.exists(), "nothing was left behind: the test shows nothing"
+        for _ in range(3):
+            assert "cannot make btc_next" in refused()
+            assert engine.select("SELECT n FROM kept") == [(1,)]
+        assert control.heal()
+        assert "cannot make btc_next" in refused()
+        engine.connect()
+        engine.execute(sql)
+        assert {row[0] for row in engine.select("SHOW TABLES")} == {"btc_next", "kept"}
+    finally:
+        engine.close()
+        server.kill()
+        control.close()
 
 
 @pytest.mark.timeout(120)

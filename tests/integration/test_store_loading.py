@@ -39,6 +39,13 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 
 
 @pytest.fixture
+def server_backend(tmp_path: Path) -> Iterator[ServerBackend]:
+    found = ServerBackend(tmp_path / "server")
+    yield found
+    found.close()
+
+
+@pytest.fixture
 def engine(backend: Backend) -> Iterator[Engine]:
     found = backend.engine()
     found.connect()
@@ -506,6 +513,79 @@ def test_what_a_rename_left_under_a_name_does_not_keep_the_table_from_it(
     assert table_rows(engine, sealed_name(first)) == recording.rows(first)
     assert table_rows(engine, "btc_current") == recording.rows()[first.rows :]
     assert engine.select("SELECT count() FROM refused_rows") == [(0,)]
+
+
+def leave_in_the_way(backend: ServerBackend, table: str) -> None:
+    """What the old server leaves where its disk fails while it gives a table that name, and then takes for somebody
+    else's work."""
+    (backend.server.data / "metadata" / "ch_mexc" / f"{table}.sql.tmp").write_text("ATTACH TABLE")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", ["btc_current", "btc_next", "sealed"])
+def test_loading_goes_on_past_a_file_that_the_server_left_in_the_way_of_a_table(
+    server_backend: ServerBackend, recording: Recording, name: str
+) -> None:
+    loader = new_loader(server_backend.engine, recording)
+    recording.add(50)
+    drain(loader, recording)
+    first = recording.end_period()
+    leave_in_the_way(server_backend, sealed_name(first) if name == "sealed" else name)
+    recording.add(20)
+
+    def through() -> bool:
+        with contextlib.suppress(EngineError):
+            drain(loader, recording)
+            return True
+        return False
+
+    wait_for(through, 30, "the swap")
+    engine = server_backend.engine()
+    engine.connect()
+    assert table_rows(engine, sealed_name(first)) == recording.rows(first)
+    assert table_rows(engine, "btc_current") == recording.rows()[first.rows :]
+    assert not [n for n in table_names(engine) if n.startswith(("_", "btc_orphan", "btc_altered"))]
+    engine.close()
+
+
+@pytest.mark.server
+def test_a_name_that_a_left_file_keeps_is_made_and_the_other_tables_are_as_they_were(
+    server_backend: ServerBackend,
+) -> None:
+    engine = server_backend.engine()
+    capabilities = engine.connect()
+    schema.apply(engine)
+    engine.execute(row_table_sql("eth_current", capabilities))
+    rows = Columns([1, 2], [5, 6], [7, 8], [1, 2], [b"a", b"b"])
+    engine.insert_block("eth_current", rows, "load-eth-1")
+    before = table_names(engine)
+    leave_in_the_way(server_backend, "btc_reload")
+    said = []
+
+    def made() -> bool:
+        try:
+            engine.connect()
+            engine.execute(row_table_sql("btc_reload", capabilities))
+        except RefusedError as error:
+            said.append(str(error))
+            return False
+        return True
+
+    wait_for(made, 30, "the table")
+    assert all("cannot make btc_reload" in text and "restart clickhouse-server" in text for text in said)
+    assert said
+    assert table_names(engine) == before | {"btc_reload"}
+    assert table_rows(engine, "eth_current") == list(rows.rows())
+    engine.close()
+
+
+@pytest.mark.server
+def test_a_database_that_a_left_file_keeps_from_its_name_is_used(server_backend: ServerBackend) -> None:
+    (server_backend.server.data / "metadata" / "ch_mexc.sql.tmp").write_text("ATTACH DATABASE")
+    engine = server_backend.engine()
+    engine.execute(row_table_sql("btc_current", engine.connect()))
+    assert table_names(engine) == {"btc_current"}
+    engine.close()
 
 
 def test_a_segment_that_cannot_be_read_keeps_nobody_waiting(

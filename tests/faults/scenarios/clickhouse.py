@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from faults.bench import CLICKHOUSE, Bench, Outcome, Process, bench, end, pause
 from faults.lossy import LossyProxy
-from faults.shim import DISK_FULL, IO_ERROR, READ_ONLY, Op, library
+from faults.shim import DISK_FULL, IO_ERROR, READ_ONLY, Control, Op, library
 from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
@@ -49,12 +49,12 @@ def server(folder: Path, seed: int) -> Outcome:
     ):
         try:
             if not late:
-                start_engine(place, engine)
+                start_engine(engine, place.control)
             store, collector = place.start("store"), place.fork("collect", "btc")
             place.witness.start()
             place.recorded(collector, 20)
             if late:
-                start_engine(place, engine)
+                start_engine(engine, place.control)
                 outcome.happened("absent at the start")
             for _ in range(EPISODES):
                 store = _server_episode(place, engine, proxy, store, rng, outcome)
@@ -80,7 +80,7 @@ def _server_episode(
             if name == "damaged" and (done := _damage(engine.data, rng)):
                 name = f"damaged: {done}"
             pause(rng.uniform(0.2, 2.0))
-            start_engine(place, engine)
+            start_engine(engine, place.control)
         case "frozen":
             engine._signal(signal.SIGSTOP)
             pause(rng.uniform(1.0, 6.0))
@@ -118,12 +118,12 @@ def _server_episode(
     return store
 
 
-def start_engine(place: Bench, engine: ClickHouseServer) -> None:
+def start_engine(engine: ClickHouseServer, control: Control) -> None:
     """Start the server on a disk that can be made to fail."""
     other = {
         "LD_PRELOAD": str(library()),
         "FAULTS_PREFIX": f"/nowhere/0:/nowhere/1:{engine.data}",
-        "FAULTS_CONTROL": str(place.control.path),
+        "FAULTS_CONTROL": str(control.path),
     }
     with mock.patch.dict(os.environ, other):
         engine.start(120)

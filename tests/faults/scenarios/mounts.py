@@ -119,7 +119,7 @@ def _server(folder: Path, seed: int, rng: random.Random) -> Outcome:
             site.place.recorded(site.collector, 1)
         # 18.16 leaves a file behind where a disk was full, and refuses that table's name until it is started again.
         site.engine.stop()
-        start_engine(site.place, site.engine)
+        start_engine(site.engine, site.place.control)
         site._replace(store=store).conclude(outcome)
     return outcome
 

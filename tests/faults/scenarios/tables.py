@@ -61,7 +61,7 @@ def served(folder: Path, seed: int, rng: random.Random, rate: float) -> Iterator
         bench(folder / "site", sim, rng, period=PERIOD, clickhouse=settings) as place,
     ):
         try:
-            start_engine(place, engine)
+            start_engine(engine, place.control)
             store, collector = place.start("store"), place.fork("collect", "btc")
             place.witness.start()
             place.recorded(collector, 20)
@@ -89,7 +89,7 @@ def outage(folder: Path, seed: int, stops: int = STOPS, stopped_s: float = STOPP
             outcome.expect(_last_seq(site.place) > before + stopped_s * 20, "recording slackened without ClickHouse")
             more = len(list(site.place.exports.glob("*.parquet"))) - files
             outcome.expect(more > 0, "no file was exported without ClickHouse")
-            start_engine(site.place, site.engine)
+            start_engine(site.engine, site.place.control)
             outcome.happened(f"stopped for {stopped_s:.0f} s")
             site.place.recorded(site.collector, 1)
         site.conclude(outcome)

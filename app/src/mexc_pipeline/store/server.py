@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import select
@@ -22,14 +23,16 @@ from mexc_pipeline import paths
 from mexc_pipeline.config import ClickHouse
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.rows import Columns
-from mexc_pipeline.store import native, readonly
+from mexc_pipeline.store import leftovers, native, readonly
 from mexc_pipeline.store.engine import (
     ADMISSION,
     QUERY_LIMITS,
     QUERY_S,
     ROW_COLUMNS,
+    TABLE_EXISTS,
     TYPES_DATETIME64,
     TYPES_INT64,
+    UNKNOWN_DATABASE,
     UNKNOWN_FUNCTION,
     Capabilities,
     EngineError,
@@ -39,6 +42,9 @@ from mexc_pipeline.store.engine import (
     quote,
     read_sql,
 )
+from mexc_pipeline.store.leftovers import Leftovers
+
+log = logging.getLogger("mexc_pipeline.store")
 
 _T = TypeVar("_T")
 _CONNECT_S = 5.0
@@ -46,6 +52,10 @@ _REPLY_S = 30.0
 _READ_BLOCK = 4096
 """Rows a block when reading whole tables or for a user; decoding one holds the interpreter for a few milliseconds."""
 _QUERY_SETTINGS = {"strings_as_bytes": True, "max_block_size": _READ_BLOCK, **QUERY_LIMITS, "readonly": 1}
+_ATTACHINGS = 3
+"""Tables that others make meanwhile can keep one from finding all."""
+_TRIAL = "_trial_"
+_REMEDY = "where it does not go by itself, systemctl restart clickhouse-server removes it"
 _ANSWERING = (sys.executable, "-m", "mexc_pipeline.store.answering")
 _ANSWER_S = QUERY_S + 30.0
 """Until a user's answer is whole: the server's time and that of reading what it sends."""
@@ -60,11 +70,13 @@ class _BlockResult(IterQueryResult):  # type: ignore[misc]  # the driver is not 
 
 
 class ServerEngine:
-    """See :class:`engine.Engine`. Each wait for the server is bounded; the password is read at each connect."""
+    """See :class:`engine.Engine`. Each wait for the server is bounded; the password is read at each connect. The
+    ``leftovers`` are those of all engines of the process."""
 
-    def __init__(self, settings: ClickHouse, reply_s: float = _REPLY_S) -> None:
+    def __init__(self, settings: ClickHouse, reply_s: float = _REPLY_S, leftovers: Leftovers | None = None) -> None:
         self._settings = settings
         self._reply_s = reply_s
+        self._leftovers = leftovers or Leftovers()
         self._client: Any = None
         self._capabilities = Capabilities()
 
@@ -73,6 +85,11 @@ class ServerEngine:
         first = self._new_client("", {})  # a database that is not there yet is refused at connect
         try:
             _guarded(lambda: first.execute(f"CREATE DATABASE IF NOT EXISTS {self._settings.database}"))
+        except RefusedError as error:
+            if not leftovers.name_of(error):
+                raise
+            # Attaching what has a folder writes nothing.
+            _guarded(lambda: first.execute(f"ATTACH DATABASE IF NOT EXISTS {self._settings.database}"))
         finally:
             first.disconnect()
         client = self._new_client(self._settings.database, {"strings_as_bytes": True})
@@ -104,7 +121,63 @@ class ServerEngine:
 
     def execute(self, sql: str) -> None:
         client = self._open()
-        _guarded(lambda: client.execute(sql))
+        try:
+            _guarded(lambda: client.execute(sql))
+        except RefusedError as error:
+            if not (name := leftovers.name_of(error)):
+                raise
+            if self._leftovers.is_due(name):
+                self._clear(name)
+            said = f"ClickHouse left a file behind and cannot make {name} while it is there; {_REMEDY}: {error}"
+            raise RefusedError(said, error.code) from error
+
+    def _clear(self, name: str) -> None:
+        """Have the server remove what it left in the way of ``name``, and of any other."""
+        fields = {"table": name, "database": self._settings.database}
+        if self._capabilities.exchange:  # its databases leave no such file; what this one is, is for somebody to see
+            return
+        try:
+            self._attach_anew()
+        except EngineError as error:
+            log.warning("database not attached anew", extra={"fields": {**fields, "error": str(error)}})
+        else:
+            log.warning("file left behind removed, database attached anew", extra={"fields": fields})
+
+    def _attach_anew(self) -> None:
+        """Detach the database and attach it, which makes the server look at its folder as at a start. Nothing is
+        written by that. Whoever is at work in the database is refused in between, and tries again."""
+        database = self._settings.database
+        client = self._new_client("", {})
+
+        def run(sql: str, allowed: int = 0) -> None:
+            try:
+                _guarded(lambda: client.execute(sql))
+            except RefusedError as error:
+                if error.code != allowed:
+                    raise
+
+        def tables() -> set[str]:
+            rows = _guarded(
+                lambda: client.execute(f"SELECT name FROM system.tables WHERE database = {quote(database)}")
+            )
+            return {str(row[0]) for row in rows}
+
+        try:
+            # On a disk that still fails the database would stay away.
+            run(f"CREATE TABLE {database}.{_TRIAL}{time.time_ns()} (n UInt8) ENGINE = StripeLog")
+            for table in sorted(tables()):
+                if table.startswith(_TRIAL):
+                    run(f"DROP TABLE IF EXISTS {database}.{table}")
+            there = tables()
+            for _ in range(_ATTACHINGS):
+                run(f"DETACH DATABASE {database}", allowed=UNKNOWN_DATABASE)  # somebody else may do the same
+                # Whoever makes a table before it was found in the folder stops the search for the others.
+                run(f"ATTACH DATABASE IF NOT EXISTS {database}", allowed=TABLE_EXISTS)
+                if there <= tables():
+                    return
+            raise RefusedError(f"tables are missing after it: {', '.join(sorted(there - tables()))}")
+        finally:
+            client.disconnect()
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
         client = self._open()

@@ -217,11 +217,13 @@ def _one_of_few(places: threading.Semaphore) -> Iterator[None]:
 def engines(config: Config) -> Any:
     """The factory of engines for the configured mode."""
     if config.clickhouse.mode == "server":
+        from mexc_pipeline.store.leftovers import Leftovers
         from mexc_pipeline.store.server import ServerEngine
 
         # The driver logs a traceback for every failed attempt; Health says the same in one line an outage.
         logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)
-        yield lambda: ServerEngine(config.clickhouse)
+        left = Leftovers()
+        yield lambda: ServerEngine(config.clickhouse, leftovers=left)
         return
     from mexc_pipeline.store.embedded import EmbeddedFolder
 
