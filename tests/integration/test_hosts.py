@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
-from support.collecting import Site, check_whole, collecting
+from support.collecting import Site, check_whole, collecting, site_of
 from support.peers import free_port, saying, serving, silent
 from support.spooled import check, named
+from support.waiting import until
 
 
 def _two(first: str, second: str) -> str:
@@ -54,6 +57,44 @@ def test_a_dead_first_host_costs_no_pause_and_the_working_one_is_kept(tmp_path: 
         check_whole(rows, sim.sent)
     refused = [event for event in named(rows, "disconnected") if "refused" in event["reason"]]
     assert len(refused) == 1, "the dead one is not asked again while the other delivers"
+
+
+def _asking(folder: Path, sim: Simulator, *rest: str, extra: str = "") -> Site:
+    """The socket's address is the right one, REST's are these."""
+    site = site_of(folder, sim, extra=extra)
+    site.config.write_text(site.config.read_text().replace(f'"{sim.rest_url}"', json.dumps(rest)))
+    return site
+
+
+def test_a_rest_address_that_has_gone_is_left_by_all_who_ask_and_the_one_in_use_is_said(tmp_path: Path) -> None:
+    """Listing and time went to the dead one first, each by itself and at every question."""
+    gone = b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\n\r\n"
+    with Simulator(SimulatorConfig(rate=100)) as sim, serving(saying(gone)) as old:
+        site = _asking(tmp_path, sim, f"http://127.0.0.1:{old.port}", sim.rest_url)
+        with collecting(site) as btc:
+            live = btc.wait(lambda s: s["listing"] == "listed")
+            sim.wait_for(lambda s: any(r.target.endswith("/ping") for r in s.requests), 20)
+            command = [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "status"]
+            said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+            assert btc.stop() == 0
+    assert live["rest"] == {"url": sim.rest_url, "of": 2, "answered": True, "patience_s": 0.0}
+    assert f"REST in use by btc: {sim.rest_url}" in said
+    assert old.accepted == 1
+
+
+def test_the_patience_that_rest_asks_for_is_kept_by_all_who_ask(tmp_path: Path) -> None:
+    busy = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n"
+    with Simulator(SimulatorConfig(rate=100)) as sim, serving(saying(busy)) as rest:
+        site = _asking(tmp_path, sim, f"http://127.0.0.1:{rest.port}", extra='[channels]\ndepth = "merged"')
+        with collecting(site) as btc:
+            btc.wait(lambda s: s["rest"]["patience_s"] > 500)
+            sim.inject(Fault("version_gap"))
+            btc.event("gap")
+            asking = btc.wait(lambda s: str(s["gaps"]["trouble"]).endswith("asks for patience"))
+            assert any("asks for patience: nothing is asked of it for" in line for line in asking["warnings"])
+            until(lambda: "exchange's time unknown" in btc.said(), what="the question for the time")
+            assert btc.stop() == 0
+    assert rest.accepted <= 2, "the listing's question and, in the same moment, the book's"
 
 
 def test_a_host_that_accepts_and_says_nothing_more_is_left(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline import config
+from mexc_pipeline.egress.patience import PATIENCE_MOST_S
 from mexc_pipeline.feed import attempts as module
 from mexc_pipeline.feed.attempts import (
     MOST,
-    PATIENCE_MOST_S,
     REFUSED_MOST_S,
     WINDOW_S,
     Attempts,

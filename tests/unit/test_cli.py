@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.cli import app
 from mexc_pipeline.cli.app import cli, invoke
-from mexc_pipeline.cli.look import far_end
+from mexc_pipeline.cli.look import far_end, rest_in_use
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.simulator.bundle import FORMAT
@@ -121,6 +122,20 @@ def test_every_path_of_every_command_may_begin_with_a_home_folder(
 )
 def test_status_says_which_host_is_in_use(egress: dict[str, str], shown: str | None) -> None:
     assert far_end(egress) == shown
+
+
+def test_status_says_which_rest_address_is_in_use_where_there_are_several() -> None:
+    def of(symbol: str, url: str, of: int, answered: bool = True) -> dict[str, Any]:
+        return {"id": symbol, "collector": {"rest": {"url": url, "of": of, "answered": answered}}}
+
+    away = {"id": "sol", "collector": {"problem": "no answer"}}
+    assert rest_in_use([of("btc", "https://a", 1), away]) == []
+    assert rest_in_use(
+        [of("btc", "https://b", 2), of("eth", "https://b", 2), of("x", "https://a", 2, False), away]
+    ) == [
+        "REST in use by btc, eth: https://b",
+        "REST in use by x: https://a, which has not answered yet",
+    ]
 
 
 def test_every_command_and_every_option_has_help() -> None:

@@ -26,6 +26,7 @@ import pytest
 
 from mexc_pipeline.config import parse
 from mexc_pipeline.egress.dial import Dialled
+from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame, Mt
@@ -117,7 +118,13 @@ def _record(frames: list[bytes], spool: Spool, meter: Meter, begin: Callable[[],
         raise OSError("nothing is to be asked over REST here")
 
     dial = _Exchange(b"".join(wire.encode(wire.OP_TEXT, frame) for frame in frames) * TIMES).dial
-    feed = Feed(settings.symbols[0], settings.exchange, Gathered(sink), dial, refused)
+    feed = Feed(
+        settings.symbols[0],
+        settings.exchange,
+        Gathered(sink),
+        dial,
+        Rest(settings.symbols[0].egress, settings.exchange, refused),
+    )
 
     def run() -> None:
         begin()

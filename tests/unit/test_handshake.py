@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.feed.handshake import RefusedError, parse, refusal, request, retry_after_s, shake
+from mexc_pipeline.egress.patience import retry_after_s
+from mexc_pipeline.feed.handshake import RefusedError, parse, refusal, request, shake
 
 KEY = base64.b64encode(bytes(16))
 NOW = 1_795_000_000.0

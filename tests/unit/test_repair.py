@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import dial
+from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.depth import Gap
 from mexc_pipeline.exchange.holes import MOST_OPEN, MOST_TRIES, Row
 from mexc_pipeline.exchange.rest import RefusedError
@@ -25,7 +26,8 @@ class Rig:
         self.kept: list[Row] = []
         settings = config.parse('[channels]\ndepth = "merged"\n', None)
         self.newest = 0
-        self.repairer = Repairer(settings.symbols[0], settings.exchange, self.kept.extend, dial, lambda: self.newest)
+        self.rest = Rest(settings.symbols[0].egress, settings.exchange, dial)
+        self.repairer = Repairer(settings.symbols[0], self.rest, self.kept.extend, lambda: self.newest)
         self.data = b"null"
         monkeypatch.setattr(
             self.repairer, "_get", lambda path: (200, b'{"success":true,"code":0,"data":%s}' % self.data)
@@ -77,6 +79,26 @@ def test_a_new_count_ends_what_was_missing_of_the_old_one(rig: Rig) -> None:
     assert rig.repairer.status()["open"] == 0
     (said,) = [json.loads(m) for _, m in rig.repairer.close()]
     assert (said["event"], said["count"], said["reason"]) == ("unrepaired", 10, "the exchange counts anew")
+
+
+def test_nothing_is_given_up_while_the_exchange_asks_for_patience(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A try that is refused counts, one that is not made does not."""
+    monkeypatch.setattr(Rest, "patience_s", 600.0)
+    asked: list[str] = []
+
+    def refuse(path: str) -> tuple[int, bytes]:
+        asked.append(path)
+        return 429, b""
+
+    monkeypatch.setattr(rig.repairer, "_get", refuse)
+    rig.repairer.gap(Gap(4000, 4009))
+    for _ in range(MOST_TRIES + 1):
+        assert rig.repairer._step(rig.repairer._ask_commits, rig.repairer._no_commits) == 600.0
+    assert asked == []
+    assert rig.repairer.status() == {"seen": 1, "open": 1, "trouble": f"{rig.rest.url} asks for patience"}
+    monkeypatch.setattr(Rest, "patience_s", 0.0)
+    rig.repairer._step(rig.repairer._ask_commits, rig.repairer._no_commits)
+    assert len(asked) == 1
 
 
 def test_a_book_that_is_not_utf8_is_wrapped_inside_its_event(rig: Rig) -> None:

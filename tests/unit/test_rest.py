@@ -12,6 +12,7 @@ from mexc_pipeline.config import Egress, Exchange
 from mexc_pipeline.egress import http as module
 from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import Rest, get
+from mexc_pipeline.egress.patience import PATIENCE_MOST_S
 from support.peers import Serve, free_port, saying, serving
 
 DIRECT = Egress()
@@ -124,6 +125,57 @@ def test_patience_asked_for_is_no_reason_to_go_elsewhere(said: bytes) -> None:
     with serving(saying(said)) as asked, serving(saying(HERE)) as other:
         Rest(DIRECT, _exchange(asked.port, other.port)).get("/x")
         assert (asked.accepted, other.accepted) == (1, 0)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("status", ["429 Slow", "503 Busy"])
+@pytest.mark.parametrize(("asked", "kept_s"), [("7", 7.0), ("86400", PATIENCE_MOST_S), ("0", 0.0), ("soon", 0.0)])
+def test_patience_that_is_asked_for_is_kept_by_all_who_ask(status: str, asked: str, kept_s: float) -> None:
+    clock = Clock()
+    with serving(saying(response(b"", f"Retry-After: {asked}", status=status))) as server:
+        rest = Rest(DIRECT, _exchange(server.port), clock=clock)
+        assert rest.patience_s == 0
+        assert rest.get("/x").status == int(status[:3])
+        assert rest.patience_s == kept_s
+        for part in (0.0, 0.5, 0.999):
+            clock.now = 100.0 + kept_s * part
+            if kept_s:
+                with pytest.raises(EgressError, match="asks for patience: nothing is asked of it for"):
+                    rest.get("/y")
+        assert server.accepted == 1
+        clock.now = 100.0 + kept_s
+        assert rest.patience_s == 0
+        assert rest.get("/y").status == int(status[:3])
+        assert server.accepted == 2
+        assert rest.status() == {
+            "url": f"http://127.0.0.1:{server.port}",
+            "of": 1,
+            "answered": status < "5",
+            "patience_s": kept_s,
+        }
+
+
+def test_one_addresss_outage_keeps_nobody_from_the_other() -> None:
+    """A 503 is no wish to be asked less: another address may serve. But that one is left alone for as long."""
+    clock = Clock()
+    with (
+        serving(saying(response(b"", "Retry-After: 60", status="503 Busy"))) as busy,
+        serving(saying(MOVED["not found"])) as other,
+    ):
+        rest = Rest(DIRECT, _exchange(busy.port, other.port), clock=clock)
+        assert rest.get("/x").status == 404
+        assert rest.patience_s == 0
+        assert rest.get("/x").status == 404
+        assert (busy.accepted, other.accepted) == (1, 2)
+        clock.now += 60
+        rest.get("/x")
+        assert (busy.accepted, other.accepted) == (2, 3)
 
 
 def test_where_none_serves_the_last_answer_or_all_reasons_are_given() -> None:

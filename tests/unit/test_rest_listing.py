@@ -68,3 +68,19 @@ def test_it_is_asked_until_the_answer_is_clear(monkeypatch: pytest.MonkeyPatch) 
     preflight.until_listed("BTC_USDT", lambda: next(asked), taken.append, Stop())
     assert taken == answers
     assert waited == [5, 10, 20, 40, 40, 40]
+
+
+def test_it_is_not_asked_while_the_exchange_asks_for_patience() -> None:
+    looks = iter([0.0, 100.0, 100.0, 30.0, 0.0])  # before and after the first question, twice meanwhile, before another
+    answers = iter([Listing("unknown", "HTTP 429"), Listing("listed", "listed")])
+    waited: list[float | None] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout)
+            return False
+
+    taken: list[Listing] = []
+    preflight.until_listed("BTC_USDT", lambda: next(answers), taken.append, Stop(), lambda: next(looks))
+    assert [listing.verdict for listing in taken] == ["unknown", "listed"]
+    assert waited == [100.0, 30.0]

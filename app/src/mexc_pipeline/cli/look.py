@@ -174,6 +174,17 @@ def far_end(egress: Mapping[str, Any]) -> str | None:
     return f"{host} ({peer})" if peer and host and host not in peer else peer
 
 
+def rest_in_use(symbols: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which REST address is in use, and by whom, where several are configured."""
+    by_url: dict[str, list[str]] = {}
+    for symbol in symbols:
+        rest = symbol["collector"].get("rest") or {}
+        if rest.get("of", 1) > 1:
+            unproven = "" if rest.get("answered") else ", which has not answered yet"
+            by_url.setdefault(f"{rest['url']}{unproven}", []).append(symbol["id"])
+    return [f"REST in use by {', '.join(ids)}: {url}" for url, ids in by_url.items()]
+
+
 def last_export(config: Config, symbol_id: str) -> dict[str, Any] | None:
     """The file of a symbol that was written last: ``file``, ``bytes`` and ``age_s`` since then; None without any."""
     from mexc_pipeline.export.names import exported_files
@@ -221,6 +232,8 @@ def _print_status(found: dict[str, Any]) -> None:
     printing.table(
         headers, rows, ("last frame", "seq", "backlog", "reconnects", "exported"), drop=("reconnects", "peer")
     )
+    for line in rest_in_use(found["symbols"]):
+        printing.folded(line)
     channels = [
         [
             symbol["symbol"],

@@ -7,8 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from mexc_pipeline import config
-from mexc_pipeline.egress.dial import Dial, EgressError
+from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.rest import PING_PATH, Listing, detail_path, read_listing, read_time
 
@@ -23,35 +22,43 @@ log = logging.getLogger("mexc_pipeline.collector")
 __all__ = ["Listing", "ask_listing", "ask_time", "until_listed"]
 
 
-def until_listed(name: str, ask: Callable[[], Listing], take: Callable[[Listing], None], stop: threading.Event) -> None:
-    """Ask until REST lists the symbol, or until told to stop; each answer is handed on, and a new one logged."""
+def until_listed(
+    name: str,
+    ask: Callable[[], Listing],
+    take: Callable[[Listing], None],
+    stop: threading.Event,
+    patience_s: Callable[[], float] = lambda: 0.0,
+) -> None:
+    """Ask until REST lists the symbol, or until told to stop; each answer is handed on, and a new one logged.
+    ``patience_s``: for how long the exchange is not to be asked."""
     pause, said = AGAIN_S, ""
     while True:
-        listing = ask()
-        take(listing)
-        if listing.verdict == "listed":
-            return
-        if listing.said != said:
-            said = listing.said
-            log.warning("symbol not confirmed by REST", extra={"fields": {"symbol": name, "exchange_said": said}})
-        if stop.wait(pause):
+        if not patience_s():
+            listing = ask()
+            take(listing)
+            if listing.verdict == "listed":
+                return
+            if listing.said != said:
+                said = listing.said
+                log.warning("symbol not confirmed by REST", extra={"fields": {"symbol": name, "exchange_said": said}})
+        if stop.wait(max(pause, patience_s())):
             return
         pause = min(2 * pause, AGAIN_MOST_S)
 
 
-def ask_listing(settings: config.Config, symbol: config.Symbol, dialler: Dial) -> Listing:
-    """Ask over the symbol's own egress; ``unknown`` where no answer came within 5 s of being connected."""
+def ask_listing(rest: Rest, name: str) -> Listing:
+    """``unknown`` where no answer came within 5 s of being connected."""
     try:
-        answer = Rest(symbol.egress, settings.exchange, dialler).get(detail_path(symbol.name), ANSWER_S)
+        answer = rest.get(detail_path(name), ANSWER_S)
     except EgressError as error:
         return Listing("unknown", str(error))
-    return read_listing(symbol.name, answer.status, answer.body)
+    return read_listing(name, answer.status, answer.body)
 
 
-def ask_time(settings: config.Config, symbol: config.Symbol, dialler: Dial) -> tuple[int, int, int, int]:
+def ask_time(rest: Rest) -> tuple[int, int, int, int]:
     """The exchange's time (Unix ms), this host's when the answer was there (Unix ns; monotonic ns), and how long it
     took (ns). EgressError where there is no such answer."""
-    answer = Rest(symbol.egress, settings.exchange, dialler).get(PING_PATH, ANSWER_S)
+    answer = rest.get(PING_PATH, ANSWER_S)
     time_ms = read_time(answer.status, answer.body)
     if time_ms is None:
         raise EgressError(f"{answer.url}{PING_PATH}: HTTP {answer.status} without the exchange's time")

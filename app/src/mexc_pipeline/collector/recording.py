@@ -20,6 +20,7 @@ from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time, un
 from mexc_pipeline.collector.recorder import Recorder
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.egress.dial import EgressError, dial
+from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.events import Stopped
@@ -68,7 +69,7 @@ class Recording:
         wanted = subscriptions(symbol.name, symbol.channels)
         self._statistics = Statistics(symbol.name, {s.channel: s.mt for s in wanted})
         self._tor = tor = Tor(symbol.egress) if symbol.egress.mode == "tor" else None
-        self._request = tor.request if tor else dial
+        self._rest = Rest(symbol.egress, settings.exchange, tor.request if tor else dial)
         address = attempts.key(symbol)
         self._attempts = Attempts(settings.control_dir / "attempts" / address)
         self._feed = Feed(
@@ -76,7 +77,7 @@ class Recording:
             settings.exchange,
             self._inbox,
             tor.dial if tor else dial,
-            self._request,
+            self._rest,
             resume.before(self.folder),
             self._attempts,
             sum(attempts.key(other) == address for other in settings.symbols),
@@ -165,9 +166,10 @@ class Recording:
 
         until_listed(
             self.symbol.name,
-            lambda: ask_listing(self._settings, self.symbol, self._request),
+            lambda: ask_listing(self._rest, self.symbol.name),
             take,
             self._stop,
+            lambda: self._rest.patience_s,
         )
 
     def prune_for_room(self) -> None:
@@ -175,7 +177,7 @@ class Recording:
         clock = Clock(time.time_ns(), time.monotonic_ns())
         try:
             for _ in range(2):
-                clock.compare(*ask_time(self._settings, self.symbol, self._request))
+                clock.compare(*ask_time(self._rest))
         except EgressError as error:
             log.info("nothing pruned, clock not compared", extra={"fields": {"why": str(error)}})
         if clock.is_trusted():
@@ -248,7 +250,7 @@ class Recording:
     def _ask_time(self) -> None:
         """The first pong proves nothing alone; with this answer it does."""
         try:
-            answer = ask_time(self._settings, self.symbol, self._request)
+            answer = ask_time(self._rest)
         except EgressError as error:
             log.info("exchange's time unknown", extra={"fields": {"symbol": self.symbol.id, "why": str(error)}})
             return
@@ -277,6 +279,7 @@ class Recording:
             "pending": recorder.pending if recorder is not None else 0,
             **feed,
             **self._statistics.snapshot(),
+            "rest": self._rest.status(),
             "listing": self._listing.said,
             "trouble": troubles[0] if troubles else None,
             "warnings": [*troubles, *self._warnings(feed)],
@@ -302,6 +305,8 @@ class Recording:
             found.append(f"connects in {feed['waits']['for_s']:.0f} s at the earliest: {feed['waits']['why']}")
         elif feed["refusal"] is not None:
             found.append(feed["refusal"]["said"])
+        if (patience_s := self._rest.patience_s) > 0:
+            found.append(f"{self._rest.url} asks for patience: nothing is asked of it for {patience_s:.0f} s")
         if self._attempts.trouble is not None:
             found.append(self._attempts.trouble)
         if feed["not_connected"] is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import logging
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from mexc_pipeline import __version__
@@ -14,6 +16,7 @@ from mexc_pipeline.config import Egress, Exchange
 from mexc_pipeline.egress.dial import Dial, EgressError, deadline
 from mexc_pipeline.egress.encoding import CodingError, decode
 from mexc_pipeline.egress.hosts import Hosts
+from mexc_pipeline.egress.patience import PATIENCE_MOST_S, retry_after_s
 from mexc_pipeline.egress.way import dial
 
 log = logging.getLogger("mexc_pipeline.egress")
@@ -109,36 +112,78 @@ def _read(response: http.client.HTTPResponse, asked: str, base: str, sent_ns: in
     return Answer(response.status, headers, body, base, sent_ns, received_ns)
 
 
-class Rest:
-    """The exchange's REST by one way out, at the addresses of ``exchange.rest`` in order: one that answers is kept."""
+class _Hold(NamedTuple):
+    """An address asked for patience: until when (monotonic s), and whether it serves for all that. One that does is not
+    left for another: it is us who are to ask less."""
 
-    def __init__(self, egress: Egress, exchange: Exchange, dialler: Dial = dial) -> None:
+    until: float
+    serves: bool
+
+
+_NO_HOLD = _Hold(0.0, serves=False)
+
+
+class Rest:
+    """The exchange's REST by one way out, at the addresses of ``exchange.rest`` in order: one that answers is kept, and
+    one that asks for patience is left alone for so long. One for all who ask in a process; any thread may."""
+
+    def __init__(
+        self,
+        egress: Egress,
+        exchange: Exchange,
+        dialler: Dial = dial,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._egress = egress
         self._ca_file = exchange.ca_file
         self._dial = dialler
-        self._hosts = Hosts(exchange.rest_urls)
+        self._clock = clock
+        self._urls = exchange.rest_urls
+        self._hosts = Hosts(self._urls)
+        self._lock = threading.Lock()
+        self._holds: dict[str, _Hold] = {}
+        self._answered = False
 
     @property
     def url(self) -> str:
         """The address in use."""
         return self._hosts.url
 
+    @property
+    def patience_s(self) -> float:
+        """Seconds for which nothing is to be asked; 0: now."""
+        now = self._clock()
+        with self._lock:
+            holds = [self._holds.get(url, _NO_HOLD) for url in self._hosts.in_turn]
+        until = holds[0].until if holds[0].serves else min(hold.until for hold in holds)
+        return max(0.0, until - now)
+
+    def status(self) -> dict[str, Any]:
+        """``url`` in use, of how many (``of``), whether any has ``answered`` yet, and the patience asked for."""
+        patience_s = round(self.patience_s, 1)
+        return {"url": self.url, "of": len(self._urls), "answered": self._answered, "patience_s": patience_s}
+
     def get(self, path: str, within_s: float = 5.0) -> Answer:
         """GET ``path`` at the address in use; where that cannot be reached or does not serve the exchange (any more),
-        at the next ones. Where none does, the last answer, or EgressError that names them all."""
+        at the next ones. Where none does, the last answer, or EgressError that names them all. EgressError too for as
+        long as patience is asked for."""
         problems: list[str] = []
         answer: Answer | None = None
-        for _ in range(len(self._hosts)):
+        if (patience_s := self.patience_s) > 0:
+            raise EgressError(f"{self.url} asks for patience: nothing is asked of it for {patience_s:.0f} s")
+        for _ in range(len(self._urls)):
             url = self._hosts.url
             try:
-                answer = get(self._egress, url, path, ca_file=self._ca_file, within_s=within_s, dialler=self._dial)
+                found = self._ask(url, path, within_s)
             except EgressError as error:
                 problems.append(str(error))
             else:
-                if answer.serves:
+                answer = found or answer
+                if found is not None and found.serves:
+                    self._answered = True
                     self._hosts.worked(url)
-                    return answer
-                problems.append(f"GET {url}{path}: HTTP {answer.status}")
+                    return found
+                problems.append(f"GET {url}{path}: {f'HTTP {found.status}' if found else 'it asks for patience'}")
             if not self._hosts.failed(url):
                 break
             log.warning(
@@ -148,3 +193,21 @@ class Rest:
         if answer is not None:
             return answer
         raise EgressError("; ".join(problems))
+
+    def _ask(self, url: str, path: str, within_s: float) -> Answer | None:
+        """Its answer; None where it is to be left alone."""
+        with self._lock:
+            hold = self._holds.get(url)
+            if hold is not None and hold.until > self._clock():
+                return None
+        answer = get(self._egress, url, path, ca_file=self._ca_file, within_s=within_s, dialler=self._dial)
+        asked_s = None if answer.status == http.client.OK else retry_after_s(answer.headers, time.time())
+        with self._lock:
+            self._holds.pop(url, None)
+            if asked_s:
+                kept_s = min(asked_s, PATIENCE_MOST_S)
+                self._holds[url] = _Hold(self._clock() + kept_s, answer.serves)
+        if asked_s:
+            fields = {"url": url, "status": answer.status, "asked_s": asked_s, "kept_s": kept_s}
+            log.warning("REST asks for patience", extra={"fields": fields})
+        return answer

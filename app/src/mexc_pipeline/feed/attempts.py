@@ -21,14 +21,13 @@ from typing import TypeVar
 import msgspec
 
 from mexc_pipeline import config
+from mexc_pipeline.egress.patience import PATIENCE_MOST_S
 
 log = logging.getLogger("mexc_pipeline.feed")
 
 MOST = 20
 WINDOW_S = 60.0
 """So many attempts in this time, besides the one that follows a session that delivered."""
-PATIENCE_MOST_S = 600.0
-"""Longest patience that an exchange can ask for."""
 REFUSED_S = 1.0
 REFUSED_MOST_S = 30.0
 """Patience after refusals that ask for none: doubling from the first to the second."""

@@ -19,6 +19,7 @@ from mexc_pipeline import config, events
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, UnreachedError, deadline, dial
 from mexc_pipeline.egress.hosts import Hosts
+from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.checks import Checks, Found
 from mexc_pipeline.exchange.deadletters import meant
 from mexc_pipeline.exchange.depth import CHANNEL
@@ -134,8 +135,8 @@ def _host(url: str) -> str:
 
 
 class Feed:
-    """Reads one symbol. ``intake`` gets frames and events in the order they happened; what is fetched over REST, by
-    ``request``, comes to it from another thread. ``before``: what an earlier process left.
+    """Reads one symbol. ``intake`` gets frames and events in the order they happened; what is fetched from
+    ``rest`` comes to it from another thread. ``before``: what an earlier process left.
     ``attempts``: what all who leave by the same address may do, ``sharing`` symbols of this configuration."""
 
     def __init__(
@@ -144,7 +145,7 @@ class Feed:
         exchange: config.Exchange,
         intake: Intake,
         dialler: Dial = dial,
-        request: Dial = dial,
+        rest: Rest | None = None,
         before: Before = NOTHING,
         attempts: Attempts | None = None,
         sharing: int = 1,
@@ -165,7 +166,9 @@ class Feed:
         self._checks = checks = Checks(self._wanted, before.last_version, before.deals)
         self._repairer: Repairer | None = None
         if CHANNEL in self._wanted:
-            self._repairer = Repairer(symbol, exchange, intake.put, request, lambda: checks.newest, before.unfinished)
+            self._repairer = Repairer(
+                symbol, rest or Rest(symbol.egress, exchange), intake.put, lambda: checks.newest, before.unfinished
+            )
         self._stop = threading.Event()
         self._ws: websocket.WebSocket | None = None
         self._link: ReadAhead | None = None

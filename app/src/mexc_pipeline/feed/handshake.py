@@ -9,20 +9,17 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from mexc_pipeline import __version__
+from mexc_pipeline.egress.patience import PATIENCE_MOST_S, retry_after_s
 from mexc_pipeline.exchange.protocol import decompressed
-from mexc_pipeline.feed.attempts import PATIENCE_MOST_S
 from mexc_pipeline.text import clean
 
 BODY_S = 1.0
 """How long the body of a refusal may take; what has come by then is shown."""
 MOST_BODY = 4096
-ASKED_MOST_S = 1e12
-"""A wish for more patience than that is not told from one for so much."""
 SHOWN = 200
 """Characters of it that are kept."""
 _MOST_HEAD = 64 << 10
@@ -145,22 +142,6 @@ def refusal(status: int, said: str, headers: Mapping[str, str], body: bytes, wal
         retry_after_s(headers, wall),
         clean(body if plain is None else plain, SHOWN).strip(),
     )
-
-
-def retry_after_s(headers: Mapping[str, str], wall: float) -> float | None:
-    """Seconds of patience that are asked for (RFC 9110, section 10.2.3), None for none or nonsense."""
-    text = headers.get("retry-after", "")
-    if text.isascii() and text.isdigit():
-        return min(float(text), ASKED_MOST_S)
-    try:
-        until = parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    try:  # two dates of one clock: ours may be wrong
-        wall = parsedate_to_datetime(headers.get("date", "")).timestamp()
-    except (ValueError, OverflowError):
-        return max(0.0, round(until - wall, 3))
-    return max(0.0, until - wall)
 
 
 def _agrees(headers: Mapping[str, str], key: bytes) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 
 from mexc_pipeline import config, events
 from mexc_pipeline.backoff import Backoff
-from mexc_pipeline.egress.dial import Dial, EgressError
+from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.depth import CHANNEL, Gap
 from mexc_pipeline.exchange.holes import MOST_TRIES, Holes, Row, Unfinished
@@ -51,21 +51,20 @@ class Allowance:
 
 
 class Repairer:
-    """Repairs one symbol's incremental depth. ``keep`` takes rows and may block; requests leave by ``dialler``;
+    """Repairs one symbol's incremental depth. ``keep`` takes rows and may block; requests go to ``rest``;
     ``newest`` is the version of the newest frame. ``interrupted``: what an earlier process did not come to the end
     of."""
 
     def __init__(
         self,
         symbol: config.Symbol,
-        exchange: config.Exchange,
+        rest: Rest,
         keep: Callable[[list[Row]], None],
-        dialler: Dial,
         newest: Callable[[], int],
         interrupted: Sequence[Unfinished] = (),
     ) -> None:
         self._symbol = symbol
-        self._rest = Rest(symbol.egress, exchange, dialler)
+        self._rest = rest
         self._keep = keep
         self._newest = newest
         self._backoff = Backoff(random.Random(), first_s=0.25, most_s=8.0)  # noqa: S311 - jitter, not a secret
@@ -151,8 +150,13 @@ class Repairer:
                 self._changed.wait_for(lambda: self._closed, max(pauses))
 
     def _step(self, ask: Callable[[], bool], failed: Callable[[str], list[Row]]) -> float:
-        """One request; seconds to wait before the next."""
-        pause = self._asked_for(ask, failed)
+        """One request; seconds to wait before the next. While the exchange asks for patience there is none: nothing is
+        given up for that."""
+        patience_s = self._rest.patience_s
+        if patience_s:
+            self.trouble = f"{self._rest.url} asks for patience"
+            return patience_s
+        pause = max(self._asked_for(ask, failed), self._rest.patience_s)
         return max(pause, self._allowance.take(time.monotonic()))
 
     def _asked_for(self, ask: Callable[[], bool], failed: Callable[[str], list[Row]]) -> float:
