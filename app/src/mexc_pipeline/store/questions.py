@@ -22,8 +22,13 @@ _ALIVE = (
     "SELECT id, toUInt32(max(at)), toUInt32(now()) FROM collector_stats WHERE at >= toDateTime({since}) GROUP BY id"
 )
 MOST_EXITS = 200_000
-_TRIES = 5
-"""No symbol's table is swapped so often while it is looked at; what is then still wrong is said."""
+_LOOKS = 5
+"""At a symbol's tables until none of them is swapped meanwhile; after that it is said that it cannot be told."""
+_UNTOLD = f"cannot be told: tables were swapped during each of {_LOOKS} looks; ask again"
+
+
+class UnsettledError(EngineError):
+    """The tables were never still for as long as a look takes."""
 
 
 def query(factory: EngineFactory, sql: str, max_rows: int) -> bytearray:
@@ -137,12 +142,19 @@ def verify(factory: EngineFactory, spool_dir: Path, ids: list[str]) -> dict[str,
         engine.connect()
         for symbol_id in ids:
             findings += _settled(engine, spool_dir / symbol_id, symbol_id)
-            held += _given(engine, symbol_id)
+            try:
+                held += _given(engine, symbol_id)
+            except UnsettledError as error:
+                findings.append(_finding(symbol_id, "seq", False, str(error)))
     except EngineError as error:
-        findings.append({"symbol": "", "table": "", "ok": False, "text": f"ClickHouse cannot be used: {error}"})
+        findings.append(_finding("", "", False, f"ClickHouse cannot be used: {error}"))
     finally:
         engine.close()
     return {"findings": findings, "held": held}
+
+
+def _finding(symbol_id: str, table: str, ok: bool, text: str) -> dict[str, Any]:
+    return {"symbol": symbol_id, "table": table, "ok": ok, "text": text}
 
 
 def _given(engine: Engine, symbol_id: str) -> list[Given]:
@@ -152,10 +164,9 @@ def _given(engine: Engine, symbol_id: str) -> list[Given]:
     a table says of itself is what is in doubt."""
     catalog = Catalog(symbol_id, engine)
     names = catalog.names
-    found: list[Given] = []
-    for _ in range(_TRIES):
+    for _ in range(_LOOKS):
         holdings = catalog.holdings()
-        found = []
+        found: list[Given] = []
         for table in sorted(catalog.tables() & holdings.keys()):
             if not (table == names.current or names.is_sealed(table) or names.is_orphan(table)):
                 continue
@@ -167,21 +178,24 @@ def _given(engine: Engine, symbol_id: str) -> list[Given]:
                 raise
             found.append(Given(symbol_id, holdings[table].spool_id, first, last, f"table {table}"))
         if catalog.holdings() == holdings:  # no table was given another segment's rows meanwhile
-            break
-    return joined([*found, *catalog.exported()])
+            return joined([*found, *catalog.exported()])
+    raise UnsettledError(_UNTOLD)
 
 
 def _settled(engine: Engine, folder: Path, symbol_id: str) -> list[dict[str, Any]]:
     """A symbol's findings. A swap under way puts rows of a new segment beside what was known of the one before, so what
-    is wrong while one came by is looked at again."""
+    is wrong while one came by is looked at again; what is wrong in one way at each look is wrong."""
     catalog = Catalog(symbol_id, engine)
     current = catalog.names.current
-    for _ in range(_TRIES):
+    wrong: list[list[dict[str, Any]]] = []
+    for _ in range(_LOOKS):
         before = catalog.holdings().get(current)
         findings = _verify_symbol(engine, folder, catalog)
-        if all(finding["ok"] for finding in findings) or catalog.holdings().get(current) == before:
-            break
-    return findings
+        wrong.append([finding for finding in findings if not finding["ok"]])
+        if not wrong[-1] or catalog.holdings().get(current) == before:
+            return findings
+    told = [finding for finding in findings if finding["ok"] or all(finding in one for one in wrong)]
+    return [*told, _finding(symbol_id, current, False, _UNTOLD)]
 
 
 def _verify_symbol(engine: Engine, folder: Path, catalog: Catalog) -> list[dict[str, Any]]:
@@ -189,7 +203,7 @@ def _verify_symbol(engine: Engine, folder: Path, catalog: Catalog) -> list[dict[
     findings: list[dict[str, Any]] = []
 
     def say(table: str, ok: bool, text: str) -> None:
-        findings.append({"symbol": names.id, "table": table, "ok": ok, "text": text})
+        findings.append(_finding(names.id, table, ok, text))
 
     by_held: dict[Held, SegmentInfo] = {}
     spooled = in_order(folder)
