@@ -19,6 +19,7 @@ from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.job import run as export
 from mexc_pipeline.handover import Handover, give, take
+from mexc_pipeline.periods import HOUR_NS, PINNED_NS
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.known import Known
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
@@ -112,6 +113,34 @@ def test_an_orderly_end_stays_one(old: Machine, new: Machine) -> None:
         spool.close()
         assert spool.clean == stops
         old, new = new, old
+
+
+def test_a_clock_that_was_ahead_here_is_not_followed(old: Machine, new: Machine) -> None:
+    """The first row had the time of the newest one here, and a whole period of files was of the future."""
+    new.record(2)
+    spool = Spool(new.folder, "btc", SYMBOL, new.settings.period)
+    spool.append([Frame(time.time_ns() + 3 * HOUR_NS, 5, Mt.DEAL, b"{}")])
+    spool.close()
+    take(old.settings, "btc", give(new.settings, "btc"))
+    old.record(1)
+    before = time.time_ns()
+    take(new.settings, "btc", give(old.settings, "btc"))
+    *_, newest = read_segments(new.folder)
+    assert [row.m.partition(b",")[0] for row in newest.rows] == [b'{"event":"clock"', b'{"event":"moved"']
+    assert all(before <= row.rx <= time.time_ns() for row in newest.rows)
+    assert new.seqs()[-2:] == [newest.rows[0].seq, newest.rows[0].seq + 1]
+
+
+def test_a_clock_that_is_little_behind_leaves_the_moved_row_at_the_last_ones_time(old: Machine, new: Machine) -> None:
+    ahead = time.time_ns() + PINNED_NS // 2
+    new.folder.mkdir(parents=True)
+    spool = Spool(new.folder, "btc", SYMBOL, new.settings.period)
+    spool.append([Frame(ahead, 5, Mt.DEAL, b"{}")])
+    spool.close()
+    take(old.settings, "btc", give(new.settings, "btc"))
+    take(new.settings, "btc", give(old.settings, "btc"))
+    *_, newest = read_segments(new.folder)
+    assert newest.rows[-1].rx >= ahead
 
 
 def test_what_has_no_seq_yet_gets_it_first(old: Machine, new: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

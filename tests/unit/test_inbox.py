@@ -9,7 +9,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from mexc_pipeline.collector.inbox import PINNED_NS, Inbox, Mark
+from mexc_pipeline.collector.inbox import Inbox, Mark
+from mexc_pipeline.periods import PINNED_NS
 from mexc_pipeline.rows import Frame, Mt
 from support.waiting import until
 

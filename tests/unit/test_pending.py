@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mexc_pipeline.collector.inbox import PINNED_NS, Inbox
-from mexc_pipeline.periods import DAY_NS, HOUR_NS, SECOND_NS, Period
+from mexc_pipeline.collector.inbox import Inbox
+from mexc_pipeline.periods import DAY_NS, HOUR_NS, PINNED_NS, SECOND_NS, Period
 from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool import pending as module
 from mexc_pipeline.spool.known import Known

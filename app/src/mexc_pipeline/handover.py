@@ -20,6 +20,7 @@ import msgspec
 from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.ledger.acknowledged import Acknowledged
+from mexc_pipeline.periods import following
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import pending
 from mexc_pipeline.spool.known import Known, known, own_ids
@@ -91,7 +92,8 @@ def _judge(asked: Known, why: str) -> None:
 def take(settings: config.Config, key: str, given: Handover) -> str:
     """Begin a recording on this host behind another's last row; says what was done. Made twice it does nothing more.
 
-    The first row, an event ``moved``, has the next seq. Rows of an earlier time on this host stay: what was recorded
+    The first row, an event ``moved``, has the next seq; where the newest row here is of a clock that was ahead, a
+    ``clock`` event comes first. Rows of an earlier time on this host stay: what was recorded
     elsewhere between is acknowledged as a hole of this host's files.
     """
     symbol = settings.symbol(key)
@@ -109,7 +111,7 @@ def take(settings: config.Config, key: str, given: Handover) -> str:
         spool = Spool(folder, symbol.id, symbol.name, settings.period, known_seq=given.last_seq, exports=files)
         try:
             m = moved(given.clean, given.host, given.spool_id, given.last_seq)
-            spool.append([Frame(max(time.time_ns(), spool.last_rx), None, Mt.EVENT, m)])
+            spool.append([Frame(following(spool.last_rx, time.time_ns()), None, Mt.EVENT, m)])
         finally:
             spool.close()
     return f"{symbol.id}: up to seq {given.last_seq} on {given.host}, goes on here"

@@ -12,7 +12,16 @@ END_NS = (1 << 63) - 1
 """First instant (Unix ns, in the year 2262) that is beyond what tables and files can hold."""
 LAST_NS = END_NS - END_NS % DAY_NS - DAY_NS - 1
 """Last instant whose period, of whatever length, ends well before that."""
+PINNED_NS = 60 * SECOND_NS
+"""A clock that is behind the last row by no more leaves ``rx`` at that row's; by more, ``rx`` goes back with it."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def following(last_rx: int, now: int) -> int:
+    """The ``rx`` of a row that arrives ``now`` by the clock, after one of ``last_rx``."""
+    if not 0 <= now <= LAST_NS:  # no clock that was ever right: what is received is recorded all the same
+        now = min(max(now, 0), LAST_NS)
+    return last_rx if last_rx - PINNED_NS <= now < last_rx else now
 
 
 @dataclass(frozen=True, slots=True)

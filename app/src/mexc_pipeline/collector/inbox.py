@@ -12,13 +12,11 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from mexc_pipeline.periods import LAST_NS
+from mexc_pipeline.periods import following
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.segment import SegmentInfo
 
 MAX_BYTES = 32 << 20
-PINNED_NS = 60 * 1_000_000_000
-"""As long as the clock is behind the last row by no more than this, rows keep the last row's time."""
 
 Cut = Future[SegmentInfo | None]
 
@@ -35,7 +33,7 @@ class Inbox:
     """Any thread stamps and adds, one writer thread takes; the order of stamps is the order of the queue.
 
     ``clock`` gives Unix nanoseconds. ``rx = max(clock, last rx)``; where the clock is behind by more than
-    :data:`PINNED_NS` it goes back with the clock, and the spool says so.
+    :data:`~mexc_pipeline.periods.PINNED_NS` it goes back with the clock, and the spool says so.
 
     A thread that adds frame by frame holds :attr:`lock` from :meth:`stamp` to :meth:`add` and calls :meth:`hand_over`
     when it has no more for the moment: at some tens of frames a second what a frame costs is waking the writer.
@@ -65,13 +63,8 @@ class Inbox:
 
     def stamp(self) -> int:
         """The ``rx`` (Unix ns) of what has just been received. The caller holds :attr:`lock`."""
-        now, last = self.clock(), self._last_rx
-        if not 0 <= now <= LAST_NS:  # no clock that was ever right: what is received is recorded all the same
-            now = min(max(now, 0), LAST_NS)
-        if last - PINNED_NS <= now < last:
-            return last
-        self._last_rx = now
-        return now
+        self._last_rx = rx = following(self._last_rx, self.clock())
+        return rx
 
     def note(self, mt: int, m: bytes) -> None:
         """Stamp and queue one row; the writer is not woken for it."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mexc_pipeline.ledger.account import Account, Moment
-from mexc_pipeline.ledger.order import PINNED_NS
+from mexc_pipeline.periods import PINNED_NS
 
 Span = tuple[int, int]
 

@@ -7,9 +7,6 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PINNED_NS = 60 * 1_000_000_000
-"""A clock that is behind by no more leaves ``rx`` at the last row's; by more, ``rx`` goes back with it (design 9.1)."""
-
 
 def by_seq(items: Sequence[T], *, of: Callable[[T], str], name: Callable[[T], Any], seq: Callable[[T], int]) -> list[T]:
     """Sort by symbol (``of``) and ``seq``. What has no seq (0) comes right after the one that its ``name`` follows: a

@@ -16,9 +16,9 @@ from mexc_pipeline.export.names import FileName, exported_files, wrong_place
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
-from mexc_pipeline.ledger.order import PINNED_NS, by_seq
+from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.ledger.repeats import Given
-from mexc_pipeline.periods import SECOND_NS, Period
+from mexc_pipeline.periods import PINNED_NS, SECOND_NS, Period
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.pending import damaged
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, apart, in_order, is_recorded
