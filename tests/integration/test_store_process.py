@@ -615,8 +615,9 @@ def a_status(rows: int) -> dict[str, Any]:
         "last_seq": 777,
         "last_rx_ns": 0,
         "segment": None,
-        "rows": {"t": rows, "d": 5},
-        "bytes": {"t": rows * 100, "d": 50},
+        "rows": {"t": rows, "d": 5, "ev": rows * 7, "dl": rows * 9},
+        "bytes": {"t": rows * 100, "d": 50, "ev": rows * 700, "dl": rows * 9000},
+        "market": {"age_s": 99.0, "waited_s": 99.0, "limit_s": 30.0},
         "reconnects": 2,
         "connected_since_ns": None,
         "channels": {},
@@ -656,7 +657,9 @@ def test_statistics_become_a_row_and_a_line(backend: Backend, tmp_path: Path, ca
             "SELECT id, host, spool_id, state, last_seq, rows_d, reconnects, backlog, delay_p99_ms, egress, "
             "egress_address, rows_t, bytes_t FROM collector_stats ORDER BY rows_t LIMIT 1"
         )
-        assert rows == [("btc", "host1", "f00d", "live", 777, 5, 2, 777, 80.0, "direct", "192.0.2.5:4711", 100, 10000)]
+        assert rows == [
+            ("btc", "host1", "f00d", "silent", 777, 5, 2, 777, 80.0, "direct", "192.0.2.5:4711", 100, 10000)
+        ]
         rates = engine.select("SELECT rows_per_s, bytes_per_s FROM collector_stats WHERE isFinite(rows_per_s) LIMIT 1")
         assert 0 < rates[0][0] < 400, "100 in 0.3 s, or in longer where the machine is busy"
         assert rates[0][1] == pytest.approx(rates[0][0] * 100, rel=0.01)

@@ -52,6 +52,17 @@ def test_everything_in_order(config: Config) -> None:
     assert report.notes == []
 
 
+@pytest.mark.parametrize(("waited_s", "state", "ok"), [(20.0, "quiet", True), (99.0, "silent", False)])
+def test_a_collector_to_which_nothing_comes_is_not_called_live(
+    config: Config, waited_s: float, state: str, ok: bool
+) -> None:
+    market = {"age_s": waited_s, "waited_s": waited_s, "limit_s": 30.0}
+    with running(config, {**LIVE, "market": market}, STORE):
+        report = verify.services(config)
+    (found,) = (finding for finding in report.findings if finding.subject == "collector")
+    assert (found.ok, found.text) == (ok, f"{state}, seq 9, 0 reconnects")
+
+
 def test_nothing_runs(config: Config) -> None:
     report = verify.services(config)
     assert [finding.ok for finding in report.findings] == [False, False]

@@ -97,7 +97,7 @@ class Health:
 
 
 def market_frames(rows: Mapping[str, int]) -> int:
-    """Frames of the market among rows by type."""
+    """Frames of the market among rows by type; or their bytes, among bytes by type."""
     return sum(count for name, count in rows.items() if name not in NO_MARKET)
 
 

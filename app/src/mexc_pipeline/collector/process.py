@@ -7,9 +7,10 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Self
 
-from mexc_pipeline import __version__, config, logs, notify, running
+from mexc_pipeline import __version__, config, health, logs, notify, running
 from mexc_pipeline.collector.disk import Disk
 from mexc_pipeline.collector.heap import Heap
 from mexc_pipeline.collector.recorder import PRUNE_S
@@ -138,20 +139,10 @@ class Process:
 
     def _line(self, before: dict[str, int]) -> dict[str, int]:
         status = self._status({})
-        rows: dict[str, int] = status["rows"]
-        rates = {name: round((rows[name] - before[name]) / STATISTICS_S, 2) for name in rows}
-        fields = {
-            "symbol": status["id"],
-            "state": status["state"],
-            "last_seq": status["last_seq"],
-            **{f"{name}_s": rate for name, rate in rates.items() if rate},
-            "reconnects": status["reconnects"],
-            "delay_ms": status["delay_ms"],
-            "durable_ms": status["durable_ms"],
-            "disk_used_percent": status["disk"]["used_percent"],
-        }
+        fields, text = in_a_line(status, before, STATISTICS_S, self._recording.symbol.silent_s)
         log.info("statistics", extra={"fields": fields})
-        notify.status(f"{status['state']}, seq {status['last_seq']}, {sum(rates.values()):.1f} rows/s")
+        notify.status(text)
+        rows: dict[str, int] = status["rows"]
         return rows
 
     # -- what is asked over the control socket
@@ -176,3 +167,25 @@ class Process:
             why = self._disk.warning() or "it has just started"
             raise UserError(f"{self._recording.symbol.id} is not recording: {why}")
         return self._recording.cut()
+
+
+def in_a_line(
+    status: Mapping[str, Any], before: Mapping[str, int], seconds: float, silent_s: float | None
+) -> tuple[dict[str, Any], str]:
+    """The fields of the line of statistics, and what systemd shows. ``before``: the rows by type so many seconds ago;
+    ``silent_s`` as configured."""
+    rows: Mapping[str, int] = status["rows"]
+    state = health.of_symbol(status, silent_s=silent_s).state
+    rates = {name: round((rows[name] - before[name]) / seconds, 2) for name in rows}
+    frames_s = (health.market_frames(rows) - health.market_frames(before)) / seconds
+    fields = {
+        "symbol": status["id"],
+        "state": state,
+        "last_seq": status["last_seq"],
+        **{f"{name}_s": rate for name, rate in rates.items() if rate},
+        "reconnects": status["reconnects"],
+        "delay_ms": status["delay_ms"],
+        "durable_ms": status["durable_ms"],
+        "disk_used_percent": status["disk"]["used_percent"],
+    }
+    return fields, f"{state}, seq {status['last_seq']}, {frames_s:.1f} frames/s"

@@ -67,7 +67,13 @@ class Store:
             self._loaders[symbol.id], self._auditors[symbol.id] = loader, auditor
             self._workers.append(Worker(f"load-{symbol.id}", loader, self._stopping, self.health))
             self._workers.append(Worker(f"audit-{symbol.id}", auditor, self._stopping, self.health, is_prompt=False))
-        statistics = Statistics(list(self._loaders), config.control_dir, factory(), self._backlog, stats_every_s)
+        statistics = Statistics(
+            {symbol.id: symbol.silent_s for symbol in config.symbols},
+            config.control_dir,
+            factory(),
+            self._backlog,
+            stats_every_s,
+        )
         self._workers.append(Worker("statistics", statistics, self._stopping, self.health))
 
     def start(self) -> None:

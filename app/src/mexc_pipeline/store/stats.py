@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mexc_pipeline import control
+from mexc_pipeline import control, health
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.store import schema
 from mexc_pipeline.store.engine import Engine, EngineError
@@ -28,17 +28,24 @@ Column = tuple[str, str, Any]
 @dataclass(slots=True)
 class _Before:
     at: float
-    rows: int
+    pid: int
+    frames: int
     bytes: int
 
 
 class Statistics:
-    """Asks the collectors and writes what they answer; used by one thread. ``step`` raises EngineError."""
+    """Asks the collectors and writes what they answer; used by one thread. ``step`` raises EngineError. ``silent_s``:
+    the symbols by id, and how long each may be silent where that is configured."""
 
     def __init__(
-        self, ids: list[str], control_dir: Path, engine: Engine, backlog: Callable[[str, int], int], every_s: float
+        self,
+        silent_s: Mapping[str, float | None],
+        control_dir: Path,
+        engine: Engine,
+        backlog: Callable[[str, int], int],
+        every_s: float,
     ) -> None:
-        self._ids = ids
+        self._silent_s = silent_s
         self._control_dir = control_dir
         self._engine = engine
         self._backlog = backlog
@@ -54,7 +61,7 @@ class Statistics:
         now = time.monotonic()
         if now >= self._due:
             self._due = now + self._every_s
-            for symbol_id in self._ids:
+            for symbol_id in self._silent_s:
                 self._ask(symbol_id)
         if self._waiting:
             try:
@@ -87,7 +94,9 @@ class Statistics:
         self._absent.discard(symbol_id)
         if not status["spool_id"]:
             return  # it waits for room and has no spool yet
-        row = stats_row(status, self._backlog(symbol_id, int(status["last_seq"])), self._rates(symbol_id, status))
+        state = health.of_symbol(status, silent_s=self._silent_s[symbol_id]).state
+        backlog = self._backlog(symbol_id, int(status["last_seq"]))
+        row = stats_row(status, state, backlog, self._rates(symbol_id, status))
         self._waiting.append(row)
         values = {name: value for name, _, value in row}
         shown = ("state", "last_seq", "rows_per_s", "reconnects", "backlog", "delay_p50_ms", "delay_p99_ms", "egress")
@@ -100,17 +109,20 @@ class Statistics:
             log.warning("collector does not answer", extra={"fields": {"id": symbol_id, "error": error}})
 
     def _rates(self, symbol_id: str, status: Mapping[str, Any]) -> tuple[float, float]:
-        now, rows, size = time.monotonic(), sum(status["rows"].values()), sum(status["bytes"].values())
+        """Frames of the market and their bytes a second."""
+        now, pid = time.monotonic(), int(status["pid"])
+        frames, size = health.market_frames(status["rows"]), health.market_frames(status["bytes"])
         before = self._before.get(symbol_id)
-        self._before[symbol_id] = _Before(now, rows, size)
-        if before is None or rows < before.rows or now <= before.at:  # the first, or the collector began anew
-            return _NAN, _NAN
+        self._before[symbol_id] = _Before(now, pid, frames, size)
+        if before is None or pid != before.pid or frames < before.frames or now <= before.at:
+            return _NAN, _NAN  # the first answer, or the collector began anew
         seconds = now - before.at
-        return round((rows - before.rows) / seconds, 1), round((size - before.bytes) / seconds, 1)
+        return round((frames - before.frames) / seconds, 1), round((size - before.bytes) / seconds, 1)
 
 
-def stats_row(status: Mapping[str, Any], backlog: int, rates: tuple[float, float]) -> list[Column]:
-    """(column, type, value) of a ``collector_stats`` row from a collector's answer to ``status``."""
+def stats_row(status: Mapping[str, Any], state: str, backlog: int, rates: tuple[float, float]) -> list[Column]:
+    """(column, type, value) of a ``collector_stats`` row from a collector's answer to ``status``; ``state`` is its
+    health's."""
     delay, durable = status.get("delay_ms") or {}, status.get("durable_ms") or {}
     egress = status.get("egress") or {}
     return [
@@ -121,7 +133,7 @@ def stats_row(status: Mapping[str, Any], backlog: int, rates: tuple[float, float
         ("pid", "UInt32", status["pid"]),
         ("spool_id", "String", status["spool_id"]),
         ("version", "String", status["version"]),
-        ("state", "String", status["state"]),
+        ("state", "String", state),
         ("last_seq", "UInt64", int(status["last_seq"])),
         *((f"rows_{name}", "UInt64", int(status["rows"].get(name, 0))) for name in MT_NAMES.values()),
         *((f"bytes_{name}", "UInt64", int(status["bytes"].get(name, 0))) for name in MT_NAMES.values()),

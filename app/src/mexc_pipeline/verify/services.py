@@ -39,12 +39,12 @@ def _collector(config: Config, symbol: Symbol, report: Report) -> None:
     except ControlError as error:
         report.findings.append(Finding(symbol.id, "collector", False, str(error)))
         return
-    state = said.get("state")
-    text = f"{state}, seq {said.get('last_seq')}, {said.get('reconnects')} reconnects"
+    found = health.of_symbol(said, silent_s=symbol.silent_s)
+    text = f"{found.state}, seq {said.get('last_seq')}, {said.get('reconnects')} reconnects"
     if said.get("exchange_said"):
         text += f"; the exchange said: {said['exchange_said']}"
-    report.findings.append(Finding(symbol.id, "collector", state == "live", text))
-    for reason in health.of_symbol(said, silent_s=symbol.silent_s).reasons:
+    report.findings.append(Finding(symbol.id, "collector", found.state in ("live", "quiet"), text))
+    for reason in found.reasons:
         if reason.kind is not health.Kind.CLOCK:
             report.findings.append(Finding(symbol.id, reason.kind.value, False, f"{reason.text}; {reason.advice}"))
     if "clock" in said:

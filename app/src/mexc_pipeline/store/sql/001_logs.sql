@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS collector_stats (
   bytes_dl        UInt64,
   bytes_ev        UInt64,
   bytes_r         UInt64,
-  rows_per_s      Float64,
+  rows_per_s      Float64,      -- frames of the market, and their bytes; nan where unknown
   bytes_per_s     Float64,
   reconnects      UInt64,
   backlog         UInt64,       -- rows in the spool that ClickHouse does not have yet
