@@ -20,11 +20,12 @@ from mexc_pipeline.cli import app
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.egress.dial import Dialled, dial
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.feed.attempts import MOST, Attempts, key
 from mexc_pipeline.probe import session
 from mexc_pipeline.probe.judge import Report
 from mexc_pipeline.probe.main import probe
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig, Style
-from support.peers import SocksProxy, free_port, serving
+from support.peers import SocksProxy, free_port, saying, serving
 from support.waiting import until
 
 SECONDS = 2.6
@@ -411,14 +412,105 @@ def test_deals_of_former_years(settings: SimulatorConfig) -> None:
 def test_a_refused_handshake(settings: SimulatorConfig, status: str) -> None:
     with Simulator(settings) as sim:
         sim.inject(Fault("refuse_handshake", value=status, headers="Retry-After: 7; Location: /elsewhere"))
-        report = probed(sim, seconds=1.5)
+        report = probed(sim, seconds=2)
         assert re.search(
-            rf"handshake: HTTP {status} in place of the upgrade, \d+ times "
+            rf"handshake: HTTP {status} in place of the upgrade, (once|2 times) "
             rf"\({'location /elsewhere, ' if status == '302' else ''}retry-after 7\): .*Access Denied",
             said(report),
         )
         assert report.verdict == "not reached"
         assert not report.ok
+        assert 1 <= len(handshakes(sim)) <= 2, "one of each connection that is wanted, in 7 s"
+
+
+def handshakes(sim: Simulator) -> list[int]:
+    """When those came that were refused, ns."""
+    return [request.time_ns for request in sim.requests if request.target == "/edge"]
+
+
+def test_the_patience_that_is_asked_for_is_kept_and_then_it_connects(settings: SimulatorConfig) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(Fault("refuse_handshake", value="429", headers="Retry-After: 2", seconds=1))
+        report = probed(sim, seconds=5)
+        refused = handshakes(sim)
+        opened = min(connection.opened_ns for connection in sim.connections)
+    assert len(refused) <= 2
+    assert opened - min(refused) >= 2e9
+    assert report.reached
+    assert re.search(r"handshake: HTTP 429 in place of the upgrade, .*retry-after 2", said(report))
+
+
+def test_refusals_that_ask_for_no_patience_get_a_growing_one(settings: SimulatorConfig) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(Fault("refuse_handshake", value="503"))
+        report = probed(sim, seconds=4)
+        assert 2 <= len(handshakes(sim)) <= 6, "both connections at 0, 1 and 3 s"
+    assert report.verdict == "not reached"
+
+
+def test_sessions_that_end_at_once_are_no_more_than_a_recorder_makes(settings: SimulatorConfig) -> None:
+    with Simulator(settings) as sim:
+        sim.inject(Fault("session_limit", value="0"))
+        report = probed(sim, seconds=8)
+        assert len(sim.connections) == MOST
+    assert re.search(rf"ended by the exchange after 0 s, {MOST} times", said(report))
+    shown = [line for line in report.lines() if line.startswith("connection")]
+    assert len(shown) == 9
+    assert any(line.strip() == f"and {MOST - 9} more, which --json lists" for line in report.lines())
+
+
+@pytest.mark.parametrize(("patience", "asked"), [(1, 3), (60, 1)])
+def test_rest_that_asks_for_patience_gets_it(settings: SimulatorConfig, patience: int, asked: int) -> None:
+    answer = f"HTTP/1.1 429 Slow\r\nRetry-After: {patience}\r\nContent-Length: 0\r\n\r\n".encode()
+    with Simulator(settings) as sim, serving(saying(answer)) as rest:
+        where = f'websocket = "{sim.ws_url}"\nrest = "http://127.0.0.1:{rest.port}"'
+        config = parse(f'symbols = ["BTC_USDT"]\n[exchange]\n{where}\n', None)
+        report = probe(config, config.symbols, SECONDS)
+        assert rest.accepted == asked
+    assert f"different: REST ping: HTTP 429 (no type, retry-after {patience})" in said(report)
+    assert f"http://127.0.0.1:{rest.port} asks for patience: nothing is asked of it" in said(report)
+
+
+def sharing(sim: Simulator, folder: Path) -> Config:
+    return parse(
+        f'symbols = ["BTC_USDT"]\ndata_dir = "{folder}"\n'
+        f'[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n',
+        None,
+    )
+
+
+def test_attempts_are_counted_with_a_recorders(settings: SimulatorConfig, tmp_path: Path) -> None:
+    """Whoever leaves by the same address has one budget, and one patience."""
+    with Simulator(settings) as sim:
+        config = sharing(sim, tmp_path)
+        counted = config.control_dir / "attempts" / key(config.symbols[0])
+        recorder = Attempts(counted)
+        assert recorder.wait_s("another", free=False)[0] == 0
+        inode = counted.stat().st_ino
+        report = probe(config, config.symbols, SECONDS)
+        assert report.verdict == "as expected", said(report)
+        assert report.notes == []
+        assert counted.stat().st_ino == inode
+        assert len(json.loads(counted.read_text())["attempts"]) == 3, "the recorder's, and two of the probe's"
+        recorder.refused(f"127.0.0.1:{sim.port}", 300, "asks for 300 s of patience")
+        before, begun = len(sim.connections), time.monotonic()
+        report = probe(config, config.symbols, 120)
+        assert time.monotonic() - begun < 60, "what is not tried is not waited for"
+        assert len(sim.connections) == before
+    assert report.verdict == "not reached"
+    assert re.fullmatch(
+        r"connection: ws://127.0.0.1:\d+/edge: not tried: asks for 300 s of patience", report.why_not_reached
+    )
+
+
+def test_a_count_that_cannot_be_shared_is_said(settings: SimulatorConfig, tmp_path: Path) -> None:
+    with Simulator(settings) as sim:
+        config = sharing(sim, tmp_path)
+        path = config.control_dir / "attempts" / key(config.symbols[0])
+        path.mkdir(parents=True)
+        report = probe(config, config.symbols, 2)
+    assert report.reached
+    assert report.notes == [f"attempts to connect were not counted with the recorder's: {path}: Is a directory"]
 
 
 def test_an_exchange_that_cannot_be_reached() -> None:

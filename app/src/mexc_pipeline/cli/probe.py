@@ -40,7 +40,7 @@ MOST = 20
 def probe(ctx: click.Context, symbols: tuple[str, ...], seconds: float, save: Path | None, as_json: bool) -> int:
     """Compare what the exchange sends with what this version expects.
 
-    Connects the configured way, twice in a row, and asks REST; writes nothing but the file of --save, and may run
+    Connects the configured way, twice in a row, and asks REST; makes no file but that of --save, and may run
     beside a recording. Without SYMBOL, the first three of the configuration; one that is not configured is probed like
     the first. Ctrl-C prints what was seen so far. Exit status 0: as expected, or richer; 1: different, or not reached.
     """

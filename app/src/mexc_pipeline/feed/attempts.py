@@ -109,18 +109,21 @@ def key(symbol: config.Symbol) -> str:
 
 
 class Attempts:
-    """One process's. ``path`` None, or a file that cannot be used: a budget of this process alone.
+    """One reader's. ``path`` None, or a file that cannot be used: a budget of this process alone, ``own`` where it has
+    several readers, which then take turns.
 
     Before an attempt, nothing is being received and the file is waited for. What a session has to say of its attempt
     comes while frames do: that is left to a thread of its own, because the file may be another process's or on a disk
     that is slow.
     """
 
-    def __init__(self, path: Path | None = None, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, clock: Callable[[], float] | None = None, own: Budget | None = None
+    ) -> None:
         self._path = path
         self._clock = clock or (lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
         self._boot = _boot_id()
-        self._own = Budget(self._boot)
+        self._own = Budget(self._boot) if own is None else own
         self._alone_lock = threading.Lock()
         self._later: queue.SimpleQueue[Callable[[Budget], None]] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None

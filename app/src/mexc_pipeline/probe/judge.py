@@ -434,7 +434,8 @@ class _Judge:
         name = endpoint(answer.path)
         if answer.status != 200:
             kind = answer.headers.get("content-type", "no type")
-            self._different(f"REST {name}: HTTP {answer.status} ({kind})")
+            patience = f", retry-after {after}" if (after := answer.headers.get("retry-after")) else ""
+            self._different(f"REST {name}: HTTP {answer.status} ({kind}{patience})")
             return kind
         if (said := too_many_values(answer.body)) is not None:
             self._different(f"REST {name}: {said}")

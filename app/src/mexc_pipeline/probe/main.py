@@ -17,6 +17,7 @@ from mexc_pipeline.probe.judge import Report, judge
 from mexc_pipeline.probe.observe import Observer
 from mexc_pipeline.probe.records import Record
 from mexc_pipeline.probe.session import Session, configured, others
+from mexc_pipeline.text import clean
 
 GOODBYE_S = 2.5
 """For an orderly end when the probe is stopped early."""
@@ -35,14 +36,14 @@ def probe(
 ) -> Report:
     """Listen for ``seconds`` and compare what came with what is expected. ``progress`` is told the seconds left and
     the frames so far, a few times a second. ``stop``, once set, ends it early, with what was seen until then.
-    Touches no spool.
+    Touches no spool; attempts to connect are counted with those of a recorder that shares the folders.
 
     Raises UserError where the bundle cannot be written.
     """
     stop = threading.Event() if stop is None else stop
     names = [symbol.name for symbol in symbols]
     arrived: queue.SimpleQueue[Record] = queue.SimpleQueue()
-    session = Session(config.exchange, seconds, arrived.put, dialler)
+    session = Session(config.exchange, seconds, arrived.put, dialler, config.control_dir / "attempts")
     observer = Observer(
         {s.name: Classifier(s.name, subscriptions(s.name, s.channels)) for s in symbols}, time.time() * 1000
     )
@@ -72,6 +73,9 @@ def probe(
     listened = min(seconds, time.monotonic() - began)
     way = symbols[0].egress.mode
     exchange = config.exchange
-    return judge(
+    report = judge(
         observer, ", ".join(exchange.websocket_urls), ", ".join(exchange.rest_urls), way, names, listened, stop.is_set()
     )
+    if session.uncounted is not None:
+        report.notes.append(clean(f"attempts to connect were not counted with the recorder's: {session.uncounted}"))
+    return report

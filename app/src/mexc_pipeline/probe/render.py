@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from mexc_pipeline.probe.judge import ChannelFigures, Report
 
 WIDTH = 80
+MOST_CONNECTIONS = 9
+"""That are shown: three symbols have six, and one more carries what is not configured."""
 
 
 def lines(report: Report) -> list[str]:
@@ -66,8 +68,11 @@ def _channel(channel: ChannelFigures) -> str:
 
 
 def _connection(report: Report) -> Iterator[str]:
-    for connection in report.connections:
+    for connection in report.connections[:MOST_CONNECTIONS]:
         yield from _wrap(f"connection   {connection}", " " * 13)
+    more = len(report.connections) - MOST_CONNECTIONS
+    if more > 0:
+        yield f"{'':<12} and {more} more, which --json lists"
     trip = f", {report.pong_ms:.0f} ms" if report.pong_ms is not None else ""
     yield f"heartbeat    {report.pings} pings, {report.pongs} pongs{trip}"
     if report.clock_ahead_ms is not None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
+from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.config import Exchange, Symbol
-from mexc_pipeline.egress.dial import Dial, EgressError, deadline
+from mexc_pipeline.egress.dial import Dial, EgressError, UnreachedError, deadline
+from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.egress.way import dial
-from mexc_pipeline.exchange.protocol import subscriptions
+from mexc_pipeline.exchange.protocol import Classifier, subscriptions
 from mexc_pipeline.exchange.rest import PING_PATH, commits_path, deals_path, depth_path, detail_path, funding_path
-from mexc_pipeline.feed.handshake import RefusedError, shake
+from mexc_pipeline.feed.attempts import WINDOW_S, Attempts, Budget, key
+from mexc_pipeline.feed.feed import HANDSHAKE_S, KEPT_S, TURN_S, UNREACHED_S
+from mexc_pipeline.feed.handshake import Answer, RefusedError, shake
 from mexc_pipeline.probe.records import (
     Answered,
     Closed,
@@ -30,16 +38,12 @@ from mexc_pipeline.probe.records import (
 )
 from mexc_pipeline.probe.talk import Talk
 
-HANDSHAKE_S = 10.0
 REST_PAUSE_S = 0.5
 """Between two requests: half of what the exchange allows an address; a recorder beside the probe has the other half."""
 REST_WINDOW_S = 2.0
 """After it a request that was one too many is answered again (measured, 2026-10)."""
 REST_IN_VAIN = 2
 """Requests in a row without any answer after which the others are not sent: each may take a deadline."""
-MOST_CONNECTIONS = 6
-"""Of one symbol: an exchange that ends each at once is not asked for ever."""
-RETRY_S = 1.0
 _ANSWERED = ("content-type", "content-encoding", "retry-after", "location", "server")
 """Headers that tell something of the exchange and nothing of us."""
 
@@ -83,15 +87,26 @@ def others(symbol: Symbol) -> Plan:
 
 class Session:
     """Threads that connect and ask; what they see goes to ``sink``, from any of them. Ends by itself after
-    ``seconds``, or at :meth:`stop`."""
+    ``seconds``, or at :meth:`stop`. ``shared``: the folder in which a recorder of this host counts its attempts to
+    connect, if there is one."""
 
     def __init__(
-        self, exchange: Exchange, seconds: float, sink: Callable[[Record], None], dialler: Dial = dial
+        self,
+        exchange: Exchange,
+        seconds: float,
+        sink: Callable[[Record], None],
+        dialler: Dial = dial,
+        shared: Path | None = None,
     ) -> None:
         self._exchange = exchange
         self._seconds = seconds
         self._sink = sink
         self._dial = dialler
+        self._shared = shared
+        self._budgets: dict[str, Budget] = {}
+        self._counting = threading.Lock()
+        self.uncounted: str | None = None
+        """Why a recorder's attempts are not known and ours not counted with them."""
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._numbers = threading.Lock()
@@ -123,6 +138,9 @@ class Session:
     def _now(self) -> float:
         return (time.monotonic() - self._begin) * 1000
 
+    def _left(self) -> float:
+        return self._begin + self._seconds - time.monotonic()
+
     def _next_number(self) -> int:
         with self._numbers:
             self._number += 1
@@ -132,33 +150,82 @@ class Session:
 
     def _listen(self, plan: Plan) -> None:
         """One connection until half of the time is over, another for the rest: what the exchange does at a reconnect
-        belongs to what is expected of it. More where it ends them itself."""
+        belongs to what is expected of it. More where it ends them itself, at the pace of a recorder."""
         half, end = self._begin + self._seconds / 2, self._begin + self._seconds
-        for _ in range(MOST_CONNECTIONS):
-            now = time.monotonic()
-            if self._stop.is_set() or now >= end:
-                return
-            if not self._connect(plan, half if now < half and not plan.spare else end):
-                self._stop.wait(min(RETRY_S, max(0.0, end - time.monotonic())))
+        hosts, attempts = Hosts(self._exchange.websocket_urls), self._attempts_of(plan.symbol)
+        backoff = Backoff(random.Random())  # noqa: S311 - jitter, not a secret
+        free, number, tried = False, self._next_number(), False
+        while (why := self._wait_for_turn(hosts, attempts, end, free=free)) is None:
+            tried = True
+            url = hosts.url
+            attempt = _Attempt(plan, number, url, attempts, self._counting)
+            self._connect(attempt, half if time.monotonic() < half and not plan.spare else end)
+            if attempt.delivered or attempt.left:
+                hosts.worked(url)
+                backoff.reset()
+                pause, same = 0.0, False
+            else:
+                same = hosts.failed(url)  # with the next address it is still the same connection that is wanted
+                pause = 0.0 if same else backoff.next_s()
+                if attempt.unreached:
+                    pause = min(pause, UNREACHED_S)
+            free = attempt.kept or attempt.left
+            number = number if same else self._next_number()
+            self._stop.wait(max(0.0, min(pause, end - time.monotonic())))
+        if why and not tried and not plan.spare:
+            self._sink(Unreached(self._now(), number, plan.symbol.name, f"{hosts.url}: not tried: {why}"))
 
-    def _connect(self, plan: Plan, until: float) -> bool:
-        number = self._next_number()
-        for last, url in _with_last(self._exchange.websocket_urls):
+    def _attempts_of(self, symbol: Symbol) -> Attempts:
+        """What all count who leave by the same address: the recorder's file where there is one. It is never made here:
+        it would be this user's, and a recorder of another one could not use it."""
+        address = key(symbol)
+        own = self._budgets.setdefault(address, Budget())
+        path = self._shared / address if self._shared is not None else None
+        if path is not None:
             try:
-                dialled = self._dial(plan.symbol.egress, url, self._exchange.ca_file)
-            except EgressError as error:
-                self._sink(Unreached(self._now(), number, plan.symbol.name, f"{url}: {error}"))
-                if last:
-                    return False
-                continue
-            try:
-                if self._handshake(plan, number, dialled.sock, url):
-                    return self._converse(plan, number, dialled.sock, until)
-            finally:
-                dialled.sock.close()
-        return False
+                os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            except (FileNotFoundError, NotADirectoryError):
+                path = None
+            except OSError as error:
+                self.uncounted = f"{path}: {error.strerror}"
+                path = None
+        return Attempts(path, own=own)
 
-    def _handshake(self, plan: Plan, number: int, sock: socket.socket, url: str) -> bool:
+    def _wait_for_turn(self, hosts: Hosts, attempts: Attempts, end: float, *, free: bool) -> str | None:
+        """Wait until the address may connect, to whichever host does not ask for patience, which is in use then; None.
+        Otherwise why it may not within the time that is left; empty where there is none left."""
+        why = ""
+        while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
+            waits = []
+            for url in hosts.in_turn:
+                with self._counting:
+                    waits.append(attempts.wait_s(_host(url), free=free))
+                if not waits[-1][0]:
+                    hosts.use(url)
+                    return None
+            wait, why = min(waits)
+            if wait > max(left, WINDOW_S):
+                break  # a host asks for that: nothing shortens it
+            self._stop.wait(min(wait, left, TURN_S))
+        return why
+
+    def _connect(self, attempt: _Attempt, until: float) -> None:
+        plan, number, url = attempt.plan, attempt.number, attempt.url
+        try:
+            dialled = self._dial(plan.symbol.egress, url, self._exchange.ca_file)
+        except EgressError as error:
+            if isinstance(error, UnreachedError):
+                attempt.reached_nobody()
+            self._sink(Unreached(self._now(), number, plan.symbol.name, f"{url}: {error}"))
+            return
+        try:
+            if self._handshake(attempt, dialled.sock):
+                self._converse(attempt, dialled.sock, until)
+        finally:
+            dialled.sock.close()
+
+    def _handshake(self, attempt: _Attempt, sock: socket.socket) -> bool:
+        number, name, url = attempt.number, attempt.plan.symbol.name, attempt.url
         sock.settimeout(HANDSHAKE_S)
         try:
             with deadline(sock, HANDSHAKE_S, "WebSocket handshake"):
@@ -166,39 +233,44 @@ class Session:
         except RefusedError as error:
             answer = error.answer
             if not answer.status:
-                self._sink(Unreached(self._now(), number, plan.symbol.name, f"{url}: {answer}"))
+                self._sink(Unreached(self._now(), number, name, f"{url}: {answer}"))
                 return False
+            attempt.refused(answer)
             headers = {"location": answer.location or ""} if answer.location else {}
             if answer.retry_after_s is not None:
                 headers["retry-after"] = f"{answer.retry_after_s:g}"
-            self._sink(Refused(self._now(), number, plan.symbol.name, answer.status, headers, answer.body.encode()))
+            self._sink(Refused(self._now(), number, name, answer.status, headers, answer.body.encode()))
         except (EgressError, OSError) as error:
             reason = str(error) or type(error).__name__
-            self._sink(Unreached(self._now(), number, plan.symbol.name, f"{url}: handshake: {reason}"))
+            self._sink(Unreached(self._now(), number, name, f"{url}: handshake: {reason}"))
         else:
             return True
         return False
 
-    def _converse(self, plan: Plan, number: int, sock: socket.socket, until: float) -> bool:
-        """Whether the connection lasted until we ended it."""
+    def _converse(self, attempt: _Attempt, sock: socket.socket, until: float) -> None:
+        plan, number = attempt.plan, attempt.number
         self._sink(Opened(self._now(), number, plan.symbol.name, plan.spare))
-        every = min(self._exchange.ping_interval_s, max(0.5, self._seconds / 4))
+
+        def received(opcode: int, payload: bytes) -> None:
+            self._sink(Received(self._now(), number, opcode, payload))
+            attempt.received(opcode, payload)
+
         talk = Talk(
             sock,
             lambda text: self._sink(Sent(self._now(), number, text.decode())),
-            lambda opcode, payload: self._sink(Received(self._now(), number, opcode, payload)),
-            every,
+            received,
+            min(self._exchange.ping_interval_s, max(0.5, self._seconds / 4)),
             lambda: time.monotonic() >= until or self._stop.is_set(),
         )
         end = talk.talk(plan.requests)
+        attempt.left = end.ours and not end.breach
         self._sink(Closed(self._now(), number, end.code, end.reason, end.ours, end.breach))
-        return end.ours and not end.breach
 
     # REST
 
     def _ask(self, symbols: Sequence[Symbol]) -> None:
         first = symbols[0]
-        rest = {symbol: Rest(symbol.egress, self._exchange, self._dial) for symbol in symbols}
+        rest = {symbol.egress: Rest(symbol.egress, self._exchange, self._dial) for symbol in symbols}
         asked = [
             (first, PING_PATH),
             *((symbol, detail_path(symbol.name)) for symbol in symbols),
@@ -210,7 +282,10 @@ class Session:
         ]
         in_vain = 0
         for symbol, path in asked:
-            in_vain = 0 if self._get(rest[symbol], path) else in_vain + 1
+            by = rest[symbol.egress]
+            if (patience := by.patience_s) and patience < self._left() and self._stop.wait(patience):
+                return
+            in_vain = 0 if self._get(by, path) else REST_IN_VAIN if by.patience_s else in_vain + 1
             if in_vain == REST_IN_VAIN or self._stop.wait(REST_PAUSE_S):
                 return
 
@@ -230,5 +305,47 @@ class Session:
         return True
 
 
-def _with_last(urls: Sequence[str]) -> list[tuple[bool, str]]:
-    return [(url == urls[-1], url) for url in urls]
+class _Attempt:
+    """One attempt to connect and what it brings, told to the budget that all of an address share."""
+
+    def __init__(self, plan: Plan, number: int, url: str, attempts: Attempts, counting: threading.Lock) -> None:
+        self.plan = plan
+        self.number = number
+        self.url = url
+        self.unreached = False
+        self.left = False
+        """We ended it, in order."""
+        self.kept = False
+        self._delivered_at: float | None = None
+        self._attempts = attempts
+        self._counting = counting
+        self._classify = Classifier(plan.symbol.name, subscriptions(plan.symbol.name, plan.symbol.channels)).classify
+
+    @property
+    def delivered(self) -> bool:
+        return self._delivered_at is not None
+
+    def reached_nobody(self) -> None:
+        self.unreached = True
+        with self._counting:
+            self._attempts.forget()
+
+    def refused(self, answer: Answer) -> None:
+        with self._counting:
+            self._attempts.refused(_host(self.url), answer.retry_after_s, str(answer))
+
+    def received(self, opcode: int, payload: bytes) -> None:
+        now = time.monotonic()
+        if self._delivered_at is None:
+            if self._classify(opcode, payload).control is None:
+                self._delivered_at = now
+                with self._counting:
+                    self._attempts.delivered(_host(self.url))
+        elif not self.kept and now - self._delivered_at >= KEPT_S:
+            self.kept = True
+            with self._counting:
+                self._attempts.forget()
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
