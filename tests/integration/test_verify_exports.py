@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 import re
 import sqlite3
 import time
@@ -287,8 +288,11 @@ def test_a_file_that_is_gone_while_the_spool_has_it(config: Config) -> None:
 def test_an_old_closed_segment_without_a_file_is_overdue(config: Config) -> None:
     spool = open_spool(config)
     spool.append(some_frames(3, T0 + 30 * SECOND))
-    spool.tick(T0 + 40 * SECOND)
+    segment = spool.tick(T0 + 40 * SECOND)
     spool.close()
+    assert segment is not None
+    assert failed(exports(config)) == [], "the clock was behind until just now"
+    os.utime(segment.path, ns=(segment.edge_ns, segment.edge_ns))
     (finding,) = failed(exports(config))
     assert finding.text == "segment 20260915185230.sqlite (4 rows) waits for export"
 

@@ -156,15 +156,12 @@ def _status_of(config: Config, who: str, symbol: Symbol | None = None) -> dict[s
 
 def _unexported_s(config: Config, symbol_id: str) -> float | None:
     """Seconds since the end of the oldest period in the spool that has rows and no file yet; None: each has its own."""
-    from mexc_pipeline.spool.segment import in_order
+    from mexc_pipeline.spool.segment import ended_ns, in_order
 
     now = time.time_ns()
-    ended = [
-        now - found.edge_ns
-        for found in in_order(config.spool_dir / symbol_id).readable
-        if found.state != "exported" and found.rows and found.edge_ns <= now
-    ]
-    return max(ended) / 1e9 if ended else None
+    waiting = [found for found in in_order(config.spool_dir / symbol_id).readable if found.state != "exported"]
+    ended = [at for found in waiting if found.rows and (at := ended_ns(found, now)) is not None]
+    return (now - min(ended)) / 1e9 if ended else None
 
 
 def far_end(egress: Mapping[str, Any]) -> str | None:

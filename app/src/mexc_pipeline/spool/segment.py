@@ -13,6 +13,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -575,6 +576,16 @@ def is_there(path: Path, error: SegmentError) -> bool:
 def recorded(segment: SegmentInfo) -> tuple[int, SegmentName]:
     """Sorts segments of one symbol in the order in which they were recorded."""
     return segment.first_seq or NO_ROW_YET, segment.name
+
+
+def ended_ns(segment: SegmentInfo, now_ns: int) -> int | None:
+    """When a segment came to its end (Unix ns); None where it has not yet. Its edge is of the clock it was recorded by,
+    which may have been years off; its file was closed when that was noticed."""
+    times = [segment.edge_ns]
+    if segment.state != "open":
+        with suppress(FileNotFoundError):  # pruned meanwhile
+            times.append(segment.path.stat().st_mtime_ns)
+    return max((at for at in times if at <= now_ns), default=None)
 
 
 def info(path: Path) -> SegmentInfo:

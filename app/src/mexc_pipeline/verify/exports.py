@@ -21,7 +21,7 @@ from mexc_pipeline.ledger.repeats import Given
 from mexc_pipeline.periods import PINNED_NS, SECOND_NS, Period
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.pending import damaged
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, apart, in_order, is_recorded
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, apart, ended_ns, in_order, is_recorded
 from mexc_pipeline.verify import deadletters, repeats
 from mexc_pipeline.verify.acknowledge import FILE as ACKNOWLEDGED
 from mexc_pipeline.verify.acknowledge import acknowledged
@@ -306,7 +306,8 @@ def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: i
     findings: list[Finding] = []
     by_file = {proof.path.name: proof for proof in proofs}
     for segment in spooled:
-        overdue = now_ns - segment.edge_ns > EXPORT_DUE_NS
+        ended = ended_ns(segment, now_ns)
+        overdue = ended is not None and now_ns - ended > EXPORT_DUE_NS
         if segment.state == "open" and overdue and (segment.rows or segment.kept):
             text = f"its period ended long ago and it is still open ({segment.rows:,} rows): run export, which says why"
             findings.append(Finding(segment.id, segment.path.name, False, text))

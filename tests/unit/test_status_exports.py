@@ -1,0 +1,60 @@
+"""Since when a period waits for its file, whatever the clock said when it was recorded."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mexc_pipeline import health
+from mexc_pipeline.cli.look import gather
+from mexc_pipeline.config import Config, parse
+from mexc_pipeline.periods import DAY_NS, HOUR_NS
+from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.writer import Spool
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return parse(f'symbols = ["BTC_USDT"]\ndata_dir = "{tmp_path}"\nexport_dir = "{tmp_path}/exports"\n', None)
+
+
+def record(config: Config, *times: int) -> list[Path]:
+    """Rows of those times; the segments, in the order of their rows."""
+    folder = config.spool_dir / "btc"
+    folder.mkdir(parents=True)
+    spool = Spool(folder, "btc", "BTC_USDT", config.period, next_rx=times[0])
+    for at in times:
+        spool.append([Frame(at, 5, Mt.DEAL, b"{}")])
+    spool.close()
+    return [segment.path for segment in in_order(folder).readable]
+
+
+def not_exported(config: Config) -> list[float | None]:
+    (symbol,) = gather(config)["symbols"]
+    return [r["for_s"] for r in symbol["health"]["reasons"] if r["kind"] == health.Kind.NOT_EXPORTED]
+
+
+@pytest.mark.parametrize("off_ns", [-30 * DAY_NS, -3 * HOUR_NS, 3 * HOUR_NS, 400 * DAY_NS, None])
+def test_a_period_of_a_clock_that_was_wrong_waits_since_that_was_noticed(config: Config, off_ns: int | None) -> None:
+    """One of 1970 was called not exported for 56 years, until the next export; one of the future never was."""
+    now = time.time_ns()
+    first, _ = record(config, now + off_ns if off_ns is not None else HOUR_NS, now)
+    assert not_exported(config) == []
+    noticed = now - 2 * HOUR_NS
+    os.utime(first, ns=(noticed, noticed))
+    (for_s,) = not_exported(config)
+    assert for_s is not None
+    assert 2 * 3600 <= for_s < 3 * 3600 + 60
+
+
+def test_a_period_without_a_file_waits_since_its_edge(config: Config) -> None:
+    now = time.time_ns()
+    edge = now - now % HOUR_NS - 3 * HOUR_NS
+    record(config, edge - 5)
+    (for_s,) = not_exported(config)
+    assert for_s is not None
+    assert 3 * 3600 <= for_s < 4 * 3600 + 60, "left open"
