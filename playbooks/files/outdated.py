@@ -1,9 +1,11 @@
-"""Names the services of this host that run with something else than what lies on the disk: one JSON object on standard
-output, unit → why. Run as root by the playbooks; Python's standard library only.
+"""Names what of this host does not do what lies on the disk: one JSON object on standard output, unit → ``why`` and
+``verb``, that of ``systemctl`` which mends it once systemd has read its files again (empty: that is enough). Run as
+root by the playbooks; Python's standard library only.
 
 A play may end between writing a file and restarting what reads it. The next one finds the file as it should be and
-nothing changed, so what runs is compared itself: by the digests that the recorder's processes report, by the
-environment and the secret they were given, and for ClickHouse and Tor by what was written after they were started.
+nothing changed, so what runs is compared itself: what systemd has loaded with the files it was loaded from, the
+recorder's processes by the digests that they report and by the environment and the secret they were given, and jobs,
+ClickHouse, Tor and the journal by what was written after they were started.
 """
 
 # ruff: noqa: T201 - what it prints is its answer
@@ -11,22 +13,35 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-RECORDER = ("mexc-collector@*.service", "mexc-store.service")
-OTHERS = {
+CONFIG = "/etc/mexc-pipeline/config.toml"
+CURRENT = "/opt/mexc-pipeline/current"
+REPORTING = ("mexc-collector@*.service", "mexc-store.service")
+"""Their processes tell what they were started with."""
+JOBS = ("mexc-export.service", "mexc-verify.service", "mexc-prune.service", "mexc-restarts.service")
+"""Their processes end by themselves, some after an hour: what is written meanwhile is not for the next turn alone."""
+TIMERS = ("mexc-export.timer", "mexc-verify.timer", "mexc-prune.timer", "mexc-restarts.timer")
+TARGETS = ("mexc.target", "mexc-collectors.target")
+"""Nothing of them runs, and what belongs to them is judged by itself."""
+READ_AT_START = {
     "clickhouse-server.service": (
         "/etc/clickhouse-server/config.d",
         "/etc/clickhouse-server/users.d",
+        "/etc/clickhouse-server/tls",
         "/etc/systemd/system/clickhouse-server.service.d",
     ),
     "tor@*.service": ("/etc/tor/instances/{instance}", "/etc/systemd/system/tor@.service.d"),
+    "systemd-journald.service": ("/etc/systemd/journald.conf.d/mexc-pipeline.conf",),
+    **{job: (CONFIG, CURRENT, f"{CURRENT}/.installed", f"/etc/systemd/system/{job}") for job in JOBS},
 }
+"""Files and folders of files that a unit's process has read at its start."""
 PASSWORD = "/etc/mexc-pipeline/clickhouse-password"  # noqa: S105 - where it lies
 GIVEN = "/run/credentials/mexc-store.service/clickhouse-password"
 TICK_S = 0.02
@@ -40,60 +55,77 @@ class UserError(Exception):
 
 
 def main() -> int:
-    running = _running(*RECORDER, *OTHERS)
+    loaded = _loaded(*REPORTING, *TIMERS, *TARGETS, *READ_AT_START)
     # Where none of it runs there may be no configuration yet, and nothing that could answer.
-    reports = _reports() if any(unit.startswith("mexc-") for unit in running) else {}
+    asked = any(_is_reporting(unit) and state["MainPID"] != "0" for unit, state in loaded.items())
+    reports = _reports() if asked else {}
     found = {}
-    for unit, state in running.items():
-        why = _why(unit, state, reports)
-        if why:
-            found[unit] = why
+    for unit, state in loaded.items():
+        judged = _judged(unit, state, reports)
+        if judged:
+            found[unit] = dict(zip(("why", "verb"), judged, strict=True))
     print(json.dumps(found, sort_keys=True))
     return 0
 
 
-def _why(unit: str, state: dict[str, str], reports: dict[str, str]) -> str | None:
-    if state["NeedDaemonReload"] == "yes":
-        return "its unit file was changed and systemd has not read it"
+def _judged(unit: str, state: dict[str, str], reports: dict[str, tuple[str, str]]) -> tuple[str, str] | None:
     pid = int(state["MainPID"])
-    started = _started(pid)
+    # None: there is no process, or it has ended since, and what starts now starts with what is on the disk.
+    started = _started(pid) if pid else None
+    # A job is not waited for, it may take an hour. A target would take along what somebody has stopped.
+    restart = "--no-block restart" if unit in JOBS else "restart"
+    runs = state["ActiveState"] == "active" if unit.endswith(".timer") else started is not None
+    if state["NeedDaemonReload"] == "yes":
+        return "its unit file was changed and systemd has not read it", restart if runs else ""
     if started is None:
-        return None  # it has ended since, and what starts now starts with what is on the disk
-    if unit.startswith("mexc-"):
+        return None
+    if _is_reporting(unit):
         if _environment(pid) != _configured(state["Environment"]):
-            return "it was started from an older unit file"
+            return "it was started from an older unit file", restart
         if unit == "mexc-store.service" and _read(PASSWORD) != _read(GIVEN):
-            return "it was given an older password"
+            return "it was given an older password", restart
         return reports.get(unit)
-    folders = next((paths for name, paths in OTHERS.items() if name.partition("*")[0] in unit), ())
     instance = unit.partition("@")[2].removesuffix(".service")
-    newer = [path for folder in folders for path in _newer(folder.format(instance=instance), started)]
-    return f"{newer[0]} was written after it had started" if newer else None
+    places = [p for name, those in READ_AT_START.items() if name.partition("*")[0] in unit for p in those]
+    newer = [path for place in places for path in _newer(place.format(instance=instance), started)]
+    return (f"{newer[0]} was written after it had started", restart) if newer else None
 
 
-def _reports() -> dict[str, str]:
-    """What the recorder's own command says of its processes, by unit."""
+def _is_reporting(unit: str) -> bool:
+    return unit.startswith(tuple(name.partition("*")[0] for name in REPORTING))
+
+
+def _reports() -> dict[str, tuple[str, str]]:
+    """What the recorder's own command says of its processes, by unit: why one is outdated, and what mends it."""
     said = answer(PROGRAM, "status", "--json", fails=True)  # with 1 where a part of it does not run
     try:
         status: dict[str, Any] = json.loads(said)
         units = {f"mexc-collector@{s['id']}.service": s.get("collector") or {} for s in status.get("symbols", ())}
         units["mexc-store.service"] = status.get("store") or {}
-        return {unit: str(part["outdated"]) for unit, part in units.items() if part.get("outdated")}
+        # An older version's command, after a rollback, does not say what mends it.
+        return {
+            unit: (str(part["outdated"]), "reload" if part.get("mended_by") == "reload" else "restart")
+            for unit, part in units.items()
+            if part.get("outdated")
+        }
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         raise UserError(
             f"{PROGRAM} status --json says what is no status: {said[:200].strip() or 'nothing'}; run it by hand"
         ) from None
 
 
-def _running(*patterns: str) -> dict[str, dict[str, str]]:
-    """The properties of the units that have a process."""
-    command = ("systemctl", "show", "--property", "Id,MainPID,NeedDaemonReload,Environment", "--", *patterns)
+def _loaded(*patterns: str) -> dict[str, dict[str, str]]:
+    """The properties of the units that systemd has loaded, with or without a process: all that it may do by itself."""
+    properties = "Id,LoadState,ActiveState,MainPID,NeedDaemonReload,Environment"
+    command = ("systemctl", "show", "--property", properties, "--", *patterns)
     found = {}
     for block in filter(None, answer(*command).strip().split("\n\n")):
-        state = {"Environment": "", **dict(line.partition("=")[::2] for line in block.splitlines())}
-        if not state.keys() >= {"Id", "MainPID", "NeedDaemonReload"} or not state["MainPID"].isdecimal():
+        said = dict(line.partition("=")[::2] for line in block.splitlines())
+        state = {"Environment": "", "MainPID": "0", **said}
+        is_whole = said.keys() >= {"Id", "LoadState", "ActiveState", "NeedDaemonReload"}
+        if not is_whole or not state["MainPID"].isdecimal():
             raise UserError(f"{' '.join(command)} says what is no unit: {block[:200]}; run it by hand")
-        if int(state["MainPID"]):
+        if state["LoadState"] != "not-found":
             found[state["Id"]] = state
     return found
 
@@ -123,8 +155,17 @@ def _started(pid: int) -> float | None:
     return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
-def _newer(folder: str, than: float) -> list[str]:
-    return sorted(str(p) for p in Path(folder).glob("**/*") if p.is_file() and p.stat().st_mtime > than + TICK_S)
+def _newer(place: str, than: float) -> Iterator[str]:
+    """The files there that were written, or put there, after an instant in Unix seconds. What was copied may have kept
+    an older time of its content, but not of its place; of a link its own counts too."""
+    path = Path(place)
+    for one in sorted(path.glob("**/*")) if path.is_dir() and not path.is_symlink() else [path]:
+        try:
+            said = one.lstat()
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(said.st_mode) and max(said.st_mtime, said.st_ctime) > than + TICK_S:
+            yield str(one)
 
 
 def _read(path: str) -> bytes | None:

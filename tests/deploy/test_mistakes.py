@@ -20,6 +20,7 @@ from deploy import site
 from deploy.operating import on, play
 from deploy.test_effects import (
     BACK_S,
+    DOGE,
     ONLY,
     SYMBOLS,
     host_of,
@@ -102,25 +103,75 @@ def test_a_run_that_broke_off(collectors: list[Host], network: Host) -> None:
     nothing_lost(collectors, network)
 
 
-def test_a_run_that_broke_off_before_anything_was_read_again(collectors: list[Host], network: Host) -> None:
-    """What the files say and systemd, the store or Tor has not read is named by the check; a run mends it."""
+def test_a_list_of_symbols_that_nobody_has_read(collectors: list[Host], network: Host) -> None:
+    """A run that brings a symbol breaks off: those that record go by the old list until a complete run, and are not
+    restarted by it."""
+    host, other = host_of(collectors, "btc"), host_of(collectors, "sol")
+    version = installed(host)
+    before = pids(collectors)
+    more = variables(mexc_pipeline_symbols=[*SYMBOLS, DOGE])
+    with _read_only(other, "/etc/systemd/system"):
+        play("ansible-playbook site.yml", *ONLY, *version, *more, fails=True)
+    assert "it shares Tor's exits out by another list of symbols" in " ".join(
+        on(host, "mexc-pipeline status").stdout.split()
+    )
+    printed = play("ansible-playbook playbooks/verify.yml", fails=True)
+    assert "FAIL mexc-collector@btc.service does not run what is on the disk: it shares" in printed
+    printed = play("ansible-playbook site.yml", *ONLY, *version, *more)
+    task = printed.partition("Have them share the exits out anew")[2].partition("TASK [")[0]
+    assert f"changed: [{site.name(host)}] => (item=btc)" in task
+    after = pids(collectors)
+    assert {name: after[name] for name in ("btc", "eth", "sol")} == {n: before[n] for n in ("btc", "eth", "sol")}
+    assert "another list of symbols" not in on(host, "mexc-pipeline status").stdout
+    play(
+        "ansible-playbook site.yml",
+        *ONLY,
+        *version,
+        *variables(mexc_pipeline_symbols=[*SYMBOLS, DOGE | {"state": "absent"}]),
+    )
+    settled(collectors, network)
+    nothing_lost(collectors, network)
+
+
+def test_a_run_that_broke_off_before_anything_was_read_again(
+    collectors: list[Host], clickhouse: Host, network: Host
+) -> None:
+    """What the files say and systemd, the store, Tor, ClickHouse or the journal has not read is named by the check; a
+    run mends it. So is what has no process: a retention goes by the rule that systemd has loaded."""
     host = host_of(collectors, "sol")
     units = {
-        "mexc-collector@sol.service": "/etc/systemd/system/mexc-collector@.service",
-        "mexc-store.service": "/etc/systemd/system/mexc-store.service",
-        "tor@sol.service": "/etc/tor/instances/sol/torrc",
+        "mexc-collector@sol.service": (host, "/etc/systemd/system/mexc-collector@.service"),
+        "mexc-store.service": (host, "/etc/systemd/system/mexc-store.service"),
+        "tor@sol.service": (host, "/etc/tor/instances/sol/torrc"),
+        "systemd-journald.service": (host, "/etc/systemd/journald.conf.d/mexc-pipeline.conf"),
+        "clickhouse-server.service": (clickhouse, "/etc/clickhouse-server/config.d/mexc-pipeline.xml"),
     }
-    before = {unit: pid(host, unit) for unit in units}
-    host.check_output("touch %s %s %s", *units.values())
+    loaded = {
+        "mexc-prune.service": "/etc/systemd/system/mexc-prune.service",
+        "mexc-prune.timer": "/etc/systemd/system/mexc-prune.timer",
+        "mexc.target": "/etc/systemd/system/mexc.target",
+    }
+    before = {unit: pid(at, unit) for unit, (at, _) in units.items()}
+    for at, path in units.values():
+        at.check_output("touch %s", path)
+    # As a run before this one had it: systemd has read these, and on the disk is what the inventory says.
+    older = "s/^\\(ExecStart=.*\\)/\\1 --keep 9999d/; s/^OnCalendar=.*/OnCalendar=*-*-* 05:55:00/; $ a # older"
+    for path in loaded.values():
+        host.check_output("cp %s /root/as-it-is && sed -i %s %s && systemctl daemon-reload", path, older, path)
+        host.check_output("cat /root/as-it-is > %s && rm /root/as-it-is", path)
     printed = play("ansible-playbook playbooks/verify.yml", fails=True)
-    for unit in units:
+    for unit in (*units, *loaded):
         assert f"FAIL {unit} does not run what is on the disk" in printed
-    play("ansible-playbook site.yml", *ONLY, *installed(host))
-    assert [unit for unit in units if pid(host, unit) in (0, before[unit])] == []
+    play("ansible-playbook site.yml", *installed(host))
+    assert [unit for unit, (at, _) in units.items() if pid(at, unit) in (0, before[unit])] == []
+    for unit in loaded:
+        assert host.check_output("systemctl show --value -p NeedDaemonReload %s", unit) == "no"
+    assert "9999d" not in host.check_output("systemctl show -p ExecStart mexc-prune.service")
+    assert "05:55" not in host.check_output("systemctl show -p TimersCalendar mexc-prune.timer")
     settled(collectors, network)
     site.until("everything as it should be", partial(_verified, host), BACK_S)
     assert " does not run what is on the disk" not in on(host, "mexc-pipeline status").stdout
-    again = play("ansible-playbook site.yml", *ONLY, *installed(host))
+    again = play("ansible-playbook site.yml", *installed(host))
     assert [line for line in again.splitlines() if "changed=" in line and "changed=0" not in line] == []
     nothing_lost(collectors, network)
 

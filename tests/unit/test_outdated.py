@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.scripts import Ended, ended, program, script
+from support.scripts import ROOT, Ended, ended, program, script
 
 outdated = script("playbooks/files/outdated.py")
 
@@ -29,18 +30,22 @@ class Host:
         program(self.programs, "mexc-pipeline", f"cat <<'END'\n{status}\nEND\nexit 1")
 
     def runs(self, unit: str, pid: int, environment: str = "", reload: str = "no") -> None:
-        fields = (f"Id={unit}", f"MainPID={pid}", f"NeedDaemonReload={reload}", f"Environment={environment}")
+        self.has(unit, f"MainPID={pid}", f"Environment={environment}", reload=reload)
+
+    def has(self, unit: str, *more: str, reload: str = "no", load: str = "loaded", active: str = "active") -> None:
+        fields = (f"Id={unit}", f"LoadState={load}", f"ActiveState={active}", f"NeedDaemonReload={reload}", *more)
         self.units.append("\n".join(fields))
         self.systemctl("cat <<'END'\n" + "\n\n".join(self.units) + "\nEND")
 
     def systemctl(self, does: str) -> None:
         program(self.programs, "systemctl", does)
 
-    def found(self) -> dict[str, str]:
+    def found(self) -> dict[str, tuple[str, str]]:
+        """Why, and by which verb it is mended, by unit."""
         told = ended(outdated)
         assert (told.status, told.said) == (0, "")
-        found: dict[str, str] = json.loads(told.printed)
-        return found
+        found: dict[str, dict[str, str]] = json.loads(told.printed)
+        return {unit: (one["why"], one["verb"]) for unit, one in found.items()}
 
     def trouble(self) -> str:
         told: Ended = ended(outdated)
@@ -56,7 +61,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(outdated, "PROGRAM", str(found.programs / "mexc-pipeline"))
     monkeypatch.setattr(outdated, "PASSWORD", str(tmp_path / "password"))
     monkeypatch.setattr(outdated, "GIVEN", str(tmp_path / "given"))
-    monkeypatch.setattr(outdated, "OTHERS", {"tor@*.service": (str(tmp_path / "tor" / "{instance}"),)})
+    read = {unit: tuple(f"{tmp_path}{place}" for place in places) for unit, places in outdated.READ_AT_START.items()}
+    monkeypatch.setattr(outdated, "READ_AT_START", read)
     return found
 
 
@@ -78,42 +84,127 @@ def gone() -> int:
 
 
 MARK = "A=b MEXC_PIPELINE_UNIT=mark"
+WHOLE = r"Id=x\nLoadState=loaded\nActiveState=active\nNeedDaemonReload=no\n"
+
+
+def _written(path: Path, later_s: float = 60.0) -> Path:
+    """A file that was written after whatever has started by now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (time.time() + later_s, time.time() + later_s))
+    return path
 
 
 def test_what_runs_what_is_on_the_disk_is_not_named(host: Host, pid: int, tmp_path: Path) -> None:
-    (tmp_path / "tor" / "btc").mkdir(parents=True)
+    (tmp_path / "etc" / "tor" / "instances" / "btc").mkdir(parents=True)
     host.runs("mexc-collector@btc.service", pid, MARK)
     host.runs("mexc-store.service", pid, MARK)
     host.runs("tor@btc.service", pid)
     host.runs("tor@eth.service", 0)
+    host.runs("mexc-prune.service", pid)
+    host.has("mexc-prune.timer")
+    host.has("mexc.target")
+    host.has("mexc-verify.timer", load="not-found", reload="yes", active="inactive")
     assert host.found() == {}
 
 
 def test_each_way_of_being_outdated_is_named(host: Host, pid: int, tmp_path: Path) -> None:
-    host.says(json.dumps({"symbols": [{"id": "btc", "collector": {"outdated": "another configuration"}}], "store": {}}))
+    btc = {"id": "btc", "collector": {"outdated": "another configuration", "mended_by": "restart"}}
+    doge = {"id": "doge", "collector": {"outdated": "another list", "mended_by": "reload"}}
+    host.says(json.dumps({"symbols": [btc, doge], "store": {}}))
     host.runs("mexc-collector@btc.service", pid, MARK)
+    host.runs("mexc-collector@doge.service", pid, MARK)
     host.runs("mexc-collector@eth.service", pid, "MEXC_PIPELINE_UNIT=newer")
     host.runs("mexc-collector@sol.service", pid, MARK, reload="yes")
     host.runs("mexc-store.service", pid, MARK)
     host.runs("tor@btc.service", pid)
     (tmp_path / "given").write_text("older")
     (tmp_path / "password").write_text("newer")
-    (tmp_path / "tor" / "btc").mkdir(parents=True)
-    torrc = tmp_path / "tor" / "btc" / "torrc"
-    torrc.touch()
-    os.utime(torrc, (time.time() + 60, time.time() + 60))
+    torrc = _written(tmp_path / "etc" / "tor" / "instances" / "btc" / "torrc")
     assert host.found() == {
-        "mexc-collector@btc.service": "another configuration",
-        "mexc-collector@eth.service": "it was started from an older unit file",
-        "mexc-collector@sol.service": "its unit file was changed and systemd has not read it",
-        "mexc-store.service": "it was given an older password",
-        "tor@btc.service": f"{torrc} was written after it had started",
+        "mexc-collector@btc.service": ("another configuration", "restart"),
+        "mexc-collector@doge.service": ("another list", "reload"),
+        "mexc-collector@eth.service": ("it was started from an older unit file", "restart"),
+        "mexc-collector@sol.service": (UNREAD, "restart"),
+        "mexc-store.service": ("it was given an older password", "restart"),
+        "tor@btc.service": (f"{torrc} was written after it had started", "restart"),
+    }
+
+
+UNREAD = "its unit file was changed and systemd has not read it"
+
+
+@pytest.mark.parametrize(
+    ("unit", "active", "verb"),
+    [
+        ("mexc-prune.timer", "active", "restart"),
+        ("mexc-prune.timer", "inactive", ""),  # stopped by somebody, and stays so
+        ("mexc-prune.service", "inactive", ""),  # its next turn is by the new one
+        ("mexc-collector@btc.service", "inactive", ""),
+        ("mexc.target", "active", ""),  # restarted it would take along what somebody has stopped
+    ],
+)
+def test_what_systemd_has_not_read_is_named_whether_it_runs_or_not(
+    host: Host, unit: str, active: str, verb: str
+) -> None:
+    """A retention made longer went on deleting by the shorter one."""
+    host.has(unit, reload="yes", active=active)
+    assert host.found() == {unit: (UNREAD, verb)}
+
+
+@pytest.mark.parametrize(
+    ("unit", "place", "verb"),
+    [
+        ("mexc-prune.service", "etc/systemd/system/mexc-prune.service", "--no-block restart"),
+        ("mexc-export.service", "etc/mexc-pipeline/config.toml", "--no-block restart"),
+        ("systemd-journald.service", "etc/systemd/journald.conf.d/mexc-pipeline.conf", "restart"),
+        ("clickhouse-server.service", "etc/clickhouse-server/tls/key.pem", "restart"),
+        ("clickhouse-server.service", "etc/clickhouse-server/users.d/mexc-pipeline.xml", "restart"),
+        ("tor@sol.service", "etc/systemd/system/tor@.service.d/50-hardening.conf", "restart"),
+    ],
+)
+def test_what_was_written_since_its_start_is_named(
+    host: Host, pid: int, tmp_path: Path, unit: str, place: str, verb: str
+) -> None:
+    host.runs(unit, pid)
+    path = _written(tmp_path / place)
+    assert host.found() == {unit: (f"{path} was written after it had started", verb)}
+
+
+def test_a_file_that_was_put_there_with_an_older_time_is_named(host: Host, pid: int, tmp_path: Path) -> None:
+    """A certificate that is copied on the server keeps the time of its original."""
+    host.runs("clickhouse-server.service", pid)
+    before = time.time()
+    path = tmp_path / "etc" / "clickhouse-server" / "tls" / "key.pem"
+    while time.time() < before + 2 * outdated.TICK_S:  # exact to a tick of the kernel's clock
+        _written(path, -9e6)
+    assert list(host.found()) == ["clickhouse-server.service"]
+
+
+def test_every_unit_of_the_roles_is_compared() -> None:
+    """A unit file that the role writes and nothing compares would stay old after a run that broke off."""
+    text = (ROOT / "roles/mexc_pipeline/vars/main.yml").read_text()
+    units = re.findall(
+        r"^  - (\S+)$", text.partition("_mexc_pipeline_units:")[2].partition("_mexc_pipeline_store")[0], re.M
+    )
+    asked = {*outdated.REPORTING, *outdated.JOBS, *outdated.TIMERS, *outdated.TARGETS}
+    assert {unit.replace("@.", "@*.") for unit in units} == asked
+    tasks = "".join(path.read_text() for path in (ROOT / "roles").glob("*/tasks/*.yml"))
+    written = re.findall(r'dest: "?(/etc/(?:systemd|tor|clickhouse-server)/[^"\n]+)', tasks)
+    paths = {re.sub(r"\{\{ item(\.\w+)? \}\}", "{instance}", path) for path in written}
+    assert len(paths) >= 8
+    compared = [place for places in outdated.READ_AT_START.values() for place in places]
+    assert {path for path in paths if not path.startswith(tuple(compared))} == {
+        "/etc/systemd/system/{instance}",  # the units: systemd itself says whether it has read them
+        "/etc/systemd/system/mexc-collector@{instance}.service.d/50-instance.conf",  # by the mark in it
+        "/etc/systemd/system/tor@default.service",  # masked
     }
 
 
 def test_a_process_that_ended_meanwhile_is_not_named(host: Host, gone: int) -> None:
     host.runs("mexc-collector@btc.service", gone, MARK)
     host.runs("tor@btc.service", gone)
+    host.runs("mexc-prune.service", gone)
     assert host.found() == {}
 
 
@@ -135,8 +226,9 @@ def test_where_nothing_is_loaded_nothing_is_named(host: Host) -> None:
         ("echo 'Failed to connect to bus' >&2; exit 1", "ended with 1: Failed to connect to bus"),
         ("echo nonsense", "says what is no unit: nonsense"),
         ("printf '\\377\\376'", "says what is no unit"),
-        ("printf 'Id=x\\nMainPID=many\\nNeedDaemonReload=no\\n'", "says what is no unit"),
-        ("printf 'Id=x\\nMainPID=-1\\nNeedDaemonReload=no\\n'", "says what is no unit"),
+        (f"printf '{WHOLE}MainPID=many\\n'", "says what is no unit"),
+        (f"printf '{WHOLE}MainPID=-1\\n'", "says what is no unit"),
+        ("printf 'Id=x\\nMainPID=1\\n'", "says what is no unit"),
         ("exec sleep 60", "did not end within 0.3 s"),
     ],
 )
@@ -169,7 +261,7 @@ def test_a_recorder_that_gives_no_status_is_said(host: Host, pid: int, status: s
 
 def test_a_recorder_that_does_not_answer_is_said(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outdated, "WAIT_S", 0.3)
-    monkeypatch.setattr(outdated, "_running", lambda *_: {"mexc-store.service": {}})
+    monkeypatch.setattr(outdated, "_loaded", lambda *_: {"mexc-store.service": {"MainPID": "1"}})
     program(host.programs, "mexc-pipeline", "exec sleep 60")
     assert host.trouble() == f"{outdated.PROGRAM} status --json did not end within 0.3 s; run it by hand to see why\n"
 

@@ -23,11 +23,15 @@ def _config(text: str = "") -> Config:
     return parse(text if "symbols" in text else BASE + text, Path("/etc/x.toml"))
 
 
-def _changed(text: str, symbol: str | None) -> bool:
+def _outdated(text: str, symbol: str | None) -> running.Outdated | None:
     before, after = _config(), _config(text)
     was = running.report(before, before.symbol(symbol) if symbol else None)
     now = running.report(after, after.symbol(symbol) if symbol else None)
-    return running.outdated(was, now) is not None
+    return running.outdated(was, now)
+
+
+def _changed(text: str, symbol: str | None) -> bool:
+    return _outdated(text, symbol) is not None
 
 
 @pytest.mark.parametrize("symbol", ["btc", "eth", None])
@@ -51,15 +55,29 @@ def test_a_change_concerns_who_reads_it_and_nobody_else(text: str, who: set[str 
     assert {name for name in ("btc", "eth", None) if _changed(text, name)} == who
 
 
-def test_a_symbol_more_concerns_the_store_and_no_running_collector() -> None:
-    """The list of those who share Tor's exits is read again without a start."""
+def test_a_symbol_more_restarts_the_store_and_no_running_collector() -> None:
+    """The list of those who share Tor's exits is read again without a start; until then the old one is visible."""
     more = BASE.replace('"ETH_USDT"]', '"ETH_USDT", "SOL_USDT"]').replace('"eth"]', '"eth", "sol"]')
-    assert [_changed(more, name) for name in ("btc", "eth", None)] == [False, False, True]
+    found = [_outdated(more, name) for name in ("btc", "eth", None)]
+    assert [one and one.verb for one in found] == ["reload", "reload", "restart"]
+    direct = more.replace('"tor"', '"direct"')
+    before, after = _config(BASE.replace('"tor"', '"direct"')), _config(direct)
+    was, now = (running.report(settings, settings.symbol("btc")) for settings in (before, after))
+    assert running.outdated(was, now) is None, "without Tor there is nothing to share"
+
+
+def test_a_collector_of_a_version_that_does_not_tell_its_list_is_not_judged_by_it() -> None:
+    settings = _config()
+    now = running.report(settings, settings.symbol("btc"))
+    assert running.outdated({key: now[key] for key in ("configuration", "program")}, now) is None
 
 
 def test_another_installation_is_said() -> None:
     now = running.report(_config())
-    assert running.outdated({**now, "program": "another"}, now) == "it was started from another installation"
+    assert running.outdated({**now, "program": "another"}, now) == (
+        "it was started from another installation",
+        "restart",
+    )
 
 
 def test_what_reports_nothing_is_not_judged() -> None:

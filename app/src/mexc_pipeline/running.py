@@ -10,35 +10,49 @@ import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from mexc_pipeline.config import Config, Symbol
 
 
+class Outdated(NamedTuple):
+    """Why a process does not do what is on the disk, and the verb of ``systemctl`` that mends it."""
+
+    why: str
+    verb: str
+
+
 def report(settings: Config, symbol: Symbol | None = None) -> dict[str, str]:
-    """``configuration``: SHA-256 of what a collector of that symbol (without one: the store) reads of it, and
-    ``program``: of the installation this process was started from."""
+    """SHA-256 of what a process of these settings does, in parts: ``configuration``, what a collector of that symbol
+    (without one: the store) reads at its start; ``program``, the installation; ``deployment``, of a collector in mode
+    tor, with whom it shares the exits, which it reads again on SIGHUP."""
+    shared: dict[str, str] = {}
     if symbol is not None:
-        # Who else shares Tor's exits is read again on SIGHUP, without a start.
+        if symbol.egress.mode == "tor":
+            shared = {"deployment": _digest("\n".join(symbol.egress.deployment).encode())}
         egress = msgspec.structs.replace(symbol.egress, deployment=())
         read: tuple[Any, ...] = (symbol.name, symbol.id, symbol.channels, egress, settings.exchange, settings.spool)
         read += (settings.spool_keep_ns,)
     else:
         read = (settings.clickhouse, sorted((s.name, s.id) for s in settings.symbols))
     read += (settings.data_dir, settings.export_dir, settings.period.length_ns)
-    return {"configuration": _digest(msgspec.json.encode(read, enc_hook=str)), "program": _digest(_installation())}
+    read_once = {"configuration": _digest(msgspec.json.encode(read, enc_hook=str)), "program": _digest(_installation())}
+    return read_once | shared
 
 
-def outdated(running: Mapping[str, Any] | None, now: Mapping[str, str]) -> str | None:
-    """Why a process that reported ``running`` is to be restarted; None where it is not, or where it reports nothing."""
+def outdated(running: Mapping[str, Any] | None, now: Mapping[str, str]) -> Outdated | None:
+    """What is to be done about a process that reported ``running``; None where it does what is on the disk, or where it
+    reports nothing."""
     if not running:
         return None
     if running.get("program") != now["program"]:
-        return "it was started from another installation"
+        return Outdated("it was started from another installation", "restart")
     if running.get("configuration") != now["configuration"]:
-        return "it was started with another configuration"
+        return Outdated("it was started with another configuration", "restart")
+    if running.get("deployment", now.get("deployment")) != now.get("deployment"):
+        return Outdated("it shares Tor's exits out by another list of symbols", "reload")
     return None
 
 

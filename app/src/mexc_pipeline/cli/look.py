@@ -151,7 +151,8 @@ def _status_of(config: Config, who: str, symbol: Symbol | None = None) -> dict[s
         said = ask(config.control_dir / f"{who}.sock", "status")
     except ControlError as error:
         return {"problem": str(error)}
-    return {**said, "outdated": running.outdated(said.get("running"), running.report(config, symbol))}
+    found = running.outdated(said.get("running"), running.report(config, symbol))
+    return {**said, "outdated": found and found.why, "mended_by": found and found.verb}
 
 
 def _unexported_s(config: Config, symbol_id: str) -> float | None:
@@ -208,7 +209,7 @@ def _print_status(found: dict[str, Any]) -> None:
     if store["health"]["ok"]:
         printing.folded(f"store: ClickHouse ({store.get('engine')}) answers")
     if store.get("outdated"):
-        printing.folded(f"store: {store['outdated']}; restart it")
+        printing.folded(f"store: {store['outdated']}; {store['mended_by']} it")
     symbols = sorted(found["symbols"], key=lambda symbol: _rank(symbol["health"], order))
     rows = []
     for symbol in symbols:
@@ -250,7 +251,7 @@ def _print_status(found: dict[str, Any]) -> None:
         said = symbol["collector"]
         told = {reason["text"] for reason in symbol["health"]["reasons"]}
         if said.get("outdated"):
-            printing.folded(f"{symbol['id']}: {said['outdated']}; restart it")
+            printing.folded(f"{symbol['id']}: {said['outdated']}; {said['mended_by']} it")
         if said.get("exchange_said"):
             printing.folded(f"{symbol['id']}: the exchange said: {said['exchange_said']}")
         for warning in said.get("warnings") or []:

@@ -61,11 +61,12 @@ class Exits:
                 return True
         return False
 
-    def share_anew(self) -> None:
-        """Read the configuration's list of symbols again, and leave an exit that is another's by it.
+    def share_anew(self) -> config.Config | None:
+        """Read the configuration's list of symbols again, and leave an exit that is another's by it; the configuration
+        that was read.
 
         For a deployment that gets a symbol while the others go on recording. What does not fit is logged, and the list
-        of before is kept.
+        of before is kept: None.
         """
         try:
             settings = config.load(self._settings.path)
@@ -75,12 +76,13 @@ class Exits:
             log.error(
                 "list of symbols not read again", extra={"fields": {"symbol": self._symbol.id, "why": str(error)}}
             )
-            return
+            return None
         self._settings = settings
         log.info("exits shared anew", extra={"fields": {"symbol": self._symbol.id, "among": list(deployment)}})
         ours = self._ours()
         if ours is not None and (other := owner(ours.exit, deployment)) != self._symbol.id:
             self._feed.leave(f"exit {ours.exit} belongs to {other} now", Reassigned(exit=ours.exit, other=other))
+        return settings
 
     def rotate(self, _: dict[str, Any]) -> dict[str, Any]:
         """The control command: connect anew by another exit; answers with the one before and the one now. UserError

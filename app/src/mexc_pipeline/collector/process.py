@@ -117,13 +117,19 @@ class Process:
             self._look_at_disk()
             if self._share_anew.is_set():
                 self._share_anew.clear()
-                self._recording.share_anew()
+                self._share_exits_anew()
             if now >= next_trim:
                 next_trim = now + TRIM_S
                 self._heap.give_back()
             if now >= next_line:
                 next_line = now + STATISTICS_S
                 before = self._line(before)
+
+    def _share_exits_anew(self) -> None:
+        settings = self._recording.share_anew()
+        if settings is not None:
+            now = running.report(settings, settings.symbol(self._recording.symbol.id))
+            self._running = self._running | {key: now[key] for key in now if key == "deployment"}
 
     def _look_at_disk(self) -> None:
         """Say when the spool's disk fills up; stop the feed where it is full, start it again where there is room."""

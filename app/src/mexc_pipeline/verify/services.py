@@ -26,8 +26,8 @@ def services(config: Config) -> Report:
         ok = bool(said.get("reachable"))
         text = f"{said.get('engine')} answers" if ok else f"{said.get('engine')} does not answer: {said.get('error')}"
         report.findings.append(Finding("", "store", ok, text))
-        if why := running.outdated(said.get("running"), running.report(config)):
-            report.findings.append(Finding("", "store", False, f"{why}; restart it"))
+        if old := running.outdated(said.get("running"), running.report(config)):
+            report.findings.append(Finding("", "store", False, f"{old.why}; {old.verb} it"))
         for symbol_id, loaded in (said.get("symbols") or {}).items():
             report.findings.append(_loading(symbol_id, loaded))
     return report
@@ -49,8 +49,8 @@ def _collector(config: Config, symbol: Symbol, report: Report) -> None:
             report.findings.append(Finding(symbol.id, reason.kind.value, False, f"{reason.text}; {reason.advice}"))
     if "clock" in said:
         report.findings.append(_clock(symbol.id, said["clock"]))
-    if why := running.outdated(said.get("running"), running.report(config, symbol)):
-        report.findings.append(Finding(symbol.id, "collector", False, f"{why}; restart it"))
+    if old := running.outdated(said.get("running"), running.report(config, symbol)):
+        report.findings.append(Finding(symbol.id, "collector", False, f"{old.why}; {old.verb} it"))
     for name, channel in (said.get("channels") or {}).items():
         age = channel.get("age_s")
         if age is None or age > SILENT_S:
