@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ from mexc_pipeline.store.server import ServerEngine
 class TlsServer:
     """Takes one TLS connection, keeps what is said first, and hangs up."""
 
-    def __init__(self, authority: trustme.CA) -> None:
+    def __init__(self, authority: trustme.CA, name: str = "127.0.0.1", not_after: datetime | None = None) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(self._context)
+        begin = not_after - timedelta(days=1) if not_after else None
+        authority.issue_cert(name, not_before=begin, not_after=not_after).configure_cert(self._context)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
         self.heard = b""
@@ -74,3 +76,33 @@ def test_a_server_of_another_authority_is_told_nothing(server: TlsServer, tmp_pa
         engine(server.port, trustme.CA(), tmp_path).connect()
     server.close()
     assert server.heard == b""
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        (-30, "certificate has expired"),
+        (30, "certificate is not yet valid"),
+    ],
+)
+def test_a_certificate_refused_for_its_dates_is_said_as_clock_or_certificate(
+    authority: trustme.CA, tmp_path: Path, days: int, said: str
+) -> None:
+    """As it is of the exchange's: a host whose clock is wrong sees every certificate so."""
+    now = datetime.now(UTC)
+    server = TlsServer(authority, not_after=now + timedelta(days=days))
+    with pytest.raises(UnreachableError) as raised:
+        engine(server.port, authority, tmp_path).version()  # doctor's question
+    server.close()
+    assert f"clock or certificate: {said}, and" in str(raised.value)
+    assert f"this host's clock says {now:%Y-%m-%d}" in str(raised.value)
+    assert "_ssl.c" not in str(raised.value)
+
+
+@pytest.mark.parametrize("other", ["name", "authority"])
+def test_whose_certificate_it_is_instead_is_said(authority: trustme.CA, tmp_path: Path, other: str) -> None:
+    server = TlsServer(authority, "elsewhere.invalid" if other == "name" else "127.0.0.1")
+    known = authority if other == "name" else trustme.CA()
+    with pytest.raises(UnreachableError, match=r"another host answered: IP address mis|named by clickhouse\.ca_file"):
+        engine(server.port, known, tmp_path).connect()
+    server.close()

@@ -11,7 +11,6 @@ import random
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 
 import socks
 
-from mexc_pipeline import paths
+from mexc_pipeline import paths, tls
 from mexc_pipeline.config import Egress
 from mexc_pipeline.egress.connect import Address, NoWayError, connect
 from mexc_pipeline.egress.credentials import read_login
@@ -28,13 +27,6 @@ from mexc_pipeline.errors import UserError
 CONNECT_S = 10.0
 SOCKS_S = 20.0
 TLS_S = 10.0
-_DATES = (9, 10)
-"""What OpenSSL calls a certificate that is not yet valid, or has expired (X509_V_ERR_…, ``openssl verify``)."""
-
-_NAMES = (62, 64)
-"""One that is valid for another name, or another address."""
-_ISSUERS = (2, 18, 19, 20, 21)
-"""One whose issuer is not known, itself or somebody else."""
 
 
 class EgressError(UserError):
@@ -226,21 +218,8 @@ def start_tls(sock: socket.socket, host: str, ca_file: str = "") -> socket.socke
         raise
     except OSError as error:
         wrapped.close()
-        raise EgressError(f"TLS with {host}: {_why(error)}") from error
+        raise EgressError(f"TLS with {host}: {tls.why(error, 'exchange.ca_file')}") from error
     return wrapped
-
-
-def _why(error: OSError) -> str:
-    if not isinstance(error, ssl.SSLCertVerificationError):
-        return str(error)
-    if error.verify_code in _NAMES:
-        return f"another host answered: {error.verify_message.rstrip('.')}"
-    if error.verify_code in _ISSUERS:
-        return f"{error.verify_message}; the certificate of a private authority is named by exchange.ca_file"
-    if error.verify_code not in _DATES:
-        return error.verify_message
-    now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-    return f"clock or certificate: {error.verify_message}, and this host's clock says {now} UTC; set the clock (NTP)"
 
 
 def _name(address: object) -> str:

@@ -19,7 +19,7 @@ import msgspec
 from clickhouse_driver import errors
 from clickhouse_driver.result import IterQueryResult
 
-from mexc_pipeline import paths
+from mexc_pipeline import paths, tls
 from mexc_pipeline.config import ClickHouse
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.rows import Columns
@@ -268,7 +268,20 @@ class ServerEngine:
             settings=dict(settings),
         )
         client.iter_query_result_cls = _BlockResult
+        client.connection._create_socket = _saying_why(client.connection._create_socket)
         return client
+
+
+def _saying_why(create: Callable[[str, int], Any]) -> Callable[[str, int], Any]:
+    """Of a refused certificate the driver passes on the text alone."""
+
+    def create_socket(host: str, port: int) -> Any:
+        try:
+            return create(host, port)
+        except ssl.SSLCertVerificationError as error:
+            raise ssl.SSLError(error.errno, tls.why(error, "clickhouse.ca_file")) from error
+
+    return create_socket
 
 
 def read_password(settings: ClickHouse) -> str:
