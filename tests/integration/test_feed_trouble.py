@@ -508,6 +508,18 @@ def test_a_channel_that_stays_silent_ends_the_connection(monkeypatch: pytest.Mon
         rig.event("subscribed", 6)
 
 
+def test_a_market_that_delivers_rarely_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame each second where silence counts from 0.3 s on; each frame used to begin the patience anew."""
+    monkeypatch.setattr(silence, "OTHERS", silence.Bounds(0.15, 0.15, 0.15))
+    monkeypatch.setattr(silence, "DEAL", silence.Bounds(0.15, 0.15, 0.15))
+    monkeypatch.setattr(watch, "QUIET_S", 0.5)
+    monkeypatch.setattr(watch, "LEAVE_S", 1000.0)
+    with Simulator(SimulatorConfig(rate=1)) as sim, feeding(sim.ws_url) as rig:
+        until(lambda: len(rig.frames()) >= 15, 40, "frames")
+        assert len(sim.connections) <= 7, "after 0.5, 1, 2, 4 and 8 s at the earliest"
+        assert rig.events("stalled")
+
+
 def test_a_frozen_connection_is_noticed_by_its_missing_pongs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE_S", -1.0)  # two seconds between pings less one
     with Simulator(SimulatorConfig(rate=100)) as sim, feeding(sim.ws_url, ping_interval="2s") as rig:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.silence import DEAL, OTHERS, Bounds
@@ -31,6 +34,7 @@ from mexc_pipeline.feed.watch import (
 
 SILENCE_S = OTHERS.start
 
+DAY_S = 86_400.0
 CHANNELS = ("push.ticker", "push.deal", "push.depth.full")
 
 
@@ -361,7 +365,111 @@ def test_a_market_that_rests_is_looked_at_with_growing_patience() -> None:
     assert set(memory.lost) >= {"push.ticker", DEPTH}
     resumed = w.data("push.ticker", 48 * 3600)
     assert isinstance(resumed[0], Resumed)
-    assert memory.quiet_s == 0
+    assert memory.quiet_s == QUIET_MOST_S, "one frame is what a market that rests delivers"
+    for n in range(0, 86_400 + 20, 20):
+        w.data("push.ticker", 48 * 3600 + n)
+    assert memory.quiet_s == 0, "a day of them is not"
+
+
+def lived(
+    frames: Iterable[tuple[float, str]], seconds: float, *, acks: bool = True, addresses: int = 1, step: float = 10.0
+) -> tuple[list[float], list[Action]]:
+    """When connections are left, and all that is done, where these frames come (at, channel) and every ping is
+    answered; each connection is followed by the next at once."""
+    memory, now, left, done = Memory(), 0.0, [], []
+
+    def another() -> Watch:
+        made = Watch(CHANNELS, 25, now, memory, addresses)
+        for name in CHANNELS if acks else ():
+            done.extend(made.ack(name, now))
+        return made
+
+    w = another()
+    coming = iter([*frames, (seconds, "")])
+    at, channel = next(coming)
+    while now < seconds:
+        now = min(now + step, at)
+        w.alive(now)
+        while at <= now < seconds:
+            done += w.data(channel, now)
+            at, channel = next(coming)
+        found = w.due(now)
+        done += found
+        if any(isinstance(action, Reconnect) for action in found):
+            left.append(now)
+            w = another()
+    return left, done
+
+
+FEW = 7
+"""Connections that are left for silence before the patience for it is an hour."""
+
+
+@st.composite
+def rhythms(draw: st.DrawFn, least_s: float) -> list[tuple[float, str]]:
+    """A day of frames, whose gaps change from one stretch to the next: seconds to hours, even, random or in bursts."""
+    rng, now, found = random.Random(draw(st.integers(0, 1 << 32))), 0.0, []
+    stretches = st.tuples(
+        st.floats(math.log10(least_s), 4.1), st.sampled_from([1.0, 1.5, 5.0]), st.integers(1, 10), st.floats(0.1, 12)
+    )
+    for usual, spread, burst, hours in draw(st.lists(stretches, min_size=1, max_size=6)):
+        until = now + hours * 3600
+        while now < min(until, DAY_S):
+            now += 10**usual * spread ** rng.uniform(-1, 1)
+            for _ in range(burst):
+                names = rng.choice([CHANNELS, CHANNELS[:1], CHANNELS[1:2], (DEPTH,)])
+                found += [(now, name) for name in names]
+    return [frame for frame in found if frame[0] < DAY_S]
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(rhythms(2.0), st.sampled_from([1, 1, 3]))
+def test_whatever_the_rhythm_connections_left_for_silence_are_few_and_then_one_an_hour(
+    frames: list[tuple[float, str]], addresses: int
+) -> None:
+    left, _ = lived(frames, DAY_S, addresses=addresses)
+    few = FEW + addresses  # one of them for the sake of a single channel
+    for n, first in enumerate(left):
+        for m, last in enumerate(left[n:], 1):
+            assert m <= few + (last - first) / LEAVE_S
+
+
+def _slow(gap_s: float, spread: float) -> list[tuple[float, str]]:
+    """A day of frames of all channels with gaps of about that."""
+    rng, now, found = random.Random(gap_s), 0.0, []
+    while now < DAY_S:
+        now += gap_s * spread ** rng.uniform(-1, 1)
+        found += [(now, name) for name in CHANNELS]
+    return found
+
+
+@pytest.mark.parametrize("addresses", [1, 3])
+@pytest.mark.parametrize("spread", [1.0, 1.4])
+@pytest.mark.parametrize("gap_s", [45, 70, 130, 240, 365, 590, 900, 1900, 3700, 9000])
+def test_a_market_that_delivers_rarely_keeps_its_connection(gap_s: int, spread: float, addresses: int) -> None:
+    left, _ = lived(_slow(gap_s, spread), DAY_S, addresses=addresses)
+    assert sum(at < LEAVE_S for at in left) <= FEW + addresses - 1
+    assert all(b - a >= LEAVE_S - 1 for a, b in pairwise(left[FEW + addresses - 2 :])), "the patience has grown"
+    if gap_s <= 365:
+        assert all(at < 6 * LEAVE_S for at in left), "by then its pace is known"
+
+
+@pytest.mark.parametrize("gap_s", [45, 130, 365, 900])
+def test_so_it_does_where_subscriptions_are_not_answered(gap_s: int) -> None:
+    left, _ = lived(_slow(gap_s, 1.4), DAY_S, acks=False)
+    later = [at for at in left if at > 1.4 * gap_s]  # before the first frame it might be a socket that does nothing
+    assert len(later) <= FEW + 24
+    assert all(b - a >= LEAVE_S - 1 for a, b in pairwise(later[FEW:]))
+
+
+def test_a_market_that_is_dead_is_noticed_and_said() -> None:
+    left, done = lived([], DAY_S)
+    assert left[0] == 2 * SILENCE_S
+    assert FEW <= len(left) <= FEW + 24
+    assert {a.channel for a in done if isinstance(a, Stalled)} == set(CHANNELS)
+    assert {a.channel for a in done if isinstance(a, GivenUp)} >= {"push.ticker", DEPTH}
+    assert sum(isinstance(a, Resubscribe) for a in done) > 24 * 60, "asked for each minute"
 
 
 @given(

@@ -25,8 +25,10 @@ LEAVE_S = 3600.0
 """Least time between two connections left for the sake of one channel while others deliver."""
 QUIET_S = 60.0
 QUIET_MOST_S = 3600.0
-"""Least time between two connections left because none of their channels delivers, growing from the first to the second
-while that goes on: the market itself may rest."""
+"""Least time between two connections left because none of their channels delivers: the market itself may rest. It
+doubles with each, from the first to the second, and begins anew only when the market has flowed for ``FLOWS_S``: one
+frame is what a slow market brings, and shows nothing."""
+FLOWS_S = 86_400.0
 
 SURE = 3
 """Times the limit after which the same is said of any other channel whose pace is well known."""
@@ -114,17 +116,40 @@ class Memory:
     paces: dict[str, Pace] = field(default_factory=dict)
     lost: dict[str, _Lost] = field(default_factory=dict)
     left_at: float | None = None
-    """When a connection was last left for the sake of one channel."""
+    """When a connection was last left for silence while it was answered."""
     tried: set[str] = field(default_factory=set)
     """Channels for which that was of no use: it is not done again before they deliver."""
     quiet_s: float = 0.0
     quiet_until: float = 0.0
+    flows_since: float | None = None
+    """Since when the market has not rested for so long that its connection might have been left."""
+    unacked: bool = False
+    """The exchange delivers a channel without an answer, and has given none since."""
     refusals: dict[str, int] = field(default_factory=dict)
     """By channel, since it was last confirmed: sessions may be too short for a second one."""
     mute: int = 0
     """Connections left in succession on which nothing was answered or delivered."""
     turns: int = 0
-    """Connections left so since the patience last grew: each address has one turn."""
+    """Connections left for silence or refusal since the patience last grew: each address has one turn."""
+
+    def flowed(self, now: float) -> None:
+        """A frame of the market came."""
+        if self.flows_since is None:
+            self.flows_since = now
+        elif now - self.flows_since >= FLOWS_S:
+            self.quiet_s = 0.0
+
+    def left(self, now: float, addresses: int, *, resting: bool) -> None:
+        """A connection is left because nothing comes over it. Of ``addresses``, each has its turn at once before the
+        patience grows; where the market may be ``resting``, only the first time."""
+        self.turns += 1
+        if self.turns >= addresses or (resting and self.quiet_s):  # none of them served
+            self.turns = 0
+            self.quiet_s = min(2 * self.quiet_s or QUIET_S, QUIET_MOST_S)
+        if not self.turns:
+            self.quiet_until = now + self.quiet_s
+        if resting:
+            self.left_at = now
 
     def limit(self, channel: str) -> float:
         """Seconds of silence that mean something, by the channel's own pace."""
@@ -151,9 +176,10 @@ class _Channel:
 class Watch:
     """One connection's channels and the age of its newest frame of any kind.
 
-    A connection is left where nothing at all comes over it, where none of its channels is answered or delivers, or, at
-    most once in ``LEAVE_S``, for the sake of one channel. A channel that stays away is otherwise given up: it is asked
-    for again at growing intervals on the same connection, and the others flow on. ``memory`` outlives the connection.
+    A connection is left where nothing at all comes over it, where none of its channels is answered or delivers, with
+    patience that grows to ``QUIET_MOST_S``, or, at most once in ``LEAVE_S``, for the sake of one channel. A channel
+    that stays away is otherwise given up: it is asked for again at growing intervals on the same connection, and the
+    others flow on. ``memory`` outlives the connection.
     """
 
     channels: tuple[str, ...]
@@ -191,6 +217,7 @@ class Watch:
 
     def ack(self, channel: str, now: float) -> list[Action]:
         """The exchange said yes to a channel."""
+        self.memory.unacked = False
         state = self._channels.get(channel)
         return [] if state is None else self._confirm(channel, state, "ack", now)
 
@@ -212,7 +239,9 @@ class Watch:
         state.delivered = True
         state.stalled = False
         self.memory.tried.discard(channel)
-        self.memory.quiet_s, self.memory.turns = 0.0, 0
+        self.memory.flowed(now)
+        if state.confirmed is None:
+            self.memory.unacked = True
         return self._confirm(channel, state, "data", now)
 
     def _confirm(self, channel: str, state: _Channel, by: str, now: float) -> list[Action]:
@@ -307,8 +336,11 @@ class Watch:
         memory, states = self.memory, self._channels
         new = [name for name in away if name not in memory.lost]
         said = "; ".join(f"{name} {reason}" for name, reason in away.items())
-        if not self._flows(away, now):
-            if all(s.confirmed is None and s.refused is None and s.answered is None for s in states.values()):
+        flows = self._flows(away, now)
+        if not flows:
+            memory.flows_since = None
+            unanswered = all(s.confirmed is None and s.refused is None and s.answered is None for s in states.values())
+            if unanswered and not memory.unacked:
                 patience = 2 * CONFIRM_S * min(MUTE_MOST, 2 ** min(memory.mute // self.addresses, 30))
                 if now - self.started < patience:
                     return []
@@ -318,15 +350,12 @@ class Watch:
             refused = len(away) == len(states) and (self.addresses > 1 or not self.unlisted)
             if (confirmed or refused) and now >= memory.quiet_until:
                 memory.tried.update(new)
-                memory.turns += 1
-                if memory.turns >= self.addresses:  # none of them served
-                    memory.turns = 0
-                    memory.quiet_s = min(2 * memory.quiet_s or QUIET_S, QUIET_MOST_S)
-                    memory.quiet_until = now + memory.quiet_s
+                memory.left(now, self.addresses, resting=confirmed or unanswered)
                 return [Reconnect(said)]
         hopeful = [name for name in new if name not in memory.tried and states[name].refused is None]
-        if hopeful and (memory.left_at is None or now - memory.left_at >= LEAVE_S):
+        if flows and hopeful and (memory.left_at is None or now - memory.left_at >= LEAVE_S):
             memory.left_at = now
+            memory.quiet_until = max(memory.quiet_until, now + memory.quiet_s)
             memory.tried.update(hopeful)
             return [Reconnect("; ".join(f"{name} {away[name]}" for name in hopeful), orderly=True)]
         for name in new:
