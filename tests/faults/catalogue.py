@@ -254,7 +254,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "segments",
         "A segment altered by hand becomes no file but one with the rows as received, and holds up no other",
-        "a closed segment truncated, deleted, bits flipped, pages overwritten, before its export",
+        "a closed segment truncated, deleted, bits flipped, pages overwritten, before its export; an open one's "
+        "header, rows and keys altered while its collector writes to it",
         segments.segments,
         100,
         8,

@@ -19,7 +19,8 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.export import main
 from mexc_pipeline.spool.lifecycle import Tally, prune
 from mexc_pipeline.spool.pending import Pending
-from mexc_pipeline.spool.segment import SegmentError, SegmentReader, in_order, info, segments
+from mexc_pipeline.spool.segment import NewerFormatError, SegmentError, SegmentReader, in_order, info, segments
+from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify import by_hour, exports, ledger
 from support.spools import T0, configure, fill, open_spool, some_frames
 
@@ -155,17 +156,20 @@ def _set(key: str, value: str, db: sqlite3.Connection) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32), bits=st.integers(1, 6), number=st.integers(0, 2))
-def test_flipped_bits_raise_nothing_but_what_is_foreseen(config: Config, seed: int, bits: int, number: int) -> None:
+@given(seed=st.integers(0, 2**32), bits=st.integers(1, 6), number=st.integers(0, 2), header=st.booleans())
+def test_flipped_bits_raise_nothing_but_what_is_foreseen(
+    config: Config, seed: int, bits: int, number: int, header: bool
+) -> None:
+    """Nor does one keep anybody from recording: what notices it last is a commit."""
     rng = random.Random(seed)
     source = segments(config.spool_dir / "btc")[number][1]
-    folder = config.data_dir / "copies" / str(seed)
+    folder = config.data_dir / "copies" / "btc"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     path = folder / source.name
     data = bytearray(source.read_bytes())
     for _ in range(bits):
-        data[rng.randrange(100, len(data))] ^= 1 << rng.randrange(8)
+        data[rng.randrange(100) if header else rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     path.write_bytes(data)
     for look in (_counts, _tail, Tally.of, _blocks):
         try:
@@ -173,7 +177,52 @@ def test_flipped_bits_raise_nothing_but_what_is_foreseen(config: Config, seed: i
         except SegmentError:
             continue
     in_order(folder)
-    shutil.rmtree(folder)
+    _records_on(folder, config)
+
+
+@pytest.mark.parametrize("at", range(100))
+def test_any_byte_of_the_header(config: Config, at: int) -> None:
+    """Of a segment that is open: rows go on, and those that were in it are there or in a file that is named so."""
+    path = segments(config.spool_dir / "btc")[2][1]
+    data = bytearray(path.read_bytes())
+    folder = config.data_dir / "copies" / "btc"
+    for bit in (0, 7):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        data[at] ^= 1 << bit
+        (folder / path.name).write_bytes(data)
+        data[at] ^= 1 << bit
+        try:
+            first_seq = info(folder / path.name).first_seq
+        except SegmentError:
+            first_seq = None
+        if not _records_on(folder, config):
+            assert first_seq is None
+            continue
+        there = [segment for segment in in_order(folder).readable if segment.first_seq == first_seq]
+        apart = [p.name for p in folder.iterdir() if ".sqlite.damaged-" in p.name]
+        assert there or apart, f"bit {bit}"
+
+
+def _records_on(folder: Path, config: Config) -> bool:
+    """Rows that take new pages go into the folder's spool, and its segment ends in order; False where a later version
+    seems to have written there."""
+    edge = T0 + 3 * config.period.length_ns
+    try:
+        spool = Spool(folder, "btc", "BTC_USDT", config.period, next_rx=edge - 10**9)
+    except NewerFormatError:
+        return False
+    wanted = some_frames(300, edge - 10**9, 1_000_000)
+    done = 0
+    while done < len(wanted):
+        done += len(spool.append(wanted[done:]))
+    last_seq = spool.last_seq
+    spool.tick(edge)
+    spool.close()
+    newest = in_order(folder).readable[-1]
+    assert (newest.state, newest.last_seq) == ("closed", last_seq + 1)
+    Tally.of(newest.path)
+    return True
 
 
 def _counts(path: Path) -> object:

@@ -15,7 +15,9 @@ import pytest
 
 from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.rows import Frame
-from mexc_pipeline.spool import held
+from mexc_pipeline.spool import held, writer
+from mexc_pipeline.spool import pending as pending_rows
+from mexc_pipeline.spool.lifecycle import mark_exported, seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock, holder
 from mexc_pipeline.spool.pending import FILE, Pending
 from mexc_pipeline.spool.segment import connect_writer, info
@@ -215,3 +217,219 @@ def test_a_folder_that_another_writer_holds_now_is_not_taken(tmp_path: Path) -> 
         folder.rename(tmp_path / "away")
         with SpoolLock(folder), pytest.raises(LockedError):
             lock.keep()
+
+
+def of_header(at: int) -> Callable[[Path], None]:
+    """One bit of a number in the database's header."""
+
+    def change(path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(at)
+            byte = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([byte ^ 1]))
+
+    return change
+
+
+def folded(path: Path) -> None:
+    """As its own thread folds the log into the file: what is damaged afterwards is in no log."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.execute("INSERT INTO meta VALUES ('', '')")  # its writer's page of the header is not the newest any more
+        db.execute("DELETE FROM meta WHERE key = ''")
+        db.commit()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def no_rows(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(size - 4096))
+
+
+def a_row_of_somebody(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("INSERT INTO rows VALUES (101, 1, 1, 1, x'00')")
+        db.commit()
+
+
+def no_table(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE rows")
+
+
+def a_value_of_meta(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE meta SET value = '\"eth\"' WHERE key = 'id'")
+        db.commit()
+
+
+def no_text(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE key = 'symbol'")
+        db.commit()
+
+
+HEADER = [of_header(at) for at in (36, 39, 52, 55)]
+
+
+@pytest.mark.parametrize("damage", HEADER, ids=["36", "39", "52", "55"])
+@pytest.mark.parametrize("found", ["by its writer", "at the next start", "by an export"])
+def test_a_segment_that_can_only_be_read_is_written_again(
+    tmp_path: Path, damage: Callable[[Path], None], found: str
+) -> None:
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    spool.append(frames(0, 1000))
+    segment = tmp_path / str(spool.segment)
+    if found == "by its writer":
+        folded(segment)
+        damage(segment)
+    else:
+        spool.close()
+        damage(segment)
+    if found == "at the next start":
+        spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0 + 1000)
+        assert spool.clean is False  # it was not stopped
+        assert spool.recovered.set_apart == ()
+    if found != "by an export":
+        spool.append(frames(1000, 1000))
+        spool.tick(T0 + 10 * SECOND_NS)
+        spool.close()
+    else:
+        seal_left_open(tmp_path, T0 + 10 * SECOND_NS)
+    (rows,) = read_segments(tmp_path)
+    wanted = frames(0, 1000 if found == "by an export" else 2000)
+    assert [row.m for row in rows.rows][:-1] == [frame.m for frame in wanted]
+    assert info(segment).state == "closed"
+    assert len(list(tmp_path.glob(f"{segment.name}.replaced-*[0-9]"))) == 1
+    mark_exported(segment, {"at_ns": T0})
+    check(tmp_path)
+
+
+@pytest.mark.parametrize("damage", HEADER, ids=["36", "39", "52", "55"])
+def test_a_closed_segment_that_can_only_be_read_is_marked_all_the_same(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    spool.append(frames(0, 1000))
+    segment = tmp_path / str(spool.segment)
+    spool.tick(T0 + 10 * SECOND_NS)
+    spool.close()
+    before = info(segment)
+    damage(segment)
+    mark_exported(segment, {"at_ns": T0, "said": "x" * 20_000})
+    assert (info(segment).state, info(segment).digest) == ("exported", before.digest)
+    check(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [no_rows, a_row_of_somebody, no_table, a_value_of_meta, no_text])
+@pytest.mark.parametrize("then", ["more rows", "its edge"])
+def test_a_segment_damaged_under_its_writer_is_set_apart_and_recording_goes_on(
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    then: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer, "KEEP_S", 0.0)
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    spool.append(frames(0, 100))
+    segment = tmp_path / str(spool.segment)
+    folded(segment)
+    damage(segment)
+    if then == "its edge":
+        assert spool.tick(T0 + 10 * SECOND_NS) is None
+        spool.append([Frame(T0 + 10 * SECOND_NS, 5, 1, b"{}")])
+    else:
+        for n in range(100, 200, 20):
+            spool.append(frames(n, 20))
+    (apart,) = tmp_path.glob(f"{segment.name}.damaged-*[0-9]")
+    assert [r.__dict__["fields"]["segment"] for r in caplog.records if "set apart" in r.message] == [apart.name]
+    spool.tick(T0 + 20 * SECOND_NS)
+    spool.close()
+    (left,) = read_segments(tmp_path)
+    if then == "its edge":
+        assert [row.seq for row in left.rows] == [101, 102]
+    else:
+        assert [row.m for row in left.rows][:-1] == [frame.m for frame in frames(100, 100)]
+        assert [row.seq for row in left.rows] == list(range(101, 202))
+        assert left.file.endswith(".part2.sqlite")
+    check(tmp_path, 101)
+
+
+def test_a_disk_that_refuses_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    spool.append(frames(0, 100))
+    refused = sqlite3.OperationalError("disk I/O error")
+    refused.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+
+    def refuse(*_: object) -> None:
+        raise refused
+
+    with monkeypatch.context() as broken:
+        broken.setattr(spool, "_commit", refuse)
+        with pytest.raises(sqlite3.OperationalError, match="disk"):
+            spool.append(frames(100, 100))
+    spool.append(frames(100, 100))
+    spool.tick(T0 + 10 * SECOND_NS)
+    spool.close()
+    assert [path.name for path in tmp_path.iterdir() if "-" in path.name] == []
+    check(tmp_path)
+
+
+@pytest.mark.parametrize("damage", HEADER, ids=["36", "39", "52", "55"])
+@pytest.mark.parametrize("found", ["by its writer", "at the next start", "while they are moved"])
+def test_pending_rows_that_can_only_be_read_are_written_again(
+    tmp_path: Path, damage: Callable[[Path], None], found: str
+) -> None:
+    pending = Pending(tmp_path, "BTC_USDT")
+    pending.append(frames(0, 500))
+    if found == "at the next start":
+        pending.close()
+        damage(tmp_path / FILE)
+        pending = Pending(tmp_path, "BTC_USDT")
+        assert pending.set_apart is None
+    if found == "by its writer":
+        folded(tmp_path / FILE)
+        damage(tmp_path / FILE)
+    pending.append(frames(500, 500))
+    if found == "while they are moved":
+        folded(tmp_path / FILE)
+        damage(tmp_path / FILE)
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    while pending.move(spool):
+        pass
+    pending.remove()
+    spool.tick(T0 + 10 * SECOND_NS)
+    spool.close()
+    assert [row.m for row in check(tmp_path)][:-1] == [frame.m for frame in frames(0, 1000)]
+    assert not [path.name for path in tmp_path.iterdir() if "damaged" in path.name]
+
+
+@pytest.mark.parametrize("damage", [no_rows, no_table, no_text])
+@pytest.mark.parametrize("then", ["more rows", "they are moved"])
+def test_pending_rows_damaged_under_their_writer_are_set_apart_and_more_are_kept(
+    tmp_path: Path, damage: Callable[[Path], None], then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending_rows, "KEEP_S", 0.0)
+    pending = Pending(tmp_path, "BTC_USDT")
+    pending.append(frames(0, 100))
+    folded(tmp_path / FILE)
+    damage(tmp_path / FILE)
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    if then == "more rows":
+        pending.append(frames(200, 100))
+    while pending.move(spool):
+        pass
+    pending.append(frames(300, 100))
+    while pending.move(spool):
+        pass
+    pending.remove()
+    spool.tick(T0 + 10 * SECOND_NS)
+    spool.close()
+    assert [row.m for row in check(tmp_path)][-101:-1] == [frame.m for frame in frames(300, 100)]
+    if then == "more rows":
+        assert [row.m for row in check(tmp_path)][-201:-101] == [frame.m for frame in frames(200, 100)]
+    assert len(list(tmp_path.glob(f"{FILE}.damaged-*[0-9]"))) == 1

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.periods import SECOND_NS, Period
+from mexc_pipeline.periods import DAY_NS, SECOND_NS, Period
 from mexc_pipeline.rows import Frame, Mt
-from mexc_pipeline.spool import checkpoint
+from mexc_pipeline.spool import checkpoint, lifecycle
 from mexc_pipeline.spool.lifecycle import mark_exported, proven_at, prune, seal_left_open
-from mexc_pipeline.spool.segment import info
+from mexc_pipeline.spool.segment import SegmentInfo, info
 from mexc_pipeline.spool.writer import Spool
 from support.spooled import check, read_segments
 from support.spools import event
@@ -196,3 +198,53 @@ def test_a_log_is_folded_once_for_each_time_it_has_grown(tmp_path: Path, monkeyp
         assert folded.acquire(timeout=10)
     finally:
         checkpointer.close()
+
+
+def test_a_segment_that_cannot_be_pruned_keeps_neither_others_nor_its_recording(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recorder prunes between two commits: once it tried that one again and again, and committed nothing."""
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    for n in range(3):
+        spool.append([Frame(T0 + n * 10 * SECOND_NS + i, 5, 1, b"x" * 100) for i in range(500)])
+        spool.tick(T0 + (n + 1) * 10 * SECOND_NS)
+    oldest, second, _ = sorted(tmp_path.glob("*.sqlite"))
+    for path in (oldest, second):
+        mark_exported(path, {"at_ns": T0})
+    data = bytearray(oldest.read_bytes())
+    pages = [at for at in range(4096, len(data), 4096) if data[at] == 0x0D and data[at + 8 :].count(b"x" * 100) > 2]
+    for at in pages[1:-1]:  # it says all of itself, and its first and last rows can be read
+        data[at : at + 4096] = bytes(4096)
+    oldest.write_bytes(data)
+    assert info(oldest).state == "exported"
+    assert spool.prune(T0 + 400 * DAY_NS, 0) == [second]
+    assert "segment cannot be pruned" in caplog.text
+    spool.append([Frame(T0 + 40 * SECOND_NS, 5, 1, b"1")])
+    spool.close()
+
+
+def test_a_segment_that_cannot_be_sealed_keeps_no_other_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(3):
+        spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0 + n * 10 * SECOND_NS)
+        spool.append([Frame(T0 + n * 10 * SECOND_NS, 5, 1, b"1")])
+        spool.close()
+        for path in tmp_path.glob("*.sqlite"):
+            path.rename(path.with_suffix(".away"))
+    for path in tmp_path.glob("*.away"):
+        path.rename(path.with_suffix(".sqlite"))
+    first, second, third = sorted(tmp_path.glob("*.sqlite"))
+    real = lifecycle.seal
+
+    def refused(db: sqlite3.Connection, path: Path, *args: Any, **more: Any) -> SegmentInfo:
+        if path == first:
+            raise io_error
+        if path == second:
+            raise sqlite3.DatabaseError("file is not a database")
+        return real(db, path, *args, **more)
+
+    io_error = sqlite3.OperationalError("disk I/O error")
+    io_error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    monkeypatch.setattr(lifecycle, "seal", refused)
+    with pytest.raises(sqlite3.Error):
+        seal_left_open(tmp_path, T0 + 90 * SECOND_NS)
+    assert [info(path).state for path in (first, second, third)] == ["open", "open", "closed"]

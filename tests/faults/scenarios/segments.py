@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,6 +19,15 @@ from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
 
 ALTERATIONS = 14
+IN_USE = 3
+UNREAD = (*range(36, 40), *range(52, 56))
+"""Bytes of a database's header, the number of free pages and whether pages move, that only who writes goes by."""
+IN_ROWS = (
+    "INSERT INTO rows SELECT max(seq) + 1, max(rx), 1, 1, x'7b7d' FROM rows",
+    "DROP TABLE rows",
+    "UPDATE meta SET value = replace(value, 'btc', 'eth') WHERE key = 'id'",
+    "UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE key = 'symbol'",
+)
 LOGS = 4
 NO_BOUND_NS = 10**18
 """What a write-ahead log loses with its bytes is a tail of any length."""
@@ -45,7 +55,83 @@ def segments(folder: Path, seed: int) -> Outcome:
             shutil.rmtree(place.exports)
             place.exports.mkdir()
             _alter_one(place, rng, wanted, outcome)
+    _under_its_writer(folder / "in-use", seed, outcome)
     return outcome
+
+
+def _under_its_writer(folder: Path, seed: int, outcome: Outcome) -> None:
+    """The open segment, while it is written to: where it can be read nothing is lost; where it is not what was written
+    it is set apart, and recording goes on."""
+    rng = random.Random(f"in use {seed}")
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=200.0, seed=seed)) as sim,
+        bench(folder, sim, rng, period="5s") as place,
+    ):
+        place.witness.start()
+        collector = place.fork("collect", "btc")
+        for n in range(1, IN_USE + 1):
+            place.recorded(collector, 40 * n)
+            _damage_in_use(place, "replaced", lambda path: _flip_in_header(path, rng))
+            outcome.happened("the header of a segment in use altered")
+        outcome.expect(end(collector) == 0, f"the collector ended otherwise: {place.said()[-500:]}")
+        place.settle(outcome)
+        before = {path.name: _rows(path) for path in place.exports.glob("*.parquet")}
+        collector = place.fork("collect", "btc")
+        for n in range(1, IN_USE + 1):
+            place.recorded(collector, 40 * n)
+            statement = rng.choice(IN_ROWS)
+            _damage_in_use(place, "damaged", lambda path, sql=statement: _change(path, sql))  # type: ignore[misc]
+            outcome.happened("a segment in use altered: rows or keys")
+        place.recorded(collector, 40 * IN_USE + 40)
+        outcome.expect(end(collector) == 0, f"the collector ended otherwise: {place.said()[-500:]}")
+        place.run("export", "--once")
+        status, said = place.run("verify", "exports")
+        outcome.expect(status == 1, f"verify exports ended with {status} beside segments that were set apart: {said}")
+        now = {path.name: _rows(path) for path in place.exports.glob("*.parquet")}
+        outcome.expect(before.items() <= now.items(), "files of before are not what they were")
+        sent = {f.payload for c in sim.connections for f in sim.sent_on(c.number)}
+        rows = [row for name in now.keys() - before.keys() for row in now[name]]
+        strange = [row[0] for row in rows if row[3] in ("t", "d", "dp") and str(row[4]).encode() not in sent]
+        outcome.expect(bool(rows) and not strange, f"{len(rows)} rows, of which nobody sent seq {strange[:5]}")
+
+
+def _damage_in_use(place: Bench, becomes: str, damage: Callable[[Path], None]) -> None:
+    """Again and again: a commit that comes at the same time writes over it."""
+    folder = place.spool / "btc"
+    before = len(list(folder.glob(f"*.sqlite.{becomes}-*[0-9]")))
+
+    def noticed() -> bool:
+        if len(list(folder.glob(f"*.sqlite.{becomes}-*[0-9]"))) > before:
+            return True
+        newest = max(folder.glob("*.sqlite"), key=lambda path: path.stat().st_mtime_ns)
+        with contextlib.suppress(sqlite3.Error, FileNotFoundError):
+            damage(newest)
+        return False
+
+    until(noticed, 60, f"a segment that is {becomes}")
+
+
+def _flip_in_header(path: Path, rng: random.Random) -> None:
+    """A bit of what a commit goes by and no reader, once the log has been moved into the file."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)) as db:
+        if json.loads(db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()[0]) != "open":
+            return
+        db.execute("INSERT INTO meta VALUES ('', '')")
+        db.execute("DELETE FROM meta WHERE key = ''")  # its writer looks at the file again
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        fd = os.open(path, os.O_RDWR)
+        try:
+            at = rng.choice(UNREAD)
+            os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ 1 << rng.randrange(8)]), at)
+        finally:
+            # Closing it gives up locks of this process alone, which writes nothing more.
+            os.close(fd)
+
+
+def _change(path: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as db, db:
+        if json.loads(db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()[0]) == "open":
+            db.execute(statement)
 
 
 def _rows(path: Path) -> list[tuple[object, ...]]:

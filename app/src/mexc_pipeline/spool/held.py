@@ -2,7 +2,8 @@
 
 A file whose name was removed, or given to another file, goes on taking commits that nobody will ever find: the kernel
 keeps it for whoever has it open, and no longer. So each commit is preceded by a look at the name (some microseconds),
-and what the writer still holds is written again under it.
+and what the writer still holds is written again under it. So is what can be read of a file that is damaged so that it
+cannot be written any more.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mexc_pipeline.paths import identity
-from mexc_pipeline.spool.segment import clear, connect_writer, sync_folder
+from mexc_pipeline.spool.segment import DAMAGE, SegmentError, clear, connect_writer, is_damage, sync_folder
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -49,20 +51,39 @@ class Held:
         if found == self._inodes and None not in found:
             return False
         log.error("a file in use was removed or replaced", extra={"fields": {"file": str(self._path)}})
-        self._write_again()
-        db = connect_writer(self._path)
-        self._former.append(self.db)
-        self.db, self._inodes = db, _inodes(self._path)
+        making = self._making()
+        with contextlib.closing(sqlite3.connect(making, isolation_level=None)) as copy:
+            self.db.backup(copy)
+        self._put(making)
         log.warning("written again from what was held", extra={"fields": {"file": str(self._path)}})
         return True
 
-    def _write_again(self) -> None:
-        path = self._path
-        making = path.with_name(f".{path.name}.new")
+    def renew(self, is_whole: Callable[[Path], bool]) -> bool:
+        """Write the database again, row by row, where it is damaged so that it can only be read; False, with nothing
+        changed, where it cannot be read either or ``is_whole`` does not find in the copy what must be there. Raises
+        sqlite3.Error or OSError where it cannot be done at present."""
+        making = self._making()
+        try:
+            self.db.execute("PRAGMA auto_vacuum=NONE")  # of the copy
+            self.db.execute("VACUUM INTO ?", (str(making.absolute()),))
+            if not is_whole(making):
+                return False
+        except (*DAMAGE, SegmentError) as error:
+            if not is_damage(making, error):
+                raise
+            return False
+        self._put(making)
+        return True
+
+    def _making(self) -> Path:
+        making = self._path.with_name(f".{self._path.name}.new")
         for end in ("", "-wal", "-shm", "-journal"):
             clear(making.with_name(making.name + end))
-        with contextlib.closing(sqlite3.connect(making, isolation_level=None)) as copy:
-            self.db.backup(copy)
+        return making
+
+    def _put(self, making: Path) -> None:
+        """Give the copy the name, set apart what stands there, and hold the copy."""
+        path = self._path
         fd = os.open(making, os.O_RDONLY)
         try:
             os.fsync(fd)
@@ -75,6 +96,9 @@ class Held:
         os.link(making, path)
         making.unlink()
         sync_folder(path.parent)
+        db = connect_writer(path)
+        self._former.append(self.db)
+        self.db, self._inodes = db, _inodes(path)
 
 
 def _inodes(path: Path) -> _Inodes:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,7 @@ from mexc_pipeline.events import Gap, Sealed, begin
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.digest import RowDigest
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
+from mexc_pipeline.spool.held import Held
 from mexc_pipeline.spool.segment import (
     SegmentError,
     SegmentInfo,
@@ -21,9 +23,12 @@ from mexc_pipeline.spool.segment import (
     UnavailableError,
     clear,
     connect,
+    connect_writer,
+    failed,
     get_info,
     in_order,
     info,
+    is_damage,
     put_meta,
     segments,
     sync_folder,
@@ -108,6 +113,8 @@ def seal(db: sqlite3.Connection, path: Path, tally: Tally, *, at_ns: int, cut: b
 
 
 def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: int, cut: bool) -> None:
+    if before.rows != tally.digest.rows:
+        raise SegmentError(f"{before.path}: it has {before.rows} rows, and {tally.digest.rows} were written to it")
     rx = max(tally.last_rx, at_ns - 1)
     sealed = Columns(
         [before.last_seq + 1],
@@ -141,6 +148,45 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
         raise
 
 
+def hold(path: Path, tally: Tally) -> Held:
+    """Open a segment, whose rows are those of the tally, to write to it. Where it is damaged so that it can only be
+    read it is written again, and the damaged file set apart. Raises as :func:`connect_writer`."""
+    try:
+        return Held(path, connect_writer(path))
+    except SegmentError as error:
+        if not is_damage(path, error):
+            raise
+        held = Held(path, connect(path, readonly=False))
+        try:
+            keep_left_out(held.db, path)
+            if not renew(held, path, tally.digest.total(), error):
+                raise
+        except BaseException:
+            held.close()
+            raise
+        return held
+
+
+def renew(held: Held, path: Path, digest: str, error: BaseException) -> bool:
+    """Write a segment again, whose rows have that digest, where ``error`` shows that it can only be read; whether they
+    could be read. Raises sqlite3.Error or OSError where it cannot be done at present."""
+    renewed = held.renew(partial(_is_whole, digest=digest))
+    if renewed:
+        fields = {"segment": path.name, "reason": str(error)}
+        log.error("segment damaged and written again, the damaged file is set apart", extra={"fields": fields})
+    return renewed
+
+
+def _is_whole(copy: Path, digest: str) -> bool:
+    """Whether the copy of a segment says of itself what was written there, and holds rows of that digest."""
+    tally = Tally()
+    with SegmentReader(copy) as reader:
+        reader.meta()
+        for block in reader.blocks():
+            tally.add(block)
+    return tally.digest.total() == digest
+
+
 Read = Mapping[Path, tuple[SegmentInfo, Tally]]
 """What segments said of themselves, and the tally of their rows."""
 
@@ -170,11 +216,11 @@ def seal_left_open(
 
     For whoever holds the spool's lock while no collector runs. Segments that cannot be read are left and logged; those
     whose rows are not the ones that arrived too, and ``damaged`` is told: whoever records here next sets them apart,
-    and needs them until then, to give no seq twice. UnavailableError, once all others are closed, where one cannot be
-    written at present.
+    and needs them until then, to give no seq twice. UnavailableError, sqlite3.Error or OSError, once all others are
+    closed, where one cannot be written at present.
     """
     sealed: list[SegmentInfo] = []
-    unavailable: list[UnavailableError] = []
+    refused: list[Exception] = []
     for _, path in segments(folder):
         found: SegmentInfo | None = None
         try:
@@ -188,25 +234,38 @@ def seal_left_open(
             before, tally = read.get(path, (None, None))
             if tally is None or before != found:
                 tally = Tally.of(path)
-            db = connect(path, readonly=False)
+            held = hold(path, tally)
             try:
-                keep_left_out(db, path)
-                sealed.append(seal(db, path, tally, at_ns=now_ns if early else found.edge_ns, cut=early))
+                keep_left_out(held.db, path)
+                sealed.append(seal(held.db, path, tally, at_ns=now_ns if early else found.edge_ns, cut=early))
             finally:
-                db.close()
-        except SegmentError as error:
+                held.close()
+        except (SegmentError, sqlite3.Error, OSError) as error:
             log.error("segment cannot be closed", extra={"fields": {"segment": str(path), "error": str(error)}})
-            if isinstance(error, UnavailableError):
-                unavailable.append(error)
+            if isinstance(error, UnavailableError) or not is_damage(path, error):
+                refused.append(error)
             elif found is not None and damaged is not None:
-                damaged(path, error)
-    if unavailable:
-        raise unavailable[0]
+                damaged(path, failed(path, "cannot be closed", error))
+    if refused:
+        raise refused[0]
     return sealed
 
 
 def mark_exported(path: Path, exported: dict[str, Any]) -> None:
-    """Record that the segment's file was read back and equals it. Durable when this returns."""
+    """Record that the segment's file was read back and equals it. Durable when this returns. A segment that can only
+    be read is written again for it."""
+    try:
+        _mark(path, exported)
+    except sqlite3.Error as error:
+        if not is_damage(path, error):
+            raise
+        with contextlib.closing(Held(path, connect(path, readonly=False))) as held:
+            if not renew(held, path, get_info(held.db, path).digest, error):
+                raise
+        _mark(path, exported)
+
+
+def _mark(path: Path, exported: dict[str, Any]) -> None:
     db = connect(path, readonly=False)
     try:
         db.execute("BEGIN IMMEDIATE")
@@ -236,7 +295,8 @@ def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:
     """Delete exported segments whose file was proven ``keep_ns`` ago or earlier, by a clock that is right now; it was
     not always: what the exchange says of a segment's newest frame is believed where it is later than what export said.
 
-    The newest segment always stays: it is how the next seq is known.
+    The newest segment always stays: it is how the next seq is known. One that cannot be read or deleted stays, and is
+    logged.
     """
     found = in_order(folder)
     for path, error in found.unreadable:
@@ -248,9 +308,13 @@ def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:
     for segment, at_ns in zip(exported, proven, strict=True):
         if at_ns is None or now_ns - at_ns < keep_ns or segment.last_seq >= newest:
             continue
-        if now_ns - _newest_frame_ns(segment.path) >= keep_ns:
-            remove(segment.path)
-            pruned.append(segment.path)
+        try:
+            if now_ns - _newest_frame_ns(segment.path) >= keep_ns:
+                remove(segment.path)
+                pruned.append(segment.path)
+        except (SegmentError, OSError) as error:
+            fields = {"segment": str(segment.path), "error": str(error)}
+            log.error("segment cannot be pruned", extra={"fields": fields})
     return pruned
 
 

@@ -19,10 +19,10 @@ import sqlite3
 import struct
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from mexc_pipeline.events import Started, begin, read
 from mexc_pipeline.periods import LAST_NS, Period
@@ -42,6 +42,7 @@ from mexc_pipeline.spool.segment import (
     create_database,
     failed,
     in_order,
+    is_damage,
     put_meta,
     read_meta,
     sync_folder,
@@ -55,6 +56,7 @@ FILE = "pending.db"
 """Not the name of a segment: versions that do not know it leave it alone."""
 FORMAT = 2
 """1: rows without a sum."""
+T = TypeVar("T")
 MOST_ROWS, MOST_BYTES = 2000, 4 << 20
 """Moved at a time: what is received meanwhile waits."""
 _SCHEMA = """
@@ -125,7 +127,8 @@ class Pending:
             leads_nowhere = is_left(folder) and not self._path.exists()  # a link
             if not leads_nowhere and getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
                 raise  # the disk's doing
-            self.set_apart = self._put_aside(str(error))
+            if leads_nowhere or not self._is_renewed(str(error)):
+                self.set_apart = self._put_aside(str(error))
             db, self.id, self.symbol, self._last = self._open()
         self.set_apart = self.set_apart or keep_left_out(db, self._path)
         self._held = Held(self._path, db)
@@ -136,6 +139,8 @@ class Pending:
         self._kept_at = 0.0
         self._moved: int | None = None
         self._is_closed = False
+        self._is_mended = False
+        """Whether the file is another one than before, and took no commit yet."""
 
     def _open(self) -> tuple[sqlite3.Connection, str, str, int]:
         if is_left(self._path.parent):
@@ -169,6 +174,47 @@ class Pending:
         db.execute(_ROWS, (0, 0)).close()  # refused where its schema is another
         return own, symbol, max(last, kept)
 
+    def _is_renewed(self, reason: str) -> bool:
+        """Whether the file, which is not open, was damaged so that it could only be read, and is written again."""
+        try:
+            with contextlib.closing(Held(self._path, connect(self._path, readonly=False))) as held:
+                keep_left_out(held.db, self._path)
+                return self._renew(held, reason)
+        except sqlite3.Error as error:
+            if not is_damage(self._path, error):
+                raise
+            return False
+
+    def _renew(self, held: Held, reason: str) -> bool:
+        if renewed := held.renew(self._is_sound_copy):
+            fields = {"file": FILE, "reason": reason}
+            log.error("pending rows damaged and written again, the damaged file is set apart", extra={"fields": fields})
+        return renewed
+
+    def _is_sound_copy(self, copy: Path) -> bool:
+        with contextlib.closing(connect(copy, readonly=False)) as db:
+            self._look(db)
+        return True
+
+    def _mended(self, action: Callable[[], T]) -> T:
+        """What is done with the file, once more where it turns out to be damaged: it is written again where all of it
+        can be read, else set apart, and another one goes on."""
+        try:
+            return action()
+        except Exception as error:
+            if self._is_mended or not is_damage(self._path, error):
+                raise
+            reason = str(error)
+        if not self._renew(self._held, reason):
+            self._held.close()
+            self._untold = self._put_aside(reason)
+            db, self.id, _, self._last = self._open()
+            self._held = Held(self._path, db)
+            self._moved = None
+        self._kept_at = 0.0
+        self._is_mended = True
+        return action()
+
     def _put_aside(self, reason: str) -> str:
         target = self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")
         for end in ("-wal", "-shm", ""):
@@ -188,6 +234,11 @@ class Pending:
 
     def append(self, frames: Sequence[Frame]) -> Columns:
         """Commit all of the frames and return them as rows whose ``seq`` is their place among the pending ones."""
+        rows = self._mended(lambda: self._commit(frames))
+        self._is_mended = False
+        return rows
+
+    def _commit(self, frames: Sequence[Frame]) -> Columns:
         self._held.keep()
         db, n = self._held.db, self._last
         places = range(n + 1, n + 1 + len(frames))
@@ -205,7 +256,7 @@ class Pending:
                 if len(frame.m) > LARGE:
                     fill(db, n, frame.m)
             if keep := now - self._kept_at >= KEEP_S:
-                put_meta(db, {"last": places[-1]})
+                self._say(db, places[-1])
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -219,6 +270,10 @@ class Pending:
             for n, (rx, ts, mt, m) in zip(places, frames, strict=True)
         )
 
+    def _say(self, db: sqlite3.Connection, last: int) -> None:
+        if not put_meta(db, {"last": last}):
+            raise SegmentError(f"{self._path}: what it says of itself is not what was written there")
+
     @property
     def waiting(self) -> int:
         """Rows that may have to be moved yet."""
@@ -227,23 +282,30 @@ class Pending:
     def move(self, spool: Spool) -> int:
         """Number the oldest rows: commit them to the spool, as many as belong to one segment and no more than take a
         moment. How many; 0 once there is none left."""
-        if self._moved is None:
-            self._moved = spool.recovered.moved.get(self.id, 0)
-            strays = "SELECT count(*) FROM rows WHERE n < 1 OR n > ?"
-            if self._held.db.execute(strays, (self._last,)).fetchone()[0]:
-                self._set_apart(1, 0, "rows in places that no row was given")
-        while not (frames := self._oldest(self._moved)):
-            if self._moved >= self._last:
-                return 0
-            self._moved = self._leave_out(self._moved)
+        after, frames = self._mended(lambda: self._next(spool))
+        self._moved = after
+        if not frames:
+            return 0
         if is_start := _is_started(frames[0]):
             spool.make_way(frames[0].rx)
             frames[0] = frames[0]._replace(m=completed(frames[0].m, spool, self._untold))
-        block = spool.append(frames, moved=(self.id, self._moved))
+        block = spool.append(frames, moved=(self.id, after))
         if is_start:
             self._untold = None
-        self._moved += len(block)  # they follow one another
+        self._moved = after + len(block)  # they follow one another
         return len(block)
+
+    def _next(self, spool: Spool) -> tuple[int, list[Frame]]:
+        """The oldest rows that hold and can be moved at a time, and the place before them; none where none is left."""
+        after = self._moved
+        if after is None:
+            after = spool.recovered.moved.get(self.id, 0)
+            strays = "SELECT count(*) FROM rows WHERE n < 1 OR n > ?"
+            if self._held.db.execute(strays, (self._last,)).fetchone()[0]:
+                self._set_apart(1, 0, "rows in places that no row was given")
+        while not (frames := self._oldest(after)) and after < self._last:
+            after = self._leave_out(after)
+        return after, frames
 
     def _oldest(self, after: int) -> list[Frame]:
         """Up to the next row that must be completed first, and to one that is not there or not what arrived."""
@@ -297,7 +359,7 @@ class Pending:
     def remove(self) -> None:
         """Give the file up, where all of its rows were moved. Can be called again where it failed."""
         if not self._is_closed:
-            self._empty()
+            self._mended(self._empty)
             self.close()
         self._path.unlink(missing_ok=True)
         sync_folder(self._path.parent)

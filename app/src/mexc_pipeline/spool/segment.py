@@ -246,6 +246,33 @@ def failed(path: Path, what: str, error: BaseException) -> SegmentError:
     return SegmentError(f"{path}: {what}: {error}")
 
 
+_DAMAGED = (
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_INTERNAL,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_NOTADB,
+)
+"""What statements that always succeed in a sound file say: it has no such table, or rows that nobody gave it."""
+_CUT_OFF = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
+
+
+def is_damage(path: Path, error: BaseException) -> bool:
+    """Whether a statement on a database of ours failed because its file is damaged, and will fail again until that is
+    another one; not where disk, rights or another program refuse it at present."""
+    if isinstance(error, SegmentError | UnicodeDecodeError):
+        return not isinstance(error, UnavailableError)
+    if not isinstance(error, sqlite3.Error):
+        return False
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # Python's own, of a value
+        return "UTF-8" in str(error)
+    if code & 0xFF == sqlite3.SQLITE_READONLY:
+        return not isinstance(failed(path, "cannot be written", error), UnavailableError)
+    return code & 0xFF in _DAMAGED or code in _CUT_OFF
+
+
 def create(path: Path, meta: dict[str, Any]) -> sqlite3.Connection:
     """Make a new segment with its meta rows; durable, folder entry included, when this returns."""
     return create_database(path, FORMAT, _SCHEMA, meta)
@@ -284,18 +311,31 @@ def clear(path: Path) -> None:
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open a segment for its one writer: write-ahead log, each commit fsynced, checkpoints left to others. Raises as
-    :func:`connect`; SegmentError where its own header forbids writing, which reading does not tell."""
+    :func:`connect`; SegmentError where it is damaged so that it cannot be written, which reading does not tell."""
     db = connect(path, readonly=False)
     try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA wal_autocheckpoint=0")
-        db.execute("DELETE FROM meta WHERE key = ''")  # changes nothing, and is refused where nothing can be changed
+        _try_to_write(db)
     except sqlite3.Error as error:
         db.close()
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+        if is_damage(path, error):
             raise failed(path, "cannot be written", error) from error
         raise
     return db
+
+
+def _try_to_write(db: sqlite3.Connection) -> None:
+    """Take new pages and change the oldest ones, as each commit will, and take all of it back: nothing of it reaches
+    the disk. What is wrong with the list of free pages or with the form of the file shows here and nowhere else."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("CREATE TABLE trial (x)")
+        db.execute("INSERT INTO trial VALUES (zeroblob(20000))")
+        db.execute("INSERT INTO meta VALUES ('', '')")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 def sync_folder(folder: Path) -> None:
@@ -311,17 +351,18 @@ CHECK = "check"
 """The key whose value covers all others, see :func:`_check`; files of earlier versions have none."""
 
 
-def put_meta(db: sqlite3.Connection, meta: dict[str, Any]) -> None:
+def put_meta(db: sqlite3.Connection, meta: dict[str, Any]) -> bool:
     """Write meta keys, each as JSON, and the check value over all there are; in one transaction of the caller's. What
-    disagrees with its check value already is not given a new one: it stays known as damaged."""
+    disagrees with its check value already is not given a new one, and False returned: it stays known as damaged."""
     held = _pairs(db)
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     written = {key: json.dumps(value) for key, value in meta.items()}
-    if held.get(CHECK, found := _check(held, version)) == found:
+    if agreed := held.get(CHECK, found := _check(held, version)) == found:
         written[CHECK] = _check(held | written, version)
     db.executemany(
         "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", list(written.items())
     )
+    return agreed
 
 
 def read_meta(db: sqlite3.Connection, path: Path, what: str, version: int) -> dict[str, Any]:
@@ -432,6 +473,10 @@ class SegmentReader:
 
     def info(self) -> SegmentInfo:
         return get_info(self._db, self.path)
+
+    def meta(self) -> dict[str, Any]:
+        """All that it says of itself, by its check value, whatever its file is called."""
+        return read_meta(self._db, self.path, "segment format", FORMAT)
 
     def read(self, after_seq: int, max_rows: int = 5000, max_bytes: int = 8 << 20, until_seq: int = 1 << 62) -> Columns:
         """Committed rows with ``after_seq`` < seq ≤ ``until_seq`` in seq order: at most ``max_rows``, and no more once

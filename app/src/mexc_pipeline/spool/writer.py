@@ -25,7 +25,7 @@ from mexc_pipeline.rows import Columns, Frame, Mt, storable
 from mexc_pipeline.spool.blobs import LARGE, fill
 from mexc_pipeline.spool.checkpoint import Checkpointer
 from mexc_pipeline.spool.held import Held
-from mexc_pipeline.spool.lifecycle import Tally, prune, remove, remove_empty, seal
+from mexc_pipeline.spool.lifecycle import Tally, hold, prune, remove, remove_empty, renew, seal
 from mexc_pipeline.spool.segment import (
     NewerFormatError,
     SegmentError,
@@ -33,10 +33,11 @@ from mexc_pipeline.spool.segment import (
     SegmentName,
     SegmentReader,
     UnavailableError,
-    connect_writer,
+    apart,
     create,
     in_order,
     info,
+    is_damage,
     of_id,
     put_meta,
     segments,
@@ -108,6 +109,8 @@ class Spool:
         self._edge = 0
         self._tally = Tally()
         self._kept_at = 0.0
+        self._is_mended = False
+        """Whether the open segment is in another file than before, and took no commit yet."""
         self._checkpointer = Checkpointer()
         self._moved: dict[str, int] = {}  # said by each segment anew: the newest is the one that is never pruned
         self.last_seq = 0
@@ -166,7 +169,7 @@ class Spool:
         for left in [f for f in found if f.state == "open"]:
             try:
                 tally = Tally.of(left.path)
-                self._held = Held(left.path, connect_writer(left.path))
+                self._held = hold(left.path, tally)
             except UnavailableError:
                 raise
             except SegmentError as error:
@@ -216,11 +219,7 @@ class Spool:
         id and come after that place in it; the segment says so in the same commit.
         """
         self.make_way(frames[0].rx)
-        if self._held is None:
-            self._open(frames[0].rx)
-        block = self._place(frames)
-        self._commit(block, moved)
-        return block
+        return self._write(frames, moved)
 
     def make_way(self, rx: int) -> None:
         """Do what must be done before a row of that time (Unix ns) can follow. A segment is sealed before the first row
@@ -232,11 +231,9 @@ class Spool:
             else:
                 self._seal(self.last_rx, cut=True)
         if rx < self.last_rx:
-            if self._held is None:
-                self._open(rx)
             step_ms = round((rx - self.last_rx) / 1e6, 3)
             restarted = Clock(step_ms=step_ms, restarted=True).m
-            self._commit(self._place([Frame(rx, None, Mt.EVENT, restarted)]), None)
+            self._write([Frame(rx, None, Mt.EVENT, restarted)], None)
             log.warning("clock restarted", extra={"fields": {"id": self._id, "step_ms": step_ms}})
 
     def _place(self, frames: Sequence[Frame]) -> Columns:
@@ -255,6 +252,41 @@ class Spool:
             ms.append(m)
         block.seq.extend(range(self.last_seq + 1, self.last_seq + 1 + len(rxs)))
         return block
+
+    def _write(self, frames: Sequence[Frame], moved: tuple[str, int] | None) -> Columns:
+        """As many of the frames as belong to one segment; to another file where the open one turns out to be
+        damaged."""
+        while True:
+            if self._held is None:
+                self._open(frames[0].rx)
+            block = self._place(frames)
+            try:
+                self._commit(block, moved)
+            except Exception as error:
+                if not self._mend(error):
+                    raise
+            else:
+                self._is_mended = False
+                return block
+
+    def _mend(self, error: Exception) -> bool:
+        """What follows an error that shows the open segment to be damaged: it is written again where all rows that it
+        was given can be read, else set apart. False where it is not the file's doing, or where the file is another one
+        already and nothing was written to it since."""
+        held = self._held
+        if held is None or self._is_mended or not is_damage(self._path, error):
+            return False
+        if not self._drop_empty():
+            self._checkpointer.watch(None)
+            if renew(held, self._path, self._tally.digest.total(), error):
+                self._checkpointer.watch(self._path)
+                self._kept_at = 0.0
+            else:
+                held.close()
+                self._held = None
+                self._set_apart(self._path, "damaged", str(error))
+        self._is_mended = True
+        return True
 
     def _commit(self, block: Columns, moved: tuple[str, int] | None) -> None:
         db = self._keep().db
@@ -284,7 +316,7 @@ class Spool:
                 fill(db, block.seq[n], block.m[n])
             if moved is not None or keep:
                 told = {"moved": {moved[0]: moved[1] + total}} if moved is not None else {}
-                put_meta(db, {**told, **(tally.kept(block.seq[-1]) if keep else {})})
+                self._say(db, {**told, **(tally.kept(block.seq[-1]) if keep else {})})
             if many:
                 db.execute("COMMIT")
         except BaseException:
@@ -303,6 +335,10 @@ class Spool:
         self.newest_rx = self.last_rx
         self.clean = block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_ENDED)
 
+    def _say(self, db: sqlite3.Connection, told: dict[str, Any]) -> None:
+        if not put_meta(db, told):
+            raise SegmentError(f"{self._path}: what it says of itself is not what was written there")
+
     def _keep(self) -> Held:
         """The open segment, in a file that has its name."""
         assert self._held is not None
@@ -316,7 +352,8 @@ class Spool:
         here = [(n, path) for n, path in segments(self.folder) if n.start_ns == start]
         if here and _is_empty(here[-1][1]):  # made by a call that failed before its first row
             remove(here.pop()[1])
-        taken = [n.part for n, _ in here if n.period == name]
+        there = [*(n for n, _ in here), *(n for n, _, _ in apart(self.folder))]
+        taken = [n.part for n in there if n.period == name]
         segment = SegmentName(start, max([self._taken.get(name, 0), *taken]) + 1, name)
         self._path = self.folder / segment.file
         self._edge = self._period.end(start)
@@ -367,12 +404,22 @@ class Spool:
         remove(self._path)
         return True
 
-    def _seal(self, at_ns: int, *, cut: bool) -> SegmentInfo:
-        held = self._keep()
-        self._checkpointer.watch(None)
-        sealed = seal(held.db, self._path, self._tally, at_ns=at_ns, cut=cut)
+    def _seal(self, at_ns: int, *, cut: bool) -> SegmentInfo | None:
+        """None where it turns out to be damaged so that it is set apart instead."""
+        while self._held is not None:
+            try:
+                held = self._keep()
+                self._checkpointer.watch(None)
+                sealed = seal(held.db, self._path, self._tally, at_ns=at_ns, cut=cut)
+                break
+            except Exception as error:
+                if not self._mend(error):
+                    raise
+        else:
+            return None
         held.close()
         self._held = None
+        self._is_mended = False
         self.last_seq = sealed.last_seq
         self.newest_rx = max(self._tally.last_rx, at_ns - 1)
         self.last_rx = self.newest_rx if cut else max(self.newest_rx, at_ns)
