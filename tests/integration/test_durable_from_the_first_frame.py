@@ -3,14 +3,17 @@ with eight busy processes, the store answering late or not being there."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,33 +23,22 @@ from mexc_pipeline.control import ControlServer
 from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.simulator import SentFrame, Simulator, SimulatorConfig
 from support.collecting import Collector, check_whole, collecting, frames, site_of, wanted
+from support.scheduling import due, measured, spinning
 from support.spooled import check, named, read_segments
 from support.spools import T0, fill
+from support.standin import silent_store
 from support.waiting import until
 
 BUSY = 8
-KILLS = 6
+KILLS, KILLED_S, KILLED_RATE = 6, 4.0, 200.0
+"""The moments of death are spread over the first seconds from a process's first frame on."""
+LATE_S = 4.0
 STARTS, EACH, RATE = 6, 80, 40.0
 P99_S = 0.05
 DURABLE_S = 0.25
 """What a frame may take to the disk on a machine that runs nothing else."""
 MOST_LATE_S = 1.5
 """More lateness than this is not forgiven, whatever the machine does."""
-_SPIN = "while True: pass"
-_WITNESS = """
-import sys, time
-most = 0.0
-while True:
-    before = time.monotonic()
-    sum(range(2000))
-    time.sleep(0.005)
-    late = time.monotonic() - before - 0.005
-    if late > most:
-        most = late
-        print(most, flush=True)
-"""
-
-
 _BARE = """
 import os, sys, time
 file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
@@ -91,61 +83,76 @@ def saying(script: str, argument: Path, to: Path) -> Iterator[None]:
 
 
 @contextmanager
-def busy(count: int) -> Iterator[subprocess.Popen[str]]:
-    """So many processes that compute without an end, and one that waits like a recorder: it prints how late it was
-    woken at most."""
-    spinning = [subprocess.Popen([sys.executable, "-c", _SPIN], text=True) for _ in range(count)]
-    witness = subprocess.Popen([sys.executable, "-c", _WITNESS], stdout=subprocess.PIPE, text=True)
-    try:
-        yield witness
-    finally:
-        for process in (*spinning, witness):
-            process.kill()
-            process.wait(10)
+def store_that_is(how: str, data: Path) -> Iterator[None]:
+    """What a process finds in the store's place when it starts: one that answers after four seconds, one that never
+    answers, or nothing."""
+
+    def late(_: dict[str, object]) -> dict[str, object]:
+        over.wait(LATE_S)
+        return {"last_seq": 0, "writer": None}
+
+    over = threading.Event()
+    with ExitStack() as stack:
+        if how == "late":
+            stack.callback(ControlServer(data / "control" / "store.sock", {"known": late}).close)
+            stack.callback(over.set)
+        elif how == "silent":
+            stack.enter_context(silent_store(data))
+        yield
 
 
-def _late(_: dict[str, object]) -> dict[str, object]:
-    time.sleep(4)
-    return {"last_seq": 0, "writer": None}
-
-
-@pytest.mark.parametrize("store", ["absent", "silent"])
+@pytest.mark.parametrize("store", ["gone", "late", "silent"])
 def test_kill_9_in_the_first_seconds_on_a_busy_machine(tmp_path: Path, store: str) -> None:
+    """``gone``: it has answered the first process, and is not there for the others."""
     rng = random.Random(20261125)
     killed_ns: list[int] = []
-    with Simulator(SimulatorConfig(rate=200)) as sim, busy(BUSY) as witness:
+    left: list[int] = []
+    with (
+        Simulator(SimulatorConfig(rate=KILLED_RATE)) as sim,
+        spinning(BUSY),
+        measured(tmp_path / "waits") as scheduling,
+    ):
         site = site_of(tmp_path, sim)
-        server = None
-        if store == "silent":
-            server = ControlServer(site.data / "control" / "store.sock", {"known": _late})
-        for n in range(KILLS):
-            collector = Collector(site)
-            try:
-                until(lambda n=n: len(sim.connections) > n and sim.sent_on(n + 1), 60)  # type: ignore[misc]
-                time.sleep(rng.random() * 1.5)  # the moment of death, not a wait for anything
-            finally:
-                killed_ns.append(time.time_ns())
-                collector.kill()
-        if server is not None:
-            server.close()
+        with store_that_is(store, site.data):
+            for n in range(KILLS):
+                collector = Collector(site)
+                try:
+                    until(lambda n=n: len(sim.connections) > n and sim.sent_on(n + 1), 60)  # type: ignore[misc]
+                    time.sleep((n + rng.random()) * KILLED_S / KILLS)  # the moment of death, not a wait for anything
+                finally:
+                    killed_ns.append(time.time_ns())
+                    collector.kill()
+                left.append(_pending(site.spool()))
+            waits = scheduling.finish()
         with_last = Collector(site)
         try:
             with_last.live()
         finally:
             with_last.stop(20)
-        witness.kill()
-        assert witness.stdout is not None
-        late_s = max(map(float, witness.stdout.read().split()), default=0.0)
+    if store == "silent":
+        assert left == sorted(set(left)), "each process left more rows to be numbered"
+        assert left[0]
     rows = check(site.spool())
     starts = [event["seq"] for event in named(rows, "started")] + [rows[-1].seq + 1]
     assert len(starts) == KILLS + 2
-    allowed_ns = int((DURABLE_S + min(late_s, MOST_LATE_S)) * 1e9)
+    judged = 0
     for n, killed in enumerate(killed_ns):
         got = frames([r for r in rows if starts[n] <= r.seq < starts[n + 1]])
-        sent = sim.sent_on(n + 1)
+        sent = [frame for frame in sim.sent_on(n + 1) if wanted([frame])]
         assert got == wanted(sent)[: len(got)], "each once, in order"
-        due = wanted([frame for frame in sent if frame.time_ns < killed - allowed_ns])
-        assert len(got) >= len(due), f"start {n}: {len(due) - len(got)} of {len(due)} frames lost, {late_s=}"
+        must = due([frame.time_ns for frame in sent], killed, int(DURABLE_S * 1e9), waits)
+        assert len(got) >= must, f"start {n}: {must - len(got)} of {must} frames lost"
+        judged += must
+    assert judged > KILLS * KILLED_S * KILLED_RATE / 5, "too few frames were due for this to show anything"
+
+
+def _pending(spool: Path) -> int:
+    """How many rows wait there for their numbers."""
+    path = spool / "pending.db"
+    if not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return int(db.execute("SELECT count(*) FROM rows").fetchone()[0])
 
 
 def test_every_frame_is_committed_within_the_bounds_of_an_idle_machine(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
-"""A store that knows nothing, for collectors that record without one: an empty spool waits for an answer."""
+"""A store that knows nothing, for collectors that record without one: an empty spool waits for an answer. And one that
+never answers."""
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mexc_pipeline.control import ControlServer
@@ -41,6 +44,20 @@ def stand_in(data: Path, ids: Sequence[str]) -> StandIn | None:
     if not any(_is_empty(data / "spool" / symbol_id) for symbol_id in ids):
         return None
     return StandIn(data, ids)
+
+
+@contextmanager
+def silent_store(data: Path) -> Iterator[None]:
+    """In the store's place is one that takes every question and answers none."""
+    path = data / "control" / "store.sock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(1000)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _is_empty(spool: Path) -> bool:
