@@ -520,6 +520,15 @@ def test_a_market_that_delivers_rarely_keeps_its_connection(monkeypatch: pytest.
         assert rig.events("stalled")
 
 
+def test_a_market_that_rests_keeps_its_connection_where_pongs_are_retired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", -1.0)  # two seconds between pings less one
+    with Simulator(SimulatorConfig(rate=0.5, faults=(Fault("no_pong"),))) as sim:
+        with feeding(sim.ws_url, ping_interval="2s") as rig:
+            until(lambda: len(rig.frames()) >= 5, 40, "frames")
+            assert not rig.events("disconnected")
+        assert len(sim.connections) == 1
+
+
 def test_a_frozen_connection_is_noticed_by_its_missing_pongs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE_S", -1.0)  # two seconds between pings less one
     with Simulator(SimulatorConfig(rate=100)) as sim, feeding(sim.ws_url, ping_interval="2s") as rig:

@@ -18,6 +18,7 @@ from mexc_pipeline.feed.watch import (
     AGAIN_MOST_S,
     AGAIN_S,
     CONFIRM_S,
+    DEAD_MOST_S,
     LEAVE_S,
     LISTING_MOST_S,
     QUIET_MOST_S,
@@ -25,10 +26,12 @@ from mexc_pipeline.feed.watch import (
     Confirmed,
     GivenUp,
     Memory,
+    Probe,
     Reconnect,
     Resubscribe,
     Resumed,
     Stalled,
+    Unanswered,
     Watch,
 )
 
@@ -636,6 +639,83 @@ def test_a_dead_socket_is_given_up() -> None:
     for channel in CHANNELS:
         w.ack(channel, 100)
     w.alive(110)
+    assert w.due(124) == []
+    assert w.due(125) == [Probe()], "no ping was answered: it is asked as the protocol has it"
     assert w.due(134) == []
     (end,) = w.due(135)
     assert end == Reconnect("no frame for 25 s")
+
+
+def heard(
+    gap_s: float, hours: float, memory: Memory, *, probes: bool
+) -> tuple[list[float], list[Action], Watch, float]:
+    """When connections are left, where all channels deliver with that gap, subscriptions are acknowledged, and the
+    exchange's own pings are not answered; whether those of the protocol are."""
+    left, done, now, next_ping, at = [], [], 0.0, 0.0, gap_s
+    w = Watch(CHANNELS, 25, now, memory)
+    while now < hours * 3600:
+        if now >= next_ping:
+            w.pinged(now)
+            next_ping = now + 15
+        now += 1.0
+        if now - w.started == 1.0:
+            w.alive(now)
+            for name in CHANNELS:
+                w.ack(name, now)
+        if now >= at:
+            at += gap_s
+            w.alive(now)
+            for name in CHANNELS:
+                w.data(name, now)
+        found = w.due(now)
+        done += found
+        if Probe() in found and probes:
+            w.alive(now)
+            w.probe_answered()
+        if any(isinstance(action, Reconnect) for action in found):
+            left.append(now)
+            w = Watch(CHANNELS, 25, now, memory)
+            next_ping = now
+    return left, done, w, now
+
+
+@pytest.mark.parametrize("gap_s", [0.5, 12, 26, 30, 55])
+@pytest.mark.parametrize("probes", [True, False])
+def test_a_market_that_delivers_keeps_its_connection_where_pings_are_not_answered(gap_s: float, probes: bool) -> None:
+    left, done, w, now = heard(gap_s, 6, Memory(), probes=probes)
+    assert len(left) <= (0 if probes else 2)
+    assert done.count(Unanswered()) == 1, "said once"
+    assert (Probe() in done) == (gap_s > 15)
+    until = now + 2 * DEAD_MOST_S
+    while not any(isinstance(action, Reconnect) for action in w.due(now)):
+        now += 1.0
+        assert now < until, "a dead socket is noticed all the same"
+    assert now <= until - DEAD_MOST_S
+
+
+@pytest.mark.parametrize("gap_s", [100, 130, 240, 365, 590])
+@pytest.mark.parametrize("probes", [True, False])
+def test_so_does_one_that_delivers_rarely(gap_s: float, probes: bool) -> None:
+    left, done, *_ = heard(gap_s, 24, Memory(), probes=probes)
+    assert len(left) <= FEW + (0 if probes else 6)
+    assert all(at < 6 * LEAVE_S for at in left), "by then its pace is known"
+    assert done.count(Unanswered()) == 1
+
+
+def test_a_socket_whose_pings_were_answered_is_dead_without_them_and_not_asked_by_the_protocol() -> None:
+    w = watch(silent_s=25)
+    for channel in CHANNELS:
+        w.ack(channel, 100)
+    w.memory.unheard = 5
+    w.pinged(100)
+    w.alive(100.1)
+    w.pong()
+    assert w.due(125) == []
+    assert w.due(125.1) == [Reconnect("no frame for 25 s")]
+    assert w.memory.unheard == 0
+
+
+def test_a_socket_that_is_dead_from_the_first_moment_is_given_up_however_the_pings_are_answered() -> None:
+    w = Watch(CHANNELS, 25, 100, Memory(unanswered=True, unanswered_said=True, unheard=9))
+    assert Reconnect("no frame for 25 s") not in w.due(124)
+    assert w.due(125) == [Reconnect("no frame for 25 s")]

@@ -45,10 +45,12 @@ from mexc_pipeline.feed.watch import (
     Confirmed,
     GivenUp,
     Memory,
+    Probe,
     Reconnect,
     Resubscribe,
     Resumed,
     Stalled,
+    Unanswered,
     Watch,
 )
 from mexc_pipeline.rows import Frame, Mt
@@ -511,7 +513,9 @@ class Feed:
 
     def _on_protocol_frame(self, opcode: int, data: bytes) -> None:
         if opcode != websocket.ABNF.OPCODE_CLOSE:
-            return  # ping (answered before the next wait) or pong
+            if opcode == websocket.ABNF.OPCODE_PONG and self._watch is not None:
+                self._watch.probe_answered()
+            return  # a ping is answered before the next wait
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
         raise _Ended(clean(data[2:]) or "closed by the exchange", code)
 
@@ -555,6 +559,8 @@ class Feed:
             self._watch.refused(answer)
 
     def _on_pong(self, ts: int | None, m: bytes) -> None:
+        if self._watch is not None:
+            self._watch.pong()
         server_ms = pong_ms(m) if ts is None else ts
         self._note_clock(self.clock.answered(server_ms, time.time_ns(), time.monotonic_ns()))
 
@@ -610,6 +616,7 @@ class Feed:
         if now >= self._next_ping:
             self._next_ping = now + self._exchange.ping_interval_s
             self.clock.asked(time.monotonic_ns())
+            watch.pinged(now)
             self._send(PING)
         self._act(watch.due(now))
 
@@ -638,6 +645,10 @@ class Feed:
                     log.warning("channel is back", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})
                 case Resubscribe(channel):
                     self._subscribe(self._wanted[channel])
+                case Probe():
+                    self._send(b"", websocket.ABNF.OPCODE_PING)
+                case Unanswered():
+                    log.warning("pings are not answered, data come", extra={"fields": {"symbol": self._symbol.id}})
                 case Reconnect(reason, orderly):
                     self._event(events.Stalled(reason=reason))
                     if not orderly:

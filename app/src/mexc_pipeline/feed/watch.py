@@ -29,6 +29,11 @@ QUIET_MOST_S = 3600.0
 doubles with each, from the first to the second, and begins anew only when the market has flowed for ``FLOWS_S``: one
 frame is what a slow market brings, and shows nothing."""
 FLOWS_S = 86_400.0
+DEAD_MOST_S = 600.0
+"""Longest time without anything at all, where the exchange answers no ping of any kind although it delivers."""
+PROBED = 0.6
+"""After this part of the silence that would count as death, where the exchange's own pings are not answered, one of the
+protocol is sent, which RFC 6455 has every peer answer; an answer has the rest to come in."""
 
 SURE = 3
 """Times the limit after which the same is said of any other channel whose pace is well known."""
@@ -78,7 +83,17 @@ class Reconnect:
     orderly: bool = False
 
 
-Action = Resubscribe | Stalled | GivenUp | Confirmed | Resumed | Reconnect
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A ping of the protocol is to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The exchange delivers and does not answer its pings; said once in the life of a process."""
+
+
+Action = Resubscribe | Stalled | GivenUp | Confirmed | Resumed | Reconnect | Probe | Unanswered
 
 
 @dataclass(slots=True)
@@ -125,6 +140,11 @@ class Memory:
     """Since when the market has not rested for so long that its connection might have been left."""
     unacked: bool = False
     """The exchange delivers a channel without an answer, and has given none since."""
+    unanswered: bool = False
+    """Data came while a ping had waited for its answer long enough, and no answer since: a rest without is no death."""
+    unanswered_said: bool = False
+    unheard: int = 0
+    """Connections left in succession that went silent after something had come, but never an answer to a ping."""
     refusals: dict[str, int] = field(default_factory=dict)
     """By channel, since it was last confirmed: sessions may be too short for a second one."""
     mute: int = 0
@@ -184,7 +204,7 @@ class Watch:
 
     channels: tuple[str, ...]
     silent_s: float
-    """Seconds without any frame, pongs included, after which the socket counts as dead."""
+    """Seconds without any frame, pongs included, after which the socket counts as dead, where pings are answered."""
     started: float
     memory: Memory = field(default_factory=Memory)
     addresses: int = 1
@@ -192,6 +212,11 @@ class Watch:
     _channels: dict[str, _Channel] = field(default_factory=dict)
     _last_any: float = 0.0
     _last_unknown: float | None = None
+    _pinged_at: float | None = None
+    """Of the pings not answered, when the first was sent."""
+    _answered: bool = False
+    _probed: bool = False
+    _probe_answered: bool = False
 
     def __post_init__(self) -> None:
         self._channels = {c: _Channel(asked_at=self.started, last=self.started) for c in self.channels}
@@ -210,10 +235,33 @@ class Watch:
     def alive(self, now: float) -> None:
         """Something came, be it a part of a frame or a pong."""
         self._last_any = now
+        self._probed = False
+
+    def pinged(self, now: float) -> None:
+        """A ping as the exchange documents it was sent."""
+        if self._pinged_at is None:
+            self._pinged_at = now
+
+    def pong(self) -> None:
+        """It was answered."""
+        self._pinged_at = None
+        self._answered = True
+        self.memory.unanswered = False
+        self.memory.unheard = 0
+
+    def probe_answered(self) -> None:
+        """A ping of the protocol was answered."""
+        self._probe_answered = True
+        self.memory.unheard = 0
+
+    def _delivers(self, now: float) -> None:
+        if self._pinged_at is not None and now - self._pinged_at >= (1 - PROBED) * self.silent_s:
+            self.memory.unanswered = True
 
     def unknown(self, now: float) -> None:
         """A frame of no known channel came: something is delivered, whatever it is."""
         self._last_unknown = now
+        self._delivers(now)
 
     def ack(self, channel: str, now: float) -> list[Action]:
         """The exchange said yes to a channel."""
@@ -240,6 +288,7 @@ class Watch:
         state.stalled = False
         self.memory.tried.discard(channel)
         self.memory.flowed(now)
+        self._delivers(now)
         if state.confirmed is None:
             self.memory.unacked = True
         return self._confirm(channel, state, "data", now)
@@ -282,9 +331,18 @@ class Watch:
 
     def due(self, now: float) -> list[Action]:
         """What is to be done at this moment."""
-        if now - self._last_any >= self.silent_s:
-            return [Reconnect(f"no frame for {now - self._last_any:.0f} s")]
+        memory, rest_s = self.memory, now - self._last_any
+        if rest_s >= self._dead_s():
+            if self._is_heard and not self._answered and not self._probe_answered:
+                memory.unheard += 1
+            return [Reconnect(f"no frame for {rest_s:.0f} s")]
         actions: list[Action] = []
+        if memory.unanswered and not memory.unanswered_said:
+            memory.unanswered_said = True
+            actions.append(Unanswered())
+        if rest_s >= PROBED * self.silent_s and not self._probed and (memory.unanswered or not self._answered):
+            self._probed = True
+            actions.append(Probe())
         away: dict[str, str] = {}
         """Channels of which something should have come by now, and what is to be said of them."""
         flows = self._flows({}, now)
@@ -309,6 +367,21 @@ class Watch:
             if state.asking is not None and state.asking.due(now, most_s):
                 actions.append(Resubscribe(name))
         return actions + self._without(away, now) if away else actions
+
+    @property
+    def _is_heard(self) -> bool:
+        return self._last_any > self.started
+
+    def _dead_s(self) -> float:
+        """After how long without anything the socket counts as dead. Where no ping is answered on a connection over
+        which something came, that says nothing: longer from one to the next, and longest where data came meanwhile."""
+        if not self._is_heard or self._probe_answered:
+            return self.silent_s
+        if self.memory.unanswered:
+            return max(self.silent_s, DEAD_MOST_S)
+        if self._answered or not self.memory.unheard:
+            return self.silent_s
+        return max(self.silent_s, min(DEAD_MOST_S, self.silent_s * 2.0 ** min(self.memory.unheard, 30)))
 
     def _limit(self, name: str) -> float:
         return self.memory.limit(name)
