@@ -69,6 +69,89 @@ def test_a_data_folder_changes_only_where_the_old_one_holds_nothing(tmp_path: Pa
         )
 
 
+BTC = {"name": "BTC_USDT", "id": "btc", "host": "col1"}
+OF_THE_RECORDER = {
+    "mexc_pipeline_symbols": [
+        BTC,
+        {"name": "ETH_USDT", "id": "eth"},
+        {"name": "SOL_USDT", "id": "sol1", "host": "col2"},
+        {"name": "DOGE_USDT", "id": "doge", "host": "col3", "channels": {"depth": "full7"}},
+    ],
+    "mexc_pipeline_period": "7m",
+    "mexc_pipeline_egress_mode": "Tor",
+    "mexc_pipeline_export_schedule": "25:00",
+    "mexc_pipeline_export_keep": "90 days",
+    "mexc_pipeline_export_min_free": "20 GB",
+    "mexc_pipeline_store_memory_max": "512MB",
+}
+INVENTORY = """
+all:
+  vars: {ansible_host: 127.0.0.1, ansible_port: 1}
+  children:
+    clickhouse_hosts: {hosts: {ch1: }}
+    collector_hosts: {hosts: {col1: , col2: }}
+"""
+"""Hosts that nobody can reach: what is found without them was found on this machine."""
+
+
+@pytest.mark.parametrize(
+    ("slips", "said"),
+    [
+        (
+            OF_THE_RECORDER,
+            [
+                "mexc_pipeline_symbols: ETH_USDT has no host, and each of col1, col2 would record it",
+                "mexc_pipeline_symbols: SOL_USDT / sol1: an id is at most 20 lower-case letters and digits",
+                "mexc_pipeline_symbols: DOGE_USDT: host col3 is not one of collector_hosts: col1, col2",
+                "mexc_pipeline_symbols: DOGE_USDT: channels.depth: ''full7''; allowed are full5, full10",
+                "mexc_pipeline_period: ''7m''; allowed is a whole number of seconds",
+                "mexc_pipeline_egress_mode: ''Tor''; allowed are direct, tor and socks5h://host:port",
+                "mexc_pipeline_export_schedule: ''25:00''; allowed is systemd''s calendar",
+                "mexc_pipeline_export_keep: ''90 days''; allowed is a whole number with ms, s, m, h or d",
+                "mexc_pipeline_export_min_free: ''20 GB''; allowed is a whole number, with K, M, G or T",
+                "mexc_pipeline_store_memory_max: ''512MB''; allowed is a size, such as 384M",
+            ],
+        ),
+        ({"tor_config": {"ControlPort": 9051}}, ["tor_config of btc: ControlPort, ControlSocket, "]),
+        ({"tor_config": {"Log": "notice\nUser root"}}, ["tor_config of btc: allowed are Tor's own keywords"]),
+        ({"tor_memory_max": "512MB"}, ["tor_memory_max: 512MB; allowed is a size, such as 512M"]),
+        ({"tor_bootstrap_timeout": "soon"}, ["tor_bootstrap_timeout"]),
+        ({"clickhouse_listen": ["192.0.2.1"]}, ["name the collector hosts' addresses in clickhouse_clients"]),
+        ({"clickhouse_memory_max": "half"}, ["clickhouse_memory_max: half; allowed is a size, such as 1400M"]),
+        ({"clickhouse_source": "debian"}, ["clickhouse_source"]),
+    ],
+    ids=["recorder", "tor-owned", "tor-lines", "tor-size", "tor-type", "clickhouse-open", "clickhouse-size", "choice"],
+)
+def test_a_slip_is_found_before_any_machine_is_asked(tmp_path: Path, slips: dict[str, object], said: list[str]) -> None:
+    given = {"mexc_pipeline_symbols": [BTC], "mexc_pipeline_egress_mode": "tor", **slips}
+    printed = _played(tmp_path, given)
+    assert [line for line in said if line not in printed] == [], printed
+    assert "UNREACHABLE" not in printed
+    assert "PLAY [ClickHouse]" not in printed
+
+
+def test_without_a_slip_the_machines_are_asked(tmp_path: Path) -> None:
+    given: dict[str, object] = {"mexc_pipeline_symbols": [BTC], "mexc_pipeline_egress_mode": "tor"}
+    printed = _played(tmp_path, given)
+    assert "fatal: [ch1]: UNREACHABLE!" in printed
+    assert "FAILED!" not in printed
+
+
+def _played(folder: Path, given: dict[str, object]) -> str:
+    """What ``site.yml`` prints where no host answers."""
+    (folder / "hosts.yml").write_text(INVENTORY)
+    done = subprocess.run(
+        [PROGRAM, "--inventory", folder / "hosts.yml", "--extra-vars", json.dumps(given), "site.yml"],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    return " ".join((done.stdout + done.stderr).split())
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -43,23 +43,38 @@ def pids(collectors: list[Host]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("symbols", "said"),
+    ("slips", "said"),
     [
-        ([*SYMBOLS[:2], {**SYMBOLS[2], "id": "sol1"}], "not ending in a digit"),
-        ([*SYMBOLS[:2], {**SYMBOLS[2], "host": "col3"}], "which is not in the inventory"),
-        ([*SYMBOLS[:2], {**SYMBOLS[2], "host": "ch1"}], "which is not one of collector_hosts"),
-        ([*SYMBOLS[:2], {**SYMBOLS[2], "channels": {"depth": "full7"}}], "nothing that runs was changed"),
-        ([*SYMBOLS, {**SYMBOLS[2], "id": "other"}], "an id or a name is there twice"),
+        ({"mexc_pipeline_symbols": [*SYMBOLS[:2], {**SYMBOLS[2], "id": "sol1"}]}, "not ending in a digit"),
+        ({"mexc_pipeline_symbols": [*SYMBOLS[:2], {**SYMBOLS[2], "host": "col3"}]}, "host col3 is not one of"),
+        ({"mexc_pipeline_symbols": [*SYMBOLS[:2], {**SYMBOLS[2], "host": "ch1"}]}, "host ch1 is not one of"),
+        ({"mexc_pipeline_symbols": [*SYMBOLS[:2], {"name": "SOL_USDT", "id": "sol"}]}, "SOL_USDT has no host"),
+        ({"mexc_pipeline_symbols": [*SYMBOLS[:2], {**SYMBOLS[2], "channels": {"depth": "full7"}}]}, "channels.depth"),
+        ({"mexc_pipeline_symbols": [*SYMBOLS, {**SYMBOLS[2], "id": "other"}]}, "name SOL_USDT is there twice"),
+        ({"mexc_pipeline_prune_schedule": "at night"}, "mexc_pipeline_prune_schedule: ''at night''; allowed is"),
+        ({"tor_memory_max": "512MB"}, "tor_memory_max: 512MB; allowed is a size"),
+        ({"clickhouse_memory_max": "half"}, "clickhouse_memory_max: half; allowed is a size"),
     ],
-    ids=["id", "unknown host", "host of another group", "channel", "twice"],
+    ids=["id", "unknown host", "host of another group", "no host", "channel", "twice", "schedule", "tor", "clickhouse"],
 )
-def test_a_slip_in_the_inventory(collectors: list[Host], symbols: list[object], said: str) -> None:
-    """It is found before any machine is touched: no symbol pays for another one's line."""
-    before = pids(collectors)
+def test_a_slip_in_the_inventory(collectors: list[Host], clickhouse: Host, slips: dict[str, object], said: str) -> None:
+    """It is found before any machine is touched, ClickHouse's neither: no symbol pays for another one's line."""
+    before = pids(collectors) | {"server": pid(clickhouse, "clickhouse-server.service")}
     version = installed(collectors[0])
-    printed = play("ansible-playbook site.yml", *ONLY, *version, *variables(mexc_pipeline_symbols=symbols), fails=True)
-    assert said in " ".join(printed.split())
-    assert pids(collectors) == before
+    printed = " ".join(play("ansible-playbook site.yml", *version, *variables(**slips), fails=True).split())
+    assert said in printed
+    assert "PLAY [ClickHouse]" not in printed
+    assert pids(collectors) | {"server": pid(clickhouse, "clickhouse-server.service")} == before
+
+
+def test_a_word_that_tor_does_not_know(collectors: list[Host]) -> None:
+    """Tor alone can say so, and does before a symbol is taken down or an instance stopped."""
+    before = pids(collectors) | {i: pid(h, f"tor@{i}.service") for h in collectors for i in site.symbols(h)}
+    config = {"ClientOnly": 1, "MaxCircuitDirtyness": 600}
+    slips = variables(tor_config=config, mexc_pipeline_symbols=[*SYMBOLS[:2], {**SYMBOLS[2], "state": "absent"}])
+    printed = play("ansible-playbook site.yml", *ONLY, *installed(collectors[0]), *slips, fails=True)
+    assert "Unknown option 'MaxCircuitDirtyness'" in " ".join(printed.split())
+    assert pids(collectors) | {i: pid(h, f"tor@{i}.service") for h in collectors for i in site.symbols(h)} == before
 
 
 def test_another_data_folder(collectors: list[Host]) -> None:

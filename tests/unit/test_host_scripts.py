@@ -27,7 +27,9 @@ from mexc_pipeline.spool.segment import segments
 from support.scripts import ROOT, SCRIPTS, ended, program, script
 from support.spools import configure, fill
 
-BUILD, FINGERPRINT, RESTARTS = (f"roles/mexc_pipeline/files/{name}.py" for name in ("build", "fingerprint", "restarts"))
+BUILD, FINGERPRINT, RESTARTS, SETTINGS = (
+    f"roles/mexc_pipeline/files/{name}.py" for name in ("build", "fingerprint", "restarts", "settings")
+)
 BOOTSTRAP = "roles/tor/files/bootstrap_phase.py"
 DOCUMENTATION = "roles/documentation.py"
 TABLES, FOLDER, OUTDATED, COPY = (
@@ -37,6 +39,7 @@ NOWHERE = {
     BUILD: ["{}/none", "{}/target"],
     FINGERPRINT: ["{}/none"],
     RESTARTS: ["{}/none/seen.json", "mexc-store.service"],
+    SETTINGS: [],
     BOOTSTRAP: ["nosuch", "0"],
     TABLES: ["save", "{}/none", "ch_mexc"],
     FOLDER: ["{}/none", "no-such-user", "0750"],
@@ -77,6 +80,7 @@ def test_with_nothing_there_it_ends_with_one_line(name: str, tmp_path: Path) -> 
         [sys.executable, ROOT / name, *arguments],
         env={"PATH": str(tmp_path / "empty"), "HOME": str(tmp_path)},
         cwd=tmp_path / "empty",
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
