@@ -31,6 +31,7 @@ from mexc_pipeline.spool.blobs import LARGE, fetch, fill
 from mexc_pipeline.spool.held import Held
 from mexc_pipeline.spool.known import Known
 from mexc_pipeline.spool.segment import (
+    CHECK,
     DAMAGE,
     NUMBERED,
     NewerFormatError,
@@ -202,10 +203,11 @@ class Pending:
         try:
             return action()
         except Exception as error:
-            if self._is_mended or not is_damage(self._path, error):
+            again, self._is_mended = self._is_mended, False
+            if (again and not self._last) or not is_damage(self._path, error):
                 raise
             reason = str(error)
-        if not self._renew(self._held, reason):
+        if again or not self._renew(self._held, reason):
             self._held.close()
             self._untold = self._put_aside(reason)
             db, self.id, _, self._last = self._open()
@@ -387,6 +389,21 @@ class Pending:
 def is_left(folder: Path) -> bool:
     """Whether a process left rows to be numbered here, or is about to number them."""
     return os.path.lexists(folder / FILE)
+
+
+def label(folder: Path) -> tuple[str, bool] | None:
+    """The symbol whose rows are pending in a folder, and whether a check value covers that; None without any, and where
+    it cannot be told: whoever numbers them says why."""
+    path = folder / FILE
+    if not is_left(folder):
+        return None
+    try:
+        with contextlib.closing(connect(path, readonly=True)) as db:
+            said = read_meta(db, path, "format", FORMAT)
+    except (*DAMAGE, SegmentError, RecursionError):
+        return None
+    symbol = said.get("symbol")
+    return (symbol, CHECK in said) if isinstance(symbol, str) else None
 
 
 def damaged(folder: Path) -> list[str]:

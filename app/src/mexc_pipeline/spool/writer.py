@@ -203,6 +203,8 @@ class Spool:
         self._tally = tally
         self._checkpointer.watch(left.path)
         self.tick(next_rx)
+        if left.symbol != self._symbol:  # of an earlier version: its file keeps its own label
+            self.cut(max(next_rx, self.last_rx + 1))
 
     def recovery(self) -> Recovered:
         """What opening found, the first time it is asked for; then what an orderly start finds: the first ``started``
@@ -271,21 +273,25 @@ class Spool:
 
     def _mend(self, error: Exception) -> bool:
         """What follows an error that shows the open segment to be damaged: it is written again where all rows that it
-        was given can be read, else set apart. False where it is not the file's doing, or where the file is another one
-        already and nothing was written to it since."""
+        was given can be read, else set apart, as is a copy that fails before anything was written to it. False where it
+        is not the file's doing, and for a second new file in succession: that one is not tried without a pause."""
         held = self._held
-        if held is None or self._is_mended or not is_damage(self._path, error):
+        if held is None or not is_damage(self._path, error):
             return False
-        if not self._drop_empty():
-            self._checkpointer.watch(None)
-            if renew(held, self._path, self._tally.digest.total(), error):
-                self._checkpointer.watch(self._path)
-                self._kept_at = 0.0
-            else:
-                held.close()
-                self._held = None
-                self._set_apart(self._path, "damaged", str(error))
+        again = self._is_mended
+        if self._drop_empty():
+            self._is_mended = True
+            return not again
+        self._checkpointer.watch(None)
+        renewed = not again and renew(held, self._path, self._tally.digest.total(), error)
         self._is_mended = True
+        if renewed:
+            self._checkpointer.watch(self._path)
+            self._kept_at = 0.0
+        else:
+            held.close()
+            self._held = None
+            self._set_apart(self._path, "damaged", str(error))
         return True
 
     def _commit(self, block: Columns, moved: tuple[str, int] | None) -> None:
