@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +21,10 @@ from mexc_pipeline import doctor, read
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export import main as export
+from mexc_pipeline.handover import Handover, give, take
 from mexc_pipeline.spool.label import check_label, said_by
+from mexc_pipeline.spool.pending import Pending
+from mexc_pipeline.spool.segment import in_order
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify.exports import exports as verify_exports
 from support.spools import SECOND, T0, configure, fill, open_spool, some_frames
@@ -55,6 +60,15 @@ def refused(config: Config) -> None:
     assert 'set [symbol.ETH_USDT] id = "…"' in done.stderr
 
 
+def waiting(config: Config) -> None:
+    """Rows of BTC that have no seq yet."""
+    folder = config.spool_dir / "btc"
+    folder.mkdir(parents=True, exist_ok=True)
+    pending = Pending(folder, "BTC_USDT")
+    pending.append(some_frames(5, T0 + 12 * SECOND))
+    pending.close()
+
+
 def mixed(config: Config) -> Config:
     """What an earlier version left: two symbols' files under one id."""
     fill(config)
@@ -67,9 +81,16 @@ def mixed(config: Config) -> Config:
     return config
 
 
-@pytest.mark.parametrize("state", ["open", "closed", "exported"])
+@pytest.mark.parametrize("state", ["pending", "pending beside files", "open", "closed", "exported"])
 def test_another_symbol_is_refused_under_an_id_whatever_the_segment(config: Config, state: str) -> None:
-    if state == "open":
+    if state.startswith("pending"):
+        if state == "pending beside files":
+            fill(config)
+            assert export(config).ok
+            for path in (config.spool_dir / "btc").iterdir():
+                path.unlink()
+        waiting(config)
+    elif state == "open":
         spool = open_spool(config)
         spool.append(some_frames(5, T0))
         spool.close()
@@ -85,6 +106,35 @@ def test_another_symbol_is_refused_under_an_id_whatever_the_segment(config: Conf
     check_label(config, config.symbols[0])
     refused(other)
     assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_pending_rows_never_join_a_segment_of_another_symbol(config: Config) -> None:
+    """Left by versions that asked nobody: each is in a file with its own label."""
+    (config.spool_dir / "btc").mkdir(parents=True)
+    spool = Spool(config.spool_dir / "btc", "btc", "ETH_USDT", config.period, next_rx=T0 + 10 * SECOND)
+    spool.append(some_frames(20, T0 + 10 * SECOND))
+    spool.close()
+    waiting(config)
+    other = given_away(config)
+    for one in (config, other):
+        with pytest.raises(ConfigError, match="needs an id of its own"):
+            check_label(one, one.symbols[0])
+    assert export(config, once=True).ok
+    assert list(read.frames("ETH_USDT", export_dir=config.export_dir).seq) == list(range(1, 22))
+    assert list(read.frames("BTC_USDT", export_dir=config.export_dir).seq) == list(range(22, 28))
+
+
+@pytest.mark.parametrize("way", ["give", "take"])
+def test_nothing_is_handed_over_under_an_id_of_another_symbol(config: Config, way: str) -> None:
+    fill(config)
+    other = given_away(config)
+    given = Handover("ETH_USDT", 1000, "", (), True, "elsewhere")
+    hand_over: Callable[[], object] = (
+        partial(give, other, "btc") if way == "give" else partial(take, other, "btc", given)
+    )
+    with pytest.raises(ConfigError, match="needs an id of its own"):
+        hand_over()
+    assert [s.symbol for s in in_order(config.spool_dir / "btc").readable] == ["BTC_USDT"]
 
 
 def test_files_alone_tell_it(config: Config) -> None:

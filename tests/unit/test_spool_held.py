@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mexc_pipeline.periods import SECOND_NS, Period
-from mexc_pipeline.rows import Frame
+from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool import held, writer
 from mexc_pipeline.spool import pending as pending_rows
 from mexc_pipeline.spool.lifecycle import mark_exported, seal_left_open
@@ -433,3 +433,30 @@ def test_pending_rows_damaged_under_their_writer_are_set_apart_and_more_are_kept
     if then == "more rows":
         assert [row.m for row in check(tmp_path)][-201:-101] == [frame.m for frame in frames(200, 100)]
     assert len(list(tmp_path.glob(f"{FILE}.damaged-*[0-9]"))) == 1
+
+
+@pytest.mark.parametrize("rows", [0, 100])
+def test_a_segment_that_is_damaged_again_and_again_keeps_nobody_waiting_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Once an empty one was tried for ever."""
+    spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
+    if rows:
+        spool.append(frames(0, rows))
+    commit = spool._commit
+    failed = sqlite3.DatabaseError("database disk image is malformed")
+    failed.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+    def damaged(block: Columns, moved: tuple[str, int] | None) -> None:
+        raise failed
+
+    monkeypatch.setattr(spool, "_commit", damaged)
+    for _ in range(3):
+        with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+            spool.append(frames(rows, 1))
+    assert len(list(tmp_path.glob("*.sqlite.*-*[0-9]"))) <= 2
+    monkeypatch.setattr(spool, "_commit", commit)
+    assert spool.append(frames(rows, 100)).seq == list(range(rows + 1, rows + 101))
+    spool.tick(T0 + 10 * SECOND_NS)
+    spool.close()
+    check(tmp_path, rows + 1)

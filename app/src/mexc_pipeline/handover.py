@@ -24,6 +24,7 @@ from mexc_pipeline.periods import following
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import pending
 from mexc_pipeline.spool.known import Known, known, own_ids
+from mexc_pipeline.spool.label import check_label
 from mexc_pipeline.spool.lifecycle import seal_left_open
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, in_order
@@ -59,6 +60,7 @@ def give(settings: config.Config, key: str) -> Handover:
     # rows without a seq.
     asked = known(settings, symbol.id, own_ids(folder)) if pending.is_left(folder) else None
     with SpoolLock(folder, wait_s=LET_GO_S):
+        check_label(settings, symbol)
         if asked is not None:
             _judge(asked, f"{symbol.id} has rows without a seq")
             pending.number_left(folder, symbol.id, settings.period, asked)
@@ -105,6 +107,7 @@ def take(settings: config.Config, key: str, given: Handover) -> str:
     if (here := _last(folder)) > given.last_seq:
         return f"{symbol.id}: goes on from seq {here + 1}, handed over before"
     with SpoolLock(folder, wait_s=LET_GO_S):
+        check_label(settings, symbol)
         if 0 < here < given.last_seq:
             _acknowledge(settings, symbol.id, here + 1, given)
         files = [*given.files, *(path.name for path in settings.export_dir.glob(f"{symbol.id}[0-9]*.parquet"))]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.spool.pending import FILE, label
 from mexc_pipeline.spool.segment import in_order
 
 log = logging.getLogger("mexc_pipeline.spool")
@@ -25,15 +26,18 @@ _SCHEMA = re.compile(rb"\x0cARROW:schema\x18[\x80-\xff]*[\x00-\x7f]([A-Za-z0-9+/
 
 
 def check_label(config: Config, symbol: Symbol) -> None:
-    """ConfigError where the symbol's id holds what was recorded of another one: by the segments of its spool, where
-    there are any, else by the newest file by name that says so. Of segments without a check value (of an earlier
-    version) none is believed that another one of the folder contradicts: an altered name must not end a recording for
-    good. A file of another id is under a wrong name, of which a warning tells: it says nothing of this id. Takes
-    milliseconds: a collector asks before it connects."""
-    segments = in_order(config.spool_dir / symbol.id).readable
-    contradicted = any(s.symbol == symbol.name for s in segments)
-    there = [(s.path, s.symbol) for s in segments if s.checked or not contradicted]
-    if not segments:
+    """ConfigError where the symbol's id holds what was recorded of another one: by the segments and pending rows of its
+    spool, where there are any, else by the newest file by name that says so. Of those without a check value (of an
+    earlier version) none is believed that another one of the folder contradicts: an altered name must not end a
+    recording for good. A file of another id is under a wrong name, of which a warning tells: it says nothing of this
+    id. Takes milliseconds: a collector asks before it connects."""
+    folder = config.spool_dir / symbol.id
+    found = [(s.path, s.symbol, s.checked) for s in in_order(folder).readable]
+    if (waiting := label(folder)) is not None:
+        found.append((folder / FILE, *waiting))
+    contradicted = any(name == symbol.name for _, name, _ in found)
+    there = [(path, name) for path, name, checked in found if checked or not contradicted]
+    if not found:
         there = _of_newest(config.export_dir, symbol.id)
     for path, other in there:
         if other not in ("", symbol.name):
