@@ -8,12 +8,15 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from mexc_pipeline import config
+from mexc_pipeline.collector.exits import Exits
 from mexc_pipeline.egress.dial import Dialled, dial
+from mexc_pipeline.egress.tor import Tor
+from mexc_pipeline.egress.uses import Use
 from mexc_pipeline.events import Collision, Rotated
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame, Mt
@@ -57,7 +60,7 @@ def rig() -> Iterator[Rig]:
 def test_leaving_is_recorded_and_the_next_connection_follows_at_once(rig: Rig) -> None:
     until(lambda: rig.events("subscribed"), 20, "a subscription")
     began = time.monotonic()
-    rig.feed.leave("another exit was asked for", Rotated(exit="e1"))
+    rig.feed.leave(rig.feed.connection, "another exit was asked for", Rotated(exit="e1"))
     until(lambda: len(rig.events("connected")) == 2, 20, "the next connection")
     assert time.monotonic() - began < 5
     names = ("connected", "rotated", "disconnected")
@@ -101,10 +104,42 @@ def test_a_request_to_leave_made_between_two_connections_is_for_neither(rig: Rig
     until(lambda: rig.events("subscribed"), 20, "a subscription")
     rig.feed.hold("a while")
     until(lambda: rig.events("disconnected"), 20, "no connection")
-    rig.feed.leave("exit e1 is used by eth too", Collision(exit="e1", seen="e1", other="eth"))
+    rig.feed.leave(rig.feed.connection, "exit e1 is used by eth too", Collision(exit="e1", seen="e1", other="eth"))
     rig.feed.resume()
     until(lambda: len(rig.events("connected")) == 2, 20, "the next connection")
     seen = len(rig.got)
     until(lambda: len(rig.got) > seen + 20, 20, "frames over it")
     assert not rig.events("collision")
     assert len(rig.events("disconnected")) == 1
+
+
+def test_a_connection_made_while_the_one_before_was_judged_is_kept(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask the others takes seconds; what they say is of the exit that was looked at before."""
+    settings = config.parse('[egress]\nmode = "tor"\n', None)
+    dropped: list[str] = []
+
+    class Dropping:
+        def drop(self, address: str) -> None:
+            dropped.append(address)
+
+    exits = Exits(settings, settings.symbols[0], rig.feed, cast(Tor, Dropping()))
+
+    def anew() -> list[Use]:
+        rig.feed.hold("a while")
+        until(lambda: rig.events("disconnected"), 20, "no connection")
+        rig.feed.resume()
+        until(lambda: len(rig.events("connected")) == 2, 20, "the next connection")
+        return [Use("ada", "e1", "e1", 1, None)]
+
+    monkeypatch.setattr(exits, "_others", anew)
+    until(lambda: rig.events("subscribed"), 20, "a subscription")
+    exits.look()
+    seen = len(rig.got)
+    until(lambda: len(rig.got) > seen + 20, 20, "frames over it")
+    assert dropped == ["e1"]
+    assert not rig.events("collision")
+    assert len(rig.events("disconnected")) == 1
+    monkeypatch.setattr(exits, "_others", lambda: [Use("ada", "e2", "e2", 1, None)])
+    exits.look()
+    until(lambda: len(rig.events("connected")) == 3, 20, "another exit")
+    assert [event["exit"] for event in rig.events("collision")] == ["e2"]

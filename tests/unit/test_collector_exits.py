@@ -26,10 +26,12 @@ class StubFeed:
     def __init__(self, begin: int) -> None:
         self.connected_since_ns: int | None = begin * 10**9
         self.egress: dict[str, Any] = {"mode": "tor", "exit": "203.0.113.11", "url": "wss://contract.example/edge"}
+        self.connection: object | None = self
         self.left: list[tuple[str, Event]] = []
         self.left_at = threading.Event()
 
-    def leave(self, reason: str, said: Event) -> None:
+    def leave(self, connection: object | None, reason: str, said: Event) -> None:
+        assert connection is self.connection
         self.left.append((reason, said))
         self.left_at.set()
 

@@ -46,7 +46,7 @@ class Exits:
         It cannot happen while all hosts share the exits out by the same list of symbols; it does while they do not, or
         where two relays leave by one address.
         """
-        ours = self._ours()
+        connection, ours = self._feed.connection, self._ours()
         if ours is None:
             return False
         for other in self._others():
@@ -57,7 +57,7 @@ class Exits:
                 )
                 self._tor.drop(ours.exit)
                 reason = f"exit {ours.outside} is used by {other.symbol} too"
-                self._feed.leave(reason, Collision(exit=ours.exit, seen=ours.outside, other=other.symbol))
+                self._feed.leave(connection, reason, Collision(exit=ours.exit, seen=ours.outside, other=other.symbol))
                 return True
         return False
 
@@ -79,21 +79,22 @@ class Exits:
             return None
         self._settings = settings
         log.info("exits shared anew", extra={"fields": {"symbol": self._symbol.id, "among": list(deployment)}})
-        ours = self._ours()
+        connection, ours = self._feed.connection, self._ours()
         if ours is not None and (other := owner(ours.exit, deployment)) != self._symbol.id:
-            self._feed.leave(f"exit {ours.exit} belongs to {other} now", Reassigned(exit=ours.exit, other=other))
+            reason = f"exit {ours.exit} belongs to {other} now"
+            self._feed.leave(connection, reason, Reassigned(exit=ours.exit, other=other))
         return settings
 
     def rotate(self, _: dict[str, Any]) -> dict[str, Any]:
         """The control command: connect anew by another exit; answers with the one before and the one now. UserError
         where there is no connection, no other exit, or no new connection within 50 s."""
-        before, since = self._ours(), self._feed.connected_since_ns
+        connection, before, since = self._feed.connection, self._ours(), self._feed.connected_since_ns
         if before is None:
             raise UserError(f"{self._symbol.id} is not connected; its next connection chooses among all its exits")
         target = urlsplit(self._feed.egress["url"])
         if not self._tor.others(target.port or (443 if target.scheme == "wss" else 80)):
             raise UserError(f"{self._symbol.id} has no other exit at this moment; {before.exit} is kept")
-        self._feed.leave("another exit was asked for", Rotated(exit=before.exit))
+        self._feed.leave(connection, "another exit was asked for", Rotated(exit=before.exit))
         until = time.monotonic() + ROTATE_S
         while time.monotonic() < until:
             now, connected = self._ours(), self._feed.connected_since_ns

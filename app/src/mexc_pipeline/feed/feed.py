@@ -302,10 +302,15 @@ class Feed:
         """Connect again; from any thread."""
         self._held = None
 
-    def leave(self, reason: str, said: events.Event) -> None:
-        """Give the connection up and make another, from any thread; returns at once. The event stands before the
-        ``disconnected`` row. Does nothing while there is no connection."""
-        if (ws := self._ws) is not None:
+    @property
+    def connection(self) -> object | None:
+        """Which connection there is, None while there is none; to be taken before it is judged, from any thread."""
+        return self._ws
+
+    def leave(self, connection: object | None, reason: str, said: events.Event) -> None:
+        """Give that :attr:`connection` up and make another, from any thread; returns at once. The event stands before
+        the ``disconnected`` row. Does nothing where it is over already."""
+        if (ws := self._ws) is not None and ws is connection:
             self._asked_to_leave = (ws, reason, said)
 
     def segment_opened(self) -> None:
