@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -24,8 +26,10 @@ from mexc_pipeline.feed.attempts import MOST, Attempts, key
 from mexc_pipeline.probe import session
 from mexc_pipeline.probe.judge import Report
 from mexc_pipeline.probe.main import probe
-from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig, Style
-from support.peers import SocksProxy, free_port, saying, serving
+from mexc_pipeline.simulator import KINDS, Fault, Simulator, SimulatorConfig, Style
+from mexc_pipeline.simulator.faults import CHOICES
+from mexc_pipeline.simulator.shapes import STEPS, TS
+from support.peers import SocksProxy, certificates, free_port, saying, serving
 from support.waiting import until
 
 SECONDS = 2.6
@@ -167,6 +171,68 @@ def test_it_connects_by_the_configured_proxy(settings: SimulatorConfig) -> None:
         assert len(sim.connections) == len(report.connections)
 
 
+@pytest.mark.parametrize(
+    ("given", "said_of_it"),
+    [
+        ("scout\nsecret-word\n", None),
+        ("scout\nanother\n", "refuses the name or the password"),
+        (None, "asks for a name and a password; egress.credentials_file names a file with both"),
+    ],
+)
+def test_a_proxy_that_asks_for_a_login(
+    settings: SimulatorConfig, tmp_path: Path, given: str | None, said_of_it: str | None
+) -> None:
+    name, login = "contract.exchange.invalid", tmp_path / "login"
+    if given is not None:
+        login.write_text(given)
+        login.chmod(0o600)
+    bundle = tmp_path / "bundle.ndjson"
+    proxy = SocksProxy({name: "127.0.0.1"}, login=(b"scout", b"secret-word"))
+    with Simulator(settings) as sim, serving(proxy.serve) as front:
+        config = parse(
+            f'[exchange]\nwebsocket = "ws://{name}:{sim.port}/edge"\nrest = "http://{name}:{sim.port}"\n'
+            f'[egress]\nmode = "socks5h://127.0.0.1:{front.port}"\n'
+            + (f'credentials_file = "{login}"\n' if given is not None else ""),
+            None,
+        )
+        report = probe(config, config.symbols[:1], SECONDS, bundle)
+    if said_of_it is None:
+        assert report.verdict == "as expected", said(report)
+        assert report.frames > 0
+    else:
+        assert report.verdict == "not reached"
+        where = f"proxy 127.0.0.1:{front.port}: connect to {name}:{sim.port}: {said_of_it}"
+        assert report.why_not_reached == f"connection: ws://{name}:{sim.port}/edge: {where}"
+        assert len(report.findings) == 2, "one line of the socket, one of REST"
+    told = "\n".join(report.lines()) + json.dumps(report.to_json()) + bundle.read_text()
+    assert "secret-word" not in told
+    assert "scout" not in told
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_certificate_of_another_time_is_clock_or_certificate(
+    settings: SimulatorConfig, tmp_path: Path, days: int
+) -> None:
+    begin = datetime.now(UTC) + timedelta(days=days)
+    files = certificates(tmp_path / "tls", "127.0.0.1", not_before=begin, not_after=begin + timedelta(days=30))
+    with Simulator(replace(settings, tls_cert=files.certificate, tls_key=files.key)) as sim:
+        config = parse(
+            f'symbols = ["BTC_USDT"]\n[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n'
+            f'ca_file = "{files.authority}"\n',
+            None,
+        )
+        report = probe(config, config.symbols, 1.5)
+    assert report.verdict == "not reached"
+    assert re.match(
+        r"connection: wss://.*: TLS with 127.0.0.1: clock or certificate: certificate .*, and this host's clock says "
+        r".* UTC; set the clock \(NTP\) \(name and TCP were fine\)",
+        report.why_not_reached,
+    )
+    rest = [finding.text for finding in report.findings if finding.text.startswith("REST")]
+    assert rest
+    assert all("clock or certificate" in text for text in rest)
+
+
 def test_of_several_addresses_one_that_is_dead_is_passed_over(settings: SimulatorConfig) -> None:
     with Simulator(settings) as sim:
         dead = f"127.0.0.1:{free_port()}"
@@ -188,42 +254,187 @@ def shape(steps: str, channel: str | None = None) -> Fault:
     return Fault("shape", channel=channel, value=steps)
 
 
-DIFFERENT = [
-    (shape("ts=us"), "push.ticker: ts is in microseconds in .* expected milliseconds"),
-    (shape("ts=us"), r"push.deal: \d+ of \d+ would be recorded as dead letters \(ts\)"),
-    (shape("ts=text"), "push.depth.full: ts is text in"),
-    (shape("ts=zero"), "push.deal: ts is 0 in"),
-    (shape("ts=absent", "deal"), "push.deal: ts is absent in"),
-    (shape("ts=absent", "deal"), r"push.deal: ts is missing in (\d+) of \1"),
-    (shape("set=data.asks:null", "depth.full"), "push.depth.full: data.asks is null in .* expected is list"),
-    (shape("drop=data.bids", "depth.full"), r"push.depth.full: data.bids is missing in (\d+) of \1"),
-    (shape("drop=data.lastPrice", "ticker"), "push.ticker: data.lastPrice is missing in"),
-    (shape("rename=data.p:price", "deal"), r"push.deal: data\[\].p is missing in"),
-    (shape("text=data.p", "deal"), r"push.deal: data\[\].p is text in .* expected is number"),
+def now_and_then(kind: str, **fields: Any) -> Fault:
+    return Fault(kind, every=0.7, **fields)
+
+
+def once(kind: str, **fields: Any) -> Fault:
+    return Fault(kind, at=0.8, **fields)
+
+
+EACH = '[channels]\ndepth = "each"'
+MERGED = '[channels]\ndepth = "merged"'
+DEAD = r"different: push.ticker: \d+ of \d+ would be recorded as dead letters"
+END = r"different: connection: ended by the exchange after \d s, (once|2 times)"
+FINE = ""
+"""As expected: the recorder copes, and nothing is another thing than it was. Why that holds stands behind it."""
+SEEN: list[tuple[Fault, str] | tuple[Fault, str, str]] = [
+    # frames of their own
+    (now_and_then("bad_json"), r"different: frames: \d+ of \d+ are not JSON"),
+    (now_and_then("not_object"), r"different: frames: \d+ of \d+ are not an object"),
+    (now_and_then("unknown_channel"), r"richer: push.surprise: \d+ frames of a channel that was not asked for"),
+    (now_and_then("foreign_symbol"), r"different: push.ticker: \d+ frames of FOREIGN_USDT, which was not asked for"),
+    (now_and_then("invalid_utf8"), r"different: frames: \d+ of \d+ are not UTF-8"),
+    (now_and_then("huge"), rf"{DEAD} \(too large\)"),
+    (now_and_then("ts_null"), r"different: push.ticker: ts is null in \d+ of \d+; expected milliseconds"),
+    (now_and_then("ts_type", value="string"), "different: push.ticker: ts is text in"),
+    (now_and_then("ts_type", value="float"), "different: push.ticker: ts is no whole number in"),
+    (now_and_then("ts_type", value="short"), "different: push.ticker: ts is in seconds in"),
+    (now_and_then("ts_type", value="bool"), "different: push.ticker: ts is boolean in"),
+    (now_and_then("ts_missing"), "different: push.ticker: ts is absent in"),
+    (now_and_then("empty"), r"different: frames: \d+ of \d+ are not JSON"),
+    (now_and_then("rs_error", value="maintenance"), "different: the exchange says 'rs.error: maintenance'"),
+    (now_and_then("binary"), r"different: frames: \d+ of \d+ are binary; expected is text"),
+    (now_and_then("client_id"), FINE),  # clients of this exchange expect it
+    (now_and_then("extra_pong"), r"richer: heartbeat: \d+ pongs? more than pings"),
+    (now_and_then("frame", opcode=0, payload=b"odd"), r"different: frames: \d+ of \d+ are no message: of an undefined"),
+    (now_and_then("frame", opcode=3, payload=b"odd"), r"different: frames: \d+ of \d+ are no message: of an undefined"),
     (
-        shape("digits=data.p:140", "deal"),
-        r"push.deal: data\[\].p has a number of 140 digits|has a number of 1\d\d digits",
+        now_and_then("frame", opcode=11, payload=b"odd"),
+        r"different: frames: \d+ of \d+ are no message: of an undefined",
     ),
-    (shape("object=data", "deal"), "push.deal: data is object in .* expected is list"),
-    (shape("gzip"), r"frames: (\d+) of \1 are compressed \(gzip\)"),
-    (shape("zlib"), r"frames: (\d+) of \1 are compressed \(zlib\)"),
-    (shape("deflate"), r"frames: (\d+) of \1 are compressed \(deflate\)"),
-    (shape("rfc7692"), r"frames: (\d+) of \1 are compressed \(deflate\)"),
-    (shape("binary", "deal"), r"frames: \d+ of \d+ are binary"),
-    (shape("set=symbol:ETH_USDT", "deal"), "push.deal: .* frames of ETH_USDT, which was not asked for"),
-    (Fault("retired", channel="depth.full"), "push.depth.full: not acknowledged and no frame in .* depth = "),
-    (Fault("retired", channel="deal", value="Not supported"), "the exchange says 'rs.error: Not supported'"),
-    (Fault("session_limit", value="1"), r"connection: ended by the exchange after 1 s, \d times \(code 1001"),
-    (Fault("detail", value="1001"), r"REST detail: BTC_USDT is not said .*\(code 1001.*; the socket delivers it all"),
-    (Fault("detail", value="empty"), "REST detail: BTC_USDT is not said to be listed"),
-    (Fault("detail", value="missing"), "REST detail: BTC_USDT is not said to be listed"),
-    (Fault("detail", value="html"), r"REST detail: HTTP 200 with what is not JSON \(text/html\)"),
-    (Fault("detail", value="garbage"), "REST detail: HTTP 200 with what is not JSON"),
-    (Fault("no_ack"), "push.ticker: delivered, but not acknowledged"),
-    (Fault("no_pong"), r"heartbeat: \d+ pings, 0 pongs"),
-    (Fault("rest_403"), r"REST ping: HTTP 403 \(text/html\)"),
-    (Fault("rest_510"), "REST detail: code 510, too many requests, each time"),
+    (now_and_then("ws_ping"), FINE),  # it is answered
+    # the market's own frames, now and then
+    (now_and_then("drop", channel="depth"), r"different: push.depth: \d+ versions missing in \d+ gaps", MERGED),
+    (now_and_then("version_gap", channel="depth"), r"different: push.depth: \d+ versions missing in \d+ gaps", MERGED),
+    (now_and_then("version_back", channel="depth.full"), "different: push.depth.full: versions went back"),
+    (now_and_then("version_back", channel="depth"), "different: push.depth: versions went back", EACH),
+    (now_and_then("duplicate", channel="deal"), r"different: push.deal: \d+ trades came (twice|again)"),
+    (now_and_then("begin_end", channel="depth", value="missing"), "different: push.depth: .* versions missing", MERGED),
+    (now_and_then("begin_end", channel="depth", value="null"), "different: push.depth: .* versions missing", MERGED),
+    (now_and_then("begin_end", channel="depth", value="zero"), "different: push.depth: .* versions missing", MERGED),
+    (now_and_then("fragmented"), FINE),  # any message may come so
+    (Fault("double_pong", count=99), r"richer: heartbeat: \d+ pongs more than pings"),
+    (Fault("big_tickers"), FINE),  # of a channel that nobody records
+    # connections
+    (once("half", value="fin"), rf"{END} \(code 1006"),
+    (once("half", value="reset"), rf"{END} \(code 1006"),
+    (once("reset"), rf"{END} \(code 1006, '.*reset by peer'\); expected to stay"),
+    (once("abort"), rf"{END} \(code 1006"),
+    (once("close", value="1012"), rf"{END} \(code 1012\); expected to stay"),
+    (once("close_notice"), rf"{END} \(code 1005\).*\n(.*\n)*different: the exchange says 'rs.error: more than 60 s"),
+    (once("count_anew"), "different: push.depth.full: versions began lower after a new connection, once"),
+    (
+        once("garbage"),
+        r"different: connection: cut after \d s, .*no frame \(reserved bits\).*; the recorder cuts it too",
+    ),
+    (
+        Fault("session_limit", value="1"),
+        r"different: connection: ended by the exchange after 1 s, \d times \(code 1001",
+    ),
+    # what holds on
+    (Fault("stall", value="lose"), "different: BTC_USDT: no channel acknowledged and no frame in"),
+    (Fault("stall", value="hold"), "different: BTC_USDT: no channel acknowledged and no frame in"),
+    (Fault("stall", value="resubscribe"), FINE),  # the subscription is what it waits for
+    (
+        Fault("retired", channel="depth.full"),
+        "different: push.depth.full: not acknowledged and no frame in .* depth = ",
+    ),
+    (Fault("retired", channel="deal", value="Not supported"), "different: the exchange says 'rs.error: Not supported'"),
+    (Fault("retired", channel="depth.full", value="ack"), FINE),  # 30 s of silence would be judged: see its unit tests
+    (Fault("no_ack"), "different: push.ticker: delivered, but not acknowledged; it is recorded all the same"),
+    (Fault("slow_ack", delay=0.5), FINE),  # it came
+    (Fault("no_pong"), r"different: heartbeat: \d+ pings?, 0 pongs; the recorder reconnects where none come"),
+    (Fault("resend_deals", value="30"), r"different: push.deal: \d+ trades came again after a new connection"),
+    (Fault("burst", value="3"), FINE),  # a market may
+    # handshakes
+    *(
+        (
+            Fault("refuse_handshake", value=status, headers="Retry-After: 60"),
+            rf"not reached: handshake: HTTP {status} in place of the upgrade, .* \(retry-after 60\): .*Denied",
+        )
+        for status in CHOICES["refuse_handshake"]
+    ),
+    (Fault("refuse_connect", seconds=60), "not reached: connection: ws://.*: connect to .*: Connection refused"),
+    (Fault("mute", seconds=60), r"not reached: connection: .*: WebSocket handshake: not done within 2 s \(the conn"),
+    (Fault("tls_failure", seconds=60), "not reached: connection: ws://.* handshake"),
+    # REST
+    (
+        Fault("detail", value="1001"),
+        r"different: REST detail: BTC_USDT is not said .*\(code 1001.*; the socket delivers",
+    ),
+    (Fault("detail", value="510"), "different: REST detail: code 510, too many requests, each time"),
+    (Fault("detail", value="empty"), "different: REST detail: BTC_USDT is not said to be listed"),
+    (Fault("detail", value="missing"), "different: REST detail: BTC_USDT is not said to be listed"),
+    (Fault("detail", value="html"), r"different: REST detail: HTTP 200 with what is not JSON \(text/html\)"),
+    (Fault("detail", value="garbage"), "different: REST detail: HTTP 200 with what is not JSON"),
+    (Fault("rest_403"), r"different: REST ping: HTTP 403 \(text/html\)"),
+    (Fault("rest_510"), "different: REST detail: code 510, too many requests, each time"),
+    (Fault("rest_lag"), FINE),  # a repair asks again
+    (Fault("rest_stale"), FINE),  # the same
+    (Fault("rest_gzip"), FINE),  # we ask for it
+    (Fault("rest_byte"), r"different: REST depth: HTTP 200 with what is not JSON \(application/json\)"),
+    (Fault("rest_slow", delay=0.3), FINE),  # how long each took is printed
+    # shapes
+    (shape("ts=us"), r"different: push.deal: \d+ of \d+ would be recorded as dead letters \(ts\)"),
+    (shape("ts=us"), "different: push.ticker: ts is in microseconds in .* expected milliseconds"),
+    (shape("ts=ns"), "different: push.ticker: ts is in nanoseconds in"),
+    (shape("ts=s"), "different: push.ticker: ts is in seconds in"),
+    (shape("ts=float"), "different: push.ticker: ts is no whole number in"),
+    (shape("ts=text"), "different: push.depth.full: ts is text in"),
+    (shape("ts=zero"), "different: push.deal: ts is 0 in"),
+    (shape("ts=null"), "different: push.deal: ts is null in"),
+    (
+        shape("ts=absent", "deal"),
+        r"different: push.deal: ts is absent in .*\n.*push.deal: ts is missing in (\d+) of \1",
+    ),
+    (shape("set=data.asks:null", "depth.full"), "different: push.depth.full: data.asks is null in .* expected is list"),
+    (shape("set=symbol:ETH_USDT", "deal"), "different: push.deal: .* frames of ETH_USDT, which was not asked for"),
+    (shape("set=data.fee:0.1", "deal"), r"richer: push.deal: data\[\].fee is new \(number\)"),
+    (shape("set=news:{}", "ticker"), r"richer: push.ticker: news is new \(object\)"),
+    (shape("drop=data.bids", "depth.full"), r"different: push.depth.full: data.bids is missing in (\d+) of \1"),
+    (shape("drop=data.lastPrice", "ticker"), "different: push.ticker: data.lastPrice is missing in"),
+    (shape("rename=data.p:price", "deal"), r"different: push.deal: data\[\].p is missing in"),
+    (shape("text=data.p", "deal"), r"different: push.deal: data\[\].p is text in .* expected is number"),
+    (shape("number=data.symbol", "ticker"), FINE),  # it holds no number
+    (shape("exponent=data.p", "deal"), FINE),  # read exactly, and counted
+    (shape("digits=data.p:30", "deal"), FINE),  # the same
+    (shape("digits=data.p:140", "deal"), r"different: push.deal: data\[\].p has a number of 1\d\d digits"),
+    (shape("object=data", "deal"), "different: push.deal: data is object in .* expected is list"),
+    (shape("list=data", "ticker"), "different: push.ticker: data is list in .* expected is object"),
+    (shape("gzip"), r"different: frames: (\d+) of \1 are compressed \(gzip\)"),
+    (shape("zlib"), r"different: frames: (\d+) of \1 are compressed \(zlib\)"),
+    (shape("deflate"), r"different: frames: (\d+) of \1 are compressed \(deflate\)"),
+    (shape("rfc7692"), r"different: frames: (\d+) of \1 are compressed \(deflate\)"),
+    (shape("binary", "deal"), r"different: frames: \d+ of \d+ are binary"),
 ]
+
+
+def test_there_is_a_line_for_each_fault_of_the_simulator() -> None:
+    faults = [fault for fault, *_ in SEEN]
+    assert {fault.kind for fault in faults} == set(KINDS)
+    for kind, choices in CHOICES.items():
+        assert {fault.value for fault in faults if fault.kind == kind} - {"ack", ""} >= set(choices) - {""}, kind
+    steps = {step for fault in faults if fault.kind == "shape" for step in fault.value.split(";")}
+    assert {step.partition("=")[0] for step in steps} == {form.partition("=")[0] for form in STEPS}
+    assert {step.partition("=")[2] for step in steps if step.startswith("ts=")} == set(TS)
+
+
+@pytest.mark.parametrize("row", SEEN, ids=lambda row: " ".join(filter(None, (row[0].kind, row[0].value))))
+def test_each_fault_has_its_line_and_verdict(
+    settings: SimulatorConfig, row: tuple[Fault, str] | tuple[Fault, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "HANDSHAKE_S", 2.0)
+    fault, line, *extra = row
+    timed = bool(fault.at or fault.every)
+    with Simulator(replace(settings, faults=(fault,) if timed else ())) as sim:
+        if not timed:
+            sim.inject(fault)
+        report = probed(sim, extra="".join(extra))
+    verdict, _, text = line.partition(": ")
+    assert report.verdict == (verdict or "as expected"), said(report)
+    assert report.ok is (verdict in ("", "richer"))
+    if not line:
+        assert said(report) == ""
+    elif verdict == "not reached":
+        assert re.match(text, report.why_not_reached), said(report)
+        assert report.lines()[-1] == f"verdict: not reached: {report.why_not_reached}"
+    else:
+        assert re.search(line, said(report)), said(report)
+        assert report.lines()[-1] == f"verdict: {verdict}"
+        printed = " ".join(" ".join(report.lines()).split())
+        assert all(" ".join(finding.text.split()) in printed for finding in report.findings)
+    assert max(map(len, report.lines()[:-1])) <= 80
 
 
 @pytest.mark.parametrize("depth", ["merged", "each"])
@@ -243,61 +454,6 @@ def test_a_side_that_is_null_or_absent_in_incremental_depth_is_named(
     assert re.fullmatch(f"different: {line}", said(report)), said(report)
     (channel,) = [c for c in report.channels if c.channel == "push.depth"]
     assert channel.versions == "continuous", "the versions are there all the same"
-
-
-@pytest.mark.parametrize(("fault", "line"), DIFFERENT, ids=lambda v: getattr(v, "value", "") or getattr(v, "kind", ""))
-def test_what_is_different_is_named(settings: SimulatorConfig, fault: Fault, line: str) -> None:
-    with Simulator(settings) as sim:
-        sim.inject(fault)
-        report = probed(sim)
-        assert re.search(f"different: {line}", said(report)), said(report)
-        assert report.verdict == "different"
-        assert not report.ok
-
-
-@pytest.mark.parametrize(
-    ("fault", "line"),
-    [
-        (shape("set=data.fee:0.1", "deal"), r"richer: push.deal: data\[\].fee is new \(number\)"),
-        (shape("set=news:{}", "ticker"), r"richer: push.ticker: news is new \(object\)"),
-        (Fault("double_pong", count=99), r"richer: heartbeat: \d+ pongs more than pings"),
-    ],
-)
-def test_what_is_added_is_richer(settings: SimulatorConfig, fault: Fault, line: str) -> None:
-    with Simulator(settings) as sim:
-        sim.inject(fault)
-        report = probed(sim)
-        assert re.fullmatch(f"({line}\n?)+", said(report))
-        assert report.verdict == "richer"
-        assert report.ok
-
-
-@pytest.mark.parametrize(
-    ("fault", "line"),
-    [
-        (Fault("unknown_channel", every=1.0), r"richer: push.surprise: \d+ frames of a channel that was not asked for"),
-        (Fault("rs_error", every=1.0, value="maintenance"), "different: the exchange says 'rs.error: maintenance'"),
-        (Fault("bad_json", every=1.0), r"different: frames: \d+ of \d+ are not JSON"),
-        (Fault("close", every=1.5, value="1012"), r"different: connection: ended by the exchange after .* \(code 1012"),
-        (Fault("version_gap", every=1.0, channel="depth"), r"different: push.depth: \d+ versions missing in \d+ gaps"),
-        (Fault("version_back", every=0.7, channel="depth.full"), "different: push.depth.full: versions went back"),
-        (Fault("duplicate", every=0.3, channel="deal"), r"different: push.deal: \d+ trades came twice"),
-    ],
-)
-def test_what_happens_now_and_then(settings: SimulatorConfig, fault: Fault, line: str) -> None:
-    with Simulator(replace(settings, faults=(fault,))) as sim:
-        report = probed(sim, extra='[channels]\ndepth = "merged"' if fault.kind == "version_gap" else "")
-        assert re.search(line, said(report)), said(report)
-
-
-@pytest.mark.parametrize("opcode", [0, 3, 11])
-def test_what_is_no_message_ends_nothing(settings: SimulatorConfig, opcode: int) -> None:
-    """The recorder keeps such a frame, and so does the probe."""
-    fault = Fault("frame", every=0.5, opcode=opcode, payload=b"odd")
-    with Simulator(replace(settings, faults=(fault,))) as sim:
-        report = probed(sim)
-    assert re.fullmatch(r"different: frames: \d+ of \d+ are no message: .*", said(report)), said(report)
-    assert all("ended by us" in life for life in report.connections)
 
 
 @pytest.mark.parametrize(
@@ -661,17 +817,3 @@ def test_what_the_exchange_says_cannot_forge_a_line(settings: SimulatorConfig, t
     assert done.returncode == 1
     assert "\x1b" not in done.stdout
     assert [line for line in done.stdout.splitlines() if line.startswith("verdict")] == ["verdict: different"]
-
-
-def test_trades_that_come_again_after_a_new_connection(settings: SimulatorConfig) -> None:
-    with Simulator(settings) as sim:
-        sim.inject(Fault("resend_deals", value="30"))
-        report = probed(sim)
-    assert re.fullmatch(r"different: push.deal: \d+ trades came again after a new connection", said(report))
-
-
-def test_versions_that_begin_lower_after_a_new_connection(settings: SimulatorConfig) -> None:
-    """The exchange counts anew while the probe listens, and ends the connections as it does so."""
-    with Simulator(replace(settings, faults=(Fault("count_anew", at=0.8),))) as sim:
-        report = probed(sim)
-    assert "different: push.depth.full: versions began lower after a new connection, once" in said(report)

@@ -78,6 +78,21 @@ def test_a_channel_without_a_frame_is_judged_by_what_is_usual() -> None:
     assert not any("deal" in text for text in texts(long)), "trades may be rare"
 
 
+@pytest.mark.parametrize("stops_s", [5, 29])
+def test_a_channel_that_stops_is_named(stops_s: int) -> None:
+    """In the middle, or when it is asked for again; pongs and acknowledgements come as ever."""
+    frames = [book(1, at * 1000, 7 + at) for at in range(1, stops_s + 1)]
+    found = report(
+        *asked(1), *frames, Closed(30_000, 1, 1000, "", True), *asked(2, 30_100), Closed(60_000, 2, 0, "", True)
+    )
+    assert texts(found) == [f"push.depth.full: no frame for {60 - stops_s} s for BTC_USDT, after others had come"]
+
+
+def test_a_silence_without_a_connection_is_not_the_channels() -> None:
+    found = report(*asked(1), book(1, 100, 7), Closed(200, 1, 1000, "", True), *asked(2, 50_000), book(2, 50_100, 8))
+    assert texts(found) == []
+
+
 def test_a_failed_connection_is_one_line_and_no_verdict_on_the_exchange() -> None:
     found = report(Unreached(5, 1, BTC, "wss://x: TLS with x: certificate has expired"))
     assert found.verdict == "not reached"

@@ -313,7 +313,11 @@ class _Judge:
                     )
                 else:
                     self._note(f"{name}: {waited:.1f} s are too short to judge an acknowledgement")
-            elif not channel.frames[symbol]:
+            elif channel.frames[symbol]:
+                rest = channel.rest(symbol, self._until(symbol)) / 1000
+                if shape is not None and shape.quiet_s is not None and rest >= shape.quiet_s:
+                    self._different(f"{name}: no frame for {rest:.0f} s for {symbol}, after others had come")
+            else:
                 if shape is not None and shape.quiet_s is not None and waited >= shape.quiet_s:
                     self._different(f"{name}: acknowledged, but no frame in {waited:.0f} s for {symbol}")
                 else:
@@ -393,12 +397,15 @@ class _Judge:
             pongs += min(connection.pongs, len(connection.pings))
             more += max(0, connection.pongs - len(connection.pings))
         if pongs < due:
-            self._different(f"heartbeat: {due} pings, {pongs} pongs; the recorder reconnects where none come")
+            said = f"{_counted(due, 'ping')}, {_counted(pongs, 'pong')}"
+            self._different(f"heartbeat: {said}; the recorder reconnects where none come")
         if more:
-            self._richer(f"heartbeat: {more} pongs more than pings")
+            self._richer(f"heartbeat: {_counted(more, 'pong')} more than pings")
         for unit, count in self.seen.pong_data.items():
             if unit != "ms":
-                self._different(f"heartbeat: data is {_UNITS.get(unit, unit)} in {count} pongs; expected milliseconds")
+                self._different(
+                    f"heartbeat: data is {_UNITS.get(unit, unit)} in {_counted(count, 'pong')}; expected milliseconds"
+                )
 
     def _clocks(self) -> None:
         if len(self.seen.ahead) < 2:
@@ -589,6 +596,10 @@ def _at(ordered: Sequence[float], share: float) -> float:
 def _span(lives: Sequence[float]) -> str:
     shortest, longest = f"{min(lives):.0f}", f"{max(lives):.0f}"
     return shortest if shortest == longest else f"{shortest} to {longest}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _times(count: int) -> str:

@@ -27,6 +27,8 @@ from mexc_pipeline.rows import Mt, is_utf8
 
 LOOKED_AT = 5_000
 """Frames of a channel whose every field is looked at; the rest is counted, timed and checked for continuity."""
+APART_MS = 2_000
+"""Where there was no connection for so long, a channel's silence is not its own."""
 MOST_DELAYS = 100_000
 """Of a channel: the first ones."""
 MOST_NAMES = 200
@@ -88,6 +90,10 @@ class Channel:
     """Symbol to ``at`` of the first request."""
     acked: set[str] = field(default_factory=set)
     frames: Counter[str] = field(default_factory=Counter)
+    newest: dict[str, float] = field(default_factory=dict)
+    """``at`` of the newest frame, or of the request on a connection that came long after it."""
+    rests: dict[str, float] = field(default_factory=dict)
+    """The longest time from one frame to the next, ms."""
     foreign: Counter[str] = field(default_factory=Counter)
     """Frames that name another symbol than that of their connection, by what they name."""
     ts: Counter[str] = field(default_factory=Counter)
@@ -108,6 +114,12 @@ class Channel:
     """Trades that came again on the same connection."""
     again: int = 0
     """Trades that came again on a later connection."""
+
+    def rest(self, symbol: str, until: float) -> float:
+        """The longest rest up to then."""
+        longest = max(self.rests.get(symbol, 0.0), until - self.newest.get(symbol, until))
+        self.rests[symbol] = longest
+        return longest
 
 
 @dataclass
@@ -187,7 +199,16 @@ class Observer:
         elif method.startswith("sub."):
             topic = method.removeprefix("sub.")
             connection.topics.add(topic)
-            self._channel(connection, f"push.{topic}").asked.setdefault(connection.symbol, at)
+            channel = self._channel(connection, f"push.{topic}")
+            channel.asked.setdefault(connection.symbol, at)
+            self._asked_again(channel, connection.symbol, at)
+
+    def _asked_again(self, channel: Channel, symbol: str, at: float) -> None:
+        """A channel is silent only while there is a connection."""
+        ends = [c.closed.at for c in self.connections.values() if c.symbol == symbol and not c.spare and c.closed]
+        if symbol in channel.newest and ends and at - max(ends) > APART_MS:
+            channel.rest(symbol, max(ends))
+            channel.newest[symbol] = at
 
     # Frames
 
@@ -236,6 +257,8 @@ class Observer:
             count(channel.foreign, str(symbol))
             return
         channel.frames[connection.symbol] += 1
+        channel.rest(symbol, record.at)
+        channel.newest[symbol] = record.at
         unit = ts_unit(value)
         count(channel.ts, unit)
         if unit == "ms" and self._start_ms is not None and len(channel.delays) < MOST_DELAYS:

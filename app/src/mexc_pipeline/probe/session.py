@@ -241,8 +241,9 @@ class Session:
                 headers["retry-after"] = f"{answer.retry_after_s:g}"
             self._sink(Refused(self._now(), number, name, answer.status, headers, answer.body.encode()))
         except (EgressError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            self._sink(Unreached(self._now(), number, name, f"{url}: handshake: {reason}"))
+            late = isinstance(error, EgressError | TimeoutError)  # two clocks of the same length
+            reason = f"not done within {HANDSHAKE_S:g} s" if late else str(error) or type(error).__name__
+            self._sink(Unreached(self._now(), number, name, f"{url}: WebSocket handshake: {reason}"))
         else:
             return True
         return False

@@ -86,7 +86,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "tls_failure": (Effect.LISTENER, "TCP is accepted, then answered by bytes that are not TLS, and closed"),
 }  # fmt: skip
 
-_CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "ts_type": ("string", "float", "short", "bool"),
     "begin_end": ("missing", "null", "zero"),
     "half": ("fin", "reset"),
@@ -125,7 +125,7 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"fault kind {self.kind!r} is unknown; known are {', '.join(KINDS)}")
-        choices = _CHOICES.get(self.kind, ())
+        choices = CHOICES.get(self.kind, ())
         if self.value and choices and self.value not in choices:
             raise ConfigError(
                 f"fault {self.kind} takes value={'|'.join(choices)}, not {self.value!r}"

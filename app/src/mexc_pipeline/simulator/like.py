@@ -134,12 +134,9 @@ class Imitation:
         talk.subscribed.add(key)
         number = self._played.get(key, 0) % len(tracks)
         self._played[key] = number + 1
-        talk.begin(self._play(talk.connection, tracks, number))
-        end = tracks[number].end
-        if end is not None:
-            talk.begin(self._end(talk, end))
+        talk.begin(self._play(talk, tracks, number))
 
-    async def _play(self, connection: ServerConnection, tracks: list[Track], number: int) -> None:
+    async def _play(self, talk: _Talk, tracks: list[Track], number: int) -> None:
         track = tracks[number]
         key = track.symbol, track.topic
         due = time.monotonic()
@@ -152,7 +149,10 @@ class Imitation:
                 if turn and b'"rs.' in frame.inside:
                     continue  # an answer to the request, which comes once
                 await asyncio.sleep(max(0.0, due + frame.after / 1000 - time.monotonic()))
-                await _send(connection, frame, shift)
+                await _send(talk.connection, frame, shift)
+            if track.end is not None:  # not before the last frame, which may say why
+                await self._end(talk, track.end)
+                return
             due += track.seconds
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 

@@ -48,7 +48,7 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "binary": lambda payload: payload,
 }
 
-_TS = ("us", "ns", "s", "float", "text", "zero", "null", "absent")
+TS = ("us", "ns", "s", "float", "text", "zero", "null", "absent")
 
 
 _SPELLED = re.compile(r"(-?)(\d+)(\.\d+)?([eE][+-]?\d+)?")
@@ -79,8 +79,8 @@ def parse_shape(text: str) -> tuple[_Step, ...]:
         if ("=" in known) != ("=" in word) or (":" in known) != (":" in word):
             raise ConfigError(f"shape {text!r}: write {known}, not {word!r}")
         if name == "ts":
-            if path not in _TS:
-                raise ConfigError(f"shape {text!r}: ts takes {', '.join(_TS)}, not {path!r}")
+            if path not in TS:
+                raise ConfigError(f"shape {text!r}: ts takes {', '.join(TS)}, not {path!r}")
             path, argument = "ts", path
         if name == "digits" and not argument.isdigit():
             raise ConfigError(f"shape {text!r}: digits takes a whole number, not {argument!r}")
