@@ -383,9 +383,29 @@ def test_a_unit_that_is_restarted_again_and_again(collectors: list[Host], networ
 
 
 def _alarmed(host: Host) -> set[str]:
-    """The symbols whose collectors were said to be restarted too often."""
+    """The symbols whose collectors were said to be restarted too often, and other units."""
     said = host.check_output("journalctl -o cat -u mexc-restarts.service")
-    return set(re.findall(r"mexc-collector@(\w+)\.service was restarted", said))
+    return set(re.findall(r"(?:mexc-collector@)?(\S+)\.service was restarted", said))
+
+
+def test_a_tor_or_a_server_that_is_restarted_again_and_again(
+    collectors: list[Host], clickhouse: Host, network: Host
+) -> None:
+    """What others wrote and we configure is watched too, on the host that has no collector as well."""
+    for host, unit in ((host_of(collectors, "sol"), "tor@sol.service"), (clickhouse, "clickhouse-server.service")):
+        site.until("the first count", lambda: host.file("/run/mexc-restarts/seen.json").exists, 90)  # noqa: B023
+        for _ in range(7):
+            before = pid(host, unit)
+            host.check_output("systemctl kill --signal KILL %s", unit)
+            site.until("a new process", lambda: pid(host, unit) not in (0, before), 60, 0.2)  # noqa: B023
+        site.until("the alarm", lambda: unit.removesuffix(".service") in _alarmed(host), 120)  # noqa: B023
+        failed = "systemctl show --value -p Result mexc-restarts.service"
+        site.until("its end", lambda: host.check_output(failed) == "success", 180)  # noqa: B023
+        assert host.check_output("systemctl show --value -p ActiveState %s", unit) == "active"
+    settled(collectors, network)
+    for host in collectors:
+        site.until("loading goes on", lambda: _loads(host), BACK_S)  # noqa: B023
+    nothing_lost(collectors, network)
 
 
 def test_without_the_clickhouse_host(collectors: list[Host], clickhouse: Host) -> None:

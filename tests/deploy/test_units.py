@@ -47,6 +47,13 @@ def test_our_units_are_confined(collector: Host) -> None:
     assert {unit: level for unit in units if (level := exposure(collector, unit)) > MOST_EXPOSED} == {}
 
 
+def test_somebody_tells_of_a_clickhouse_that_does_not_stay_up(clickhouse: Host) -> None:
+    """There is no collector there, and so nothing else of ours."""
+    assert clickhouse.service("mexc-restarts.timer").is_running
+    assert clickhouse.service("mexc-restarts.timer").is_enabled
+    assert exposure(clickhouse, "mexc-restarts.service") <= MOST_EXPOSED
+
+
 def test_clickhouse_is_confined(clickhouse: Host) -> None:
     """The package's unit is hardly confined at all; the drop-in makes it one of ours."""
     assert exposure(clickhouse, "clickhouse-server.service") <= MOST_EXPOSED

@@ -184,9 +184,8 @@ def test_a_file_that_was_put_there_with_an_older_time_is_named(host: Host, pid: 
 def test_every_unit_of_the_roles_is_compared() -> None:
     """A unit file that the role writes and nothing compares would stay old after a run that broke off."""
     text = (ROOT / "roles/mexc_pipeline/vars/main.yml").read_text()
-    units = re.findall(
-        r"^  - (\S+)$", text.partition("_mexc_pipeline_units:")[2].partition("_mexc_pipeline_store")[0], re.M
-    )
+    listed = re.split(r"\n(?=[_#])", text.partition("\n_mexc_pipeline_units:")[2])[0]
+    units = re.findall(r"(?<=\n  - )\S+", listed)
     asked = {*outdated.REPORTING, *outdated.JOBS, *outdated.TIMERS, *outdated.TARGETS}
     assert {unit.replace("@.", "@*.") for unit in units} == asked
     tasks = "".join(path.read_text() for path in (ROOT / "roles").glob("*/tasks/*.yml"))

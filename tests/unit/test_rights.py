@@ -95,6 +95,7 @@ def _units() -> list[str]:
         for tor, allowed in ((True, False), (False, False), (False, True)):
             truths = {
                 "mexc_pipeline_on_failure": False,
+                "_mexc_pipeline_is_watched_only": False,
                 "_mexc_pipeline_tor": tor,
                 "_mexc_pipeline_all_tor": tor,
                 _TOR: tor,

@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""Ends with 1 where a unit was restarted too often of late: ``restarts.py STATE UNIT…``, run once a minute by a timer.
+"""Ends with 1 where a unit was restarted too often of late, or has not been ready for as long: ``restarts.py STATE
+UNIT…``, run once a minute by a timer.
 
-``Restart=always`` keeps trying and never counts as failed, so ``OnFailure=`` of the unit itself is never reached; it is
-by this one. What is counted is systemd's own number of automatic restarts, kept in STATE from one turn to the next.
-Where that cannot be asked or kept it ends with 1 too: nobody would be told of restarts any more.
+A unit that is tried again for ever never counts as failed, so ``OnFailure=`` of the unit itself is never reached; it is
+by this one. What is counted is systemd's own number of automatic restarts, kept in STATE from one turn to the next, and
+with it when the unit was last ready: a start that takes two minutes to fail makes few restarts. A unit that somebody
+has stopped is left alone. Where that cannot be asked or kept it ends with 1 too: nobody would be told any more.
 """
 
 # ruff: noqa: T201 - what it prints is for the journal; systemd's own PATH
@@ -16,16 +18,32 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 MOST = 5
 WITHIN_S = 600.0
+READY = ("active", "reloading", "refreshing")
+STOPPED = ("inactive",)
 WAIT_S = 20.0
 """For systemd's answer; the unit itself may take 30 s."""
 
 
 class UserError(Exception):
     """Something outside of this program is not as it must be; the message says what, and what to do."""
+
+
+class Unit(NamedTuple):
+    """As systemd has it now."""
+
+    state: str
+    restarts: int
+
+
+class Seen(NamedTuple):
+    """What is kept of a unit: when it was last ready, and samples of its restarts; times in seconds since boot."""
+
+    ready: float
+    samples: list[tuple[float, int]]
 
 
 def too_often(seen: list[tuple[float, int]], now: float, count: int) -> tuple[list[tuple[float, int]], int]:
@@ -38,17 +56,33 @@ def too_often(seen: list[tuple[float, int]], now: float, count: int) -> tuple[li
     return kept, count - kept[0][1]
 
 
+def judged(name: str, unit: Unit, before: Seen | None, now: float) -> tuple[Seen, list[str]]:
+    """What is kept of a unit from this turn on, and what is to be told of it: once, and again when it has lasted as
+    long, or taken as many restarts, again."""
+    samples, risen = too_often(before.samples if before is not None else [], now, unit.restarts)
+    alarms = []
+    if risen > MOST:
+        alarms.append(f"{name} was restarted {risen} times in {now - samples[0][0]:.0f} s and goes on trying")
+        samples = samples[-1:]
+    # One that is up at this moment and was restarted since the turn before may be on its way down again.
+    is_new = before is not None and bool(before.samples) and unit.restarts > before.samples[-1][1]
+    is_up = unit.state in READY and not is_new
+    ready = now if before is None or before.ready > now or is_up or unit.state in STOPPED else before.ready
+    if now - ready >= WITHIN_S:
+        alarms.append(f"{name} has not been ready for {now - ready:.0f} s ({unit.state})")
+        ready = now
+    return Seen(ready, samples), alarms
+
+
 def main() -> int:
     state = Path(sys.argv[1])
-    before = samples_of(state)
+    before = seen_in(state)
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    after, alarms = {}, []
-    for unit, count in restarts(sys.argv[2:]).items():
-        samples, risen = too_often(before.get(unit, []), now, count)
-        if risen > MOST:
-            alarms.append(f"{unit} was restarted {risen} times in {now - samples[0][0]:.0f} s and goes on trying")
-            samples = samples[-1:]  # said once; it takes as many again to say it again
-        after[unit] = samples
+    after: dict[str, Seen] = {}
+    alarms: list[str] = []
+    for name, unit in units(sys.argv[2:]).items():
+        after[name], told = judged(name, unit, before.get(name), now)
+        alarms += told
     for alarm in alarms:
         print(f"{alarm}; its journal says why", file=sys.stderr)
     making = state.with_name(state.name + ".new")
@@ -62,12 +96,15 @@ def main() -> int:
     return 1 if alarms else 0
 
 
-def samples_of(state: Path) -> dict[str, list[tuple[float, int]]]:
+def seen_in(state: Path) -> dict[str, Seen]:
     """What the turn before has kept, by unit. Something else than it writes is said and counts for nothing: the turn
     replaces it."""
     try:
         said: dict[str, Any] = json.loads(state.read_bytes())
-        return {unit: [(float(at), int(n)) for at, n in samples] for unit, samples in said.items()}
+        return {
+            unit: Seen(float(ready), [(float(at), int(n)) for at, n in samples])
+            for unit, (ready, samples) in said.items()
+        }
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -75,14 +112,15 @@ def samples_of(state: Path) -> dict[str, list[tuple[float, int]]]:
         return {}
 
 
-def restarts(patterns: list[str]) -> dict[str, int]:
-    """systemd's number of automatic restarts, by unit."""
-    command = ("systemctl", "show", "--property", "Id,NRestarts", "--", *patterns)
+def units(patterns: list[str]) -> dict[str, Unit]:
+    """systemd's number of automatic restarts and the state, by unit; those that are not installed here are left out."""
+    command = ("systemctl", "show", "--property", "Id,LoadState,ActiveState,NRestarts", "--", *patterns)
     found = {}
     for block in filter(None, answer(*command).strip().split("\n\n")):
         fields = dict(line.partition("=")[::2] for line in block.splitlines())
         try:
-            found[fields["Id"]] = int(fields.get("NRestarts") or 0)
+            if fields["LoadState"] not in ("not-found", "masked"):
+                found[fields["Id"]] = Unit(fields["ActiveState"], int(fields.get("NRestarts") or 0))
         except (KeyError, ValueError):
             raise UserError(f"{' '.join(command)} says what is no unit: {block[:200]}; run it by hand") from None
     return found
