@@ -150,18 +150,22 @@ class Pending:
             db = create_database(self._path, FORMAT, _SCHEMA, {"id": uuid.uuid4().hex, "symbol": self._symbol})
         try:
             return db, *self._look(db)
-        except BaseException as error:
+        except BaseException:
             db.close()
-            if isinstance(error, ValueError | TypeError | RecursionError):
-                raise sqlite3.DatabaseError(f"not a sound file of pending rows: {error}") from error
             raise
 
     def _look(self, db: sqlite3.Connection) -> tuple[str, str, int]:
         """The file's id, its symbol's name, and the place of its newest row, whether it is there or was known to be."""
+        try:
+            return self._read(db)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise SegmentError(f"{self._path}: not a sound file of pending rows: {error}") from error
+
+    def _read(self, db: sqlite3.Connection) -> tuple[str, str, int]:
         found = read_meta(db, self._path, "format", FORMAT)
         (sound,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if sound != "ok" or not {"id", "symbol"} <= found.keys():
-            raise sqlite3.DatabaseError(f"not a sound file of pending rows: {sound}")
+            raise SegmentError(f"{self._path}: not a sound file of pending rows: {sound}")
         # A place of which none can follow is no row's.
         (last,) = db.execute("SELECT ifnull(max(n), 0) FROM rows WHERE n BETWEEN 1 AND ?", (NUMBERED,)).fetchone()
         own, symbol, kept = found["id"], found["symbol"], found.get("last", 0)
