@@ -12,7 +12,7 @@ from mexc_pipeline import signals
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, Number, SymbolId, UserPath, configuration, json_option, start_logs
 from mexc_pipeline.config import Config, Symbol
-from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.exchange.options import is_name
 
 UNASKED = 3
@@ -57,7 +57,10 @@ def probe(ctx: click.Context, symbols: tuple[str, ...], seconds: float, save: Pa
     with signals.handled(signals.ending(stop.set)):
         report = look(config, chosen, seconds, save, progress, stop)
     printing.progress("")
-    return printing.result(report, as_json)
+    status = printing.result(report, as_json)
+    if report.unsaved is not None:
+        raise UserError(report.unsaved)
+    return status
 
 
 def _chosen(config: Config, keys: tuple[str, ...]) -> list[Symbol]:

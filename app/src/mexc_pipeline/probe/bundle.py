@@ -25,7 +25,8 @@ import gzip
 import ipaddress
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -47,6 +48,8 @@ from mexc_pipeline.probe.records import (
 )
 
 FORMAT = 1
+FLUSH_MS = 1_000
+"""What a probe that is killed loses of its bundle."""
 MOST_BYTES = 64 << 20
 """Of the lines, before compression."""
 _V4 = re.compile(r"(?<!\d)(?<!\d\.)\d{1,3}(?:\.\d{1,3}){3}(?!\d|\.\d)")
@@ -54,7 +57,8 @@ _V6 = re.compile(r"[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,}(?:(?:\.\d{1,3}){3})?")
 
 
 class Bundle:
-    """Context manager. Writes records to ``path``; does nothing without one."""
+    """Context manager. Writes records to ``path``; does nothing without one. Entering it raises UserError where that is
+    not possible; what fails later is kept in ``trouble``, and nothing more is written."""
 
     def __init__(self, path: Path | None, symbols: Sequence[str], seconds: float, most: int = MOST_BYTES) -> None:
         self._path = path
@@ -66,6 +70,8 @@ class Bundle:
         }
         self._left = most
         self._file: gzip.GzipFile | BinaryIO | None = None
+        self._flushed = 0.0
+        self.trouble: str | None = None
 
     def __enter__(self) -> Self:
         if self._path is not None:
@@ -76,29 +82,36 @@ class Bundle:
                 raise UserError(f"--save: {self._path} is there already; choose another name") from error
             except OSError as error:
                 raise UserError(f"--save: cannot write {self._path}: {error.strerror}") from error
-            self._write(self._head)
+            with self._attempted():
+                self._file.write(_dump(self._head) + b"\n")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            with self._attempted():
+                self._file.close()
 
     def keep(self, record: Record) -> None:
         """Write one record, within the bound on size."""
-        if self._file is None or self._left < 0:
+        if self._file is None or self._left < 0 or self.trouble is not None:
             return
         line = as_line(record)
         self._left -= len(line)
-        self._write({"full": True} if self._left < 0 else line)
+        with self._attempted():
+            self._file.write((_dump({"full": True}) if self._left < 0 else line) + b"\n")
+            if record.at - self._flushed >= FLUSH_MS:
+                self._flushed = record.at
+                self._file.flush()
 
-    def _write(self, line: bytes | dict[str, Any]) -> None:
-        assert self._file is not None
+    @contextmanager
+    def _attempted(self) -> Iterator[None]:
+        """What was seen is worth more than the file: a disk without room costs the bundle alone."""
         try:
-            self._file.write((line if isinstance(line, bytes) else _dump(line)) + b"\n")
+            yield
         except OSError as error:
-            raise UserError(f"--save: cannot write {self._path}: {error.strerror}") from error
+            self.trouble = self.trouble or f"--save: {self._path} is not whole: {error.strerror or error}"
 
 
 def as_line(record: Record) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from mexc_pipeline.exchange.protocol import MAX_STORED
+from mexc_pipeline.exchange.protocol import MAX_STORED, is_unlisted
 from mexc_pipeline.exchange.rest import THROTTLED, read_listing, too_many_values
 from mexc_pipeline.exchange.shapes import ANSWERS, FITS, PUSHES, Shape, parse
 from mexc_pipeline.probe.observe import Channel, Connection, Fields, Observer
@@ -99,6 +99,8 @@ class Report:
     longest_number: int
     notes: list[str]
     findings: list[Finding]
+    unsaved: str | None = None
+    """Why the bundle is not whole; says nothing of the exchange."""
 
     @property
     def verdict(self) -> str:
@@ -383,6 +385,8 @@ class _Judge:
         for what, count in seen.unreadable.items():
             self._different(f"frames: {count} of {seen.frames} are {what}")
         for said, count in seen.said.items():
+            if is_unlisted(said) and any(f"[{symbol}]" in said for symbol in self._unlisted):
+                continue  # that is said already
             self._different(f"the exchange says {said!r}, {_times(count)}")
         for name, count in seen.strangers.items():
             self._richer(f"{name}: {count} frames of a channel that was not asked for")

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mexc_pipeline.config import Config, Symbol
@@ -38,7 +39,7 @@ def probe(
     the frames so far, a few times a second. ``stop``, once set, ends it early, with what was seen until then.
     Touches no spool; attempts to connect are counted with those of a recorder that shares the folders.
 
-    Raises UserError where the bundle cannot be written.
+    Raises UserError where the bundle cannot be begun.
     """
     stop = threading.Event() if stop is None else stop
     names = [symbol.name for symbol in symbols]
@@ -76,6 +77,7 @@ def probe(
     report = judge(
         observer, ", ".join(exchange.websocket_urls), ", ".join(exchange.rest_urls), way, names, listened, stop.is_set()
     )
+    report = replace(report, unsaved=bundle.trouble)
     if session.uncounted is not None:
         report.notes.append(clean(f"attempts to connect were not counted with the recorder's: {session.uncounted}"))
     return report
