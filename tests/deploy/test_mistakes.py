@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,33 @@ def test_a_symbol_that_is_to_go_shown_first(collectors: list[Host]) -> None:
     assert pids(collectors) == before
 
 
+def test_a_symbol_that_is_to_come_shown_first(collectors: list[Host]) -> None:
+    """On hosts that record: what would be made is shown, and nothing of it is there afterwards."""
+    host = host_of(collectors, "sol")
+    before = pids(collectors)
+    more = variables(mexc_pipeline_symbols=[*SYMBOLS, DOGE])
+    printed = play("ansible-playbook site.yml --check --diff", *ONLY, *installed(host), *more)
+    assert "mexc-collector@doge.service.d" in printed
+    assert "doge" not in site.symbols(host)
+    for path in ("/etc/tor/instances/doge", "/etc/systemd/system/mexc-collector@doge.service.d"):
+        assert not host.file(path).exists
+    assert pids(collectors) == before
+
+
+def test_a_move_shown_first(collectors: list[Host]) -> None:
+    """Neither host changes anything: the one that has it goes on."""
+    here, there = host_of(collectors, "eth"), host_of(collectors, "sol")
+    before = pids(collectors)
+    moved = variables(mexc_pipeline_symbols=[SYMBOLS[0], {**SYMBOLS[1], "host": site.name(there)}, SYMBOLS[2]])
+    printed = play("ansible-playbook site.yml --check --diff", *ONLY, *installed(here), *moved)
+    assert "mexc-collector@eth.service.d" in printed
+    assert "eth" in site.symbols(here)
+    assert "eth" not in site.symbols(there)
+    assert not there.file("/etc/tor/instances/eth").exists
+    assert here.service("mexc-collector@eth.service").is_enabled
+    assert pids(collectors) == before
+
+
 def test_another_password_of_the_store(collectors: list[Host], clickhouse: Host, network: Host) -> None:
     """The database takes it up, every store after it, and recording does not notice."""
     kept = "/etc/clickhouse-server/credentials/mexc_store"
@@ -237,16 +265,30 @@ def test_the_data_folder_moved(collectors: list[Host], network: Host) -> None:
 
 
 MOVED_S = 5.0
-"""Without a frame, at most, while a symbol changes its host. The better of two moves counts: whatever else this machine
-does at that moment is no part of the move."""
+"""Without a frame, at most, while a symbol changes its host."""
+RESTARTED_S = 2.5
+"""Without a frame while a collector stops and starts on a host that has nothing else to do. Where that takes longer,
+right after a move and on the same host, this machine is busy with other things: the move may take as many times longer.
+"""
 _FRAMES = ("t", "d", "dp")
 
 
+def _restarted_s(host: Host, collectors: list[Host], network: Host) -> float:
+    """Seconds without a frame while the collector of eth stops and starts where it is."""
+    asked = int(host.check_output("date +%s%N"))
+    host.check_output("systemctl restart mexc-collector@eth.service")
+    settled(collectors, network)
+    said = site.run_json(host, "mexc-pipeline export --once --json")
+    assert said["ok"], said
+    frames = sorted(rx for _, mt, rx in site.received(host, "eth") if mt in _FRAMES)
+    return max(later - earlier for earlier, later in pairwise(frames) if later > asked) / 1e9
+
+
 def test_a_symbol_moved(collectors: list[Host], clickhouse: Host, network: Host) -> None:
-    """There and back: seconds without a frame, no seq twice, and all files together are what was sent."""
+    """There and back: each time seconds without a frame, no seq twice, and all files together are what was sent."""
     first, second = host_of(collectors, "eth"), host_of(collectors, "sol")
     settled(collectors, network)
-    others, silent_s = {"btc": first, "sol": second}, []
+    others = {"btc": first, "sol": second}
     before_it = {i: pid(h, f"mexc-collector@{i}.service") for i, h in others.items()}
     for here, there in ((first, second), (second, first)):
         symbols = [SYMBOLS[0], {**SYMBOLS[1], "host": site.name(there)}, SYMBOLS[2]]
@@ -259,19 +301,20 @@ def test_a_symbol_moved(collectors: list[Host], clickhouse: Host, network: Host)
         assert not here.service("tor@eth.service").is_running
         assert there.service("mexc-collector@eth.service").is_enabled
         assert {i: pid(h, f"mexc-collector@{i}.service") for i, h in others.items()} == before_it
-        said = site.run_json(there, "mexc-pipeline export --once --json")
-        assert said["ok"], said
+        made = site.run_json(there, "mexc-pipeline export --once --json")
+        assert made["ok"], made
         rows = sorted(site.received(here, "eth") + site.received(there, "eth"))
         seqs = [seq for seq, _, _ in rows]
         assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
         last = max(seq for seq, _, _ in site.received(here, "eth"))
         before = max(rx for seq, mt, rx in rows if mt in _FRAMES and seq <= last)
         after = min(rx for seq, mt, rx in rows if mt in _FRAMES and seq > last)
-        print(f"eth without a frame for {(after - before) / 1e9:.3f} s")  # noqa: T201 - in the test's report
-        silent_s.append((after - before) / 1e9)
+        moved_s, restarted_s = (after - before) / 1e9, _restarted_s(there, collectors, network)
+        said = f"eth without a frame for {moved_s:.3f} s by its move, {restarted_s:.3f} s by a restart after it"
+        print(said)  # noqa: T201 - in the test's report
+        assert 0 < moved_s <= MOVED_S * max(1.0, restarted_s / RESTARTED_S), said
         for host in (here, there):
             site.until("everything as it should be", partial(_verified, host), BACK_S)
-    assert 0 < min(silent_s) <= MOVED_S
     tables = clickhouse.check_output("clickhouse-client --query 'SHOW TABLES FROM ch_mexc'").split()
     assert [table for table in tables if table.startswith(("eth_orphan", "eth_altered"))] == []
     put_together(second, first, "eth")
@@ -343,6 +386,30 @@ def test_a_failed_version_goes_before_one_that_ran(collectors: list[Host], netwo
     site.until("live again", lambda: all(_live(host) for host in collectors), BACK_S)
 
 
+def test_a_changed_source_of_the_same_version(collectors: list[Host], network: Host) -> None:
+    """What is installed is told by its content: it is installed anew, and what ran with the old one is restarted."""
+    version = collectors[0].check_output("readlink /opt/mexc-pipeline/current").rpartition("/")[2]
+    changed = "/srv/changed-wheelhouse"
+    code = (Path(__file__).parent / "remote" / "changed_wheel.py").read_text()
+    for host in collectors:
+        host.check_output("python3 -c %s /srv/wheelhouse %s %s", code, changed, version)
+    asked = "import mexc_pipeline; print(hasattr(mexc_pipeline, 'CHANGED'))"
+    for wheelhouse, is_changed in ((changed, True), ("/srv/wheelhouse", False)):
+        before = pids(collectors)
+        more = variables(mexc_pipeline_version=version, mexc_pipeline_wheelhouse=wheelhouse)
+        play("ansible-playbook site.yml", *ONLY, *more)
+        for host in collectors:
+            assert host.check_output("%s -c %s", site.PYTHON, asked) == str(is_changed)
+        after = pids(collectors)
+        assert [name for name in after if after[name] in (0, before[name])] == []
+        again = play("ansible-playbook site.yml", *ONLY, *more)
+        assert [line for line in again.splitlines() if "changed=" in line and "changed=0" not in line] == []
+    for host in collectors:
+        host.check_output("rm -r %s", changed)
+    settled(collectors, network)
+    nothing_lost(collectors, network)
+
+
 def test_a_stop_that_waits(collectors: list[Host], network: Host) -> None:
     """When the command returns nothing of ours is at work: what follows may take the folders away."""
     host = host_of(collectors, "btc")
@@ -408,9 +475,12 @@ def test_a_tor_or_a_server_that_is_restarted_again_and_again(
     nothing_lost(collectors, network)
 
 
-def test_without_the_clickhouse_host(collectors: list[Host], clickhouse: Host) -> None:
+@pytest.mark.parametrize("who", ["ch1", "col1"])
+def test_without_one_host(collectors: list[Host], clickhouse: Host, who: str) -> None:
     """The others are checked and saved all the same, and the report says what was not."""
-    name = site.name(clickhouse)
+    (gone,) = (host for host in (clickhouse, *collectors) if site.name(host) == who)
+    there = [host for host in collectors if host is not gone]
+    name = site.name(gone)
     # With a connection of its own: by the shared one, which is still open, the login would be root's all the same.
     it = f"inventory_hostname == '{name}'"
     away = variables(
@@ -418,15 +488,20 @@ def test_without_the_clickhouse_host(collectors: list[Host], clickhouse: Host) -
         ansible_ssh_args=f"-o Compression=no{{{{ ' -o ControlPath=none' if {it} else '' }}}}",
     )
     printed = play("ansible-playbook playbooks/verify.yml", *away, fails=True)
-    assert f"FAIL {name} does not answer a query" in printed
+    said = f"FAIL {name} does not answer a query" if gone is clickhouse else f"FAIL {name} was not reached"
+    assert said in printed
+    if gone is not clickhouse:
+        assert "ok   version " in printed
     assert "nobody-there" in printed, "it was to be refused, not to fail otherwise"
-    for host in collectors:
+    for host in there:
+        assert f"ok   {site.name(host)} runs what is on the disk" in printed
         for symbol_id in site.symbols(host):
             assert f"{symbol_id} leaves from 203.0.113." in printed
-    saved = {host: set(host.run("ls %s", BACKUPS).stdout.split()) for host in collectors}
+            assert f"{symbol_id} continuity: " in printed
+    saved = {host: set(host.run("ls %s", BACKUPS).stdout.split()) for host in there}
     printed = play("ansible-playbook playbooks/backup.yml", *away, fails=True)
     assert f"{name} was not saved" in " ".join(printed.split())
-    for host in collectors:
+    for host in there:
         (made,) = set(host.check_output("ls %s", BACKUPS).split()) - saved[host] - {"exports"}
         assert host.file(f"{BACKUPS}/{made}/manifest.json").exists
         host.check_output("rm -r %s", BACKUPS)  # the test of restoring makes one of its own
