@@ -1,14 +1,16 @@
-# The verbs of the README. Everything runs in .venv, which these rules make and keep up to date.
+# The verbs of the README. Everything runs in .venv, which these rules make and keep up to date. Another Python has an
+# environment of its own: make unit PYTHON=python3.13 VENV=.venv-3.13
 
 PYTHON ?= python3
 ARGS ?=
 TESTS ?= tests/unit tests/integration tests/faults tests/soak
 HOURS ?= 1
 WORKERS ?= 2
-BIN := .venv/bin
-RUN := .venv/.run
-DEV := .venv/.dev
-READY := .venv/.ready
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.run
+DEV := $(VENV)/.dev
+READY := $(VENV)/.ready
 
 .PHONY: help demo run dev unit deps lacking test faults campaign reliability soak bench performance test-deploy pins release-check lint clean
 
@@ -97,12 +99,12 @@ lint: $(DEV)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-bench .venv-deploy .venv-pins .venv-release dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Installing is slow, so it happens only when what is to be installed has changed, and each verb installs what it needs.
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.11" >&2; exit 1; }
-@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
+@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
 $(BIN)/python -m pip install --disable-pip-version-check -r $<
 @touch $@
 endef

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,27 @@ def test_the_hook_and_the_hosted_workflow_run_what_runs_anywhere() -> None:
     assert "- run: .ci/run\n" in workflow
     verbs = re.findall(r"^make (\S+)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     assert verbs == ["deps", "test", "demo", "test-deploy"]
+
+
+def test_every_python_that_is_promised_runs_the_unit_tests() -> None:
+    project = tomllib.loads((ROOT / "app" / "pyproject.toml").read_text())["project"]
+    promised = re.findall(r"Python :: (3\.\d+)$", "\n".join(project["classifiers"]), re.MULTILINE)
+    assert project["requires-python"] == f">={promised[0]}"
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    (matrix,) = re.findall(r"^        python: \[(.*)\]$", workflow, re.MULTILINE)
+    assert re.findall(r"\d\.\d+", matrix) == promised
+    assert "container: python:${{ matrix.python }}\n" in workflow
+    assert "- run: make unit\n" in workflow
+
+
+def test_another_python_has_an_environment_of_its_own() -> None:
+    (command,) = re.findall(r"`make (unit PYTHON=.*?)`", (ROOT / "docs" / "developer-guide.md").read_text())
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", *command.split()], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ".venv/" not in done.stdout
+    assert "python3.13 -m venv .venv-3.13" in done.stdout
+    assert "\n.venv-3.13/bin/python -m pytest " in done.stdout
 
 
 def test_the_page_on_another_exchange_names_every_module_of_this_one() -> None:

@@ -14,6 +14,6 @@ def cannot_listen(host: str, port: int, error: OSError) -> str:
     why = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in (errno.EADDRINUSE, errno.EACCES):
         return f"cannot listen on {host}:{port}: {why}; choose another --port"
-    if error.errno == errno.EADDRNOTAVAIL:
+    if error.errno in (errno.EADDRNOTAVAIL, None):  # None: asyncio of 3.13 on passes it over
         return f"cannot listen on {host}: no address of this machine; choose another --host, such as 127.0.0.1"
     return f"cannot listen on {host}:{port}: {why}"
