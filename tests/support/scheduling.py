@@ -16,17 +16,21 @@ HOPS = 3
 """How often a frame waits for a processor on its way to the disk: to be sent, to be read, to be committed."""
 EVERY_NS = 5_000_000
 _MEASURE = """
-import sys, time
+import os, sys, time
 every_ns = int(sys.argv[1])
+page = os.open(sys.argv[2], os.O_CREAT | os.O_WRONLY) if sys.argv[2:] else None
 while True:
     due = time.time_ns() + every_ns
     time.sleep(every_ns / 1e9)
+    if page is not None:
+        os.pwrite(page, bytes(4096), 0)
+        os.fsync(page)
     print(due, time.time_ns(), flush=True)
 """
 
 
 class Wait(NamedTuple):
-    """From when to when (Unix ns) a process that was ready did not get a processor."""
+    """From when to when (Unix ns) the machine kept a process from going on."""
 
     since_ns: int
     until_ns: int
@@ -46,11 +50,12 @@ def spinning(count: int) -> Iterator[None]:
 
 
 class Scheduling:
-    """The waits of a process that is to be woken each few milliseconds, as it writes them down at ``said``."""
+    """The waits of a process that is to be woken each few milliseconds, as it writes them down at ``said``. With
+    ``synced``, a file, also those for a page to be on the disk."""
 
-    def __init__(self, said: Path) -> None:
+    def __init__(self, said: Path, synced: Path | None = None) -> None:
         self._said = said
-        command = [sys.executable, "-c", _MEASURE, str(EVERY_NS)]
+        command = [sys.executable, "-c", _MEASURE, str(EVERY_NS), *([str(synced)] if synced is not None else [])]
         with said.open("wb") as to:
             self._process = subprocess.Popen(command, stdout=to)
         until(self.waits, 60, "a first wait")
@@ -72,20 +77,20 @@ class Scheduling:
 
 
 @contextmanager
-def measured(said: Path) -> Iterator[Scheduling]:
+def measured(said: Path, synced: Path | None = None) -> Iterator[Scheduling]:
     """Measuring as long as it lasts."""
-    scheduling = Scheduling(said)
+    scheduling = Scheduling(said, synced)
     try:
         yield scheduling
     finally:
         scheduling.close()
 
 
-def held_ns(waits: Sequence[Wait], since_ns: int, until_ns: int) -> int:
+def held_ns(waits: Sequence[Wait], since_ns: int, until_ns: int, hops: int = HOPS) -> int:
     """How much later than on an idle machine what came at the one moment may be done at the other: as often as a frame
     waits, the longest of the waits that lie between them, be it in part."""
     there = (w.until_ns - w.since_ns for w in waits if w.until_ns > since_ns and w.since_ns < until_ns)
-    return HOPS * max(there, default=0)
+    return hops * max(there, default=0)
 
 
 def due(sent_ns: Sequence[int], end_ns: int, bound_ns: int, waits: Sequence[Wait]) -> int:
