@@ -417,6 +417,34 @@ def test_the_ledger_proves_no_file_under_a_wrong_name(config: Config, name: str)
     assert [entries[file].verdict for file in FILES] == ["proven"] * 3
 
 
+@pytest.mark.parametrize("when", ["before it is proven", "afterwards"])
+def test_a_file_deleted_meanwhile_ends_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """As `prune` does beside it, with the oldest: once the report of all symbols was one line, or said a fault."""
+    config = configure(tmp_path, "BTC_USDT", "ETH_USDT")
+    for symbol_id in ("btc", "eth"):
+        fill(config, symbol_id, periods=3)
+    assert main(config).ok
+    forget_spool(config)
+    oldest = config.export_dir / FILES[0]
+    real = exports_module.prove
+
+    def proven(name: Any, path: Path) -> Any:
+        if when == "before it is proven":
+            oldest.unlink(missing_ok=True)
+        proof = real(name, path)
+        if path.name == FILES[-1]:
+            oldest.unlink(missing_ok=True)
+        return proof
+
+    monkeypatch.setattr(exports_module, "prove", proven)
+    report = exports(config, newest=10_000)
+    assert failed(report) == []
+    assert [f.symbol for f in report.findings].count("eth") >= 3
+    assert any("eth" in note for note in report.notes)
+    told = [note for note in report.notes if note.startswith("warn btc: newest rows")]
+    assert [oldest.name in note for note in told] == ([] if when == "before it is proven" else [True])
+
+
 def test_the_ledger_lists_received_stored_exported(config: Config) -> None:
     spool = open_spool(config)
     spool.append(some_frames(3, T0 + 30 * SECOND))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ def exports(
     by_id = {symbol: list(group) for symbol, group in groupby(files, key=lambda item: item[0].id)}
     wanted = list(ids) if ids is not None else sorted({*by_id, *spooled})
     for symbol in wanted:
-        proofs = by_rows(prove(name, path) for name, path in by_id.get(symbol, []))
+        proofs = by_rows(still_there(prove(name, path) for name, path in by_id.get(symbol, [])))
         report.findings += [proof.finding for proof in proofs]
         held, unreadable = spooled.get(symbol, ([], []))
         report.findings += unreadable
@@ -85,19 +86,35 @@ def exports(
         report.findings += repeats.findings([*given(proofs), *repeats.of_segments(held)])
         report.findings += against_spool(proofs, held, now)
         report.findings += in_the_future(symbol, proofs, held, now)
-        sound = [proof.path for proof in proofs if not proof.wrong]
-        for proof in proofs:
-            if not proof.wrong and (
-                line := deadletters.warning(symbol, proof.said.get("symbol", ""), proof.path, proof.content.counts)
-            ):
-                report.notes.append(line)
-        if newest and sound:
-            report.notes += newest_lines(symbol, sound, newest)
+        report.notes += notes(symbol, proofs, newest)
     if wrong := wrong_place(config):
         report.findings.append(Finding("", str(config.export_dir), False, wrong))
     elif not report.findings:
         report.notes.append(f"no files in {config.export_dir} and nothing closed in the spool")
     return report
+
+
+def still_there(proofs: Iterable[FileProof]) -> Iterator[FileProof]:
+    """Without the files that somebody deleted after they were listed, as ``prune`` does: what is missing then is told
+    by those that are left."""
+    return (proof for proof in proofs if not proof.wrong or os.path.lexists(proof.path))
+
+
+def notes(symbol: str, proofs: Iterable[FileProof], newest: int) -> list[str]:
+    """Warnings of files of which too much is dead letters, and the newest rows. The files are opened once more for
+    them, and may be gone by now: they have been proven, and a line says so."""
+    found: list[str] = []
+    sound = [proof for proof in proofs if not proof.wrong]
+    try:
+        for proof in sound:
+            said = proof.said.get("symbol", "")
+            if line := deadletters.warning(symbol, said, proof.path, proof.content.counts):
+                found.append(line)
+        if newest and sound:
+            found += newest_lines(symbol, [proof.path for proof in sound], newest)
+    except (UserError, OSError) as error:
+        found.append(f"warn {symbol}: newest rows and dead letters not shown: {error}")
+    return found
 
 
 _GONE = "the file is gone; put it back, set export_dir to where it is, or run export --missing"
