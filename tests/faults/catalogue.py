@@ -199,7 +199,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "index",
         "ClickHouse's own records stop nothing: export_log, only an index, is written again",
-        "export_log, egress_log, collector_stats, refused_rows emptied, dropped or made with other columns",
+        "export_log, egress_log, collector_stats, refused_rows emptied, dropped or made with other columns, of two "
+        "symbols; the store's lock altered, emptied, grown or a FIFO",
         tables.forgotten,
         5,
         5,
@@ -245,7 +246,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "artefacts",
         "A file altered by hand is noticed by its content",
-        "a Parquet file truncated, deleted, swapped, bits flipped",
+        "a Parquet file truncated, deleted, swapped, bits flipped; beside two symbols that are recorded what was "
+        "acknowledged, the lock of exports, the file of attempts: altered, emptied, grown, a folder, a FIFO, a link",
         artefacts.artefacts,
         200,
         12,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from faults.bench import Bench, Outcome, bench, end
+from faults.scenarios.neighbours import damage
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support.waiting import until
 
@@ -37,7 +39,55 @@ def artefacts(folder: Path, seed: int) -> Outcome:
         for _ in range(ALTERATIONS):
             _alter(place, rng, outcome)
         outcome.expect(_verify(place) == 0, "verify is not content with files that are whole again")
+    _beside(folder / "beside", seed, outcome)
     return outcome
+
+
+def _beside(folder: Path, seed: int, outcome: Outcome) -> None:
+    """What is no symbol's own, or lies beside its rows: whatever stands there, both symbols are recorded whole, what is
+    exported is right, and an export that cannot be made says which file is in its way."""
+    rng = random.Random(f"beside {seed}")
+    with (
+        Simulator(SimulatorConfig(symbols=("BTC_USDT", "ETH_USDT"), rate=100.0, seed=seed)) as sim,
+        bench(folder, sim, rng, ids=("eth", "btc")) as place,
+    ):
+        place.witness.start()
+        things = {
+            "acknowledged.jsonl": place.data / "acknowledged.jsonl",
+            "the lock of exports": place.data / "export" / "lock",
+            "the file of attempts": place.data / "control" / "attempts" / "direct",
+        }
+        rounds = rng.sample([*things, *things], len(things) + 1)
+        for name in rounds:
+            path = things[name]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kind = damage(path, rng, also=("a folder", "a FIFO", "a link to nowhere"))
+            outcome.happened(f"{name} {kind}")
+            collectors = [place.start("collect", symbol_id) for symbol_id in place.ids]
+            for symbol_id, process in zip(place.ids, collectors, strict=True):
+                place.recorded(process, 30, symbol_id)
+            status, said = place.run("export")
+            outcome.expect(
+                status == 0 or path.name in said, f"{name} {kind}: export ended with {status}: {said[-300:]}"
+            )
+            _, said = place.run("verify", "exports", "--json")
+            lines = [line for line in said.splitlines() if line.startswith('{"ok"')]
+            found = json.loads(lines[0])["exports"]["findings"] if lines else [{"ok": False, "symbol": said[-300:]}]
+            wrong = [f for f in found if not f["ok"] and f["symbol"]]
+            outcome.expect(not wrong, f"{name} {kind}: verify exports: {wrong[:3]}")
+            for process in collectors:
+                status = end(process)
+                outcome.expect(status == 0, f"{name} {kind}: a collector ended with {status}: {place.said()[-300:]}")
+            clear(path)
+        place.settle(outcome)
+
+
+def clear(path: Path) -> None:
+    """Take away whatever stands there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _verify(place: Bench) -> int:

@@ -9,6 +9,7 @@ import random
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from faults.bench import LATE_NS, SYMBOLS, Bench, Outcome, bench, end, pause
@@ -41,7 +42,7 @@ def neighbours(folder: Path, seed: int) -> Outcome:
             damaged.kill()
             damaged.wait(10)
             artefact, path = _artefact(place, rng)
-            outcome.happened(f"{artefact} {_damage(path, rng)}")
+            outcome.happened(f"{artefact} {damage(path, rng)}")
             outcome.happened(_take_away(place, rng))
             place.fork("export").wait(60)
         damaged = place.fork("collect", DAMAGED)
@@ -102,18 +103,22 @@ def _artefact(place: Bench, rng: random.Random) -> tuple[str, Path]:
     return rng.choice(list(things.items()))
 
 
-def _damage(path: Path, rng: random.Random) -> str:
-    """Whatever can stand there instead; a lock is damaged in its content: what it locks is the file itself."""
+ODD = ("a folder", "a FIFO", "a link to nowhere")
+
+
+def damage(path: Path, rng: random.Random, also: Sequence[str] | None = None) -> str:
+    """Whatever can stand there instead; a lock that is held is damaged in its content: what it locks is the file
+    itself. ``also``: what may stand there that is no file."""
     path.parent.mkdir(exist_ok=True)
     if path.is_file() and path.stat().st_size and rng.random() < 0.5:
         return alter(path, rng)
     kinds = ["emptied", "garbage", "huge"]
-    if path.name != "lock":
-        kinds += ["a folder", "a FIFO", "a link to nowhere"]
-    kind = rng.choice(kinds)
+    if also is None:
+        also = ODD if path.name != "lock" else ()
+    kind = rng.choice([*kinds, *also])
     if path.is_dir():
         shutil.rmtree(path)
-    elif path.name != "lock":
+    elif path.name != "lock" or kind in ODD:
         path.unlink(missing_ok=True)
     match kind:
         case "emptied":

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from faults.bench import Bench, Outcome, Process, bench, end, pause
+from faults.bench import SYMBOLS, Bench, Outcome, Process, bench, end, pause
 from faults.lossy import LossyProxy
 from faults.scenarios.clickhouse import LOGGED, answers, conclude, start_engine
+from faults.scenarios.neighbours import damage
 from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.config import load
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
@@ -51,14 +52,14 @@ class Site(NamedTuple):
 
 
 @contextlib.contextmanager
-def served(folder: Path, seed: int, rng: random.Random, rate: float) -> Iterator[Site]:
-    """All of it, recording."""
+def served(folder: Path, seed: int, rng: random.Random, rate: float, ids: tuple[str, ...] = ("btc",)) -> Iterator[Site]:
+    """All of it, recording the first of the ids."""
     engine = ClickHouseServer(folder / "clickhouse")
     proxy = LossyProxy(engine.port)
     settings = f'[clickhouse]\nmode = "server"\nhost = "127.0.0.1"\nport = {proxy.port}\n'
     with (
-        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rate, seed=seed)) as sim,
-        bench(folder / "site", sim, rng, period=PERIOD, clickhouse=settings) as place,
+        Simulator(SimulatorConfig(symbols=tuple(SYMBOLS[i] for i in ids), rate=rate, seed=seed)) as sim,
+        bench(folder / "site", sim, rng, period=PERIOD, clickhouse=settings, ids=ids) as place,
     ):
         try:
             start_engine(engine, place.control)
@@ -204,12 +205,15 @@ ALTERATIONS: dict[str, Callable[[Site, str, random.Random], None]] = {
 
 
 def forgotten(folder: Path, seed: int) -> Outcome:
-    """ClickHouse's own records emptied, dropped or made with other columns by hand: nothing stops, and ``export_log``,
-    the index of the files, is written again from what the spool has."""
+    """ClickHouse's own records emptied, dropped or made with other columns by hand: nothing of
+    either symbol stops, and ``export_log``, the index of the files, is written again from what the spool has. The
+    store's lock is damaged, too, while nobody holds it."""
     rng = random.Random(seed)
     outcome = Outcome()
-    with served(folder, seed, rng, 100.0) as site:
-        until(lambda: len(list(site.place.spool.glob("btc/*.sqlite"))) > 3, 60, "some segments")
+    with served(folder, seed, rng, 100.0, ids=("btc", "eth")) as site:
+        neighbour = site.place.fork("collect", "eth")
+        for symbol_id in site.place.ids:
+            until(lambda i=symbol_id: len(list(site.place.spool.glob(f"{i}/*.sqlite"))) > 3, 60, "some segments")  # type: ignore[misc]
         outcome.expect(site.place.fork("export").wait(60) == 0, "the export failed")
         files = {p.name for p in site.place.exports.glob("*.parquet")}
         until(lambda: {row[0] for row in site.fetch(LOGGED)} >= files, 60, "every file in export_log")
@@ -219,6 +223,8 @@ def forgotten(folder: Path, seed: int) -> Outcome:
         outcome.happened(f"{table} {kind}")
         store = site.store
         outcome.expect(end(store, 30) == 0, "the store did not end in order")
+        outcome.happened(f"the store's lock {damage(site.place.data / 'store' / 'lock', rng, also=('a FIFO',))}")
+        outcome.expect(end(neighbour) == 0, f"the collector of eth did not end in order: {site.place.said()[-500:]}")
         again = site._replace(store=site.place.start("store"))
         again.conclude(outcome)
     return outcome
