@@ -266,8 +266,8 @@ def is_damage(path: Path, error: BaseException) -> bool:
     if not isinstance(error, sqlite3.Error):
         return False
     code = getattr(error, "sqlite_errorcode", None)
-    if code is None:  # Python's own, of a value
-        return "UTF-8" in str(error)
+    if code is None:  # Python's own, of a text that is none
+        return "utf-8" in str(error).lower()
     if code & 0xFF == sqlite3.SQLITE_READONLY:
         return not isinstance(failed(path, "cannot be written", error), UnavailableError)
     return code & 0xFF in _DAMAGED or code in _CUT_OFF
