@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +18,7 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.job import run
 from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.order import in_order
+from mexc_pipeline.export.parquet import Content, read_content
 from mexc_pipeline.export.retention import PruneReport, Rules, prune, rules, size_bytes
 from mexc_pipeline.periods import Period
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
@@ -173,6 +175,26 @@ def test_a_damaged_file_stays_and_is_reported(config: Config) -> None:
     assert not report.ok
     assert damaged.exists()
     assert damaged.name in report.failures[0]
+    assert len(report.deleted) == PERIODS - 2
+
+
+def test_a_file_that_would_take_all_memory_stays_and_keeps_no_other(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `verify` and `import` refuse it: whatever it claims, reading it ends at a bound."""
+    greedy = config.export_dir / files(config)[0]
+
+    def read(path: Path) -> Content:
+        if path == greedy:
+            np.zeros(4 << 30, dtype=np.uint8)  # only promised by the kernel where nothing bounds it
+        return read_content(path)
+
+    monkeypatch.setattr("mexc_pipeline.export.retention.read_content", read)
+    report = prune_all(config)
+    assert [f.partition(": ")[2] for f in report.failures] == [
+        "reading it takes more than 1024 MiB of memory: no file of ours does"
+    ]
+    assert greedy.exists()
     assert len(report.deleted) == PERIODS - 2
 
 

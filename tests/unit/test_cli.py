@@ -73,6 +73,21 @@ def test_what_is_missing_is_said_before_anything_starts(
     assert not (tmp_path / "exports").exists()
 
 
+@pytest.mark.parametrize("command", [["collect", "btc"], ["status"], ["export"]])
+def test_a_configuration_that_is_no_file_is_not_waited_for(tmp_path: Path, command: list[str]) -> None:
+    """A FIFO without a writer once held every command for ever."""
+    path = tmp_path / "settings.toml"
+    os.mkfifo(path)
+    done = subprocess.run(
+        [sys.executable, "-m", "mexc_pipeline", "--config", str(path), *command],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"mexc-pipeline: cannot read configuration {path}: is a FIFO\n"
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Path:
     path = tmp_path / "settings.toml"

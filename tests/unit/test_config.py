@@ -317,7 +317,7 @@ def test_any_bytes_as_a_file_are_taken_or_refused_in_one_line(content: bytes) ->
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file"):
         load(tmp_path / "nowhere.toml")
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(ConfigError, match="is a folder"):
         load(tmp_path)
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b"# \xe4")

@@ -59,6 +59,14 @@ def test_a_file_that_is_no_cookie_is_not_used(tor: Start, cookie: bytes) -> None
         ControlPort(scripted.path)
 
 
+def test_a_fifo_in_the_cookies_place_is_not_waited_for(tor: Start) -> None:
+    scripted = tor()
+    scripted.cookie_file.unlink()
+    os.mkfifo(scripted.cookie_file)
+    with pytest.raises(ControlPortError, match="is a FIFO"):
+        ControlPort(scripted.path)
+
+
 def test_no_tor_at_all(tmp_path: Path) -> None:
     with pytest.raises(ControlPortError, match=r"control socket .*/nobody: No such file"):
         ControlPort(str(tmp_path / "nobody"))

@@ -236,7 +236,8 @@ def load(path: Path | None) -> Config:
     if path is None:
         return parse("", None)
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # editors put a mark at the head
+        with open(path, "rb", opener=paths.regular) as file:
+            text = file.read().decode("utf-8-sig")  # editors put a mark at the head
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -15,10 +15,10 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.paths import regular
 
 ANSWER_S = 10.0
 MAX_ANSWER = 64 << 20
@@ -152,7 +152,7 @@ class ControlPort:
 
     def _cookie(self, path: str) -> bytes:
         try:
-            with Path(path).open("rb") as file:
+            with open(path, "rb", opener=regular) as file:
                 cookie = file.read(_COOKIE_BYTES + 1)
         except OSError as error:
             raise ControlPortError(

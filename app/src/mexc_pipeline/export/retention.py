@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mexc_pipeline import memory
 from mexc_pipeline.config import Config, duration_ns
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.clock import wrong_clock
@@ -57,6 +58,8 @@ CHECK_S = 300.0
 MARKET = (Mt.TICKER, Mt.DEAL, Mt.DEPTH)
 """Frames that carry the exchange's time."""
 NEWEST_SEGMENTS = 2
+PROVING = 1 << 30
+"""Bytes of memory that reading one file may take."""
 MS_NS = 1_000_000
 _SIZE = re.compile(r"(\d{1,12})([KMGT]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -238,14 +241,14 @@ def _frame_ns(path: Path) -> int:
     where the file would have to go."""
     wanted = pa.array([MT_NAMES[mt] for mt in MARKET])
     try:
-        with open_file(path) as parquet:
+        with memory.at_most(PROVING), open_file(path) as parquet:
             for group in reversed(range(parquet.num_row_groups)):
                 table = parquet.read_row_group(group, ["ts", "mt"])
                 market = pc.is_in(table.column("mt").cast(pa.string()), wanted)
                 times = table.column("ts").cast(pa.int64()).filter(market)
                 if len(times):
                     return int(pc.max(times).as_py()) * MS_NS
-    except (FileError, OSError, pa.ArrowException) as error:
+    except (FileError, OSError, pa.ArrowException, MemoryError) as error:
         log.warning("file cannot be read", extra={"fields": {"file": path.name, "error": str(error)}})
     return 0
 
@@ -297,7 +300,11 @@ def _try(path: Path, rules: Rules, report: PruneReport) -> None:
 def _judge(path: Path, rules: Rules) -> None:
     """Raise _StaysError unless the file is whole and, where there is an archive, archived."""
     try:
-        said, content = metadata(path), read_content(path)
+        with memory.at_most(PROVING):
+            said, content = metadata(path), read_content(path)
+    except MemoryError:
+        why = f"reading it takes more than {PROVING >> 20} MiB of memory: no file of ours does"
+        raise _StaysError(why, wrong=True) from None
     except FileError as error:
         raise _StaysError(str(error), wrong=True) from error
     if not content.digest or content.digest != said.get("digest"):
