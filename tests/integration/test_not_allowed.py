@@ -86,6 +86,7 @@ PARTS = {
     "a closed segment": "btc/20260915185200.sqlite",
     "the open segment": "btc/20260915185220.sqlite",
     "its write-ahead log": "btc/20260915185220.sqlite-wal",
+    "its log's index": "btc/20260915185220.sqlite-shm",
     "the folder": "btc",
     "the lock": "btc/lock",
     "pending rows": "btc/pending.db",
@@ -96,7 +97,7 @@ PARTS = {
 def test_commands_leave_it_say_so_and_go_on_when_it_is_mended(config: Config, part: str) -> None:
     spool, file = config.spool_dir, config.data_dir.parent / "config.toml"
     path = spool / PARTS[part]
-    if part == "its write-ahead log":
+    if part in ("its write-ahead log", "its log's index"):
         path.touch()
     if part == "the lock":
         path.touch()
@@ -122,12 +123,33 @@ def test_commands_leave_it_say_so_and_go_on_when_it_is_mended(config: Config, pa
             if other[0] == "verify" and part not in ("the lock", "pending rows"):
                 assert status == 1
                 assert "may not" in said
-        assert {p.name for p in (spool / "btc").iterdir()} >= set(before) - {"20260915185220.sqlite-wal"}
+        assert {p.name for p in (spool / "btc").iterdir()} >= {
+            name for name in before if not name.endswith(("-wal", "-shm"))
+        }
     status, said = command(file, "export")
     assert status == 0, said
     status, said = command(file, "verify", "exports")
     assert status == 0, said
     assert len(list(config.export_dir.glob("btc*"))) == 3
+
+
+def test_one_exported_file_is_named_and_keeps_no_other(config: Config) -> None:
+    file = config.data_dir.parent / "config.toml"
+    assert command(file, "export")[0] == 0
+    path = config.export_dir / "btc20260915185200.parquet"
+    with taken_away(path):
+        status, said = command(file, "verify", "exports")
+        lines = [line for line in said.splitlines() if "FAIL" in line]
+        assert status == 1
+        assert lines
+        assert all(path.name in line or "btc" in line for line in lines)
+        assert f"{path} belongs to" in said
+        for other in (["export"], ["export", "--missing"], ["ledger"], ["prune", "--keep", "1h"]):
+            _, said = command(file, *other)
+            assert "unexpected" not in said, said
+        assert path.exists()
+    status, said = command(file, "verify", "exports")
+    assert status == 0, said
 
 
 @pytest.fixture
@@ -181,6 +203,19 @@ def test_a_collector_keeps_rows_pending_until_the_newest_segment_can_be_read(
     rows = check(site.spool())
     assert [e["seq"] for e in named(rows, "started")][1] == last + 1
     assert not [p for p in site.spool().iterdir() if "damaged" in p.name]
+
+
+def test_a_reserve_of_another_user_keeps_nobody_from_recording(tmp_path: Path, sim: Simulator) -> None:
+    site = site_of(tmp_path, sim)
+    with recording(site) as collector:
+        collector.live(20)
+        assert collector.stop() == 0
+    path = site.spool() / "reserve"
+    path.write_bytes(bytes(1 << 20))
+    with taken_away(path), recording(site) as collector:
+        collector.live(20)
+        assert collector.stop() == 0
+    check(site.spool())
 
 
 @pytest.mark.parametrize("part", ["folder", "lock", "pending.db"])
@@ -259,6 +294,21 @@ def test_the_store_loads_the_other_symbol_and_goes_on_when_it_is_mended(config: 
         assert found["orphans"] == []
         assert not found["trouble"]
         assert found["unreadable_segment"] is None
+
+
+def test_the_engines_folder_is_named_in_one_line_and_used_again(config: Config) -> None:
+    pytest.importorskip("chdb")
+    file = config.data_dir.parent / "config.toml"
+    with storing(file):
+        until(lambda: of_store(config, "eth").get("loaded_seq") == 42, 60, "eth loaded")
+    folder = config.data_dir / "clickhouse"
+    with taken_away(folder):
+        status, said = command(file, "store")
+    assert status == 1
+    assert said.splitlines()[-1].endswith(f"{folder} cannot be written by this user; give it back to it")
+    assert not list(config.data_dir.glob("clickhouse.broken-*"))
+    with storing(file):
+        until(lambda: of_store(config, "btc").get("loaded_seq") == 62, 60, "btc loaded")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from mexc_pipeline.export import headers
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.ledger.account import Account, is_restart
 from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
-from mexc_pipeline.paths import not_a_file
+from mexc_pipeline.paths import not_a_file, not_allowed
 from mexc_pipeline.rows import MT_CODES, MT_NAMES, Mt
 
 PREFIX = "mexc."
@@ -264,6 +264,12 @@ def _require_file(path: Path) -> None:
         raise FileError(f"{path}: {instead} stands in place of the file; move it away")
 
 
+def _unreadable(path: Path, error: Exception) -> FileError:
+    """Permission is not damage: then it is said whose the file is."""
+    denied = not_allowed(path) if isinstance(error, PermissionError) else ""
+    return FileError(denied or f"{path}: not a readable Parquet file: {_first_line(error)}")
+
+
 class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
     """An export's file; what is read of it was looked at before: see :mod:`mexc_pipeline.export.headers`."""
 
@@ -336,7 +342,7 @@ def open_file(path: Path) -> File:
     except FileNotFoundError as error:
         raise FileError(f"{path}: no such file") from error
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise FileError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
+        raise _unreadable(path, error) from error
     wrong = _foreign(parquet)
     if wrong:
         parquet.close()
@@ -398,7 +404,7 @@ def _pairs(path: Path) -> dict[bytes, bytes]:
         headers.check_footer(path)
         return pq.read_metadata(path).metadata or {}
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise FileError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
+        raise _unreadable(path, error) from error
 
 
 def _ours(pairs: dict[bytes, bytes]) -> dict[str, str]:
