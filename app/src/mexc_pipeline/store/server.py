@@ -297,16 +297,18 @@ def read_password(settings: ClickHouse) -> str:
 
 
 def _understood(client: Any, sql: str) -> str:
-    """What the server takes the statement for; as it is, where the server is too old to say."""
-    question = readonly.asked(sql)
+    """The statement to run, judged by what the server parses, or by its words where the server is too old to say."""
+
+    def ask(question: str) -> list[str]:
+        return [said.decode(errors="replace") for (said,) in _guarded(lambda: client.execute(question))]
+
     try:
-        [[understood]] = _guarded(lambda: client.execute(question))
+        ask(readonly.asked("SELECT 1"))  # of our own: no text of a user's decides that it is judged by its words
     except RefusedError as error:
         if error.code != UNKNOWN_FUNCTION:
             raise
-        readonly.opening(sql)
-        return sql.strip().rstrip(";")
-    return readonly.check(understood.decode(errors="replace"))
+        return readonly.judged_by_words(sql)
+    return readonly.judged(sql, ask)
 
 
 def _asked(question: Mapping[str, Any]) -> bytearray:
