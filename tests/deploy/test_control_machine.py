@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -137,18 +139,80 @@ def test_without_a_slip_the_machines_are_asked(tmp_path: Path) -> None:
     assert "FAILED!" not in printed
 
 
-def _played(folder: Path, given: dict[str, object]) -> str:
+def test_the_checks_alone_ask_no_machine(tmp_path: Path) -> None:
+    given: dict[str, object] = {"mexc_pipeline_symbols": [BTC], "mexc_pipeline_egress_mode": "tor"}
+    printed = _played(tmp_path, given, "--tags", "checks", fails=False)
+    assert "UNREACHABLE" not in printed
+
+
+def _listed(*options: str) -> list[str]:
+    """The tasks of ``site.yml`` that are chosen so."""
+    command = ["--inventory", "inventory/several", "--list-tasks", *options, "site.yml"]
+    done = subprocess.run([PROGRAM, *command], cwd=ROOT, capture_output=True, text=True, check=True)
+    tasks = re.findall(r"^      (.*?)\tTAGS: ", done.stdout, re.MULTILINE)
+    return [task for task in tasks if "Validating arguments" not in task]
+
+
+def test_the_tags_of_the_page_are_those_of_the_playbook() -> None:
+    page = (ROOT / "docs" / "operators.md").read_text()
+    section = page.partition("### Parts of a run, and some of the hosts\n")[2].partition("\n### ")[0]
+    documented = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    files = [*(ROOT / "playbooks").glob("*.yml"), *(ROOT / "roles").glob("*/tasks/*.yml")]
+    said = re.findall(r"^ *tags: \[?([\w, ]+)", "\n".join(file.read_text() for file in files), re.MULTILINE)
+    assert documented == {tag.strip() for tags in said for tag in tags.split(",")} - {"always"}
+    checks = _listed("--tags", "checks")
+    assert len(checks) >= 10
+    units = _listed("--tags", "units")
+    assert set(units) > set(checks)
+    assert {"mexc_pipeline : Write the units", "mexc_pipeline : Write what is a collector's own"} <= set(units)
+    assert not [task for task in units if "Install" in task or "Start" in task]
+    whole, fast = _listed(), _listed("--skip-tags", "install")
+    left_out = set(whole) - set(fast)
+    assert {"tor : Install the package", "mexc_pipeline : Install the wheel"} <= left_out
+    files = [ROOT / "roles" / name for name in ("mexc_pipeline/tasks/version.yml", "clickhouse/tasks/repository.yml")]
+    files += [ROOT / "roles" / name / "tasks" / "install.yml" for name in ("tor", "clickhouse")]
+    installing = re.findall(r"- name: (.*)", "\n".join(file.read_text() for file in files))
+    assert {task.partition(" : ")[2] for task in left_out} <= set(installing)
+
+
+def test_a_collection_is_made_of_the_roles_and_what_they_need(tmp_path: Path) -> None:
+    """With the application, whose wheel the role builds; without what belongs to the making of it."""
+    build = ["collection", "build", "--output-path", str(tmp_path), str(ROOT)]
+    subprocess.run([PROGRAM.with_name("ansible-galaxy"), *build], check=True, capture_output=True)
+    (made,) = tmp_path.iterdir()
+    with tarfile.open(made) as archive:
+        names = archive.getnames()
+        archive.extractall(tmp_path / "ansible_collections" / "mexc_pipeline" / "recorder", filter="data")
+    assert {"playbooks/site.yml", "roles/tor/meta/main.yml", "app/src/mexc_pipeline/__init__.py", "LICENSE"} <= set(
+        names
+    )
+    assert not [name for name in names if name.split("/")[0] in ("tests", "reports", "bench", "molecule", ".git")]
+    (tmp_path / "hosts.yml").write_text(INVENTORY)
+    given = {"mexc_pipeline_symbols": [BTC], "mexc_pipeline_egress_mode": "tor"}
+    done = subprocess.run(
+        [PROGRAM, "mexc_pipeline.recorder.site", "--tags", "checks", "-i", "hosts.yml", "-e", json.dumps(given)],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "LC_ALL": "C.UTF-8"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mexc_pipeline.recorder.mexc_pipeline : Judge what the inventory says" in done.stdout
+
+
+def _played(folder: Path, given: dict[str, object], *options: str, fails: bool = True) -> str:
     """What ``site.yml`` prints where no host answers."""
     (folder / "hosts.yml").write_text(INVENTORY)
     done = subprocess.run(
-        [PROGRAM, "--inventory", folder / "hosts.yml", "--extra-vars", json.dumps(given), "site.yml"],
+        [PROGRAM, "--inventory", folder / "hosts.yml", "--extra-vars", json.dumps(given), *options, "site.yml"],
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8"},
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode != 0
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return " ".join((done.stdout + done.stderr).split())
 
 

@@ -133,7 +133,8 @@ def test_a_list_of_symbols_that_nobody_has_read(collectors: list[Host], network:
     )
     printed = play("ansible-playbook playbooks/verify.yml", fails=True)
     assert "FAIL mexc-collector@btc.service does not run what is on the disk: it shares" in printed
-    printed = play("ansible-playbook site.yml", *ONLY, *version, *more)
+    printed = play("ansible-playbook site.yml --skip-tags install", *ONLY, *version, *more)
+    assert "Install the package" not in printed
     task = printed.partition("Have them share the exits out anew")[2].partition("TASK [")[0]
     assert f"changed: [{site.name(host)}] => (item=btc)" in task
     after = pids(collectors)
@@ -190,6 +191,20 @@ def test_a_run_that_broke_off_before_anything_was_read_again(
     again = play("ansible-playbook site.yml", *installed(host))
     assert [line for line in again.splitlines() if "changed=" in line and "changed=0" not in line] == []
     nothing_lost(collectors, network)
+
+
+def test_parts_of_a_run(collectors: list[Host]) -> None:
+    """The inventory judged and nothing else; the units written and nothing else, by what was not read before."""
+    host = host_of(collectors, "sol")
+    before = pids(collectors)
+    printed = play("ansible-playbook site.yml --tags checks", *installed(host))
+    assert "Look at the machine" not in printed
+    later = variables(mexc_pipeline_prune_schedule="*-*-* 05:55:00")
+    play("ansible-playbook site.yml --tags units", *ONLY, *installed(host), *later)
+    assert "05:55" in host.check_output("systemctl show -p TimersCalendar mexc-prune.timer")
+    play("ansible-playbook site.yml --tags units", *ONLY, *installed(host))
+    assert "05:55" not in host.check_output("systemctl show -p TimersCalendar mexc-prune.timer")
+    assert pids(collectors) == before
 
 
 def test_a_symbol_that_is_to_go_shown_first(collectors: list[Host]) -> None:

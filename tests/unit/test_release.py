@@ -33,6 +33,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(made)
 
 
+def test_the_collection_is_of_the_same_version_and_its_roles_say_what_they_are() -> None:
+    assert f"\nversion: {mexc_pipeline.__version__}\n" in (ROOT / "galaxy.yml").read_text()
+    for role in (path.parent.parent for path in (ROOT / "roles").glob("*/meta/argument_specs.yml")):
+        (short,) = re.findall(
+            r"^  main:\n    short_description: (.*)$", (role / "meta/argument_specs.yml").read_text(), re.M
+        )
+        said = (role / "meta/main.yml").read_text()
+        assert f"role_name: {role.name}\n" in said
+        assert f"description: {short}\n" in said
+
+
 @pytest.mark.slow
 def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     folder = f"mexc_pipeline-{mexc_pipeline.__version__}.dist-info"
