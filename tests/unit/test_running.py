@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from mexc_pipeline import running
+from mexc_pipeline.collector.process import Process
 from mexc_pipeline.config import Config, parse
 
 BASE = """
@@ -64,6 +67,20 @@ def test_a_symbol_more_restarts_the_store_and_no_running_collector() -> None:
     before, after = _config(BASE.replace('"tor"', '"direct"')), _config(direct)
     was, now = (running.report(settings, settings.symbol("btc")) for settings in (before, after))
     assert running.outdated(was, now) is None, "without Tor there is nothing to share"
+
+
+def test_a_collector_that_has_read_the_list_again_says_so(tmp_path: Path) -> None:
+    more = BASE.replace('"ETH_USDT"]', '"ETH_USDT", "SOL_USDT"]').replace('"eth"]', '"eth", "sol"]')
+    before, after = _config(), _config(more)
+    now = running.report(after, after.symbol("btc"))
+    recording = MagicMock(symbol=before.symbol("btc"), folder=tmp_path)
+    recording.status.return_value = {"warnings": []}
+    with Process(before, recording, threading.Event(), threading.Event()) as process:
+        for read, verb in ((None, "reload"), (after, None)):
+            recording.share_anew.return_value = read  # None: it could not be read
+            process._share_exits_anew()
+            found = running.outdated(process._status({})["running"], now)
+            assert (found and found.verb) == verb
 
 
 def test_a_collector_of_a_version_that_does_not_tell_its_list_is_not_judged_by_it() -> None:
