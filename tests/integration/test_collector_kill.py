@@ -17,12 +17,15 @@ from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.spool.segment import in_order
 from mexc_pipeline.verify import exports
 from support.collecting import Collector, check_whole, collecting, frames, site_of, wanted
+from support.scheduling import due, measured
 from support.spooled import Stored, check, named
 from support.waiting import until
 
-KILLS = 12
-TAIL_S = 2.0
-"""How old a frame may be that was sent and not committed when the process died; a loaded test machine stalls."""
+KILLS, STARTS_S, KILLED_S, RATE = 12, 0.7, 3.0, 400.0
+"""A process is killed within so long of its start, or of its first connection."""
+DURABLE_NS = 250_000_000
+"""How old a frame may be that was sent and not committed when the process died; what the machine's scheduling held back
+in that moment comes on top."""
 
 
 def by_connection(rows: list[Stored]) -> list[list[Stored]]:
@@ -38,7 +41,7 @@ def by_connection(rows: list[Stored]) -> list[list[Stored]]:
 
 def test_any_moment(tmp_path: Path) -> None:
     rng = random.Random(20261121)
-    with Simulator(SimulatorConfig(rate=400)) as sim:
+    with Simulator(SimulatorConfig(rate=RATE)) as sim, measured(tmp_path / "waits") as scheduling:
         site = site_of(tmp_path, sim, period="2s")
         killed_ns: dict[int, int] = {}
         starts = 0
@@ -48,14 +51,17 @@ def test_any_moment(tmp_path: Path) -> None:
                 if n % 3:  # every third one dies while it starts
                     connections = len(sim.connections)
                     until(lambda before=connections: len(sim.connections) > before, 40)  # type: ignore[misc]
-                time.sleep(rng.random() * 0.7)
+                    time.sleep(rng.random() * KILLED_S)
+                else:
+                    time.sleep(rng.random() * STARTS_S)
             finally:
                 killed_at = time.time_ns()
                 collector.kill()
             killed_ns.update({c.number: killed_at for c in sim.connections if c.number not in killed_ns})
             found = named(check(site.spool()), "started") if site.spool().exists() else []
-            assert len(found) - starts in (0, 1)
+            assert starts <= len(found) <= n + 1, "that of a process whose rows wait for their numbers comes with them"
             starts = len(found)
+        waits = scheduling.finish()
         last = Collector(site)
         try:
             last.live(5)
@@ -65,23 +71,22 @@ def test_any_moment(tmp_path: Path) -> None:
     started = named(rows, "started")
     assert started[0]["clean"]
     assert not any(event["clean"] for event in started[1:]), "each of the others followed a kill"
-    groups = by_connection(rows)
-    sent = [wanted(sim.sent_on(c.number)) for c in sim.connections]
-    times = [[f.time_ns for f in sim.sent_on(c.number) if f.whole] for c in sim.connections]
-    recorded = 0
-    for group in groups:
-        got = frames(group)
+    groups = {json.loads(group[0].m)["local"]: group for group in by_connection(rows)}
+    assert groups.keys() <= {c.peer for c in sim.connections}
+    recorded = judged = 0
+    for connection in sim.connections:
+        group, whole = groups.get(connection.peer, []), sim.sent_on(connection.number)
+        got, sent = frames(group), [frame for frame in whole if wanted([frame])]
         recorded += len(got)
-        if not got:
+        if connection.number not in killed_ns:
+            check_whole(group, whole)
             continue
-        (number,) = [n for n, frames_sent in enumerate(sent) if frames_sent[: len(got)] == got]
-        if number + 1 not in killed_ns:
-            check_whole(group, sim.sent_on(number + 1))
-        elif len(got) < len(sent[number]):
-            sent_rows = [t for t, f in zip(times[number], sim.sent_on(number + 1), strict=False) if wanted([f])]
-            assert killed_ns[number + 1] - sent_rows[len(got)] < TAIL_S * 1e9
+        assert got == wanted(sent)[: len(got)], "each once, in order"
+        must = due([frame.time_ns for frame in sent], killed_ns[connection.number], DURABLE_NS, waits)
+        assert len(got) >= must, f"{must - len(got)} of {must} frames lost"
+        judged += must
     assert recorded == sum(r.mt in (1, 2, 3, 4) for r in rows), "every frame belongs to a connection"
-    assert recorded > 50
+    assert judged > KILLS * KILLED_S * RATE / 20, "too few frames were due for this to show anything"
 
 
 def test_a_clean_stop_is_told_from_a_kill(tmp_path: Path) -> None:

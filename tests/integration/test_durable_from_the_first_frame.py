@@ -11,23 +11,21 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from mexc_pipeline.config import load
-from mexc_pipeline.control import ControlServer
 from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.simulator import SentFrame, Simulator, SimulatorConfig
 from support.collecting import Collector, check_whole, collecting, frames, site_of, wanted
 from support.scheduling import HOPS, Scheduling, due, held_ns, measured, spinning
 from support.spooled import check, named, read_segments
 from support.spools import T0, fill, open_spool, some_frames
-from support.standin import silent_store
+from support.standin import late_store, silent_store
 from support.waiting import until
 
 BUSY = 8
@@ -117,23 +115,9 @@ def watching(folder: Path) -> Iterator[Watch]:
             reader.kill()
 
 
-@contextmanager
-def store_that_is(how: str, data: Path) -> Iterator[None]:
-    """What a process finds in the store's place when it starts: one that answers after four seconds, one that never
-    answers, or nothing."""
-
-    def late(_: dict[str, object]) -> dict[str, object]:
-        over.wait(LATE_S)
-        return {"last_seq": 0, "writer": None}
-
-    over = threading.Event()
-    with ExitStack() as stack:
-        if how == "late":
-            stack.callback(ControlServer(data / "control" / "store.sock", {"known": late}).close)
-            stack.callback(over.set)
-        elif how == "silent":
-            stack.enter_context(silent_store(data))
-        yield
+def store_that_is(how: str, data: Path) -> AbstractContextManager[None]:
+    """What a process finds in the store's place when it starts."""
+    return late_store(data, LATE_S) if how == "late" else silent_store(data) if how == "silent" else nullcontext()
 
 
 @pytest.mark.parametrize("store", ["gone", "late", "silent"])

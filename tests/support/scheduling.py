@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,8 +91,9 @@ def measured(said: Path, synced: Path | None = None) -> Iterator[Scheduling]:
 def held_ns(waits: Sequence[Wait], since_ns: int, until_ns: int, hops: int = HOPS) -> int:
     """How much later than on an idle machine what came at the one moment may be done at the other: as often as a frame
     waits, the longest of the waits that lie between them, be it in part."""
-    there = (w.until_ns - w.since_ns for w in waits if w.until_ns > since_ns and w.since_ns < until_ns)
-    return hops * max(there, default=0)
+    first = bisect_right(waits, since_ns, key=lambda wait: wait.until_ns)
+    there = takewhile(lambda wait: wait.since_ns < until_ns, (waits[n] for n in range(first, len(waits))))
+    return hops * max((wait.until_ns - wait.since_ns for wait in there), default=0)
 
 
 def due(sent_ns: Sequence[int], end_ns: int, bound_ns: int, waits: Sequence[Wait]) -> int:

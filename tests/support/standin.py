@@ -47,6 +47,23 @@ def stand_in(data: Path, ids: Sequence[str]) -> StandIn | None:
 
 
 @contextmanager
+def late_store(data: Path, after_s: float) -> Iterator[None]:
+    """In the store's place is one that knows nothing and takes so long to say it."""
+
+    def known(_: dict[str, object]) -> dict[str, object]:
+        over.wait(after_s)
+        return {"last_seq": 0, "writer": None}
+
+    over = threading.Event()
+    server = ControlServer(data / "control" / "store.sock", {"known": known})
+    try:
+        yield
+    finally:
+        over.set()
+        server.close()
+
+
+@contextmanager
 def silent_store(data: Path) -> Iterator[None]:
     """In the store's place is one that takes every question and answers none."""
     path = data / "control" / "store.sock"
