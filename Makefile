@@ -12,7 +12,7 @@ RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 READY := $(VENV)/.ready
 
-.PHONY: help demo run dev unit deps lacking test faults campaign reliability soak bench performance test-deploy pins release-check lint clean
+.PHONY: help demo run dev unit deps lacking test faults campaign reliability soak bench performance test-deploy pins release release-check lint clean
 
 help:
 	@echo "make demo   record the bundled exchange simulator for a while and prove every file (offline)"
@@ -28,6 +28,7 @@ help:
 	@echo "make soak   record for HOURS=1 at 200 frames/s a symbol, sample memory, handles, threads, disk; writes docs/soak.md"
 	@echo "make bench  measure the recorder beside what it is compared with, below 10 minutes; ROWS='export read' picks"
 	@echo "make performance  write docs/performance.md and its tables from the results kept there; RESULTS=reports/bench.json keeps new ones"
+	@echo "make release VERSION=1.2.3  make this checkout that version: number, changelog's heading, fixture of its data; then commit"
 	@echo "make release-check  build wheel and sdist into dist/, run the demo from the wheel, list its parts (SBOM)"
 	@echo "make lint   the same without the tests"
 	@echo "make clean  remove .venv and caches; recorded data is left alone"
@@ -88,6 +89,12 @@ pins:
 	{ sed -n '/^#/p' app/requirements.txt; grep -Ev '^(#.*)?$$' .venv-pins/requirements.txt; } > .venv-pins/new && mv .venv-pins/new app/requirements.txt
 	{ sed -n '/^#/p' app/build-requirements.txt; grep -Ev '^(#.*)?$$' .venv-pins/build-requirements.txt; } > .venv-pins/new && mv .venv-pins/new app/build-requirements.txt
 	{ sed -n '/^#/p' app/embedded-requirements.txt; awk '/^[^ ]/ {keep = /^chdb-core==/} keep' .venv-pins/embedded-requirements.txt; } > .venv-pins/new && mv .venv-pins/new app/embedded-requirements.txt
+
+# What is left to do is a commit; once that is on main, the hosted workflow makes tag and upload from it.
+release: $(RUN)
+	tests/release/release.py prepare "$(VERSION)"
+	$(BIN)/python tests/formats/make.py --source app/src tests/fixtures/formats/$(VERSION)
+	@echo "this is $(VERSION): look at the changes and CHANGELOG.md, commit, make release-check"
 
 release-check: .venv-release/.ready
 	PYTHON=$(PYTHON) tests/release/check

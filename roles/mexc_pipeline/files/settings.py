@@ -222,7 +222,7 @@ def _singles(settings: dict[str, Any]) -> Iterator[str]:
     span = "a span of time of systemd's, such as 60s or 1min 30s"
     calendar = "systemd's calendar (man 7 systemd.time), such as *-*-* *:00:20 or hourly"
     rules: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "version": (lambda v: re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+!_-]*", v) is not None, "a version, such as 0.1.0"),
+        "version": (lambda v: re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+!_-]*", v) is not None, "a version, such as 1.2.3"),
         "keep_versions": (lambda v: v >= 1, "1 or more"),
         "period": (lambda v: is_period(_seconds(v)), period),
         "spool_keep": (lambda v: _seconds(v) is not None, duration),
