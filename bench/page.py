@@ -1,4 +1,4 @@
-"""``python -m bench.page``: docs/performance.md, its tables, its picture and README's figures from kept results."""
+"""``python -m bench.page``: docs/performance.md, tables, picture, and what README and docs/sizing.md say."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bench.findings import evidence, findings
 from bench.model import Figure, Report, Result
 from bench.paper import BUSY, HOURS_KEPT, RATE, mean_frame, need
 from bench.plot import draw
+from bench.sizing import sizing
 from bench.table import number, spread
 from support.evidence import with_evidence
 
@@ -43,6 +44,7 @@ def pages(report: Report) -> dict[str, str]:
     return {
         "docs/performance.md": findings(report),
         "docs/performance/tables.md": tables(report),
+        "docs/sizing.md": sizing((ROOT / "docs" / "sizing.md").read_text(), report),
         "README.md": with_evidence((ROOT / "README.md").read_text(), evidence(report)),
     }
 

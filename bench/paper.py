@@ -46,8 +46,8 @@ def need(report: Report, symbols: int) -> Need:
     """Raises KeyError or ValueError where the rows it is made from (fifty, codec, export) were not measured."""
     few, *_, many = report.results["fifty"].curves["symbols"]
     frame = mean_frame(report)
-    ratio = _figure(report, "export", "raw JSON divided by the file")
-    rows_per_s = _figure(report, "export", "end to end")
+    ratio = measured(report, "export", "raw JSON divided by the file")
+    rows_per_s = measured(report, "export", "end to end")
     frames = symbols * RATE
     per_frame = {part: many[f"{part} µs/frame"] * RATE / 1e6 for part in ("collector", "store", "ClickHouse")}
     store_mb = (many["store MB"] - few["store MB"]) / (many["symbols"] - few["symbols"])
@@ -71,10 +71,11 @@ def need(report: Report, symbols: int) -> Need:
 
 def mean_frame(report: Report) -> float:
     """Bytes of a frame in the mix."""
-    return _figure(report, "export", "mean frame")
+    return measured(report, "export", "mean frame")
 
 
-def _figure(report: Report, row: str, what: str) -> float:
+def measured(report: Report, row: str, what: str) -> float:
+    """Ours of a row; ValueError where there is none."""
     value = report.results[row].value(what)
     if value is None:
         raise ValueError(f"{row} has no figure {what!r}")

@@ -18,6 +18,7 @@ from bench.model import Report, Result
 from bench.page import KEPT, ROOT, pages, tables
 from bench.paper import RATE, need
 from bench.rows.ingest import differing
+from bench.sizing import dozen_mb, per_symbol
 from bench.table import lines
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.simulator.sentlog import ConnectionLog
@@ -106,9 +107,22 @@ def test_the_tables_have_every_row_and_are_not_written_without_one() -> None:
         tables(less)
 
 
-@pytest.mark.parametrize("name", ["docs/performance.md", "docs/performance/tables.md", "README.md"])
+@pytest.mark.parametrize("name", ["docs/performance.md", "docs/performance/tables.md", "docs/sizing.md", "README.md"])
 def test_the_pages_are_those_that_the_kept_results_make(name: str) -> None:
     assert pages(Report.load(ROOT / KEPT))[name] == (ROOT / name).read_text(), "make performance writes them"
+
+
+def test_the_machine_that_is_advised_carries_a_dozen_symbols() -> None:
+    page = (ROOT / "docs" / "sizing.md").read_text()
+    (advised,) = re.findall(
+        r"^2 cores, (\d+) GB of memory and (\d+) GB of disk carry a dozen symbols", page, re.MULTILINE
+    )
+    kept = Report.load(ROOT / KEPT)
+    of_one = per_symbol(kept)
+    (spool,), (files,) = ([float(of_one[name][0].split()[0])] for name in ("spool, 24 hours kept", "files"))
+    assert dozen_mb(kept) / 1e3 < int(advised[0])
+    assert 12 * (spool + 30 * files) < int(advised[1])
+    assert need(kept, 1).symbols_per_vm > 12
 
 
 _MEASURED = re.compile(r"\d[\d.,]*\s?(?:ns|µs|ms|s|KB|MB|GB|MiB|%|×|rows/s|cores?|times)(?!\w)")

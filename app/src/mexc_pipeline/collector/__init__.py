@@ -1,4 +1,4 @@
-"""The collector: one symbol's feed wired to its spool, in one process that knows of no database and no file format."""
+"""The collector: a process and its recording, a symbol from feed to spool; it knows no database and no file format."""
 
 from mexc_pipeline.collector.main import main
 

@@ -1,4 +1,4 @@
-"""What the feed keeps an eye on, as pure state machines: channels, the pause before the next try.
+"""Which channels answer and deliver, and what is done about those that do not, as pure state machines.
 
 Monotonic seconds go in; actions come out.
 """
