@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from faults.powerloss import lose_power
 from faults.shim import Control, Crash, Kill, crashes, library
 from faults.witness import Witness
 from mexc_pipeline.simulator import Simulator
-from support.standin import StandIn, stand_in
+from support.scheduling import Scheduling, held_ns
+from support.standin import StandIn, late_store, silent_store, stand_in
 from support.streams import Stream, without_stream
 from support.waiting import until
 
@@ -100,6 +102,8 @@ class Bench:
         self._store: StandIn | None = None
         self._crashes_before = 0
         self.witness = Witness(self.spool / self.ids[0])
+        self.scheduling: Scheduling | None = None
+        """Where it is measured, what is forgiven is what it held back in a moment, not the longest gap of all."""
         self.known_as: dict[str, str] = {}
         """Far ends as the simulator sees them and as the collector names its own end, where something stands between.
         """
@@ -169,6 +173,17 @@ class Bench:
             env=self.environment(),
         )
         return done.returncode, done.stdout + done.stderr
+
+    @contextlib.contextmanager
+    def store_is(self, how: str, after_s: float) -> Iterator[None]:
+        """While it lasts nothing is in the store's place (``away``), or what answers so late (``late``), or never
+        (``silent``)."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        in_place = {"late": lambda: late_store(self.data, after_s), "silent": lambda: silent_store(self.data)}
+        with in_place.get(how, contextlib.nullcontext)():
+            yield
 
     def _stand_in(self, args: tuple[str, ...]) -> None:
         """Where no store runs, an empty spool would wait for one."""
@@ -262,8 +277,12 @@ class Bench:
     ) -> None:
         """Cut and export what is left, verify, compare with what was sent; ``late_ns`` as in ``check_frames``."""
         self.witness.stop()
-        tail_ns += 2 * self.witness.longest_gap_ns
-        late_ns += 2 * self.witness.longest_gap_ns
+        if self.scheduling is None:
+            tail_ns += 2 * self.witness.longest_gap_ns
+            late_ns += 2 * self.witness.longest_gap_ns
+            waits = []
+        else:
+            waits = self.scheduling.finish()
         outcome.notes["longest_gap_ms"] = self.witness.longest_gap_ns // 10**6
         status, said = self.run("export", "--once")
         outcome.expect(status == export_status, f"export ended with {status}: {said[-600:]}")
@@ -279,7 +298,7 @@ class Bench:
             seen = [replace(c, peer=self.known_as.get(c.peer, c.peer)) for c in self.sim.connections]
             mine = [c for c in seen if len(self.ids) == 1 or self._is_of(c.number, symbol)]
             sent = [f for c in mine for f in self.sim.sent_on(c.number)]
-            late = (late_ns, self.channels, self.control.shown, self.stopped, self.repeats)
+            late = (late_ns, self.channels, self.control.shown, self.stopped, self.repeats, partial(held_ns, waits))
             check_frames(rows, mine, sent, symbol, verdict, tail_ns, *late)
             if symbol_id == self.ids[0]:
                 check_witness(rows, self.witness.rows, verdict)
@@ -296,6 +315,8 @@ class Bench:
     def close(self) -> None:
         """End whatever still runs."""
         self.witness.stop()
+        if self.scheduling is not None:
+            self.scheduling.close()
         if self._store is not None:
             self._store.close()
         for process in self._processes:

@@ -56,7 +56,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "busy",
         "What was received a quarter of a second before is in a file, from a process's first frame on",
-        "kill -9 of a collector in its first seconds, on a machine with eight busy processes",
+        "kill -9 of a collector in its first seconds, on a machine with eight busy processes, the store away, late or "
+        "silent",
         crashes.busy,
         100,
         9,
@@ -155,8 +156,8 @@ SCENARIOS: tuple[Scenario, ...] = (
         "The same over TLS, where a certificate refused for its dates is said as clock or certificate",
         "clock: the same, over TLS",
         clock.secure,
-        60,
-        12,
+        100,
+        18,
         1,
     ),
     Scenario(
@@ -300,8 +301,8 @@ SCENARIOS: tuple[Scenario, ...] = (
         "Output for people can neither end nor delay the work",
         "standard error closed, full, without a reader, unread, hung up, suspended, of collector and run",
         output.output,
-        48,
-        8,
+        100,
+        15,
         1,
     ),
 )

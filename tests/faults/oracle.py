@@ -28,6 +28,8 @@ TAIL_NS = 2_000_000_000
 MINUTE_NS = 60_000_000_000
 Shown = Callable[[int, int], list[tuple[int, int]]]
 """What the recorder's clock showed from one true moment to another (Unix ns): each stretch of it, first and last."""
+Held = Callable[[int, int], int]
+"""How much later (ns) than on an idle machine what came at one moment (Unix ns) may be done at another."""
 _FILE = re.compile(r"([a-z]+)(\d{10}|\d{14})(?:\.part(\d+))?\.parquet")
 
 
@@ -41,7 +43,8 @@ class Row(NamedTuple):
 @dataclass(slots=True)
 class Verdict:
     """What was found. ``tail`` counts frames sent in the last moments of a broken connection and not committed,
-    ``unborn`` those of them whose process died before it had committed anything of the connection."""
+    ``unborn`` those of them whose process died before it had committed anything of the connection; ``due`` frames that
+    had to be there although their connection broke."""
 
     frames: int = 0
     rows: int = 0
@@ -53,6 +56,7 @@ class Verdict:
     tail: int = 0
     tail_ms: float = 0.0
     unborn: int = 0
+    due: int = 0
     violations: list[str] = field(default_factory=list)
 
     def wrong(self, text: str, *, lost: int = 0, repeated: int = 0, unexplained: int = 0) -> None:
@@ -62,7 +66,19 @@ class Verdict:
         self.violations.append(text)
 
     def add(self, other: Verdict) -> None:
-        for name in ("frames", "rows", "connections", "witnessed", "lost", "repeated", "unexplained", "tail", "unborn"):
+        counts = (
+            "frames",
+            "rows",
+            "connections",
+            "witnessed",
+            "lost",
+            "repeated",
+            "unexplained",
+            "tail",
+            "unborn",
+            "due",
+        )
+        for name in counts:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.tail_ms = max(self.tail_ms, other.tail_ms)
         self.violations += other.violations
@@ -152,11 +168,12 @@ def check_frames(
     shown: Shown = lambda start_ns, end_ns: [(start_ns, end_ns)],
     stopped: Collection[tuple[int, int]] = (),
     repeats: bool = False,
+    held: Held = lambda start_ns, end_ns: 0,
 ) -> None:
     """Every connection's frames stand in the files in the order in which they were sent on it; where ``late_ns`` is
     given each has been stamped within so much of being sent, by the recorder's clock as it was ``shown`` then. From
     one to the other moment of ``stopped`` (Unix ns) nobody could read: what was sent then was read at its end.
-    With ``repeats`` the deals that were sent again are counted too."""
+    With ``repeats`` the deals that were sent again are counted too. What was ``held`` comes on top of both times."""
     frames: dict[int, list[tuple[int, str, bytes]]] = defaultdict(list)
     for frame in sent:
         if frame.whole and (wanted := _expected(frame, symbol, channels)) is not None:
@@ -192,8 +209,8 @@ def check_frames(
             verdict.unborn += len(frames[connection.number])
         elif late_ns is not None:
             sent_ns = [at for at, _, _ in frames[connection.number]]
-            _judge_times(connection, sent_ns, stamps[connection.number], late_ns, shown, stopped, verdict)
-        _compare(connection, frames[connection.number], got.get(connection.number, []), orderly, verdict, tail_ns)
+            _judge_times(connection, sent_ns, stamps[connection.number], late_ns, shown, stopped, held, verdict)
+        _compare(connection, frames[connection.number], got.get(connection.number, []), orderly, verdict, tail_ns, held)
     verdict.connections += len(got)
     if repeats:
         _judge_repeats([frames[number][: len(have)] for number, have in got.items()], rows, verdict)
@@ -222,14 +239,16 @@ def _judge_times(
     late_ns: int,
     shown: Shown,
     stopped: Collection[tuple[int, int]],
+    held: Held,
     verdict: Verdict,
 ) -> None:
     """``stamps``: each row's ``rx`` behind that of the row before it."""
     off = []
     for at, (last, rx) in zip(sent_ns, stamps, strict=False):
+        late = late_ns + held(at, at + late_ns)
         # The simulator notes a time beside its write: a receiver that is scheduled sooner stamps before it.
-        read_ns = max([at, *(until for since, until in stopped if since - late_ns <= at <= until)])
-        ranges = [(min(values), max(values)) for values in shown(at - late_ns, read_ns + late_ns)]
+        read_ns = max([at, *(until for since, until in stopped if since - late <= at <= until)])
+        ranges = [(min(values), max(values)) for values in shown(at - late, read_ns + late)]
         read = any(low <= rx <= high for low, high in ranges)
         kept = rx == last and any(low < rx <= high + MINUTE_NS for low, high in ranges)  # a clock set back a little
         if not read and not kept:
@@ -254,6 +273,7 @@ def _compare(
     orderly: set[int],
     verdict: Verdict,
     tail_ns: int,
+    held: Held,
 ) -> None:
     where = f"connection {connection.number} ({connection.end or 'open'})"
     verdict.frames += len(have)
@@ -276,9 +296,12 @@ def _compare(
         )
         return
     missing = len(want) - len(have)
+    closed = connection.closed_ns
+    due = [closed is not None and closed - at > tail_ns + held(at, closed) for at, _, _ in wanted]
+    if connection.number not in orderly:
+        verdict.due += sum(due)
     if not missing:
         return
-    closed = connection.closed_ns
     if connection.number in orderly and connection.end == "client (1000)":  # else the close was not waited for
         verdict.wrong(f"{where}: ended in order, {missing} frames missing at its end", lost=missing)
         return
@@ -288,5 +311,5 @@ def _compare(
     behind = closed - wanted[len(have)][0]
     verdict.tail += missing
     verdict.tail_ms = max(verdict.tail_ms, behind / 1e6)
-    if behind > tail_ns:
+    if any(due[len(have) :]):
         verdict.wrong(f"{where}: frames up to {behind / 1e6:.0f} ms before its end are missing", lost=missing)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from faults.bench import EXPORTS, SPOOL, Bench, Outcome, Process, bench, pause
 from faults.shim import Kill, Op, Where
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.scheduling import Scheduling, spinning
 from support.waiting import until
 
-BUSY, BUSY_ROUNDS = 8, 12
+BUSY, BUSY_ROUNDS, BUSY_S = 8, 12, 4.0
+BUSY_DUE = 20
+"""At least so many frames a round must have been due on the disk."""
 DURABLE_NS = 250_000_000
-"""From receipt to the disk, from a process's first frame on; how busy the machine is comes on top, as the witness
-measured it."""
+"""From receipt to the disk, from a process's first frame on; what the machine's scheduling held back in that moment
+comes on top."""
 COLLECTOR_ROUNDS, EXPORTER_ROUNDS, MIXED_ROUNDS = 14, 10, 2
 POWER_ROUNDS = 12
 ALIVE_S = 3.0
@@ -62,12 +63,15 @@ def point(rng: random.Random, places: tuple[tuple[tuple[Op, ...], str, int], ...
 
 def kills(folder: Path, seed: int, size: float = 1.0) -> Outcome:
     """Collector and exporter killed again and again over one data folder: the one, then the other, then both."""
-    rng = random.Random(seed)
+    rng, stores = random.Random(seed), random.Random(f"{seed} stores")
     outcome = Outcome()
     with _place(folder, seed, rng, outcome) as place:
         place.witness.start()
         for _ in range(round(COLLECTOR_ROUNDS * size)):
-            _ended(place, place.fork("collect", "btc", kill=point(rng, COLLECTOR)), outcome, "collector")
+            how, after_s = _store(stores)
+            outcome.notes[f"store {how}"] = outcome.notes.get(f"store {how}", 0) + 1
+            with place.store_is(how, after_s):
+                _ended(place, place.fork("collect", "btc", kill=point(rng, COLLECTOR)), outcome, "collector")
         for _ in range(round(EXPORTER_ROUNDS * size)):
             _ended(place, place.fork("export", kill=point(rng, EXPORTER)), outcome, "exporter")
         for _ in range(round(MIXED_ROUNDS * size)):
@@ -82,20 +86,29 @@ def busy(folder: Path, seed: int, size: float = 1.0) -> Outcome:
     """Collectors killed at random moments of their first seconds, beside processes that take all there is."""
     rng = random.Random(seed)
     outcome = Outcome()
-    with _place(folder, seed, rng, outcome) as place, contextlib.ExitStack() as stack:
-        for _ in range(BUSY):
-            spinning = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
-            stack.callback(spinning.kill)
+    rounds = round(BUSY_ROUNDS * size)
+    with _place(folder, seed, rng, outcome) as place, spinning(BUSY):
+        place.scheduling = Scheduling(folder / "waits")
         place.witness.start()
-        for number in range(round(BUSY_ROUNDS * size)):
-            collector = place.fork("collect", "btc")
-            until(lambda n=number: len(place.sim.connections) > n or collector.poll() is not None, 60)  # type: ignore[misc]  # noqa: B023
-            pause(rng.random() * 1.5)
-            collector.kill()
-            collector.wait(10)
-            outcome.happened("collector: at a random moment")
+        for number in range(rounds):
+            how, after_s = _store(rng)
+            with place.store_is(how, after_s):
+                collector = place.fork("collect", "btc")
+                until(lambda n=number: len(place.sim.connections) > n or collector.poll() is not None, 60)  # type: ignore[misc]  # noqa: B023
+                pause(rng.random() * BUSY_S)
+                collector.kill()
+                collector.wait(10)
+            outcome.happened(f"collector: at a random moment, the store {how}")
         place.settle(outcome, tail_ns=DURABLE_NS, late_ns=DURABLE_NS)
+    due = outcome.verdict.due
+    outcome.expect(due >= BUSY_DUE * rounds, f"only {due} frames were due in {rounds} rounds: the run shows nothing")
     return outcome
+
+
+def _store(rng: random.Random) -> tuple[str, float]:
+    """What a collector finds in the store's place, and after how long that answers: until it has, rows wait for their
+    numbers, and those that a kill leaves are the next one's to number."""
+    return rng.choice(("away", "away", "late", "silent")), rng.uniform(0.2, 2.0)
 
 
 def power(folder: Path, seed: int, size: float = 1.0) -> Outcome:
