@@ -10,11 +10,22 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
-from mexc_pipeline.exchange.protocol import BINARY, MAX_CLASSIFIED, TEXT, WRAPPED, decompressed, unwrap
+from mexc_pipeline.exchange.protocol import (
+    BINARY,
+    MAX_CLASSIFIED,
+    TEXT,
+    WRAPPED,
+    control_of,
+    decompressed,
+    is_answer,
+    unwrap,
+)
 from mexc_pipeline.rows import MT_NAMES, Mt, is_utf8
+from mexc_pipeline.text import clean
 
 TYPES = {
     channel: MT_NAMES[mt]
@@ -84,6 +95,25 @@ def meant(m: bytes, symbol: str, channels: Collection[str] | None = None) -> str
     return channel if found in (Reason.TS, Reason.NONE) else None
 
 
+class Sign(NamedTuple):
+    """What a dead letter shows of what the exchange delivers: ``channel``, a subscribed one whose own data it is;
+    ``unasked``, in words, what it is of that nobody asked for. Both None: it is an answer, or does not tell."""
+
+    channel: str | None
+    unasked: str | None
+
+
+def sign(channel: str | None, m: bytes, symbol: str, subscribed: Collection[str]) -> Sign:
+    """``channel`` and ``m`` of a frame just received, which the classifier made a dead letter."""
+    if channel is None:
+        return Sign(None, None)
+    if channel not in subscribed:
+        told = control_of(channel) is not None or is_answer(channel)
+        return Sign(None, None if told else clean(channel, 60))
+    own = meant(m, symbol) == channel
+    return Sign(channel, None) if own else Sign(None, f"{channel} of another symbol or none")
+
+
 @dataclass(slots=True)
 class Letters:
     """Dead letters counted: by what is wrong with them, and by the type of row that they would be but for their ``ts``
@@ -132,7 +162,7 @@ def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> tuple[Reas
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return _no_object(m), None
     channel = _text(envelope.channel)
-    if channel is not None and channel.startswith("rs."):
+    if channel is not None and is_answer(channel):
         return Reason.ANSWER, None
     if channel is None or not (channel.startswith("push.") if channels is None else channel in channels):
         return Reason.CHANNEL, None

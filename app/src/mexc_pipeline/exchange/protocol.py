@@ -7,7 +7,6 @@ Sources: the official futures WebSocket page (2026-04) and update log for method
 from __future__ import annotations
 
 import base64
-import re
 import zlib
 from dataclasses import dataclass
 from enum import Enum
@@ -26,6 +25,8 @@ MAX_STORED = 64 << 20
 
 PING = b'{"method":"ping"}'
 TEXT, BINARY = 1, 2
+_ACK = "rs.sub."
+"""How the ``channel`` of an answer to a subscription begins."""
 _MOST_MEMBERS = 16
 """Of one gzip stream: each costs a copy of what follows it."""
 Packing = Literal["gzip", "zlib", "deflate"]
@@ -51,7 +52,7 @@ def subscriptions(symbol: str, channels: Channels) -> tuple[Subscription, ...]:
 
     def add(method: str, mt: Mt, **param: object) -> None:
         request = msgspec.json.encode({"method": f"sub.{method}", "param": {"symbol": symbol, **param}, "gzip": False})
-        wanted.append(Subscription(f"push.{method}", f"rs.sub.{method}", request, mt))
+        wanted.append(Subscription(f"push.{method}", _ACK + method, request, mt))
 
     if channels.ticker:
         add("ticker", Mt.TICKER)
@@ -94,14 +95,6 @@ class Classified(NamedTuple):
 
 BARE = 256
 """Bytes of the longest control frame that is not stored; those seen have 40 to 110 (2026-09)."""
-
-_UNLISTED = re.compile(r"contract\b.*\b(not exist|doesn't exist|does not exist)", re.IGNORECASE)
-
-
-def is_unlisted(answer: str | None) -> bool:
-    """Whether an ``rs.error`` says that there is no such contract (``Contract [X] not exists`` on the wire, 2026-09;
-    ``Contract doesn't exist!`` in the documentation until 2025)."""
-    return answer is not None and _UNLISTED.search(answer) is not None
 
 
 class _Push(msgspec.Struct, gc=False):
@@ -184,12 +177,12 @@ class Classifier:
             mt = self._mts.get(channel)
             if mt is not None and envelope.symbol == self._symbol and good_ts:
                 return Classified(None, mt, ts, payload, channel)
-            control = _control(channel)
+            control = control_of(channel)
             if control is not None:
                 kept = Mt.EVENT if _is_bare(envelope, payload) else Mt.DEAD_LETTER
                 answer = _text(envelope.data) if control is Control.ACK else None
                 return Classified(control, kept, ts, payload, channel, answer)
-        answer = _text(envelope.data) or channel if channel is not None and channel.startswith("rs.") else None
+        answer = _text(envelope.data) or channel if channel is not None and is_answer(channel) else None
         return Classified(None, Mt.DEAD_LETTER, ts, payload, channel, answer)
 
     def _loose_ts(self, payload: bytes) -> int | None:
@@ -201,12 +194,18 @@ class Classifier:
         return int(text) if len(text) == 13 and text.isdigit() else None
 
 
-def _control(channel: str) -> Control | None:
+def control_of(channel: str) -> Control | None:
+    """What kind of control frame names that ``channel``; None for any other frame."""
     if channel == "pong":
         return Control.PONG
-    if channel.startswith("rs.sub."):
+    if channel.startswith(_ACK):
         return Control.ACK
     return Control.CLIENT_ID if channel == "clientId" else None
+
+
+def is_answer(channel: str) -> bool:
+    """Whether frames of that ``channel`` answer a request."""
+    return channel.startswith("rs.")
 
 
 def _is_bare(envelope: _Envelope, payload: bytes) -> bool:
@@ -294,8 +293,10 @@ class _Pong(msgspec.Struct, gc=False):
 _decode_pong = msgspec.json.Decoder(_Pong).decode
 
 
-def pong_ms(m: bytes) -> int | None:
-    """The exchange's time (Unix ms) in the ``data`` of a pong, for one without a ``ts``; None where it has none."""
+def pong_ms(m: bytes, ts: int | None = None) -> int | None:
+    """The exchange's time (Unix ms) in a pong: its ``ts``, or the ``data`` of one without; None where it has none."""
+    if ts is not None:
+        return ts
     try:
         data = _decode_pong(m).data
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -20,8 +20,9 @@ from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, UnreachedError, deadline, dial
 from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.exchange.answers import Replies, Verdict
 from mexc_pipeline.exchange.checks import Checks, Found
-from mexc_pipeline.exchange.deadletters import meant
+from mexc_pipeline.exchange.deadletters import meant, sign
 from mexc_pipeline.exchange.depth import CHANNEL
 from mexc_pipeline.exchange.holes import Unfinished
 from mexc_pipeline.exchange.protocol import (
@@ -30,7 +31,6 @@ from mexc_pipeline.exchange.protocol import (
     Classifier,
     Control,
     Subscription,
-    is_unlisted,
     pong_ms,
     subscriptions,
 )
@@ -129,7 +129,6 @@ class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is
 
 
 _PROTOCOL = (websocket.ABNF.OPCODE_CLOSE, websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG)
-_CONTROLS = frozenset({Control.PONG.value, Control.CLIENT_ID.value})
 
 
 def _host(url: str) -> str:
@@ -163,7 +162,7 @@ class Feed:
         self._delivered_at: float | None = None  # when the present connection brought its first data (monotonic s)
         self._kept = False  # that was KEPT_S ago
         self._wanted = {s.channel: s for s in subscriptions(symbol.name, symbol.channels)}
-        self._acks = {s.ack: s.channel for s in self._wanted.values()}
+        self._replies = Replies(self._wanted.values())
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
         self._checks = checks = Checks(self._wanted, before.last_version, before.deals)
         self._repairer: Repairer | None = None
@@ -486,7 +485,7 @@ class Feed:
                 found = None
             if control is None:
                 if answer is not None:
-                    self._on_answer(channel or "", answer)
+                    self._on_reply(channel or "", answer)
                 elif mt is dead:
                     self._on_dead_letter(channel, data if text is None else text)
                     look()
@@ -495,7 +494,7 @@ class Feed:
                     if text is not None:  # plain data of one read never take long
                         look()
             elif control is Control.ACK:
-                self._on_ack(channel or "", answer)
+                self._on_reply(channel or "", answer)
             elif control is Control.PONG:
                 self._on_pong(ts, m)
 
@@ -526,48 +525,32 @@ class Feed:
 
     def _on_dead_letter(self, channel: str | None, content: bytes) -> None:
         """A sign of life of the connection; of a channel only where its own data of our symbol came."""
-        if channel in self._wanted and meant(content, self._symbol.name) == channel:
-            self._touched.add(channel)
+        own, name = sign(channel, content, self._symbol.name, self._wanted)
+        self._touched.add(own or "")
+        if name is None:
             return
-        self._touched.add("")
-        if channel is None or channel in _CONTROLS or channel.startswith("rs."):
-            return
-        name = f"{channel} of another symbol or none" if channel in self._wanted else clean(channel, 60)
         if name not in self._unasked and len(self._unasked) >= MOST_UNASKED:
             name = "others"
         count, _ = self._unasked.get(name, (0, 0.0))
         self._unasked[name] = (count + 1, time.monotonic())
 
-    def _on_ack(self, ack: str, answer: str | None) -> None:
-        channel = self._acks.get(ack)
-        if answer != "success":
-            said = f"{ack}: {answer or 'nothing'}"
-            if is_unlisted(answer):
-                self._refused(said)
-                return
-            self._said(said)
-            if channel is not None and self._watch is not None:
-                self._watch.answered(channel, said)
+    def _on_reply(self, name: str, answer: str | None) -> None:
+        verdict, channel, said = self._replies.read(name, answer)
+        watch = self._watch
+        if verdict is Verdict.CONFIRMED:
+            if channel is not None and watch is not None:
+                self._act(watch.ack(channel, time.monotonic()))
             return
-        if channel is not None and self._watch is not None:
-            self._act(self._watch.ack(channel, time.monotonic()))
-
-    def _on_answer(self, channel: str, answer: str) -> None:
-        if channel == "rs.error":
-            self._refused(answer)
-        else:  # to a request of ours that none is known of
-            self._said(f"{channel}: {answer}")
-
-    def _refused(self, answer: str) -> None:
-        self._said(answer)
-        if self._watch is not None:
-            self._watch.refused(answer)
+        self._said(said)
+        if watch is not None and verdict is Verdict.REFUSED:
+            watch.refused(said)
+        elif watch is not None and channel is not None:
+            watch.answered(channel, said)
 
     def _on_pong(self, ts: int | None, m: bytes) -> None:
         if self._watch is not None:
             self._watch.pong()
-        server_ms = pong_ms(m) if ts is None else ts
-        self._note_clock(self.clock.answered(server_ms, time.time_ns(), time.monotonic_ns()))
+        self._note_clock(self.clock.answered(pong_ms(m, ts), time.time_ns(), time.monotonic_ns()))
 
     def _said(self, answer: str) -> None:
         answer = clean(answer)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mexc_pipeline.exchange.protocol import is_unlisted
+from mexc_pipeline.exchange.answers import is_unlisted, refused_by
 from mexc_pipeline.exchange.silence import RECONNECTING, bounds
 from mexc_pipeline.feed.pace import Pace
 
@@ -313,15 +313,12 @@ class Watch:
         return [Resumed(channel, by, round(now - lost.since, 1))]
 
     def refused(self, answer: str) -> None:
-        """The exchange answered with an error. It names no channel as such: meant is the one that its text names, every
-        unconfirmed one where it is about the contract, otherwise the one that has waited longest for an answer. Where
-        that is wrong, the channel's own answer or data put it right."""
+        """The exchange answered with an error: meant are the unconfirmed channels that it is about, or where it does
+        not tell, the one that has waited longest for an answer. Where that is wrong, the channel's own answer or data
+        put it right."""
         waiting = [c for c, s in self._channels.items() if s.confirmed is None]
-        named = [c for c in self._channels if c.removeprefix("push.") in answer]
-        if named:
-            meant = [c for c in waiting if c == max(named, key=len)]
-        elif is_unlisted(answer):
-            meant = waiting
+        if about := refused_by(answer, self._channels):
+            meant = [c for c in waiting if c in about]
         else:
             meant = sorted(waiting, key=lambda c: (self._channels[c].refusals, self._channels[c].asked_at))[:1]
         for channel in meant:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from mexc_pipeline.exchange.protocol import MAX_STORED, is_unlisted
+from mexc_pipeline.exchange.answers import is_unlisted
+from mexc_pipeline.exchange.protocol import MAX_STORED
 from mexc_pipeline.exchange.rest import THROTTLED, read_listing, too_many_values
 from mexc_pipeline.exchange.shapes import ANSWERS, FITS, PUSHES, Shape, parse
 from mexc_pipeline.probe.observe import Channel, Connection, Fields, Observer
