@@ -216,7 +216,7 @@ def _targets(report: Report) -> str:
 _KEPT = """## What keeps it so
 
 Continuous integration does not time anything: on a shared machine such a test would break, or hide what it looks for.
-`tests/unit/test_cost.py` counts instead. The bytecode instructions per frame, from the classifier to the spool's rows,
-are the same on every machine; and the CPU of that path is compared with `json.loads` of the same frames in the same
-process, in turns, with a bound that noise does not reach and a doubling does.
+`tests/unit/feed/test_cost.py` counts instead. The bytecode instructions per frame, from the classifier to the spool's
+rows, are the same on every machine; and the CPU of that path is compared with `json.loads` of the same frames in the
+same process, in turns, with a bound that noise does not reach and a doubling does.
 """

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from support.repository import ROOT
+
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
     for pattern in ("playbooks/**/*.py", "roles/**/*.py", "inventory/**/*.py")

@@ -29,13 +29,12 @@ from mexc_pipeline.spool.segment import in_order
 from mexc_pipeline.store.swaps import noted
 from mexc_pipeline.verify import exports, ledger
 from mexc_pipeline.verify.acknowledge import acknowledged
+from support.repository import ROOT
 from support.spools import configure, fill
-
-SOURCES = Path(__file__).parents[2]
 
 
 def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SOURCES / "playbooks" / "files" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "playbooks" / "files" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,8 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mexc_pipeline import events
+from support.repository import ROOT
 
-GUIDE = Path(__file__).parents[2] / "docs" / "user-guide.md"
+GUIDE = ROOT / "docs" / "user-guide.md"
 KINDS = events.kinds()
 
 

@@ -6,7 +6,8 @@ the recorder itself is not installed; Python's standard library only.
 Input: ``settings``, the role's variables by their names without ``mexc_pipeline_``, and ``hosts``, the collector hosts.
 
 The recorder reads its configuration itself before it is used, and systemd its units; both on the hosts, when others
-may have been changed already. ``tests/unit/test_settings.py`` holds these rules against the recorder's and systemd's.
+may have been changed already. ``tests/unit/deployment/test_settings.py`` holds these rules against the recorder's and
+systemd's.
 """
 
 # ruff: noqa: T201 - what it prints is its answer

@@ -23,6 +23,7 @@ from mexc_pipeline.cli.look import far_end, rest_in_use
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.simulator.bundle import FORMAT
+from support.repository import ROOT
 
 COMMANDS = [
     "run", "demo", "collect", "store", "export", "verify", "status", "ledger", "query", "doctor", "simulate", "import",
@@ -534,7 +535,7 @@ def test_debug_logs_the_traceback_of_an_unexpected_error(
 
 
 def test_the_user_guides_table_has_every_command_and_no_other() -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "user-guide.md").read_text()
+    guide = (ROOT / "docs" / "user-guide.md").read_text()
     section = guide.partition("\n## Commands\n")[2].partition("\n## ")[0]
     first_cells = [row.split(" | ")[0] for row in section.splitlines() if row.startswith("| `")]
     shown = {

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.failures import LINES, MOST, Failure, of_junit, of_log, of_scenario, summary
+from support.repository import ROOT
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = ROOT / "tests" / "deploy"
 FAILING = """
 import pytest
 def test_well(): pass

@@ -24,7 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.spool.segment import segments
-from support.scripts import ROOT, SCRIPTS, ended, program, script
+from support.repository import ROOT
+from support.scripts import SCRIPTS, ended, program, script
 from support.spools import configure, fill
 
 BUILD, FINGERPRINT, RESTARTS, SETTINGS = (

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from support.scripts import ROOT, Ended, ended, program, script
+from support.repository import ROOT
+from support.scripts import Ended, ended, program, script
 
 outdated = script("playbooks/files/outdated.py")
 

@@ -14,7 +14,8 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from support.repository import ROOT
+
 APP = ROOT / "app"
 ROLE = ROOT / "roles" / "mexc_pipeline"
 PINNED = re.compile(r"([A-Za-z0-9._-]+)==(\S+)((?: --hash=sha256:[0-9a-f]{64})+)")

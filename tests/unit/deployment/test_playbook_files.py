@@ -27,10 +27,11 @@ from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import segments
 from mexc_pipeline.verify.acknowledge import acknowledged, write
+from support.repository import ROOT
 from support.scripts import script
 from support.spools import configure, fill, open_spool
 
-FILES = Path(__file__).parents[2] / "playbooks" / "files"
+FILES = ROOT / "playbooks" / "files"
 MEXC = 60_003
 
 
@@ -263,7 +264,6 @@ def test_nothing_is_put_back_beside_an_export(tmp_path: Path, monkeypatch: pytes
     spool_copy.load(settings, tmp_path / "backup", "20261121T200000Z")
 
 
-ROOT = FILES.parents[1]
 RECORDERS = re.compile(r"(data_dir|export_dir|old_data)\b|/recorder\b")
 """What a task names that touches a folder of the recorder's user."""
 READS = ("stat:", "find:", "slurp:", "assert:", "debug:", "fail:", "set_fact:", "add_host:", "include_tasks:")

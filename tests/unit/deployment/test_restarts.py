@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from support.scripts import ROOT, Ended, ended, program, script
+from support.repository import ROOT
+from support.scripts import Ended, ended, program, script
 
 restarts = script("roles/mexc_pipeline/files/restarts.py")
 UP = "LoadState=loaded\nActiveState=active"

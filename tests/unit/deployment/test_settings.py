@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from mexc_pipeline import config, paths
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export import retention
-from support.scripts import ROOT, ended, script
+from support.repository import ROOT
+from support.scripts import ended, script
 
 judge = script("roles/mexc_pipeline/files/settings.py")
 ROLE = ROOT / "roles" / "mexc_pipeline"

@@ -21,9 +21,10 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export import main
 from mexc_pipeline.rows import Frame, wrap
+from support.repository import ROOT
 from support.spools import BOOK, DEAL, SECOND, T0, TICKER, configure, fill, open_spool
 
-READING = Path(__file__).parents[2] / "docs" / "reading.md"
+READING = ROOT / "docs" / "reading.md"
 
 
 def export(config: Config, *frames: tuple[int, str]) -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from support.repository import ROOT
+
 PAGE = (ROOT / "docs" / "dependencies.md").read_text()
 PUBLIC = {"clickhouse_driver.errors", "msgspec.json", "msgspec.structs", "msgspec.inspect"}
 """Modules that their makers document."""

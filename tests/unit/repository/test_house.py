@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from support import machine
+from support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 

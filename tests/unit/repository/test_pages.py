@@ -9,8 +9,8 @@ import pytest
 
 from faults.report import evidence
 from support.evidence import with_evidence
+from support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "app/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),

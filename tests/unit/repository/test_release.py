@@ -17,8 +17,8 @@ import pytest
 
 import mexc_pipeline
 from release import release
+from support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
 
 

@@ -14,9 +14,9 @@ from unittest.mock import MagicMock
 import pytest
 
 from mexc_pipeline.collector import process
+from support.repository import ROOT
 
 store = import_module("mexc_pipeline.store.service")
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "rights.md"
 TEMPLATES = ROOT / "roles" / "mexc_pipeline" / "templates"
 _TOR = "egress.mode == 'tor'"
