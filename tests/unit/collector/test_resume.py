@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mexc_pipeline.collector import resume
-from mexc_pipeline.collector.resume import before, interrupted, last_version, newest_deals
+from mexc_pipeline.collector.resume import interrupted, last_version, newest_deals, read_resumption
 from mexc_pipeline.exchange.holes import Holes, Unfinished
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame, Mt
@@ -82,7 +82,7 @@ def test_gaps_that_nothing_ended_are_taken_up_with_what_was_fetched(tmp_path: Pa
         (3, Mt.EVENT, b'{"event":"gap"}'),
     )
     assert interrupted(tmp_path) == [Unfinished(10, 14, (11, 12)), Unfinished(20, 20)]
-    assert before(tmp_path).last_version == 21
+    assert read_resumption(tmp_path).last_version == 21
     holes = Holes("push.depth")
     for left in interrupted(tmp_path):
         holes.go_on(left)

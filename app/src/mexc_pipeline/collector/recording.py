@@ -78,7 +78,7 @@ class Recording:
             self._inbox,
             tor.dial if tor else dial,
             self._rest,
-            resume.before(self.folder),
+            resume.read_resumption(self.folder),
             self._attempts,
             sum(attempts.key(other) == address for other in settings.symbols),
         )

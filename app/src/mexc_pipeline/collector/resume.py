@@ -7,23 +7,15 @@ import sqlite3
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
-from mexc_pipeline.exchange.checks import CONNECTED, REPEATED
-from mexc_pipeline.exchange.deadletters import meant
-from mexc_pipeline.exchange.depth import CHANNEL, REMEMBERED, span
-from mexc_pipeline.exchange.holes import Unfinished, unfinished
-from mexc_pipeline.exchange.protocol import content
-from mexc_pipeline.exchange.rest import version_of
-from mexc_pipeline.feed.feed import Before
+from mexc_pipeline.exchange import resumption
+from mexc_pipeline.exchange.holes import Unfinished
+from mexc_pipeline.exchange.resumption import MOST_DEALS, Resumption
 from mexc_pipeline.rows import Columns, Mt
 from mexc_pipeline.spool.pending import newest
 from mexc_pipeline.spool.segment import InOrder, SegmentError, SegmentInfo, SegmentReader, in_order
 
 log = logging.getLogger("mexc_pipeline.collector")
 
-
-DEALS = "push.deal"
 NEWEST_ROWS = 100_000
 """In a segment: a start must not wait for the whole of a large hour to be read."""
 NEWEST = 2 * NEWEST_ROWS
@@ -34,24 +26,19 @@ NEWEST_BYTES = 8 << 20
 """Of deals, and of dead letters: a start must not take the memory for frames of unusual size."""
 
 
-class _Named(msgspec.Struct, gc=False):
-    channel: str
-
-
-def before(folder: Path) -> Before:
-    """What the newest segments of a spool folder say of depth and deals; see :class:`Before`."""
-    return Before(last_version(folder), tuple(interrupted(folder)), tuple(newest_deals(folder)))
+def read_resumption(folder: Path) -> Resumption:
+    """What the newest segments of a spool folder say of depth and deals."""
+    return Resumption(last_version(folder), tuple(interrupted(folder)), tuple(newest_deals(folder)))
 
 
 def newest_deals(folder: Path) -> list[tuple[int, bytes]]:
     """The newest deal frames as (``mt``, ``m``), oldest first, with the events that :class:`Checks` looks at among
-    them. Twice as many frames as are remembered, unless they are of unusual size: what was known when one of the later
-    half came is known again then. Also those that are dead letters for nothing but their ``ts``."""
+    them; fewer than :data:`MOST_DEALS` where they are of unusual size."""
     segments = _newest_of(in_order(folder))
     symbol = segments[-1].symbol if segments else ""
     moved = {file: n for segment in segments for file, n in segment.moved.items()}
     found: list[tuple[int, bytes]] = []
-    left, room = 2 * REMEMBERED, NEWEST_BYTES
+    left, room = MOST_DEALS, NEWEST_BYTES
     pending = partial(newest, folder, moved=moved)
     for path, rows in [(folder, pending), *((s.path, partial(_newest, s.path)) for s in reversed(segments))]:
         try:
@@ -60,9 +47,8 @@ def newest_deals(folder: Path) -> list[tuple[int, bytes]]:
         except (SegmentError, sqlite3.Error) as error:
             log.warning("newest deals unknown", extra={"fields": {"path": str(path), "error": str(error)}})
             break
-        frames = sorted([*deals.rows(), *(row for row in dead.rows() if meant(row.m, symbol) == DEALS)])[-left:]
-        told = [row for row in events.rows() if row.m.startswith((CONNECTED, REPEATED))]
-        found[:0] = [(row.mt, row.m if row.mt == Mt.EVENT else content(row.m)) for row in sorted([*frames, *told])]
+        frames = resumption.deal_frames(symbol, deals.rows(), dead.rows(), left)
+        found[:0] = resumption.with_events(frames, events.rows())
         left -= len(frames)
         room -= sum(len(row.m) for row in frames)
         if left <= 0 or room <= 0:
@@ -97,19 +83,17 @@ def interrupted(folder: Path) -> list[Unfinished]:
         try:
             with SegmentReader(path) as reader:
                 events += reader.tail(Mt.EVENT, NEWEST_ROWS, NEWEST_ROWS).m
-                repaired = reader.tail(Mt.REPAIRED, NEWEST_ROWS, NEWEST_ROWS).m
-                fetched += [version for m in repaired if (version := _version(m)) is not None]
+                fetched += resumption.versions(reader.tail(Mt.REPAIRED, NEWEST_ROWS, NEWEST_ROWS).m)
         except (SegmentError, sqlite3.Error) as error:
             log.warning("interrupted repairs unknown", extra={"fields": {"segment": str(path), "error": str(error)}})
             return []
     try:
         events += newest(folder, Mt.EVENT, NEWEST_ROWS).m
-        repaired = newest(folder, Mt.REPAIRED, NEWEST_ROWS).m
+        fetched += resumption.versions(newest(folder, Mt.REPAIRED, NEWEST_ROWS).m)
     except sqlite3.Error as error:
         log.warning("interrupted repairs unknown", extra={"fields": {"pending": True, "error": str(error)}})
         return []
-    fetched += [version for m in repaired if (version := _version(m)) is not None]
-    return unfinished(CHANNEL, events, fetched)
+    return resumption.interrupted(events, fetched)
 
 
 def _doubtful(what: str, found: InOrder) -> bool:
@@ -118,20 +102,6 @@ def _doubtful(what: str, found: InOrder) -> bool:
     if found.unreadable:
         log.warning(what, extra={"fields": {"unreadable_segments": len(found.unreadable)}})
     return bool(found.unreadable)
-
-
-def _version(m: bytes) -> int | None:
-    try:
-        return version_of(content(m))
-    except ValueError:  # of another shape than those that can be told apart
-        return None
-
-
-def _channel(m: bytes) -> str:
-    try:
-        return msgspec.json.decode(m, type=_Named).channel
-    except (msgspec.MsgspecError, RecursionError):  # of another shape than those that can be told apart
-        return ""
 
 
 def last_version(folder: Path) -> int:
@@ -150,14 +120,9 @@ def last_version(folder: Path) -> int:
         except (SegmentError, sqlite3.Error) as error:
             log.warning("last version unknown", extra={"fields": {"folder": str(folder), "error": str(error)}})
             return 0
-        candidates = [
-            *((row.seq, row.m) for row in dead.rows() if meant(row.m, symbol) == CHANNEL),
-            *((row.seq, row.m) for row in depth.rows()),
-        ]
-        if candidates:
-            m = content(max(candidates)[1])
-            covered = span(m) if _channel(m) == CHANNEL else None
-            return covered.last if covered is not None else 0
+        version = resumption.last_version(symbol, depth.rows(), dead.rows())
+        if version is not None:
+            return version
     return 0
 
 

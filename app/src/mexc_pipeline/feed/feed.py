@@ -9,7 +9,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -24,7 +23,6 @@ from mexc_pipeline.exchange.answers import Replies, Verdict
 from mexc_pipeline.exchange.checks import Checks, Found
 from mexc_pipeline.exchange.deadletters import meant, sign
 from mexc_pipeline.exchange.depth import CHANNEL
-from mexc_pipeline.exchange.holes import Unfinished
 from mexc_pipeline.exchange.protocol import (
     MAX_STORED,
     PING,
@@ -34,6 +32,7 @@ from mexc_pipeline.exchange.protocol import (
     pong_ms,
     subscriptions,
 )
+from mexc_pipeline.exchange.resumption import Resumption
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
 from mexc_pipeline.feed.handshake import Answer, RefusedError, shake
@@ -107,19 +106,6 @@ class Intake(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
-    """What an earlier process recorded: the book's version after it, 0 where that is not known, the gaps it did not
-    finish repairing, and its newest deals; see :class:`~mexc_pipeline.exchange.checks.Checks`."""
-
-    last_version: int = 0
-    unfinished: tuple[Unfinished, ...] = ()
-    deals: tuple[tuple[int, bytes], ...] = ()
-
-
-NOTHING = Before()
-
-
 class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is over
     """The connection is over; ``code`` is the WebSocket close code, 1006 where there was none."""
 
@@ -137,7 +123,7 @@ def _host(url: str) -> str:
 
 class Feed:
     """Reads one symbol. ``intake`` gets frames and events in the order they happened; what is fetched from
-    ``rest`` comes to it from another thread. ``before``: what an earlier process left.
+    ``rest`` comes to it from another thread. ``resumption``: what an earlier process left.
     ``attempts``: what all who leave by the same address may do, ``sharing`` symbols of this configuration."""
 
     def __init__(
@@ -147,10 +133,11 @@ class Feed:
         intake: Intake,
         dialler: Dial = dial,
         rest: Rest | None = None,
-        before: Before = NOTHING,
+        resumption: Resumption | None = None,
         attempts: Attempts | None = None,
         sharing: int = 1,
     ) -> None:
+        resumption = resumption or Resumption()
         self._symbol = symbol
         self._exchange = exchange
         self._intake = intake
@@ -164,11 +151,11 @@ class Feed:
         self._wanted = {s.channel: s for s in subscriptions(symbol.name, symbol.channels)}
         self._replies = Replies(self._wanted.values())
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
-        self._checks = checks = Checks(self._wanted, before.last_version, before.deals)
+        self._checks = checks = Checks(self._wanted, resumption.last_version, resumption.deals)
         self._repairer: Repairer | None = None
         if CHANNEL in self._wanted:
             self._repairer = Repairer(
-                symbol, rest or Rest(symbol.egress, exchange), intake.put, lambda: checks.newest, before.unfinished
+                symbol, rest or Rest(symbol.egress, exchange), intake.put, lambda: checks.newest, resumption.unfinished
             )
         self._stop = threading.Event()
         self._ws: websocket.WebSocket | None = None
