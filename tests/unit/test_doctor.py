@@ -19,6 +19,7 @@ from mexc_pipeline import doctor
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.spool.reserve import Reserve
 from mexc_pipeline.spool.room import Usage
+from mexc_pipeline.verify.egress import egress
 from support.peers import Certificates, Serve, certificates, free_port, saying, serving, silent
 
 
@@ -28,10 +29,11 @@ def _config(tmp_path: Path, rest: str = "http://127.0.0.1:1", more: str = "") ->
 
 
 @contextmanager
-def _rest(offset_ms: int, status: int = 200) -> Iterator[str]:
+def _rest(offset_ms: int, status: int = 200, page: bytes | None = None) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = json.dumps({"success": True, "code": 0, "data": time.time_ns() // 10**6 + offset_ms}).encode()
+            body = page or body
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -81,6 +83,15 @@ def test_an_exchange_that_refuses_only_warns(tmp_path: Path) -> None:
         check = _named(doctor.examine(_config(tmp_path, rest)), "exchange by direct")
     assert not check.ok
     assert "HTTP 403" in check.text
+
+
+@pytest.mark.parametrize("page", [b"<html>please log in</html>", b'{"data":"soon"}', b'{"data":5}'])
+def test_whoever_answers_in_its_place_is_not_the_exchange(tmp_path: Path, page: bytes) -> None:
+    with _rest(0, page=page) as rest:
+        (check,) = doctor.exchange(_config(tmp_path, rest))
+        finding = egress(_config(tmp_path, rest)).findings[-1]
+    assert (check.ok, check.text) == (False, f"{rest}: answered something else than a ping")
+    assert (finding.ok, finding.text) == (False, f"{rest} by direct: HTTP 200 without the exchange's time")
 
 
 def test_a_silent_exchange_is_not_waited_for_longer_than_its_deadline(

@@ -18,7 +18,7 @@ import msgspec
 
 from mexc_pipeline import paths
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.exchange.options import Channels, Deal, Depth, is_name
+from mexc_pipeline.exchange.options import Channels, Deal, Depth, is_name, short_name
 from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.text import LONG, clean
 
@@ -208,7 +208,7 @@ def proposed_id(name: str) -> str:
     """The id that is proposed where the plain one (``btc``, ``btcusdc``) does not fit, always the same for a name. An
     ``x`` stands where a digit may not; what is too long, or of another script, ends in eight letters of a digest of the
     name."""
-    plain = _plain_id(name)
+    plain = short_name(name)
     text = "".join(c for c in plain if c.isascii())
     if text != plain or len(text) > _LONGEST - 2:
         digest = sha256(name.encode()).hexdigest()[:8]
@@ -216,11 +216,6 @@ def proposed_id(name: str) -> str:
     if not text[0].isalpha():
         text = "x" + text
     return text + "x" if text[-1].isdigit() or text in _RESERVED else text
-
-
-def _plain_id(name: str) -> str:
-    base, _, quote = name.partition("_")
-    return (base if quote == "USDT" else base + quote).lower()
 
 
 def duration_ns(text: str) -> int:
@@ -380,7 +375,7 @@ def _silent_s(name: str, of_all: _Health, own: _Health) -> float | None:
 
 
 def _symbol_id(name: str, given: str) -> str:
-    candidate = given or _plain_id(name)
+    candidate = given or short_name(name)
     advice = f'set {_table(name)} id = "{proposed_id(name)}"'
     if not _ID.fullmatch(candidate) or candidate[-1].isdigit():
         raise ConfigError(

@@ -29,7 +29,7 @@ from mexc_pipeline.config import Config, Egress, check_mounted
 from mexc_pipeline.egress.dial import EgressError, check_files
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.exchange.rest import PING_PATH
+from mexc_pipeline.exchange.rest import PING_PATH, read_time
 from mexc_pipeline.spool.label import check_label
 from mexc_pipeline.spool.reserve import Reserve
 from mexc_pipeline.spool.room import Limits, Usage
@@ -250,7 +250,7 @@ def _ended(status: int) -> str:
 
 
 def exchange(config: Config) -> list[Check]:
-    """The exchange's REST ping (``/api/v1/contract/ping``), once through each configured egress, all at the same time.
+    """The exchange's REST ping, once through each configured egress, all at the same time.
 
     The answer carries the exchange's clock in ms (official futures REST page), so ours can be compared.
     """
@@ -291,14 +291,18 @@ def _ping(config: Config, egress: Egress) -> list[Check]:
     took_ms = (answer.received_ns - answer.sent_ns) / 1e6
     if answer.status != 200:
         return [_unreachable(config, egress, f"{answer.url}: HTTP {answer.status}")]
-    checks = [Check(f"exchange by {egress.mode}", True, False, f"{answer.url} in {took_ms:.0f} ms")]
-    try:
-        theirs = json.loads(answer.body)["data"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    theirs = read_time(answer.status, answer.body)
+    if theirs is None:
         return [_unreachable(config, egress, f"{answer.url}: answered something else than a ping")]
-    if isinstance(theirs, int):
-        off = round(answer.sent_ns / 1e6 + took_ms / 2 - theirs)
-        ok = abs(off) <= CLOCK_MS + took_ms / 2
-        advice = "feed delays will be wrong by that much; check NTP"
-        checks.append(Check(f"clock against exchange by {egress.mode}", ok, False, f"{off:+d} ms", advice))
-    return checks
+    off = round(answer.sent_ns / 1e6 + took_ms / 2 - theirs)
+    advice = "feed delays will be wrong by that much; check NTP"
+    return [
+        Check(f"exchange by {egress.mode}", True, False, f"{answer.url} in {took_ms:.0f} ms"),
+        Check(
+            f"clock against exchange by {egress.mode}",
+            abs(off) <= CLOCK_MS + took_ms / 2,
+            False,
+            f"{off:+d} ms",
+            advice,
+        ),
+    ]

@@ -26,3 +26,9 @@ def is_name(text: str) -> bool:
     base, _, quote = text.partition("_")
     good_base = 1 <= len(base) <= 32 and base.isalnum() and base == base.upper()
     return good_base and re.fullmatch(r"[A-Z0-9]{1,20}", quote) is not None
+
+
+def short_name(name: str) -> str:
+    """What people call a contract: ``btc`` for ``BTC_USDT``, ``btcusdc`` for ``BTC_USDC``."""
+    base, _, quote = name.partition("_")
+    return (base if quote == "USDT" else base + quote).lower()

@@ -13,13 +13,15 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from mexc_pipeline import __version__
+from mexc_pipeline.egress.encoding import CodingError, decode
 from mexc_pipeline.egress.patience import PATIENCE_MOST_S, retry_after_s
-from mexc_pipeline.exchange.protocol import decompressed
 from mexc_pipeline.text import clean
 
 BODY_S = 1.0
 """How long the body of a refusal may take; what has come by then is shown."""
 MOST_BODY = 4096
+MOST_PLAIN = 1 << 20
+"""The same, once it is unpacked."""
 SHOWN = 200
 """Characters of it that are kept."""
 _MOST_HEAD = 64 << 10
@@ -134,14 +136,21 @@ def parse(head: bytes) -> tuple[int, str, dict[str, str]]:
 def refusal(status: int, said: str, headers: Mapping[str, str], body: bytes, wall: float) -> Answer:
     """The answer as it is recorded; ``wall`` is this host's Unix time, used where the answer has no date of its own."""
     location = headers.get("location") if 300 <= status < 400 else None
-    plain = decompressed(body) if headers.get("content-encoding", "identity").lower() != "identity" else None
     return Answer(
         status,
         said,
         clean(location, SHOWN) if location is not None else None,
         retry_after_s(headers, wall),
-        clean(body if plain is None else plain, SHOWN).strip(),
+        clean(_plain(body, headers), SHOWN).strip(),
     )
+
+
+def _plain(body: bytes, headers: Mapping[str, str]) -> bytes:
+    """The body as it was before it was encoded; as it came, where that does not tell."""
+    try:
+        return decode(body, [headers.get("content-encoding", "")], MOST_PLAIN)
+    except CodingError:
+        return body
 
 
 def _agrees(headers: Mapping[str, str], key: bytes) -> bool:

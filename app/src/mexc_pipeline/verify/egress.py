@@ -13,7 +13,7 @@ from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import Rest
-from mexc_pipeline.exchange.rest import PING_PATH
+from mexc_pipeline.exchange.rest import PING_PATH, read_time
 from mexc_pipeline.verify import exits
 from mexc_pipeline.verify.report import Finding, Report
 
@@ -86,4 +86,6 @@ def _rest(config: Config, symbol: Symbol) -> Finding:
     except EgressError as error:
         return Finding(symbol.id, "REST", False, str(error))
     text = f"{answer.url} by {symbol.egress.mode}: HTTP {answer.status}"
-    return Finding(symbol.id, "REST", answer.status == 200, text)
+    if read_time(answer.status, answer.body) is None:
+        return Finding(symbol.id, "REST", False, f"{text} without the exchange's time")
+    return Finding(symbol.id, "REST", True, text)
