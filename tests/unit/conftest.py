@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from support import examples
 
-settings.register_profile("quick", max_examples=15)
+__all__ = ["examples"]  # which registers the profile that make unit names, before it is looked for

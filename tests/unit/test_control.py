@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from mexc_pipeline import control
 from mexc_pipeline.control import ControlError, ControlServer, Handler, SilentError, ask
 from mexc_pipeline.errors import UserError
+from support.examples import examples
 
 
 def _refuse(_: dict[str, Any]) -> dict[str, Any]:
@@ -404,7 +405,7 @@ def test_what_is_no_request_gets_one_line(path: Path, line: bytes) -> None:
     assert json.loads(answer)["ok"] is False
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.binary(max_size=300) | st.dictionaries(st.text(), st.text() | st.floats() | st.integers()).map(control._line))
 def test_any_line_is_answered_by_one_object(path: Path, line: bytes) -> None:
     line = line.replace(b"\n", b"") + b"\n"

@@ -27,6 +27,7 @@ from mexc_pipeline.spool.pending import Pending
 from mexc_pipeline.spool.segment import in_order
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify.acknowledge import acknowledged
+from support.examples import examples
 from support.spooled import read_segments
 from support.spools import event
 
@@ -76,7 +77,7 @@ def new(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(moves=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 2)), min_size=1, max_size=5))
 def test_there_and_back_again(tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[int, bool, int]]) -> None:
     """Whatever is recorded between moves among three hosts, exported at once or later: every seq once, every name once,

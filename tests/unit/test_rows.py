@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline.rows import MT_CODES, MT_NAMES, Columns, Mt, Row, is_utf8, wrap
+from support.examples import examples
 
 ROWS = st.lists(
     st.builds(Row, st.integers(1, 99), st.integers(0, 99), st.integers(0, 99), st.integers(1, 6), st.binary(max_size=5))
@@ -29,7 +30,7 @@ def test_columns_and_rows_are_two_views_of_the_same(rows: list[Row]) -> None:
 
 
 @given(st.binary(max_size=100) | st.integers(0, 3 << 20).map(lambda n: b"\xff\x00" * n), st.sampled_from([1, 2]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_what_is_wrapped_is_the_base64_of_the_whole(payload: bytes, opcode: int) -> None:
     assert wrap(opcode, payload) == b'{"base64":"%s","opcode":%d}' % (base64.b64encode(payload), opcode)
 

@@ -26,6 +26,7 @@ from mexc_pipeline.run.table import closing_text
 from mexc_pipeline.run.watch import Snapshot, View
 from mexc_pipeline.text import clean, clean_lines, json_line
 from mexc_pipeline.verify.report import Finding, Report
+from support.examples import examples
 
 HOSTILE = st.text(st.characters(categories=["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs", "Mn", "Lo", "Ll"]))
 
@@ -155,7 +156,7 @@ SHOWN: dict[str, Callable[[str], object]] = {
 
 
 @pytest.mark.parametrize("printer", SHOWN)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=HOSTILE | st.just("\x1b[2J\nFAIL\r\x9b31m\u202e\u200b\ud800\u2028[red]x[/red][/]"))
 def test_no_printer_lets_a_control_character_through(
     capsys: pytest.CaptureFixture[str], printer: str, text: str

@@ -25,6 +25,7 @@ from mexc_pipeline.exchange.protocol import (
 from mexc_pipeline.rows import Mt, is_utf8, wrap
 from mexc_pipeline.simulator import Fault, wire
 from mexc_pipeline.simulator.samples import frames as real_frames
+from support.examples import examples
 from support.oracle import CHANNELS, Ambiguous, expected
 
 NOW = 1_789_498_336_785
@@ -65,7 +66,7 @@ def test_subscriptions_are_the_documented_requests() -> None:
     assert (full.channel, full.ack, full.mt) == ("push.depth.full", "rs.sub.depth.full", Mt.DEPTH)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.sampled_from([1, 2]), st.binary(max_size=80))
 @example(1, b"")
 @example(1, b"[" * 100_000)
@@ -111,7 +112,7 @@ def near_frames(draw: st.DrawFn) -> bytes:
     return payload
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(near_frames())
 def test_frames_and_almost_frames_are_classified_as_the_oracle_says(payload: bytes) -> None:
     agrees(1, payload)

@@ -22,6 +22,7 @@ from mexc_pipeline.export import main
 from mexc_pipeline.export.headers import FOOTER, Chunk, HeaderError, check_footer, check_pages
 from mexc_pipeline.export.parquet import SCHEMA
 from support.crafted import Page, Struct, craft, footer_of_chunks, put, varint, write
+from support.examples import examples
 from support.spools import configure, fill
 
 NAME = "btc20260915185200.parquet"
@@ -262,7 +263,7 @@ def test_an_honest_footer_is_let_pass_however_long(tmp_path: Path, groups: int) 
     assert pq.read_metadata(path).num_row_groups == groups
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(head=st.binary(max_size=40), at=st.integers(0, 1 << 20))
 def test_any_bytes_for_a_footer_are_judged(tmp_path_factory: pytest.TempPathFactory, head: bytes, at: int) -> None:
     path = tmp_path_factory.getbasetemp() / "any.parquet"
@@ -276,7 +277,7 @@ def test_any_bytes_for_a_footer_are_judged(tmp_path_factory: pytest.TempPathFact
         return
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 @given(st.binary(max_size=200), st.integers(0, 300), st.integers(0, 1 << 40), st.integers(0, 1 << 20))
 def test_any_bytes_for_pages_are_judged(data: bytes, stored: int, unpacked: int, values: int) -> None:
     with tempfile.TemporaryFile() as file:

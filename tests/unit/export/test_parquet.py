@@ -24,6 +24,7 @@ from mexc_pipeline.export.parquet import (
 )
 from mexc_pipeline.rows import MT_NAMES, Columns
 from mexc_pipeline.spool.lifecycle import Tally
+from support.examples import examples
 from support.spooled import Stored, digest, digests
 from support.spools import event
 
@@ -38,7 +39,7 @@ def columns(rows: list[tuple[int, int, int, str]], first: int) -> Columns:
     return Columns.of((first + n, rx, ts, mt, m.encode()) for n, (rx, ts, mt, m) in enumerate(rows))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, cut=st.integers(1, 60), first=st.integers(1, 2**63))
 def test_what_is_written_is_read_back_with_the_digest_of_the_contract(
     tmp_path: Path, rows: list[tuple[int, int, int, str]], cut: int, first: int
@@ -69,7 +70,7 @@ def test_what_is_written_is_read_back_with_the_digest_of_the_contract(
 EVENTS = [event("gap", count=2), event("connected"), event("started", last_rx=5), event("repaired"), event("clock")]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.one_of(st.none(), st.sampled_from(EVENTS)), min_size=1, max_size=40),
     sealed=st.booleans(),

@@ -14,6 +14,7 @@ from mexc_pipeline.export.source import ahead, blocks
 from mexc_pipeline.periods import parse_name
 from mexc_pipeline.rows import Columns
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, create, info
+from support.examples import examples
 
 I64 = st.integers(-(2**63), 2**63 - 1)
 FRAME = st.one_of(
@@ -35,7 +36,7 @@ def segment(folder: Path, rows: list[tuple[int, int, int, bytes]], first: int = 
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, first=st.integers(1, 2**61), most=st.integers(1, 20), most_bytes=st.integers(1, 200))
 def test_every_row_comes_once_and_as_it_is(
     tmp_path: Path, rows: list[tuple[int, int, int, bytes]], first: int, most: int, most_bytes: int

@@ -34,6 +34,7 @@ from mexc_pipeline.feed.watch import (
     Unanswered,
     Watch,
 )
+from support.examples import examples
 
 SILENCE_S = OTHERS.start
 
@@ -426,7 +427,7 @@ def rhythms(draw: st.DrawFn, least_s: float) -> list[tuple[float, str]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=examples(60), deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(rhythms(2.0), st.sampled_from([1, 1, 3]))
 def test_whatever_the_rhythm_connections_left_for_silence_are_few_and_then_one_an_hour(
     frames: list[tuple[float, str]], addresses: int

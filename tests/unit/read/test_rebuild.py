@@ -18,6 +18,7 @@ from mexc_pipeline.simulator.market import MarketSettings, contract
 from mexc_pipeline.simulator.numbers import to_decimal
 from mexc_pipeline.simulator.rest import best_first
 from mexc_pipeline.simulator.wire import begin_end, version_back
+from support.examples import examples
 from support.spools import event
 
 MS = 1_789_498_320_000
@@ -235,7 +236,7 @@ def test_a_frame_whose_levels_cannot_be_read_is_a_gap() -> None:
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from("llllxxsSr"), min_size=5, max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_rebuilt_book_is_right_or_refused(seed: int, script: list[str]) -> None:
     """At any row of any recording: the market's own book, or a refusal; never a wrong book."""
     tape = Tape(seed)

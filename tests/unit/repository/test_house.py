@@ -9,11 +9,14 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support import machine
+from support.examples import QUICK, examples
 from support.repository import ROOT
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -40,6 +43,27 @@ def test_a_verb_installs_what_it_needs_and_shows_it(verb: str, installs: set[str
 def test_changing_the_code_needs_no_engine() -> None:
     assert "embedded" not in (ROOT / "requirements" / "dev.txt").read_text()
     assert "./app[embedded]" in (ROOT / "requirements" / "run.txt").read_text()
+
+
+@pytest.fixture
+def profile() -> Iterator[Callable[[str], None]]:
+    """Puts a profile of hypothesis in force for the test."""
+    before = settings.get_current_profile_name()
+    yield settings.load_profile
+    settings.load_profile(before)
+
+
+def test_make_unit_tries_fewer_examples_whatever_a_property_asks_for(profile: Callable[[str], None]) -> None:
+    assert f"--hypothesis-profile={QUICK} " in steps("unit")
+    profile("default")
+    assert examples(500) == 500
+    profile(QUICK)
+    fewer = examples(500)
+    assert 0 < fewer < 100
+    assert examples(fewer - 1) == fewer - 1
+    asking = re.compile(r"max_examples=(?!examples\()")
+    modules = (ROOT / "tests" / "unit").rglob("*.py")
+    assert [path.name for path in modules if path.name != Path(__file__).name and asking.search(path.read_text())] == []
 
 
 def test_each_command_of_the_page_is_there() -> None:

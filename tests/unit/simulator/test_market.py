@@ -18,6 +18,7 @@ from mexc_pipeline.simulator.frames import Style, SymbolFeed, channel_of, stream
 from mexc_pipeline.simulator.market import MarketSettings, contract
 from mexc_pipeline.simulator.numbers import respell, spell, to_decimal
 from mexc_pipeline.simulator.tickers import AllTickers
+from support.examples import examples
 
 NOW = 1_790_000_000_000
 ALL_STREAMS = (
@@ -90,7 +91,7 @@ def test_the_book_never_crosses_and_versions_are_consecutive() -> None:
 
 
 @given(st.integers(0, 2**31), st.sampled_from(["BTC_USDT", "DOGE_USDT", "NEW_USDT"]))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 def test_same_seed_and_ticks_give_identical_frames(seed: int, symbol: str) -> None:
     assert run(feed(symbol, seed), ALL_STREAMS, 30) == run(feed(symbol, seed), ALL_STREAMS, 30)
     assert run(feed(symbol, seed), ALL_STREAMS, 30) != run(feed(symbol, seed + 1), ALL_STREAMS, 30)

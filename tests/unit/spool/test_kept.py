@@ -18,6 +18,7 @@ from mexc_pipeline.spool import writer
 from mexc_pipeline.spool.lifecycle import seal_left_open
 from mexc_pipeline.spool.segment import in_order
 from mexc_pipeline.spool.writer import Spool
+from support.examples import examples
 from support.spools import written
 
 START = 1_700_000_000_000_000_000 // HOUR_NS * HOUR_NS
@@ -64,7 +65,7 @@ CHANGES = st.sampled_from(
 
 
 @given(commits=st.lists(st.integers(1, 4), min_size=1, max_size=6), at=st.floats(0, 1, exclude_max=True), what=CHANGES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_rows_that_are_not_those_that_arrived_are_set_apart(commits: list[int], at: float, what: str) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as base:
         folder = Path(base) / "btc"
@@ -80,7 +81,7 @@ def test_rows_that_are_not_those_that_arrived_are_set_apart(commits: list[int], 
 
 
 @given(commits=st.lists(st.integers(1, 600), min_size=1, max_size=5), keep_s=st.sampled_from([0.0, 0.25, 1e9]))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_nobody_altered_is_what_arrived(commits: list[int], keep_s: float) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as base:
         folder = Path(base) / "btc"

@@ -26,6 +26,7 @@ from mexc_pipeline.spool import known as module
 from mexc_pipeline.spool.known import Known, known
 from mexc_pipeline.spool.segment import NUMBERED
 from mexc_pipeline.spool.writer import Spool
+from support.examples import examples
 from support.exported import write_export
 
 
@@ -141,7 +142,7 @@ SAID = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(said=st.fixed_dictionaries({}, optional={"first_seq": SAID, "last_seq": SAID, "rows": SAID}))
 def test_only_what_the_rows_bear_out_counts_whatever_a_file_says(config: Config, said: dict[str, str]) -> None:
     file(config, "btc2026112119.parquet", 9)

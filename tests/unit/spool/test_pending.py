@@ -25,6 +25,7 @@ from mexc_pipeline.spool.lifecycle import mark_exported, prune, seal_left_open
 from mexc_pipeline.spool.pending import FILE, Pending, is_left, newest, number_left, started
 from mexc_pipeline.spool.segment import NewerFormatError, in_order, info
 from mexc_pipeline.spool.writer import Spool, last_rx
+from support.examples import examples
 from support.spooled import check, named, read_rows, read_segments
 from support.spools import written
 
@@ -210,7 +211,7 @@ def rows_in(path: Path) -> int:
     return path.read_bytes().count(b"4" * 3000)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_rows_behind_a_damaged_place_of_the_log_are_not_lost_in_silence(killed: Path, where: float, bit: int) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as made:
@@ -589,6 +590,6 @@ def _no_room(*_: object, **__: object) -> None:
 
 
 Recording.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(60), stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestRecording = Recording.TestCase

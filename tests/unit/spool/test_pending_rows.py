@@ -20,6 +20,7 @@ from mexc_pipeline.spool.pending import FILE, Pending, is_left, number_left, sta
 from mexc_pipeline.spool.segment import segments
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify.exports import set_apart
+from support.examples import examples
 from support.spooled import named, read_rows
 
 T0 = 2_000_001_600_000_000_000 // HOUR_NS * HOUR_NS
@@ -101,7 +102,7 @@ CHANGES = st.one_of(
 @example(what=f"UPDATE rows SET rx = {MOST} WHERE n = 1")
 @example(what="UPDATE rows SET rx = -5 WHERE n = 12")
 @example(what=f"UPDATE rows SET rx = rx + {1 << 62} WHERE n = 5")
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_one_change_does_rows_are_those_that_arrived_once_each(what: str) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as base:
         folder = Path(base) / "btc"

@@ -22,6 +22,7 @@ from mexc_pipeline.spool.segment import (
     info,
     segments,
 )
+from support.examples import examples
 from support.spools import written
 
 META = {
@@ -158,7 +159,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 @given(
     key=st.sampled_from([*META, "rows", "counts", "digests", "digest", "gaps", "account", "exported", "bytes"]),
     value=ANYTHING,

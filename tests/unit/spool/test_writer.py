@@ -24,6 +24,7 @@ from mexc_pipeline.spool.lifecycle import mark_exported, seal_left_open
 from mexc_pipeline.spool.pending import FILE, Pending
 from mexc_pipeline.spool.segment import SegmentError, info
 from mexc_pipeline.spool.writer import Spool, last_rx
+from support.examples import examples
 from support.spooled import check, read_rows, read_segments
 
 T0 = 2_000_001_600 * SECOND_NS - 30 * SECOND_NS  # half a minute before the edge of an hour, years ahead of any clock
@@ -463,7 +464,7 @@ def test_making_a_segment_can_fail_anywhere_and_be_done_again(
 
 
 @given(st.lists(st.sampled_from([0, 1, 1 << 20, (1 << 20) + 1, 3 << 20]), min_size=1, max_size=9), st.integers(0, 80))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_large_frames_are_kept_byte_for_byte_among_small_ones(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], more: int
 ) -> None:
