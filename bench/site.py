@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.control import ControlError, ask
+from support.clickhouse_server import ClickHouseServer
 from support.waiting import until
 
 SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT")

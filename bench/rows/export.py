@@ -11,11 +11,11 @@ from bench import child
 from bench.material import closed_segment, pool
 from bench.model import Result
 from bench.site import Place, clickhouse
-from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.config import parse
 from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader
 from mexc_pipeline.store.engine import row_table_sql
 from mexc_pipeline.store.server import ServerEngine
+from support.clickhouse_server import ClickHouseServer
 
 TITLE = "Export of 1,000,000 rows: read, write, fsync, read back, digest, compare"
 TABLE = "btc_export"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.measure import Window, rss_mb
 from bench.model import Result
 from bench.site import Place, Simulator, Site, clickhouse, server_pid, settle
-from integration.clickhouse_server import ClickHouseServer
+from support.clickhouse_server import ClickHouseServer
 
 TITLE = "Symbols at 10 frames/s each"
 RATE = 10

@@ -10,10 +10,10 @@ from typing import Any
 from bench.measure import Spent, Window, rss_mb
 from bench.model import Result
 from bench.site import Place, Simulator, Site, clickhouse, peer_result, server_pid, settle, start_peer
-from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.simulator.sentlog import read_sent_log
 from mexc_pipeline.spool.segment import SegmentReader, segments
+from support.clickhouse_server import ClickHouseServer
 
 TITLE = "One collector, socket to synced spool, the store loading beside it"
 WARMUP_S = 2.0

@@ -13,10 +13,10 @@ from bench.material import closed_segment, pool
 from bench.measure import Spent, Window, quantile, rss_mb
 from bench.model import Result
 from bench.site import SYMBOLS, Place, Simulator, Site, clickhouse, peer_result, server_pid, settle, start_peer
-from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.export.files import export_segment
 from mexc_pipeline.spool.segment import SegmentReader, segments
+from support.clickhouse_server import ClickHouseServer
 
 TITLE = "Three symbols at 40 frames/s each, server and embedded engine"
 RATE = 40

@@ -19,7 +19,6 @@ from faults.bench import CLICKHOUSE, SPOOL, Outcome, bench, end
 from faults.powerloss import lose_power
 from faults.scenarios.clickhouse import start_engine
 from faults.shim import IO_ERROR, Control, NoCompilerError, Op, library
-from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline import config, export
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.export.names import exported_files
@@ -37,6 +36,7 @@ from mexc_pipeline.store.server import ServerEngine
 from mexc_pipeline.verify.clickhouse import clickhouse
 from mexc_pipeline.verify.exports import prove
 from support import needs
+from support.clickhouse_server import ClickHouseServer
 from support.spooled import read_rows
 from support.waiting import until
 

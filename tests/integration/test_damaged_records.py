@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from integration.store_support import (
+from mexc_pipeline.config import parse
+from mexc_pipeline.control import ControlServer
+from mexc_pipeline.store import schema
+from mexc_pipeline.store.engine import Engine, RefusedError
+from mexc_pipeline.store.service import Store
+from support.storing import (
     Backend,
     EmbeddedBackend,
     Recording,
@@ -19,11 +24,6 @@ from integration.store_support import (
     table_rows,
     wait_for,
 )
-from mexc_pipeline.config import parse
-from mexc_pipeline.control import ControlServer
-from mexc_pipeline.store import schema
-from mexc_pipeline.store.engine import Engine, RefusedError
-from mexc_pipeline.store.service import Store
 
 IDS = ("btc", "eth")
 LEFT = b'{"event":"connected","egress":"direct","peer":"198.51.100.7:443","local":"10.0.0.2:40000"}'

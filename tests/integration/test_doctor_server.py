@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline import doctor
 from mexc_pipeline.config import Config, parse
+from support.clickhouse_server import ClickHouseServer
 
 
 @pytest.mark.server

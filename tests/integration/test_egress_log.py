@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from integration.store_support import Backend, EmbeddedBackend, Recording, ServerBackend, asked
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.egress.uses import Use, logged
 from mexc_pipeline.store import questions
 from mexc_pipeline.store.loader import Loader
+from support.storing import Backend, EmbeddedBackend, Recording, ServerBackend, asked
 
 CONNECTED = b'{"event":"connected","egress":"tor","peer":"unix:/s","local":"","circuit":"7","exit":"%s"}'
 GONE = b'{"event":"disconnected","code":1006,"reason":"gone"%s}'

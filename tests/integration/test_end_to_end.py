@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.clickhouse_server import ClickHouseServer
 from support.waiting import until
 
 SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT")

@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from integration.clickhouse_server import ClickHouseServer
-from integration.store_support import Backend, EmbeddedBackend, ServerBackend, asked
 from mexc_pipeline.config import ClickHouse, parse
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.store import server
 from mexc_pipeline.store.answering import answered
 from mexc_pipeline.store.engine import bounded
 from mexc_pipeline.store.server import ServerEngine
+from support.clickhouse_server import ClickHouseServer
 from support.opened import Opened
+from support.storing import Backend, EmbeddedBackend, ServerBackend, asked
 
 
 @pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from clickhouse_driver import errors as driver_errors
 
-from integration.clickhouse_server import ClickHouseServer
-from integration.store_support import Recording, ServerBackend, mark, table_names
 from mexc_pipeline.spool.segment import SegmentInfo
 from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.catalog import Catalog
 from mexc_pipeline.store.engine import Engine
 from mexc_pipeline.store.loader import Loader
+from support.clickhouse_server import ClickHouseServer
+from support.storing import Recording, ServerBackend, mark, table_names
 
 SCRIPT = Path(__file__).parents[2] / "playbooks" / "files" / "clickhouse_tables.py"
 _SPEC = importlib.util.spec_from_file_location("clickhouse_tables", SCRIPT)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from integration.store_support import Backend, EmbeddedBackend, Recording, ServerBackend, mark
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.spool.segment import info, segments
@@ -16,6 +15,7 @@ from mexc_pipeline.store import questions
 from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.loader import Loader
 from mexc_pipeline.verify import Finding, clickhouse
+from support.storing import Backend, EmbeddedBackend, Recording, ServerBackend, mark
 from support.waiting import until
 
 

@@ -16,8 +16,8 @@ import trustme
 import websocket
 from websocket import ABNF
 
-from integration.simulator_client import Client, connected, rest, rest_data
 from mexc_pipeline.simulator import KINDS, Effect, Fault, Simulator, SimulatorConfig, read_sent_log
+from support.simulator_client import Client, connected, rest, rest_data
 
 RATE = 400.0
 

@@ -20,10 +20,10 @@ import trustme
 import websocket
 from click.testing import CliRunner
 
-from integration.simulator_client import Client, connected, rest, rest_data
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.simulator import FlatOut, Simulator, SimulatorConfig, Style, read_sent_log
 from mexc_pipeline.simulator.command import simulate
+from support.simulator_client import Client, connected, rest, rest_data
 
 RATE = 200.0
 

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from integration.store_support import (
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.rows import Columns
+from mexc_pipeline.spool.segment import SegmentInfo
+from mexc_pipeline.store import questions, schema
+from mexc_pipeline.store.auditor import Auditor
+from mexc_pipeline.store.engine import Engine, EngineError, EngineFactory, RefusedError, row_table_sql
+from mexc_pipeline.store.loader import Loader
+from support.storing import (
     Backend,
     EmbeddedBackend,
     Recording,
@@ -21,13 +28,6 @@ from integration.store_support import (
     table_rows,
     wait_for,
 )
-from mexc_pipeline.errors import UserError
-from mexc_pipeline.rows import Columns
-from mexc_pipeline.spool.segment import SegmentInfo
-from mexc_pipeline.store import questions, schema
-from mexc_pipeline.store.auditor import Auditor
-from mexc_pipeline.store.engine import Engine, EngineError, EngineFactory, RefusedError, row_table_sql
-from mexc_pipeline.store.loader import Loader
 
 
 @pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])

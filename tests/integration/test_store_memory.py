@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from integration.store_support import Recording, ServerBackend, wait_for
-from integration.test_store_process import Process
 from mexc_pipeline import control
 from mexc_pipeline.store.service import QUERIES
+from support.store_process import Process
+from support.storing import Recording, ServerBackend, wait_for
 
 ROLE = Path(__file__).parents[2] / "roles" / "mexc_pipeline" / "defaults" / "main.yml"
 ROOM = 64 << 20

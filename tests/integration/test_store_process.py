@@ -20,17 +20,6 @@ from typing import Any
 
 import pytest
 
-from integration.store_support import (
-    Backend,
-    EmbeddedBackend,
-    Recording,
-    ServerBackend,
-    asked,
-    mark,
-    table_names,
-    table_rows,
-    wait_for,
-)
 from mexc_pipeline import control
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.control import ControlServer
@@ -41,84 +30,25 @@ from mexc_pipeline.store.loader import Loader
 from mexc_pipeline.store.server import ServerEngine
 from mexc_pipeline.store.service import Store
 from mexc_pipeline.store.swaps import noted
-
-_MAIN = """
-import sys
-from pathlib import Path
-from mexc_pipeline import logs, store
-from mexc_pipeline.config import load
-from mexc_pipeline.errors import UserError
-logs.setup()
-try:
-    sys.exit(store.main(load(Path(sys.argv[1]))))
-except UserError as error:
-    print(error, file=sys.stderr)
-    sys.exit(1)
-"""
+from support.clickhouse_server import ClickHouseServer
+from support.store_process import MAIN, Process
+from support.storing import (
+    Backend,
+    EmbeddedBackend,
+    Recording,
+    ServerBackend,
+    asked,
+    mark,
+    table_names,
+    table_rows,
+    wait_for,
+)
 
 
 def busy_s(pid: int) -> float:
     """Seconds of CPU that a process has used."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-class Process:
-    """``store.main`` in a process of its own."""
-
-    def __init__(self, folder: Path, port: int = 0, symbols: str = '"BTC_USDT"') -> None:
-        self.root = folder
-        self.data = folder / "data"
-        self.log = folder / "store.log"
-        folder.mkdir(parents=True, exist_ok=True)
-        clickhouse = f'[clickhouse]\nmode = "server"\nport = {port}\n' if port else ""
-        self.file = folder / "config.toml"
-        self.file.write_text(f'symbols = [{symbols}]\ndata_dir = "{self.data}"\n{clickhouse}')
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def socket(self) -> Path:
-        return self.data / "control" / "store.sock"
-
-    def start(self) -> None:
-        with self.log.open("ab") as out:
-            self._process = subprocess.Popen([sys.executable, "-c", _MAIN, str(self.file)], stdout=out, stderr=out)
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def ask(self, cmd: str, **fields: Any) -> dict[str, Any]:
-        return control.ask(self.socket, cmd, 20, **fields)
-
-    def is_up(self) -> bool:
-        with contextlib.suppress(control.ControlError):
-            return bool(self.ask("status"))
-        return False
-
-    def loaded(self, symbol_id: str = "btc") -> int:
-        return int(self.ask("status")["symbols"][symbol_id]["loaded_seq"])
-
-    def end(self, number: signal.Signals) -> int:
-        assert self._process is not None
-        self._process.send_signal(number)
-        status = self._process.wait(10)
-        self._process = None
-        return status
-
-    def ended(self, within_s: float) -> int:
-        """The exit status of one that ends by itself."""
-        assert self._process is not None
-        return self._process.wait(within_s)
-
-    def text(self) -> str:
-        return self.log.read_text()
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
 
 
 @pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
@@ -269,7 +199,7 @@ def test_sigterm_ends_it_soon_and_a_second_one_is_refused(process: Process) -> N
     process.start()
     wait_for(process.is_up)
     second = subprocess.run(
-        [sys.executable, "-c", _MAIN, str(process.file)], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", MAIN, str(process.file)], capture_output=True, text=True, timeout=30, check=False
     )
     assert second.returncode == 1
     assert "in use by another store, process" in second.stderr
@@ -285,7 +215,7 @@ def test_sigterm_ends_it_soon_and_a_second_one_is_refused(process: Process) -> N
 def test_its_end_follows_its_supervisors(tmp_path: Path) -> None:
     process = Process(tmp_path / "store")
     reading, writing = os.pipe()
-    code = _MAIN.replace("load(Path(sys.argv[1]))", f"load(Path(sys.argv[1])), parent_fd={reading}")
+    code = MAIN.replace("load(Path(sys.argv[1]))", f"load(Path(sys.argv[1])), parent_fd={reading}")
     child = subprocess.Popen([sys.executable, "-c", code, str(process.file)], pass_fds=[reading])
     os.close(reading)
     try:
@@ -436,8 +366,6 @@ def test_a_reply_lost_after_the_insert_was_done(tmp_path: Path, server: ServerBa
 @pytest.mark.server
 def test_a_wrong_password_is_one_clear_line_and_is_read_again(tmp_path: Path) -> None:
     backend_folder = tmp_path / "server"
-    from integration.clickhouse_server import ClickHouseServer
-
     guarded = ClickHouseServer(backend_folder, password="s3cret")
     guarded.start()
     try:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from integration.tor_network import ECHO, EXCHANGE, EXCHANGE_PORT, Seen, TorNetwork, certificates, need_it, seen
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.egress.partition import owner
 from support.spooled import named, read_rows
+from support.tor_network import ECHO, EXCHANGE, EXCHANGE_PORT, Seen, TorNetwork, certificates, need_it, seen
 from support.waiting import until
 
 IDS = ("btc", "eth", "sol")

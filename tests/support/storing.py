@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.ledger.digest import RowDigest
 from mexc_pipeline.periods import Period
@@ -18,6 +17,7 @@ from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.store import questions
 from mexc_pipeline.store.engine import Engine, EngineFactory
+from support.clickhouse_server import ClickHouseServer
 from support.waiting import until
 
 PERIOD = Period(10 * 10**9)

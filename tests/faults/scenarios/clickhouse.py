@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from faults.bench import CLICKHOUSE, Bench, Outcome, Process, bench, end, pause
 from faults.lossy import LossyProxy
 from faults.shim import DISK_FULL, IO_ERROR, READ_ONLY, Control, Op, library
-from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from support.clickhouse_server import ClickHouseServer
 from support.waiting import until
 
 EPISODES = 6

@@ -16,10 +16,10 @@ from faults.bench import SYMBOLS, Bench, Outcome, Process, bench, end, pause
 from faults.lossy import LossyProxy
 from faults.scenarios.clickhouse import LOGGED, answers, conclude, start_engine
 from faults.scenarios.neighbours import damage
-from integration.clickhouse_server import ClickHouseServer
 from mexc_pipeline.config import load
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from mexc_pipeline.store.client import compared
+from support.clickhouse_server import ClickHouseServer
 from support.waiting import until
 
 PERIOD = "4s"
