@@ -1,4 +1,4 @@
-"""Each defect the campaign found, by name."""
+"""No defect that the campaign found has come back: one test for each, named after what it broke."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Imported files lie apart from proven ones, and one that cannot be used stops none of the rest."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What systemd is told."""
+"""systemd hears what it is told, and a collector waits for no systemd that is absent or does not listen."""
 
 from __future__ import annotations
 

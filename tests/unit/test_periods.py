@@ -1,4 +1,4 @@
-"""Periods: edges and names."""
+"""Every instant lies in exactly one period, whose name leads back to it; other lengths and names are refused."""
 
 from __future__ import annotations
 

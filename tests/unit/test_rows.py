@@ -1,4 +1,4 @@
-"""Rows, columns and event rows."""
+"""Rows and columns are two views of the same; names and wrapped payloads are those of the contract."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""An exported file gives back the rows and the account it was written from; other files are refused in one line."""
+
 from __future__ import annotations
 
 import io

@@ -1,4 +1,4 @@
-"""The socket that reads ahead."""
+"""The socket that reads ahead passes every byte on once and in order, and loses nothing to a timeout."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The verdict on an hour: when received, stored and exported agree, and that a count that does not add up differs."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""The content digest against one computed by hand."""
+"""The content digest equals one computed by hand, however the rows are cut, and names the columns that differ."""
 
 from __future__ import annotations
 

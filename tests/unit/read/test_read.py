@@ -1,3 +1,5 @@
+"""``read`` gives every frame of the stretch asked for and exact numbers, and says what it left out."""
+
 from __future__ import annotations
 
 import datetime as dt

@@ -1,4 +1,6 @@
-"""What CONTRIBUTING.md promises: what the verbs install and run, what the machine needs, one way to lint."""
+"""What CONTRIBUTING.md promises: what the verbs install and run, what the machine needs, one way to lint, and tests
+that say what they prove.
+"""
 
 from __future__ import annotations
 
@@ -222,3 +224,10 @@ def test_signals_have_one_way() -> None:
     assert found == {"app/src/mexc_pipeline/signals.py", *OTHER_HANDLERS}
     ignoring = (ROOT / "app/src/mexc_pipeline/run/main.py").read_text()
     assert re.findall(r"signal\.signal\((.*?)\)", ignoring) == ["signal.SIGTTOU, signal.SIG_IGN"]
+
+
+def test_each_file_of_tests_says_what_it_proves() -> None:
+    files = [*(ROOT / "tests").rglob("test_*.py")]
+    said = {str(path.relative_to(ROOT)): ast.get_docstring(ast.parse(path.read_text())) or "" for path in files}
+    assert len(said) >= 150
+    assert {file: text for file, text in said.items() if len(text.split()) < 8 or not text.endswith((".", "``"))} == {}

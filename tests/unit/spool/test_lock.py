@@ -1,4 +1,4 @@
-"""One writer per spool folder."""
+"""A spool folder has one writer: the second is told which process holds it, whatever the lock file says."""
 
 from __future__ import annotations
 
