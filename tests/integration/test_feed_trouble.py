@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import fcntl
 import gzip
-import hashlib
 import itertools
 import json
 import socket
@@ -33,7 +32,7 @@ from mexc_pipeline.rows import Frame
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.collecting import wanted
 from support.gathering import Gathered
-from support.peers import Serve, dripping, free_port, saying, serving, silent
+from support.peers import Serve, dripping, free_port, greet, saying, serving, silent
 from support.waiting import until
 
 
@@ -613,16 +612,6 @@ def test_stop_waits_for_the_exchanges_goodbye_and_keeps_what_comes_before_it() -
         assert rig.events()[-1] == {"event": "disconnected", "code": 1000, "reason": "stopped"}
         sim.wait_for(lambda s: not s.open_connections)
         assert "1000" in sim.connections[0].end
-
-
-def greet(client: socket.socket, before: bytes = b"") -> None:
-    """Take a handshake, with what stands before the answer."""
-    key = client.recv(65536).partition(b"Sec-WebSocket-Key: ")[2].split()[0]
-    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-    client.sendall(
-        before + b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept
-    )
 
 
 def test_an_exchange_that_takes_nothing_cannot_keep_us_from_reading() -> None:

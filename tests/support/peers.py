@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import fcntl
+import hashlib
 import socket
+import struct
+import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -92,6 +98,30 @@ def saying(answer: bytes) -> Serve:
         client.sendall(answer)
 
     return serve
+
+
+def greet(client: socket.socket, before: bytes = b"", after: bytes = b"") -> None:
+    """Take a handshake, with what stands before the answer and what comes with it."""
+    key = client.recv(65536).partition(b"Sec-WebSocket-Key: ")[2].split()[0]
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    client.sendall(
+        before + b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept + after
+    )
+
+
+def acknowledged(sock: socket.socket, over: threading.Event) -> None:
+    """Wait until the far end's kernel has everything that was sent."""
+    until = time.monotonic() + 20
+    while struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]:
+        assert not over.wait(0.001)
+        assert time.monotonic() < until, "the far end's kernel takes no more"
+
+
+def reset(sock: socket.socket) -> None:
+    """End the connection by a TCP reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 class SocksProxy:

@@ -77,6 +77,12 @@ MOST_UNASKED = 20
 """Channels that nobody asked for and that are told apart; more are counted together."""
 GOODBYE_S = 2.0
 """How long the exchange may take to answer our close; frames that come meanwhile are still kept."""
+DRAIN_S = 10.0
+DRAIN_BYTES = 64 << 20
+"""How long, and how much, is read of what had come when a connection ended. Kernels hold less, and a far end that goes
+on sending faster than it is read must not keep us."""
+LAST_DRAIN_S = 0.8
+"""How long at most where the process is to end: what GOODBYE_S leaves of the time that it has."""
 
 
 class Intake(Protocol):
@@ -112,6 +118,14 @@ class _Ended(Exception):  # noqa: N818 - not an error of ours: the connection is
     def __init__(self, reason: str, code: int = 1006) -> None:
         super().__init__(reason)
         self.code = code
+
+
+class _ClosedByExchange(_Ended):
+    """By its close frame."""
+
+
+class _NotSent(_Ended):
+    """Something could not be sent: that says nothing of what can be read."""
 
 
 _PROTOCOL = (websocket.ABNF.OPCODE_CLOSE, websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG)
@@ -176,6 +190,7 @@ class Feed:
         self._held: str | None = None  # why nothing is to be received for the time being
         self._exit: str | None = None  # of the present connection, in mode tor
         self._goodbye_by: float | None = None
+        self._drain_by = 0.0  # when to stop reading what came before the connection's end (monotonic s)
         self._unanswered = False
         self.reconnects = 0
         self.connected_since_ns: int | None = None
@@ -429,9 +444,46 @@ class Feed:
         self._ws = ws
         self._checks.connected()
         self._event(events.Connected(egress=dialled.mode, **way))
-        for subscription in self._wanted.values():
-            self._subscribe(subscription)
-        self._read(self._messages.next, link)
+        try:
+            for subscription in self._wanted.values():
+                self._subscribe(subscription)
+            self._read(self._messages.next, link)
+        except (websocket.WebSocketProtocolException, websocket.WebSocketPayloadException):
+            raise  # where the next frame begins is not known
+        except Exception as error:
+            farewell = self._drain(self._messages, link)
+            if farewell is not None and isinstance(error, _NotSent):
+                raise farewell from error  # why there is nobody any more who takes it
+            raise
+
+    def _drain(self, messages: Messages, link: ReadAhead) -> _ClosedByExchange | None:
+        """Take in what has come over a connection that is over, for whatever reason: frames that this host's kernel has
+        acknowledged are received, and no one sends them again. Returns the exchange's goodbye where it is among them.
+        """
+        self._drain_by, most = time.monotonic() + DRAIN_S, link.received + DRAIN_BYTES
+        link.drain(lambda: self._before_draining(link, most))
+        farewell = None
+        while True:
+            try:
+                self._read(messages.next, link)
+            except _ClosedByExchange as closed:
+                farewell = farewell or closed  # what stands behind it came as well
+            except _Ended as ended:
+                log.warning("left unread", extra={"fields": {"symbol": self._symbol.id, "why": str(ended)}})
+                return farewell
+            except (OSError, websocket.WebSocketException):
+                return farewell  # that was all
+
+    def _before_draining(self, link: ReadAhead, most: int) -> None:
+        now = time.monotonic()
+        self.beat = now
+        if self._stop.is_set():
+            self._drain_by = min(self._drain_by, now + LAST_DRAIN_S)
+        if self._watch is not None:
+            self._take_in(self._watch, now, self._size_coming())
+            self._drain_by += time.monotonic() - now  # waiting for the disk is not reading
+        if now >= self._drain_by or link.received > most:
+            raise _Ended("the exchange goes on sending")
 
     def _handshake(self, ws: websocket.WebSocket, link: ReadAhead, dialled: Dialled, url: str) -> None:
         dialled.sock.settimeout(HANDSHAKE_S)
@@ -508,7 +560,7 @@ class Feed:
                 self._watch.probe_answered()
             return  # a ping is answered before the next wait
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
-        raise _Ended(clean(data[2:]) or "closed by the exchange", code)
+        raise _ClosedByExchange(clean(data[2:]) or "closed by the exchange", code)
 
     def _on_dead_letter(self, channel: str | None, content: bytes) -> None:
         """A sign of life of the connection; of a channel only where its own data of our symbol came."""
@@ -554,9 +606,33 @@ class Feed:
         watch, ws = self._watch, self._ws
         if watch is None or ws is None:
             return  # still in the handshake, which has its own deadline
+        self._take_in(watch, now, self._size_coming())
+        asked = self._asked_to_leave
+        if asked is not None and asked[0] is ws and self._parting is None:  # not one that is over already
+            _, self._parting, said = asked
+            self._event(said)
+        if self._stop.is_set() or self._held is not None or self._parting is not None:
+            self._say_goodbye(now)
+            return
+        if self._messages is not None and self._messages.ping is not None:
+            payload, self._messages.ping = self._messages.ping, None
+            self._send(payload, websocket.ABNF.OPCODE_PONG)
+        if now >= self._next_ping:
+            self._next_ping = now + self._exchange.ping_interval_s
+            self.clock.asked(time.monotonic_ns())
+            watch.pinged(now)
+            self._send(PING)
+        self._act(watch.due(now))
+
+    def _size_coming(self) -> int:
+        """Bytes of the message on its way, as far as they are known."""
         size = self._messages.coming if self._messages is not None else 0
         if size > MAX_STORED:
             raise _Ended(f"a frame of {size} bytes or more is larger than what is kept ({MAX_STORED})", 1009)
+        return size
+
+    def _take_in(self, watch: Watch, now: float, coming: int) -> None:
+        """All that was read is decoded: see who delivered it, and hand it over."""
         if self._link is not None and self._link.received != self._received:
             self._received = self._link.received
             watch.alive(now)
@@ -577,23 +653,7 @@ class Feed:
         self._touched.clear()
         self._say_repeated(now)
         self._look_at_clock()
-        self._intake.hand_over(coming=size)
-        asked = self._asked_to_leave
-        if asked is not None and asked[0] is ws and self._parting is None:  # not one that is over already
-            _, self._parting, said = asked
-            self._event(said)
-        if self._stop.is_set() or self._held is not None or self._parting is not None:
-            self._say_goodbye(now)
-            return
-        if self._messages is not None and self._messages.ping is not None:
-            payload, self._messages.ping = self._messages.ping, None
-            self._send(payload, websocket.ABNF.OPCODE_PONG)
-        if now >= self._next_ping:
-            self._next_ping = now + self._exchange.ping_interval_s
-            self.clock.asked(time.monotonic_ns())
-            watch.pinged(now)
-            self._send(PING)
-        self._act(watch.due(now))
+        self._intake.hand_over(coming=coming)
 
     def _say_goodbye(self, now: float) -> None:
         if self._goodbye_by is None:
@@ -641,7 +701,9 @@ class Feed:
         try:
             self._ws.send(payload, opcode)
         except (TimeoutError, websocket.WebSocketTimeoutException) as error:
-            raise _Ended("the exchange does not take what is sent to it") from error
+            raise _NotSent("the exchange does not take what is sent to it") from error
+        except (OSError, websocket.WebSocketException) as error:
+            raise _NotSent(str(error) or type(error).__name__) from error
 
     def _look_at_clock(self) -> None:
         self._note_clock(self.clock.look(time.time_ns(), time.monotonic_ns()))

@@ -60,6 +60,12 @@ class ReadAhead:
         self._paused = paused
         self._tried = time.monotonic()
 
+    def drain(self, before_read: Callable[[], None]) -> None:
+        """The connection is over: from now on read what has come already, and raise BlockingIOError (in TLS
+        SSLWantReadError) where that is all; ``before_read`` stands in for ``before_wait``."""
+        self._before_wait = before_read
+        self._sock.settimeout(0)
+
     def recv(self, size: int) -> bytes:
         """Up to ``size`` bytes; empty at the end of the stream. Raises as ``socket.recv`` does."""
         at = self._at
