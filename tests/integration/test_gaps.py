@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mexc_pipeline import config
+from mexc_pipeline.exchange import recovery
 from mexc_pipeline.exchange.depth import span
 from mexc_pipeline.feed import repair
 from mexc_pipeline.feed.feed import Feed
@@ -148,7 +149,7 @@ def test_throttling_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_cannot_be_had_is_given_up_and_a_new_book_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair, "MOST_TRIES", 3)
+    monkeypatch.setattr(recovery, "MOST_TRIES", 3)
     with Simulator(SimulatorConfig(rate=40)) as sim, feeding(sim) as rig:
         rig.event("snapshot")
         sim.inject(Fault("rest_403"))

@@ -66,6 +66,11 @@ class Checks:
         self._snapshot_due = True
 
     @property
+    def repairable(self) -> bool:
+        """Whether what is missing can be fetched at all."""
+        return CHANNEL in self.by_channel
+
+    @property
     def newest(self) -> int:
         """Version of the newest frame of incremental depth, 0 before the first."""
         return self._book.last

@@ -22,7 +22,6 @@ from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.answers import Replies, Verdict
 from mexc_pipeline.exchange.checks import Checks, Found
 from mexc_pipeline.exchange.deadletters import meant, sign
-from mexc_pipeline.exchange.depth import CHANNEL
 from mexc_pipeline.exchange.protocol import (
     MAX_STORED,
     PING,
@@ -32,6 +31,7 @@ from mexc_pipeline.exchange.protocol import (
     pong_ms,
     subscriptions,
 )
+from mexc_pipeline.exchange.recovery import Recovery
 from mexc_pipeline.exchange.resumption import Resumption
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
@@ -167,9 +167,13 @@ class Feed:
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
         self._checks = checks = Checks(self._wanted, resumption.last_version, resumption.deals)
         self._repairer: Repairer | None = None
-        if CHANNEL in self._wanted:
+        if checks.repairable:
             self._repairer = Repairer(
-                symbol, rest or Rest(symbol.egress, exchange), intake.put, lambda: checks.newest, resumption.unfinished
+                symbol.id,
+                rest or Rest(symbol.egress, exchange),
+                intake.put,
+                lambda: checks.newest,
+                Recovery(symbol.name, resumption.unfinished),
             )
         self._stop = threading.Event()
         self._ws: websocket.WebSocket | None = None
@@ -545,14 +549,8 @@ class Feed:
                 log.warning("versions missing", extra={"fields": fields})
             case events.Regressed(channel=channel, first=first, last=last) if found.anew:
                 log.warning("versions count anew", extra={"fields": {"channel": channel, "from": first, "to": last}})
-        if self._repairer is None:
-            return
-        if found.anew and found.book is not None:
-            self._repairer.anew(found.book, found.anew)
-        elif found.book is not None:
-            self._repairer.snapshot(found.book)
-        if found.gap is not None:
-            self._repairer.gap(found.gap)
+        if self._repairer is not None:
+            self._repairer.found(found)
 
     def _on_protocol_frame(self, opcode: int, data: bytes) -> None:
         if opcode != websocket.ABNF.OPCODE_CLOSE:

@@ -1,0 +1,172 @@
+"""What is missing of one symbol's incremental depth, what is asked for it over REST, and what the answers decide.
+
+A state machine: what goes missing and what comes goes in, requests and rows come out. Pure. Whoever drives it makes
+the requests, keeps the rows in the order in which they are returned, and lets one thread in at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from mexc_pipeline import events
+from mexc_pipeline.exchange.checks import Found
+from mexc_pipeline.exchange.depth import CHANNEL
+from mexc_pipeline.exchange.holes import MOST_TRIES, Holes, Row, Unfinished
+from mexc_pipeline.exchange.protocol import TEXT
+from mexc_pipeline.exchange.rest import (
+    Commit,
+    RefusedError,
+    Snapshot,
+    commits_path,
+    depth_path,
+    read_commits,
+    read_snapshot,
+)
+from mexc_pipeline.rows import Mt, is_utf8, wrap
+
+BURST = 20
+EACH_S = 1.0
+"""So many requests may follow one another, then one in this time: of what is allowed to an address (20 commits and 10
+books in 2 s, official futures page, 2026-04; 4 a second went well, 2026-10) a symbol whose versions go missing without
+end leaves the others their share."""
+THROTTLED_S = 2.0
+"""The window in which requests are counted; the next one succeeds (observed, 2026-10)."""
+
+
+class Allowance:
+    """How soon requests may follow one another: :data:`BURST` of them at will, then one in :data:`EACH_S`."""
+
+    def __init__(self) -> None:
+        self._spent_until = 0.0
+
+    def take(self, now: float) -> float:
+        """A request was made at that time (monotonic s); seconds until the next may be."""
+        self._spent_until = max(self._spent_until, now) + EACH_S
+        return max(0.0, self._spent_until - now - (BURST - 1) * EACH_S)
+
+
+Answer = Sequence[Commit] | Snapshot
+
+
+class Request(NamedTuple):
+    """What is to be asked: a path, and how the answer (status, body) is read; that raises RefusedError."""
+
+    path: str
+    read: Callable[[int, bytes], Answer]
+
+
+class Step(NamedTuple):
+    """What an answer, or that there was none, decides: ``rows`` to be kept; ``done``, or the same is asked for once
+    more because the answer lags behind the socket; ``warning`` and its fields for the log."""
+
+    rows: list[Row]
+    done: bool = True
+    warning: str | None = None
+    fields: dict[str, object] | None = None
+
+
+class Recovery:
+    """Follows one symbol. ``interrupted``: what an earlier process did not come to the end of."""
+
+    def __init__(self, symbol: str, interrupted: Sequence[Unfinished] = ()) -> None:
+        self._commits = Request(commits_path(symbol), read_commits)
+        self._snapshot = Request(depth_path(symbol), read_snapshot)
+        self._holes = Holes(CHANNEL, MOST_TRIES)
+        for left in interrupted:
+            self._holes.go_on(left)
+        self._wanted: int | None = None
+        self._left_count = 0
+        """Version that the socket had come to before it began another count; 0 once it is settled which one holds."""
+        self._ended: list[Row] = []
+        self._snapshot_tries = 0
+        self.seen = 0
+        """Gaps so far."""
+
+    @property
+    def still_open(self) -> int:
+        """Gaps that are being repaired."""
+        return len(self._holes)
+
+    def found(self, found: Found) -> None:
+        """Take what the place of a frame asks for."""
+        if found.anew and found.book is not None:
+            # What was missing of the old count will not come any more.
+            self._ended += self._holes.close("the exchange counts anew")
+            self._holes.given_up = 0
+            self._want(found.book)
+            self._left_count = found.anew
+        elif found.book is not None:
+            self._want(found.book if self._wanted is None else max(found.book, self._wanted))
+        if found.gap is not None:
+            self.seen += 1
+            self._ended += self._holes.add(found.gap.first, found.gap.last)
+
+    def _want(self, version: int) -> None:
+        self._wanted, self._snapshot_tries = version, 0
+
+    def give_up(self, reason: str) -> list[Row]:
+        """Ask for nothing more of what was missing so far; the rows that say so."""
+        self._wanted = None
+        rows = self.ended() + self._holes.close(reason)
+        self._holes.given_up = 0
+        return rows
+
+    def ended(self) -> list[Row]:
+        """Rows of what was given up since the last call without being asked for."""
+        rows, self._ended = self._ended, []
+        return rows
+
+    def requests(self) -> list[Request]:
+        """What is to be asked for now; none where nothing is missing."""
+        wanted = [self._commits] if len(self._holes) else []
+        return wanted if self._wanted is None else [*wanted, self._snapshot]
+
+    def answered(self, answer: Answer, newest: int) -> Step:
+        """Take what :attr:`Request.read` made of an answer; ``newest``: the version of the newest frame. RefusedError
+        for a book that is of no use."""
+        if isinstance(answer, Snapshot):
+            return self._take_snapshot(answer, newest)
+        rows = self._holes.answer(answer)
+        self._build_on_after_loss()
+        return Step(rows, not len(self._holes))
+
+    def failed(self, request: Request, reason: str) -> Step:
+        """There was no answer of use."""
+        if request is self._commits:
+            rows = self._holes.failed(reason)
+            self._build_on_after_loss()
+            return Step(rows)
+        self._snapshot_tries += 1
+        if self._snapshot_tries < MOST_TRIES:
+            return Step([])
+        self._wanted = None
+        return Step([], True, "no book to build on", {"why": reason})
+
+    def _build_on_after_loss(self) -> None:
+        """What could not be repaired ends the book; a new one goes on after it."""
+        lost, self._holes.given_up = self._holes.given_up, 0
+        if lost:
+            self._want(max(lost, self._wanted or 0))
+
+    def _take_snapshot(self, snapshot: Snapshot, newest: int) -> Step:
+        wanted = self._wanted
+        if wanted is None:
+            return Step([])
+        self._snapshot_tries += 1
+        again = self._snapshot_tries < MOST_TRIES
+        if snapshot.version < wanted and again:
+            return Step([], False)
+        if snapshot.version >= self._left_count > newest:  # still of the count that the socket has left
+            if again:
+                return Step([], False)
+            raise RefusedError(f"a book of version {snapshot.version}, where the socket counts at {newest}")
+        self._wanted, self._left_count = None, 0
+        book = snapshot.book if is_utf8(snapshot.book) else wrap(TEXT, snapshot.book)
+        said = events.Snapshot(channel=CHANNEL, version=snapshot.version, book=msgspec.Raw(book))
+        rows: list[Row] = [(Mt.EVENT, said.m)]
+        if snapshot.version >= wanted:
+            return Step(rows)
+        return Step(rows, True, "book lags behind the socket", {"version": snapshot.version, "wanted": wanted})
