@@ -183,6 +183,50 @@ def test_the_page_on_another_exchange_names_every_module_of_this_one() -> None:
     assert named == {path.stem for path in package.glob("*.py")} - {"__init__"}
 
 
+KNOWS_THE_EXCHANGE = ("exchange", "simulator")
+"""Packages that may name what stands in MEXC's frames and paths; the simulator shares no code with the recorder."""
+
+
+def _texts(source: str) -> set[str]:
+    """The texts of a module, parts of composed ones included, without docstrings."""
+    tree = ast.parse(source)
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return {
+        node.value.decode(errors="replace") if isinstance(node.value, bytes) else node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and id(node) not in told
+    }
+
+
+def _exchanges_own(source: str) -> list[str]:
+    return sorted(text for text in _texts(source) if re.search(r"\b(push|rs)\.|/api/v1", text))
+
+
+def test_nothing_but_its_own_package_names_what_the_exchange_calls_things() -> None:
+    package = ROOT / "app" / "src" / "mexc_pipeline"
+    found = {
+        str(path.relative_to(package)): own
+        for path in package.rglob("*.py")
+        if path.relative_to(package).parts[0] not in KNOWS_THE_EXCHANGE
+        if (own := _exchanges_own(path.read_text()))
+    }
+    assert found == {}, "what is known of the exchange belongs into exchange/"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'x = f"push.{topic}"',
+        'x = "push.deal"',
+        'x = b"rs.sub.deal"',
+        'get("/api/v1/contract/ping")',
+        'm.startswith(b\'{"channel":"push.\')',
+    ],
+)
+def test_what_the_exchange_calls_things_is_recognised(source: str) -> None:
+    assert len(_exchanges_own(source)) == 1
+
+
 OTHER_HANDLERS = {
     "app/src/mexc_pipeline/simulator/service.py": "asyncio's own way: its loop calls the action between two steps",
     "app/src/mexc_pipeline/run/main.py": "SIGTTOU is ignored: nothing runs when it comes",

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from enum import Enum
 from typing import NamedTuple
 
+from mexc_pipeline.exchange.channels import topic_of
 from mexc_pipeline.exchange.protocol import Control, Subscription, control_of
 
 _ERROR = "rs.error"
@@ -62,7 +63,7 @@ def is_unlisted(answer: str | None) -> bool:
 def refused_by(answer: str, channels: Collection[str]) -> Collection[str]:
     """Which of the subscribed channels a refusal is about: the one that its text names, each where it is about the
     contract, none where it does not tell."""
-    named = [channel for channel in channels if channel.removeprefix("push.") in answer]
+    named = [channel for channel in channels if topic_of(channel) in answer]
     if named:
         return (max(named, key=len),)  # the text that names push.depth.full also names push.depth
     return channels if is_unlisted(answer) else ()

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from mexc_pipeline import events
-from mexc_pipeline.exchange.depth import CHANNEL, Deals, FullDepth, Gap, Incremental, Regressed, span
+from mexc_pipeline.exchange.channels import DEAL, DEPTH, FULL_DEPTH
+from mexc_pipeline.exchange.depth import Deals, FullDepth, Gap, Incremental, Regressed, span
 from mexc_pipeline.rows import Mt
 
 MOST_IDS = 20
@@ -52,7 +53,7 @@ class Checks:
         self._next_repeated = 0.0
         for mt, m in deals:
             self._recorded(mt, m)
-        known: dict[str, Check] = {CHANNEL: self._depth, "push.depth.full": self._depth_full, "push.deal": self._deal}
+        known: dict[str, Check] = {DEPTH: self._depth, FULL_DEPTH: self._depth_full, DEAL: self._deal}
         self.by_channel = {channel: known[channel] for channel in channels if channel in known}
 
     def connected(self) -> None:
@@ -68,7 +69,7 @@ class Checks:
     @property
     def repairable(self) -> bool:
         """Whether what is missing can be fetched at all."""
-        return CHANNEL in self.by_channel
+        return DEPTH in self.by_channel
 
     @property
     def newest(self) -> int:
@@ -84,7 +85,7 @@ class Checks:
         self._first, self._since = False, "reconnect"
         if isinstance(found, Regressed):
             self._snapshot_due = False
-            return Found(_regressed(CHANNEL, found, after), None, covered.first - 1, found.seen)
+            return Found(_regressed(DEPTH, found, after), None, covered.first - 1, found.seen)
         due, self._snapshot_due = self._snapshot_due, False
         if found is None and not due:
             return None
@@ -93,7 +94,7 @@ class Checks:
     def _depth_full(self, m: bytes) -> Found | None:
         found = self._full.frame(m, first_of_connection=self._first_full)
         self._first_full = False
-        return None if found is None else Found(_regressed("push.depth.full", found))
+        return None if found is None else Found(_regressed(FULL_DEPTH, found))
 
     def _deal(self, m: bytes) -> Found | None:
         found = self._deals.frame(m)
@@ -114,14 +115,14 @@ class Checks:
         """The event that deals came again, where they did and it is time (monotonic s) to say so."""
         if not self._repeats or now < self._next_repeated:
             return None
-        said = events.Repeated(channel="push.deal", count=self._repeats, ids=self._repeated).m
+        said = events.Repeated(channel=DEAL, count=self._repeats, ids=self._repeated).m
         self._repeated, self._repeats = [], 0
         self._next_repeated = now + REPEATED_S if now != math.inf else 0.0
         return said
 
 
 def _missing(gap: Gap, after: str | None) -> events.Gap:
-    return events.Gap(channel=CHANNEL, first=gap.first, last=gap.last, count=gap.last - gap.first + 1, after=after)
+    return events.Gap(channel=DEPTH, first=gap.first, last=gap.last, count=gap.last - gap.first + 1, after=after)
 
 
 def _regressed(channel: str, found: Regressed, after: str | None = None) -> events.Regressed:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from mexc_pipeline.exchange.channels import ROW_TYPES, is_answer, is_push
 from mexc_pipeline.exchange.protocol import (
     BINARY,
     MAX_CLASSIFIED,
@@ -21,21 +22,12 @@ from mexc_pipeline.exchange.protocol import (
     WRAPPED,
     control_of,
     decompressed,
-    is_answer,
     unwrap,
 )
-from mexc_pipeline.rows import MT_NAMES, Mt, is_utf8
+from mexc_pipeline.rows import MT_NAMES, is_utf8
 from mexc_pipeline.text import clean
 
-TYPES = {
-    channel: MT_NAMES[mt]
-    for channel, mt in {
-        "push.ticker": Mt.TICKER,
-        "push.deal": Mt.DEAL,
-        "push.depth": Mt.DEPTH,
-        "push.depth.full": Mt.DEPTH,
-    }.items()
-}
+TYPES = {channel: MT_NAMES[mt] for channel, mt in ROW_TYPES.items()}
 """The type of row that a frame of each channel is."""
 NOT_LOOKED_AT = "not looked at"
 """The reason of those that were counted alone."""
@@ -164,7 +156,7 @@ def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> tuple[Reas
     channel = _text(envelope.channel)
     if channel is not None and is_answer(channel):
         return Reason.ANSWER, None
-    if channel is None or not (channel.startswith("push.") if channels is None else channel in channels):
+    if channel is None or not (is_push(channel) if channels is None else channel in channels):
         return Reason.CHANNEL, None
     if _text(envelope.symbol) != symbol:
         return Reason.SYMBOL, channel

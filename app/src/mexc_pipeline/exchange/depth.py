@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import msgspec
 
-CHANNEL = "push.depth"
-"""Incremental depth."""
 STALE_FRAMES = 10
 """So many stale frames in a row within a connection mean that the exchange counts anew, not that some came late. Taking
 it for that when it is not costs a new book, which is asked for at once; the other way round costs the book."""

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from mexc_pipeline.exchange.channels import ack_of, acknowledged, channel_of, is_answer
 from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.rows import Mt, is_utf8, wrap
 from mexc_pipeline.text import clean
@@ -25,8 +26,6 @@ MAX_STORED = 64 << 20
 
 PING = b'{"method":"ping"}'
 TEXT, BINARY = 1, 2
-_ACK = "rs.sub."
-"""How the ``channel`` of an answer to a subscription begins."""
 _MOST_MEMBERS = 16
 """Of one gzip stream: each costs a copy of what follows it."""
 Packing = Literal["gzip", "zlib", "deflate"]
@@ -46,13 +45,17 @@ class Subscription:
     mt: Mt
 
 
+def request(topic: str, symbol: str, **param: object) -> bytes:
+    """What asks for a topic of a symbol."""
+    return msgspec.json.encode({"method": f"sub.{topic}", "param": {"symbol": symbol, **param}, "gzip": False})
+
+
 def subscriptions(symbol: str, channels: Channels) -> tuple[Subscription, ...]:
     """What to ask for. ``each`` sends ``compress:false``: every update by itself instead of merged ones."""
     wanted: list[Subscription] = []
 
     def add(method: str, mt: Mt, **param: object) -> None:
-        request = msgspec.json.encode({"method": f"sub.{method}", "param": {"symbol": symbol, **param}, "gzip": False})
-        wanted.append(Subscription(f"push.{method}", _ACK + method, request, mt))
+        wanted.append(Subscription(channel_of(method), ack_of(method), request(method, symbol, **param), mt))
 
     if channels.ticker:
         add("ticker", Mt.TICKER)
@@ -198,14 +201,9 @@ def control_of(channel: str) -> Control | None:
     """What kind of control frame names that ``channel``; None for any other frame."""
     if channel == "pong":
         return Control.PONG
-    if channel.startswith(_ACK):
+    if acknowledged(channel) is not None:
         return Control.ACK
     return Control.CLIENT_ID if channel == "clientId" else None
-
-
-def is_answer(channel: str) -> bool:
-    """Whether frames of that ``channel`` answer a request."""
-    return channel.startswith("rs.")
 
 
 def _is_bare(envelope: _Envelope, payload: bytes) -> bool:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from mexc_pipeline import events
+from mexc_pipeline.exchange.channels import DEPTH
 from mexc_pipeline.exchange.checks import Found
-from mexc_pipeline.exchange.depth import CHANNEL
 from mexc_pipeline.exchange.holes import MOST_TRIES, Holes, Row, Unfinished
 from mexc_pipeline.exchange.protocol import TEXT
 from mexc_pipeline.exchange.rest import (
@@ -74,7 +74,7 @@ class Recovery:
     def __init__(self, symbol: str, interrupted: Sequence[Unfinished] = ()) -> None:
         self._commits = Request(commits_path(symbol), read_commits)
         self._snapshot = Request(depth_path(symbol), read_snapshot)
-        self._holes = Holes(CHANNEL, MOST_TRIES)
+        self._holes = Holes(DEPTH, MOST_TRIES)
         for left in interrupted:
             self._holes.go_on(left)
         self._wanted: int | None = None
@@ -165,7 +165,7 @@ class Recovery:
             raise RefusedError(f"a book of version {snapshot.version}, where the socket counts at {newest}")
         self._wanted, self._left_count = None, 0
         book = snapshot.book if is_utf8(snapshot.book) else wrap(TEXT, snapshot.book)
-        said = events.Snapshot(channel=CHANNEL, version=snapshot.version, book=msgspec.Raw(book))
+        said = events.Snapshot(channel=DEPTH, version=snapshot.version, book=msgspec.Raw(book))
         rows: list[Row] = [(Mt.EVENT, said.m)]
         if snapshot.version >= wanted:
             return Step(rows)

@@ -15,7 +15,8 @@ import msgspec
 from mexc_pipeline.exchange.depth import MAX_VERSION, whole
 from mexc_pipeline.text import clean
 
-PING_PATH = "/api/v1/contract/ping"
+_BASE = "/api/v1/contract/"
+PING_PATH = f"{_BASE}ping"
 THROTTLED = 510
 MOST_COMMITS = 1000
 """As many as the documented recipe for a gap asks for."""
@@ -33,7 +34,7 @@ def too_many_values(data: bytes | msgspec.Raw) -> str | None:
 
 def detail_path(symbol: str) -> str:
     """Contract details; an exchange that knows no ``symbol`` parameter answers with the whole list."""
-    return f"/api/v1/contract/detail?symbol={quote(symbol)}"
+    return f"{_BASE}detail?symbol={quote(symbol)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +90,32 @@ def read_time(status: int, body: bytes) -> int | None:
 
 def depth_path(symbol: str) -> str:
     """The whole book; the exchange gives at most 1,500 levels a side (observed, 2026-10)."""
-    return f"/api/v1/contract/depth/{quote(symbol)}"
+    return f"{_BASE}depth/{quote(symbol)}"
 
 
 def commits_path(symbol: str, count: int = MOST_COMMITS) -> str:
     """The newest changes of the book, one version each."""
-    return f"/api/v1/contract/depth_commits/{quote(symbol)}/{count}"
+    return f"{_BASE}depth_commits/{quote(symbol)}/{count}"
 
 
 def deals_path(symbol: str, count: int = 20) -> str:
     """The newest trades, at most 100."""
-    return f"/api/v1/contract/deals/{quote(symbol)}?limit={count}"
+    return f"{_BASE}deals/{quote(symbol)}?limit={count}"
 
 
 def funding_path(symbol: str) -> str:
     """The present funding rate."""
-    return f"/api/v1/contract/funding_rate/{quote(symbol)}"
+    return f"{_BASE}funding_rate/{quote(symbol)}"
+
+
+def short_path(path: str) -> str:
+    """A path as it is shown: without what all have in common."""
+    return path.removeprefix(_BASE)
+
+
+def endpoint(path: str) -> str:
+    """The name of what was asked for: ``depth`` of :func:`depth_path`, whatever its symbol."""
+    return short_path(path).partition("?")[0].partition("/")[0]
 
 
 class RefusedError(Exception):

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from mexc_pipeline.exchange.channels import DEAL, DEPTH
 from mexc_pipeline.exchange.checks import CONNECTED, REPEATED
 from mexc_pipeline.exchange.deadletters import meant
-from mexc_pipeline.exchange.depth import CHANNEL, REMEMBERED, span
+from mexc_pipeline.exchange.depth import REMEMBERED, span
 from mexc_pipeline.exchange.holes import Unfinished, unfinished
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.exchange.rest import version_of
@@ -17,7 +18,6 @@ from mexc_pipeline.rows import Mt, Row
 
 MOST_DEALS = 2 * REMEMBERED
 """Deal frames that are looked at, at most: what was known when one of the later half came is known again then."""
-_DEALS = "push.deal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +39,20 @@ def last_version(symbol: str, depth: Iterable[Row], dead: Iterable[Row]) -> int 
     """The book's version after the newest of these depth frames and dead letters; 0 where that is of another channel
     than incremental depth or does not tell, None where there is no frame of depth."""
     candidates = [
-        *((row.seq, row.m) for row in dead if meant(row.m, symbol) == CHANNEL),
+        *((row.seq, row.m) for row in dead if meant(row.m, symbol) == DEPTH),
         *((row.seq, row.m) for row in depth),
     ]
     if not candidates:
         return None
     m = content(max(candidates)[1])
-    covered = span(m) if _channel(m) == CHANNEL else None
+    covered = span(m) if _channel(m) == DEPTH else None
     return covered.last if covered is not None else 0
 
 
 def deal_frames(symbol: str, deals: Iterable[Row], dead: Iterable[Row], most: int) -> list[Row]:
     """The newest ``most`` of these deal frames in order, also those that are dead letters for nothing but their
     ``ts``."""
-    return sorted([*deals, *(row for row in dead if meant(row.m, symbol) == _DEALS)])[-most:]
+    return sorted([*deals, *(row for row in dead if meant(row.m, symbol) == DEAL)])[-most:]
 
 
 def with_events(frames: Iterable[Row], events: Iterable[Row]) -> list[tuple[int, bytes]]:
@@ -68,7 +68,7 @@ def versions(repaired: Iterable[bytes]) -> list[int]:
 
 def interrupted(events: Iterable[bytes], fetched: Iterable[int]) -> list[Unfinished]:
     """The gaps that these events, oldest first, begin and do not end; ``fetched``: :func:`versions` that came."""
-    return unfinished(CHANNEL, events, fetched)
+    return unfinished(DEPTH, events, fetched)
 
 
 def _version(m: bytes) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mexc_pipeline.exchange import channels
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -20,10 +22,10 @@ DEAL = Bounds(floor=120.0, start=600.0, most=3600.0)
 OTHERS = Bounds(floor=30.0, start=60.0, most=300.0)
 """Longest normal silence of depth seen on quiet symbols: 6.4 s; tickers come each 1 to 3 s."""
 
-RECONNECTING = frozenset({"push.ticker", "push.depth", "push.depth.full"})
+RECONNECTING = frozenset({channels.TICKER, channels.DEPTH, channels.FULL_DEPTH})
 """Channels whose silence for twice the limit, after a second request, is no rest of the market."""
 
 
 def bounds(channel: str) -> Bounds:
     """What holds for a channel whatever its pace."""
-    return DEAL if channel == "push.deal" else OTHERS
+    return DEAL if channel == channels.DEAL else OTHERS

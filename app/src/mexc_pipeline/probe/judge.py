@@ -11,8 +11,9 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from mexc_pipeline.exchange.answers import is_unlisted
+from mexc_pipeline.exchange.channels import DEAL, DEPTH, FULL_DEPTH, TICKER
 from mexc_pipeline.exchange.protocol import MAX_STORED
-from mexc_pipeline.exchange.rest import THROTTLED, read_listing, too_many_values
+from mexc_pipeline.exchange.rest import THROTTLED, endpoint, read_listing, too_many_values
 from mexc_pipeline.exchange.shapes import ANSWERS, FITS, PUSHES, Shape, parse
 from mexc_pipeline.probe.observe import Channel, Connection, Fields, Observer
 from mexc_pipeline.probe.records import Answered, Refused, Unreached
@@ -25,10 +26,10 @@ CLOCK_MS = 5_000
 
 _UNITS = {"us": "in microseconds", "ns": "in nanoseconds", "s": "in seconds", "zero": "0"}
 _ADVICE = {
-    "push.depth.full": 'set [channels] depth = "merged" until a version for it is out',
-    "push.depth": 'set [channels] depth = "full20" until a version for it is out',
-    "push.deal": "trades are not recorded as things stand",
-    "push.ticker": "tickers are not recorded as things stand",
+    FULL_DEPTH: 'set [channels] depth = "merged" until a version for it is out',
+    DEPTH: 'set [channels] depth = "full20" until a version for it is out',
+    DEAL: "trades are not recorded as things stand",
+    TICKER: "tickers are not recorded as things stand",
 }
 _BREACHES: dict[str, str] = {
     "rules": "what came is no frame (reserved bits), so where the next one begins is not clear",
@@ -502,11 +503,6 @@ def what_worked(reason: str) -> str:
         if step in reason:
             return f" ({before})"
     return ""
-
-
-def endpoint(path: str) -> str:
-    """The name of what was asked for: ``depth`` for ``/api/v1/contract/depth/BTC_USDT?limit=20``."""
-    return path.partition("?")[0].removeprefix("/api/v1/contract/").partition("/")[0]
 
 
 def _words(path: str) -> list[str]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mexc_pipeline.exchange.channels import DEAL, DEPTH, FULL_DEPTH, acknowledged, channel_of, is_answer, topic_of
 from mexc_pipeline.exchange.deadletters import reason
 from mexc_pipeline.exchange.depth import Deals, span
-from mexc_pipeline.exchange.protocol import BINARY, TEXT, Classifier, decompressed, packing_of
+from mexc_pipeline.exchange.protocol import BINARY, TEXT, Classifier, Control, control_of, decompressed, packing_of
 from mexc_pipeline.exchange.shapes import Number, extent, parse, walk
 from mexc_pipeline.probe.records import (
     Answered,
@@ -199,7 +200,7 @@ class Observer:
         elif method.startswith("sub."):
             topic = method.removeprefix("sub.")
             connection.topics.add(topic)
-            channel = self._channel(connection, f"push.{topic}")
+            channel = self._channel(connection, channel_of(topic))
             channel.asked.setdefault(connection.symbol, at)
             self._asked_again(channel, connection.symbol, at)
 
@@ -234,17 +235,17 @@ class Observer:
         name = value.get("channel")
         if not isinstance(name, str):
             self.unreadable["without a channel"] += 1
-        elif name == "pong":
+        elif (control := control_of(name)) is Control.PONG:
             self._pong(connection, record.at, value)
-        elif name == "clientId":
+        elif control is Control.CLIENT_ID:
             pass  # a sister venue sends it, and clients of this one expect it
-        elif name.startswith("rs."):
-            topic = name.removeprefix("rs.sub.")
-            if value.get("data") == "success" and topic in connection.topics:
-                self._channel(connection, f"push.{topic}").acked.add(connection.symbol)
+        elif is_answer(name):
+            topic = acknowledged(name)
+            if value.get("data") == "success" and topic is not None and topic in connection.topics:
+                self._channel(connection, channel_of(topic)).acked.add(connection.symbol)
             else:
                 count(self.said, f"{name}: {str(value.get('data'))[:MOST_NAME]}")
-        elif name.removeprefix("push.") not in connection.topics:
+        elif topic_of(name) not in connection.topics:
             count(self.strangers, name)
         else:
             self._push(self._channel(connection, name), connection, record, value, text)
@@ -267,9 +268,9 @@ class Observer:
             channel.fields.add(value)
         if not connection.spare:
             self._classify(channel, connection.symbol, record)
-        if channel.name in ("push.depth", "push.depth.full"):
+        if channel.name in (DEPTH, FULL_DEPTH):
             self._version(channel, connection, text)
-        elif channel.name == "push.deal":
+        elif channel.name == DEAL:
             self._trades(channel, connection, text)
 
     def _classify(self, channel: Channel, symbol: str, record: Received) -> None:
@@ -296,7 +297,7 @@ class Observer:
                 channel.anew += 1
             else:
                 channel.back += 1
-        elif channel.name == "push.depth" and not first_here and covered.first > last + 1:
+        elif channel.name == DEPTH and not first_here and covered.first > last + 1:
             channel.gaps += 1
             channel.missing += covered.first - last - 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from mexc_pipeline.exchange.rest import short_path
 from mexc_pipeline.probe.judge import ChannelFigures, Report
 
 WIDTH = 80
@@ -87,7 +88,7 @@ def _connection(report: Report) -> Iterator[str]:
 def _rest(report: Report) -> Iterator[str]:
     for answer in report.answers:
         took = f"{answer.took_ms:.0f} ms" if answer.took_ms is not None else ""
-        path = answer.path.removeprefix("/api/v1/contract/")
+        path = short_path(answer.path)
         yield from _wrap(f"REST         {path:<34} {answer.status or '-':>3} {took:>8}  {answer.said}", " " * 13)
 
 

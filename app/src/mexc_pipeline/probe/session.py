@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
-
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.config import Exchange, Symbol
 from mexc_pipeline.egress.dial import Dial, EgressError, UnreachedError, deadline
 from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.egress.way import dial
-from mexc_pipeline.exchange.protocol import Classifier, subscriptions
+from mexc_pipeline.exchange.channels import channel_of
+from mexc_pipeline.exchange.protocol import Classifier, request, subscriptions
 from mexc_pipeline.exchange.rest import PING_PATH, commits_path, deals_path, depth_path, detail_path, funding_path
 from mexc_pipeline.feed.attempts import WINDOW_S, Attempts, Budget, key
 from mexc_pipeline.feed.feed import HANDSHAKE_S, KEPT_S, TURN_S, UNREACHED_S
@@ -76,11 +75,7 @@ def others(symbol: Symbol) -> Plan:
     }
     return Plan(
         symbol,
-        tuple(
-            msgspec.json.encode({"method": f"sub.{topic}", "param": {"symbol": symbol.name, **param}, "gzip": False})
-            for topic, param in known.items()
-            if f"push.{topic}" not in asked
-        ),
+        tuple(request(topic, symbol.name, **param) for topic, param in known.items() if channel_of(topic) not in asked),
         spare=True,
     )
 

@@ -32,7 +32,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mexc_pipeline.exchange.deadletters import SHARE, meant, reason
+from mexc_pipeline.exchange.deadletters import SHARE, TYPES, meant, reason
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.parquet import SCHEMA, metadata
 from mexc_pipeline.read import decode, moment
@@ -55,7 +55,7 @@ __all__ = [
     "trades",
 ]
 
-_CHANNELS = {"t": ("push.ticker",), "d": ("push.deal",), "dp": ("push.depth", "push.depth.full")}
+_CHANNELS = {name: tuple(channel for channel in TYPES if TYPES[channel] == name) for name in TYPES.values()}
 _FRAMES = ("t", "d", "dp", "dl")
 
 

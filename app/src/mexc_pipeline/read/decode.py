@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import UNSET, Raw, UnsetType
 
+from mexc_pipeline.exchange.channels import FULL_DEPTH
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.read import columnar
 from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column, unified
@@ -184,7 +185,7 @@ def tickers(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
 def book(table: Any, skipped: Skipped, *, levels: int | None = None, floats: bool = False) -> Any:
     """Full-depth frames as one row per side and level. Incremental ones are counted in ``skipped.other``."""
     table = _unpacked(table)
-    likely = pc.match_substring(table.column("m"), "push.depth.full")
+    likely = pc.match_substring(table.column("m"), FULL_DEPTH)
     full = table.filter(likely)
     others = table.filter(pc.invert(likely))
     for piece in _pieces(others):
@@ -330,7 +331,7 @@ def _tickers(rows: Any, frames: Sequence[_TickerFrame], skipped: Skipped, floats
 def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, skipped: Skipped, floats: bool) -> Any:
     sides = [(side or [])[:levels] for f in frames for side in (f.data.asks, f.data.bids)]
     short = [n // 2 for n, side in enumerate(sides) if any(len(level) < 2 for level in side)]
-    other = [n for n, f in enumerate(frames) if f.channel != "push.depth.full"]
+    other = [n for n, f in enumerate(frames) if f.channel != FULL_DEPTH]
     if short or other:
         raise NotNumbers([*short, *other], "a level without price and volume" if short else "another channel")
     counts = np.array([len(side) for side in sides], dtype=np.int64)

@@ -15,6 +15,7 @@ from msgspec import Raw
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Clock, Disconnected, GivenUp, Sealed, Stalled, Started, Stopped, begin
 from mexc_pipeline.events import read as event_of
+from mexc_pipeline.exchange.channels import DEPTH, FULL_DEPTH
 from mexc_pipeline.exchange.deadletters import meant, reason
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.export.order import Placed
@@ -22,7 +23,7 @@ from mexc_pipeline.export.parquet import metadata
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.read.files import Next, last_at, last_rx, rows_after, tables
 from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, NotNumbers, column
-from mexc_pipeline.read.rebuild import CHANNEL, FULL, Book, GapError, History, Level, Stored
+from mexc_pipeline.read.rebuild import Book, GapError, History, Level, Stored
 
 LATER_NS = 120_000_000_000
 """How long after an instant rows that repair what was before it can come: longer than all tries take."""
@@ -101,7 +102,7 @@ def _ends(m: bytes) -> str:
     if not m.startswith(_ENDS):
         return ""
     said = event_of(m) or {}
-    of_depth = said.get("channel", CHANNEL) in (CHANNEL, FULL)
+    of_depth = said.get("channel", DEPTH) in (DEPTH, FULL_DEPTH)
     return str(said["event"]) if of_depth and "event" in said else ""
 
 
@@ -183,5 +184,5 @@ def _rows(paths: Sequence[Path], at_ns: int | None, dead: dict[int, str]) -> Ite
                     yield Stored(seq, rx, ts, mt, content(m), path.name)
                     continue
                 dead[seq] = reason(m, symbol).value
-                if meant(m, symbol) in (CHANNEL, FULL):
+                if meant(m, symbol) in (DEPTH, FULL_DEPTH):
                     yield Stored(seq, rx, ts, "dp", content(m), path.name)

@@ -17,13 +17,12 @@ import msgspec
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Connected, Regressed, Snapshot, begin
+from mexc_pipeline.exchange.channels import DEPTH, FULL_DEPTH
 from mexc_pipeline.exchange.depth import Span, span
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.exchange.rest import version_of
 from mexc_pipeline.read.numbers import NULL, NotExactError, exact
 
-CHANNEL = "push.depth"
-FULL = "push.depth.full"
 FULL_KEPT = 100
 """Full-depth frames of which one is sure to be readable where others are not and that is accepted."""
 Level = tuple[Decimal, Decimal | None]
@@ -198,7 +197,7 @@ class History:
         if late and not fresh:
             return
         said = _channel(row.m)
-        if said is not None and said.channel == FULL:
+        if said is not None and said.channel == FULL_DEPTH:
             if not late:
                 self._full.append(row)
                 self._frames.clear()
@@ -224,7 +223,7 @@ class History:
 
     def _said(self, row: Stored) -> None:
         said = _event(row.m)
-        if said is None or said.channel != CHANNEL:
+        if said is None or said.channel != DEPTH:
             return
         if said.event == Snapshot.name():
             version = self._version_of(row)
