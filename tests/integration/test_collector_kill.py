@@ -18,7 +18,7 @@ from mexc_pipeline.spool.segment import in_order
 from mexc_pipeline.verify import exports
 from support.collecting import Collector, check_whole, collecting, frames, site_of, wanted
 from support.scheduling import due, measured
-from support.spooled import Stored, check, named
+from support.spooled import by_connection, check, named
 from support.waiting import until
 
 KILLS, STARTS_S, KILLED_S, RATE = 12, 0.7, 3.0, 400.0
@@ -26,17 +26,6 @@ KILLS, STARTS_S, KILLED_S, RATE = 12, 0.7, 3.0, 400.0
 DURABLE_NS = 250_000_000
 """How old a frame may be that was sent and not committed when the process died; what the machine's scheduling held back
 in that moment comes on top."""
-
-
-def by_connection(rows: list[Stored]) -> list[list[Stored]]:
-    """The rows of each connection, from its ``connected`` event on."""
-    groups: list[list[Stored]] = []
-    for row in rows:
-        if row.mt == 5 and row.m.startswith(b'{"event":"connected"'):
-            groups.append([])
-        if groups:
-            groups[-1].append(row)
-    return groups
 
 
 def test_any_moment(tmp_path: Path) -> None:
@@ -82,7 +71,8 @@ def test_any_moment(tmp_path: Path) -> None:
             check_whole(group, whole)
             continue
         assert got == wanted(sent)[: len(got)], "each once, in order"
-        must = due([frame.time_ns for frame in sent], killed_ns[connection.number], DURABLE_NS, waits)
+        end_ns = min(killed_ns[connection.number], connection.closed_ns or killed_ns[connection.number])
+        must = due([frame.time_ns for frame in sent], end_ns, DURABLE_NS, waits)
         assert len(got) >= must, f"{must - len(got)} of {must} frames lost"
         judged += must
     assert recorded == sum(r.mt in (1, 2, 3, 4) for r in rows), "every frame belongs to a connection"

@@ -107,3 +107,14 @@ def events(rows: list[Stored]) -> list[dict[str, Any]]:
 
 def named(rows: list[Stored], name: str) -> list[dict[str, Any]]:
     return [e for e in events(rows) if e["event"] == name]
+
+
+def by_connection(rows: list[Stored]) -> list[list[Stored]]:
+    """The rows of each connection, from its ``connected`` event on."""
+    groups: list[list[Stored]] = []
+    for row in rows:
+        if row.mt == 5 and row.m.startswith(b'{"event":"connected"'):
+            groups.append([])
+        if groups:
+            groups[-1].append(row)
+    return groups

@@ -90,11 +90,12 @@ def busy(folder: Path, seed: int, size: float = 1.0) -> Outcome:
     with _place(folder, seed, rng, outcome) as place, spinning(BUSY):
         place.scheduling = Scheduling(folder / "waits")
         place.witness.start()
-        for number in range(rounds):
+        for _ in range(rounds):
             how, after_s = _store(rng)
             with place.store_is(how, after_s):
+                before = len(place.sim.connections)
                 collector = place.fork("collect", "btc")
-                until(lambda n=number: len(place.sim.connections) > n or collector.poll() is not None, 60)  # type: ignore[misc]  # noqa: B023
+                until(lambda: len(place.sim.connections) > before or collector.poll() is not None, 60)  # noqa: B023
                 pause(rng.random() * BUSY_S)
                 collector.kill()
                 collector.wait(10)
