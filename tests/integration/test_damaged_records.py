@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,7 @@ from mexc_pipeline.store.engine import Engine, RefusedError
 from mexc_pipeline.store.service import Store
 from support.storing import (
     Backend,
-    EmbeddedBackend,
     Recording,
-    ServerBackend,
     mark,
     table_names,
     table_rows,
@@ -47,15 +45,6 @@ def other_types(engine: Engine, table: str) -> None:
     engine.execute(f"DROP TABLE {table}")
     columns = ", ".join(f"{name} UUID" for name, _ in sorted(schema.columns()[table]))
     engine.execute(f"CREATE TABLE {table} ({columns}) ENGINE = MergeTree PARTITION BY tuple() ORDER BY tuple()")
-
-
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    found: Backend = (
-        EmbeddedBackend(tmp_path / "clickhouse") if request.param == "embedded" else ServerBackend(tmp_path / "server")
-    )
-    yield found
-    found.close()
 
 
 def status_of(recording: Recording, _request: dict[str, Any]) -> dict[str, Any]:

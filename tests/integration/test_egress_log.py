@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.egress.uses import Use, logged
 from mexc_pipeline.store import questions
 from mexc_pipeline.store.loader import Loader
-from support.storing import Backend, EmbeddedBackend, Recording, ServerBackend, asked
+from support.storing import Backend, Recording, asked
 
 CONNECTED = b'{"event":"connected","egress":"tor","peer":"unix:/s","local":"","circuit":"7","exit":"%s"}'
 GONE = b'{"event":"disconnected","code":1006,"reason":"gone"%s}'
-
-
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    found: Backend = (
-        EmbeddedBackend(tmp_path / "clickhouse") if request.param == "embedded" else ServerBackend(tmp_path / "server")
-    )
-    yield found
-    found.close()
 
 
 def test_what_the_loader_writes_is_read_back_as_uses(backend: Backend, tmp_path: Path) -> None:

@@ -35,11 +35,6 @@ STEPS = ("created", "block", "written", "synced", "read back", "linked", "unlink
 KILLED = 9
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return configure(tmp_path)
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,6 @@ from mexc_pipeline.store.server import ServerEngine
 from support.clickhouse_server import ClickHouseServer
 from support.opened import Opened
 from support.storing import Backend, EmbeddedBackend, ServerBackend, asked
-
-
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    found: Backend = (
-        EmbeddedBackend(tmp_path / "clickhouse") if request.param == "embedded" else ServerBackend(tmp_path / "server")
-    )
-    yield found
-    found.close()
 
 
 def _attacks(target: Path, secret: Path) -> list[str]:

@@ -30,11 +30,6 @@ from mexc_pipeline.verify.exports import exports as verify_exports
 from support.spools import SECOND, T0, configure, fill, open_spool, some_frames
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return configure(tmp_path)
-
-
 def given_away(config: Config) -> Config:
     """The same folders; the id is given to another symbol."""
     text = (

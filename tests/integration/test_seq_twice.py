@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,8 @@ from mexc_pipeline.store import questions
 from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.loader import Loader
 from mexc_pipeline.verify import Finding, clickhouse
-from support.storing import Backend, EmbeddedBackend, Recording, ServerBackend, mark
+from support.storing import Backend, Recording, mark
 from support.waiting import until
-
-
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    found: Backend = (
-        EmbeddedBackend(tmp_path / "clickhouse") if request.param == "embedded" else ServerBackend(tmp_path / "server")
-    )
-    yield found
-    found.close()
 
 
 @pytest.fixture

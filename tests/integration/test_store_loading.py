@@ -20,7 +20,6 @@ from mexc_pipeline.store.engine import Engine, EngineError, EngineFactory, Refus
 from mexc_pipeline.store.loader import Loader
 from support.storing import (
     Backend,
-    EmbeddedBackend,
     Recording,
     ServerBackend,
     mark,
@@ -28,22 +27,6 @@ from support.storing import (
     table_rows,
     wait_for,
 )
-
-
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    found: Backend = (
-        EmbeddedBackend(tmp_path / "clickhouse") if request.param == "embedded" else ServerBackend(tmp_path / "server")
-    )
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def server_backend(tmp_path: Path) -> Iterator[ServerBackend]:
-    found = ServerBackend(tmp_path / "server")
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -35,12 +35,10 @@ HOSTILE = [
 
 
 @pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    backend = ServerBackend(tmp_path / "server")
-    found = Process(tmp_path / "store", backend.server.port)
+def process(tmp_path: Path, server_backend: ServerBackend) -> Iterator[Process]:
+    found = Process(tmp_path / "store", server_backend.server.port)
     yield found
     found.close()
-    backend.close()
 
 
 def _allowed() -> int:

@@ -53,20 +53,8 @@ def busy_s(pid: int) -> float:
 
 @pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
 def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
-    with contextlib.ExitStack() as stack:
-        port = 0
-        if request.param == "server":
-            backend = ServerBackend(tmp_path / "server")
-            stack.callback(backend.close)
-            port = backend.server.port
-        found = Process(tmp_path / "store", port)
-        stack.callback(found.close)
-        yield found
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerBackend]:
-    found = ServerBackend(tmp_path / "server")
+    port = request.getfixturevalue("server_backend").server.port if request.param == "server" else 0
+    found = Process(tmp_path / "store", port)
     yield found
     found.close()
 
@@ -249,16 +237,16 @@ def test_an_embedded_folder_that_does_not_open_is_set_aside(tmp_path: Path, dama
 
 
 @pytest.mark.server
-def test_the_server_absent_stopped_and_killed_in_mid_insert(tmp_path: Path, server: ServerBackend) -> None:
-    server.server.stop()
-    process = Process(tmp_path / "store", server.server.port)
+def test_the_server_absent_stopped_and_killed_in_mid_insert(tmp_path: Path, server_backend: ServerBackend) -> None:
+    server_backend.server.stop()
+    process = Process(tmp_path / "store", server_backend.server.port)
     recording = Recording(process.data / "spool")
     recording.add(500)
     process.start()
     status = wait_for(lambda: process.is_up() and not (s := process.ask("status"))["reachable"] and s)
     assert "refused" in status["error"]
     assert status["symbols"]["btc"]["backlog"] == 500
-    server.server.start()
+    server_backend.server.start()
     wait_for(lambda: process.loaded() == 500)
     stop = threading.Event()
 
@@ -273,8 +261,8 @@ def test_the_server_absent_stopped_and_killed_in_mid_insert(tmp_path: Path, serv
         for _ in range(3):
             before = process.loaded()
             wait_for(lambda before=before: process.loaded() > before + 300)  # type: ignore[misc]
-            server.server.kill()
-            server.server.start()
+            server_backend.server.kill()
+            server_backend.server.start()
     finally:
         stop.set()
         feeder.join()
@@ -338,12 +326,12 @@ class SwallowingProxy:
 
 
 @pytest.mark.server
-def test_a_reply_lost_after_the_insert_was_done(tmp_path: Path, server: ServerBackend) -> None:
-    proxy = SwallowingProxy(server.server.port)
+def test_a_reply_lost_after_the_insert_was_done(tmp_path: Path, server_backend: ServerBackend) -> None:
+    proxy = SwallowingProxy(server_backend.server.port)
     recording = Recording(tmp_path / "spool")
-    lossy = ServerEngine(server.settings(proxy.port).clickhouse, reply_s=5)
+    lossy = ServerEngine(server_backend.settings(proxy.port).clickhouse, reply_s=5)
     loader = Loader("btc", recording.folder, lossy, threading.Lock())
-    engine = server.engine()
+    engine = server_backend.engine()
     engine.connect()
     lost = 0
     for _ in range(12):
@@ -425,15 +413,6 @@ def test_a_call_on_constants_holds_nobody_but_its_place(tmp_path: Path) -> None:
     assert said, "nobody waits for what was ended"
     assert "ended beneath a statement" in process.text()
     recording.close()
-
-
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    found: Backend = (
-        EmbeddedBackend(tmp_path / "clickhouse") if request.param == "embedded" else ServerBackend(tmp_path / "server")
-    )
-    yield found
-    found.close()
 
 
 def test_queries_answer_and_nothing_can_be_changed_through_them(

@@ -13,7 +13,7 @@ from mexc_pipeline import read
 from mexc_pipeline.config import Config
 from mexc_pipeline.export import main
 from mexc_pipeline.rows import Frame, Mt
-from support.spools import BOOK, DEAL, SECOND, T0, configure, event, open_spool
+from support.spools import BOOK, DEAL, SECOND, T0, event, open_spool
 
 EV, DP, D = int(Mt.EVENT), int(Mt.DEPTH), int(Mt.DEAL)
 LOST = (EV, event("disconnected", code=1006, reason="reset").decode())
@@ -24,11 +24,6 @@ GIVEN_UP = (EV, event("given_up", channel="push.depth.full", reason="silent").de
 OTHER_GIVEN_UP = (EV, event("given_up", channel="push.deal", reason="silent").decode())
 CLOCK = (EV, event("clock", step_ms=1500.0).decode())
 GAP = (EV, event("gap", channel="push.depth", **{"from": 1, "to": 2, "count": 2}).decode())
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return configure(tmp_path)
 
 
 def record(config: Config, *rows: tuple[float, tuple[int, str]]) -> Path:

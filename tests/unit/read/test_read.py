@@ -24,7 +24,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.export import main
 from mexc_pipeline.rows import Frame, wrap
 from support.repository import ROOT
-from support.spools import BOOK, DEAL, SECOND, T0, TICKER, configure, fill, open_spool
+from support.spools import BOOK, DEAL, SECOND, T0, TICKER, fill, open_spool
 
 READING = ROOT / "docs" / "reading.md"
 
@@ -37,11 +37,6 @@ def export(config: Config, *frames: tuple[int, str]) -> Path:
     spool.close()
     assert main(config).ok
     return config.export_dir
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return configure(tmp_path)
 
 
 def test_frames_are_what_the_files_hold(config: Config) -> None:
