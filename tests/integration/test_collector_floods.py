@@ -27,7 +27,8 @@ FLOOD_S = 6.0
 """How long the flood lasts, at least, once the collector records."""
 QUIET_S = 5.0
 """Between two rows of the channels that the flood is not part of."""
-END_S = 10.0
+END_S = 5.0
+"""What design section 5 allows an end to take."""
 GAP = 40_001
 CHANNELS = '[channels]\ndepth = "merged"\n'
 MARK = '"lastPrice":'
