@@ -1,7 +1,8 @@
-"""What users' statements may take of the store's memory: the process lives on, whatever a statement asks for."""
+"""What users' statements and the largest rows may take of the store's memory: it stays within its unit's limit."""
 
 from __future__ import annotations
 
+import random
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mexc_pipeline import control
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.store.service import QUERIES
 from support.store_process import Process
 from support.storing import Recording, ServerBackend, wait_for
@@ -107,3 +109,51 @@ def test_the_store_outlives_every_answer(process: Process) -> None:
     assert most > 0, "otherwise nothing was looked at"
     assert _peak(process.pid) + QUERIES * most < _allowed() - ROOM
     recording.close()
+
+
+SYMBOLS = ("btc", "eth", "sol")
+
+
+def _add_largest(recording: Recording, count: int) -> None:
+    """Frames of the size that the collector is held to; binary ones are kept in base64, which adds a third."""
+    for n in range(count):
+        recording.now += 1000
+        m = random.Random(n).randbytes(60 << 20)
+        recording.spool.append([Frame(recording.now, None, int(Mt.DEAD_LETTER), m)])
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_largest_rows_of_every_symbol_are_loaded_compared_and_loaded_again(tmp_path: Path) -> None:
+    backend = ServerBackend(tmp_path / "server")
+    process = Process(
+        tmp_path / "store", backend.server.port, ", ".join(f'"{symbol_id.upper()}_USDT"' for symbol_id in SYMBOLS)
+    )
+    recordings = [Recording(process.data / "spool", symbol_id) for symbol_id in SYMBOLS]
+    for recording in recordings:
+        _add_largest(recording, 2)
+        recording.add(100)
+        recording.end_period()
+        recording.add(1)
+
+    def compared(count: int) -> bool:
+        found = process.ask("status")["symbols"]
+        return all(one["compared_segments"] == count and not one["differing"] for one in found.values())
+
+    process.start()
+    wait_for(process.is_up)
+    wait_for(lambda: compared(1), 200, "tables that were compared")
+    loading = _peak(process.pid)
+    client = backend.server.client()
+    for table in [name for (name,) in client.execute("SHOW TABLES FROM ch_mexc") if re.search(r"_[0-9]{6,}", name)]:
+        client.execute(f"DROP TABLE ch_mexc.{table}")
+    wait_for(lambda: compared(0), 60, "tables that are missed")
+    wait_for(lambda: compared(1), 200, "tables that were loaded again")
+    peak = _peak(process.pid)
+    print(f"{loading >> 20} MiB to load and compare, {peak >> 20} MiB to load again as well")  # noqa: T201
+    process.close()
+    for recording in recordings:
+        recording.close()
+    backend.close()
+    assert peak < _allowed() - ROOM

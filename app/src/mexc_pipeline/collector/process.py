@@ -12,11 +12,11 @@ from typing import Any, Self
 
 from mexc_pipeline import __version__, config, health, logs, notify, running
 from mexc_pipeline.collector.disk import Disk
-from mexc_pipeline.collector.heap import Heap
 from mexc_pipeline.collector.recorder import PRUNE_S
 from mexc_pipeline.collector.recording import Recording
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.heap import Heap
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.spool.room import Level, Limits
 

@@ -12,8 +12,8 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.paths import is_readonly, not_a_file, not_allowed
 from mexc_pipeline.periods import END_NS, Period, parse_name
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
+from mexc_pipeline.spool.blobs import LARGE, fetch
 
 State = Literal["open", "closed", "exported"]
 
@@ -438,7 +439,9 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
         raise failed(path, "not a readable segment", error) from error
 
 
-def bounded(cursor: sqlite3.Cursor, max_bytes: int) -> list[tuple[int, int, int, int, bytes]]:
+def bounded(
+    cursor: sqlite3.Cursor | Generator[tuple[int, int, int, int, bytes]], max_bytes: int
+) -> list[tuple[int, int, int, int, bytes]]:
     """Rows of a statement, no more once their frames exceed ``max_bytes``; it is ended: an open one would keep the
     write-ahead log from shrinking."""
     rows: list[tuple[int, int, int, int, bytes]] = []
@@ -478,21 +481,47 @@ class SegmentReader:
         """All that it says of itself, by its check value, whatever its file is called."""
         return read_meta(self._db, self.path, "segment format", FORMAT)
 
-    def read(self, after_seq: int, max_rows: int = 5000, max_bytes: int = 8 << 20, until_seq: int = 1 << 62) -> Columns:
+    def read(
+        self,
+        after_seq: int,
+        max_rows: int = 5000,
+        max_bytes: int = 8 << 20,
+        until_seq: int = 1 << 62,
+        large: Callable[[], None] = lambda: None,
+    ) -> Columns:
         """Committed rows with ``after_seq`` < seq ≤ ``until_seq`` in seq order: at most ``max_rows``, and no more once
-        their frames exceed ``max_bytes``; empty at the end."""
+        their frames exceed ``max_bytes``; empty at the end. ``large`` is called before a frame of :data:`LARGE` bytes
+        or more is taken into memory."""
         try:
             cursor = self._db.execute(
-                "SELECT seq, rx, ts, mt, m FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
-                (after_seq, until_seq, max_rows),
+                "SELECT seq, rx, ts, mt, CASE WHEN length(m) < ? THEN m END, length(m) FROM rows "
+                "WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+                (LARGE, after_seq, until_seq, max_rows),
             )
-            rows = bounded(cursor, max_bytes)
+            rows = bounded(self._whole(cursor, large), max_bytes)
         except DAMAGE as error:
             raise failed(self.path, f"cannot be read after seq {after_seq}", error) from error
         block = self._checked(Columns.of(rows))
         if len(block) and block.seq[0] <= after_seq:
             raise SegmentError(f"{self.path}: rows after seq {after_seq} are out of order")
         return block
+
+    def _whole(self, cursor: sqlite3.Cursor, large: Callable[[], None]) -> Generator[tuple[int, int, int, int, bytes]]:
+        """The rows with their large frames, of which SQLite would make a copy more."""
+        with closing(cursor):
+            for *row, m, size in cursor:
+                if m is None and size is not None:
+                    large()
+                    m = fetch(self._db, row[0])
+                yield (*row, m)
+                del m  # it may be large: not beside the next one
+
+    def has_large(self) -> bool:
+        """Whether a frame has :data:`LARGE` bytes or more."""
+        try:
+            return self._db.execute("SELECT 1 FROM rows WHERE length(m) >= ? LIMIT 1", (LARGE,)).fetchone() is not None
+        except DAMAGE as error:
+            raise failed(self.path, "cannot be read", error) from error
 
     def _checked(self, block: Columns) -> Columns:
         """The rows where they are rows: one altered bit can make a number a text, or a type none that there is."""

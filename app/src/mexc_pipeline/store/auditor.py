@@ -10,16 +10,20 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.ledger.digest import RowDigest, combine, differing
+from mexc_pipeline.rows import Columns
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, is_there, segments
 from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.store import schema
 from mexc_pipeline.store.catalog import Catalog, Held
 from mexc_pipeline.store.engine import Capabilities, Engine, EngineError, RefusedError, is_damage, row_table_sql
+from mexc_pipeline.store.large import one_at_a_time
 from mexc_pipeline.store.loader import MAX_BYTES, MAX_ROWS, Progress, without
 from mexc_pipeline.store.workers import StoppingError
 
@@ -66,10 +70,14 @@ def compare(
     """Read the table and compare its content with a closed segment's digests. A table that cannot be read differs."""
     digest = RowDigest()
     try:
-        for block in engine.read_blocks(table):
-            digest.update(block)
-            if stopping is not None and stopping.is_set():
-                raise StoppingError("the store is ending")
+        with one_at_a_time() as large:
+            if _may_have_large(segment):
+                large()
+            for block in engine.read_blocks(table):
+                digest.update(block)
+                del block  # it may be large: not beside the next one
+                if stopping is not None and stopping.is_set():
+                    raise StoppingError("the store is ending")
     except RefusedError as error:
         if not is_damage(error):
             raise
@@ -81,10 +89,33 @@ def _expected(segment: SegmentInfo, refused: set[int]) -> dict[str, str]:
     if not refused:
         return segment.digests
     digest = RowDigest()
-    with SegmentReader(segment.path) as reader:
-        for block in reader.blocks():
+    with closing(_blocks(segment)) as blocks:
+        for block in blocks:
             digest.update(without(block, refused))
+            del block
     return digest.columns()
+
+
+def _blocks(segment: SegmentInfo) -> Generator[Columns]:
+    """All rows of a segment, block by block, none held beside the next one. To be closed: it keeps others waiting."""
+    seq = 0
+    with SegmentReader(segment.path) as reader:
+        while True:
+            with one_at_a_time() as large:
+                block = reader.read(seq, MAX_ROWS, MAX_BYTES, large=large)
+                if not len(block):
+                    return
+                seq = block.seq[-1]
+                yield block
+                del block
+
+
+def _may_have_large(segment: SegmentInfo) -> bool:
+    try:
+        with SegmentReader(segment.path) as reader:
+            return reader.has_large()
+    except SegmentError:
+        return True  # the table is what is compared
 
 
 class Auditor:
@@ -248,13 +279,14 @@ class Auditor:
         refused = self._catalog.refused(held)
         self._catalog.free(names.reload, self._capabilities)
         self._engine.execute(row_table_sql(names.reload, self._capabilities))
-        with SegmentReader(segment.path) as reader:
-            for block in reader.blocks(0, MAX_ROWS, MAX_BYTES):
+        with closing(_blocks(segment)) as blocks:
+            for block in blocks:
                 wanted = without(block, refused)
                 if self._stopping.is_set():
                     raise StoppingError("the store is ending")
                 if len(wanted):
                     self._engine.insert_block(names.reload, wanted, f"reload-{self._id}-{uuid.uuid4()}")
+                del block, wanted
         table = names.sealed(segment)
         self._catalog.hold(table, held)
         if table not in self._catalog.tables():

@@ -42,6 +42,7 @@ from mexc_pipeline.store.engine import (
     is_damage,
     row_table_sql,
 )
+from mexc_pipeline.store.large import one_at_a_time
 from mexc_pipeline.store.schema import apply
 
 log = logging.getLogger("mexc_pipeline.store")
@@ -317,12 +318,10 @@ class Loader:
             raise RuntimeError("no segment is open")
         began = time.monotonic()
         try:
-            block = self._reader.read(self.progress.loaded_seq, self._limit, MAX_BYTES)
-            if len(block):
-                self._insert(self._segment, block)
-                if len(block) >= self._limit or sum(map(len, block.m)) >= MAX_BYTES:
-                    return 0.0
-                return max(0.0, FLUSH_S - (time.monotonic() - began))
+            with one_at_a_time() as large:
+                rows, is_full = self._load_batch(self._reader, self._segment, large)
+            if rows:
+                return 0.0 if is_full else max(0.0, FLUSH_S - (time.monotonic() - began))
             if not self._is_in_place(self._segment.path):
                 log.warning("segment is gone from the spool", extra={"fields": {"segment": str(self._segment.path)}})
                 self._attached = False
@@ -359,6 +358,14 @@ class Loader:
         self._let_go()
 
     # One batch
+
+    def _load_batch(self, reader: SegmentReader, segment: SegmentInfo, large: Callable[[], None]) -> tuple[int, bool]:
+        """How many rows it had, and whether more may wait. Its rows are gone when it returns."""
+        limit = self._limit
+        block = reader.read(self.progress.loaded_seq, limit, MAX_BYTES, large=large)
+        if len(block):
+            self._insert(segment, block)
+        return len(block), len(block) >= limit or sum(map(len, block.m)) >= MAX_BYTES
 
     def _insert(self, segment: SegmentInfo, block: Columns) -> None:
         if Mt.EVENT in block.mt:

@@ -14,6 +14,7 @@ from mexc_pipeline.store import records, schema
 from mexc_pipeline.store.auditor import compare, recorded
 from mexc_pipeline.store.catalog import Catalog, Held
 from mexc_pipeline.store.engine import UNKNOWN_TABLE, Engine, EngineError, EngineFactory, RefusedError, is_damage, quote
+from mexc_pipeline.store.large import one_at_a_time
 
 _STALE_S = 60
 _EXITS = "SELECT id, toUInt32(at), toString(seq), event FROM egress_log WHERE at >= toDateTime({since})"
@@ -247,11 +248,11 @@ def _live(engine: Engine, table: str, segment: SegmentInfo | None) -> tuple[bool
     shares = ", ".join(f"{MT_NAMES[mt]} {count} ({count / total:.1%})" for mt, count, _, _ in sorted(rows))
     if segment is None:
         return False, f"{total} rows of a segment that is not in the spool; {shares}"
-    with SegmentReader(segment.path) as reader:
+    with one_at_a_time() as large, SegmentReader(segment.path) as reader:
         expected = last - segment.first_seq + 1
         here = reader.info()
-        newest = reader.read(last - 1, 1, until_seq=last)
-        begin = reader.read(first - 1, 1, until_seq=first)
+        newest = reader.read(last - 1, 1, until_seq=last, large=large)
+        begin = reader.read(first - 1, 1, until_seq=first, large=large)
     if not len(newest) or not len(begin):
         return False, f"has seq {first} to {last}, which the spool does not have; {shares}"
     seconds = max(1e-3, (newest.rx[0] - begin.rx[0]) / 1e9)

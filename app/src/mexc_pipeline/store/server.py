@@ -207,7 +207,10 @@ class ServerEngine:
         try:
             while (block := _guarded(lambda: next(blocks, None))) is not None:
                 if block.num_rows:
-                    yield native.columns_of(block.get_columns())
+                    rows = native.columns_of(block.get_columns())
+                    block.data = []  # the driver keeps the block until it has the next one
+                    yield rows
+                    del rows
             done = True
         finally:
             if not done:

@@ -17,6 +17,7 @@ from mexc_pipeline import lifeline, notify, running, signals
 from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.heap import Heap
 from mexc_pipeline.output import Output
 from mexc_pipeline.paths import identity
 from mexc_pipeline.spool.lock import SpoolLock
@@ -267,6 +268,9 @@ def main(config: Config, parent_fd: int | None = None) -> int:
 def _serve(config: Config, stop: threading.Event, parent_fd: int | None) -> int:
     if parent_fd is not None:
         lifeline.watch(parent_fd)
+    heap = Heap()
+    heap.share()
+    heap.map_large()
     config.clickhouse.check_files()
     check_mounted(config)
     config.data_dir.mkdir(parents=True, exist_ok=True)

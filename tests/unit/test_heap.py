@@ -8,7 +8,7 @@ import sys
 _BEGIN = """
 import threading
 from pathlib import Path
-from mexc_pipeline.collector.heap import Heap
+from mexc_pipeline.heap import Heap
 
 def resident(file, row):
     return next(int(line.split()[1]) >> 10 for line in file.splitlines() if line.startswith(row))
@@ -44,3 +44,14 @@ def test_empty_pages_between_what_is_kept_are_given_back() -> None:
 def test_what_a_thread_makes_lies_in_the_heap_of_all() -> None:
     of_all = 'print(resident(Path("/proc/self/smaps").read_text().split("[heap]")[1], "Rss:"))'
     assert _said(_BEGIN.replace("EVERY", "1") + of_all)[0] > 90
+
+
+def test_what_is_large_goes_back_when_it_is_freed() -> None:
+    """After larger ones were freed, after which glibc takes it from a heap."""
+    code = _BEGIN.replace("EVERY", "100000") + (
+        "heap.map_large()\nkept = bytes(30 << 20)\nkept = None\n"
+        "pieces = [b'x' * (2 << 20) for _ in range(20)]\nbefore, end = whole(), b'x' * 1000\n"
+        "pieces.clear()\nprint(before, whole())"
+    )
+    before, after = _said(code)
+    assert after < before - 30
