@@ -56,8 +56,8 @@ _WRAPPED = 3 << 18
 
 
 def wrap(opcode: int, payload: bytes) -> bytes:
-    """A binary frame (opcode 2), text (1) that is not UTF-8, or what is no message (any other), as the JSON object by
-    which it is stored."""
+    """A binary frame (opcode 2), text (1) that is not UTF-8 or itself of this form, or what is no message (any other),
+    as the JSON object by which it is stored."""
     whole = io.BytesIO()  # in pieces: a payload of 60 MiB would stand here three times over
     whole.write(b'{"base64":"')
     view = memoryview(payload)

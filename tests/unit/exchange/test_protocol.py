@@ -183,7 +183,10 @@ def test_control_frames_are_told_apart(payload: bytes, control: Control) -> None
     "rest",
     [
         '"symbol":"BTC_USDT"', '"symbol":null', '"data":[{"p":1}]', '"data":{"asks":[]}', f'"data":"{"x" * 300}"',
-        f'"data":[{"1," * 150}1],"data":"success"',
+        f'"data":[{"1," * 150}1],"data":"success"', '"data":"success","deals":[{"p":1}]',
+        '"data":"success","p":100.5,"v":2',
+        '"channel":"push.deal","data":[1]', '"data":[1],"data":"success"', '"data":1,"dat\\u0061":2',
+        '"data":1,"ts":[1]',
     ],
 )  # fmt: skip
 def test_a_control_frame_that_holds_more_is_kept_and_acted_on(channel: str, rest: str) -> None:
@@ -203,6 +206,63 @@ def test_what_the_exchange_answers_is_passed_on() -> None:
     assert (error.control, error.mt, error.answer) == (None, Mt.DEAD_LETTER, "Contract [X] not exists")
     odd = CLASSIFIER.classify(1, b'{"channel":"rs.error","data":{"a":[1]},"ts":1789498321790}')
     assert odd.answer == "{'a': [1]}"
+
+
+WORDS = st.sampled_from(['"success"', "1789498336785", "null", "true", '"a,\\"b\\":{"'])
+OTHERS = st.sampled_from(["[1]", "{}", '{"p":1}', "[[]]"])
+KEYS = st.sampled_from(["channel", "data", "ts"])
+
+
+@settings(max_examples=examples(300))
+@given(
+    st.sampled_from(['"pong"', '"rs.sub.deal"', '"clientId"']),
+    st.lists(
+        st.tuples(KEYS | st.sampled_from(["p", "deals", "symbol", "Data", "", "data "]), WORDS | OTHERS), max_size=5
+    ),
+    st.sampled_from([",", " ,\n"]),
+)
+def test_a_control_frame_is_passed_over_only_where_it_says_nothing_else(
+    channel: str, members: list[tuple[str, str]], comma: str
+) -> None:
+    pairs = [*members, ("channel", channel)]
+    payload = ("{" + comma.join(f'"{key}":{value}' for key, value in pairs) + "}").encode()
+    keys = [key for key, _ in pairs]
+    bare = sorted(keys) == sorted({*keys} & {"channel", "data", "ts"}) and all(
+        value[0] not in "[{" for _, value in pairs
+    )
+    found = CLASSIFIER.classify(1, payload)
+    assert found.mt is (Mt.EVENT if bare else Mt.DEAD_LETTER)
+    assert bare or found.m == payload
+
+
+STORED = st.builds(
+    b'{"base64":"%s","opcode":%d}'.__mod__,
+    st.tuples(st.sampled_from([b"AAAA", b"", b"A", b"!", b"H4sIAAAAAAAAAwMAAAAAAAAAAAA="]), st.integers(-1, 17)),
+)
+
+
+@settings(max_examples=examples(300))
+@given(
+    st.sampled_from([0, 1, 2, 3, 7]),
+    st.recursive(
+        st.binary(max_size=40) | st.text(max_size=20).map(str.encode) | STORED | near_frames(),
+        lambda inner: (
+            st.builds(wrap, st.integers(0, 15), inner) | st.tuples(inner, st.binary(max_size=2)).map(b"".join)
+        ),
+        max_leaves=4,
+    ),
+)
+@example(1, b'{"base64":"AAAA","opcode":1}')
+@example(1, b'{"base64":"AAAA","opcode":2}')
+@example(1, wrap(1, gzip.compress(b"{}")))
+def test_of_what_is_stored_the_frame_that_came_can_be_told(opcode: int, payload: bytes) -> None:
+    found = CLASSIFIER.classify(opcode, payload)
+    if found.mt is Mt.EVENT:
+        return  # not stored
+    assert (unwrap(found.m) or (1, found.m)) == (opcode, payload)
+    text = decompressed(payload) if opcode == 2 or (opcode == 1 and not is_utf8(payload)) else None
+    assert content(found.m) == (payload if text is None else text)
+    agrees(opcode, payload)
 
 
 @given(st.sampled_from([1, 2]), st.binary(max_size=200))

@@ -19,9 +19,9 @@ from mexc_pipeline.exchange.protocol import (
     BINARY,
     MAX_CLASSIFIED,
     TEXT,
-    WRAPPED,
     control_of,
-    decompressed,
+    opcode_wrapped,
+    text_of,
     unwrap,
 )
 from mexc_pipeline.rows import MT_NAMES, is_utf8
@@ -137,13 +137,12 @@ def too_many(dead: int, frames: int) -> bool:
 
 
 def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> tuple[Reason, str | None]:
-    if len(m) > 2 * MAX_CLASSIFIED and m.startswith(WRAPPED):  # to unpack it would take its size again
-        by_end = (why for opcode, why in _WRAPPED_AS.items() if m.endswith(b'"opcode":%d}' % opcode))
-        return next(by_end, Reason.NO_MESSAGE), None
+    if len(m) > 2 * MAX_CLASSIFIED and (opcode := opcode_wrapped(m)) is not None:
+        return _WRAPPED_AS.get(opcode, Reason.NO_MESSAGE), None  # to unpack it would take its size again
     wrapped = unwrap(m)
     if wrapped is not None:
         why = _WRAPPED_AS.get(wrapped[0], Reason.NO_MESSAGE)
-        text = decompressed(wrapped[1]) if why is not Reason.NO_MESSAGE else None
+        text = text_of(*wrapped)
         if text is None or not is_utf8(text):
             return why, None
         m = text

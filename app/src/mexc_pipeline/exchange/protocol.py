@@ -7,10 +7,12 @@ Sources: the official futures WebSocket page (2026-04) and update log for method
 from __future__ import annotations
 
 import base64
+import json
+import re
 import zlib
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -135,7 +137,10 @@ class Classifier:
         """``opcode`` 1 (text) or 2 (binary) and the whole payload; any other: what is no message, so a dead letter."""
         if opcode != TEXT or not is_utf8(payload):
             return self._unpack(opcode, payload)
-        return self._text_frame(payload)
+        found = self._text_frame(payload)
+        if found.mt is Mt.DEAD_LETTER and opcode_wrapped(payload) is not None:  # it would be read as another frame
+            return found._replace(m=wrap(TEXT, payload))
+        return found
 
     def _unpack(self, opcode: int, payload: bytes) -> Classified:
         """What is not plain text: known by the text that it holds, where it is compressed, and stored as it came."""
@@ -182,7 +187,7 @@ class Classifier:
                 return Classified(None, mt, ts, payload, channel)
             control = control_of(channel)
             if control is not None:
-                kept = Mt.EVENT if _is_bare(envelope, payload) else Mt.DEAD_LETTER
+                kept = Mt.EVENT if _is_bare(payload) else Mt.DEAD_LETTER
                 answer = _text(envelope.data) if control is Control.ACK else None
                 return Classified(control, kept, ts, payload, channel, answer)
         answer = _text(envelope.data) or channel if channel is not None and is_answer(channel) else None
@@ -206,25 +211,51 @@ def control_of(channel: str) -> Control | None:
     return Control.CLIENT_ID if channel == "clientId" else None
 
 
-def _is_bare(envelope: _Envelope, payload: bytes) -> bool:
-    """Whether a control frame can hold no data of the market: it is short, names no symbol, and its ``data`` is one
-    word. Its length counts because a name that stands there twice is read once."""
-    data = bytes(envelope.data) if isinstance(envelope.data, msgspec.Raw) else b""
-    return len(payload) <= BARE and envelope.symbol is msgspec.UNSET and data[:1] not in (b"{", b"[")
+def _is_bare(payload: bytes) -> bool:
+    """Whether a control frame, which is JSON, can hold no data of the market: it is short and has the keys of such
+    frames alone, each of them once and with one word."""
+    if len(payload) > BARE:
+        return False
+    try:
+        pairs = json.loads(payload.decode(), object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError):
+        return False  # what is passed over need not be JSON
+    keys = [key for key, _ in pairs]
+    return len(set(keys)) == len(keys) and all(
+        key in _CONTROL_KEYS and not isinstance(value, list) for key, value in pairs
+    )
+
+
+_CONTROL_KEYS = ("channel", "data", "ts")
+"""Of acks, pongs and client ids (wire, 2026-09)."""
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with all that stands in it: a dict would keep the last of several values of a key."""
 
 
 WRAPPED = b'{"base64":"'
-"""How a frame begins that is stored by its base64."""
+"""How ``m`` begins where :func:`~mexc_pipeline.rows.wrap` made it."""
+_WRAPPED_END = re.compile(rb'","opcode":(\d|1[0-5])\}')
+
+
+def opcode_wrapped(m: bytes) -> int | None:
+    """The opcode where ``m`` is of the form that :func:`~mexc_pipeline.rows.wrap` makes, whatever stands there for the
+    base64; else None."""
+    if not m.startswith(WRAPPED):
+        return None
+    end = _WRAPPED_END.fullmatch(m, m.find(b'"', len(WRAPPED)))
+    return None if end is None else int(end[1])
 
 
 def unwrap(m: bytes) -> tuple[int, bytes] | None:
     """Opcode and payload of what :func:`~mexc_pipeline.rows.wrap` made; None for any other ``m``."""
-    if not m.startswith(WRAPPED):
+    opcode = opcode_wrapped(m)
+    if opcode is None:
         return None
     try:
-        found = msgspec.json.decode(m, type=_Wrapped)
-        return found.opcode, base64.b64decode(found.base64, validate=True)
-    except (msgspec.MsgspecError, ValueError):
+        return opcode, base64.b64decode(m[len(WRAPPED) : m.find(b'"', len(WRAPPED))], validate=True)
+    except ValueError:
         return None
 
 
@@ -232,10 +263,14 @@ def content(m: bytes) -> bytes:
     """The text of a stored frame, whatever way it came: ``m`` itself, or what its compressed payload holds; the payload
     where that is not compressed."""
     wrapped = unwrap(m)
-    if wrapped is None:
-        return m
-    text = decompressed(wrapped[1])
-    return wrapped[1] if text is None else text
+    return m if wrapped is None else text_of(*wrapped) or wrapped[1]
+
+
+def text_of(opcode: int, payload: bytes) -> bytes | None:
+    """What a frame holds that is stored by its base64: text of its own, or what is compressed in it; else None."""
+    if opcode == TEXT and is_utf8(payload):
+        return payload
+    return decompressed(payload) if opcode in (TEXT, BINARY) else None
 
 
 def packing_of(payload: bytes) -> Packing:
@@ -277,11 +312,6 @@ def _inflated(data: bytes, wbits: int, most: int) -> bytes | None:
         if not data:
             return whole
     return None
-
-
-class _Wrapped(msgspec.Struct, forbid_unknown_fields=True):
-    base64: str
-    opcode: int
 
 
 class _Pong(msgspec.Struct, gc=False):
