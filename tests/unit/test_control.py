@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -483,10 +483,7 @@ def test_text_of_any_script_takes_the_bytes_it_has() -> None:
     assert len(control._line({"m": "ä" * 1000})) < 2020
 
 
-def test_a_user_of_the_group_is_answered_one_at_a_time_and_not_at_any_rate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(control, "_is_owner", lambda uid: uid == 1)
+def test_a_user_of_the_group_is_answered_one_at_a_time_and_not_at_any_rate(tmp_path: Path) -> None:
     at_once, most, began = 0, 0, []
 
     def work(_: dict[str, Any]) -> dict[str, Any]:
@@ -498,7 +495,7 @@ def test_a_user_of_the_group_is_answered_one_at_a_time_and_not_at_any_rate(
         at_once -= 1
         return {}
 
-    server = ControlServer(tmp_path / "x.sock", {"work": work}, for_group=("work",))
+    server = ControlServer(tmp_path / "x.sock", {"work": work}, ("work",), is_owner=lambda uid: uid == 1)
     try:
         many = [threading.Thread(target=server._in_turn, args=(b'{"cmd":"work"}', 7)) for _ in range(12)]
         for thread in many:
@@ -512,8 +509,7 @@ def test_a_user_of_the_group_is_answered_one_at_a_time_and_not_at_any_rate(
     assert min(b - a for a, b in itertools.pairwise(began)) >= control.PACE_S * 0.9
 
 
-def test_one_users_long_question_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "_is_owner", lambda uid: uid == 1)
+def test_one_users_long_question_holds_up_no_other(tmp_path: Path) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     def work(request: dict[str, Any]) -> dict[str, Any]:
@@ -522,7 +518,7 @@ def test_one_users_long_question_holds_up_no_other(tmp_path: Path, monkeypatch: 
             assert go_on.wait(30)
         return {}
 
-    server = ControlServer(tmp_path / "x.sock", {"work": work}, for_group=("work",))
+    server = ControlServer(tmp_path / "x.sock", {"work": work}, ("work",), is_owner=lambda uid: uid == 1)
     try:
         long = threading.Thread(target=server._in_turn, args=(b'{"cmd":"work","long":true}', 7))
         long.start()
@@ -535,20 +531,20 @@ def test_one_users_long_question_holds_up_no_other(tmp_path: Path, monkeypatch: 
         server.close()
 
 
-def test_what_was_displaced_waits_for_no_turn(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_displaced_waits_for_no_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each of a flood's connections would leave a thread behind, in the queue for its user's turn."""
-    monkeypatch.setattr(control, "_is_owner", lambda _: False)
     monkeypatch.setattr(control, "PACE_S", 60.0)
-    with idle(path, 400, b'{"cmd":'):
+    path = tmp_path / "x.sock"
+    with closing(ControlServer(path, HANDLERS, is_owner=lambda _: False)), idle(path, 400, b'{"cmd":'):
         _until(lambda: len(_clients()) <= control.FOR_USER)
 
 
-def test_users_that_share_out_all_places_keep_no_other_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_that_share_out_all_places_keep_no_other_out(tmp_path: Path) -> None:
     """Four users who hold sixteen idle connections each, and the next one comes."""
     uids = [7] * 16 + [8] * 16 + [9] * 16 + [10] * 16 + [11]
-    monkeypatch.setattr(control, "_is_owner", lambda uid: uid == 1)
-    monkeypatch.setattr(control, "_peer_uid", lambda _: uids.pop(0) if uids else 12)
-    with idle(path, 64):
+    path = tmp_path / "x.sock"
+    server = ControlServer(path, HANDLERS, is_owner=lambda uid: uid == 1, caller=lambda _: uids.pop(0) if uids else 12)
+    with closing(server), idle(path, 64):
         for _ in range(2):
             assert "is for the recorder's own user" in json.loads(raw(path, b'{"cmd":"echo"}\n'))["error"]
 

@@ -93,6 +93,17 @@ class _Client:
     """The next step is its own: to finish its request, or to take the answer."""
 
 
+def caller(client: socket.socket) -> int:
+    """Who connected: the kernel's word for it, taken at the moment of ``connect``."""
+    _, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(uid)
+
+
+def is_owner(uid: int) -> bool:
+    """Whether a user is the process's own or root."""
+    return uid in (0, os.geteuid())
+
+
 class ControlServer:
     """Answers ``{"cmd": NAME, …}`` with what the handler of that name returns, plus ``ok``; one thread a client.
 
@@ -102,11 +113,22 @@ class ControlServer:
     nobody out; where the group has all of its, that of the user with the most. A user of the group is answered one
     question at a time, :data:`PACE_S` apart, so that no number of them takes the process from its work. Where there can
     be no socket (no permission, no room), or it was taken away, it is tried again until there is one. A request must be
-    whole within :data:`REQUEST_S`, an answer read within :data:`ANSWER_S`.
+    whole within :data:`REQUEST_S`, an answer read within :data:`ANSWER_S`. ``caller`` says whose a connection is,
+    ``is_owner`` whether that is the process's own user or root.
     """
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler], for_group: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        handlers: Mapping[str, Handler],
+        for_group: Iterable[str] = (),
+        *,
+        is_owner: Callable[[int], bool] = is_owner,
+        caller: Callable[[socket.socket], int] = caller,
+    ) -> None:
         self.path = path
+        self._is_owner = is_owner
+        self._caller = caller
         self._handlers = dict(handlers)
         self._for_group = frozenset(for_group)
         self._lock = threading.Lock()
@@ -196,7 +218,7 @@ class ControlServer:
     def _accept_one(self, listening: socket.socket) -> None:
         try:
             connection, _ = listening.accept()
-            client = _Client(connection, _peer_uid(connection))
+            client = _Client(connection, self._caller(connection))
         except BlockingIOError:
             if not self._is_there():
                 log.warning("control socket was taken away", extra={"fields": {"socket": str(self.path)}})
@@ -219,7 +241,7 @@ class ControlServer:
 
     def _admit(self, client: _Client) -> bool:
         """Take the client on, in the place of a silent one if need be."""
-        is_owner = _is_owner(client.uid)
+        is_owner = self._is_owner(client.uid)
         with self._lock:
             in_the_way = self._in_the_way(client.uid, is_owner)
             if in_the_way:
@@ -237,7 +259,7 @@ class ControlServer:
         same = [c for c in self._clients if c.uid == uid]
         if len(same) >= (FOR_OWNER if is_owner else FOR_USER):
             return same
-        group = [c for c in self._clients if not _is_owner(c.uid)]
+        group = [c for c in self._clients if not self._is_owner(c.uid)]
         if is_owner or len(group) < FOR_GROUP:
             return []
         ((greediest, _),) = Counter(c.uid for c in group if c.is_silent).most_common(1) or [(uid, 0)]
@@ -278,7 +300,7 @@ class ControlServer:
 
     def _in_turn(self, line: bytes, uid: int) -> bytes | bytearray:
         """The line that answers a line."""
-        if _is_owner(uid):
+        if self._is_owner(uid):
             return self._answered(line, uid)
         turn = self._turns[uid]
         with turn.lock:
@@ -299,7 +321,7 @@ class ControlServer:
             handler = self._handlers[request["cmd"]]
         except (ValueError, KeyError, TypeError, RecursionError):
             return {"ok": False, "error": f"{NO_COMMAND}; known are {', '.join(sorted(self._handlers))}"}
-        if request["cmd"] not in self._for_group and not _is_owner(uid):
+        if request["cmd"] not in self._for_group and not self._is_owner(uid):
             owner = _name_of(os.geteuid())
             return {"ok": False, "error": f"{request['cmd']} is for the recorder's own user; run it as {owner} or root"}
         try:
@@ -417,16 +439,6 @@ def _line(answer: Mapping[str, Any]) -> bytes:
 def _file(path: Path) -> tuple[int, int]:
     found = path.lstat()
     return found.st_dev, found.st_ino
-
-
-def _peer_uid(client: socket.socket) -> int:
-    """Who connected: the kernel's word for it, taken at the moment of ``connect``."""
-    _, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return int(uid)
-
-
-def _is_owner(uid: int) -> bool:
-    return uid in (0, os.geteuid())
 
 
 def _name_of(uid: int) -> str:
