@@ -6,14 +6,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mexc_pipeline.collector import recorder as module
 from mexc_pipeline.collector.inbox import Inbox, Mark
-from mexc_pipeline.collector.recorder import Recorder
+from mexc_pipeline.collector.recorder import Recorder, Timing
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.periods import DAY_NS, HOUR_NS, SECOND_NS, Period
@@ -35,10 +35,13 @@ def tmp_path(tmp_path: Path) -> Path:
     return tmp_path / "btc"
 
 
+QUICK = Timing(idle_s=0.01, retry_s=0.01)
+
+
 class Rig:
     """A recorder on its thread; ``now`` is its clock where it is set, trusted or not."""
 
-    def __init__(self, folder: Path, period_ns: int = DAY_NS) -> None:
+    def __init__(self, folder: Path, period_ns: int = DAY_NS, keep_ns: int = HOUR_NS, timing: Timing = QUICK) -> None:
         self.folder = folder
         self.now: int | None = None
         self.trusted = True
@@ -48,7 +51,9 @@ class Rig:
         self.spool = Spool(folder, "btc", "BTC_USDT", Period(period_ns))
         self.lock = SpoolLock(folder).__enter__()
         pending = Pending(folder, "BTC_USDT")
-        self.recorder = Recorder(pending, self.inbox, self.statistics, HOUR_NS, self.lock.keep, self._is_trusted)
+        self.recorder = Recorder(
+            pending, self.inbox, self.statistics, keep_ns, self.lock.keep, self._is_trusted, timing=timing
+        )
         self.recorder.number(self.spool)
         self.thread = threading.Thread(target=self.recorder.run)
         self.thread.start()
@@ -87,9 +92,7 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    monkeypatch.setattr(module, "RETRY_S", 0.01)
-    monkeypatch.setattr(module, "IDLE_S", 0.01)
+def rig(tmp_path: Path) -> Iterator[Rig]:
     rig = Rig(tmp_path)
     yield rig
     rig.end()
@@ -175,8 +178,6 @@ def test_however_late_the_commit_rows_keep_their_time_and_period(
 ) -> None:
     """What was received before a period's edge, or before a cut, is committed after it: the disk refused, or was slow,
     across it."""
-    monkeypatch.setattr(module, "RETRY_S", 0.01)
-    monkeypatch.setattr(module, "IDLE_S", 0.01)
     rig = Rig(tmp_path, 10 * SECOND_NS)
     try:
         rig.now = T0
@@ -222,9 +223,8 @@ def test_however_late_the_commit_rows_keep_their_time_and_period(
         rig.end()
 
 
-def test_a_quiet_segment_ends_by_the_true_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quiet_segment_ends_by_the_true_clock(tmp_path: Path) -> None:
     """The clock was a year ahead and is set right: nothing waits for that year."""
-    monkeypatch.setattr(module, "IDLE_S", 0.01)
     rig = Rig(tmp_path, 10 * SECOND_NS)
     try:
         rig.now = T0 + 365 * DAY_NS
@@ -240,7 +240,8 @@ def test_a_quiet_segment_ends_by_the_true_clock(tmp_path: Path, monkeypatch: pyt
         rig.end()
 
 
-def test_proven_segments_are_pruned_by_a_clock_that_is_trusted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proven_segments_are_pruned_by_a_clock_that_is_trusted(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, keep_ns=0, timing=replace(QUICK, prune_s=0.0))
     rig.put(b"1")
     until(rig.texts, 40)
     cut = rig.recorder.cut(10)
@@ -248,15 +249,16 @@ def test_proven_segments_are_pruned_by_a_clock_that_is_trusted(rig: Rig, monkeyp
     rig.put(b"2")
     until(lambda: len(rig.texts()) == 3, 40)
     rig.trusted = False
-    rig.recorder._keep_ns = 0
+    asked = rig.asked
+    until(lambda: rig.asked > asked + 1, 40, "a turn of the loop that began with a suspect clock")
     mark_exported(cut.path, {"at_ns": time.time_ns()})
-    rig.recorder._next_prune = 0.0
     asked = rig.asked
     until(lambda: rig.asked > asked + 3, 40, "turns of the loop in which it would be pruned")
     assert cut.path.exists(), "not while the clock is suspect"
     rig.trusted = True
     until(lambda: not cut.path.exists(), 40, "the pruned segment")
     assert rig.texts() == [b"2"]
+    rig.end()
 
 
 def test_statistics_of_no_rows_are_none() -> None:

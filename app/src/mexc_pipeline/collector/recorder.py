@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -24,11 +25,8 @@ from mexc_pipeline.spool.writer import Spool
 
 log = logging.getLogger("mexc_pipeline.collector")
 
-IDLE_S = 0.25
-"""How long the loop waits for frames before it looks at the clock: the most by which a quiet segment closes late."""
 MOST_FRAMES = 4096
 PRUNE_S = 60.0
-RETRY_S = 0.5
 T = TypeVar("T")
 
 _TROUBLE = (sqlite3.Error, OSError, SegmentError, UserError)
@@ -36,6 +34,17 @@ _TROUBLE = (sqlite3.Error, OSError, SegmentError, UserError)
 
 class _GivenUpError(Exception):
     """The process has to end before the disk let it be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The recorder's pauses, in seconds."""
+
+    idle_s: float = 0.25
+    """How long it waits for frames before it looks at the clock: the most by which a quiet segment closes late."""
+    retry_s: float = 0.5
+    """Between two attempts at what the disk refuses."""
+    prune_s: float = PRUNE_S
 
 
 class Recorder:
@@ -52,7 +61,9 @@ class Recorder:
         keep_lock: Callable[[], object],
         clock_trusted: Callable[[], bool],
         segment_opened: Callable[[], None] = lambda: None,
+        timing: Timing = Timing(),
     ) -> None:
+        self._timing = timing
         self._pending = pending
         self._inbox = inbox
         self._statistics = statistics
@@ -90,7 +101,7 @@ class Recorder:
         """Commit until the inbox is closed and empty. What is pending then and cannot be numbered stays so."""
         while not self._inbox.drained or self._is_moving():
             moving = self._is_moving()
-            frames, mark = self._inbox.take(0.0 if moving else IDLE_S, MOST_FRAMES)
+            frames, mark = self._inbox.take(0.0 if moving else self._timing.idle_s, MOST_FRAMES)
             self.beat = time.monotonic()
             if not self._write(frames):
                 self.lost += self._inbox.discard()
@@ -103,7 +114,7 @@ class Recorder:
             if moving:
                 self._move()
             if self._spool is not None and self.beat >= self._next_prune and self._clock_trusted():
-                self._next_prune = self.beat + PRUNE_S
+                self._next_prune = self.beat + self._timing.prune_s
                 with suppress(_GivenUpError):
                     self._attempt(partial(self._spool.prune, self._inbox.clock(), self._keep_ns))
         self._close()
@@ -213,7 +224,7 @@ class Recorder:
                 if self._refused_since is None:
                     self._refused_since = time.monotonic()
                 log.error("spool refuses, trying again", extra={"fields": {"error": str(error)}})
-                if self._give_up.wait(RETRY_S):
+                if self._give_up.wait(self._timing.retry_s):
                     raise _GivenUpError from error
                 self.beat = time.monotonic()  # waiting for the disk is not being stuck
             else:
