@@ -226,7 +226,7 @@ def _in_this_process(question: Mapping[str, Any]) -> bytearray:
 def test_no_statement_touches_a_file_or_shows_one(
     backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_asked", _in_this_process)
+    monkeypatch.setattr(server, "read_apart", _in_this_process)
     engine = backend.engine()
     engine.connect()
     engine.execute("CREATE TABLE t (a UInt64) ENGINE = StripeLog")

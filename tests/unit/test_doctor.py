@@ -281,7 +281,6 @@ def test_an_unwritable_tmpdir_does_not_matter_to_the_embedded_engine(
 
 
 @pytest.mark.engine
-def test_an_engine_that_takes_its_process_with_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_REACH", "this.module.is.nowhere")
-    assert "its client ended with 1" in doctor.clickhouse(_config(tmp_path)).text
+def test_an_engine_that_takes_its_process_with_it_is_one_line(tmp_path: Path) -> None:
+    assert "its client ended with 1" in doctor.clickhouse(_config(tmp_path), reach="this.module.is.nowhere").text
     assert "was ended by SIGILL" in doctor._ended(-4)

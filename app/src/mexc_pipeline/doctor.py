@@ -39,7 +39,6 @@ HARD_FREE = 256 << 20
 SOFT_FREE = 5 << 30
 EXCHANGE_S = 8.0
 CLICKHOUSE_S = 15.0
-_REACH = "mexc_pipeline.store.reach"
 CLOCK_MS = 2000
 MADE_IN = 1_760_000_000
 """Unix seconds, October 2025: a clock before it was never set."""
@@ -215,9 +214,9 @@ def files(config: Config) -> Check:
     return Check("configured files", True, True, "there")
 
 
-def clickhouse(config: Config) -> Check:
+def clickhouse(config: Config, reach: str = "mexc_pipeline.store.reach") -> Check:
     """The embedded engine runs, or the server answers ``SELECT 1`` to the store's own name and password. Asked in a
-    process of its own, with the client that only the store knows."""
+    process of its own, the module ``reach``, with the client that only the store knows."""
     settings = config.clickhouse
     embedded = settings.mode == "embedded"
     if embedded and importlib.util.find_spec("chdb") is None:
@@ -231,7 +230,7 @@ def clickhouse(config: Config) -> Check:
     asked = {"clickhouse": msgspec.to_builtins(settings), "folder": str(_existing(config.data_dir))}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", _REACH], input=json.dumps(asked).encode(), capture_output=True, timeout=CLICKHOUSE_S
+            [sys.executable, "-m", reach], input=json.dumps(asked).encode(), capture_output=True, timeout=CLICKHOUSE_S
         )
         said = json.loads(done.stdout)
     except subprocess.TimeoutExpired:

@@ -51,20 +51,16 @@ def test_a_text_ends_at_its_bound() -> None:
         ("import sys; sys.stdin.readline(); raise ValueError('odd')", "ValueError: odd"),
     ],
 )
-def test_the_end_of_the_reading_process_is_an_answer_of_one_line(
-    monkeypatch: pytest.MonkeyPatch, code: str, says: str
-) -> None:
-    monkeypatch.setattr(server, "_ANSWERING", (sys.executable, "-c", code))
+def test_the_end_of_the_reading_process_is_an_answer_of_one_line(code: str, says: str) -> None:
     with pytest.raises(EngineError, match=says) as caught:
-        server._asked({"statement": "SELECT 1"})
+        server.read_apart({"statement": "SELECT 1"}, (sys.executable, "-c", code))
     assert "\n" not in str(caught.value)
 
 
-def test_a_reading_process_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_ANSWERING", (sys.executable, "-c", "import time; time.sleep(1000)"))
-    monkeypatch.setattr(server, "_ANSWER_S", 0.1)
+def test_a_reading_process_that_says_nothing_is_ended() -> None:
+    silent = (sys.executable, "-c", "import time; time.sleep(1000)")
     with pytest.raises(EngineError, match=r"no answer within 0\.1 s"):
-        server._asked({"statement": "SELECT 1"})
+        server.read_apart({"statement": "SELECT 1"}, silent, 0.1)
 
 
 def test_the_reading_process_ends_with_who_asked() -> None:
@@ -79,7 +75,7 @@ def test_the_reading_process_ends_with_who_asked() -> None:
             "statement": "SELECT 1",
             "max_rows": 1,
         }
-        with subprocess.Popen(server._ANSWERING, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+        with subprocess.Popen(server.ANSWERING, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
             assert child.stdin is not None
             child.stdin.write(json.dumps(asked).encode() + b"\n")
             child.stdin.flush()

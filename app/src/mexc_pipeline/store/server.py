@@ -56,8 +56,8 @@ _ATTACHINGS = 3
 """Tables that others make meanwhile can keep one from finding all."""
 _TRIAL = "_trial_"
 _REMEDY = "where it does not go by itself, systemctl restart clickhouse-server removes it"
-_ANSWERING = (sys.executable, "-m", "mexc_pipeline.store.answering")
-_ANSWER_S = QUERY_S + 30.0
+ANSWERING = (sys.executable, "-m", "mexc_pipeline.store.answering")
+ANSWER_S = QUERY_S + 30.0
 """Until a user's answer is whole: the server's time and that of reading what it sends."""
 
 
@@ -235,7 +235,7 @@ class ServerEngine:
             "statement": statement,
             "max_rows": max_rows,
         }
-        return _asked(asked)
+        return read_apart(asked)
 
     def blocks(self, statement: str) -> Generator[Any, None, None]:
         """What the server sends for a user's statement, by a connection of its own. For the process that may take what
@@ -314,11 +314,13 @@ def _understood(client: Any, sql: str) -> str:
     return readonly.judged(sql, ask)
 
 
-def _asked(question: Mapping[str, Any]) -> bytearray:
+def read_apart(
+    question: Mapping[str, Any], program: Sequence[str] = ANSWERING, within_s: float = ANSWER_S
+) -> bytearray:
     """What another process makes of the server's answer, see :mod:`answering`. EngineError where it makes none."""
     try:
         # Any: to the type checker each of its pipes may be missing.
-        child: Any = subprocess.Popen(_ANSWERING, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child: Any = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as error:
         raise UnreachableError(f"no process to read the answer: {error}") from error
     try:
@@ -326,7 +328,7 @@ def _asked(question: Mapping[str, Any]) -> bytearray:
             try:
                 child.stdin.write(json.dumps(question).encode() + b"\n")
                 child.stdin.flush()
-                answer = bounded(_output(child.stdout.fileno()))
+                answer = bounded(_output(child.stdout.fileno(), within_s))
                 said = child.stderr.read()
                 status = child.wait()
             finally:
@@ -343,8 +345,8 @@ def _asked(question: Mapping[str, Any]) -> bytearray:
     raise (UnreachableError if found["unreachable"] else RefusedError)(found["error"], found["code"])
 
 
-def _output(fd: int) -> Iterator[bytes]:
-    deadline = time.monotonic() + _ANSWER_S
+def _output(fd: int, within_s: float) -> Iterator[bytes]:
+    deadline = time.monotonic() + within_s
     waiting = select.poll()
     waiting.register(fd, select.POLLIN)
     while waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -352,7 +354,7 @@ def _output(fd: int) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
-    raise UnreachableError(f"no answer within {_ANSWER_S:g} s")
+    raise UnreachableError(f"no answer within {within_s:g} s")
 
 
 def _guarded(call: Callable[[], _T]) -> _T:
