@@ -203,17 +203,16 @@ def test_a_child_is_started_once_what_it_needs_is_free(
 def test_a_collector_whose_end_may_have_cost_frames_is_a_problem_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: list[int], at_the_end: int, said: list[str]
 ) -> None:
-    supervisor, _ = _supervisor(tmp_path, monkeypatch, 0)
     now = [100.0]
     monkeypatch.setattr("mexc_pipeline.run.children.time.monotonic", lambda: now[0])
-    (keeper,) = supervisor._collectors
     children: list[Any] = []
 
-    def start() -> Any:
+    def start(*_: object) -> Any:
         children.append(_Fake())
         return children[-1]
 
-    keeper._start = start
+    supervisor = _supervisor(tmp_path, start)
+    (keeper,) = supervisor._collectors
     for status in (*during, None):
         now[0] += 100.0
         keeper.tend()
@@ -225,12 +224,9 @@ def test_a_collector_whose_end_may_have_cost_frames_is_a_problem_of_the_run(
     assert all(line.startswith(start) for line, start in zip(found, said, strict=True)), found
 
 
-def test_a_store_that_does_not_end_in_order_is_a_problem_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor, _ = _supervisor(tmp_path, monkeypatch, 0)
-    store = _Fake()
-    supervisor._store._start = lambda: store  # type: ignore[assignment,return-value]
+def test_a_store_that_does_not_end_in_order_is_a_problem_of_the_run(tmp_path: Path) -> None:
+    store: Any = _Fake()
+    supervisor = _supervisor(tmp_path, lambda *_: store)
     supervisor._store.tend()
     store.status, store.overdue = -9, True
     (line,) = supervisor._end_store()
@@ -238,33 +234,33 @@ def test_a_store_that_does_not_end_in_order_is_a_problem_of_the_run(
     assert supervisor._end_store() == [], "said once"
 
 
-def _supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *statuses: int) -> tuple[Supervisor, list[list[str]]]:
+def _supervisor(tmp_path: Path, start: Callable[..., Any]) -> Supervisor:
+    lifeline = Lifeline()
+    lifeline.close()
+    return Supervisor(configure(tmp_path), lifeline, Stop(), lambda name, line: None, start=start)
+
+
+def _ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *statuses: int) -> tuple[Supervisor, list[list[str]]]:
     """One whose children end like this, the last way again and again; and a clock that its pauses move."""
     now = [100.0]
     monkeypatch.setattr("mexc_pipeline.run.supervisor.time.monotonic", lambda: now[0])
     monkeypatch.setattr("mexc_pipeline.run.supervisor.time.sleep", lambda s: now.__setitem__(0, now[0] + s))
-    lifeline = Lifeline()
-    supervisor = Supervisor(configure(tmp_path), lifeline, Stop(), lambda name, line: None)
-    lifeline.close()
     asked: list[list[str]] = []
     left = list(statuses)
 
-    class Ended:
-        def wait(self, _: float) -> int:
-            return left.pop(0) if len(left) > 1 else left[0]
+    def start(_: str, args: list[str], *__: object) -> _Fake:
+        asked.append(args[2:])  # after --config FILE
+        ended = _Fake()
+        ended.status = left.pop(0) if len(left) > 1 else left[0]
+        return ended
 
-    def child(name: str, args: list[str]) -> Any:
-        asked.append(args)
-        return Ended()
-
-    monkeypatch.setattr(supervisor, "_child", child)
-    return supervisor, asked
+    return _supervisor(tmp_path, start), asked
 
 
 def test_the_last_export_is_tried_again_where_it_is_refused_or_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor, asked = _supervisor(tmp_path, monkeypatch, 2, -9, 2, 0)
+    supervisor, asked = _ending(tmp_path, monkeypatch, 2, -9, 2, 0)
     assert supervisor._export_rest() == []
     assert asked == [["export", "--once", "btc"]] * 4
 
@@ -272,7 +268,7 @@ def test_the_last_export_is_tried_again_where_it_is_refused_or_killed(
 def test_the_last_export_is_given_up_in_the_end_and_its_refusal_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor, asked = _supervisor(tmp_path, monkeypatch, 2)
+    supervisor, asked = _ending(tmp_path, monkeypatch, 2)
     (line,) = supervisor._export_rest()
     assert "configuration was refused" in line
     assert "stays in the spool" in line
@@ -280,7 +276,7 @@ def test_the_last_export_is_given_up_in_the_end_and_its_refusal_said(
 
 
 def test_an_export_that_said_what_is_wrong_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    supervisor, asked = _supervisor(tmp_path, monkeypatch, 1)
+    supervisor, asked = _ending(tmp_path, monkeypatch, 1)
     assert supervisor._export_rest() == ["export --once: exit 1"]
     assert len(asked) == 1
 

@@ -96,7 +96,16 @@ def lock_holder(folder: Path) -> str | None:
 class Supervisor:
     """Owns every child of one ``run``. Used from one thread; ``stop`` may be set from anywhere."""
 
-    def __init__(self, config: Config, lifeline: Lifeline, stop: Stop, lines: Lines, debug: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        lifeline: Lifeline,
+        stop: Stop,
+        lines: Lines,
+        debug: bool = False,
+        start: Callable[[str, Sequence[str], Lifeline, Lines], Child] = Child,
+    ) -> None:
+        self._start = start
         self.config = config
         self.periods = Periods.begin(config)
         self.stop = stop
@@ -114,7 +123,7 @@ class Supervisor:
         self._scanned = 0.0
 
     def _child(self, name: str, args: list[str]) -> Child:
-        child = Child(name, [*self._common, *args], self._lifeline, self._lines)
+        child = self._start(name, [*self._common, *args], self._lifeline, self._lines)
         self.stop.children = [known for known in self.stop.children if known.poll() is None] + [child]
         log.info("child started", extra={"fields": {"child": name, "pid": child.pid}})
         return child
