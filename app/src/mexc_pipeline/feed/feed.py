@@ -36,7 +36,7 @@ from mexc_pipeline.exchange.resumption import Resumption
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
 from mexc_pipeline.feed.handshake import Answer, RefusedError, shake
-from mexc_pipeline.feed.link import Messages, ReadAhead
+from mexc_pipeline.feed.link import PAUSED_S, Messages, ReadAhead
 from mexc_pipeline.feed.repair import Repairer
 from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.feed.watch import (
@@ -503,7 +503,8 @@ class Feed:
         classify, touch, checks = self._classify, self._touched.add, self._checks.by_channel
         dead, look = Mt.DEAD_LETTER, link.look
         found: Found | None = None
-        lock, stamp, add = self._intake.lock, self._intake.stamp, self._intake.add
+        lock, stamp, add, monotonic = self._intake.lock, self._intake.stamp, self._intake.add, time.monotonic
+        late = 0.0
         while True:
             data = m = b""  # the last ones may be large, and the next ones long in coming
             try:
@@ -515,6 +516,9 @@ class Feed:
                 continue
             with lock:  # what is stamped must not be overtaken, nor wait anywhere but in the queue
                 rx = stamp()
+                if monotonic() - link.fresh > PAUSED_S:  # it was read that long ago: said before the first such row
+                    late = link.late()
+                    add(Frame(rx, None, Mt.EVENT, events.Paused(for_s=round(late, 1)).m))
                 control, mt, ts, m, channel, answer, text = classify(opcode, data)
                 if control is None or mt is dead:
                     check = checks.get(channel or "")
@@ -523,6 +527,9 @@ class Feed:
                         if found is not None and found.said is not None:
                             add(Frame(rx, None, Mt.EVENT, found.said.m))
                     add(Frame(rx, ts, mt, m))
+            if late:
+                self._was_paused(late)
+                late = 0.0
             if found is not None:
                 self._fetch(found)
                 found = None
@@ -720,6 +727,9 @@ class Feed:
 
     def _say_paused(self, for_s: float) -> None:
         self._event(events.Paused(for_s=round(for_s, 1)))
+        self._was_paused(for_s)
+
+    def _was_paused(self, for_s: float) -> None:
         self._paused = (time.monotonic(), for_s)
         log.warning("nothing was read", extra={"fields": {"symbol": self._symbol.id, "for_s": round(for_s, 1)}})
 

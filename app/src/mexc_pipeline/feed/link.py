@@ -16,6 +16,7 @@ READ_AHEAD = 64 << 10
 """Bytes of one read. Each read is allocated whole and given back in pieces: four times as much made a collector grow by
 a megabyte with every stall of the machine, and read no faster."""
 PAUSED_S = 1.0
+"""Rows that are later than this are not left without a word."""
 HELD_S = 0.05
 """What was received waits no longer than this, and for the frame that is being looked at, before it is passed on."""
 _WHOLE_TEXT = 0x81
@@ -50,7 +51,8 @@ class ReadAhead:
         self.shutdown = sock.shutdown
         self.received = 0
         self._passed_on = 0.0  # when bytes last came from the network, or the last call since (monotonic s)
-        self._tried = time.monotonic()  # when the last attempt to read was over (monotonic s)
+        self.fresh = self._tried = time.monotonic()  # when the last attempt to read was over (monotonic s)
+        """When what is given out came from the network, or when last it was told that it comes late (monotonic s)."""
         self._paused: Callable[[float], None] = lambda _: None
 
     def watch(self, paused: Callable[[float], None]) -> None:
@@ -59,6 +61,13 @@ class ReadAhead:
         anything that was read after it is given out."""
         self._paused = paused
         self._tried = time.monotonic()
+
+    def late(self) -> float:
+        """For how many seconds what is given out now has been held up since it was read; the caller tells that, and it
+        is not told again by :meth:`watch`'s callback."""
+        now = time.monotonic()
+        away, self.fresh, self._tried = now - self.fresh, now, now
+        return away
 
     def drain(self, before_read: Callable[[], None]) -> None:
         """The connection is over: from now on read what has come already, and raise BlockingIOError (in TLS
@@ -111,7 +120,7 @@ class ReadAhead:
             piece = self._sock.recv(READ_AHEAD)
         finally:
             now = time.monotonic()
-            away, self._tried = now - self._tried, now
+            away, self.fresh, self._tried = now - self._tried, now, now
             if away > PAUSED_S + (self._sock.gettimeout() or 0.0):
                 self._paused(away)
         self.received += len(piece)
