@@ -147,7 +147,7 @@ SHOWN: dict[str, Callable[[str], object]] = {
     "check": lambda text: printing.line(Check(text, False, True, text, text).line()),
     "error": lambda text: invoke(["--config", "/nowhere" + text.replace("\0", ""), "status"]),
     "display": lambda text: Display().say(text),
-    "live table": lambda text: Console(width=500).print(live_table(Snapshot((a_view(text),), text), {}, text)),
+    "live table": lambda text: Console(width=500).print(live_table(Snapshot((a_view(text),), text), {}, text, 500)),
     "plain line": lambda text: sys.stdout.write(plain_line(a_view(text), 1)),
     "closing": lambda text: sys.stdout.write(closing_text(a_closing(text))),
     "text log": lambda text: sys.stdout.write(logged(logs.TextFormatter(), text)),

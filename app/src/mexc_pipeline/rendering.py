@@ -7,6 +7,9 @@ import sys
 
 from rich.console import Console, RenderableType
 
+WIDEST = 10_000
+"""Columns a table may have: a narrower one would have rich break figures up."""
+
 
 class _Page(io.StringIO):
     @property

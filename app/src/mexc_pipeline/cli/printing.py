@@ -19,9 +19,6 @@ import click
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.text import LONG, clean, json_line
 
-WIDEST = 10_000
-"""Columns a table may have: a narrower one would have rich break figures up."""
-
 
 class Result(Protocol):
     """What export and verification hand back."""
@@ -139,7 +136,7 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    from mexc_pipeline.rendering import rendered
+    from mexc_pipeline.rendering import WIDEST, rendered
 
     ends = set(right)
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)

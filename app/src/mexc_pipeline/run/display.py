@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mexc_pipeline.rendering import WIDEST
 from mexc_pipeline.run.children import Lines
 from mexc_pipeline.run.watch import Snapshot, View
 from mexc_pipeline.text import LONG, clean
@@ -38,40 +39,60 @@ def plain_line(view: View, exported: int) -> str:
     )
 
 
-def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str) -> Table:
-    """The table a terminal shows."""
-    table = Table(
-        title=Text(clean(f"{heading} · store {snapshot.store}")),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for name in ("symbol", "state"):
-        table.add_column(name)
-    for name in ("frames", "frames/s", *TYPES, "seq", "last frame", "backlog"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("segment", no_wrap=True)
-    table.add_column("files", justify="right", no_wrap=True)
-    for view in snapshot.views:
-        style = "bold red" if view.faults or view.state == "down" else "green" if view.state == "live" else "yellow"
-        table.add_row(
-            Text(clean(view.symbol)),
-            Text(clean(view.state), style=style),
-            f"{view.frames:,}",
-            f"{view.rate:.1f}",
-            *(f"{view.rows.get(kind, 0):,}" for kind in TYPES),
-            str(view.last_seq),
-            age(view.frame_age_s),
-            "–" if view.backlog is None else f"{view.backlog:,}",
-            Text(clean(view.segment.removesuffix(".sqlite"))),
-            str(exported.get(view.id, 0)),
-        )
-        for fault in view.faults:
-            table.add_row("", Text(clean(fault), style="bold red"))
-        for warning in view.warnings:
-            table.add_row("", Text(clean(warning), style="yellow"))
+_COLUMNS = ("symbol", "state", "frames", "frames/s", *TYPES, "seq", "last frame", "backlog", "segment", "files")
+_DROP = ("segment", *reversed(TYPES), "files", "frames/s", "backlog", "seq", "frames", "last frame")
+"""What goes first where the terminal is too narrow; symbol and state always stay."""
+
+
+def _style(view: View) -> str:
+    return "bold red" if view.faults or view.state == "down" else "green" if view.state == "live" else "yellow"
+
+
+def _cells(view: View, exported: int) -> dict[str, Text]:
+    cells = {
+        "symbol": clean(view.symbol),
+        "frames": f"{view.frames:,}",
+        "frames/s": f"{view.rate:.1f}",
+        **{kind: f"{view.rows.get(kind, 0):,}" for kind in TYPES},
+        "seq": str(view.last_seq),
+        "last frame": age(view.frame_age_s),
+        "backlog": "–" if view.backlog is None else f"{view.backlog:,}",
+        "segment": clean(view.segment.removesuffix(".sqlite")),
+        "files": str(exported),
+    }
+    return {"state": Text(clean(view.state), style=_style(view)), **{name: Text(cell) for name, cell in cells.items()}}
+
+
+def _table(names: Sequence[str], rows: Sequence[Mapping[str, Text]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in names:
+        table.add_column(name, justify="left" if name in ("symbol", "state", "segment") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
     return table
+
+
+def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str, width: int) -> Group:
+    """What a terminal of so many columns shows: whole columns go until the rest fits, so that no name and no figure is
+    cut; what is wrong stands below, folded."""
+    rows = [_cells(view, exported.get(view.id, 0)) for view in snapshot.views]
+    names = list(_COLUMNS)
+    wide = Console(width=WIDEST)
+    for name in _DROP:
+        if wide.measure(_table(names, rows)).maximum <= width:
+            break
+        names.remove(name)
+    told = [
+        _line(f"{view.symbol}: {text}", style)
+        for view in snapshot.views
+        for texts, style in ((view.faults, "bold red"), (view.warnings, "yellow"))
+        for text in texts
+    ]
+    return Group(_line(f"{heading} · store {snapshot.store}", "italic"), _table(names, rows), *told)
+
+
+def _line(text: str, style: str) -> Text:
+    return Text(clean(text, LONG), style=style, no_wrap=False, overflow="fold")
 
 
 def say(text: str) -> None:
@@ -114,7 +135,7 @@ class Display:
             return
         self._shown = now
         if self._live is not None:
-            self._live.update(live_table(snapshot, exported, heading), refresh=True)
+            self._live.update(live_table(snapshot, exported, heading, self._console.width), refresh=True)
             return
         sys.stderr.write("".join(f"{plain_line(view, exported.get(view.id, 0))}\n" for view in snapshot.views))
         sys.stderr.flush()
