@@ -60,7 +60,7 @@ def rig() -> Iterator[Rig]:
 def test_leaving_is_recorded_and_the_next_connection_follows_at_once(rig: Rig) -> None:
     until(lambda: rig.events("subscribed"), 20, "a subscription")
     began = time.monotonic()
-    rig.feed.leave(rig.feed.connection, "another exit was asked for", Rotated(exit="e1"))
+    rig.feed.leave(rig.feed.state.connection, "another exit was asked for", Rotated(exit="e1"))
     until(lambda: len(rig.events("connected")) == 2, 20, "the next connection")
     assert time.monotonic() - began < 5
     names = ("connected", "rotated", "disconnected")
@@ -73,7 +73,7 @@ def test_leaving_is_recorded_and_the_next_connection_follows_at_once(rig: Rig) -
     gone = rig.events("disconnected")[0]
     assert (gone["code"], gone["reason"]) == (1000, "another exit was asked for")
     assert rig.feed.status()["egress"]["exit"] == "e2"
-    assert rig.feed.reconnects == 1
+    assert rig.feed.state.reconnects == 1
 
 
 def test_an_orderly_end_gives_the_exit_free(rig: Rig) -> None:
@@ -104,7 +104,9 @@ def test_a_request_to_leave_made_between_two_connections_is_for_neither(rig: Rig
     until(lambda: rig.events("subscribed"), 20, "a subscription")
     rig.feed.hold("a while")
     until(lambda: rig.events("disconnected"), 20, "no connection")
-    rig.feed.leave(rig.feed.connection, "exit e1 is used by eth too", Collision(exit="e1", seen="e1", other="eth"))
+    rig.feed.leave(
+        rig.feed.state.connection, "exit e1 is used by eth too", Collision(exit="e1", seen="e1", other="eth")
+    )
     rig.feed.resume()
     until(lambda: len(rig.events("connected")) == 2, 20, "the next connection")
     seen = len(rig.got)

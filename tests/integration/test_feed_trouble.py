@@ -98,7 +98,7 @@ def test_pauses_between_tries_grow_and_nothing_is_busy(monkeypatch: pytest.Monke
         took = time.monotonic() - began
         assert took >= 0.05 + 0.1 + 0.2, "three pauses of at least half of 0.1, 0.2 and 0.4 s"
         assert server.accepted <= 5
-        assert rig.feed.reconnects >= 3
+        assert rig.feed.state.reconnects >= 3
 
 
 REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:%d/edge\r\n\r\n"
@@ -326,7 +326,7 @@ def test_a_connection_that_ends_is_recorded_and_made_again(fault: Fault, code: i
             assert head == first[: len(head)]
         else:
             assert got == first + second
-        assert rig.feed.reconnects == 1
+        assert rig.feed.state.reconnects == 1
 
 
 def test_data_confirms_where_no_ack_comes() -> None:
@@ -406,7 +406,7 @@ def test_frames_that_come_packed_are_understood_and_cut_nothing(packing: str, mo
             assert rig.frames() == wanted(sim.sent)
             assert not rig.events("gap", "regressed", "stalled", "given_up")
             assert {mt for mt, _ in rig.frames()} == ({4} if packing == "binary" else {1, 2, 3, 4})
-            assert rig.feed.exchange_said == "a word"
+            assert rig.feed.state.exchange_said == "a word"
             assert all('"gzip":false' in str(m.data) for m in sim.received if "sub." in str(m.data))
 
 
@@ -417,8 +417,8 @@ def test_an_answer_to_nothing_of_ours_refuses_no_channel(monkeypatch: pytest.Mon
         with feeding(sim.ws_url) as rig:
             rig.event("subscribed", 2)
             sim.inject(Fault("frame", value='{"channel":"rs.unsub.kline","data":"success","ts":1789498336785}'))
-            until(lambda: rig.feed.exchange_said, 10, "said")
-            assert rig.feed.exchange_said == "rs.unsub.kline: success"
+            until(lambda: rig.feed.state.exchange_said, 10, "said")
+            assert rig.feed.state.exchange_said == "rs.unsub.kline: success"
             assert "neither confirmed nor delivered" in rig.event("given_up")["reason"]
 
 
@@ -472,12 +472,12 @@ def test_an_ack_in_other_words_is_said_and_data_confirm(words: str, monkeypatch:
             for fault in faults:
                 if fault.kind == "frame":
                     sim.inject(fault)
-            until(lambda: rig.feed.exchange_said, 10, "said")
+            until(lambda: rig.feed.state.exchange_said, 10, "said")
             rig.event("subscribed", 2)
             until(lambda: "answered" in rig.feed.status()["channels"]["push.deal"], 10, "the words")
             frames = len(rig.frames())
             until(lambda: len(rig.frames()) > frames + 200, 40, "frames")
-            assert rig.feed.exchange_said == f"rs.sub.deal: {words or 'nothing'}"
+            assert rig.feed.state.exchange_said == f"rs.sub.deal: {words or 'nothing'}"
             assert not rig.events("given_up", "stalled", "disconnected"), "the usual pace of deals is minutes"
             assert rig.feed.status()["channels"]["push.deal"]["confirmed"] == "none"
 
@@ -576,7 +576,7 @@ def test_a_slow_disk_slows_reading_down_and_loses_nothing() -> None:
         until(lambda: len(rig.frames()) > sent + 200, 40)
         rig.stop()
         assert rig.frames() == wanted(sim.sent)
-        assert rig.feed.reconnects == 0
+        assert rig.feed.state.reconnects == 0
 
 
 def test_steps_of_the_clock_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

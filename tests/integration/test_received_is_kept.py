@@ -60,7 +60,7 @@ class Held(Gathered):
 
 
 def _leave(feed: Feed, patch: pytest.MonkeyPatch) -> None:
-    feed.leave(feed.connection, "another exit was asked for", Rotated(exit="e1"))
+    feed.leave(feed.state.connection, "another exit was asked for", Rotated(exit="e1"))
 
 
 def _due(action: Action) -> Callable[[Feed, pytest.MonkeyPatch], None]:

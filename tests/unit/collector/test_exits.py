@@ -20,6 +20,7 @@ from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Collision, Event, Rotated
 from mexc_pipeline.feed.feed import Feed
+from mexc_pipeline.feed.state import FeedState, Look
 
 
 class StubFeed:
@@ -29,6 +30,11 @@ class StubFeed:
         self.connection: object | None = self
         self.left: list[tuple[str, Event]] = []
         self.left_at = threading.Event()
+
+    @property
+    def state(self) -> FeedState:
+        look = Look(0.0, {}, {})
+        return FeedState(self.egress, look, 0.0, self.connection, self.connected_since_ns)
 
     def leave(self, connection: object | None, reason: str, said: Event) -> None:
         assert connection is self.connection

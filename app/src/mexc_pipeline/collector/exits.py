@@ -15,6 +15,7 @@ from mexc_pipeline.egress.uses import Use, local, logged
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Collision, Reassigned, Rotated
 from mexc_pipeline.feed.feed import Feed
+from mexc_pipeline.feed.state import FeedState
 
 log = logging.getLogger("mexc_pipeline.collector")
 
@@ -46,7 +47,8 @@ class Exits:
         It cannot happen while all hosts share the exits out by the same list of symbols; it does while they do not, or
         where two relays leave by one address.
         """
-        connection, ours = self._feed.connection, self._ours()
+        state = self._feed.state
+        ours = self._use(state)
         if ours is None:
             return False
         for other in self._others():
@@ -57,7 +59,9 @@ class Exits:
                 )
                 self._tor.drop(ours.exit)
                 reason = f"exit {ours.outside} is used by {other.symbol} too"
-                self._feed.leave(connection, reason, Collision(exit=ours.exit, seen=ours.outside, other=other.symbol))
+                self._feed.leave(
+                    state.connection, reason, Collision(exit=ours.exit, seen=ours.outside, other=other.symbol)
+                )
                 return True
         return False
 
@@ -79,34 +83,37 @@ class Exits:
             return None
         self._settings = settings
         log.info("exits shared anew", extra={"fields": {"symbol": self._symbol.id, "among": list(deployment)}})
-        connection, ours = self._feed.connection, self._ours()
+        state = self._feed.state
+        ours = self._use(state)
         if ours is not None and (other := owner(ours.exit, deployment)) != self._symbol.id:
             reason = f"exit {ours.exit} belongs to {other} now"
-            self._feed.leave(connection, reason, Reassigned(exit=ours.exit, other=other))
+            self._feed.leave(state.connection, reason, Reassigned(exit=ours.exit, other=other))
         return settings
 
     def rotate(self, _: dict[str, Any]) -> dict[str, Any]:
         """The control command: connect anew by another exit; answers with the one before and the one now. UserError
         where there is no connection, no other exit, or no new connection within 50 s."""
-        connection, before, since = self._feed.connection, self._ours(), self._feed.connected_since_ns
+        state = self._feed.state
+        before = self._use(state)
         if before is None:
             raise UserError(f"{self._symbol.id} is not connected; its next connection chooses among all its exits")
-        target = urlsplit(self._feed.egress["url"])
+        target = urlsplit(state.egress["url"])
         if not self._tor.others(target.port or (443 if target.scheme == "wss" else 80)):
             raise UserError(f"{self._symbol.id} has no other exit at this moment; {before.exit} is kept")
-        self._feed.leave(connection, "another exit was asked for", Rotated(exit=before.exit))
+        self._feed.leave(state.connection, "another exit was asked for", Rotated(exit=before.exit))
         until = time.monotonic() + ROTATE_S
         while time.monotonic() < until:
-            now, connected = self._ours(), self._feed.connected_since_ns
-            if now is not None and connected != since:
+            new = self._feed.state
+            now = self._use(new)
+            if now is not None and new.connected_since_ns != state.connected_since_ns:
                 return {"before": before.exit, "now": now.exit, "seen": now.outside}
             time.sleep(0.1)
         raise UserError(
             f"{self._symbol.id} left exit {before.exit} and is not connected again within {ROTATE_S:g} s; see its log"
         )
 
-    def _ours(self) -> Use | None:
-        egress, since = self._feed.egress, self._feed.connected_since_ns
+    def _use(self, state: FeedState) -> Use | None:
+        egress, since = state.egress, state.connected_since_ns
         if since is None or "exit" not in egress:
             return None
         return Use(self._symbol.id, egress["exit"], egress.get("seen") or egress["exit"], since // 10**9, None)

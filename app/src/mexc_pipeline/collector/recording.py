@@ -300,7 +300,7 @@ class Recording:
             found += [text for text, _, _ in told]
         found += telling.not_asked_for(feed["unasked"])
         found += telling.paused(feed["paused"])
-        if self._listing.verdict != "listed" and not self._feed.proven:
+        if self._listing.verdict != "listed" and not self._feed.state.proven:
             found.append(f"{self.symbol.name} not confirmed by the exchange's REST: {self._listing.said}")
         if feed["waits"] is not None:
             found.append(f"connects in {feed['waits']['for_s']:.0f} s at the earliest: {feed['waits']['why']}")
@@ -344,7 +344,11 @@ class Recording:
         self._feed.stop()
         began = time.monotonic()
         feed.join(CONNECTING_END_S)
-        while feed.is_alive() and self._feed.connected_since_ns is not None and time.monotonic() - began < FEED_END_S:
+        while (
+            feed.is_alive()
+            and self._feed.state.connected_since_ns is not None
+            and time.monotonic() - began < FEED_END_S
+        ):
             feed.join(0.05)  # until the exchange has answered our goodbye
         self._opening.give_up(COMMIT_END_S)
         self._inbox.close((Mt.EVENT, Stopped().m))

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -35,9 +36,10 @@ from mexc_pipeline.exchange.recovery import Recovery
 from mexc_pipeline.exchange.resumption import Resumption
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
-from mexc_pipeline.feed.handshake import Answer, RefusedError, shake
+from mexc_pipeline.feed.handshake import RefusedError, shake
 from mexc_pipeline.feed.link import PAUSED_S, Messages, ReadAhead
 from mexc_pipeline.feed.repair import Repairer
+from mexc_pipeline.feed.state import FeedState, Look
 from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.feed.watch import (
     Action,
@@ -62,6 +64,8 @@ TURN_S = 1.0
 """How often the other processes' attempts are looked at while they leave us no turn."""
 TICK_S = 0.5
 """Longest wait for a frame before timers are looked at."""
+LOOK_S = 0.1
+"""How often what is known of the channels is published, where nothing is done about them."""
 PATIENCE_S = 10.0
 """Seconds beyond the ping interval in which at least a pong must have come."""
 UNREACHED_S = 3.0
@@ -159,7 +163,6 @@ class Feed:
         self._hosts = Hosts(exchange.websocket_urls)
         self._attempts = attempts or Attempts()
         self._sharing = sharing
-        self._waits: tuple[float, str] | None = None  # until when (monotonic s) there is no attempt, and why
         self._delivered_at: float | None = None  # when the present connection brought its first data (monotonic s)
         self._kept = False  # that was KEPT_S ago
         self._wanted = {s.channel: s for s in subscriptions(symbol.name, symbol.channels)}
@@ -181,12 +184,8 @@ class Feed:
         self._messages: Messages | None = None
         self._received = 0
         self._touched: set[str] = set()  # channels that delivered since the last look, "" for whatever else came
-        self._paused: tuple[float, float] | None = None  # when last (monotonic s), and for how long, nothing was read
-        self._unasked: dict[str, tuple[int, float]] = {}  # what else came: how often, and when last (monotonic s)
         self._watch: Watch | None = None
         self._memory = Memory()
-        self._began = time.monotonic()
-        self._last_frames: dict[str, float] = {}  # monotonic seconds by channel, over all connections
         self.clock = Clock(time.time_ns(), time.monotonic_ns())
         self._next_ping = 0.0
         self._asked_to_leave: tuple[websocket.WebSocket, str, events.Event] | None = None
@@ -196,18 +195,10 @@ class Feed:
         self._goodbye_by: float | None = None
         self._drain_by = 0.0  # when to stop reading what came before the connection's end (monotonic s)
         self._unanswered = False
-        self.reconnects = 0
-        self.connected_since_ns: int | None = None
-        self.exchange_said: str | None = None
-        self.not_connected: str | None = None
-        """Why the last connection ended or could not be made, while there is no other."""
-        self.proven = False
-        """Whether the exchange has delivered data of the symbol: then it lists it, whatever else it says."""
-        self.refusal: Answer | None = None
-        """What the exchange answered to the last handshake, where it was none."""
-        self.egress: dict[str, Any] = {"mode": symbol.egress.mode}
         self.beat = time.monotonic()
         """Monotonic seconds of the loop's last sign of life."""
+        self.state = FeedState({"mode": symbol.egress.mode}, self._look(self.beat), began=self.beat)
+        """What the reading thread last said of itself; each moment is a new one, to be taken once and read whole."""
 
     # -- life
 
@@ -236,7 +227,8 @@ class Feed:
                 code, reason = ended.code, str(ended)
             except RefusedError as refused:
                 reason = str(refused)
-                self.refusal, said = refused.answer, refused.answer.fields()
+                said = refused.answer.fields()
+                self._publish(refusal=refused.answer)
                 if refused.answer.status:
                     self._attempts.refused(_host(url), refused.answer.retry_after_s, reason)
             except UnreachedError as error:
@@ -256,12 +248,12 @@ class Feed:
                 code, reason = (1006, f"{ending}, our close was not answered") if self._unanswered else (1000, ending)
             reason = clean(reason)  # much of it may be the exchange's own words
             self._event(events.Disconnected(code=code, reason=reason, exit=self._exit, **said))
-            self.not_connected = reason
+            self._publish(not_connected=reason)
             self._exit = None
             if self._stop.is_set():
                 break
             self._intake.hand_over()
-            self.reconnects += 1
+            self._publish(reconnects=self.state.reconnects + 1)
             free = self._kept or ending is not None
             if self._delivered or ending is not None:
                 backoff.reset()
@@ -307,14 +299,9 @@ class Feed:
         """Connect again; from any thread."""
         self._held = None
 
-    @property
-    def connection(self) -> object | None:
-        """Which connection there is, None while there is none; to be taken before it is judged, from any thread."""
-        return self._ws
-
     def leave(self, connection: object | None, reason: str, said: events.Event) -> None:
-        """Give that :attr:`connection` up and make another, from any thread; returns at once. The event stands before
-        the ``disconnected`` row. Does nothing where it is over already."""
+        """Give a connection of :attr:`state` up and make another, from any thread; returns at once. The event stands
+        before the ``disconnected`` row. Does nothing where it is over already."""
         if (ws := self._ws) is not None and ws is connection:
             self._asked_to_leave = (ws, reason, said)
 
@@ -324,57 +311,31 @@ class Feed:
 
     def status(self) -> dict[str, Any]:
         """Channels, egress, what the exchange said; see the control socket's ``status``."""
-        watch = self._watch
-        waits = self._waits
-        held, paused = self._held, self._paused
-        if self._stop.is_set() or (held is not None and self.connected_since_ns is not None):
+        published, held = self.state, self._held
+        connected = published.connected_since_ns is not None
+        if self._stop.is_set() or (held is not None and connected):
             state = "stopping"
         elif held is not None:
             state = f"stopped: {held}"
+        elif published.look.unlisted:
+            state = UNLISTED
         else:
-            state = "connecting" if self.connected_since_ns is None else "live"
-            if watch is not None and watch.unlisted:
-                state = UNLISTED
+            state = "live" if connected else "connecting"
         return {
             "state": state,
-            "reconnects": self.reconnects,
-            "connected_since_ns": self.connected_since_ns,
-            **self._market(watch, time.monotonic()),
-            "egress": self.egress,
-            "exchange_said": self.exchange_said,
-            "not_connected": self.not_connected,
+            **published.describe(time.monotonic()),
             "clock": {**self.clock.status(), "warning": self.clock.warning()},
-            "refusal": {"said": str(refusal), **refusal.fields()} if (refusal := self.refusal) is not None else None,
-            "waits": {"for_s": round(max(0.0, waits[0] - time.monotonic()), 1), "why": waits[1]} if waits else None,
-            "paused": {"for_s": round(paused[1], 1), "age_s": round(time.monotonic() - paused[0], 1)}
-            if paused
-            else None,
             "gaps": self._repairer.status() if self._repairer is not None else None,
         }
 
-    def _market(self, watch: Watch | None, now: float) -> dict[str, Any]:
-        """What was delivered, over all connections of this process: ``channels``, each with ``age_s`` since its last
-        frame (None before the first), and ``silent_s`` where that is beyond its own pace; ``unasked``: the frames of
-        channels and symbols that were not subscribed, with their ``count`` and ``age_s``; ``market``: all channels
-        together, how long was waited for a frame at most, and the silence that means something, in seconds."""
-        on_this = watch.status(now) if watch else {}
-        channels: dict[str, Any] = {}
-        for name in self._wanted:
-            last = self._last_frames.get(name)
-            age = None if last is None else round(now - last, 3)
-            channels[name] = {"confirmed": "none", **on_this.get(name, {}), "age_s": age}
-            silent_s = now - (self._began if last is None else last)
-            if silent_s >= self._memory.limit(name):
-                channels[name]["silent_s"] = round(silent_s, 3)
-        unasked = {name: {"count": n, "age_s": round(now - at, 3)} for name, (n, at) in self._unasked.copy().items()}
-        expected = [name for name in self._wanted if name not in self._memory.lost] or list(self._wanted)
-        newest = max(self._last_frames.values(), default=None)
-        market = {
-            "age_s": None if newest is None else round(now - newest, 3),
-            "waited_s": round(now - (self._began if newest is None else newest), 3),
-            "limit_s": min(self._memory.limit(name) for name in expected),
-        }
-        return {"channels": channels, "unasked": unasked, "market": market}
+    def _publish(self, **changes: Any) -> None:
+        """From the reading thread alone."""
+        self.state = replace(self.state, **changes)
+
+    def _look(self, now: float) -> Look:
+        limits = {name: self._memory.limit(name) for name in self._wanted}
+        watch, lost = self._watch, frozenset(self._memory.lost)
+        return Look(now, watch.status(now), limits, lost, watch.unlisted) if watch else Look(now, {}, limits, lost)
 
     @property
     def _delivered(self) -> bool:
@@ -389,15 +350,15 @@ class Feed:
                 waits.append(self._attempts.wait_s(_host(url), free=free))
                 if not waits[-1][0]:
                     self._hosts.use(url)
-                    self._waits = None
+                    self._publish(waits=None)
                     return True
             wait, why = min(waits)
-            if self._waits is None:
+            if self.state.waits is None:
                 fields = {"symbol": self._symbol.id, "for_s": round(wait, 1), "why": why}
                 log.warning("waits before it connects", extra={"fields": fields})
-            self._waits = (time.monotonic() + wait, why)
+            self._publish(waits=(time.monotonic() + wait, why))
             self._pause(min(wait, TURN_S))
-        self._waits = None
+        self._publish(waits=None)
         return False
 
     def _pause(self, seconds: float) -> None:
@@ -438,14 +399,18 @@ class Feed:
         )
         self._next_ping = now
         self.clock.connected()
-        self.not_connected = None
         way = {"peer": dialled.peer, "local": dialled.local, "url": url, **dialled.details}
-        self.egress = {"mode": dialled.mode, **way}
         self._exit = dialled.details.get("exit")
-        self.connected_since_ns = time.time_ns()
         self._link = link
         self._messages = Messages(ws, link)
         self._ws = ws
+        self._publish(
+            connection=ws,
+            connected_since_ns=time.time_ns(),
+            egress={"mode": dialled.mode, **way},
+            not_connected=None,
+            look=self._look(now),
+        )
         self._checks.connected()
         self._event(events.Connected(egress=dialled.mode, **way))
         try:
@@ -496,7 +461,7 @@ class Feed:
                 shake(link, url)
         except TimeoutError as error:
             raise _Ended(f"WebSocket handshake: not done within {HANDSHAKE_S:g} s") from error
-        self.refusal = None
+        self._publish(refusal=None)
         ws.sock, ws.connected = link, True  # type: ignore[assignment]  # it stands in for a socket
 
     def _read(self, message: Callable[[], tuple[int, bytes]], link: ReadAhead) -> None:
@@ -573,10 +538,11 @@ class Feed:
         self._touched.add(own or "")
         if name is None:
             return
-        if name not in self._unasked and len(self._unasked) >= MOST_UNASKED:
+        unasked = self.state.unasked
+        if name not in unasked and len(unasked) >= MOST_UNASKED:
             name = "others"
-        count, _ = self._unasked.get(name, (0, 0.0))
-        self._unasked[name] = (count + 1, time.monotonic())
+        count, _ = unasked.get(name, (0, 0.0))
+        self._publish(unasked={**unasked, name: (count + 1, time.monotonic())})
 
     def _on_reply(self, name: str, answer: str | None) -> None:
         verdict, channel, said = self._replies.read(name, answer)
@@ -590,6 +556,7 @@ class Feed:
             watch.refused(said)
         elif watch is not None and channel is not None:
             watch.answered(channel, said)
+        self._publish(look=self._look(time.monotonic()))
 
     def _on_pong(self, ts: int | None, m: bytes) -> None:
         if self._watch is not None:
@@ -598,9 +565,9 @@ class Feed:
 
     def _said(self, answer: str) -> None:
         answer = clean(answer)
-        if answer != self.exchange_said:  # it may go on saying so
+        if answer != self.state.exchange_said:  # it may go on saying so
             log.warning("exchange says", extra={"fields": {"symbol": self._symbol.id, "said": answer}})
-        self.exchange_said = answer
+        self._publish(exchange_said=answer)
 
     # -- timers
 
@@ -648,14 +615,16 @@ class Feed:
         if not self._kept and self._delivered_at is not None and now - self._delivered_at >= KEPT_S:
             self._kept = True
             self._attempts.forget()
+        if delivered := dict.fromkeys(filter(None, self._touched), now):
+            self._publish(proven=True, last_frames={**self.state.last_frames, **delivered})
         for channel in self._touched:
             if channel:
-                self.proven = True
-                self._last_frames[channel] = now
                 self._act(watch.data(channel, now))
             else:
                 watch.unknown(now)
         self._touched.clear()
+        if now - self.state.look.at >= LOOK_S:
+            self._publish(look=self._look(now))
         self._say_repeated(now)
         self._look_at_clock()
         self._intake.hand_over(coming=coming)
@@ -669,6 +638,8 @@ class Feed:
             raise _Ended("stopped", 1000)
 
     def _act(self, actions: list[Action]) -> None:
+        if actions:
+            self._publish(look=self._look(time.monotonic()))
         for action in actions:
             match action:
                 case Confirmed(channel, by):
@@ -730,7 +701,7 @@ class Feed:
         self._was_paused(for_s)
 
     def _was_paused(self, for_s: float) -> None:
-        self._paused = (time.monotonic(), for_s)
+        self._publish(paused=(time.monotonic(), for_s))
         log.warning("nothing was read", extra={"fields": {"symbol": self._symbol.id, "for_s": round(for_s, 1)}})
 
     def _keep_fragments(self) -> None:
@@ -748,7 +719,7 @@ class Feed:
     def _leave(self) -> None:
         ws, self._ws = self._ws, None
         self._watch = None
-        self.connected_since_ns = None
+        self._publish(connection=None, connected_since_ns=None, look=self._look(time.monotonic()))
         self._asked_to_leave = None
         if self._touched and self._delivered_at is None:  # a close may follow the only frames at once
             self._delivered_at = time.monotonic()
