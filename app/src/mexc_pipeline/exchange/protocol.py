@@ -137,10 +137,7 @@ class Classifier:
         """``opcode`` 1 (text) or 2 (binary) and the whole payload; any other: what is no message, so a dead letter."""
         if opcode != TEXT or not is_utf8(payload):
             return self._unpack(opcode, payload)
-        found = self._text_frame(payload)
-        if found.mt is Mt.DEAD_LETTER and opcode_wrapped(payload) is not None:  # it would be read as another frame
-            return found._replace(m=wrap(TEXT, payload))
-        return found
+        return self._text_frame(payload)
 
     def _unpack(self, opcode: int, payload: bytes) -> Classified:
         """What is not plain text: known by the text that it holds, where it is compressed, and stored as it came."""
@@ -156,7 +153,7 @@ class Classifier:
 
     def _text_frame(self, payload: bytes) -> Classified:
         if len(payload) > MAX_CLASSIFIED:
-            return Classified(None, Mt.DEAD_LETTER, self._loose_ts(payload), payload, None)
+            return Classified(None, Mt.DEAD_LETTER, self._loose_ts(payload), _as_text(payload), None)
         try:
             push = self._decode_push(payload)
         except (msgspec.MsgspecError, RecursionError, ValueError):
@@ -171,7 +168,7 @@ class Classifier:
         try:
             envelope = self._decode(payload)
         except (msgspec.MsgspecError, RecursionError, ValueError):
-            return Classified(None, Mt.DEAD_LETTER, self._loose_ts(payload), payload, None)
+            return Classified(None, Mt.DEAD_LETTER, self._loose_ts(payload), _as_text(payload), None)
         channel = envelope.channel if isinstance(envelope.channel, str) else None
         raw_ts = envelope.ts
         ts: int | None = None
@@ -191,7 +188,7 @@ class Classifier:
                 answer = _text(envelope.data) if control is Control.ACK else None
                 return Classified(control, kept, ts, payload, channel, answer)
         answer = _text(envelope.data) or channel if channel is not None and is_answer(channel) else None
-        return Classified(None, Mt.DEAD_LETTER, ts, payload, channel, answer)
+        return Classified(None, Mt.DEAD_LETTER, ts, _as_text(payload), channel, answer)
 
     def _loose_ts(self, payload: bytes) -> int | None:
         try:
@@ -257,6 +254,11 @@ def unwrap(m: bytes) -> tuple[int, bytes] | None:
         return opcode, base64.b64decode(m[len(WRAPPED) : m.find(b'"', len(WRAPPED))], validate=True)
     except ValueError:
         return None
+
+
+def _as_text(payload: bytes) -> bytes:
+    """How a dead letter that is text is stored: as it came, unless it would be read as another frame."""
+    return payload if opcode_wrapped(payload) is None else wrap(TEXT, payload)
 
 
 def content(m: bytes) -> bytes:

@@ -37,7 +37,7 @@ from mexc_pipeline.exchange.resumption import Resumption
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
 from mexc_pipeline.feed.handshake import RefusedError, shake
-from mexc_pipeline.feed.link import PAUSED_S, Messages, ReadAhead
+from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.repair import Repairer
 from mexc_pipeline.feed.state import FeedState, Look
 from mexc_pipeline.feed.telling import UNLISTED
@@ -184,6 +184,7 @@ class Feed:
         self._messages: Messages | None = None
         self._received = 0
         self._touched: set[str] = set()  # channels that delivered since the last look, "" for whatever else came
+        self._late_s = 0.0  # by how much rows of what was read last were late
         self._watch: Watch | None = None
         self._memory = Memory()
         self.clock = Clock(time.time_ns(), time.monotonic_ns())
@@ -469,7 +470,6 @@ class Feed:
         dead, look = Mt.DEAD_LETTER, link.look
         found: Found | None = None
         lock, stamp, add, monotonic = self._intake.lock, self._intake.stamp, self._intake.add, time.monotonic
-        late = 0.0
         while True:
             data = m = b""  # the last ones may be large, and the next ones long in coming
             try:
@@ -481,9 +481,9 @@ class Feed:
                 continue
             with lock:  # what is stamped must not be overtaken, nor wait anywhere but in the queue
                 rx = stamp()
-                if monotonic() - link.fresh > PAUSED_S:  # it was read that long ago: said before the first such row
-                    late = link.late()
-                    add(Frame(rx, None, Mt.EVENT, events.Paused(for_s=round(late, 1)).m))
+                if monotonic() > link.late_from:  # it is said before the first such row
+                    self._late_s = link.late()
+                    add(Frame(rx, None, Mt.EVENT, events.Paused(for_s=round(self._late_s, 1)).m))
                 control, mt, ts, m, channel, answer, text = classify(opcode, data)
                 if control is None or mt is dead:
                     check = checks.get(channel or "")
@@ -492,9 +492,6 @@ class Feed:
                         if found is not None and found.said is not None:
                             add(Frame(rx, None, Mt.EVENT, found.said.m))
                     add(Frame(rx, ts, mt, m))
-            if late:
-                self._was_paused(late)
-                late = 0.0
             if found is not None:
                 self._fetch(found)
                 found = None
@@ -605,6 +602,9 @@ class Feed:
 
     def _take_in(self, watch: Watch, now: float, coming: int) -> None:
         """All that was read is decoded: see who delivered it, and hand it over."""
+        if self._late_s:
+            self._was_paused(self._late_s)
+            self._late_s = 0.0
         if self._link is not None and self._link.received != self._received:
             self._received = self._link.received
             watch.alive(now)

@@ -51,8 +51,9 @@ class ReadAhead:
         self.shutdown = sock.shutdown
         self.received = 0
         self._passed_on = 0.0  # when bytes last came from the network, or the last call since (monotonic s)
-        self.fresh = self._tried = time.monotonic()  # when the last attempt to read was over (monotonic s)
-        """When what is given out came from the network, or when last it was told that it comes late (monotonic s)."""
+        self._tried = time.monotonic()  # when the last attempt to read was over (monotonic s)
+        self.late_from = self._tried + PAUSED_S
+        """From when on what is given out is late: so long after it was read, or after :meth:`late` (monotonic s)."""
         self._paused: Callable[[float], None] = lambda _: None
 
     def watch(self, paused: Callable[[float], None]) -> None:
@@ -66,7 +67,8 @@ class ReadAhead:
         """For how many seconds what is given out now has been held up since it was read; the caller tells that, and it
         is not told again by :meth:`watch`'s callback."""
         now = time.monotonic()
-        away, self.fresh, self._tried = now - self.fresh, now, now
+        away = now - self.late_from + PAUSED_S
+        self._tried, self.late_from = now, now + PAUSED_S
         return away
 
     def drain(self, before_read: Callable[[], None]) -> None:
@@ -120,7 +122,8 @@ class ReadAhead:
             piece = self._sock.recv(READ_AHEAD)
         finally:
             now = time.monotonic()
-            away, self.fresh, self._tried = now - self._tried, now, now
+            away = now - self._tried
+            self._tried, self.late_from = now, now + PAUSED_S
             if away > PAUSED_S + (self._sock.gettimeout() or 0.0):
                 self._paused(away)
         self.received += len(piece)
