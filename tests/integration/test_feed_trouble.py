@@ -23,7 +23,7 @@ from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress import dial as dial_module
 from mexc_pipeline.exchange import protocol, silence
 from mexc_pipeline.exchange.protocol import content
-from mexc_pipeline.feed import attempts, watch
+from mexc_pipeline.feed import attempts, turns, watch
 from mexc_pipeline.feed import feed as module
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.feed import Feed
@@ -87,11 +87,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_S", 0.05)
     monkeypatch.setattr(module, "GOODBYE_S", 2.0)
     monkeypatch.setattr(dial_module, "CONNECT_S", 0.4)
-    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=0.2, most_s=0.4))
+    monkeypatch.setattr(turns, "Backoff", lambda rng: Backoff(rng, first_s=0.2, most_s=0.4))
 
 
 def test_pauses_between_tries_grow_and_nothing_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=0.1, most_s=30))
+    monkeypatch.setattr(turns, "Backoff", lambda rng: Backoff(rng, first_s=0.1, most_s=30))
     with serving(saying(b"")) as server, feeding(f"ws://127.0.0.1:{server.port}/edge") as rig:
         began = time.monotonic()
         rig.event("disconnected", 4)
@@ -164,7 +164,7 @@ def test_the_patience_that_is_asked_for_is_kept_by_all_of_an_address(status: int
 
 def test_sessions_that_end_are_followed_by_the_next_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither they nor the attempts that follow them count: the others of the address have used up all they may."""
-    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=6.0, most_s=6.0))
+    monkeypatch.setattr(turns, "Backoff", lambda rng: Backoff(rng, first_s=6.0, most_s=6.0))
     others = Attempts(tmp_path / "direct")
 
     def may_try() -> bool:
@@ -210,7 +210,7 @@ def test_frames_never_wait_for_the_file_of_attempts(why: str, tmp_path: Path, mo
         rig.thread.start()
         try:
             until(rig.frames, 30, "the first frames")
-            until(lambda: rig.feed._kept, 30, "a session that lasts")
+            until(lambda: rig.feed.turns.kept, 30, "a session that lasts")
             seen = len(rig.frames())
             until(lambda: len(rig.frames()) > seen, 30, "frames after that")
             assert json.loads(path.read_bytes())["attempts"], "not given back as long as the file is not to be had"
@@ -231,7 +231,7 @@ def test_sessions_that_end_at_once_are_no_more_than_twenty_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each delivers something, so that the next follows without a pause; but they count."""
-    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=8.0, most_s=8.0))
+    monkeypatch.setattr(turns, "Backoff", lambda rng: Backoff(rng, first_s=8.0, most_s=8.0))
 
     def brief(rig: Rig) -> int:
         return len(rig.events("connected"))
@@ -252,7 +252,7 @@ def test_sessions_that_end_at_once_are_no_more_than_twenty_a_minute(
 def test_pauses_that_have_grown_begin_anew_after_a_session_that_delivered(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=0.1, most_s=30))
+    monkeypatch.setattr(turns, "Backoff", lambda rng: Backoff(rng, first_s=0.1, most_s=30))
 
     def pauses() -> list[float]:
         return [r.__dict__["fields"]["retry_s"] for r in caplog.records if r.message == "disconnected"]
@@ -741,8 +741,8 @@ def test_stop_does_not_wait_for_an_exchange_that_says_nothing(monkeypatch: pytes
 def test_a_network_that_is_back_is_noticed_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """After minutes without one the pause was up to 30 s, and the attempts that had reached nobody used up those that
     all symbols of the host have."""
-    monkeypatch.setattr(module, "Backoff", lambda rng: Backoff(rng, first_s=60))
-    monkeypatch.setattr(module, "UNREACHED_S", 0.02)
+    monkeypatch.setattr(turns, "Backoff", lambda rng: Backoff(rng, first_s=60))
+    monkeypatch.setattr(turns, "UNREACHED_S", 0.02)
     tries = itertools.count()
 
     def unplugged(*asked: Any) -> dial_module.Dialled:

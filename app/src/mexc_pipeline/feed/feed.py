@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import websocket
 
 from mexc_pipeline import config, events
-from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, UnreachedError, deadline, dial
-from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.answers import Replies, Verdict
 from mexc_pipeline.exchange.checks import Checks, Found
@@ -41,6 +37,7 @@ from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.repair import Repairer
 from mexc_pipeline.feed.state import FeedState, Look
 from mexc_pipeline.feed.telling import UNLISTED
+from mexc_pipeline.feed.turns import Turns
 from mexc_pipeline.feed.watch import (
     Action,
     Confirmed,
@@ -68,15 +65,6 @@ LOOK_S = 0.1
 """How often what is known of the channels is published, where nothing is done about them."""
 PATIENCE_S = 10.0
 """Seconds beyond the ping interval in which at least a pong must have come."""
-UNREACHED_S = 3.0
-"""Longest pause after an attempt that reached nobody."""
-KEPT_S = 3.0
-"""The attempt of a session that delivered for this long does not count, nor does the one that follows it: many symbols
-of one address start together, and come back together when the exchange ends them all. Sessions that bring a frame and
-end count, or they would follow each other without end; ones that last so long are 20 a minute by themselves."""
-JITTER_S = 0.02
-MOST_JITTER_S = 1.0
-"""Symbols that leave by one address come back one after another: so much for each of them, and in all."""
 MOST_UNASKED = 20
 """Channels that nobody asked for and that are told apart; more are counted together."""
 GOODBYE_S = 2.0
@@ -135,14 +123,10 @@ class _NotSent(_Ended):
 _PROTOCOL = (websocket.ABNF.OPCODE_CLOSE, websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG)
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]
-
-
 class Feed:
     """Reads one symbol. ``intake`` gets frames and events in the order they happened; what is fetched from
     ``rest`` comes to it from another thread. ``resumption``: what an earlier process left.
-    ``attempts``: what all who leave by the same address may do, ``sharing`` symbols of this configuration."""
+    ``attempts`` and ``sharing``: see :class:`~mexc_pipeline.feed.turns.Turns`."""
 
     def __init__(
         self,
@@ -160,11 +144,8 @@ class Feed:
         self._exchange = exchange
         self._intake = intake
         self._dial = dialler
-        self._hosts = Hosts(exchange.websocket_urls)
-        self._attempts = attempts or Attempts()
-        self._sharing = sharing
-        self._delivered_at: float | None = None  # when the present connection brought its first data (monotonic s)
-        self._kept = False  # that was KEPT_S ago
+        self.turns = Turns(exchange.websocket_urls, attempts or Attempts(), sharing)
+        """For the reading thread."""
         self._wanted = {s.channel: s for s in subscriptions(symbol.name, symbol.channels)}
         self._replies = Replies(self._wanted.values())
         self._classify = Classifier(symbol.name, tuple(self._wanted.values())).classify
@@ -205,23 +186,19 @@ class Feed:
 
     def run(self) -> None:
         """Read until :meth:`stop`; never raises for anything the network or the exchange does."""
-        rng = random.Random()  # noqa: S311 - jitter, not a secret
-        backoff = Backoff(rng)
-        free = False
         if self._repairer is not None:
             threading.Thread(target=self._repairer.run, name="repair", daemon=True).start()
         while not self._stop.is_set():
             if (held := self._held) is not None:
                 self._stay_away(held)
-                backoff.reset()
+                self.turns.rested()
                 continue
-            if not self._is_our_turn(free):
+            if not self._is_our_turn():
                 continue
             self.beat = time.monotonic()
             self._goodbye_by, self._unanswered, self._parting = None, False, None
-            self._delivered_at, self._kept = None, False
-            url = self._hosts.url
-            code, reason, said, unreached = 1006, "", {}, False
+            url = self.turns.url
+            code, reason, said = 1006, "", {}
             try:
                 self._session()
             except _Ended as ended:
@@ -230,11 +207,10 @@ class Feed:
                 reason = str(refused)
                 said = refused.answer.fields()
                 self._publish(refusal=refused.answer)
-                if refused.answer.status:
-                    self._attempts.refused(_host(url), refused.answer.retry_after_s, reason)
+                self.turns.refused(refused.answer)
             except UnreachedError as error:
-                reason, unreached = str(error), True
-                self._attempts.forget()
+                reason = str(error)
+                self.turns.unreached()
             except (EgressError, OSError, websocket.WebSocketException) as error:
                 reason = str(error) or type(error).__name__
             except Exception as error:  # the library's own surprises must not end a recording; they are logged whole
@@ -255,17 +231,10 @@ class Feed:
                 break
             self._intake.hand_over()
             self._publish(reconnects=self.state.reconnects + 1)
-            free = self._kept or ending is not None
-            if self._delivered or ending is not None:
-                backoff.reset()
             if ending is not None:
+                self.turns.left()
                 continue
-            if self._delivered:
-                pause = rng.uniform(0.0, min(MOST_JITTER_S, JITTER_S * (self._sharing - 1)))
-            else:
-                pause = 0.0 if self._hosts.failed(url) else backoff.next_s()
-                if unreached:  # it costs nobody anything, and each second of a network that is back counts
-                    pause = min(pause, UNREACHED_S)
+            pause = self.turns.lost()
             log.warning(
                 "disconnected",
                 extra={
@@ -275,7 +244,7 @@ class Feed:
                         "reason": reason,
                         "code": code,
                         "retry_s": round(pause, 2),
-                        **({"next": self._hosts.url} if self._hosts.url != url else {}),
+                        **({"next": self.turns.url} if self.turns.url != url else {}),
                     }
                 },
             )
@@ -338,22 +307,15 @@ class Feed:
         watch, lost = self._watch, frozenset(self._memory.lost)
         return Look(now, watch.status(now), limits, lost, watch.unlisted) if watch else Look(now, {}, limits, lost)
 
-    @property
-    def _delivered(self) -> bool:
-        return self._delivered_at is not None
-
-    def _is_our_turn(self, free: bool) -> bool:
+    def _is_our_turn(self) -> bool:
         """Wait until the address that we leave by may try to connect, to whichever host does not ask for patience;
         False where that is not wanted any more."""
         while not self._stop.is_set() and self._held is None:
-            waits = []
-            for url in self._hosts.in_turn:
-                waits.append(self._attempts.wait_s(_host(url), free=free))
-                if not waits[-1][0]:
-                    self._hosts.use(url)
-                    self._publish(waits=None)
-                    return True
-            wait, why = min(waits)
+            due = self.turns.wait()
+            if due is None:
+                self._publish(waits=None)
+                return True
+            wait, why = due
             if self.state.waits is None:
                 fields = {"symbol": self._symbol.id, "for_s": round(wait, 1), "why": why}
                 log.warning("waits before it connects", extra={"fields": fields})
@@ -383,7 +345,7 @@ class Feed:
     # -- one connection
 
     def _session(self) -> None:
-        url = self._hosts.url
+        url = self.turns.url
         dialled = self._dial(self._symbol.egress, url, self._exchange.ca_file)
         link = ReadAhead(dialled.sock, self._before_wait, self._intake.hand_over)
         ws = websocket.WebSocket(skip_utf8_validation=True)
@@ -396,7 +358,7 @@ class Feed:
         link.watch(self._say_paused)
         now = time.monotonic()
         self._watch = Watch(
-            tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._memory, len(self._hosts)
+            tuple(self._wanted), self._exchange.ping_interval_s + PATIENCE_S, now, self._memory, len(self.turns)
         )
         self._next_ping = now
         self.clock.connected()
@@ -608,13 +570,9 @@ class Feed:
         if self._link is not None and self._link.received != self._received:
             self._received = self._link.received
             watch.alive(now)
-        if self._touched and not self._delivered:
-            self._delivered_at = now
-            self._hosts.worked(self._hosts.url)
-            self._attempts.delivered(_host(self._hosts.url))
-        if not self._kept and self._delivered_at is not None and now - self._delivered_at >= KEPT_S:
-            self._kept = True
-            self._attempts.forget()
+        if self._touched:
+            self.turns.delivered(now)
+        self.turns.look(now)
         if delivered := dict.fromkeys(filter(None, self._touched), now):
             self._publish(proven=True, last_frames={**self.state.last_frames, **delivered})
         for channel in self._touched:
@@ -721,8 +679,8 @@ class Feed:
         self._watch = None
         self._publish(connection=None, connected_since_ns=None, look=self._look(time.monotonic()))
         self._asked_to_leave = None
-        if self._touched and self._delivered_at is None:  # a close may follow the only frames at once
-            self._delivered_at = time.monotonic()
+        if self._touched:
+            self.turns.delivered_at_its_end(time.monotonic())
         self._touched.clear()
         self._link = self._messages = None
         self._received = 0
