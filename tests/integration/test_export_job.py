@@ -595,7 +595,12 @@ def test_files_that_are_gone_are_written_again_when_asked(config: Config) -> Non
     kept_at = (config.export_dir / kept).stat().st_mtime_ns
     for name in gone:
         (config.export_dir / name).unlink()
-    assert main(config).ok
+    said = main(config)
+    assert said.ok
+    assert said.absent == gone
+    assert said.lines() == [
+        f"2 files that were made, such as {gone[0]}, are not in export_dir: export --missing makes them again"
+    ]
     assert names(config.export_dir) == [kept], "whoever moves files elsewhere does not get them twice"
     done = main(config, missing=True)
     assert done.ok
@@ -605,7 +610,30 @@ def test_files_that_are_gone_are_written_again_when_asked(config: Config) -> Non
     assert exports(config).ok
     again = {segment.file: segment for _, path in segments(config.spool_dir / "btc") if (segment := info(path)).rows}
     assert again == spooled, "nothing else learns of it: how old the spool's rows are, what export_log has"
-    assert not main(config, missing=True).files
+    again_said = main(config, missing=True)
+    assert not again_said.files
+    assert again_said.lines() == ["nothing to export: every closed segment has its file"]
+
+
+def test_something_else_in_a_files_place_is_said(config: Config) -> None:
+    fill(config)
+    assert main(config).ok
+    (path,) = config.export_dir.iterdir()
+    path.write_bytes(b"junk")
+    for missing in (False, True):
+        said = main(config, missing=missing)
+        assert said.lines() == [f"1 file that was made ({path.name}) is not what was written: verify exports says more"]
+        assert said.to_json()["altered"] == [path.name]
+    assert path.read_bytes() == b"junk"
+
+
+def test_where_there_is_nothing_to_do_the_words_say_why(config: Config, tmp_path: Path) -> None:
+    fill(config)
+    assert main(config).ok
+    copies = tmp_path / "copies"
+    assert main(config, copy_to=copies).lines() == ["nothing to copy: no period is open"]
+    empty = dataclasses.replace(config, data_dir=tmp_path / "empty", export_dir=config.export_dir)
+    assert main(empty).lines() == [f"nothing to export: nothing of these symbols is in the spool ({empty.spool_dir})"]
 
 
 def test_a_file_that_is_gone_is_not_made_of_rows_that_were_altered(config: Config) -> None:

@@ -60,6 +60,11 @@ def _is_visible(char: str) -> bool:
     return char.isprintable() and not _HIDDEN.match(char)
 
 
+def counted(n: int, what: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
 def ago(seconds: float) -> str:
     """A duration in words as short as a table needs."""
     if seconds < 120:

@@ -28,6 +28,7 @@ from mexc_pipeline.export.files import (
     sweep,
 )
 from mexc_pipeline.export.names import wrong_place
+from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
 from mexc_pipeline.paths import not_allowed, same
 from mexc_pipeline.spool import pending
@@ -220,18 +221,26 @@ def _export_all(
     """Every closed segment, and with ``missing`` every one whose file is gone: a symbol's in the order of their rows,
     the symbols beside each other by time."""
     waiting: list[list[SegmentInfo]] = []
+    recorded = False
     for symbol_id in ids:
         check()
         found = in_order(config.spool_dir / symbol_id)
         for path, error in found.unreadable:
             _fail(report, symbol_id, path.name, error)
-        waiting.append(
-            [
-                segment
-                for segment in found.readable
-                if segment.state == "closed" or (missing and _is_without_file(segment, config.export_dir))
-            ]
-        )
+        recorded = recorded or bool(found.readable)
+        wanted: list[SegmentInfo] = []
+        for segment in found.readable:
+            made = segment.state == "exported" and segment.rows > 0
+            path = config.export_dir / segment.file
+            if segment.state == "closed" or (made and missing and not os.path.lexists(path)):
+                wanted.append(segment)
+            elif made and not os.path.lexists(path):
+                report.absent.append(segment.file)
+            elif made and not _is_as_made(path, segment):
+                report.altered.append(segment.file)
+        waiting.append(wanted)
+    if not recorded:
+        report.idle = f"nothing to export: nothing of these symbols is in the spool ({config.spool_dir})"
     for segment in merge(*waiting, key=lambda segment: segment.name):
         check()
         try:
@@ -247,14 +256,22 @@ def _export_all(
         _done(report, done)
 
 
-def _is_without_file(segment: SegmentInfo, folder: Path) -> bool:
-    return segment.state == "exported" and segment.rows > 0 and not os.path.lexists(folder / segment.file)
+def _is_as_made(file: Path, segment: SegmentInfo) -> bool:
+    """Whether a file looks like the segment's, without reading it whole: by its size, or else by what it says of
+    itself, as one that another version made again."""
+    try:
+        if file.stat().st_size == segment.exported.get("bytes"):
+            return True
+        return metadata(file).get("digest") == segment.exported.get("digest")
+    except (FileError, OSError):
+        return False
 
 
 def _copy(config: Config, ids: Sequence[str], folder: Path, report: ExportReport, check: Callable[[], None]) -> None:
     if same(folder, config.export_dir):
         raise UserError(f"--copy-to {folder} is the export folder; choose another, copies are not exports")
     prepare_folder(folder)
+    report.idle = "nothing to copy: no period is open"
     for symbol_id in ids:
         for segment in _open_segments(config.spool_dir / symbol_id)[-1:]:
             check()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from mexc_pipeline.text import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -40,11 +42,16 @@ class Failed:
 
 @dataclass(slots=True)
 class ExportReport:
-    """Everything one run did. ``stopped``: a signal ended it early, what is left is done by the next run."""
+    """Everything one run did. ``stopped``: a signal ended it early, what is left is done by the next run. ``absent``
+    and ``altered``: files made earlier of what is still in the spool that are not in ``export_dir``, or that are
+    something else now. ``idle`` says why nothing was there to do."""
 
     files: list[Exported] = field(default_factory=list)
     failures: list[Failed] = field(default_factory=list)
     stopped: bool = False
+    absent: list[str] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
+    idle: str = "nothing to export: every closed segment has its file"
 
     @property
     def ok(self) -> bool:
@@ -55,10 +62,23 @@ class ExportReport:
         return 0 if self.ok else 1
 
     def lines(self) -> list[str]:
-        """What a terminal shows: done first, then failures."""
-        done = [f.line() for f in self.files] + [f"{f.id}: {f.text}" for f in self.failures]
-        return done or ["nothing to export: every closed segment has its file"]
+        """What a terminal shows: done first, then failures, then what became of files made earlier."""
+        lines = [f.line() for f in self.files] + [f"{f.id}: {f.text}" for f in self.failures]
+        if self.absent:
+            them = "it" if len(self.absent) == 1 else "them"
+            lines.append(f"{_made(self.absent)} not in export_dir: export --missing makes {them} again")
+        if self.altered:
+            lines.append(f"{_made(self.altered)} not what was written: verify exports says more")
+        return lines or ["stopped before anything was exported" if self.stopped else self.idle]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``: ok, stopped, files, failures."""
-        return {"ok": self.ok, "stopped": self.stopped, **{k: v for k, v in asdict(self).items() if k != "stopped"}}
+        """For ``--json``: ok, stopped, files, failures, absent, altered."""
+        said = {key: value for key, value in asdict(self).items() if key not in ("stopped", "idle")}
+        return {"ok": self.ok, "stopped": self.stopped, **said}
+
+
+def _made(files: list[str]) -> str:
+    which = f", such as {files[0]}," if len(files) > 1 else f" ({files[0]})"
+    return f"{counted(len(files), 'file')} that {'was' if len(files) == 1 else 'were'} made{which} " + (
+        "is" if len(files) == 1 else "are"
+    )
