@@ -478,8 +478,19 @@ def test_a_copy_of_the_open_period_changes_nothing(config: Config, tmp_path: Pat
     assert copy.read_bytes() == b"something else"
     spool.close()
     config.export_dir.mkdir()
-    with pytest.raises(UserError, match="is the export folder"):
+    with pytest.raises(ConfigError, match="is the export folder"):
         main(config, copy_to=config.export_dir)
+
+
+@pytest.mark.parametrize("place", [".", "spool", "spool/btc", "store/copies", ".."])
+def test_a_copy_is_not_put_into_the_recording(config: Config, place: str) -> None:
+    spool = open_spool(config)
+    spool.append(some_frames(8, T0))
+    before = sorted(config.data_dir.rglob("*"))
+    with pytest.raises(ConfigError, match="data_dir|keeps for itself"):
+        main(config, copy_to=config.data_dir / place)
+    assert sorted(config.data_dir.rglob("*")) == before
+    spool.close()
 
 
 def test_two_exports_do_not_run_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,17 +46,18 @@ def expand(key: str, text: str) -> str:
     return str(path)
 
 
-def check_apart(data_dir: Path, export_dir: Path) -> None:
-    """ConfigError where exported files and the recording would lie among each other, by whatever name or link."""
-    data, exports = Path(os.path.realpath(data_dir)), Path(os.path.realpath(export_dir))
-    if same(data, exports):
-        raise ConfigError(f"export_dir: {export_dir} is data_dir itself; choose another folder, such as one inside it")
-    if data.is_relative_to(exports):
-        raise ConfigError(f"data_dir: {data_dir} lies in export_dir, which is for exported files only; choose another")
-    if exports.is_relative_to(data):
-        first = exports.relative_to(data).parts[0]
+def check_apart(data_dir: Path, folder: Path, key: str = "export_dir") -> None:
+    """ConfigError where the files that ``key`` names a folder for and the recording would lie among each other, by
+    whatever name or link."""
+    data, files = Path(os.path.realpath(data_dir)), Path(os.path.realpath(folder))
+    if same(data, files):
+        raise ConfigError(f"{key}: {folder} is data_dir itself; choose another folder, such as one inside it")
+    if data.is_relative_to(files):
+        raise ConfigError(f"data_dir: {data_dir} lies in {key}, which is for exported files only; choose another")
+    if files.is_relative_to(data):
+        first = files.relative_to(data).parts[0]
         if first.partition(".")[0] in OWN_FOLDERS:
-            raise ConfigError(f"export_dir: {export_dir} lies in {first}, which the recorder keeps for itself")
+            raise ConfigError(f"{key}: {folder} lies in {first}, which the recorder keeps for itself")
 
 
 def same(one: Path, other: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mexc_pipeline import signals
 from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import NotRunningError, ask
-from mexc_pipeline.errors import UserError
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.clock import wrong_clock
 from mexc_pipeline.export.files import (
     FolderError,
@@ -30,7 +30,7 @@ from mexc_pipeline.export.files import (
 from mexc_pipeline.export.names import wrong_place
 from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
-from mexc_pipeline.paths import not_allowed, same
+from mexc_pipeline.paths import check_apart, not_allowed, same
 from mexc_pipeline.spool import pending
 from mexc_pipeline.spool.known import Known, known, own_ids
 from mexc_pipeline.spool.lifecycle import prune, read_left_open, seal_left_open
@@ -268,8 +268,9 @@ def _is_as_made(file: Path, segment: SegmentInfo) -> bool:
 
 
 def _copy(config: Config, ids: Sequence[str], folder: Path, report: ExportReport, check: Callable[[], None]) -> None:
+    check_apart(config.data_dir, folder, "--copy-to")
     if same(folder, config.export_dir):
-        raise UserError(f"--copy-to {folder} is the export folder; choose another, copies are not exports")
+        raise ConfigError(f"--copy-to {folder} is the export folder; choose another, copies are not exports")
     prepare_folder(folder)
     report.idle = "nothing to copy: no period is open"
     for symbol_id in ids:
