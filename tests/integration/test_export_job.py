@@ -487,7 +487,7 @@ def test_a_copy_is_not_put_into_the_recording(config: Config, place: str) -> Non
     spool = open_spool(config)
     spool.append(some_frames(8, T0))
     before = sorted(config.data_dir.rglob("*"))
-    with pytest.raises(ConfigError, match="data_dir|keeps for itself"):
+    with pytest.raises(ConfigError, match=r"data_dir|keeps for itself"):
         main(config, copy_to=config.data_dir / place)
     assert sorted(config.data_dir.rglob("*")) == before
     spool.close()

@@ -14,7 +14,7 @@ import click
 
 import mexc_pipeline
 from mexc_pipeline import logs, output
-from mexc_pipeline.cli import printing
+from mexc_pipeline.cli import interrupt, printing
 from mexc_pipeline.cli.options import add_common_params, common_params, debug, parent_option
 from mexc_pipeline.config import parse
 from mexc_pipeline.errors import ConfigError, UserError
@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         target = _COMMANDS.get(cmd_name)
         if target is None:
             return None
@@ -73,7 +73,31 @@ class LazyGroup(click.Group):
         add_common_params(command)
         if cmd_name == "simulate" and "parent_fd" not in {param.name for param in command.params}:
             command.params.append(parent_option())  # the demo's simulator must not outlive the demo
+        _answered_here(command.get_help_option(ctx))
+        interrupt.in_order()
         return command
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        return _answered_here(super().get_help_option(ctx))
+
+
+def _answered_here(option: click.Option | None) -> click.Option | None:
+    """Help is printed as every other answer is: click itself would not say what became of it."""
+    if option is not None:
+        option.callback = _show_help
+    return option
+
+
+def _show_help(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        printing.verbatim(ctx.get_help())
+        ctx.exit()
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        printing.line(f"{PROGRAM}, version {mexc_pipeline.__version__}")
+        ctx.exit()
 
 
 @click.command(
@@ -81,12 +105,19 @@ class LazyGroup(click.Group):
     params=list(common_params()),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(mexc_pipeline.__version__, prog_name=PROGRAM)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Record MEXC futures market data frame by frame, and prove each period's file complete.
 
     Start with `demo` (offline), then `run`. Exit status: 0 done, 1 a check or job failed, 2 wrong usage or
-    configuration.
+    configuration, 130 ended by Ctrl-C.
     """
 
 
@@ -94,6 +125,7 @@ def main() -> NoReturn:
     """Run the command line; the process ends with its exit status, whatever becomes of what it writes."""
     errors = output.take_over(logs.dropped)
     status = invoke(sys.argv[1:])
+    interrupt.at_once()
     printing.flush()
     errors.end()
     sys.exit(status)
@@ -114,7 +146,7 @@ def invoke(args: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 1)
+        return _fail(interrupt.SAID, interrupt.STATUS)
     except ConfigError as error:
         return _fail(str(error), 2)
     except printing.AnswerError as error:
@@ -124,8 +156,6 @@ def invoke(args: list[str]) -> int:
         cause = error.__cause__
         said = _of_the_system(cause, args) if isinstance(cause, OSError) and str(cause) == str(error) else ""
         return _fail(said or str(error), 1)
-    except BrokenPipeError:
-        return 1  # whoever read what click itself prints (help) has gone
     except Exception as error:
         if log.isEnabledFor(logging.DEBUG) and logging.getLogger("mexc_pipeline").handlers:
             log.exception("unexpected error")
