@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -230,11 +230,14 @@ class Bench:
             return False
         return True
 
-    def stand_still(self, process: Process, seconds: float) -> None:
-        """The process is stopped for so long, and goes on."""
+    def stand_still(self, process: Process, seconds: float, then: Callable[[], object] | None = None) -> None:
+        """The process is stopped for so long, and goes on; before that, ``then`` is done and has half a second."""
         since = time.time_ns()
         process.send_signal(signal.SIGSTOP)
         pause(seconds)
+        if then is not None:
+            then()
+            pause(0.5)
         process.send_signal(signal.SIGCONT)
         self.stopped.append((since, time.time_ns()))
 

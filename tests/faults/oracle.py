@@ -23,6 +23,8 @@ from mexc_pipeline.simulator import ConnectionInfo, SentFrame
 from support.oracle import Ambiguous, expected
 
 NAMES = {1: "t", 2: "d", 3: "dp", 4: "dl"}
+ACKNOWLEDGED = "reset, all acknowledged"
+"""How a connection ends of which the recorder's own system had everything."""
 TAIL_NS = 2_000_000_000
 """What was sent in so many nanoseconds before a connection ended without order may not have been committed."""
 MINUTE_NS = 60_000_000_000
@@ -304,6 +306,9 @@ def _compare(
         return
     if connection.number in orderly and connection.end == "client (1000)":  # else the close was not waited for
         verdict.wrong(f"{where}: ended in order, {missing} frames missing at its end", lost=missing)
+        return
+    if connection.end == ACKNOWLEDGED:
+        verdict.wrong(f"{where}: {missing} frames missing that its host had acknowledged", lost=missing)
         return
     if closed is None:
         verdict.wrong(f"{where}: never ended")

@@ -207,6 +207,16 @@ def test_the_ways_a_connection_ends(sim: Simulator, kind: str) -> None:
         assert client.channel("push.deal"), "the next connection works"
 
 
+def test_a_reset_after_everything_was_acknowledged_comes_behind_all_that_was_sent(sim: Simulator) -> None:
+    with connected(sim, "deal") as client:
+        client.channel("push.deal")
+        assert sim.inject(Fault("reset", value="acked")) == 1
+        sim.wait_for(lambda s: not s.open_connections)
+        assert isinstance(client.to_end(), ConnectionResetError)
+        assert client.frames == [(f.opcode, f.payload) for f in sim.sent_on(1)]
+        assert sim.connections[0].end == "reset, all acknowledged"
+
+
 def test_faults_hit_only_the_connection_or_symbol_they_name(sim: Simulator) -> None:
     with connected(sim, "deal") as first, connected(sim) as second:
         second.subscribe("deal", "ETH_USDT")

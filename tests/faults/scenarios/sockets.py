@@ -19,6 +19,7 @@ CHANNELS = ("push.ticker", "push.deal", "push.depth.full")
 # kind and value; those of the last group need the connection to be made anew
 ENDS = (
     ("reset", ""),
+    ("reset", "acked"),
     ("abort", ""),
     ("close", "1001"),
     ("close", "1011"),
@@ -96,7 +97,13 @@ def _episode(
     before = sum((place.status() or {"rows": {}})["rows"].values())
     if draw < 0.55:
         kind, value = rng.choice(ENDS)
-        hit = sim.inject(Fault(kind, value=value))
+        if proxy:
+            value = value.replace("acked", "")  # by the proxy's host: what it does with that is its own affair
+        if value == "acked" and rng.random() < 0.5:
+            place.stand_still(collector, STOOD_STILL_S, lambda: sim.inject(Fault(kind, value=value)))
+            hit = 1
+        else:
+            hit = sim.inject(Fault(kind, value=value))
         name = f"{kind} {value}".strip()
     elif draw < 0.85:
         name, hit = _disturb(place, sim, collector, rng)

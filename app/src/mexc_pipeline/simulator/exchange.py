@@ -396,6 +396,8 @@ class Exchange:
 
     def _strike(self, session: Session, fault: Fault) -> None:
         match fault.kind:
+            case "reset" if fault.value:
+                self._spawn(session.reset_acknowledged())
             case "reset":
                 session.reset()
             case "abort" | "count_anew":

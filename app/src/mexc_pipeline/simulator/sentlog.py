@@ -51,7 +51,7 @@ class SentFrame(NamedTuple):
 class ConnectionInfo:
     """One WebSocket connection, numbered from 1; times in Unix nanoseconds; peer is `address:port`.
 
-    `end` says why it ended: `reset`, `abort`, `close`, `heartbeat`, `half frame`, `garbage`,
+    `end` says why it ended: `reset`, `reset, all acknowledged`, `abort`, `close`, `heartbeat`, `half frame`, `garbage`,
     `backlog`, `simulator stopped`, or `client (code)` where the client or the network ended it.
     """
 

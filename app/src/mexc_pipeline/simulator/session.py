@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import socket
 import struct
+import termios
 from collections import deque
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from websockets.asyncio.server import ServerConnection
@@ -21,6 +24,8 @@ from mexc_pipeline.simulator.sentlog import ConnectionLog
 from mexc_pipeline.simulator.shapes import MARKED, shaped
 from mexc_pipeline.simulator.wire import OP_TEXT
 
+ACKNOWLEDGED = "reset, all acknowledged"
+ACKNOWLEDGED_S = 5.0
 UNLINKED = ("tickers", "contract")
 """Topics without a symbol."""
 
@@ -69,6 +74,7 @@ class Session:
         self._in_flight: _Frame | None = None
         self._pump_task: asyncio.Task[None] | None = None
         self._held: list[Push] = []
+        self._ending = False
 
     # What leaves
 
@@ -156,7 +162,7 @@ class Session:
         self.send(opcode, payload, symbol)
 
     def _enqueue(self, frame: _Frame) -> None:
-        if not self.open:
+        if not self.open or self._ending:
             return
         if self._in_flight is None:
             self._write(frame)
@@ -229,6 +235,20 @@ class Session:
         sock = self._transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
+
+    async def reset_acknowledged(self) -> None:
+        """Send nothing more, and end with a TCP reset once the client's system has acknowledged everything; after 5 s
+        without that as :meth:`reset` does."""
+        self._ending = True
+        sock = self._transport.get_extra_info("socket")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ACKNOWLEDGED_S):
+                while await self.drained():
+                    if not struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]:
+                        self.reset(ACKNOWLEDGED)
+                        return
+                    await asyncio.sleep(0.001)
+        self.reset()
 
     def abort(self, reason: str = "abort") -> None:
         """End the TCP connection without a close frame."""
