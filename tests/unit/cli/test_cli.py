@@ -286,7 +286,7 @@ def test_config_before_after_and_by_variable(
     [
         (UserError("the disk is full"), 1, "the disk is full"),
         (ConfigError("no such key"), 2, "no such key"),
-        (KeyboardInterrupt(), 1, "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted"),
         (RuntimeError("a\nb"), 1, "unexpected RuntimeError: a b"),
     ],
 )
