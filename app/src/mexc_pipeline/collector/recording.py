@@ -152,8 +152,8 @@ class Recording:
         self._spool = spool = opened.result()
         fields = {
             "symbol": self.symbol.name,
-            "next_seq": spool.last_seq + 1,
-            "clean": spool.recovered.clean,
+            "last_seq": spool.last_seq,
+            "pending": self._begun.pending,  # rows that get their seq from now on, this start's `started` among them
             "egress": self.symbol.egress.mode,
             "spool_id": spool.spool_id,
         }
