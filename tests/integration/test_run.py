@@ -211,9 +211,11 @@ def test_a_run_may_start_in_the_moment_the_one_before_was_killed(place: Place) -
         assert process.wait(110) == 0, place.err()
 
 
-def test_a_second_run_beside_the_first_leaves_it_alone(place: Place) -> None:
+@pytest.mark.parametrize("symbols", [SYMBOLS, ("SOL_USDT",)])
+def test_a_second_run_beside_the_first_is_refused_at_once(place: Place, symbols: tuple[str, ...]) -> None:
     with place.run() as first:
         until(lambda: place.received("btc") > 20 and place.received("eth") > 20, what="frames in the spool")
+        place.write(symbols)
         second = subprocess.run(
             [sys.executable, "-m", "mexc_pipeline", "run", "--json", "--config", str(place.config)],
             capture_output=True,
@@ -221,10 +223,10 @@ def test_a_second_run_beside_the_first_leaves_it_alone(place: Place) -> None:
             timeout=90,
             check=False,
         )
-        assert second.returncode == 1, second.stderr
-        said = json.loads(second.stdout)
-        assert said["periods"] == []
-        assert f"process {place.children(first)['btc']}" in " ".join(said["problems"])
+        said = f"mexc-pipeline: another run records into {place.root}/data: stop it first, or set another data_dir\n"
+        assert (second.returncode, second.stdout, second.stderr) == (1, "", said)
+        assert not (place.spool / "sol").exists()
+        place.write()
         first.send_signal(signal.SIGINT)
         assert first.wait(110) == 0, place.err()
     parts = [line["part"] for line in place.answer()["periods"]]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
+import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from mexc_pipeline import doctor, logs, signals
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.run.account import Closing
 from mexc_pipeline.run.children import Lifeline
 from mexc_pipeline.run.display import Display
@@ -25,12 +30,36 @@ def run(config: Config, duration_s: float | None = None, level: str = "INFO") ->
     UserError where a hard check fails or no symbol can be recorded.
     """
     logs.setup(level)
-    _examine(config)
-    _make_folders(config)
-    stop = Stop()
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # in the background of a terminal, what is shown must not stop us
-    with signals.handled(stop.actions()):
-        return _run(config, stop, duration_s, level)
+    with contextlib.ExitStack() as held:
+        if was_there := os.access(config.data_dir, os.R_OK | os.X_OK):
+            held.enter_context(_alone(config.data_dir))  # before anything else: what follows takes its time
+        _examine(config)
+        _make_folders(config)
+        if not was_there:
+            held.enter_context(_alone(config.data_dir))
+        stop = Stop()
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # in the background of a terminal, what is shown must not stop us
+        with signals.handled(stop.actions()):
+            return _run(config, stop, duration_s, level)
+
+
+@contextlib.contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    """Keep any other ``run`` from this folder, whatever its symbols: one would take the other's collectors for its own.
+    UserError where one is there. The folder itself is locked: that needs no room, and ends with this process."""
+    try:
+        fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(not_allowed(data_dir) or f"cannot use {data_dir}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise UserError(f"another run records into {data_dir}: stop it first, or set another data_dir") from error
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 def _run(config: Config, stop: Stop, duration_s: float | None, level: str) -> Closing:
