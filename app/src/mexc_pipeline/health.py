@@ -40,6 +40,8 @@ class Kind(StrEnum):
     NOT_LOADED = "not loaded"
 
 
+START_AGAIN = "start it again where it is to record"
+
 _RANK = {kind: rank for rank, kind in enumerate(Kind)}
 _ADVICE = {
     Kind.DOWN: "start it, or read its log: why did it end?",
@@ -64,11 +66,13 @@ class Reason:
     kind: Kind
     text: str
     for_s: float | None = None
+    todo: str = ""
+    """What to do about it, where that is not what its kind asks for."""
 
     @property
     def advice(self) -> str:
         """What to do about it."""
-        return _ADVICE[self.kind]
+        return self.todo or _ADVICE[self.kind]
 
     def to_json(self) -> dict[str, Any]:
         """``kind``, ``text``, ``for_s``, ``advice``."""
@@ -110,13 +114,18 @@ def of_symbol(
 ) -> Health:
     """A symbol's health.
 
-    ``collector`` is its collector's ``status``, or ``{"problem": …}`` where it does not answer; ``store`` what the
+    ``collector`` is its collector's ``status``, or ``{"problem": …}`` where it does not answer, with ``stopped_s`` ago
+    where it stopped in order; ``store`` what the
     store says of the symbol (None: nothing). ``silent_s`` as configured (None: by its pace). ``unexported_s`` is the
     age of the oldest period's end that has no file yet (None: each has).
     """
     found: list[Reason] = []
     if "problem" in collector:
-        found.append(Reason(Kind.DOWN, str(collector["problem"])))
+        stopped_s = collector.get("stopped_s")
+        if stopped_s is None:
+            found.append(Reason(Kind.DOWN, str(collector["problem"])))
+        else:
+            found.append(Reason(Kind.DOWN, "stopped in order", float(stopped_s), START_AGAIN))
         state = Kind.DOWN.value
     else:
         state = str(collector.get("state", "?"))

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from mexc_pipeline import health, running
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, SymbolId, configuration, json_option, start_logs
 from mexc_pipeline.config import Config, Symbol
-from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.control import ControlError, NotRunningError, ask
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.text import ago
@@ -149,10 +150,20 @@ def _is_new(config: Config, symbols: Sequence[Mapping[str, Any]]) -> bool:
 def _status_of(config: Config, who: str, symbol: Symbol | None = None) -> dict[str, Any]:
     try:
         said = ask(config.control_dir / f"{who}.sock", "status")
+    except NotRunningError as error:
+        return {"problem": str(error), **(_stopped(config.spool_dir / symbol.id) if symbol is not None else {})}
     except ControlError as error:
         return {"problem": str(error)}
     found = running.outdated(said.get("running"), running.report(config, symbol))
     return {**said, "outdated": found and found.why, "mended_by": found and found.verb}
+
+
+def _stopped(folder: Path) -> dict[str, float]:
+    """``stopped_s``: for how long it has been stopped in order; nothing where it ended otherwise."""
+    from mexc_pipeline.spool.ending import stopped_at
+
+    at_ns = stopped_at(folder)
+    return {} if at_ns is None else {"stopped_s": round(max(0.0, (time.time_ns() - at_ns) / 1e9), 1)}
 
 
 def _unexported_s(config: Config, symbol_id: str) -> float | None:
@@ -202,6 +213,7 @@ def _print_status(found: dict[str, Any]) -> None:
     store = found["store"]
     faults = [(symbol["id"], reason) for symbol in found["symbols"] for reason in symbol["health"]["reasons"]]
     faults += [("store", reason) for reason in store["health"]["reasons"]]
+    faults = _without_stopped(found, faults)
     order = [kind.value for kind in health.Kind]
     for who, reason in sorted(faults, key=lambda fault: order.index(fault[1]["kind"])):
         since = "" if reason["for_s"] is None else f" (since {_clock_time(reason['for_s'])})"
@@ -227,7 +239,7 @@ def _print_status(found: dict[str, Any]) -> None:
             ]
         )
     headers = ["symbol", "state", "last frame", "seq", "backlog", "reconnects", "exported", "peer"]
-    printing.table(
+    gone = printing.table(
         headers, rows, ("last frame", "seq", "backlog", "reconnects", "exported"), drop=("reconnects", "peer")
     )
     for line in rest_in_use(found["symbols"]):
@@ -244,9 +256,10 @@ def _print_status(found: dict[str, Any]) -> None:
     ]
     if channels:
         printing.line("")
-        printing.table(
+        gone += printing.table(
             ["symbol", "channel", "confirmed by", "last frame"], channels, ("last frame",), drop=("confirmed by",)
         )
+    printing.left_out(gone, "a wider one and --json have them")
     for symbol in symbols:
         said = symbol["collector"]
         told = {reason["text"] for reason in symbol["health"]["reasons"]}
@@ -257,6 +270,23 @@ def _print_status(found: dict[str, Any]) -> None:
         for warning in said.get("warnings") or []:
             if warning not in told:
                 printing.folded(f"{symbol['id']}: {warning}")
+
+
+def _without_stopped(found: dict[str, Any], faults: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The faults but for what was stopped in order, which is one line, and where all was, the store with it."""
+    stopped = {s["id"]: s["collector"]["stopped_s"] for s in found["symbols"] if "stopped_s" in s["collector"]}
+    if not stopped:
+        return faults
+    all_of_it = len(stopped) == len(found["symbols"]) and "problem" in found["store"]
+    who = "nothing runs here" if all_of_it else ", ".join(stopped)
+    at = _clock_time(min(stopped.values()))
+    printing.folded(f"FAULT {who}: stopped in order at {at}; {health.START_AGAIN} (mexc-pipeline run, or its service)")
+    down = health.Kind.DOWN.value
+    return [
+        (who, reason)
+        for who, reason in faults
+        if not (who in stopped and reason["kind"] == down) and not (all_of_it and who == "store")
+    ]
 
 
 def _rank(found: Mapping[str, Any], order: list[str]) -> int:
@@ -321,10 +351,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
         return 0 if ok else 1
     fit = _LEDGER_DROP if sys.stdout.isatty() else None
     gone = printing.table(_LEDGER, [_ledger_row(hour) for hour in found], right=_LEDGER[2:-2], drop=fit)
-    if gone:
-        printing.folded(
-            f"left out of a terminal this narrow: {', '.join(gone)}; a wider one, a pipe and --json have them"
-        )
+    printing.left_out(gone, "a wider one, a pipe and --json have them")
     printing.line("")
     for i in [*totals, "all"]:
         printing.line(f"{i}: {_total_line(totals.get(i) or total(found))}")

@@ -148,6 +148,12 @@ def table(
     return gone
 
 
+def left_out(names: Sequence[str], where: str) -> None:
+    """Which columns a narrow terminal lacks, and where they are."""
+    if names:
+        folded(f"left out of a terminal this narrow: {', '.join(names)}; {where}")
+
+
 def result(found: Result, json_wanted: bool) -> int:
     """Print a result; failures are part of it. The exit status."""
     _show(found, json_wanted)

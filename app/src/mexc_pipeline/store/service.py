@@ -20,6 +20,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.heap import Heap
 from mexc_pipeline.output import Output
 from mexc_pipeline.paths import identity
+from mexc_pipeline.spool.ending import stopped_at
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, in_order, segments
 from mexc_pipeline.spool.segment import info as segment_info
@@ -74,6 +75,7 @@ class Store:
             factory(),
             self._backlog,
             stats_every_s,
+            lambda symbol_id: stopped_at(config.spool_dir / symbol_id) is not None,
         )
         self._workers.append(Worker("statistics", statistics, self._stopping, self.health))
 

@@ -35,7 +35,8 @@ class _Before:
 
 class Statistics:
     """Asks the collectors and writes what they answer; used by one thread. ``step`` raises EngineError. ``silent_s``:
-    the symbols by id, and how long each may be silent where that is configured."""
+    the symbols by id, and how long each may be silent where that is configured. ``has_stopped``: whether a symbol's
+    recording ended in order."""
 
     def __init__(
         self,
@@ -44,12 +45,14 @@ class Statistics:
         engine: Engine,
         backlog: Callable[[str, int], int],
         every_s: float,
+        has_stopped: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._silent_s = silent_s
         self._control_dir = control_dir
         self._engine = engine
         self._backlog = backlog
         self._every_s = every_s
+        self._has_stopped = has_stopped
         self._before: dict[str, _Before] = {}
         self._absent: set[str] = set()
         self._waiting: deque[list[Column]] = deque(maxlen=_KEPT)
@@ -106,6 +109,8 @@ class Statistics:
         """Said once, of one that had answered: at a start the store is there first, and ``status`` tells the rest."""
         if symbol_id in self._before and symbol_id not in self._absent:
             self._absent.add(symbol_id)
+            if self._has_stopped(symbol_id):
+                return  # it was told to end, and nothing is missing
             log.warning("collector does not answer", extra={"fields": {"id": symbol_id, "error": error}})
 
     def _rates(self, symbol_id: str, status: Mapping[str, Any]) -> tuple[float, float]:
