@@ -271,6 +271,8 @@ def compare_existing(target: Path, info: SegmentInfo, check: Callable[[], None])
         raise UserError(
             f"{target} exists and differs from segment {info.path.name} in column {', '.join(columns)}; {kept}"
         )
+    if content.contradicted:
+        raise UserError(f"{target} exists with the rows of segment {info.path.name}, and {_first(content)}; {kept}")
     if said.get("digest") != info.digest or said.get("id") != info.id:
         raise UserError(f"{target} exists with the rows but not the metadata of segment {info.path.name}; {kept}")
     return content
@@ -322,6 +324,8 @@ def _write_proven(
             f"{info.file} read back differs from segment {info.path.name} in column {', '.join(wrong)}"
             f"{' (' + detail + ')' if detail else ''}; the file was discarded, the segment stays"
         )
+    if content.contradicted:
+        raise UserError(f"{info.file} read back: {_first(content)}; the file was discarded, the segment stays")
     if metadata(making) != {**_metadata(info, copy=copy), **metadata_of(writer)}:
         raise UserError(f"{info.file}: its metadata read back differs from what was written; the file was discarded")
     hook("read back")
@@ -350,6 +354,12 @@ def _write(info: SegmentInfo, fd: int, check: Callable[[], None], hook: Hook, *,
             writer.abandon()
             raise
     return writer
+
+
+def _first(content: Content) -> str:
+    """The first thing that a file says of its rows and is not so."""
+    more = len(content.contradicted) - 1
+    return content.contradicted[0] + (f" (and {more} more)" if more else "")
 
 
 def _recorded(info: SegmentInfo) -> dict[str, str]:

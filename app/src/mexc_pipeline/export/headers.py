@@ -17,10 +17,10 @@ MOST_ENTRIES = 200_000
 """Entries of all lists in a longer footer: forty a row group are usual, and one may take 700 bytes of memory."""
 _HEADERS = 256, 64 << 10
 """Bytes read for a page's header: nearly all fit the first, those with statistics the second."""
-_TAIL = 8
+TAIL = 8
 _DEPTH = 16
 
-_BOOLS, _BYTE, _VARINTS, _DOUBLE, _BINARY, _LISTS, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 12
+BOOLS, _BYTE, VARINTS, _DOUBLE, BINARY, LISTS, STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 12
 
 _DATA, _DICTIONARY = 0, 2
 _ENCODINGS = 0, 2, 5, 8
@@ -46,13 +46,13 @@ def check_footer(path: Path) -> None:
     no Parquet file at all is left to the reader to say."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        end = os.fstat(fd).st_size - _TAIL
+        end = os.fstat(fd).st_size - TAIL
         size = int.from_bytes(os.pread(fd, 4, end), "little") if end > 0 else 0
         if not FOOTER < size <= end:
             return
-        walk = _Walk(os.pread(fd, size, end - size), MOST_ENTRIES)
+        walk = Walk(os.pread(fd, size, end - size), MOST_ENTRIES)
         try:
-            walk.skip(_STRUCT)
+            walk.skip(STRUCT)
         except IndexError as error:
             raise HeaderError("its footer ends in its midst") from error
     finally:
@@ -99,12 +99,12 @@ class _Page:
 def _page(fd: int, at: int, end: int) -> _Page:
     for most in _HEADERS:
         data = os.pread(fd, min(most, max(0, end - at)), at)
-        walk = _Walk(data, len(data))
+        walk = Walk(data, len(data))
         said: dict[int, int] = {}
         of_values: dict[int, int] = {}
         try:
             for field, of in walk.fields():
-                if of == _STRUCT and field in (5, 7):  # of a data page, of a dictionary
+                if of == STRUCT and field in (5, 7):  # of a data page, of a dictionary
                     for inner, inner_of in walk.fields():
                         walk.take(inner, inner_of, of_values)
                 else:
@@ -117,7 +117,7 @@ def _page(fd: int, at: int, end: int) -> _Page:
     raise HeaderError(f"the header of a page at byte {at:,} has no end")
 
 
-class _Walk:
+class Walk:
     """Goes over a compact struct from its beginning. IndexError at the end of the bytes, HeaderError where it nests
     deeper or has more entries than anything honest."""
 
@@ -140,7 +140,7 @@ class _Walk:
 
     def take(self, field: int, of: int, into: dict[int, int]) -> None:
         """Note the field's value where it is a number, else pass it by."""
-        if of in _VARINTS:
+        if of in VARINTS:
             into[field] = self.number()
         else:
             self.skip(of)
@@ -149,21 +149,28 @@ class _Walk:
         """Pass by a field's value."""
         if depth > _DEPTH:
             raise HeaderError("its headers nest deeper than any")
-        if of in _VARINTS:
+        if of in VARINTS:
             self._varint()
-        elif of == _BINARY:
-            self._pass(self._varint())
-        elif of == _STRUCT:
+        elif of == BINARY:
+            self.binary()
+        elif of == STRUCT:
             for _, inner in self.fields():
                 self.skip(inner, depth + 1)
-        elif of in _LISTS:
+        elif of in LISTS:
             self._skip_list(depth)
         elif of in (_BYTE, _DOUBLE):
             self._pass(1 if of == _BYTE else 8)
-        elif of not in _BOOLS:
+        elif of not in BOOLS:
             raise HeaderError(f"its headers have a field of unknown type {of}")
 
-    def _skip_list(self, depth: int) -> None:
+    def binary(self) -> bytes:
+        """Bytes, or a text."""
+        size = self._varint()
+        self._pass(size)
+        return self._data[self.at - size : self.at]
+
+    def entries(self) -> tuple[int, int]:
+        """Number and type of a list's entries, whose values come next."""
         head = self._byte()
         count, of = head >> 4, head & 15
         if count == 15:
@@ -171,7 +178,11 @@ class _Walk:
         self._left -= count
         if self._left < 0:
             raise HeaderError("its footer has more entries than any of ours")
-        if of in _BOOLS:
+        return count, of
+
+    def _skip_list(self, depth: int) -> None:
+        count, of = self.entries()
+        if of in BOOLS:
             self._pass(count)
             return
         for _ in range(count):

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +24,7 @@ import pyarrow.parquet as pq
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Gap, Sealed, begin
-from mexc_pipeline.export import headers
+from mexc_pipeline.export import footer, headers
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.ledger.account import Account, is_restart
 from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
@@ -181,6 +183,14 @@ class FileWriter:
             writing.result()
 
 
+@cache
+def _parquet_schema() -> Any:
+    """What the columns are in Parquet's own terms."""
+    empty = io.BytesIO()
+    pq.ParquetWriter(empty, SCHEMA, version="2.6").close()
+    return pq.ParquetFile(empty).schema
+
+
 def _primitive(kind: Any, values: Any) -> Any:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
@@ -252,6 +262,8 @@ class Content:
     gaps: int = 0
     restarted: bool = False
     """Its first row says that the clock was set back: its ``rx`` may lie before that of the rows before it."""
+    contradicted: list[str] = field(default_factory=list)
+    """What its footer says of its rows and is not so: readers leave out rows by it."""
 
     @property
     def digest(self) -> str:
@@ -305,6 +317,13 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
             where = f"column {name} of row group {i}" if name else f"row group {i}"
             raise FileError(f"{self._path}: {where} cannot be read: {_first_line(error)}") from error
 
+    @cached_property
+    def said(self) -> footer.Said:
+        """Its footer. HeaderError where that is none."""
+        end = os.fstat(self._fd).st_size - headers.TAIL
+        size = int.from_bytes(os.pread(self._fd, 4, end), "little")
+        return footer.parse(os.pread(self._fd, size, end - size))
+
     def batches(self, i: int, column: str) -> Iterator[Any]:
         """One column of a row group, ``READ_ROWS`` at a time. OSError, ValueError and ArrowException as they come."""
         self._check(i, column)
@@ -312,12 +331,13 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
             yield batch.column(0)
 
     def _check(self, i: int, name: str) -> None:
-        group = self.metadata.row_group(i)
-        column = group.column(SCHEMA.get_field_index(name))
-        if column.num_values != group.num_rows:
-            raise headers.HeaderError(f"it has {column.num_values:,} values in {group.num_rows:,} rows")
-        first = min(at for at in (column.dictionary_page_offset, column.data_page_offset) if at)
-        chunk = headers.Chunk(first, column.total_compressed_size, column.total_uncompressed_size, column.num_values)
+        rows = self.said.groups[i][3]
+        column = self.said.chunk(i, SCHEMA.get_field_index(name))
+        values = column[5]
+        if values != rows:
+            raise headers.HeaderError(f"it has {values:,} values in {rows:,} rows")
+        first = min(at for at in (column.get(11), column[9]) if at)
+        chunk = headers.Chunk(first, column[7], column[6], values)
         dictionary = headers.check_pages(self._fd, chunk)
         if name == "mt" and dictionary > MOST_TYPES:
             raise headers.HeaderError(f"its dictionary has {dictionary:,} bytes")
@@ -353,29 +373,31 @@ def open_file(path: Path) -> File:
 def _foreign(parquet: File) -> str:
     """Why a file is none of ours, by its footer; empty where it may be one."""
     try:
+        said = parquet.said
         schema = parquet.schema_arrow
     except (OSError, ValueError, pa.ArrowException) as error:
         return f"not a readable Parquet file: {_first_line(error)}"
     if not schema.equals(SCHEMA):
         found = ", ".join(f"{f.name} {f.type}" for f in schema)
         return f"its columns are not those of an export (ts, mt, m, rx, seq): {found}"
-    wrong = _oversized(parquet.metadata)
+    wrong = _oversized(said)
     return f"not written by this program: {wrong}" if wrong else ""
 
 
-def _oversized(footer: Any) -> str:
+def _oversized(said: footer.Said) -> str:
     """What a small file would grow to that no file of ours does, by its footer; empty where nothing is."""
-    for number in range(footer.num_row_groups):
-        group = footer.row_group(number)
-        if group.num_rows > GROUP_ROWS:
-            return f"row group {number} has {group.num_rows:,} rows"
-        for n in range(group.num_columns):
-            column = group.column(n)
-            most = MOST_TEXT if column.path_in_schema == "m" else MOST_NUMBERS
-            if column.total_uncompressed_size > most:
-                return (
-                    f"column {column.path_in_schema} of row group {number} has {column.total_uncompressed_size:,} bytes"
-                )
+    for number, group in enumerate(said.groups):
+        if group[3] > GROUP_ROWS:
+            return f"row group {number} has {group[3]:,} rows"
+        if len(group[1]) != len(SCHEMA.names):
+            return f"row group {number} has {len(group[1])} columns"
+        for n, name in enumerate(SCHEMA.names):
+            size = said.chunk(number, n)[6]
+            if size > (MOST_TEXT if name == "m" else MOST_NUMBERS):
+                return f"column {name} of row group {number} has {size:,} bytes"
+    rows = sum(group[3] for group in said.groups)
+    if rows != said.rows:
+        return f"its row groups have {rows:,} rows, all of it {said.rows:,}"
     return ""
 
 
@@ -422,19 +444,24 @@ def read_content(path: Path, check: Callable[[], None] = _no_stop) -> Content:
     A column that cannot be decoded is noted in ``damaged``. FileError where the file as a whole cannot be read.
     """
     content = Content(bytes=path.stat().st_size if path.exists() else 0)
-    digest = _Probe(content)
     with open_file(path) as parquet:
+        said = parquet.said
+        digest = _Probe(content, said.compares(SCHEMA.get_field_index("m")))
         for column in _PROBED:
             try:
                 for group in range(parquet.num_row_groups):  # a batch over several would have no bound in bytes
                     for values in parquet.batches(group, column):
                         check()
-                        digest.add(column, values)
+                        digest.add(group, column, values)
             except MemoryError:
                 raise  # PyArrow's own is an ArrowException, too
             except (OSError, ValueError, pa.ArrowException) as error:
                 content.damaged[column] = _first_line(error)
         content.rows = parquet.metadata.num_rows
+        whole = {place: found for place, found in digest.found.items() if place[1] not in content.damaged}
+        content.contradicted = footer.contradictions(said, SCHEMA.names, whole)
+        if not parquet.schema.equals(_parquet_schema()):
+            content.contradicted.append("its columns are other ones to a reader that knows no Arrow schema")
     digest.close()
     return content
 
@@ -442,9 +469,12 @@ def read_content(path: Path, check: Callable[[], None] = _no_stop) -> Content:
 class _Probe:
     """Digests and order checks of a file's columns, chunk by chunk."""
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: Content, compared: bool) -> None:
+        self._compared = compared  # texts: only where somebody says which is the least of them
+        self.found: dict[tuple[int, str], footer.Found] = {}
         self._content = content
         self._digest = {name: RowDigest() for name in _PROBED}
+        self._found = footer.Found()
         self._seen = dict.fromkeys(_PROBED, False)
         self._rows = dict.fromkeys(_PROBED, 0)  # passed by before the chunk at hand
         self._events: list[Any] = []  # positions of event rows, an array per chunk
@@ -455,10 +485,12 @@ class _Probe:
         self._last_but_one_rx = 0
         self._account = Account()
 
-    def add(self, column: str, chunk: Any) -> None:
+    def add(self, group: int, column: str, chunk: Any) -> None:
         if chunk.null_count:
             raise ValueError(f"{chunk.null_count} values are missing")
         if len(chunk):
+            self._found = self.found.setdefault((group, column), footer.Found())
+            self._found.rows += len(chunk)
             getattr(self, f"_{column}")(chunk)
             self._seen[column] = True
             self._rows[column] += len(chunk)
@@ -488,6 +520,7 @@ class _Probe:
             content.consecutive = False
         content.first_seq = content.first_seq or int(values[0])
         content.last_seq = int(values[-1])
+        self._found.range(int(values.min()), int(values.max()))
         self._feed("seq", seq=_le(values))
 
     def _rx(self, chunk: Any) -> None:
@@ -501,10 +534,13 @@ class _Probe:
         self._last_but_one_rx = int(values[-2]) if len(values) > 1 else content.last_rx
         content.last_rx = int(values[-1])
         self._event_rx += values[self._events_in("rx", len(values))].tolist()
+        self._found.range(int(values.min()), int(values.max()))
         self._feed("rx", rx=_le(values))
 
     def _ts(self, chunk: Any) -> None:
-        self._feed("ts", ts=_le(_values(chunk, np.int64)))
+        values = _values(chunk, np.int64)
+        self._found.range(int(values.min()), int(values.max()))
+        self._feed("ts", ts=_le(values))
 
     def _mt(self, chunk: Any) -> None:
         names = chunk.dictionary.to_pylist()
@@ -514,7 +550,10 @@ class _Probe:
         codes = np.array([MT_CODES[name] for name in names], dtype=np.uint8)[_values(chunk.indices, np.int32)]
         for code, count in enumerate(np.bincount(codes).tolist()):
             if count:
-                self._content.counts[MT_NAMES[code]] += count
+                name = MT_NAMES[code]
+                self._content.counts[name] += count
+                self._found.range(name.encode(), name.encode())
+                self._found.size += count * len(name)
         self._events.append(np.flatnonzero(codes == Mt.EVENT) + self._rows["mt"])
         self._feed("mt", mt=codes)
 
@@ -529,6 +568,10 @@ class _Probe:
         offsets = np.frombuffer(offset_buffer, dtype=np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
         text = memoryview(data)[int(offsets[0]) : int(offsets[-1])] if data is not None else b""
         self._content.raw_bytes += len(text)
+        self._found.size += len(text)
+        if self._compared:
+            ends = pc.min_max(chunk.cast(pa.binary()))
+            self._found.range(ends["min"].as_py(), ends["max"].as_py())
         self._feed("m", len=_le(np.diff(offsets).astype(np.uint32)), m=text)
         if self._content.damaged.keys() & {"mt", "rx"}:
             return

@@ -310,6 +310,8 @@ def _judge(path: Path, rules: Rules) -> None:
     if not content.digest or content.digest != said.get("digest"):
         damaged = "; ".join(f"{column}: {why}" for column, why in content.damaged.items())
         raise _StaysError(f"its content is not what its metadata says {damaged}".rstrip(), wrong=True)
+    if content.contradicted:
+        raise _StaysError(content.contradicted[0], wrong=True)
     if rules.archive is not None:
         _compare(path, rules.archive / path.name)
     if rules.archive_check:

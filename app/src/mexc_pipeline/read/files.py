@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.order import IMPORTED, Placed, in_order
-from mexc_pipeline.export.parquet import SCHEMA, FileError, metadata, open_file
+from mexc_pipeline.export.parquet import FileError, metadata, open_file
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.read.arguments import ArgumentError, name_of, shown
@@ -167,7 +167,7 @@ def tables(
             column = "ts" if imported else "rx"
             unit = _NS // 1000 if imported else 1
             for group in range(parquet.num_row_groups):
-                if _overlaps(parquet, group, column, unit, low, high):
+                if _holds(parquet, group, column, unit, low, high):
                     yield _pick(parquet.read_row_group(group), column, unit, low, high, types)
 
 
@@ -181,12 +181,9 @@ class Next(NamedTuple):
 
 def last_at(path: Path, at_ns: int) -> Next | None:
     """The last row with rx ≤ ``at_ns`` (Unix ns), without its ``m``. Within a file rx never goes back."""
-    column = SCHEMA.get_field_index("rx")
     with open_file(path) as parquet:
         for group in reversed(range(parquet.num_row_groups)):
-            if not _overlaps(parquet, group, "rx", 1, None, at_ns + 1):
-                continue
-            table = parquet.read_row_group(group, [SCHEMA.field(column).name, "seq"])
+            table = parquet.read_row_group(group, ["rx", "seq"])
             rows = table.filter(pc.less_equal(table.column("rx").cast(pa.int64()), at_ns))
             if len(rows):
                 newest = rows.slice(len(rows) - 1)
@@ -199,8 +196,6 @@ def rows_after(paths: Iterable[Path], seq: int) -> Iterator[Next]:
     for path in paths:
         with open_file(path) as parquet:
             for group in range(parquet.num_row_groups):
-                if not _overlaps(parquet, group, "seq", 1, seq + 1, None):
-                    continue
                 table = _behind(parquet, group, seq)
                 for n in range(len(table)):
                     row = table.slice(n, 1)
@@ -260,12 +255,16 @@ _LAST = 2**63 - 1
 """The latest that a column of times can hold, in any unit."""
 
 
-def _overlaps(parquet: Any, group: int, column: str, unit: int, low: int | None, high: int | None) -> bool:
-    statistics = parquet.metadata.row_group(group).column(SCHEMA.get_field_index(column)).statistics
-    if statistics is None or not statistics.has_min_max:
+def _holds(parquet: Any, group: int, column: str, unit: int, low: int | None, high: int | None) -> bool:
+    """Whether a row group has rows of that time, by the times themselves: its statistics say so too, and a flipped bit
+    there would leave its rows out without a word."""
+    if low is None and high is None:
         return True
-    first, last = statistics.min_raw * unit, statistics.max_raw * unit
-    return (high is None or first < high) and (low is None or last >= low)
+    ends = pc.min_max(parquet.read_row_group(group, [column]).column(0).cast(pa.int64()))
+    first, last = ends["min"].as_py(), ends["max"].as_py()
+    if first is None:
+        return True
+    return (high is None or first * unit < high) and (low is None or last * unit >= low)
 
 
 def _plain(table: Any) -> Any:

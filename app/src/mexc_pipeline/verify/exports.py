@@ -166,6 +166,7 @@ def prove(name: FileName, path: Path) -> FileProof:
     twice = sorted(key for key in said.keys() | copy.keys() if said.get(key) != copy.get(key))
     if twice:
         proof.wrong.append(f"the two copies of its metadata differ in {', '.join(twice)}")
+    proof.wrong += held.contradicted
     proof.wrong += _metadata_against_rows(name, said, held)
     if not held.damaged:
         proof.wrong += _order(name, said, held)
