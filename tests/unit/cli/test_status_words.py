@@ -23,7 +23,9 @@ def stop(config: Config, *ids: str) -> None:
     now = time.time_ns()
     for symbol_id in ids:
         spool = open_spool(config, symbol_id)
-        spool.append([*some_frames(8, now - 10**9), Frame(now, None, Mt.EVENT, Stopped().m)])
+        frames = [*some_frames(8, now - 10**9), Frame(now, None, Mt.EVENT, Stopped().m)]
+        while frames:  # a period may end among them
+            frames = frames[len(spool.append(frames)) :]
         spool.close()
 
 
