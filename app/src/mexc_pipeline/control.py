@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mexc_pipeline.errors import UserError
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.paths import not_a_file, not_a_folder, not_allowed
 
 log = logging.getLogger("mexc_pipeline.control")
@@ -51,6 +51,15 @@ OPEN_AGAIN_S = 1.0
 
 class ControlError(UserError):
     """The process did not answer, or answered that it could not do what was asked."""
+
+
+class RefusalError(ControlError):
+    """It answered that it will not: ``said`` is its own words, ``wrong_usage`` whether what was asked is never done."""
+
+    def __init__(self, who: str, said: str, wrong_usage: bool) -> None:
+        super().__init__(f"{who}: {said}")
+        self.said = said
+        self.wrong_usage = wrong_usage
 
 
 class NotRunningError(ControlError):
@@ -327,7 +336,8 @@ class ControlServer:
         try:
             found = handler(request)
         except UserError as error:
-            return {"ok": False, "error": str(error)}
+            usage = {"wrong_usage": True} if isinstance(error, ConfigError) else {}
+            return {"ok": False, "error": str(error), **usage}
         except Exception as error:  # a caller's question must not end the process that records
             log.exception("control command failed", extra={"fields": {"cmd": request["cmd"]}})
             return {"ok": False, "error": f"{type(error).__name__}: {error}"}
@@ -376,7 +386,7 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
         if refusal.startswith(NO_COMMAND):
             known = refusal.removeprefix(NO_COMMAND)
             raise ControlError(f"{who} does not know {cmd}; it runs another version, restart it{known}")
-        raise ControlError(f"{who}: {refusal}")
+        raise RefusalError(who, refusal, answer.get("wrong_usage") is True)
     return answer
 
 

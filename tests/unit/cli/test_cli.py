@@ -188,6 +188,8 @@ def test_help_exits_0(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["verify", "everything"], "everything"),
         (["export", "--once", "--copy-to", "x"], "--copy-to"),
         (["simulate", "--port", "99999"], "99999"),
+        (["simulate", "--port", "0", "--tls-cert", __file__], "--tls-key"),
+        (["query", " "], "empty"),
         (["completion", "powershell"], "powershell"),
         (["store", "--parent-fd", "987654"], "987654"),
     ],
@@ -456,6 +458,27 @@ def test_query_asks_the_running_store(settings: Path, tmp_path: Path, capsys: py
     finally:
         store.close()
     assert [(a["sql"], a["max_rows"]) for a in asked] == [("SELECT 1", 1)] * 2
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"),
+    [
+        (ConfigError("query: only reading is allowed, not DROP"), 2),
+        (UserError("query: Unknown table expression identifier 'nope'"), 1),
+    ],
+)
+def test_what_the_running_store_refuses_of_a_query_is_its_sentence(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refusal: UserError, status: int
+) -> None:
+    def refuse(_: dict[str, object]) -> dict[str, object]:
+        raise refusal
+
+    store = ControlServer(tmp_path / "data" / "control" / "store.sock", {"query": refuse})
+    try:
+        assert invoke(["query", "DROP TABLE nope", "--config", str(settings)]) == status
+    finally:
+        store.close()
+    assert _one_error_line(capsys) == f"mexc-pipeline: {refusal}\n"
 
 
 @pytest.mark.engine

@@ -17,8 +17,8 @@ from mexc_pipeline import health, running
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, SymbolId, configuration, json_option, start_logs
 from mexc_pipeline.config import Config, Symbol
-from mexc_pipeline.control import ControlError, NotRunningError, ask
-from mexc_pipeline.errors import UserError
+from mexc_pipeline.control import ControlError, NotRunningError, RefusalError, ask
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.text import ago
 
@@ -430,6 +430,8 @@ def query(ctx: click.Context, sql: str, max_rows: int, as_json: bool) -> int:
 
     Also into the embedded engine of a running `run`.
     """
+    if not sql.strip():
+        raise click.UsageError("the statement is empty; one such as 'SELECT count() FROM btc_current' is needed", ctx)
     config = configuration(ctx)
     start_logs(ctx, quiet=True)
     answer = answer_query(config, sql, max_rows)
@@ -451,6 +453,8 @@ def answer_query(config: Config, sql: str, max_rows: int) -> dict[str, Any]:
     if path.exists():
         try:
             return ask(path, "query", timeout_s=QUERY_S, sql=sql, max_rows=max_rows)
+        except RefusalError as error:
+            raise (ConfigError if error.wrong_usage else UserError)(error.said) from error
         except ControlError:
             if lock_holder(config.data_dir / "store") is not None:
                 raise  # a store runs: it refused, or it is too busy

@@ -161,7 +161,7 @@ def prune(
     if not folder.is_dir():
         raise UserError(f"export folder {folder} is not there; check export_dir")
     if rules.archive is not None and not rules.archive.is_dir():
-        raise UserError(f"archive folder {rules.archive} is not there (not mounted?); nothing was deleted")
+        raise ConfigError(f"--archive {rules.archive} is no folder (not mounted?); nothing was deleted")
     if rules.archive is not None and same(rules.archive, folder):
         raise ConfigError(f"--archive {rules.archive} is the export folder itself, no copy of it; nothing was deleted")
     with SpoolLock(config.data_dir / "export", what="export of"):

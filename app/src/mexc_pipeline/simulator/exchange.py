@@ -21,7 +21,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from mexc_pipeline.errors import UserError
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.simulator import rest as rest_api
 from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.faults import Effect, Fault, FaultBoard
@@ -456,7 +456,7 @@ def _prepare(folder: Path) -> None:
 
 def _tls(config: SimulatorConfig) -> ssl.SSLContext | None:
     if (config.tls_cert is None) != (config.tls_key is None):
-        raise UserError("TLS needs both --tls-cert and --tls-key")
+        raise ConfigError("TLS needs both --tls-cert and --tls-key")
     if config.tls_cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +23,20 @@ class EngineError(Exception):
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message.partition("Stack trace")[0].strip().replace("\n", " ")[:500])
         self.code = code
+
+
+_AROUND = re.compile(
+    r"\A.*?\bCode: \d+\.\s+(?:DB::Exception: )*(?P<said>.*?)\.?"
+    r"(?: \([A-Z][A-Z0-9_]+\))?(?: \(version [^()]*(?:\([^()]*\))?\))?\Z",
+    re.DOTALL,
+)
+
+
+def sentence(error: EngineError) -> str:
+    """What the engine says is wrong with a user's statement, without what stands around it for its own developers."""
+    text = str(error).partition(": In scope SELECT formatQuerySingleLine(")[0]
+    found = _AROUND.match(text)
+    return found["said"] if found and found["said"] else text
 
 
 class UnreachableError(EngineError):

@@ -13,7 +13,16 @@ from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
 from mexc_pipeline.store import records, schema
 from mexc_pipeline.store.auditor import compare, recorded
 from mexc_pipeline.store.catalog import Catalog, Held
-from mexc_pipeline.store.engine import UNKNOWN_TABLE, Engine, EngineError, EngineFactory, RefusedError, is_damage, quote
+from mexc_pipeline.store.engine import (
+    UNKNOWN_TABLE,
+    Engine,
+    EngineError,
+    EngineFactory,
+    RefusedError,
+    is_damage,
+    quote,
+    sentence,
+)
 from mexc_pipeline.store.large import one_at_a_time
 
 _STALE_S = 60
@@ -38,8 +47,7 @@ def query(factory: EngineFactory, sql: str, max_rows: int) -> bytearray:
     try:
         return factory().query(sql, max_rows)
     except EngineError as error:
-        text = str(error).partition(": In scope SELECT formatQuerySingleLine(")[0]
-        raise UserError(f"query: {text}") from error
+        raise UserError(f"query: {sentence(error)}") from error
 
 
 def exits(factory: EngineFactory, since: int, newest_only: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.resources import files
 
-from mexc_pipeline.errors import UserError
+from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.store.engine import SYNTAX_ERROR, RefusedError, quote
 
 _READING = ("SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN")
@@ -73,8 +73,8 @@ _LEADING = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|\Z)|/\*(?:(?!/\*).)*?\*/)*", re.D
 
 
 def judged(sql: str, ask: Callable[[str], list[str]]) -> str:
-    """The statement to run for ``sql``, by what the engine says: ``ask`` gives the one column of its answer. UserError
-    where it does more than read the database; else what ``ask`` raises."""
+    """The statement to run for ``sql``, by what the engine says: ``ask`` gives the one column of its answer.
+    ConfigError where it does more than read the database; else what ``ask`` raises."""
     (understood,) = ask(asked(sql))
     opening(understood)
     if _SHOWING.fullmatch(understood):
@@ -87,44 +87,46 @@ def judged(sql: str, ask: Callable[[str], list[str]]) -> str:
     except RefusedError as error:
         if error.code != SYNTAX_ERROR:
             raise
-        raise UserError(f"query: more than reading, as INTO OUTFILE or FORMAT are, is not allowed: {error}") from error
+        raise ConfigError(
+            f"query: more than reading, as INTO OUTFILE or FORMAT are, is not allowed: {error}"
+        ) from error
     if doubtful := check(line for text in tree for line in text.split("\n")):
         names = ", ".join(map(quote, sorted(doubtful)))
         if functions := ask(f"SELECT name FROM system.functions WHERE lower(name) IN ({names})"):
-            raise UserError(
+            raise ConfigError(
                 f"query: beside functions that take functions, write the table's name before {functions[0]}"
             )
     return understood
 
 
 def asked(sql: str) -> str:
-    """The statement that makes the engine say what it understands ``sql`` to be. UserError where it is not text."""
+    """The statement that makes the engine say what it understands ``sql`` to be. ConfigError where it is not text."""
     _require_text(sql)
     return f"SELECT formatQuerySingleLine({quote(sql)})"
 
 
 def opening(sql: str) -> None:
-    """UserError where the first word is not one of reading."""
+    """ConfigError where the first word is not one of reading."""
     word = re.match(r"\w*", sql[_LEADING.match(sql).end() :])[0]  # type: ignore[union-attr,index]  # both match nothing
     if word.upper() not in _READING:
-        raise UserError(f"query: only reading is allowed ({', '.join(_READING)}), not {word.upper() or 'this'}")
+        raise ConfigError(f"query: only reading is allowed ({', '.join(_READING)}), not {word.upper() or 'this'}")
 
 
 def judged_by_words(sql: str) -> str:
-    """The statement to run for ``sql`` by servers that cannot say what they understand (before 23.1). UserError where
+    """The statement to run for ``sql`` by servers that cannot say what they understand (before 23.1). ConfigError where
     it does not open as one of reading, or spells the one function that reaches another host without any right. All else
     is left to ``readonly = 1``, under which such a server has no function for files."""
     _require_text(sql)
     opening(sql)
     spelled = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), sql).replace("\\", "")
     if "hascolumnintable" in f"{sql} {spelled}".lower():
-        raise UserError("query: hasColumnInTable reaches outside the database and is not allowed")
+        raise ConfigError("query: hasColumnInTable reaches outside the database and is not allowed")
     return sql.strip().rstrip(";")
 
 
 def check(tree: Iterable[str]) -> set[str]:
     """Judge a statement by the lines of its tree. What a name or a text adds to them can only be refused: it makes no
-    line go away. UserError where there is more in it than is known to read the database alone. Returns what may be a
+    line go away. ConfigError where there is more in it than is known to read the database alone. Returns what may be a
     function by where it stands, though nothing calls it, and is not known."""
     names: set[str] = set()
     takes_functions = False
@@ -133,10 +135,10 @@ def check(tree: Iterable[str]) -> set[str]:
         name = rest.partition(" ")[0].lower()
         if kind not in _KINDS:
             what = "APPLY" if kind == "ColumnsApplyTransformer" else "SETTINGS" if kind == "Set" else repr(kind[:50])
-            raise UserError(f"query: {what} is not allowed: it cannot be told that it only reads the database")
+            raise ConfigError(f"query: {what} is not allowed: it cannot be told that it only reads the database")
         if kind == "Function":
             if not _is_known(name):
-                raise UserError(f"query: {name[:50]} is not among the functions known to read the database alone")
+                raise ConfigError(f"query: {name[:50]} is not among the functions known to read the database alone")
             takes_functions |= bool(_TAKES_FUNCTIONS.match(name))
         elif kind == "Identifier" and not _is_known(name):
             names.add(name)
@@ -163,7 +165,7 @@ def known_functions() -> frozenset[str]:
 
 def _require_text(sql: str) -> None:
     if any(ord(char) < 32 and char not in "\t\n\r" for char in sql) or not _is_utf8(sql):
-        raise UserError("query: control characters and broken text are not allowed")
+        raise ConfigError("query: control characters and broken text are not allowed")
 
 
 def _is_utf8(text: str) -> bool:
