@@ -330,6 +330,10 @@ def test_the_command_says_how_many_stay_for_their_segment(
     *_, said, held = capsys.readouterr().out.splitlines()
     assert said.startswith(f"{PERIODS - 2} files deleted, ")
     assert held == "3 files stay at any age: their segment is still in the spool (spool_keep)", "and the newest two"
+    assert invoke([*prune, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["in_spool"]) == 3
+    assert invoke([*prune, "--archive", str(tmp_path / "nofolder")]) == 2
+    assert "nofolder is no folder" in capsys.readouterr().err
     for symbol_id in ("btc", "eth"):
         for _, path in segments(config.spool_dir / symbol_id):
             path.unlink()

@@ -118,7 +118,7 @@ def test_a_symbols_own_table_overrides_only_what_it_names() -> None:
         ('[symbol.BTC_USDT]\nid = "Btc"', "symbol.BTC_USDT.id", "lower-case"),
         ('[symbol.BTC_USDT]\nid = "btc2"', "symbol.BTC_USDT.id", "not ending in a digit"),
         ("[symbol.DOGE_USDT]", "symbol.DOGE_USDT", "BTC_USDT, ETH_USDT, SOL_USDT"),
-        ("symbol = 5", "symbol:", "object"),
+        ("symbol = 5", "symbol:", "a table"),
         ("symbol = {BTC_USDT = 5}", "symbol", "object"),
         ("[symbol.BTC_USDT]\ncolour = 1", "symbol.BTC_USDT.colour", "id, channels, egress"),
         ('[symbol.BTC_USDT.channels]\ndeal = "some"', "symbol.BTC_USDT.channels.deal", "merged, each, off"),
@@ -126,7 +126,7 @@ def test_a_symbols_own_table_overrides_only_what_it_names() -> None:
         ('[symbol.BTC_USDT.egress]\nmin_exits = "3"', "symbol.BTC_USDT.egress.min_exits", "int"),
         ("colour = 1", "colour", "symbols, data_dir, export_dir, period"),
         ("[exchange]\ncolour = 1", "exchange.colour", "websocket, rest, ca_file, ping_interval"),
-        ("channels = 1", "channels:", "object"),
+        ("channels = 1", "channels:", "a table"),
         ('[channels]\ndepth = "full7"', "channels.depth", "full5, full10, full20, merged, each, off"),
         ('[channels]\nticker = "yes"', "channels.ticker", "bool"),
         ('[channels]\nticker = false\ndeal = "off"\ndepth = "off"', "channels", "nothing would be recorded"),
@@ -352,3 +352,16 @@ def test_a_path_that_the_locale_cannot_write_is_said_as_that(tmp_path: Path) -> 
     assert done.returncode == 2
     assert "cannot be written in this locale's encoding (ascii); set PYTHONUTF8=1" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('symbol = ["BTC_USDT"]', "symbol: this key is a table ([symbol]) and takes no value; did you mean symbols?"),
+        ("exchange = 1", "exchange: this key is a table ([exchange]) and takes no value"),
+    ],
+)
+def test_a_value_in_a_tables_place_is_said_in_the_files_own_words(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(text, None)
+    assert str(raised.value) == f"configuration: {said}"

@@ -24,7 +24,7 @@ from mexc_pipeline.run.account import Closing, Line
 from mexc_pipeline.run.display import Display, live_table, plain_line
 from mexc_pipeline.run.table import closing_text
 from mexc_pipeline.run.watch import Snapshot, View
-from mexc_pipeline.text import clean, clean_lines, json_line
+from mexc_pipeline.text import clean, clean_lines, counted, json_line
 from mexc_pipeline.verify.report import Finding, Report
 from support.examples import examples
 
@@ -178,3 +178,8 @@ def test_a_tables_first_line_is_its_headers(capsys: pytest.CaptureFixture[str]) 
     of_a_run = closing_text(Closing([], [])).splitlines()
     assert of_a_run[0].startswith("symbol")
     assert all(line.strip() for line in of_a_run)
+
+
+@pytest.mark.parametrize(("n", "said"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (1234, "1,234 files")])
+def test_one_of_a_thing_is_singular(n: int, said: str) -> None:
+    assert counted(n, "file") == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 import types
@@ -506,6 +507,10 @@ def _explain(message: str, raw: Any, kind: type, prefix: str) -> str:
     if unknown:
         key = f"{path}.{unknown[1]}" if path else unknown[1]
         return f"{key}: unknown key; allowed are {', '.join(found.__struct_fields__)}"
+    if "[" not in path and re.fullmatch(r"Expected `object.*`, got `.*`", what):
+        near = difflib.get_close_matches(path, getattr(kind, "__struct_fields__", ()), 2, 0.8)
+        meant = next((f"; did you mean {name}?" for name in near if name != path), "")
+        return f"{path}: this key is a table ([{path}]) and takes no value{meant}"
     choices = [str(c) for c in typing.get_args(found)] if typing.get_origin(found) is Literal else []
     if choices:
         return f"{path}: {what[0].lower()}{what[1:]}; allowed are {', '.join(choices)}"

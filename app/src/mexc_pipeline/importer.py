@@ -69,12 +69,12 @@ class ImportReport:
         return 0 if self.ok else 1
 
     def lines(self) -> list[str]:
-        """What a terminal shows."""
+        """What a terminal shows of what was done; failures are said on standard error."""
         done = []
         for f in self.files:
             untyped = f", {f.untyped:,} without a type" if f.untyped else ""
             done.append(f"{f.source}: {f.file} {f.state}, {f.rows:,} rows{untyped}, not proven")
-        return done + self.failures
+        return done
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``."""

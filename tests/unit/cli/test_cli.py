@@ -452,7 +452,7 @@ def test_query_asks_the_running_store(settings: Path, tmp_path: Path, capsys: py
         assert invoke(args) == 0
         out, err = capsys.readouterr()
         assert "18446744073709551615" in out
-        assert "only the first 1 rows" in err
+        assert "only the first 1 row;" in err
         assert invoke([*args, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["rows"] == [[18446744073709551615]]
     finally:

@@ -20,7 +20,7 @@ from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, NotRunningError, RefusalError, ask
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.text import ago
+from mexc_pipeline.text import ago, counted
 
 if TYPE_CHECKING:
     from mexc_pipeline.ledger.hours import Hour
@@ -412,10 +412,11 @@ def _ledger_row(hour: Hour) -> list[object]:
 def _total_line(sums: dict[str, Any]) -> str:
     received, stored, exported = ("–" if sums[side] is None else f"{sums[side]:,}" for side in _SIDES)
     return (
-        f"{sums['hours']} periods ({sums['absent']} without rows), {sums['coverage']:.2f} % covered, "
+        f"{counted(sums['hours'], 'period')} ({sums['absent']} without rows), {sums['coverage']:.2f} % covered, "
         f"{received} rows received, {stored} stored, {exported} exported where still or "
-        f"already there, {sums['dead_letters']:,} dead letters, {sums['gaps']} gaps of {sums['missing']:,} versions, "
-        f"{sums['repaired']:,} repaired, {sums['reconnects']} reconnects, "
+        f"already there, {counted(sums['dead_letters'], 'dead letter')}, "
+        f"{counted(sums['gaps'], 'gap')} of {counted(sums['missing'], 'version')}, "
+        f"{sums['repaired']:,} repaired, {counted(sums['reconnects'], 'reconnect')}, "
         f"{sums['without_socket_s']:.1f} s without a socket"
     )
 
@@ -440,7 +441,7 @@ def query(ctx: click.Context, sql: str, max_rows: int, as_json: bool) -> int:
         return 0
     printing.table(answer["columns"], answer["rows"])
     if answer.get("truncated"):
-        printing.line(f"only the first {len(answer['rows'])} rows; --max-rows asks for more", err=True)
+        printing.line(f"only the first {counted(len(answer['rows']), 'row')}; --max-rows asks for more", err=True)
     return 0
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import getpass
 import os
-from contextlib import suppress
-from itertools import groupby
 from pathlib import Path
 
 import click
 from click.shell_completion import get_completion_class
 
 from mexc_pipeline.cli.options import ChildCommand, Command, SymbolId, UserPath, configuration, json_option, start_logs
-from mexc_pipeline.config import Config, check_mounted
+from mexc_pipeline.config import check_mounted
 
 
 @click.command(cls=ChildCommand)
@@ -115,23 +113,7 @@ def prune(
     config = configuration(ctx)
     rules = retention.rules(keep, min_free, archive, archive_check)
     start_logs(ctx, quiet=True)
-    status = printing.done(retention.prune(config, rules), as_json)
-    if not as_json and (held := _in_spool(config)):
-        printing.line(f"{held} files stay at any age: their segment is still in the spool (spool_keep)")
-    return status
-
-
-def _in_spool(config: Config) -> int:
-    """How many exported files have a segment in the spool."""
-    from mexc_pipeline.export.names import exported_files
-    from mexc_pipeline.spool.segment import UnavailableError, segments
-
-    held = 0
-    for symbol_id, files in groupby((name for name, _ in exported_files(config.export_dir)), key=lambda name: name.id):
-        with suppress(UnavailableError):  # said while it was asked whether they may go
-            starts = {name.start_ns for name, _ in segments(config.spool_dir / symbol_id)}
-            held += sum(name.start_ns in starts for name in files)
-    return held
+    return printing.done(retention.prune(config, rules), as_json)
 
 
 @click.command(cls=Command)
@@ -211,6 +193,10 @@ def import_files(
     config = configuration(ctx)
     check_mounted(config)
     start_logs(ctx, quiet=True)
-    names = {s.name: s.id for s in config.symbols}
-    wanted = names.get(symbol, symbol) if symbol is not None else None
-    return printing.done(importer.import_files(config.export_dir, files, to, wanted), as_json)
+    wanted = config.symbol(symbol).id if symbol is not None else None
+    report = importer.import_files(config.export_dir, files, to, wanted)
+    status = printing.done(report, as_json)
+    if not as_json:
+        for failure in report.failures:
+            printing.line(f"mexc-pipeline: {failure}", err=True)
+    return status

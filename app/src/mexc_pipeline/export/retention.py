@@ -51,6 +51,7 @@ from mexc_pipeline.spool.segment import (
     sync_folder,
 )
 from mexc_pipeline.spool.segment import in_order as spooled
+from mexc_pipeline.text import counted
 
 log = logging.getLogger("mexc_pipeline.export")
 
@@ -82,10 +83,12 @@ class Rules:
 
 @dataclass(slots=True)
 class PruneReport:
-    """What went (name and bytes), what had to stay and why, and what is wrong. ``free``: bytes free afterwards."""
+    """What went (name and bytes), what had to stay and why, and what is wrong. ``in_spool``: what stays at any age, as
+    its segment is still in the spool. ``free``: bytes free afterwards."""
 
     deleted: list[tuple[str, int]] = field(default_factory=list)
     kept: list[tuple[str, str]] = field(default_factory=list)
+    in_spool: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     free: int = 0
 
@@ -103,12 +106,20 @@ class PruneReport:
         return [
             *(f"{name} deleted, {size:,} bytes" for name, size in self.deleted),
             *(f"{name} stays: {why}" for name, why in self.kept),
-            f"{len(self.deleted)} files deleted, {freed:,} bytes; {self.free:,} bytes are free",
+            f"{counted(len(self.deleted), 'file')} deleted, {freed:,} bytes; {self.free:,} bytes are free",
             *self.failures,
+            *self._held(),
         ]
 
+    def _held(self) -> list[str]:
+        if not self.in_spool:
+            return []
+        stay, their = ("stays", "its") if len(self.in_spool) == 1 else ("stay", "their")
+        files = counted(len(self.in_spool), "file")
+        return [f"{files} {stay} at any age: {their} segment is still in the spool (spool_keep)"]
+
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``: ok, deleted, kept, failures, free."""
+        """For ``--json``: ok, deleted, kept, in_spool, failures, free."""
         return {"ok": self.ok, **asdict(self)}
 
 
@@ -166,6 +177,7 @@ def prune(
         raise ConfigError(f"--archive {rules.archive} is the export folder itself, no copy of it; nothing was deleted")
     with SpoolLock(config.data_dir / "export", what="export of"):
         symbols = _symbols(config)
+        report.in_spool = [name for symbol in symbols for name in symbol.in_spool]
         looked: set[Path] = set()
         wrong = wrong_clock(config) if rules.keep_ns is not None else None
         if wrong is not None:
@@ -191,11 +203,13 @@ def prune(
 
 
 class _Files(NamedTuple):
-    """A symbol's files in the order of their rows, and those of them that may go at all."""
+    """A symbol's files in the order of their rows, those of them that may go at all, and the names of those whose
+    segment is still in the spool."""
 
     id: str
     placed: list[Placed]
     may_go: list[Placed]
+    in_spool: list[str]
 
 
 def _symbols(config: Config) -> list[_Files]:
@@ -207,9 +221,11 @@ def _symbols(config: Config) -> list[_Files]:
             in_spool = {name.start_ns for name, _ in segments(config.spool_dir / symbol_id)}
         except UnavailableError as error:  # it is not known which have a segment
             log.warning("no file deleted", extra={"fields": {"id": symbol_id, "why": str(error)}})
-            in_spool = {file.name.start_ns for file in placed}
-        may_go = [file for file in placed if file is not newest and file.name.start_ns not in in_spool]
-        found.append(_Files(symbol_id, placed, may_go))
+            may_go, held = [], []
+        else:
+            held = [file.path.name for file in placed if file.name.start_ns in in_spool]
+            may_go = [file for file in placed if file is not newest and file.name.start_ns not in in_spool]
+        found.append(_Files(symbol_id, placed, may_go, held))
     return found
 
 

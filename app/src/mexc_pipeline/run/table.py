@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mexc_pipeline.rendering import rendered
 from mexc_pipeline.run.account import Closing, Line, totals
-from mexc_pipeline.text import LONG, clean
+from mexc_pipeline.text import LONG, clean, counted
 
 KINDS = 3
 """Different reasons that the last line gives."""
@@ -69,11 +69,11 @@ def closing_table(closing: Closing) -> Table:
 def _why(closing: Closing) -> str:
     """What is wrong, the commonest first."""
     wrong = Counter(line.verdict for line in closing.lines if not line.ok).most_common()
-    said = [clean(f"{n} of {len(closing.lines)} periods {verdict}", LONG) for verdict, n in wrong[:KINDS]]
+    said = [clean(f"{n} of {counted(len(closing.lines), 'period')} {verdict}", LONG) for verdict, n in wrong[:KINDS]]
     if more := sum(n for _, n in wrong[KINDS:]):
-        said.append(f"{more} more periods, see above")
+        said.append(f"{counted(more, 'more period')}, see above")
     if closing.problems:
-        said.append(f"{len(closing.problems)} problems, see above")
+        said.append(f"{counted(len(closing.problems), 'problem')}, see above")
     return "; ".join(said)
 
 
@@ -85,7 +85,7 @@ def closing_text(closing: Closing) -> str:
     width = max(console.width, console.measure(table, options=console.options.update(width=500)).maximum)
     rows = totals(closing.lines)
     size = sum(line.bytes for line in closing.lines)
-    count = f"{len(closing.lines)} periods, {sum(rows.values()):,} rows, {size:,} bytes"
+    count = f"{counted(len(closing.lines), 'period')}, {counted(sum(rows.values()), 'row')}, {size:,} bytes"
     if closing.ok:
         verdict = f"{count}: received = stored = exported, all verified"
     else:

@@ -133,7 +133,7 @@ class Number(click.FloatRange):
     multiple=True,
     metavar="'KEY=VALUE …'",
     help="What goes wrong when: kind=, at= (seconds), conn=, symbol=, channel=, for= (seconds), "
-    "count=, every=, delay=, size=, value=, headers=. May be repeated. Kinds are listed below.",
+    "count=, every=, delay=, size=, value=, opcode=, headers=. May be repeated. Kinds are listed below.",
 )
 @click.option(
     "--log-dir",
