@@ -56,7 +56,7 @@ def test_what_was_received_goes_into_the_folder_that_is_there_now(tmp_path: Path
             collector.live(20)
             assert collector.stop(10) == 0
     rows = check(site.spool())
-    assert [event["clean"] for event in named(rows, "started")] == [True, True]
+    assert [event["clean"] for event in named(rows, "started")] == [True, False]
 
 
 def test_a_segment_or_a_lock_that_is_removed_costs_nothing(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from mexc_pipeline.spool.lifecycle import prune
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.pending import Pending, completed, is_left, started
 from mexc_pipeline.spool.segment import NewerFormatError
-from mexc_pipeline.spool.writer import Spool, last_rx
+from mexc_pipeline.spool.writer import FOLDER_LOST, Spool, last_rx
 
 log = logging.getLogger("mexc_pipeline.collector")
 
@@ -62,6 +62,7 @@ class Recording:
     def __init__(self, settings: config.Config, symbol: config.Symbol, lock: SpoolLock, stop: threading.Event) -> None:
         self.symbol = symbol
         self.folder = settings.spool_dir / symbol.id
+        self._last_row = Stopped().m
         self._settings = settings
         self._lock = lock
         self._stop = stop
@@ -223,6 +224,7 @@ class Recording:
         except (UserError, OSError) as error:
             why = str(error)
         log.error("spool folder lost, ending", extra={"fields": {"folder": str(self.folder), "why": why}})
+        self._last_row = FOLDER_LOST
         return False
 
     def hold(self, reason: str) -> None:
@@ -351,7 +353,7 @@ class Recording:
         ):
             feed.join(0.05)  # until the exchange has answered our goodbye
         self._opening.give_up(COMMIT_END_S)
-        self._inbox.close((Mt.EVENT, Stopped().m))
+        self._inbox.close((Mt.EVENT, self._last_row))
         writer.join(COMMIT_END_S / 2)
         if writer.is_alive():
             make_room()

@@ -262,6 +262,8 @@ class Content:
     gaps: int = 0
     restarted: bool = False
     """Its first row says that the clock was set back: its ``rx`` may lie before that of the rows before it."""
+    first_event: str = ""
+    """Its first row, where that is an event."""
     contradicted: list[str] = field(default_factory=list)
     """What its footer says of its rows and is not so: readers leave out rows by it."""
 
@@ -582,6 +584,7 @@ class _Probe:
             self._content.gaps += m.startswith(_GAP)
             if not self._rows["m"] and not at:
                 self._content.restarted = is_restart(m)
+                self._content.first_event = m.decode("utf-8", "replace")
             self._last_event = m
 
 

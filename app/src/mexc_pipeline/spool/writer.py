@@ -56,6 +56,8 @@ KEEP_S = 0.25
 """How often, at most, a commit says which rows arrived: those of the last part of a second are not proven by it where
 the process ends."""
 
+FOLDER_LOST = Stopped(reason="spool folder lost").m
+"""The last row of a process whose folder was removed or replaced, in the one that is there now."""
 _ENDED = (begin(Stopped), begin(Moved) + b',"clean":true')
 """How the row begins that says of what was recorded before it, here or on another host, that it ended in order."""
 
@@ -339,7 +341,7 @@ class Spool:
         self._checkpointer.grown(self._tally.bytes - before)
         self.last_seq, self.last_rx = block.seq[-1], block.rx[-1]
         self.newest_rx = self.last_rx
-        self.clean = block.mt[-1] == Mt.EVENT and block.m[-1].startswith(_ENDED)
+        self.clean = block.mt[-1] == Mt.EVENT and _is_end(block.m[-1])
 
     def _say(self, db: sqlite3.Connection, told: dict[str, Any]) -> None:
         if not put_meta(db, told):
@@ -480,7 +482,12 @@ def last_moment(newest: SegmentInfo) -> tuple[int, int, bool]:
     if newest.state != "open" and not newest.cut:
         rx = max(rx, newest.edge_ns)  # no row may join a period that is closed
     ends = [r for r in rows if not (r.mt == Mt.EVENT and r.m.startswith(begin(Sealed)))]
-    return row_rx, rx, bool(ends) and ends[-1].mt == Mt.EVENT and ends[-1].m.startswith(_ENDED)
+    return row_rx, rx, bool(ends) and ends[-1].mt == Mt.EVENT and _is_end(ends[-1].m)
+
+
+def _is_end(m: bytes) -> bool:
+    """Whether an event ends a recording in order: one whose folder was lost did not."""
+    return m.startswith(_ENDED) and m != FOLDER_LOST
 
 
 def moved(clean: bool, host: str, spool_id: str, last_seq: int) -> bytes:

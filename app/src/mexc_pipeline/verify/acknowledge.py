@@ -103,11 +103,13 @@ def write(config: Config, entry: Acknowledged) -> None:
 
 
 def holes_of(config: Config, symbol_id: str) -> list[tuple[int, int]]:
-    """First and last seq of the rows that are missing between a symbol's files, by what the files say of themselves."""
+    """First and last seq of the rows that are missing before and between a symbol's files, by what these say of
+    themselves."""
     known = sorted(
         found for _, path in exported_files(config.export_dir, symbol_id) if (found := _ends(path)) is not None
     )
-    return [(a[1] + 1, b[0] - 1) for a, b in pairwise(known) if b[0] > a[1] + 1]
+    before = [(1, known[0][0] - 1)] if known and known[0][0] > 1 else []
+    return before + [(a[1] + 1, b[0] - 1) for a, b in pairwise(known) if b[0] > a[1] + 1]
 
 
 def _ends(path: Path) -> tuple[int, int] | None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from mexc_pipeline import memory
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.events import Started
+from mexc_pipeline.events import read as event_of
 from mexc_pipeline.export.names import FileName, exported_files, wrong_place
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
@@ -262,15 +264,15 @@ def given(proofs: Iterable[FileProof]) -> Iterator[Given]:
 def continuity(proofs: list[FileProof], accepted: Sequence[Acknowledged] = ()) -> list[Finding]:
     """Judge that seq and rx go on from file to file, given in the order of their rows. A hole that is among the
     ``accepted`` ones is shown, with who answers for it, and is no failure."""
-    findings: list[Finding] = []
     known = [p for p in proofs if p.content.last_seq and "seq" not in p.content.damaged]
+    findings = _beginning(known[0], accepted) if known and known[0] is proofs[0] else []
     furthest = known[0] if known else None
     for after in known[1:]:
         assert furthest is not None
         before = furthest
         furthest = max(before, after, key=lambda p: p.content.last_seq)
         want, got = before.content.last_seq + 1, after.content.first_seq
-        if got > want:
+        if got > want and not _unread_between(proofs, before, after):
             text = f"seq {want} to {got - 1} ({got - want} rows) are in no file between it and {after.path.name}"
             known_hole = acknowledgement(accepted, before.name.id, want, got - 1)
             text += f": {known_hole}" if known_hole else ""
@@ -294,9 +296,33 @@ def continuity(proofs: list[FileProof], accepted: Sequence[Acknowledged] = ()) -
             findings.append(Finding(before.name.id, before.path.name, False, text))
     if known and all(finding.ok for finding in findings):
         besides = "without a hole" if not findings else f"without a hole but {len(findings)} acknowledged"
+        if (first := known[0].content.first_seq) > 1 and not findings:
+            besides += f"; rows 1 to {first - 1} are in no file here"
         text = f"seq {known[0].content.first_seq} to {known[-1].content.last_seq} {besides} in {len(known)} files"
         findings.append(Finding(known[0].name.id, "continuity", True, text))
     return findings
+
+
+def _unread_between(proofs: Sequence[FileProof], before: FileProof, after: FileProof) -> bool:
+    """Whether a file that could not be read lies between two others: what is said of it tells what is missing there."""
+    lie_between = proofs[proofs.index(before) + 1 : proofs.index(after)]
+    return any(proof.wrong and not proof.content.digests for proof in lie_between)
+
+
+def _beginning(first: FileProof, accepted: Sequence[Acknowledged]) -> list[Finding]:
+    """A finding where the rows before the first file's are of its own period: files are archived and removed by whole
+    periods, so that theirs was never made, or is lost. Its first row tells when the row before it was recorded."""
+    begin, name = first.content.first_seq, first.name
+    said = event_of(first.content.first_event) or {}
+    rx = said.get("last_rx")
+    if begin == 1 or said.get("event") != Started.name() or said.get("last_seq") != begin - 1:
+        return []
+    if said.get("replaced") or not isinstance(rx, int) or rx < name.start_ns:
+        return []
+    text = f"begins at seq {begin}; rows 1 to {begin - 1} are in no file here, and the last of them is of this period"
+    known_hole = acknowledgement(accepted, name.id, 1, begin - 1)
+    text += f": {known_hole}" if known_hole else ""
+    return [Finding(name.id, first.path.name, known_hole is not None, text)]
 
 
 def apart_before(
@@ -339,6 +365,8 @@ def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: i
                 text = f"segment {segment.path.name} ({segment.rows:,} rows) waits for export"
             findings.append(Finding(segment.id, segment.file, not due, text))
             continue
+        if proof.wrong and not proof.content.digests:
+            continue  # nothing of it was compared, and why is said
         columns = differing(proof.content.digests, segment.digests)
         wrong = [f"differs from segment {segment.path.name} in column {', '.join(columns)}"] if columns else []
         of = {"symbol": segment.symbol, "spool_id": segment.spool_id}
@@ -346,7 +374,7 @@ def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: i
             wrong += [
                 f"its segment's {k} is {v}, not {proof.said.get(k)}" for k, v in of.items() if proof.said.get(k) != v
             ]
-        equal = f"equals segment {segment.path.name}: received = exported = {segment.rows:,} rows"
+        equal = f"has the {segment.rows:,} rows that segment {segment.path.name} says it received, by their digests"
         findings.append(Finding(segment.id, segment.file, not wrong, "; ".join(wrong) or equal, tuple(columns)))
     return findings
 
