@@ -228,6 +228,7 @@ def test_what_the_exchange_calls_things_is_recognised(source: str) -> None:
 
 
 OTHER_HANDLERS = {
+    "app/src/mexc_pipeline/cli/interrupt.py": "ends the process where it stands, before anything is under way",
     "app/src/mexc_pipeline/simulator/service.py": "asyncio's own way: its loop calls the action between two steps",
     "app/src/mexc_pipeline/run/main.py": "SIGTTOU is ignored: nothing runs when it comes",
     "bench/__main__.py": "raises SystemExit and takes no lock",
