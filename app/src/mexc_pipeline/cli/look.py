@@ -310,8 +310,8 @@ def _age(seconds: float | None) -> str:
 def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: bool) -> int:
     """Show conservation: received, stored, exported, and what of each hour was covered.
 
-    One line per symbol and period, those without rows too. Exit 1 where two places differ or rows are missing between
-    files.
+    One line per symbol and period, those without rows too. Exit 1 where two places differ, rows are missing between
+    files, or a part of the spool cannot be read.
     """
     from mexc_pipeline import verify as proofs
     from mexc_pipeline.export.names import wrong_place
@@ -335,7 +335,9 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
             raise UserError(f"nothing of {symbol} is recorded; mexc-pipeline ledger lists every symbol")
     found = [hour for hour in found if hour.end_ns > after]
     shown = {file.file for hour in found for file in hour.files}
-    ok = all(hour.verdict not in ("differs", "hole") for hour in found)
+    unread = proofs.unread(config)
+    unknown += [f"what was received is not known of all: {what}" for what in unread]
+    ok = not unread and all(hour.verdict not in ("differs", "hole") for hour in found)
     ids = list(dict.fromkeys(hour.id for hour in found))
     totals = {i: total([hour for hour in found if hour.id == i]) for i in ids}
     if as_json:

@@ -170,12 +170,19 @@ def _read_account(segment: SegmentInfo) -> Account:
     return account
 
 
+def unread(config: Config) -> list[str]:
+    """A line for each part of the spool that cannot be read: what was received there is in no row of the ledger."""
+    return [str(error) for folder in _folders(config) for _, error in in_order(folder).unreadable]
+
+
 def _spooled(config: Config) -> Iterator[SegmentInfo]:
     """The segments with rows that can be read."""
-    try:
-        folders = sorted(config.spool_dir.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for folder in folders:
-        # What cannot be read is verify exports' to report; a listing shows what can be.
+    for folder in _folders(config):
         yield from (segment for segment in in_order(folder).readable if segment.rows)
+
+
+def _folders(config: Config) -> list[Path]:
+    try:
+        return sorted(config.spool_dir.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
