@@ -446,12 +446,12 @@ def bounded(
     write-ahead log from shrinking."""
     rows: list[tuple[int, int, int, int, bytes]] = []
     size = 0
-    for row in cursor:
-        rows.append(row)
-        size += len(row[4])
-        if size >= max_bytes:
-            break
-    cursor.close()
+    with closing(cursor):  # also where what is read is no frame
+        for row in cursor:
+            rows.append(row)
+            size += len(row[4])
+            if size >= max_bytes:
+                break
     return rows
 
 
