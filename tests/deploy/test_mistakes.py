@@ -169,13 +169,16 @@ def test_a_run_that_broke_off_before_anything_was_read_again(
         "mexc.target": "/etc/systemd/system/mexc.target",
     }
     before = {unit: pid(at, unit) for unit, (at, _) in units.items()}
-    for at, path in units.values():
-        at.check_output("touch %s", path)
-    # As a run before this one had it: systemd has read these, and on the disk is what the inventory says.
+    # As a run before this one had it: systemd has read these, and on the disk is what the inventory says. It reads all
+    # files at a time, so nothing is put back, or touched, before it has.
     older = "s/^\\(ExecStart=.*\\)/\\1 --keep 9999d/; s/^OnCalendar=.*/OnCalendar=*-*-* 05:55:00/; $ a # older"
     for path in loaded.values():
-        host.check_output("cp %s /root/as-it-is && sed -i %s %s && systemctl daemon-reload", path, older, path)
-        host.check_output("cat /root/as-it-is > %s && rm /root/as-it-is", path)
+        host.check_output("cp %s %s && sed -i %s %s", path, f"/root/{Path(path).name}", older, path)
+    host.check_output("systemctl daemon-reload")
+    for path in loaded.values():
+        host.check_output("cat %s > %s && rm %s", kept := f"/root/{Path(path).name}", path, kept)
+    for at, path in units.values():
+        at.check_output("touch %s", path)
     printed = play("ansible-playbook playbooks/verify.yml", fails=True)
     for unit in (*units, *loaded):
         assert f"FAIL {unit} does not run what is on the disk" in printed
