@@ -25,7 +25,7 @@ from pathlib import Path
 from mexc_pipeline.importer import import_files
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 report = import_files(Path(sys.argv[1]) / "exports", [Path(sys.argv[2])])
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, *report.lines())
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, *report.lines(), *report.failures)
 """
 
 
