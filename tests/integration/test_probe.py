@@ -313,6 +313,7 @@ SEEN: list[tuple[Fault, str] | tuple[Fault, str, str]] = [
     (once("half", value="fin"), rf"{END} \(code 1006"),
     (once("half", value="reset"), rf"{END} \(code 1006"),
     (once("reset"), rf"{END} \(code 1006, '.*reset by peer'\); expected to stay"),
+    (once("reset", value="acked"), rf"{END} \(code 1006, '.*reset by peer'\); expected to stay"),
     (once("abort"), rf"{END} \(code 1006"),
     (once("close", value="1012"), rf"{END} \(code 1012\); expected to stay"),
     (once("close_notice"), rf"{END} \(code 1005\).*\n(.*\n)*different: the exchange says 'rs.error: more than 60 s"),

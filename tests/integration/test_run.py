@@ -310,7 +310,7 @@ def test_a_second_signal_kills_and_loses_nothing_committed(place: Place) -> None
         children = place.children(process)
         os.kill(children["store"], signal.SIGSTOP)  # so that the orderly end cannot be over too soon
         process.send_signal(signal.SIGTERM)
-        until(lambda: "ending" in place.err(), what="the orderly end to begin")
+        until(lambda: "ending: closing" in place.err(), what="the orderly end to begin")
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 1
         until(lambda: not any(map(_alive, children.values())), what="the children to end", timeout_s=3.0)

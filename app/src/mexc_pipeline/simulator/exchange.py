@@ -82,6 +82,7 @@ class Exchange:
         self._subscribers: dict[str, dict[str, set[Session]]] = {symbol: {} for symbol in (*self.feeds, "")}
         self._servers: list[Server] = []
         self._impostor: asyncio.Server | None = None
+        self._replaced = asyncio.Event()
         self._transports: set[asyncio.BaseTransport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._rng = Random(f"exchange:{config.seed}")
@@ -381,6 +382,7 @@ class Exchange:
         ]
         log.info("fault", extra={"fields": {"kind": fault.kind, "connections": len(matching)}})
         if fault.effect is Effect.LISTENER:
+            self._replaced.clear()
             self._spawn(self._replace_listener(fault))
         elif fault.effect in (Effect.NEXT, Effect.WINDOW):
             self.board.add(fault, asyncio.get_running_loop().time())
@@ -393,6 +395,10 @@ class Exchange:
             for session in matching:
                 self._strike(session, fault)
         return len(matching)
+
+    async def listener_replaced(self) -> None:
+        """Wait until the newest fault of the listener is in place."""
+        await self._replaced.wait()
 
     def _strike(self, session: Session, fault: Fault) -> None:
         match fault.kind:
@@ -428,6 +434,7 @@ class Exchange:
         try:
             if fault.kind != "refuse_connect":
                 self._impostor = await asyncio.start_server(impostor, self.config.host, self.port)
+            self._replaced.set()
             await asyncio.sleep(5.0 if fault.seconds is None else fault.seconds)
         finally:
             for writer in writers:

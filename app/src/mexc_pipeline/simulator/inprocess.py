@@ -13,7 +13,7 @@ from typing import NamedTuple, Self, TypeVar
 
 from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.exchange import WS_PATH, ClientMessage, Exchange, RestRequest
-from mexc_pipeline.simulator.faults import Fault
+from mexc_pipeline.simulator.faults import Effect, Fault
 from mexc_pipeline.simulator.numbers import to_decimal
 from mexc_pipeline.simulator.sentlog import ConnectionInfo, SentFrame
 
@@ -134,8 +134,11 @@ class Simulator:
         return list(self._exchange.requests)
 
     def inject(self, fault: Fault) -> int:
-        """Make a fault happen now; return how many open connections it concerns."""
-        return self._call(lambda: self._exchange.inject(fault))
+        """Make a fault happen now; return, once it does, how many open connections it concerns."""
+        concerned = self._call(lambda: self._exchange.inject(fault))
+        if fault.effect is Effect.LISTENER and self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._exchange.listener_replaced(), self._loop).result(30)
+        return concerned
 
     def clear_faults(self) -> None:
         """End every window and forget every change not yet made."""

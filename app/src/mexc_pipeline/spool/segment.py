@@ -73,6 +73,10 @@ class UnavailableError(SegmentError, sqlite3.OperationalError):
     which says nothing of what is in it: it is left where and as it is, and is used again once it can be."""
 
 
+class NoFileError(SegmentError, sqlite3.OperationalError):
+    """The database, or what SQLite keeps beside it, is a folder, a FIFO or a link to nothing, and will stay one."""
+
+
 class NewerFormatError(SegmentError):
     """A segment that a later version of this program wrote; it is whole and must be left alone."""
 
@@ -196,13 +200,13 @@ class _Meta(msgspec.Struct):
 
 def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Connection:
     """Open a segment file that exists. ``readonly`` never writes rows (it may touch the shared-memory file). Raises
-    sqlite3.Error where it cannot be opened, also where it or its log is no file; UnavailableError, which is one, where
-    this process may not: SQLite would open a file that it may only read, and would never look again."""
+    sqlite3.Error where it cannot be opened: NoFileError, which is one, where it or its log is no file, UnavailableError
+    where this process may not: SQLite would open a file that it may only read, and would never look again."""
     for part in _parts(path):
         if instead := not_a_file(part):
-            raise sqlite3.OperationalError(f"{instead} stands in place of {part.name}")
+            raise NoFileError(f"{instead} stands in place of {part.name}")
         if part.is_symlink() and not part.exists():
-            raise sqlite3.OperationalError(f"a link to nothing stands in place of {part.name}")
+            raise NoFileError(f"a link to nothing stands in place of {part.name}")
         if denied := not_allowed(part, write=not readonly):
             raise UnavailableError(denied)
     if not readonly and (denied := not_allowed(path.parent, write=True)):
