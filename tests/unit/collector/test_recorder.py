@@ -52,16 +52,16 @@ class Rig:
         self.lock = SpoolLock(folder).__enter__()
         pending = Pending(folder, "BTC_USDT")
         self.recorder = Recorder(
-            pending, self.inbox, self.statistics, keep_ns, self.lock.keep, self._is_trusted, timing=timing
+            pending, self.inbox, self.statistics, keep_ns, self.lock.keep, self._trusted_ns, timing=timing
         )
         self.recorder.number(self.spool)
         self.thread = threading.Thread(target=self.recorder.run)
         self.thread.start()
         until(lambda: not (folder / "pending.db").exists(), 20)
 
-    def _is_trusted(self) -> bool:
+    def _trusted_ns(self) -> int | None:
         self.asked += 1
-        return self.trusted
+        return self.inbox.clock() if self.trusted else None
 
     def put(self, *texts: bytes) -> None:
         self.inbox.put([(1, text) for text in texts])

@@ -212,6 +212,35 @@ def test_small_steps_add_up() -> None:
     assert host.status["suspect"]
 
 
+@given(st.lists(st.tuples(st.sampled_from(["step", "unseen", "ping"]), st.integers(-(10**9), 10**9)), max_size=12))
+def test_no_time_is_trusted_that_is_far_from_the_true_one(turns: list[tuple[str, int]]) -> None:
+    """Also not one that was read after a step and before anybody looked."""
+    host = Host()
+    for what, ms in turns:
+        match what:
+            case "step":
+                host.step(ms)
+            case "unseen":
+                host.error += ms * MS
+            case _:
+                host.ping()
+        host.wait(1_000)
+        found = host.clock.trusted_ns(host.wall, host.mono)
+        assert found in (None, host.wall)
+        if found is not None:
+            assert abs(host.error) <= (FAULT_MS + 100) * MS
+
+
+def test_a_clock_that_was_compared_and_is_right_is_trusted() -> None:
+    host = Host()
+    assert host.clock.trusted_ns(host.wall, host.mono) is None
+    host.ping()
+    host.ping()
+    assert host.clock.trusted_ns(host.wall, host.mono) == host.wall
+    host.error += 8 * 3600 * SECOND
+    assert host.clock.trusted_ns(host.wall, host.mono) is None, "nobody has looked since it was set"
+
+
 def test_what_was_recorded_in_the_future_makes_the_clock_suspect() -> None:
     host = Host()
     host.clock.followed(host.wall + 59 * SECOND)

@@ -59,7 +59,7 @@ class Recorder:
         statistics: Statistics,
         keep_ns: int,
         keep_lock: Callable[[], object],
-        clock_trusted: Callable[[], bool],
+        trusted_ns: Callable[[], int | None],
         segment_opened: Callable[[], None] = lambda: None,
         timing: Timing = Timing(),
     ) -> None:
@@ -70,7 +70,7 @@ class Recorder:
         self._keep_ns = keep_ns
         self._keep_lock = keep_lock
         self._segment_opened = segment_opened
-        self._clock_trusted = clock_trusted
+        self._trusted_ns = trusted_ns
         self._opened: Spool | None = None
         self._spool: Spool | None = None  # from when on rows go there at once
         self._segment: str | None = None
@@ -113,10 +113,10 @@ class Recorder:
             del frames  # they may be large, and the next ones may be long in coming
             if moving:
                 self._move()
-            if self._spool is not None and self.beat >= self._next_prune and self._clock_trusted():
+            if self._spool is not None and self.beat >= self._next_prune and (now_ns := self._trusted_ns()) is not None:
                 self._next_prune = self.beat + self._timing.prune_s
                 with suppress(_GivenUpError):
-                    self._attempt(partial(self._spool.prune, self._inbox.clock(), self._keep_ns))
+                    self._attempt(partial(self._spool.prune, now_ns, self._keep_ns))
         self._close()
 
     def _is_moving(self) -> bool:

@@ -127,7 +127,7 @@ class Recording:
             self._statistics,
             self._settings.spool_keep_ns,
             self._lock.keep,
-            self._feed.clock.is_trusted,
+            lambda: self._feed.clock.trusted_ns(time.time_ns(), time.monotonic_ns()),
             self._feed.segment_opened,
         )
         if spool is not None:
@@ -181,8 +181,8 @@ class Recording:
                 clock.compare(*ask_time(self._rest))
         except EgressError as error:
             log.info("nothing pruned, clock not compared", extra={"fields": {"why": str(error)}})
-        if clock.is_trusted():
-            prune(self.folder, time.time_ns(), self._settings.spool_keep_ns)
+        if (now_ns := clock.trusted_ns(time.time_ns(), time.monotonic_ns())) is not None:
+            prune(self.folder, now_ns, self._settings.spool_keep_ns)
 
     # -- while it runs
 

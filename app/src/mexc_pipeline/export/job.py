@@ -99,11 +99,12 @@ def run(
                 _close_ended(config, symbol_id, once, now_ns(), report, check)
             _export_all(config, chosen, missing, report, check, hook)
             gone = set(chosen) - {symbol.id for symbol in config.symbols}
+            seen_ns = now_ns()  # before its collectors are asked for the clock: it may be set afterwards
             if gone and (wrong := wrong_clock(config)) is not None:
                 log.warning("segments not pruned", extra={"fields": {"why": wrong}})
                 gone = set()
             for symbol_id in gone:
-                _prune(config, symbol_id, now_ns())
+                _prune(config, symbol_id, seen_ns)
     except StoppedError:
         report.stopped = True
         log.info("export stopped")

@@ -179,11 +179,12 @@ def prune(
         symbols = _symbols(config)
         report.in_spool = [name for symbol in symbols for name in symbol.in_spool]
         looked: set[Path] = set()
+        seen_ns = now_ns()  # before the collectors are asked for the clock: it may be set afterwards
         wrong = wrong_clock(config) if rules.keep_ns is not None else None
         if wrong is not None:
             report.failures.append(wrong)
         elif rules.keep_ns is not None:
-            until_ns = min(now_ns(), confirmed_ns(config, symbols) + HOUR_NS)
+            until_ns = min(seen_ns, confirmed_ns(config, symbols) + HOUR_NS)
             for files in symbols:
                 for path in _aged(files, until_ns, rules.keep_ns):
                     looked.add(path)

@@ -140,10 +140,15 @@ class Clock:
                 return f"this host's clock was set by {stepped / 1000:+,.0f} s and not compared since; check it (NTP)"
             return None
 
-    def is_trusted(self) -> bool:
-        """Something may be deleted by age: the clock was compared, since it last stepped, and is right."""
+    def trusted_ns(self, wall_ns: int, mono_ns: int) -> int | None:
+        """The time (Unix ns) by which something may be deleted for its age: ``wall_ns``, where the clock was compared,
+        since it last stepped, and is right; None otherwise. A step since the last look counts too: whoever asks for a
+        verdict and reads the clock afterwards may have read another clock."""
         with self._lock:
-            return self._known is not None and not self._is_suspect()
+            unseen_ms = ((wall_ns - self._watch.wall_ns) - (mono_ns - self._watch.mono_ns)) / _MS
+            if self._known is None or self._is_suspect() or abs(self._stepped_ms + unseen_ms) > FAULT_MS:
+                return None
+            return wall_ns
 
     @property
     def is_known(self) -> bool:
