@@ -55,7 +55,7 @@ _QUERY_SETTINGS = {"strings_as_bytes": True, "max_block_size": _READ_BLOCK, **QU
 _ATTACHINGS = 3
 """Tables that others make meanwhile can keep one from finding all."""
 _TRIAL = "_trial_"
-_REMEDY = "where it does not go by itself, systemctl restart clickhouse-server removes it"
+_REMEDY = "where it does not go on by itself, systemctl restart clickhouse-server removes what is left of it"
 ANSWERING = (sys.executable, "-m", "mexc_pipeline.store.answering")
 ANSWER_S = QUERY_S + 30.0
 """Until a user's answer is whole: the server's time and that of reading what it sends."""
@@ -124,11 +124,11 @@ class ServerEngine:
         try:
             _guarded(lambda: client.execute(sql))
         except RefusedError as error:
-            if not (name := leftovers.name_of(error)):
+            if not (name := leftovers.name_of(error, sql)):
                 raise
             if self._leftovers.is_due(name):
                 self._clear(name)
-            said = f"ClickHouse left a file behind and cannot make {name} while it is there; {_REMEDY}: {error}"
+            said = f"ClickHouse has {name} half made, and refuses the name; {_REMEDY}: {error}"
             raise RefusedError(said, error.code) from error
 
     def _clear(self, name: str) -> None:
@@ -137,15 +137,15 @@ class ServerEngine:
         if self._capabilities.exchange:  # its databases leave no such file; what this one is, is for somebody to see
             return
         try:
-            self._attach_anew()
+            self._attach_anew(name)
         except EngineError as error:
             log.warning("database not attached anew", extra={"fields": {**fields, "error": str(error)}})
         else:
-            log.warning("file left behind removed, database attached anew", extra={"fields": fields})
+            log.warning("half-made table removed, database attached anew", extra={"fields": fields})
 
-    def _attach_anew(self) -> None:
-        """Detach the database and attach it, which makes the server look at its folder as at a start. Nothing is
-        written by that. Whoever is at work in the database is refused in between, and tries again."""
+    def _attach_anew(self, half_made: str) -> None:
+        """Detach the database and attach it, which makes the server look at its folder as at a start: what is
+        ``half_made`` is gone then. Nothing is written by that. Whoever is at work in the database is refused in between, and tries again."""
         database = self._settings.database
         client = self._new_client("", {})
 
@@ -168,7 +168,7 @@ class ServerEngine:
             for table in sorted(tables()):
                 if table.startswith(_TRIAL):
                     run(f"DROP TABLE IF EXISTS {database}.{table}")
-            there = tables()
+            there = tables() - {half_made}
             for _ in range(_ATTACHINGS):
                 run(f"DETACH DATABASE {database}", allowed=UNKNOWN_DATABASE)  # somebody else may do the same
                 # Whoever makes a table before it was found in the folder stops the search for the others.
