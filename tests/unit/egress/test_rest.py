@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import zlib
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mexc_pipeline.config import Egress, Exchange
 from mexc_pipeline.egress import http as module
-from mexc_pipeline.egress.dial import EgressError
+from mexc_pipeline.egress.dial import Dialled, EgressError
 from mexc_pipeline.egress.http import Rest, get
 from mexc_pipeline.egress.patience import PATIENCE_MOST_S
 from support.peers import Serve, free_port, saying, serving
@@ -75,6 +78,9 @@ def test_informational_answers_without_end_have_one() -> None:
         (response(chunked(b"x" * 100_001), "Transfer-Encoding: chunked", length=False), "longer than 100000 bytes"),
         (response(chunked(BODY)[:-9], "Transfer-Encoding: chunked", length=False), "IncompleteRead"),
         (response(BODY, "Transfer-Encoding: gzip, chunked", length=False), "transfer encoding 'gzip, chunked'"),
+        (response(b"-1\r\n" + b"x" * 200_000, "Transfer-Encoding: chunked", length=False), "longer than 100000 bytes"),
+        (response(b"-2\r\n" + b"x" * 200_000, "Transfer-Encoding: chunked", length=False), "longer than 100000 bytes"),
+        (response(b"-2\r\nxy\r\n0\r\n\r\n", "Transfer-Encoding: chunked", length=False), "IncompleteRead"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch, answer: bytes, said: str) -> None:
@@ -83,6 +89,27 @@ def test_what_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch, answer
         get(DIRECT, f"http://127.0.0.1:{server.port}", "/x")
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"GET http://127.0.0.1:{server.port}/x: ")
+
+
+HEADERS = ["Transfer-Encoding: chunked", "Content-Length: 7", "Content-Length: -1", "Content-Encoding: gzip"]
+HEADERS += ["Retry-After: -1", "Retry-After: 1 Jan 2020 10:00 +9999", "Retry-After: " + "9" * 999, "x"]
+LINES = [b"-1", b"-2", b"0", b"5;x", b"9" * 99, b"", b"HTTP/1.1 200 OK"]
+
+
+@given(
+    st.sampled_from(["200 OK", "429 x", "103 x", "204", "-1 x"]),
+    st.lists(st.sampled_from(HEADERS), max_size=4),
+    st.lists(st.sampled_from(LINES) | st.binary(max_size=20), max_size=8),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_an_answer_or_one_line(status: str, headers: list[str], lines: list[bytes]) -> None:
+    """Whatever else were raised would end the thread that asks."""
+    ours, theirs = socket.socketpair()
+    theirs.sendall(response(b"\r\n".join(lines), *headers, status=status, length=False))
+    theirs.shutdown(socket.SHUT_WR)
+    rest = Rest(DIRECT, _exchange(1), lambda *_: Dialled(ours, "direct", "", ""))
+    with theirs, suppress(EgressError):
+        rest.get("/x")
 
 
 def test_a_refusal_is_said_by_its_status_whatever_its_body_is_encoded_as() -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from mexc_pipeline import __version__
 from mexc_pipeline.config import Egress, Exchange
+from mexc_pipeline.egress.body import read
 from mexc_pipeline.egress.dial import Dial, EgressError, deadline
 from mexc_pipeline.egress.encoding import CodingError, decode
 from mexc_pipeline.egress.hosts import Hosts
@@ -97,7 +98,7 @@ def _read(response: http.client.HTTPResponse, asked: str, base: str, sent_ns: in
     transfer = headers.get("transfer-encoding", "chunked").strip().lower()
     if transfer not in ("chunked", "identity"):
         raise EgressError(f"{asked}: sent by transfer encoding {transfer[:40]!r}; chunked is understood")
-    body = response.read(MAX_BODY + 1)
+    body = read(response, MAX_BODY + 1)
     received_ns = time.time_ns()
     if len(body) > MAX_BODY:
         raise EgressError(f"{asked}: longer than {MAX_BODY} bytes")

@@ -25,6 +25,7 @@ import msgspec
 
 from mexc_pipeline.config import Egress
 from mexc_pipeline.egress import socks5
+from mexc_pipeline.egress.body import read
 from mexc_pipeline.egress.control_port import Circuit, ControlPort, ControlPortError
 from mexc_pipeline.egress.dial import Dialled, EgressError, deadline, start_tls
 from mexc_pipeline.egress.partition import TooFewExitsError, allows, check_enough, relays, share
@@ -281,7 +282,7 @@ class Tor:
             with deadline(sock, ECHO_S, f"echo_url {url}"):
                 path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
                 connection.request("GET", path, headers={"User-Agent": "mexc-pipeline"})
-                body = connection.getresponse().read(MAX_ECHO)
+                body = read(connection.getresponse(), MAX_ECHO)
         except (OSError, http.client.HTTPException) as error:
             raise EgressError(f"echo_url {url}: {error or type(error).__name__}") from error
         finally:
