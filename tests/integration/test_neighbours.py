@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.export import main
+from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.spool.lifecycle import Tally, prune
 from mexc_pipeline.spool.pending import Pending
 from mexc_pipeline.spool.segment import NewerFormatError, SegmentError, SegmentReader, in_order, info, segments
@@ -318,6 +319,50 @@ def test_pages_that_lead_round_and_a_schema_that_is_no_text(
     with pytest.raises(SegmentError):
         Tally.of(path)
     everything(config, path)
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["closed", "open"])
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "ALTER TABLE rows RENAME TO former; CREATE VIEW rows AS WITH RECURSIVE n(seq) AS "  # as well without an end
+        "(VALUES (1) UNION ALL SELECT seq + 1 FROM n LIMIT 9) SELECT seq, 1 AS rx, 1 AS ts, 1 AS mt, x'20' AS m FROM n",
+        "CREATE TRIGGER gone AFTER INSERT ON rows BEGIN DELETE FROM rows WHERE seq = new.seq; END",
+    ],
+    ids=["view", "trigger"],
+)
+def test_what_runs_by_itself_is_none_of_ours(config: Config, number: int, statements: str) -> None:
+    path = segments(config.spool_dir / "btc")[number][1]
+    damage(path, lambda db: db.executescript(statements))
+    with pytest.raises(SegmentError, match="a view or a trigger"):
+        info(path)
+    everything(config, path)
+
+
+@pytest.mark.parametrize("part", ["99999999", "999999999", "1000000000", "9" * 200])
+@pytest.mark.parametrize("where", ["spool", "exports"])
+def test_a_part_that_nobody_made(config: Config, part: str, where: str) -> None:
+    """What is recorded beside it has a name by which its file is found."""
+    period = config.period.name(T0 + 20 * config.period.length_ns)
+    folder, name = config.spool_dir / "btc", f"{period}.part{part}.sqlite"
+    if where == "exports":
+        folder, name = config.export_dir, f"btc{period}.part{part}.parquet"
+        folder.mkdir()
+    (folder / name).write_text("x")
+    files = [path.name for path in folder.glob("*.parquet")]
+    spool = Spool(config.spool_dir / "btc", "btc", "BTC_USDT", config.period, exports=files)
+    for _ in range(3):
+        spool.append(some_frames(5, T0 + 20 * config.period.length_ns))
+        spool.cut(T0 + 21 * config.period.length_ns - 1)
+    spool.close()
+    assert main(config).ok
+    assert (
+        len([n for n, path in exported_files(config.export_dir, "btc") if n.period == period and path.name != name])
+        == 3
+    )
+    assert {f.subject for f in exports(config).findings if not f.ok and f.symbol == "btc"} <= {
+        name, *(path.name for path in folder.glob("*.damaged-*"))
+    }  # fmt: skip
 
 
 def test_pending_rows_with_a_schema_that_is_no_text(tmp_path: Path) -> None:

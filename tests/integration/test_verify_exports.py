@@ -27,7 +27,7 @@ from mexc_pipeline.run.supervisor import Stop, Supervisor
 from mexc_pipeline.spool.lifecycle import mark_exported, remove
 from mexc_pipeline.spool.segment import info, segments
 from mexc_pipeline.verify import Finding, Report, exports, ledger
-from support.spools import SECOND, T0, configure, fill, open_spool, some_frames, written
+from support.spools import SECOND, T0, configure, fill, open_spool, some_frames, tamper, written
 
 exports_module = importlib.import_module("mexc_pipeline.verify.exports")  # the package's name of it is the function
 FILES = tuple(f"btc202609151852{s}.parquet" for s in ("00", "10", "20"))
@@ -316,7 +316,7 @@ def test_what_was_set_apart_before_the_first_file_is_named(tmp_path: Path) -> No
     (apart,) = spool.recovered.set_apart
     (finding,) = failed(exports(config))
     assert finding.subject == apart
-    assert "what was in it is in no file" in finding.text
+    assert "no hole between files tells of what was in it" in finding.text
     spool.append(some_frames(20, time.time_ns()))
     spool.cut(time.time_ns())
     spool.close()
@@ -325,6 +325,32 @@ def test_what_was_set_apart_before_the_first_file_is_named(tmp_path: Path) -> No
     (finding,) = failed(exports(config))
     assert finding.subject == apart
     (config.spool_dir / "btc" / apart).rename(tmp_path / apart)
+    assert exports(config).ok
+
+
+@pytest.mark.parametrize("how", ["meta", "another id", "no database"])
+def test_what_was_set_apart_and_whose_seqs_were_given_again_is_named(config: Config, how: str) -> None:
+    """Nobody else knew of them, so that no hole between two files tells of it."""
+    spool = open_spool(config)
+    spool.append(some_frames(20, T0 + 30 * SECOND))
+    spool.close()
+    path = config.spool_dir / "btc" / "20260915185230.sqlite"
+    match how:
+        case "meta":
+            tamper(path, "UPDATE meta SET value = '7' WHERE key = 'gaps' OR key = 'period_ns'")
+        case "another id":
+            written(path, "UPDATE meta SET value = '\"eth\"' WHERE key = 'id'")
+        case _:
+            path.write_bytes(b"\0" * 8192)
+    spool = open_spool(config)
+    (apart,) = spool.recovered.set_apart
+    assert [finding.subject for finding in failed(exports(config))] == [apart]
+    spool.append(some_frames(20, T0 + 50 * SECOND))
+    spool.tick(T0 + 60 * SECOND)
+    spool.close()
+    assert main(config).ok
+    assert [finding.subject for finding in failed(exports(config))] == [apart]
+    (config.spool_dir / "btc" / apart).rename(config.data_dir / apart)
     assert exports(config).ok
 
 

@@ -36,7 +36,10 @@ NEWEST_ROWS = 100_000
 """Among which the newest frame is looked for."""
 NO_ROW_YET = 1 << 63
 """Stands for the ``first_seq`` of a segment without rows where segments are sorted."""
-_NAME = re.compile(r"(\d{10}|\d{14})(?:\.part([1-9]\d*))?\.sqlite")
+_NAME = re.compile(r"(\d{10}|\d{14})(?:\.part([1-9]\d{0,8}))?\.sqlite", re.ASCII)
+MOST_PARTS = 10**8
+"""Of a period, in which others may be named so by nobody but us: a file of more says nothing of the next one's name,
+which would be longer than any that is looked for."""
 _APART = re.compile(r"(.*\.sqlite)\.damaged-(\d{1,20})")
 _SCHEMA = """
 CREATE TABLE rows (
@@ -376,6 +379,9 @@ def read_meta(db: sqlite3.Connection, path: Path, what: str, version: int) -> di
     where they are not as they were written, NewerFormatError where a later version wrote them; else one of
     :data:`DAMAGE`."""
     said = int(db.execute("PRAGMA user_version").fetchone()[0])
+    (made,) = db.execute("SELECT count(*) FROM sqlite_schema WHERE type IN ('view', 'trigger')").fetchone()
+    if made and said <= version:  # first: to read one may take for ever
+        raise SegmentError(f"{path}: a view or a trigger is in it, which nobody of ours made")
     try:
         held = _pairs(db)
         of = next((v for v in range(1, version + 1) if held.get(CHECK) == _check(held, v)), None)

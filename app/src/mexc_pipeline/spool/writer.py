@@ -27,6 +27,7 @@ from mexc_pipeline.spool.checkpoint import Checkpointer
 from mexc_pipeline.spool.held import Held
 from mexc_pipeline.spool.lifecycle import Tally, hold, prune, remove, remove_empty, renew, seal
 from mexc_pipeline.spool.segment import (
+    MOST_PARTS,
     NewerFormatError,
     SegmentError,
     SegmentInfo,
@@ -361,8 +362,11 @@ class Spool:
         if here and _is_empty(here[-1][1]):  # made by a call that failed before its first row
             remove(here.pop()[1])
         there = [*(n for n, _ in here), *(n for n, _, _ in apart(self.folder))]
-        taken = [n.part for n in there if n.period == name]
-        segment = SegmentName(start, max([self._taken.get(name, 0), *taken]) + 1, name)
+        taken = {self._taken.get(name, 0), *(n.part for n in there if n.period == name)}
+        part = 1 + max((n for n in taken if n < MOST_PARTS), default=0)
+        while part in taken:
+            part += 1
+        segment = SegmentName(start, part, name)
         self._path = self.folder / segment.file
         self._edge = self._period.end(start)
         self._tally = Tally()
@@ -497,7 +501,7 @@ def moved(clean: bool, host: str, spool_id: str, last_seq: int) -> bytes:
 
 def _parts(symbol_id: str, files: Iterable[str]) -> dict[str, int]:
     """The highest part that a symbol's files hold of each period, by the period's name."""
-    pattern = re.compile(re.escape(symbol_id) + r"(\d{10}|\d{14})(?:\.part([1-9]\d{0,8}))?\.parquet")
+    pattern = re.compile(re.escape(symbol_id) + r"(\d{10}|\d{14})(?:\.part([1-9]\d{0,7}))?\.parquet")
     parts: dict[str, int] = {}
     for match in filter(None, map(pattern.fullmatch, files)):
         parts[match[1]] = max(int(match[2] or 1), parts.get(match[1], 0))

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from mexc_pipeline import memory
@@ -84,7 +84,7 @@ def exports(
         report.findings += set_apart(config.spool_dir / symbol)
         report.findings += one_label(symbol, proofs, held)
         report.findings += continuity(proofs, accepted)
-        report.findings += apart_before(symbol, proofs, config.spool_dir / symbol, accepted)
+        report.findings += untold(symbol, proofs, held, config.spool_dir / symbol, accepted)
         report.findings += repeats.findings([*given(proofs), *repeats.of_segments(held)])
         report.findings += against_spool(proofs, held, now)
         report.findings += in_the_future(symbol, proofs, held, now)
@@ -325,24 +325,40 @@ def _beginning(first: FileProof, accepted: Sequence[Acknowledged]) -> list[Findi
     return [Finding(name.id, first.path.name, known_hole is not None, text)]
 
 
-def apart_before(
-    symbol: str, proofs: list[FileProof], folder: Path, accepted: Sequence[Acknowledged] = ()
+def untold(
+    symbol: str,
+    proofs: list[FileProof],
+    spooled: list[SegmentInfo],
+    folder: Path,
+    accepted: Sequence[Acknowledged] = (),
 ) -> list[Finding]:
-    """Segments that were set apart as damaged before the first file's rows: of later ones a hole tells. None where
-    rows before that file were acknowledged: then there were files before it."""
-    first = next((p for p in proofs if p.content.last_seq and not p.content.damaged), None)
-    if first is not None and any(e.id == symbol and e.last_seq < first.content.first_seq for e in accepted):
-        return []
+    """Segments that were set apart as damaged, where no hole between files tells of their rows: before the first file,
+    behind the last one, and wherever their seqs were given again, as nobody else knew of them. None where the segment
+    was written again (it is there, or its file is), and none before the first file where rows there were acknowledged:
+    then there were files before it."""
+    known = [p for p in proofs if p.content.last_seq and not p.content.damaged]
+    first = known[0] if known else None
+    begun = first is not None and any(e.id == symbol and e.last_seq < first.content.first_seq for e in accepted)
+    again = {(p.name.start_ns, p.name.part) for p in proofs} | {(s.name.start_ns, s.name.part) for s in spooled}
     try:
         there = apart(folder)
     except SegmentError:
         return []  # said by whoever lists the segments
-    text = f"set apart as damaged, and what was in it is in no file: move it out of {folder} once you have looked at it"
-    return [
-        Finding(symbol, path.name, False, text)
-        for name, at_ns, path in there
-        if first is None or name.start_ns < first.name.start_ns or at_ns <= first.content.first_rx
-    ]
+    text = (
+        "set apart as damaged, and no hole between files tells of what was in it: "
+        f"look at it, then move it out of {folder}"
+    )
+    findings: list[Finding] = []
+    for name, at_ns, path in there:
+        is_before = first is None or name.start_ns < first.name.start_ns or at_ns <= first.content.first_rx
+        is_told = any(
+            after.content.first_seq > before.content.last_seq + 1
+            and before.name.start_ns <= name.start_ns <= after.name.start_ns
+            for before, after in pairwise(known)
+        )
+        if not is_told and not (is_before and begun) and (name.start_ns, name.part) not in again:
+            findings.append(Finding(symbol, path.name, False, text))
+    return findings
 
 
 def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: int) -> list[Finding]:
