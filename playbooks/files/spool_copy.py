@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 try:
     import msgspec
@@ -36,6 +36,7 @@ try:
     from mexc_pipeline.spool.lock import SpoolLock
     from mexc_pipeline.spool.segment import (
         DAMAGE,
+        NUMBERED,
         SegmentError,
         SegmentName,
         UnavailableError,
@@ -53,6 +54,9 @@ CONFIG = Path("/etc/mexc-pipeline/config.toml")
 _FOLDER = re.compile(r"[a-z][a-z0-9_]{0,63}")
 EXPORT_WAIT_S = 600.0
 """How long an export that somebody has started may take to end before anything is put back."""
+_Seq = Annotated[int, msgspec.Meta(ge=0, lt=NUMBERED >> 1)]
+"""What a recording can go on from, with :data:`ROWS_PER_S` for each second since."""
+_Second = Annotated[int, msgspec.Meta(ge=0)]
 ROWS_PER_S = 100_000
 """More than a collector can record: what came after the backup had fewer seqs than this times the seconds since."""
 
@@ -150,9 +154,9 @@ def _load(settings: config.Config, folder: Path, name: str) -> None:
 def _manifest(source: Path) -> dict[str, Any]:
     try:
         said: dict[str, Any] = json.loads((source / "manifest.json").read_bytes())
-        msgspec.convert(said["last_seq"], dict[str, int])
+        msgspec.convert(said["last_seq"], dict[str, _Seq])
         msgspec.convert(said["exports"], dict[str, str])
-        int(said["at"])
+        msgspec.convert(said["at"], _Second)
     except FileNotFoundError:
         raise UserError(f"{source} is not a whole backup: it has no manifest.json") from None
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):

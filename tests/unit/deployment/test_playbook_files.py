@@ -6,6 +6,7 @@ import configparser
 import json
 import os
 import re
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -118,6 +119,27 @@ def test_a_restore_of_such_a_manifest_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names '../evil'; nothing was changed"):
         spool_copy.load(_settings(tmp_path), tmp_path / "backup", "20261121T200000Z")
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [{"last_seq": {"btc": seq}} for seq in (-1, 2**61, 2**62, 2**63 - 1, 10**19)]
+    + [{"at": at} for at in (-1, -(10**18), "x", None, True)],
+)
+def test_a_manifest_of_no_seq_that_was_given_changes_nothing(tmp_path: Path, altered: dict[str, object]) -> None:
+    """What is recorded on from it would be no seq of a recording, and set apart at the next start."""
+    settings = _settings(tmp_path)
+    fill(settings)
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    spool_copy.save(settings, backup, "20261121T200000Z")
+    shutil.rmtree(settings.data_dir)
+    settings.spool_dir.mkdir(parents=True)
+    path = backup / "20261121T200000Z" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | altered))
+    with pytest.raises(UserError, match="cannot be read; nothing was changed"):
+        spool_copy.load(settings, backup, "20261121T200000Z")
+    assert list(settings.spool_dir.iterdir()) == []
 
 
 def _spoil_with_noise(path: Path) -> None:
