@@ -74,7 +74,12 @@ def test_only_a_hole_that_is_there_can_be_answered_for(config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["nonsense", "[]", '{"id": "btc"}', '{"id":"btc","first_seq":"1","last_seq":2,"at":1}']
+    "line",
+    ["nonsense", "[]", '{"id": "btc"}', '{"id":"btc","first_seq":"1","last_seq":2,"at":1}']
+    + [
+        '{"id":"btc","first_seq":1,"last_seq":99,"at":AT,"by":"ada","reason":"x"}'.replace("AT", at)
+        for at in ("-1", "253402300800", "9" * 18, "9" * 30)
+    ],
 )
 def test_what_cannot_be_read_excuses_nothing(config: Config, line: str) -> None:
     (config.data_dir / FILE).write_text(line + "\n")

@@ -17,6 +17,7 @@ from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.ledger.acknowledged import Acknowledged
 from mexc_pipeline.paths import not_a_file, not_allowed, regular
+from mexc_pipeline.periods import END_NS, SECOND_NS
 from mexc_pipeline.spool.segment import sync_folder
 
 FILE = "acknowledged.jsonl"
@@ -65,6 +66,8 @@ def entry_of(said: Mapping[str, object]) -> Acknowledged:
     first, last, at = (said[key] for key in ("first_seq", "last_seq", "at"))
     if not isinstance(first, int) or not isinstance(last, int) or not isinstance(at, int):
         raise TypeError
+    if not 0 <= at < END_NS // SECOND_NS:
+        raise ValueError
     return Acknowledged(str(said["id"]), first, last, at, str(said["by"]), str(said["reason"]))
 
 
