@@ -304,6 +304,21 @@ def alter(path: Path) -> None:
         db.commit()
 
 
+@pytest.mark.parametrize("value", ["9" * 5000, "²", "-1", "1e400", "NaN", "[" * 9999, '{"a": {}}', str(2**63), ""])
+def test_whatever_one_footer_says_the_others_are_judged(config: Config, value: str) -> None:
+    """Also where what it says is no value of its key, and no number that Python takes."""
+    forget_spool(config)
+    path = sorted(config.export_dir.iterdir())[1]
+    whole = path.read_bytes()
+    keys = [key for key in pq.read_metadata(path).metadata if key.startswith(b"mexc.") and b"digest_" not in key]
+    for key in keys:
+        rewrite(path, lambda table: table, {key: value.encode()})
+        found = exports(config).findings
+        assert {f.subject for f in found if not f.ok} <= {path.name, "label"}
+        ledger(config)
+        path.write_bytes(whole)
+
+
 def test_what_was_set_apart_before_the_first_file_is_named(tmp_path: Path) -> None:
     """No hole between two files tells of it."""
     config = configure(tmp_path)

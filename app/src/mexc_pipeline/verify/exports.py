@@ -236,7 +236,7 @@ def _order(name: FileName, said: dict[str, str], held: Content) -> list[str]:
     edge = said.get("edge_ns", "")
     if held.rows and held.first_rx < name.start_ns:
         wrong.append("a row before its period")
-    if not edge.isdigit():
+    if not (edge.isascii() and edge.isdigit() and len(edge) <= 19):
         wrong.append("metadata does not say where its period ends (edge_ns)")
     elif not _is_period(name, int(edge)):
         wrong.append(f"edge_ns {edge} ends no period of that name")
