@@ -16,6 +16,7 @@ from mexc_pipeline.egress import http as module
 from mexc_pipeline.egress.dial import Dialled, EgressError
 from mexc_pipeline.egress.http import Rest, get
 from mexc_pipeline.egress.patience import PATIENCE_MOST_S
+from support.examples import examples
 from support.peers import Serve, free_port, saying, serving
 
 DIRECT = Egress()
@@ -101,7 +102,7 @@ LINES = [b"-1", b"-2", b"0", b"5;x", b"9" * 99, b"", b"HTTP/1.1 200 OK"]
     st.lists(st.sampled_from(HEADERS), max_size=4),
     st.lists(st.sampled_from(LINES) | st.binary(max_size=20), max_size=8),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_bytes_are_an_answer_or_one_line(status: str, headers: list[str], lines: list[bytes]) -> None:
     """Whatever else were raised would end the thread that asks."""
     ours, theirs = socket.socketpair()
