@@ -143,7 +143,12 @@ def test_throttling_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "510" in str(rig.feed.status()["gaps"]["trouble"])
         sim.clear_faults()
         rig.event("repaired")
-        assert rig.feed.status()["gaps"] == {"seen": len(rig.events("gap")), "open": 0, "trouble": None}
+        assert rig.feed.status()["gaps"] == {
+            "seen": len(rig.events("gap")),
+            "open": 0,
+            "trouble": None,
+            "no_book": None,
+        }
         rig.stop()
         check_whole(rig)
 
@@ -158,6 +163,36 @@ def test_what_cannot_be_had_is_given_up_and_a_new_book_follows(monkeypatch: pyte
         assert (lost["from"], lost["to"], lost["reason"]) == (gap["from"], gap["to"], "HTTP 403")
         sim.clear_faults()
         assert rig.event("snapshot", 2)["version"] >= gap["to"]
+
+
+@pytest.mark.parametrize("fault", [Fault("rest_403"), Fault("rest_510"), Fault("rest_lag", value="3000")])
+def test_a_book_is_not_given_up_while_the_connection_goes_on(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    """A REST that is away for longer than all tries take would cost the books of a whole period."""
+    monkeypatch.setattr(recovery, "MOST_TRIES", 2)
+    monkeypatch.setattr(recovery, "BOOK_S", 0.2)
+    monkeypatch.setattr(repair, "THROTTLED_S", 0.2)
+    with Simulator(SimulatorConfig(rate=40, faults=(fault,))) as sim, feeding(sim) as rig:
+        until(lambda: rig.feed.status()["gaps"]["no_book"], 40, "the word that there is no book")
+        newest = rig.feed._checks.newest
+        sim.clear_faults()
+        until(lambda: any(s["version"] >= newest for s in rig.events("snapshot")), 40, "a book to build on")
+        until(lambda: rig.feed.status()["gaps"]["no_book"] is None, 5, "the word that there is one")
+        assert len(rig.events("connected")) == 1
+
+
+def test_versions_that_cannot_be_read_are_said_and_what_was_missing_meanwhile_is_a_gap() -> None:
+    with Simulator(SimulatorConfig(rate=40)) as sim, feeding(sim) as rig:
+        rig.event("snapshot")
+        shape = "drop=data.version;drop=data.begin;drop=data.end"
+        sim.inject(Fault("shape", channel="depth", value=shape))
+        assert rig.event("unversioned")["channel"] == "push.depth"
+        assert rig.feed.status()["unversioned"]["push.depth"] >= 10
+        sim.inject(Fault("version_gap", channel="depth"))
+        sim.clear_faults()
+        gap, repaired = rig.event("gap"), rig.event("repaired")
+        assert rig.feed.status()["unversioned"] == {}
+        assert (repaired["from"], repaired["to"]) == (gap["from"], gap["to"])
+        assert gap["count"] > 10
 
 
 def test_versions_that_left_the_exchanges_window_are_given_up_at_once() -> None:

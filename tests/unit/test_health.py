@@ -128,6 +128,21 @@ def test_a_channel_that_rests_is_a_fault_where_another_came_that_nobody_asked_fo
     assert all(reason.kind is Kind.CHANNEL for reason in found)
 
 
+@pytest.mark.parametrize(
+    ("said", "faults"),
+    [
+        ({"unversioned": {"push.depth": 9}, "gaps": {"no_book": None}}, []),
+        ({"unversioned": {"push.depth": 10}, "gaps": None}, ["no version can be read in its last 10 frames"]),
+        ({"gaps": {"no_book": {"for_s": 90.0, "why": "HTTP 503"}}}, ["no book to build on for 90 s: HTTP 503"]),
+    ],
+)
+def test_depth_that_cannot_be_followed_is_a_fault(said: dict[str, Any], faults: list[str]) -> None:
+    found = health.of_symbol({**LIVE, **said}).reasons
+    assert len(found) == len(faults)
+    assert all(part in reason.text for part, reason in zip(faults, found, strict=True))
+    assert all(reason.kind is Kind.CHANNEL for reason in found)
+
+
 def test_the_worst_comes_first() -> None:
     found = health.of_symbol(
         {**waited(99, state="connecting"), "trouble": "x", "disk": {"level": "alert"}},

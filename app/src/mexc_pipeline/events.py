@@ -257,6 +257,14 @@ class Regressed(Event, frozen=True, kw_only=True):
     after: str | None = None
 
 
+class Unversioned(Event, frozen=True, kw_only=True):
+    """No version can be read in so many depth frames in succession: what is missing of them is not noticed until one
+    can."""
+
+    channel: str
+    count: int
+
+
 class Repeated(Event, frozen=True, kw_only=True):
     """So many deals came that had come before; ``ids`` are some of theirs."""
 

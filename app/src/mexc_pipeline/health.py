@@ -248,7 +248,8 @@ def _what_it_says(collector: Mapping[str, Any]) -> list[Reason]:
 def _channels(collector: Mapping[str, Any]) -> list[Reason]:
     channels = collector.get("channels") or {}
     told = telling.given_up(channels) + telling.silent(channels, collector.get("unasked") or {})
-    return [Reason(Kind.CHANNEL, text, for_s) for text, for_s, fault in told if fault]
+    told += telling.cannot_follow(collector.get("unversioned") or {}, collector.get("gaps"))
+    return [Reason(Kind.CHANNEL, text, for_s or None) for text, for_s, fault in told if fault]
 
 
 def _dead_letters(recent: Mapping[str, Any]) -> list[Reason]:

@@ -6,11 +6,12 @@ import json
 import math
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline import events
-from mexc_pipeline.exchange.checks import MOST_IDS, Checks, Found
+from mexc_pipeline.exchange.checks import MOST_IDS, UNVERSIONED, Checks, Found
 from mexc_pipeline.exchange.depth import Gap
 from mexc_pipeline.rows import Mt
 
@@ -65,6 +66,29 @@ def test_what_depth_lacks_is_said_and_what_is_to_be_fetched_for_it() -> None:
     anew = events.Regressed(channel="push.depth", first=12, last=3, anew=True, after="reconnect")
     assert check(b'{"data":{"version":3}}') == Found(anew, book=2, anew=12)
     assert check(b'{"data":{"version":4}}') is None
+
+
+NO_VERSION = [b"{}", b'{"data":{"v":5}}', b'{"data":{"version":5.5}}', b'{"data":{"version":100000000000000000000}}']
+
+
+@pytest.mark.parametrize("channel", ["push.depth", "push.depth.full"])
+@pytest.mark.parametrize("frame", NO_VERSION)
+def test_depth_without_versions_is_said_once_and_what_was_missing_meanwhile_is_found(
+    channel: str, frame: bytes
+) -> None:
+    checks = Checks([channel])
+    check = checks.by_channel[channel]
+    check(b'{"data":{"version":5}}')
+    found = [check(frame) for _ in range(3 * UNVERSIONED)]
+    assert found[UNVERSIONED - 1] == Found(events.Unversioned(channel=channel, count=UNVERSIONED))
+    assert found.count(None) == len(found) - 1
+    assert checks.unversioned == {channel: len(found)}
+    back = check(b'{"data":{"version":9}}')
+    assert checks.unversioned == {channel: 0}
+    if channel == "push.depth":
+        assert back is not None
+        assert back.gap == Gap(6, 8)
+    assert [check(frame) for _ in range(UNVERSIONED)][-1] is not None, "once more, where it begins once more"
 
 
 _STEPS = st.lists(

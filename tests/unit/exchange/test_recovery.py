@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mexc_pipeline.exchange.checks import Found
 from mexc_pipeline.exchange.depth import Gap
 from mexc_pipeline.exchange.holes import MOST_OPEN, MOST_TRIES, Row
-from mexc_pipeline.exchange.recovery import BURST, EACH_S, Allowance, Recovery, Request, Step
+from mexc_pipeline.exchange.recovery import BOOK_MOST_S, BURST, EACH_S, Allowance, Recovery, Request, Step
 from mexc_pipeline.exchange.rest import Commit, RefusedError, commits_path, depth_path, read_snapshot
 from mexc_pipeline.rows import Mt
 
@@ -72,7 +72,38 @@ def test_what_cannot_be_repaired_is_said_and_a_new_book_goes_on_after_it(recover
     for _ in range(MOST_TRIES - 1):
         assert recovery.failed(snapshot, "HTTP 500") == Step([])
     assert recovery.failed(snapshot, "HTTP 500") == Step([], True, "no book to build on", {"why": "HTTP 500"})
+
+
+def test_a_book_is_asked_for_until_it_comes_at_intervals_that_grow(recovery: Recovery) -> None:
+    recovery.found(Found(book=10))
+    (snapshot,) = recovery.requests()
+    pauses = []
+    for _ in range(MOST_TRIES + 6):
+        recovery.failed(snapshot, "HTTP 503")
+        assert recovery.requests() == [snapshot]
+        pauses.append(recovery.book_pause_s)
+    assert pauses == [0.0] * (MOST_TRIES - 1) + [30.0, 60.0, 120.0, 240.0, BOOK_MOST_S, BOOK_MOST_S, BOOK_MOST_S]
+    step = book(recovery, b'{"version":11}')
+    assert (said(step.rows)[0]["version"], step.warning) == (11, None)
+    assert (recovery.requests(), recovery.book_pause_s) == ([], 0.0)
+
+
+def test_a_book_that_lags_is_kept_once_and_a_newer_one_asked_for(recovery: Recovery) -> None:
+    recovery.found(Found(book=10))
+    kept = [bool(book(recovery, b'{"version":8}').rows) for _ in range(MOST_TRIES + 5)]
+    assert kept == [False] * (MOST_TRIES - 1) + [True] + [False] * 5
+    assert recovery.book_pause_s > 0
+    assert said(book(recovery, b'{"version":10}').rows)[0]["version"] == 10
     assert recovery.requests() == []
+
+
+def test_what_goes_on_elsewhere_asks_for_a_book_at_once(recovery: Recovery) -> None:
+    recovery.found(Found(book=10))
+    for _ in range(MOST_TRIES + 3):
+        recovery.failed(recovery.requests()[0], "HTTP 503")
+    recovery.found(Found(book=90))
+    assert recovery.book_pause_s == 0.0
+    assert recovery.failed(recovery.requests()[0], "x").warning is None
 
 
 def test_a_book_of_the_old_count_is_not_taken_while_the_socket_counts_below_it(recovery: Recovery) -> None:

@@ -10,12 +10,14 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import EgressError, dial
 from mexc_pipeline.egress.http import Answer, Rest
+from mexc_pipeline.exchange import recovery
 from mexc_pipeline.exchange.checks import Found
 from mexc_pipeline.exchange.depth import Gap
 from mexc_pipeline.exchange.holes import MOST_TRIES, Row
 from mexc_pipeline.exchange.recovery import BURST, EACH_S, Recovery
 from mexc_pipeline.feed.repair import Repairer
 from mexc_pipeline.rows import Mt
+from support.waiting import until
 
 
 class GivenRest(Rest):
@@ -71,11 +73,16 @@ def test_nothing_is_given_up_while_the_exchange_asks_for_patience(rig: Rig) -> N
     for _ in range(MOST_TRIES + 1):
         assert rig.repairer.ask(request) == 600.0
     assert rig.rest.asked == []
-    assert rig.repairer.status() == {"seen": 1, "open": 1, "trouble": f"{rig.rest.url} asks for patience"}
+    assert rig.repairer.status() == {
+        "seen": 1,
+        "open": 1,
+        "trouble": f"{rig.rest.url} asks for patience",
+        "no_book": None,
+    }
     rig.rest.wait_s = 0.0
     assert rig.repairer.ask(request) >= 2.0, "the window in which requests are counted"
     assert rig.rest.asked == [request.path]
-    assert rig.repairer.status() == {"seen": 1, "open": 1, "trouble": "HTTP 429"}
+    assert rig.repairer.status() == {"seen": 1, "open": 1, "trouble": "HTTP 429", "no_book": None}
 
 
 def test_requests_keep_to_their_allowance(rig: Rig) -> None:
@@ -98,6 +105,47 @@ def test_what_no_answer_brings_is_given_up_and_said(rig: Rig) -> None:
         rig.repairer.ask(request)
     assert [mt for mt, _ in rig.kept] == [Mt.EVENT]
     assert b'"reason":"not reached"' in rig.kept[0][1]
+
+
+def test_a_book_is_asked_for_again_after_all_tries_and_that_there_is_none_is_said(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what goes missing meanwhile is not kept waiting for it."""
+    monkeypatch.setattr(recovery, "BOOK_S", 0.3)
+    rig.rest.data = b""
+    rig.repairer.found(Found(book=7))
+    for _ in range(MOST_TRIES):
+        assert rig.repairer.status()["no_book"] is None
+        rig.repairer.ask(rig.recovery.requests()[0])
+    assert rig.repairer.status()["no_book"]["why"] == "not reached"
+    assert rig.repairer.status()["no_book"]["for_s"] >= 0
+    thread = threading.Thread(target=rig.repairer.run, daemon=True)
+    rig.rest.data = b'{"version":9}'
+    thread.start()
+    assert rig.came.wait(20)
+    assert b'"event":"snapshot"' in rig.kept[0][1]
+    until(lambda: rig.repairer.status()["no_book"] is None, 5, "the word that there is one")
+    rig.repairer.close()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_book_that_is_put_off_holds_up_nothing_else(rig: Rig) -> None:
+    rig.rest.data = b""
+    rig.repairer.found(Found(book=7))
+    for _ in range(MOST_TRIES + 4):
+        pause = rig.repairer.ask(rig.recovery.requests()[0])
+    assert pause <= 2.0
+    rig.rest.data = b'[{"version":4},{"version":5}]'
+    thread = threading.Thread(target=rig.repairer.run, daemon=True)
+    thread.start()
+    rig.missing(4, 5)
+    assert rig.came.wait(20)
+    assert [mt for mt, _ in rig.kept] == [Mt.REPAIRED, Mt.REPAIRED, Mt.EVENT]
+    assert "commits" in rig.rest.asked[-1], "the book is not due yet"
+    rig.repairer.close()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_the_thread_asks_for_what_is_missing_until_it_is_closed(rig: Rig) -> None:

@@ -270,6 +270,36 @@ def test_a_number_that_has_no_exact_place_is_left_out_and_named(config: Config, 
     assert (found.attrs["skipped"], found.attrs["skipped_seq"]) == (1, [1])
 
 
+@pytest.mark.parametrize("unit", [Decimal("0.001"), Decimal(1000), Decimal(10**6), Decimal(0)])
+@pytest.mark.parametrize("quoted", [False, True])
+@pytest.mark.parametrize("name", ["t", "cts"])
+def test_a_time_in_another_unit_is_null_and_said(config: Config, unit: Decimal, quoted: bool, name: str) -> None:
+    """A trade of the year 58,000 is worse than one without a time; all else of it is as it came."""
+    frame = json.loads(DEAL)
+    for deal in frame["data"]:
+        at = int(int(deal[name]) * unit)
+        deal[name] = str(at) if quoted else at
+    folder = export(config, (2, json.dumps(frame)), (2, DEAL))
+    with pytest.warns(read.LeftOutWarning, match=f"not in Unix milliseconds are null: 2 {name}"):
+        found = read.trades("btc", export_dir=folder)
+    column, other = ("time", "cts") if name == "t" else ("cts", "time")
+    assert list(found[column].isna()) == [True, True, False, False]
+    assert not found[other].isna().any()
+    assert found.attrs["untimed"] == {name: 2}
+    assert found.attrs["skipped"] == 0
+    assert list(found.price) == 2 * [Decimal("77526"), Decimal("77525.9")]
+
+
+def test_times_in_another_unit_of_tickers_and_books(config: Config) -> None:
+    ticker = TICKER.replace('"timestamp":1731137509138', '"timestamp":1731137509138000')
+    folder = export(config, (1, ticker), (3, BOOK.replace("1789498322165", "1789498322165000")))
+    with pytest.warns(read.LeftOutWarning, match="null: 1 timestamp"):
+        assert read.tickers("btc", export_dir=folder).time.isna().all()
+    with pytest.warns(read.LeftOutWarning, match="null: 1 cts"):
+        assert read.book("btc", export_dir=folder).cts.isna().all()
+    assert read.book("btc", at=T0 + SECOND // 2, export_dir=folder).cts.isna().all()
+
+
 def test_tickers(config: Config) -> None:
     folder = export(
         config, (1, TICKER), (1, '{"data":{"lastPrice":7.5e-7,"fundingRate":-0.000081}}'), (1, '{"data":[]}')

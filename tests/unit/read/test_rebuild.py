@@ -317,6 +317,27 @@ def test_a_new_count_after_a_connection_ends_the_old_book_at_once(said: bool) ->
     assert versions_at(taken, len(taken)) == 115, "said late, it does not end the book that is there"
 
 
+def test_a_new_count_within_a_connection_ends_the_old_book_at_its_first_frame() -> None:
+    """The recorder can say so only some frames later."""
+    new = [("dp", incremental(n, n)) for n in range(11, 31)]
+    said = ("ev", REGRESSED % 20)
+    taken = rows(*OLD, *new[:9], said, *new[9:], ("ev", whole(19, '"bids":[[3,1,1]]')))
+    found = [versions_at(taken, at) for at in range(1, len(taken) + 1)]
+    assert found[:2] == [5000, 5001]
+    assert not {5000, 5001} & set(found[2:]), "never the old book after that"
+    assert found[-1] == 30
+
+
+def test_a_frame_that_came_twice_ends_no_book() -> None:
+    """Also where the exchange begins to count anew after the instant."""
+    later = [("dp", incremental(n, n)) for n in (5002, 5003)]
+    said = ("ev", b'{"event":"regressed","channel":"push.depth","from":5003,"to":12,"anew":true}')
+    taken = rows(
+        *OLD, ("dp", incremental(5001, 5001)), *later, *(("dp", incremental(n, n)) for n in range(3, 12)), said
+    )
+    assert versions_at(taken, 3) == 5001
+
+
 def versions_at(taken: list[Stored], at: int) -> int | None:
     book = History(at).add(taken).book()
     return book.version if book is not None else None

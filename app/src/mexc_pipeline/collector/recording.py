@@ -299,6 +299,7 @@ class Recording:
             found.append(telling.unlisted(self.symbol.name))
         else:
             told = telling.given_up(feed["channels"]) + telling.silent(feed["channels"], feed["unasked"])
+            told += telling.cannot_follow(feed["unversioned"], feed["gaps"])
             found += [text for text, _, _ in told]
         found += telling.not_asked_for(feed["unasked"])
         found += telling.paused(feed["paused"])

@@ -14,6 +14,8 @@ from mexc_pipeline.rows import Mt
 
 MOST_IDS = 20
 """Repeated deal ids that are named in an event; all are counted."""
+UNVERSIONED = 10
+"""So many frames of depth in succession without a version that can be read are no accident."""
 REPEATED_S = 1.0
 """Least time between two events of repeated deals: an exchange that repeats everything must not double the rows."""
 
@@ -48,6 +50,8 @@ class Checks:
         self._deals = Deals()
         self._first = self._first_full = True
         self._snapshot_due = True
+        self.unversioned: dict[str, int] = {}
+        """Of each channel of depth, the newest frames in succession whose version cannot be read."""
         self._repeated: list[str] = []
         self._repeats = 0
         self._next_repeated = 0.0
@@ -79,7 +83,8 @@ class Checks:
     def _depth(self, m: bytes) -> Found | None:
         covered = span(m)
         if covered is None:
-            return None
+            return self._without_version(DEPTH)
+        self.unversioned[DEPTH] = 0
         after = self._since if self._first else None
         found = self._book.frame(covered, first_of_connection=self._first)
         self._first, self._since = False, "reconnect"
@@ -94,7 +99,14 @@ class Checks:
     def _depth_full(self, m: bytes) -> Found | None:
         found = self._full.frame(m, first_of_connection=self._first_full)
         self._first_full = False
+        if not self._full.read:
+            return self._without_version(FULL_DEPTH)
+        self.unversioned[FULL_DEPTH] = 0
         return None if found is None else Found(_regressed(FULL_DEPTH, found))
+
+    def _without_version(self, channel: str) -> Found | None:
+        count = self.unversioned[channel] = self.unversioned.get(channel, 0) + 1
+        return Found(events.Unversioned(channel=channel, count=count)) if count == UNVERSIONED else None
 
     def _deal(self, m: bytes) -> Found | None:
         found = self._deals.frame(m)

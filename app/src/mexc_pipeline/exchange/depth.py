@@ -116,6 +116,8 @@ class FullDepth:
 
     def __init__(self) -> None:
         self._last = 0
+        self.read = True
+        """Whether the newest frame said its version."""
 
     def frame(self, m: bytes, *, first_of_connection: bool = False) -> Regressed | None:
         """Whether the frame's version lies before that of the frame before it."""
@@ -126,8 +128,10 @@ class FullDepth:
         else:  # not the last key of its object, as it always was: look properly
             covered = span(m)
             if covered is None:
+                self.read = False
                 return None
             version = covered.last
+        self.read = True
         seen, self._last = self._last, version
         return Regressed(seen, version, anew=first_of_connection) if version < seen else None
 

@@ -32,6 +32,10 @@ EACH_S = 1.0
 """So many requests may follow one another, then one in this time: of what is allowed to an address (20 commits and 10
 books in 2 s, official futures page, 2026-04; 4 a second went well, 2026-10) a symbol whose versions go missing without
 end leaves the others their share."""
+BOOK_S = 30.0
+BOOK_MOST_S = 300.0
+"""A book that was asked for in vain so often that nothing else would be is asked for again after the first, then after
+twice that, up to once in the second."""
 THROTTLED_S = 2.0
 """The window in which requests are counted; the next one succeeds (observed, 2026-10)."""
 
@@ -52,10 +56,12 @@ Answer = Sequence[Commit] | Snapshot
 
 
 class Request(NamedTuple):
-    """What is to be asked: a path, and how the answer (status, body) is read; that raises RefusedError."""
+    """What is to be asked: a path, and how the answer (status, body) is read; that raises RefusedError. ``book``: it is
+    for a whole book."""
 
     path: str
     read: Callable[[int, bytes], Answer]
+    book: bool = False
 
 
 class Step(NamedTuple):
@@ -73,7 +79,7 @@ class Recovery:
 
     def __init__(self, symbol: str, interrupted: Sequence[Unfinished] = ()) -> None:
         self._commits = Request(commits_path(symbol), read_commits)
-        self._snapshot = Request(depth_path(symbol), read_snapshot)
+        self._snapshot = Request(depth_path(symbol), read_snapshot, book=True)
         self._holes = Holes(DEPTH, MOST_TRIES)
         for left in interrupted:
             self._holes.go_on(left)
@@ -82,6 +88,7 @@ class Recovery:
         """Version that the socket had come to before it began another count; 0 once it is settled which one holds."""
         self._ended: list[Row] = []
         self._snapshot_tries = 0
+        self._warned = False  # of a book that is late
         self.seen = 0
         """Gaps so far."""
 
@@ -105,7 +112,7 @@ class Recovery:
             self._ended += self._holes.add(found.gap.first, found.gap.last)
 
     def _want(self, version: int) -> None:
-        self._wanted, self._snapshot_tries = version, 0
+        self._wanted, self._snapshot_tries, self._warned = version, 0, False
 
     def give_up(self, reason: str) -> list[Row]:
         """Ask for nothing more of what was missing so far; the rows that say so."""
@@ -120,9 +127,21 @@ class Recovery:
         return rows
 
     def requests(self) -> list[Request]:
-        """What is to be asked for now; none where nothing is missing."""
+        """What is to be asked for; none where nothing is missing."""
         wanted = [self._commits] if len(self._holes) else []
         return wanted if self._wanted is None else [*wanted, self._snapshot]
+
+    @property
+    def wants_book(self) -> bool:
+        """Whether a book is to come."""
+        return self._wanted is not None
+
+    @property
+    def book_pause_s(self) -> float:
+        """How long not to ask for a book again: 0 until it was asked for ``MOST_TRIES`` times in vain. It is never given
+        up: without one, no frame of the segment can be built on."""
+        vain = self._snapshot_tries - MOST_TRIES
+        return 0.0 if self._wanted is None or vain < 0 else min(BOOK_S * 2.0 ** min(vain, 30), BOOK_MOST_S)
 
     def answered(self, answer: Answer, newest: int) -> Step:
         """Take what :attr:`Request.read` made of an answer; ``newest``: the version of the newest frame. RefusedError
@@ -140,9 +159,9 @@ class Recovery:
             self._build_on_after_loss()
             return Step(rows)
         self._snapshot_tries += 1
-        if self._snapshot_tries < MOST_TRIES:
+        if self._snapshot_tries < MOST_TRIES or self._warned:
             return Step([])
-        self._wanted = None
+        self._warned = True
         return Step([], True, "no book to build on", {"why": reason})
 
     def _build_on_after_loss(self) -> None:
@@ -157,16 +176,17 @@ class Recovery:
             return Step([])
         self._snapshot_tries += 1
         again = self._snapshot_tries < MOST_TRIES
-        if snapshot.version < wanted and again:
+        if snapshot.version < wanted and (again or self._warned):
             return Step([], False)
         if snapshot.version >= self._left_count > newest:  # still of the count that the socket has left
             if again:
                 return Step([], False)
             raise RefusedError(f"a book of version {snapshot.version}, where the socket counts at {newest}")
-        self._wanted, self._left_count = None, 0
         book = snapshot.book if is_utf8(snapshot.book) else wrap(TEXT, snapshot.book)
         said = events.Snapshot(channel=DEPTH, version=snapshot.version, book=msgspec.Raw(book))
         rows: list[Row] = [(Mt.EVENT, said.m)]
         if snapshot.version >= wanted:
+            self._wanted, self._left_count = None, 0
             return Step(rows)
+        self._warned = True  # kept, as it may do; one that surely does is asked for all the same
         return Step(rows, True, "book lags behind the socket", {"version": snapshot.version, "wanted": wanted})

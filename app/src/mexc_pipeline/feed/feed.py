@@ -296,6 +296,7 @@ class Feed:
             **published.describe(time.monotonic()),
             "clock": {**self.clock.status(), "warning": self.clock.warning()},
             "gaps": self._repairer.status() if self._repairer is not None else None,
+            "unversioned": {name: count for name, count in self._checks.unversioned.copy().items() if count},
         }
 
     def _publish(self, **changes: Any) -> None:
@@ -478,6 +479,8 @@ class Feed:
             case events.Gap(channel=channel, first=first, last=last, count=count):
                 fields = {"channel": channel, "from": first, "to": last, "count": count}
                 log.warning("versions missing", extra={"fields": fields})
+            case events.Unversioned(channel=channel, count=count):
+                log.error("versions cannot be read", extra={"fields": {"channel": channel, "frames": count}})
             case events.Regressed(channel=channel, first=first, last=last) if found.anew:
                 log.warning("versions count anew", extra={"fields": {"channel": channel, "from": first, "to": last}})
         if self._repairer is not None:

@@ -49,6 +49,8 @@ class Repairer:
         self._changed = threading.Condition()  # guards what follows
         self._recovery = recovery
         self._closed = False
+        self._book_at = 0.0  # not before then (monotonic s) is a book asked for
+        self._no_book: tuple[float, str] | None = None  # since when there is none to build on, and why
         self.trouble: str | None = None
         """Why the last request brought nothing of use; None where it did."""
 
@@ -57,11 +59,14 @@ class Repairer:
         with self._changed:
             if not self._closed:
                 self._recovery.found(found)
+                if found.book is not None:
+                    self._book_at = 0.0
                 self._changed.notify_all()
 
     def give_up(self, reason: str) -> list[Row]:
         """Ask for nothing more of what was missing so far; the rows that say so are returned."""
         with self._changed:
+            self._no_book = None
             return self._recovery.give_up(reason)
 
     def close(self) -> list[Row]:
@@ -72,22 +77,35 @@ class Repairer:
             return self._recovery.give_up("stopped")
 
     def status(self) -> dict[str, Any]:
-        """Gaps seen and still open since start, and what is in the way."""
+        """Gaps seen and still open since start, and what is in the way; ``no_book``: for how many seconds there has been
+        none to build on although it was asked for again and again, and why."""
         with self._changed:
-            return {"seen": self._recovery.seen, "open": self._recovery.still_open, "trouble": self.trouble}
+            since = self._no_book if self._recovery.wants_book else None
+            return {
+                "seen": self._recovery.seen,
+                "open": self._recovery.still_open,
+                "trouble": self.trouble,
+                "no_book": None if since is None else {"for_s": round(time.monotonic() - since[0], 1), "why": since[1]},
+            }
 
     def run(self) -> None:
         """Ask until closed."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._recovery.requests())
+                while not self._closed and not self._due():
+                    wanted = self._recovery.requests()
+                    self._changed.wait(max(0.0, self._book_at - time.monotonic()) if wanted else None)
                 if self._closed:
                     return
-                requests, ended = self._recovery.requests(), self._recovery.ended()
+                requests, ended = self._due(), self._recovery.ended()
             self._keep(ended)
             pause = max(PAUSE_S, *(self.ask(request) for request in requests))
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, pause)
+
+    def _due(self) -> list[Request]:
+        early = time.monotonic() < self._book_at
+        return [request for request in self._recovery.requests() if not (request.book and early)]
 
     def ask(self, request: Request) -> float:
         """Make one request; seconds to wait before the next. While the exchange asks for patience there is none:
@@ -97,7 +115,23 @@ class Repairer:
             self.trouble = f"{self._rest.url} asks for patience"
             return patience_s
         pause = max(self._asked(request), self._rest.patience_s)
+        if request.book and (put_off_s := self._put_book_off()):
+            self._backoff.reset()  # what else goes missing meanwhile need not wait for it
+            pause = max(THROTTLED_S, self._rest.patience_s)
+            log.info("book asked for again", extra={"fields": {"symbol": self._symbol_id, "in_s": put_off_s}})
         return max(pause, self._allowance.take(time.monotonic()))
+
+    def _put_book_off(self) -> float:
+        """How long no book is asked for, after one was; 0 where it came, or may still come at once."""
+        with self._changed:
+            put_off_s = self._recovery.book_pause_s
+            if put_off_s:
+                now = time.monotonic()
+                self._book_at = now + put_off_s
+                self._no_book = (self._no_book or (now, ""))[0], self.trouble or "it lags behind the socket"
+            elif not self._recovery.wants_book:
+                self._no_book = None
+            return put_off_s
 
     def _asked(self, request: Request) -> float:
         least = 0.0

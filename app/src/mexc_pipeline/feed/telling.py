@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from mexc_pipeline.exchange.channels import DEPTH
+from mexc_pipeline.exchange.checks import UNVERSIONED
 from mexc_pipeline.text import ago
 
 Said = Mapping[str, Mapping[str, Any]]
@@ -61,6 +63,24 @@ def silent(channels: Said, unasked: Said) -> list[Told]:
         if others:
             text += f", while these come that nobody asked for: {_named(others, unasked)}; was it renamed?"
         found.append(Told(text, silent_s, bool(others)))
+    return found
+
+
+def cannot_follow(unversioned: Mapping[str, int], gaps: Mapping[str, Any] | None) -> list[Told]:
+    """Of depth of which it is not known what is missing, or that has no book to build on; both as
+    :meth:`~mexc_pipeline.feed.feed.Feed.status` has them."""
+    found = [
+        Told(
+            f"{name}: no version can be read in its last {count:,} frames, so that what is missing is not noticed",
+            0,
+            True,
+        )
+        for name, count in unversioned.items()
+        if count >= UNVERSIONED
+    ]
+    if no_book := (gaps or {}).get("no_book"):
+        text = f"{DEPTH}: no book to build on for {ago(no_book['for_s'])}: {no_book['why']}"
+        found.append(Told(text, no_book["for_s"], True))
     return found
 
 

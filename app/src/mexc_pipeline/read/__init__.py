@@ -12,7 +12,9 @@ Rows are in seq order. ``rx`` goes back in it only where the recorder's clock wa
 
 Frames that cannot be decoded, and those with a number of more than 38 digits before or behind its point, are left
 out, counted in ``df.attrs["skipped"]``, the first hundred seqs listed in ``df.attrs["skipped_seq"]``, and warned of
-(:class:`LeftOutWarning`). ``df.attrs["missing"]`` counts frames that lack a field the exchange has always sent.
+(:class:`LeftOutWarning`). ``df.attrs["missing"]`` counts frames that lack a field the exchange has always sent. A time
+of other than 13 digits is not known to be in milliseconds: its column is null, ``df.attrs["untimed"]`` counts such by the
+exchange's name of the field, and a warning says so.
 ``df.attrs["dead_letters"]`` counts the dead letters in the stretch, ``df.attrs["dead_letter_reasons"]`` says what is
 wrong with them; one in a hundred frames and more are warned of (:class:`DeadLetterWarning`). Those whose only fault is
 their ``ts`` are decoded with the others. UserError where a symbol has no files, FileError for an unreadable file,
@@ -60,7 +62,7 @@ _FRAMES = ("t", "d", "dp", "dl")
 
 
 class LeftOutWarning(UserWarning):
-    """Frames could not be decoded and are not in what was read."""
+    """Frames, or times in them, could not be read and are not in what was read."""
 
 
 class StaleBookWarning(UserWarning):
@@ -279,10 +281,14 @@ def _decoded(source: _Stretch, build: Callable[[Any, Skipped], Any]) -> pd.DataF
     df.attrs["skipped_seq"] = skipped.seqs[:100]
     df.attrs["incremental"] = skipped.other
     df.attrs["missing"] = dict(skipped.missing)
+    df.attrs["untimed"] = dict(skipped.untimed)
     if skipped.seqs:
         text = f"{len(skipped.seqs)} frames could not be decoded and were left out (seq {skipped.seqs[0]} first)"
         text += f": {skipped.why[:200]}" if skipped.why else ""
         warnings.warn(text, LeftOutWarning, stacklevel=3)
+    if skipped.untimed:
+        said = ", ".join(f"{count:,} {name}" for name, count in skipped.untimed.items())
+        warnings.warn(f"times that are not in Unix milliseconds are null: {said}", LeftOutWarning, stacklevel=3)
     source.tell(df, 4)
     return df
 

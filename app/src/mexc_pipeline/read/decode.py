@@ -17,30 +17,30 @@ from msgspec import UNSET, Raw, UnsetType
 from mexc_pipeline.exchange.channels import FULL_DEPTH
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.read import columnar
-from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column, unified
+from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column, times, unified
 from mexc_pipeline.rows import is_utf8
 
 _F = TypeVar("_F")
 _AT_ONCE = 2048
-_MS = pa.timestamp("ms", "UTC")
 _SIDES = pa.array([None, "buy", "sell"], pa.string())
 """By the exchange's code; anything but 1 and 2 is no side."""
 
-_LATEST_MS = 2**53
+_MOST_WHOLE = 2**63 - 1
 _MOST_CODE = 127
-_MOST_VERSION = 2**63 - 1
 
 
 @dataclass(slots=True)
 class Skipped:
     """Frames that were left out: ``seqs`` of those that could not be decoded, ``why`` for the first of them, ``other``
     counts those of another channel of the same type. ``missing``: how many frames (of deals: how many deals) lack a
-    field that the exchange has always sent, by its name."""
+    field that the exchange has always sent, by its name; ``untimed``: how many of them hold in a field a time that is
+    not in milliseconds."""
 
     seqs: list[int | None] = field(default_factory=list)
     other: int = 0
     why: str = ""
     missing: Counter[str] = field(default_factory=Counter)
+    untimed: Counter[str] = field(default_factory=Counter)
 
     def add(self, later: Skipped) -> None:
         """Count in what was left out of frames that come later."""
@@ -48,6 +48,14 @@ class Skipped:
         self.other += later.other
         self.why = self.why or later.why
         self.missing += later.missing
+        self.untimed += later.untimed
+
+    def times(self, name: str, values: Any) -> Any:
+        """Whole numbers of the field ``name`` as times: null where the unit is not known, and counted."""
+        found, odd = times(values)
+        if odd:
+            self.untimed[name] += odd
+        return found
 
 
 class _Deal(msgspec.Struct, gc=False):
@@ -162,11 +170,13 @@ def trades(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
     """Deal frames as one row per trade, in the order of the wire."""
 
     def one_by_one(rows: Any, frames: Sequence[_DealFrame]) -> Any:
-        return _trades(rows, frames, floats)
+        return _trades(rows, frames, skipped, floats)
 
     def build(piece: Any) -> Any:
         found = columnar.deals(piece.column("m").combine_chunks(), floats=floats)
-        return _without_undecodable(piece, skipped, _DEALS, one_by_one) if found is None else _trades_of(piece, *found)
+        if found is None:
+            return _without_undecodable(piece, skipped, _DEALS, one_by_one)
+        return _trades_of(piece, *found, skipped)
 
     built = [build(piece) for piece in _pieces(_unpacked(table), columnar.AT_ONCE)]
     sides = sum(one.column("side").null_count for one in built)
@@ -272,7 +282,7 @@ def _whole(which: Any, name: str, raws: Sequence[Raw], most: int) -> Any:
     return found
 
 
-def _trades(rows: Any, frames: Sequence[_DealFrame], floats: bool) -> Any:
+def _trades(rows: Any, frames: Sequence[_DealFrame], skipped: Skipped, floats: bool) -> Any:
     lists = [f.data if isinstance(f.data, list) else [f.data] for f in frames]
     counts = [len(deals) for deals in lists]
     which = np.repeat(np.arange(len(counts)), counts)
@@ -280,17 +290,17 @@ def _trades(rows: Any, frames: Sequence[_DealFrame], floats: bool) -> Any:
     columns = {
         "p": _number(which, "p", [d.p for d in deals], PRICE, floats),
         "v": _number(which, "v", [d.v for d in deals], VOLUME, floats),
-        "t": _whole(which, "t", [d.t for d in deals], _LATEST_MS),
+        "t": _whole(which, "t", [d.t for d in deals], _MOST_WHOLE),
         "T": _whole(which, "T", [d.T for d in deals], _MOST_CODE).cast(pa.int8()),
         "O": _whole(which, "O", [d.O for d in deals], _MOST_CODE).cast(pa.int8()),
         "M": _whole(which, "M", [d.M for d in deals], _MOST_CODE).cast(pa.int8()),
         "i": pa.array([d.i if d.i is None or isinstance(d.i, str) else str(d.i) for d in deals], pa.string()),
-        "cts": _whole(which, "cts", [d.cts for d in deals], _LATEST_MS),
+        "cts": _whole(which, "cts", [d.cts for d in deals], _MOST_WHOLE),
     }
-    return _trades_of(rows, counts, pa.StructArray.from_arrays(list(columns.values()), list(columns)))
+    return _trades_of(rows, counts, pa.StructArray.from_arrays(list(columns.values()), list(columns)), skipped)
 
 
-def _trades_of(rows: Any, counts: Any, deals: Any) -> Any:
+def _trades_of(rows: Any, counts: Any, deals: Any, skipped: Skipped) -> Any:
     """The table of trades: ``counts`` of them for each row, ``deals`` under the exchange's names."""
     counts = np.asarray(counts, dtype=np.int64)
     _, head = _spread(rows, counts)
@@ -299,14 +309,14 @@ def _trades_of(rows: Any, counts: Any, deals: Any) -> Any:
         {
             **head,
             "n": pa.array(np.arange(len(deals)) - np.repeat(np.cumsum(counts) - counts, counts), pa.int32()),
-            "time": field["t"].cast(_MS),
+            "time": skipped.times("t", field["t"]),
             "price": field["p"],
             "volume": field["v"],
             "side": _SIDES.take(pc.if_else(pc.is_in(field["T"], pa.array([1, 2], pa.int8())), field["T"], 0)),
             "open_type": field["O"],
             "self_trade": pc.equal(field["M"], 1),
             "id": field["i"],
-            "cts": field["cts"].cast(_MS),
+            "cts": skipped.times("cts", field["cts"]),
         }
     )
 
@@ -315,13 +325,9 @@ def _tickers(rows: Any, frames: Sequence[_TickerFrame], skipped: Skipped, floats
     data = [f.data for f in frames]
     which, head = _spread(rows, [1] * len(data))
     raws = {name: [getattr(d, attribute) for d in data] for name, attribute, _ in _TICKER_COLUMNS}
-    built = pa.table(
-        {
-            **head,
-            "time": _whole(which, "timestamp", [d.timestamp for d in data], _LATEST_MS).cast(_MS),
-            **{name: _number(which, name, raws[name], kind, floats) for name, _, kind in _TICKER_COLUMNS},
-        }
-    )
+    time = _whole(which, "timestamp", [d.timestamp for d in data], _MOST_WHOLE)
+    numbers = {name: _number(which, name, raws[name], kind, floats) for name, _, kind in _TICKER_COLUMNS}
+    built = pa.table({**head, "time": skipped.times("timestamp", time), **numbers})
     for name, held in raws.items():
         if absent := sum(raw is NULL for raw in held):
             skipped.missing[name] += absent
@@ -339,10 +345,11 @@ def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, skipped: 
     flat = list(chain.from_iterable(sides))
     index = pa.array(which)
     each = range(len(frames))
-    versions = _whole(each, "version", [f.data.version for f in frames], _MOST_VERSION)
+    versions = _whole(each, "version", [f.data.version for f in frames], _MOST_WHOLE)
     if versions.null_count:
         raise NotNumbers(pc.indices_nonzero(pc.is_null(versions)).to_pylist(), "version: null")
-    cts = _whole(each, "cts", [f.data.cts for f in frames], _LATEST_MS).cast(_MS)
+    stamps = _whole(each, "cts", [f.data.cts for f in frames], _MOST_WHOLE)
+    cts, untimed = times(stamps)
     side_of = pa.array(np.repeat(np.tile(np.array([0, 1], dtype=np.int8), len(frames)), counts))
     built = pa.table(
         {
@@ -356,6 +363,8 @@ def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, skipped: 
             "orders": _number(which, "orders", [lev[2] if len(lev) > 2 else NULL for lev in flat], pa.int64(), floats),
         }
     )
+    if untimed:
+        skipped.untimed["cts"] += untimed
     for name in ("asks", "bids"):
         if absent := sum(getattr(f.data, name) is UNSET for f in frames):
             skipped.missing[name] += absent

@@ -30,6 +30,9 @@ WIDEST = pa.decimal256(76, 38)
 MOST_DIGITS = 38
 """Before the point, and as many behind it."""
 
+FIRST_MS, END_MS = 10**12, 10**13
+"""A time of 13 digits is one in milliseconds; of any other the unit is not known."""
+
 NULL = msgspec.Raw(b"null")
 """What a field holds that is not there; the object itself tells it from a null that was sent."""
 _NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?")
@@ -114,6 +117,22 @@ def column(raws: Sequence[msgspec.Raw], kind: Any, *, floats: bool = False) -> A
     if wide == WIDEST:  # Arrow casts no text to it
         return pa.array([None if text is None else Decimal(text) for text in texts.to_pylist()], WIDEST)
     return texts.cast(wide)
+
+
+def is_ms(value: Decimal | int) -> bool:
+    """Whether a whole number is a time in Unix milliseconds, by the rule for the ``ts`` of frames."""
+    return FIRST_MS <= value < END_MS
+
+
+def times(values: Any) -> tuple[Any, int]:
+    """An int64 column as timestamp[ms, UTC], null where it holds no time in milliseconds, and how many such are."""
+    bounds = pc.min_max(values).as_py()
+    odd = 0
+    if bounds["min"] is not None and not FIRST_MS <= bounds["min"] <= bounds["max"] < END_MS:
+        told = pc.and_(pc.greater_equal(values, FIRST_MS), pc.less(values, END_MS))
+        odd = len(values) - values.null_count - (pc.sum(told).as_py() or 0)
+        values = pc.if_else(told, values, pa.scalar(None, pa.int64()))
+    return values.cast(pa.timestamp("ms", "UTC")), odd
 
 
 def unified(tables: Sequence[Any]) -> list[Any]:

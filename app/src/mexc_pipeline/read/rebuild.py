@@ -21,7 +21,7 @@ from mexc_pipeline.exchange.channels import DEPTH, FULL_DEPTH
 from mexc_pipeline.exchange.depth import Span, span
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.exchange.rest import version_of
-from mexc_pipeline.read.numbers import NULL, NotExactError, exact
+from mexc_pipeline.read.numbers import NULL, NotExactError, exact, is_ms
 
 FULL_KEPT = 100
 """Full-depth frames of which one is sure to be readable where others are not and that is accepted."""
@@ -101,7 +101,6 @@ _event = _lenient(_Event)
 _SAID = (begin(Snapshot), begin(Regressed))
 _CONNECTED = begin(Connected)
 _channel = _lenient(_Channel)
-_LATEST_MS = 2**53
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -127,7 +126,7 @@ class Book:
         """Put absolute levels in. ValueError naming what cannot be read; then nothing was put in."""
         levels = (_levels("asks", sides.asks), _levels("bids", sides.bids))
         cts = exact(sides.cts)
-        if cts is not None and (cts != int(cts) or not 0 <= cts <= _LATEST_MS):
+        if cts is not None and (cts != int(cts) or cts < 0):
             raise ValueError(f"cts: {cts} is no time in milliseconds")
         for held, side in zip((self.asks, self.bids), levels, strict=True):
             for price, level in side:
@@ -135,7 +134,8 @@ class Book:
                     held[price] = level
                 else:
                     held.pop(price, None)
-        self.cts = int(cts) if cts is not None else self.cts
+        if cts is not None:
+            self.cts = int(cts) if is_ms(cts) else None
 
     def miss(self, missing: Span, before: Stored, accepted: bool) -> None:
         """Note versions that are missing before a row, GapError unless that is accepted."""
@@ -171,6 +171,7 @@ class History:
         self._version = 0
         self._fresh = False  # the next frame is the first of a connection
         self._over = False  # after the instant the exchange began to count anew: what follows fits nothing before it
+        self._stale = False  # frames have come since the newest in the book that are below it
         self._unread: Stored | None = None
         """A depth frame of no version that can be read, after which none has come that can."""
 
@@ -210,7 +211,10 @@ class History:
             return
         if fresh and self._frames and covered.last < self._frames[-1][0].last:
             self._anew(late)  # as its recorder says today, and those of 2026-11 and before did only later
-        if not late and (not self._frames or covered.last > self._frames[-1][0].last):  # else stale
+        if late:
+            return
+        self._stale = bool(self._frames) and covered.last <= self._frames[-1][0].last
+        if not self._stale:
             self._full.clear()
             self._frames.append((covered, row))
             self._unread = None
@@ -233,7 +237,8 @@ class History:
             if row.seq <= self._last_seq:
                 self._version = max(self._version, version)
         elif said.anew and not (self._frames and self._frames[-1][0].last < said.before):  # else it was seen before
-            self._anew(row.seq > self._last_seq)
+            # Said after some frames: those below the book belong to the new count, also where it is said later.
+            self._anew(row.seq > self._last_seq and not self._stale)
 
     def _anew(self, late: bool) -> None:
         """The exchange counts anew: nothing before fits what follows."""
@@ -244,6 +249,7 @@ class History:
         self._commits.clear()
         self._snapshots.clear()
         self._version = 0
+        self._stale = False
 
     def book(self, *, across_gaps: bool = False) -> Book | None:
         """The book at the instant; None where these rows hold no whole book to build it on.
