@@ -13,7 +13,7 @@ import pytest
 
 from mexc_pipeline.config import Egress
 from mexc_pipeline.egress import dial as module
-from mexc_pipeline.egress.dial import EgressError, dial
+from mexc_pipeline.egress.dial import EgressError, UnreachedError, dial
 from mexc_pipeline.egress.http import get
 from support.peers import (
     Certificates,
@@ -52,6 +52,25 @@ def test_direct_names_both_ends() -> None:
             assert dialled.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             dialled.sock.sendall(b"x")
             assert dialled.sock.recv(10) == b"hello"
+
+
+def test_an_address_of_a_link_names_its_interface() -> None:
+    """Of these the same may be on several interfaces, so that one without a name leads nowhere."""
+    for line in Path("/proc/net/if_inet6").read_text().splitlines() if socket.has_ipv6 else []:
+        digits, _, _, scope, _, name = line.split()
+        if scope != "20":  # not of a link
+            continue
+        host = ":".join(digits[at : at + 4] for at in range(0, 32, 4)) + f"%{name}"
+        with socket.create_server(("::", 0), family=socket.AF_INET6) as server:
+            dialled = dial(DIRECT, f"ws://[{host}]:{server.getsockname()[1]}/edge")
+            dialled.sock.close()
+        return
+    pytest.skip("no interface has such an address")
+
+
+def test_an_interface_that_there_is_not_is_said() -> None:
+    with pytest.raises(UnreachedError, match="fe80::1%none"):
+        dial(DIRECT, "ws://[fe80::1%none]:1/edge")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.protocol import pong_ms
 from mexc_pipeline.exchange.rest import read_time
-from mexc_pipeline.feed.clock import FAULT_MS, SAID_MS, Clock, ClockWatch
+from mexc_pipeline.feed.clock import FAULT_MS, SAID_MS, UNCOMPARED_S, Clock, ClockWatch
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -65,6 +65,10 @@ class Host:
     def status(self) -> dict[str, Any]:
         return self.clock.status()
 
+    @property
+    def warning(self) -> str | None:
+        return self.clock.warning(self.mono)
+
 
 def test_two_answers_in_succession_that_agree_tell_the_error() -> None:
     host = Host(-300_000)
@@ -77,7 +81,7 @@ def test_two_answers_in_succession_that_agree_tell_the_error() -> None:
     assert host.status["suspect"]
     assert host.status["compared_at_ns"] == host.wall
     assert [set(e) for e in host.said] == [{"event", "error_ms"}]
-    assert "300.0 s behind the exchange's" in (host.clock.warning() or "")
+    assert "300.0 s behind the exchange's" in (host.warning or "")
 
 
 def test_one_answer_that_is_wrong_tells_nothing() -> None:
@@ -159,7 +163,7 @@ def test_after_a_step_nothing_is_known_until_compared(step: int) -> None:
     host.step(step)
     assert [e["step_ms"] for e in host.said] == [step]
     assert (host.status["error_ms"], host.status["suspect"]) == (None, True)
-    assert f"{step / 1000:+,.0f} s" in (host.clock.warning() or "")
+    assert f"{step / 1000:+,.0f} s" in (host.warning or "")
     host.ping()
     assert host.status["suspect"], "one answer proves nothing"
     host.ping()
@@ -168,8 +172,26 @@ def test_after_a_step_nothing_is_known_until_compared(step: int) -> None:
     host.ping()
     host.ping()
     assert not host.status["suspect"]
-    assert host.clock.warning() is None
+    assert host.warning is None
     assert host.said[-1]["ended"]
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_an_exchange_that_does_not_tell_its_time_any_more_is_said(compared: bool) -> None:
+    host = Host()
+    if compared:
+        host.ping()
+        host.ping()
+    host.wait(UNCOMPARED_S * 1000 - 1)
+    assert host.warning is None
+    assert host.clock.is_known(host.mono) is compared
+    host.wait(2)
+    assert not host.clock.is_known(host.mono), "REST is asked for it"
+    assert "not compared with the exchange's for 10 min" in (host.warning or "")
+    assert ("nothing is deleted by age" in (host.warning or "")) is not host.clock.is_trusted()
+    host.ping()
+    host.ping()
+    assert host.warning is None
 
 
 @pytest.mark.parametrize("look_ms", [20, 250])
@@ -186,7 +208,7 @@ def test_a_clock_that_stands_still_or_runs_away_is_known_to_be_wrong(slew: float
         if abs(host.wall - TRUE - host.mono) > 62_000 * MS:
             assert host.status["suspect"]
     assert host.status["error_ms"] == pytest.approx((host.wall - TRUE - host.mono) / MS, abs=200)
-    assert "s ahead of" in (said := host.clock.warning() or "") or "s behind" in said
+    assert "s ahead of" in (said := host.warning or "") or "s behind" in said
 
 
 @pytest.mark.parametrize("slew", [-0.1, 0.1])

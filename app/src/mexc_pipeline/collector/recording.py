@@ -244,9 +244,9 @@ class Recording:
         return self._exits.share_anew() if self._exits is not None else None
 
     def ask_time(self, now: float) -> None:
-        """Ask the exchange's time where the clock has not been compared with it, every 30 s (``now``:
+        """Ask the exchange's time where the clock has not been compared with it lately, every 30 s (``now``:
         ``time.monotonic``)."""
-        if now >= self._next_ask and not self._feed.clock.is_known:
+        if now >= self._next_ask and not self._feed.clock.is_known(time.monotonic_ns()):
             self._next_ask = now + ASK_TIME_S
             _started("time", self._ask_time)
 
@@ -294,7 +294,7 @@ class Recording:
         return [trouble for part in parts if (trouble := part.trouble)]
 
     def _warnings(self, feed: dict[str, Any]) -> list[str]:
-        found = [warning] if (warning := self._feed.clock.warning()) else []
+        found = [warning] if (warning := feed["clock"]["warning"]) else []
         if feed["state"] == telling.UNLISTED:
             found.append(telling.unlisted(self.symbol.name))
         else:

@@ -133,7 +133,9 @@ def _resolve(host: str, port: int) -> list[Address]:
     except ValueError:
         pass
     else:
-        return [Address(socket.AF_INET6 if address.version == 6 else socket.AF_INET, (host, port))]
+        if address.version == 4:
+            return [Address(socket.AF_INET, (host, port))]
+        return [Address(socket.AF_INET6, _of_its_interface(host, port))]
     found: list[Address] = []
     failed: list[Exception] = []
 
@@ -152,6 +154,14 @@ def _resolve(host: str, port: int) -> list[Address]:
     if not found:
         raise UnreachedError(f"resolve {host}: no answer within {CONNECT_S:g} s")
     return random.sample(found, len(found))
+
+
+def _of_its_interface(host: str, port: int) -> tuple[object, ...]:
+    """An IPv6 address as sockets take it: one of a link with the number of its interface. Raises UnreachedError."""
+    try:  # nothing is resolved, only an interface's name is looked up
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4]
+    except OSError as error:
+        raise UnreachedError(f"connect to [{host}]:{port}: {error.strerror or error}") from error
 
 
 def _socks(egress: Egress, host: str, port: int) -> socket.socket:

@@ -138,8 +138,8 @@ class Recovery:
 
     @property
     def book_pause_s(self) -> float:
-        """How long not to ask for a book again: 0 until it was asked for ``MOST_TRIES`` times in vain. It is never given
-        up: without one, no frame of the segment can be built on."""
+        """How long not to ask for a book again: 0 until it was asked for ``MOST_TRIES`` times in vain. It is never
+        given up: without one, no frame of the segment can be built on."""
         vain = self._snapshot_tries - MOST_TRIES
         return 0.0 if self._wanted is None or vain < 0 else min(BOOK_S * 2.0 ** min(vain, 30), BOOK_MOST_S)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mexc_pipeline import events
+from mexc_pipeline.text import ago
 
 LEAST_STEP_MS = 100.0
 """A smaller step is not told from a clock that is steered."""
@@ -27,6 +28,8 @@ SLACK_MS = 250.0
 STEERED = 0.125
 """So much of the time between them as well: a clock that is being set right without a step runs up to a tenth faster or
 slower, the monotonic one with it."""
+UNCOMPARED_S = 600.0
+"""Without a comparison for so long, where pongs bring several a minute, the exchange does not tell its time."""
 _MS = 1_000_000
 
 
@@ -71,6 +74,7 @@ class Clock:
         self._said: float | None = None
         self._stepped_ms = 0.0  # since the last comparison
         self._compared_at_ns: int | None = None
+        self._compared_mono_ns = mono_ns
 
     def followed(self, last_rx_ns: int) -> None:
         """The newest row of an earlier process has that time (Unix ns). Where it lies in the future, the clock was set
@@ -129,7 +133,7 @@ class Clock:
                 "suspect": self._is_suspect(),
             }
 
-    def warning(self) -> str | None:
+    def warning(self, mono_ns: int) -> str | None:
         """What is the matter, for people; None while nothing is."""
         with self._lock:
             error, stepped = self._known, self._stepped_ms
@@ -138,6 +142,12 @@ class Clock:
                 return f"this host's clock is {abs(_middle(error)) / 1000:,.1f} s {way} the exchange's; set it (NTP)"
             if abs(stepped) > FAULT_MS:
                 return f"this host's clock was set by {stepped / 1000:+,.0f} s and not compared since; check it (NTP)"
+            if (for_s := self._uncompared_s(mono_ns)) >= UNCOMPARED_S:
+                kept = "; nothing is deleted by age meanwhile" if error is None else ""
+                return (
+                    f"this host's clock was not compared with the exchange's for {ago(for_s)}: neither pongs nor REST "
+                    f"tell the time{kept}"
+                )
             return None
 
     def trusted_ns(self, wall_ns: int, mono_ns: int) -> int | None:
@@ -150,11 +160,13 @@ class Clock:
                 return None
             return wall_ns
 
-    @property
-    def is_known(self) -> bool:
-        """It was compared, and has not stepped since."""
+    def is_known(self, mono_ns: int) -> bool:
+        """It was compared lately, and has not stepped since."""
         with self._lock:
-            return self._known is not None
+            return self._known is not None and self._uncompared_s(mono_ns) < UNCOMPARED_S
+
+    def _uncompared_s(self, mono_ns: int) -> float:
+        return (mono_ns - self._compared_mono_ns) / 1e9
 
     def _is_suspect(self) -> bool:
         return abs(self._stepped_ms) > FAULT_MS or (self._known is not None and _least(self._known) > FAULT_MS)
@@ -174,6 +186,7 @@ class Clock:
         ends = sorted((max(before.low, found.low), min(before.high, found.high)))
         self._known = known = Bounds(*ends)
         self._compared_at_ns = wall_ns
+        self._compared_mono_ns = mono_ns
         self._stepped_ms = 0.0
         return self._say(known)
 

@@ -294,7 +294,7 @@ class Feed:
         return {
             "state": state,
             **published.describe(time.monotonic()),
-            "clock": {**self.clock.status(), "warning": self.clock.warning()},
+            "clock": {**self.clock.status(), "warning": self.clock.warning(time.monotonic_ns())},
             "gaps": self._repairer.status() if self._repairer is not None else None,
             "unversioned": {name: count for name, count in self._checks.unversioned.copy().items() if count},
         }

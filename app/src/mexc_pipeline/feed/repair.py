@@ -77,8 +77,8 @@ class Repairer:
             return self._recovery.give_up("stopped")
 
     def status(self) -> dict[str, Any]:
-        """Gaps seen and still open since start, and what is in the way; ``no_book``: for how many seconds there has been
-        none to build on although it was asked for again and again, and why."""
+        """Gaps seen and still open since start, and what is in the way; ``no_book``: for how many seconds there has
+        been none to build on although it was asked for again and again, and why."""
         with self._changed:
             since = self._no_book if self._recovery.wants_book else None
             return {

@@ -13,8 +13,8 @@ Rows are in seq order. ``rx`` goes back in it only where the recorder's clock wa
 Frames that cannot be decoded, and those with a number of more than 38 digits before or behind its point, are left
 out, counted in ``df.attrs["skipped"]``, the first hundred seqs listed in ``df.attrs["skipped_seq"]``, and warned of
 (:class:`LeftOutWarning`). ``df.attrs["missing"]`` counts frames that lack a field the exchange has always sent. A time
-of other than 13 digits is not known to be in milliseconds: its column is null, ``df.attrs["untimed"]`` counts such by the
-exchange's name of the field, and a warning says so.
+of other than 13 digits is not known to be in milliseconds: its column is null, ``df.attrs["untimed"]`` counts them by
+the exchange's name of the field, and a warning says so.
 ``df.attrs["dead_letters"]`` counts the dead letters in the stretch, ``df.attrs["dead_letter_reasons"]`` says what is
 wrong with them; one in a hundred frames and more are warned of (:class:`DeadLetterWarning`). Those whose only fault is
 their ``ts`` are decoded with the others. UserError where a symbol has no files, FileError for an unreadable file,
