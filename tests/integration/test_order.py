@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline import read
@@ -186,6 +186,7 @@ STEPS = st.one_of(
 
 @pytest.mark.filterwarnings("ignore:the recorder's clock was set back")
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(steps=3 * [("step", max(CLOCK_STEPS_S))])  # to the last instant that files can hold
 @given(steps=st.lists(STEPS, min_size=1, max_size=14))
 def test_any_course_of_periods_cuts_restarts_and_clocks_is_read_in_the_order_of_recording(
     fresh: Callable[[], Recording], steps: list[tuple[str, int]]

@@ -107,6 +107,24 @@ def test_a_side_that_is_null_or_absent_is_empty(
         assert set(every.side) == {"ask", "bid"} - {side[:-1]}
 
 
+@pytest.mark.parametrize("depth", ["merged", "each"])
+def test_a_side_by_another_name_is_said_of_the_book_that_goes_without_it(tmp_path: Path, depth: str) -> None:
+    with Simulator(SimulatorConfig(rate=40)) as sim:
+        sim.inject(Fault("shape", channel="depth", value="rename=data.bids:b"))
+        site = site_of(tmp_path, sim, extra=f'[channels]\ndepth = "{depth}"')
+        with collecting(site) as btc:
+            btc.event("snapshot")
+            n = (btc.status() or {"rows": {"dp": 0}})["rows"]["dp"]
+            btc.wait(lambda s: s["rows"]["dp"] >= n + 30)
+            assert btc.stop() == 0
+        newest = max(r.rx for r in site.rows() if r.mt == 3)
+        assert export(load(site.config), once=True).ok
+    with pytest.warns(read.StaleBookWarning, match="none of the .* changes since the book's snapshot has bids"):
+        book = read.book("btc", at=newest, export_dir=site.exports)
+    assert book.attrs["missing"]["bids"] >= 10
+    assert "asks" not in book.attrs["missing"]
+
+
 def test_answers_that_are_not_utf8_are_stored_exported_and_built_on(tmp_path: Path) -> None:
     with Simulator(SimulatorConfig(rate=40)) as sim:
         sim.inject(Fault("rest_byte"))

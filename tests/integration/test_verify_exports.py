@@ -27,7 +27,7 @@ from mexc_pipeline.run.supervisor import Stop, Supervisor
 from mexc_pipeline.spool.lifecycle import mark_exported, remove
 from mexc_pipeline.spool.segment import info, segments
 from mexc_pipeline.verify import Finding, Report, exports, ledger
-from support.spools import SECOND, T0, configure, fill, open_spool, some_frames, tamper, written
+from support.spools import DEAL, SECOND, T0, configure, fill, open_spool, some_frames, tamper, written
 
 exports_module = importlib.import_module("mexc_pipeline.verify.exports")  # the package's name of it is the function
 FILES = tuple(f"btc202609151852{s}.parquet" for s in ("00", "10", "20"))
@@ -111,6 +111,25 @@ def test_the_newest_rows_are_shown_readable(config: Config) -> None:
     assert "ask 48 at 77526.1, bid 46 at 77526" in text
     assert "Größe – 大" in text
     assert "2026-09-15 18:52:20.018000018 seq 61:" in text
+
+
+@pytest.mark.parametrize("newest", [1, 3])
+def test_newest_rows_that_no_reader_can_read_are_a_warning(tmp_path: Path, newest: int) -> None:
+    """A field was renamed: all is kept and proven, and none of it can be read."""
+    config = configure(tmp_path)
+    spool = open_spool(config)
+    bad = DEAL.replace('"data"', '"d"').encode()
+    spool.append([Frame(T0 + n, 1_789_498_320_000, Mt.DEAL, DEAL.encode()) for n in range(9)])
+    spool.append([Frame(T0 + 10 + n, 1_789_498_320_000, Mt.DEAL, bad) for n in range(2)])
+    assert spool.cut(T0 + SECOND)
+    assert main(config).ok
+    warned = [note for note in exports(config, newest=newest).notes if note.startswith("warn")]
+    assert bool(warned) is (newest == 1), "three of them: the third could still be read"
+    spool.append([Frame(T0 + 2 * SECOND + n, 1_789_498_320_000, Mt.DEAL, bad) for n in range(2)])
+    spool.close()
+    assert main(config, once=True).ok
+    (line,) = [note for note in exports(config, newest=newest).notes if note.startswith("warn")]
+    assert line.startswith("warn btc: the newest frames of type d cannot be read: Object missing required field `data`")
 
 
 @pytest.mark.parametrize(

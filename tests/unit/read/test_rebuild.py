@@ -293,6 +293,15 @@ def test_a_side_that_is_null_or_absent_is_empty(none: str) -> None:
     assert (book.version, list(book.asks), list(map(int, book.bids))) == (14, [], [5])
 
 
+def test_changes_that_lack_a_side_are_counted() -> None:
+    one = b'{"channel":"push.depth","data":{"asks":[],"version":%d}}'
+    other = b'{"channel":"push.depth","data":{"asks":[],"bids":null,"version":%d}}'
+    taken = rows(("ev", whole(10, '"asks":[[9,1,1]]')), *(("dp", one % n) for n in (11, 12)), ("dp", other % 13))
+    book = History(9).add(taken).book()
+    assert book is not None
+    assert (book.updates, book.absent) == (3, {"bids": 2}), "the snapshot itself is none, and null is an empty side"
+
+
 CONNECTED = b'{"event":"connected"}'
 OLD = [("ev", whole(5000, '"asks":[[9,1,1]]')), ("dp", incremental(5001, 5001))]
 REGRESSED = b'{"event":"regressed","channel":"push.depth","from":5001,"to":%d,"anew":true}'

@@ -59,6 +59,8 @@ __all__ = [
 
 _CHANNELS = {name: tuple(channel for channel in TYPES if TYPES[channel] == name) for name in TYPES.values()}
 _FRAMES = ("t", "d", "dp", "dl")
+_NO_ACCIDENT = 10
+"""Changes of a book in succession that lack the same side."""
 
 
 class LeftOutWarning(UserWarning):
@@ -160,7 +162,8 @@ def book(
     versions are missing on the way, unless ``across_gaps``; ``df.attrs["gaps"]`` lists them. UserError where no whole
     book lies before. ``df.attrs["rx_ns"]`` is that ``rx`` in Unix ns, ``df.attrs["age_ns"]`` how long before the
     instant it was; where nothing was received between the two, or no file holds it, ``df.attrs["stale"]`` says why
-    (else it is empty), and a :class:`StaleBookWarning`.
+    (else it is empty), and a :class:`StaleBookWarning`. ``df.attrs["missing"]`` counts the changes since the snapshot
+    that lack a side, which is no change of it; where all do, the same warning says so.
 
     Without ``at``, every full-depth frame. Incremental ones say nothing without the book before them: they are left
     out and counted in ``df.attrs["incremental"]``.
@@ -178,6 +181,13 @@ def book(
         found = moment.book_at(find(symbol, export_dir), at_ns, across_gaps=across_gaps)
         df = _pandas(moment.table(found.book, levels=levels, floats=floats), found.set_back)
         df.attrs["gaps"] = [tuple(gap) for gap in found.book.gaps]
+        df.attrs["missing"] = dict(found.book.absent)
+        for side, count in found.book.absent.items():
+            if count == found.book.updates >= _NO_ACCIDENT:
+                text = (
+                    f"none of the {count:,} changes since the book's snapshot has {side}: that side may be out of date"
+                )
+                warnings.warn(text, StaleBookWarning, stacklevel=2)
         _tell(df, found.dead, found.frames, stacklevel=3)
         age = at_ns - found.book.row.rx
         df.attrs |= {"rx_ns": found.book.row.rx, "age_ns": age, "stale": found.stale}

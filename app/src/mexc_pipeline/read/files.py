@@ -46,7 +46,7 @@ def instant_ns(value: Instant) -> int:
     elif isinstance(value, np.datetime64) and not np.isnat(value):
         # Looked at by its year first: NumPy lets what does not fit turn over into another time.
         year = 1970 + int(value.astype("datetime64[Y]").astype(np.int64))
-        inside = 1970 <= year < _LAST_YEAR
+        inside = 1970 <= year < _LAST_YEAR or np.datetime_data(value.dtype) == ("ns", 1)
         ns = int(value.astype("datetime64[ns]").astype(np.int64)) if inside else (year - 1970) * _LAST_NS
     elif isinstance(value, int | np.integer) and not isinstance(value, bool):
         ns = int(value)

@@ -7,7 +7,7 @@ at least ``first - 1``. Prices are compared as numbers: the wire spells one pric
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -54,8 +54,8 @@ _Levels = list[list[msgspec.Raw]] | None
 
 
 class _Sides(msgspec.Struct, gc=False):
-    asks: _Levels = None
-    bids: _Levels = None
+    asks: _Levels | msgspec.UnsetType = msgspec.UNSET
+    bids: _Levels | msgspec.UnsetType = msgspec.UNSET
     cts: msgspec.Raw = NULL
 
 
@@ -116,6 +116,10 @@ class Book:
     asks: dict[Decimal, Level] = field(default_factory=dict)
     bids: dict[Decimal, Level] = field(default_factory=dict)
     gaps: list[Span] = field(default_factory=list)
+    updates: int = 0
+    """Frames and changes put in since its snapshot."""
+    absent: Counter[str] = field(default_factory=Counter)
+    """How many of them are without a side."""
     since: int = field(init=False)
     """seq of the row it was begun with."""
 
@@ -128,6 +132,8 @@ class Book:
         cts = exact(sides.cts)
         if cts is not None and (cts != int(cts) or cts < 0):
             raise ValueError(f"cts: {cts} is no time in milliseconds")
+        self.updates += 1
+        self.absent.update(name for name in ("asks", "bids") if getattr(sides, name) is msgspec.UNSET)
         for held, side in zip((self.asks, self.bids), levels, strict=True):
             for price, level in side:
                 if level[0]:
@@ -267,6 +273,7 @@ class History:
         book = Book(base, self._snapshots[base], base)
         try:
             book.apply(_sides(content(bytes(_snapshot(book.row.m).book))))
+            book.updates, book.absent = 0, Counter()
         except _UNREADABLE as error:
             raise unreadable(book.row, error) from error
         updates = [*self._frames, *((Span(v, v), row) for v, row in self._commits.items())]
@@ -314,10 +321,10 @@ def version_of_frame(text: bytes) -> int:
     return covered.last
 
 
-def _levels(side: str, levels: _Levels) -> list[tuple[Decimal, Level]]:
+def _levels(side: str, levels: _Levels | msgspec.UnsetType) -> list[tuple[Decimal, Level]]:
     """Price, volume and orders of each. ValueError naming the level that cannot be read."""
     found: list[tuple[Decimal, Level]] = []
-    for n, level in enumerate(levels or ()):
+    for n, level in enumerate([] if isinstance(levels, msgspec.UnsetType) else levels or ()):
         if len(level) < 2:
             raise ValueError(f"{side}[{n}] has no price and volume")
         try:

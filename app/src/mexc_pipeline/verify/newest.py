@@ -14,6 +14,7 @@ from mexc_pipeline.rows import MT_CODES
 from mexc_pipeline.text import clean
 
 _WIDTH = 110
+_READERS = {"t": decode.tickers, "d": decode.trades, "dp": decode.book}
 
 
 def newest_lines(symbol: str, paths: Sequence[Path], rows: int) -> list[str]:
@@ -21,12 +22,27 @@ def newest_lines(symbol: str, paths: Sequence[Path], rows: int) -> list[str]:
     lines: list[str] = []
     for mt in MT_CODES:
         said: list[str] = []
+        unread: list[str] = []
         for table in newest(paths, mt, rows):
             found = (table.slice(n, 1) for n in range(len(table)))
             said[:0] = [f"     {symbol} {mt:<2} {_head(row)} {_say(mt, row)}" for row in found]
+            unread += _unread(mt, table)
             del table, found
+        if unread and len(unread) == len(said):
+            lines.append(f"warn {symbol}: the newest frames of type {mt} cannot be read: {clean(unread[-1], _WIDTH)}")
         lines += said
     return lines
+
+
+def _unread(mt: str, table: Any) -> list[str]:
+    """Why readers leave a frame out, for each of those that they do."""
+    build = _READERS.get(mt)
+    found = []
+    for n in range(len(table) if build is not None else 0):
+        skipped = Skipped()
+        build(table.slice(n, 1), skipped)
+        found += [skipped.why] * bool(skipped.seqs)
+    return found
 
 
 def _head(row: Any) -> str:
