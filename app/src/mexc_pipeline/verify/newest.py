@@ -37,8 +37,10 @@ def newest_lines(symbol: str, paths: Sequence[Path], rows: int) -> list[str]:
 def _unread(mt: str, table: Any) -> list[str]:
     """Why readers leave a frame out, for each of those that they do."""
     build = _READERS.get(mt)
-    found = []
-    for n in range(len(table) if build is not None else 0):
+    found: list[str] = []
+    if build is None:
+        return found
+    for n in range(len(table)):
         skipped = Skipped()
         build(table.slice(n, 1), skipped)
         found += [skipped.why] * bool(skipped.seqs)
