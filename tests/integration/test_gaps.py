@@ -165,13 +165,13 @@ def test_what_cannot_be_had_is_given_up_and_a_new_book_follows(monkeypatch: pyte
         assert rig.event("snapshot", 2)["version"] >= gap["to"]
 
 
-@pytest.mark.parametrize("fault", [Fault("rest_403"), Fault("rest_510"), Fault("rest_lag", value="3000")])
-def test_a_book_is_not_given_up_while_the_connection_goes_on(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", ["rest_403", "rest_510"])
+def test_a_book_is_not_given_up_while_the_connection_goes_on(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """A REST that is away for longer than all tries take would cost the books of a whole period."""
     monkeypatch.setattr(recovery, "MOST_TRIES", 2)
     monkeypatch.setattr(recovery, "BOOK_S", 0.2)
     monkeypatch.setattr(repair, "THROTTLED_S", 0.2)
-    with Simulator(SimulatorConfig(rate=40, faults=(fault,))) as sim, feeding(sim) as rig:
+    with Simulator(SimulatorConfig(rate=40, faults=(Fault(fault),))) as sim, feeding(sim) as rig:
         until(lambda: rig.feed.status()["gaps"]["no_book"], 40, "the word that there is no book")
         newest = rig.feed._checks.newest
         sim.clear_faults()

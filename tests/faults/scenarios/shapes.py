@@ -52,17 +52,20 @@ ANY = (
 )
 OF_CHANNELS: dict[str, tuple[str, ...]] = {
     "deal": ("rename=data.p:price", "drop=data.v", "digits=data.p:12", "digits=data.t:140", "set=data:null",
-             "object=data", "set=data.i:99999999999999999999999999999999999999", "set=data.T:300"),
+             "object=data", "set=data.i:99999999999999999999999999999999999999", "set=data.T:300", "set=data.t:1788335243261000"),
     "ticker": ("rename=data.lastPrice:last", "drop=data.bid1", "digits=data.lastPrice:39", "set=data.fairPrice:-1e999",
-               "set=data:[]", "text=data.volume24"),
+               "set=data:[]", "text=data.volume24", "set=data.timestamp:1731137509"),
     "depth": ("set=data.asks:null", "drop=data.bids", "set=data.asks:[]", "digits=data.asks:12", "digits=data.bids:140",
               "text=data.asks", "rename=data.asks:a", "set=data.version:null", "digits=data.version:140",
-              "set=data.bids:[[1]]", "set=data.cts:text"),
+              "set=data.bids:[[1]]", "set=data.cts:text", "rename=data.version:v"),
 }  # fmt: skip
 FRAMES = ("bad_json", "not_object", "unknown_channel", "foreign_symbol", "invalid_utf8", "ts_null", "ts_missing",
           "empty", "binary", "rs_error", "client_id", "extra_pong", "ts_type")  # fmt: skip
 _CLEAN = re.compile(r"seq \d+ in btc\d+[\w.]*\.parquet\)?:? .*\S|no whole book|are in no file \(at seq \d+ in btc")
-_LEFT_OUT = re.compile(r"\d+ frames could not be decoded and were left out \(seq \d+ first\): .*\S")
+_LEFT_OUT = re.compile(
+    r"\d+ frames could not be decoded and were left out \(seq \d+ first\): .*\S"
+    r"|times that are not in Unix milliseconds are null: [\d,]+ \w"
+)
 
 
 @dataclass(slots=True)
