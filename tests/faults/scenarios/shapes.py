@@ -52,7 +52,8 @@ ANY = (
 )
 OF_CHANNELS: dict[str, tuple[str, ...]] = {
     "deal": ("rename=data.p:price", "drop=data.v", "digits=data.p:12", "digits=data.t:140", "set=data:null",
-             "object=data", "set=data.i:99999999999999999999999999999999999999", "set=data.T:300", "set=data.t:1788335243261000"),
+             "object=data", "set=data.i:99999999999999999999999999999999999999", "set=data.T:300",
+             "set=data.t:1788335243261000"),
     "ticker": ("rename=data.lastPrice:last", "drop=data.bid1", "digits=data.lastPrice:39", "set=data.fairPrice:-1e999",
                "set=data:[]", "text=data.volume24", "set=data.timestamp:1731137509"),
     "depth": ("set=data.asks:null", "drop=data.bids", "set=data.asks:[]", "digits=data.asks:12", "digits=data.bids:140",
