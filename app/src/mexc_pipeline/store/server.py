@@ -145,7 +145,8 @@ class ServerEngine:
 
     def _attach_anew(self, half_made: str) -> None:
         """Detach the database and attach it, which makes the server look at its folder as at a start: what is
-        ``half_made`` is gone then. Nothing is written by that. Whoever is at work in the database is refused in between, and tries again."""
+        ``half_made`` is gone then. Nothing is written by that. Whoever is at work in the database is refused in
+        between, and tries again."""
         database = self._settings.database
         client = self._new_client("", {})
 
