@@ -1,4 +1,4 @@
-"""The commands that look: verify, status, ledger, query, doctor. None of them changes anything."""
+"""The commands that report: verify, status, ledger, query, doctor. None of them changes anything."""
 
 from __future__ import annotations
 
