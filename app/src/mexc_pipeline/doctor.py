@@ -30,9 +30,9 @@ from mexc_pipeline.egress.dial import EgressError, check_files
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.exchange.rest import PING_PATH, read_time
+from mexc_pipeline.spool.disk_level import Limits, Usage
 from mexc_pipeline.spool.label import check_label
 from mexc_pipeline.spool.reserve import Reserve
-from mexc_pipeline.spool.room import Limits, Usage
 
 HARD_FREE = 256 << 20
 """Bytes below which recording does not start."""

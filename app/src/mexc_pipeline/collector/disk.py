@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.events import SpoolLow
+from mexc_pipeline.spool.disk_level import Level, Limits, Usage, judge
 from mexc_pipeline.spool.reserve import Reserve
-from mexc_pipeline.spool.room import Level, Limits, Usage, judge
 
 log = logging.getLogger("mexc_pipeline.collector")
 

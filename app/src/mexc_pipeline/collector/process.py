@@ -18,7 +18,7 @@ from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.heap import Heap
 from mexc_pipeline.rows import Mt
-from mexc_pipeline.spool.room import Level, Limits
+from mexc_pipeline.spool.disk_level import Level, Limits
 
 log = logging.getLogger("mexc_pipeline.collector")
 
