@@ -15,7 +15,7 @@ from mexc_pipeline.events import Gap, Sealed, begin
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.digest import RowDigest
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
-from mexc_pipeline.spool.held import Held
+from mexc_pipeline.spool.open_database import OpenDatabase
 from mexc_pipeline.spool.segment import (
     SegmentError,
     SegmentInfo,
@@ -148,29 +148,29 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
         raise
 
 
-def hold(path: Path, tally: Tally) -> Held:
+def hold(path: Path, tally: Tally) -> OpenDatabase:
     """Open a segment, whose rows are those of the tally, to write to it. Where it is damaged so that it can only be
     read it is written again, and the damaged file set apart. Raises as :func:`connect_writer`."""
     try:
-        return Held(path, connect_writer(path))
+        return OpenDatabase(path, connect_writer(path))
     except SegmentError as error:
         if not is_damage(path, error):
             raise
-        held = Held(path, connect(path, readonly=False))
+        database = OpenDatabase(path, connect(path, readonly=False))
         try:
-            keep_left_out(held.db, path)
-            if not renew(held, path, tally.digest.total(), error):
+            keep_left_out(database.db, path)
+            if not renew(database, path, tally.digest.total(), error):
                 raise
         except BaseException:
-            held.close()
+            database.close()
             raise
-        return held
+        return database
 
 
-def renew(held: Held, path: Path, digest: str, error: BaseException) -> bool:
+def renew(database: OpenDatabase, path: Path, digest: str, error: BaseException) -> bool:
     """Write a segment again, whose rows have that digest, where ``error`` shows that it can only be read; whether they
     could be read. Raises sqlite3.Error or OSError where it cannot be done at present."""
-    renewed = held.renew(partial(_is_whole, digest=digest))
+    renewed = database.renew(partial(_is_whole, digest=digest))
     if renewed:
         fields = {"segment": path.name, "reason": str(error)}
         log.error("segment damaged and written again, the damaged file is set apart", extra={"fields": fields})
@@ -234,12 +234,12 @@ def seal_left_open(
             before, tally = read.get(path, (None, None))
             if tally is None or before != found:
                 tally = Tally.of(path)
-            held = hold(path, tally)
+            database = hold(path, tally)
             try:
-                keep_left_out(held.db, path)
-                sealed.append(seal(held.db, path, tally, at_ns=now_ns if early else found.edge_ns, cut=early))
+                keep_left_out(database.db, path)
+                sealed.append(seal(database.db, path, tally, at_ns=now_ns if early else found.edge_ns, cut=early))
             finally:
-                held.close()
+                database.close()
         except (SegmentError, sqlite3.Error, OSError) as error:
             log.error("segment cannot be closed", extra={"fields": {"segment": str(path), "error": str(error)}})
             if isinstance(error, UnavailableError) or not is_damage(path, error):
@@ -259,8 +259,8 @@ def mark_exported(path: Path, exported: dict[str, Any]) -> None:
     except sqlite3.Error as error:
         if not is_damage(path, error):
             raise
-        with contextlib.closing(Held(path, connect(path, readonly=False))) as held:
-            if not renew(held, path, get_info(held.db, path).digest, error):
+        with contextlib.closing(OpenDatabase(path, connect(path, readonly=False))) as database:
+            if not renew(database, path, get_info(database.db, path).digest, error):
                 raise
         _mark(path, exported)
 

@@ -15,7 +15,7 @@ import pytest
 
 from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.rows import Columns, Frame
-from mexc_pipeline.spool import held, writer
+from mexc_pipeline.spool import open_database, writer
 from mexc_pipeline.spool import pending as pending_rows
 from mexc_pipeline.spool.lifecycle import mark_exported, seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock, holder
@@ -156,7 +156,7 @@ def test_a_removal_that_goes_on_meanwhile(
     segment = tmp_path / str(spool.segment)
     remove_all(segment)
     with monkeypatch.context() as racing:
-        racing.setattr(held, "connect_writer", lose_again)
+        racing.setattr(open_database, "connect_writer", lose_again)
         with contextlib.suppress(sqlite3.OperationalError):  # then nothing of the call was committed
             spool.append(frames(100, 50))
     spool.append(frames(spool.last_seq, 200 - spool.last_seq))

@@ -24,7 +24,7 @@ log = logging.getLogger("mexc_pipeline.spool")
 _Inodes = tuple[tuple[int, int] | None, ...]
 
 
-class Held:
+class OpenDatabase:
     """The database at ``path`` in the hands of its writer; :attr:`db` as :func:`connect_writer` returned it."""
 
     def __init__(self, path: Path, db: sqlite3.Connection) -> None:
