@@ -55,7 +55,7 @@ IDLE_S = 0.2
 MAX_ROWS = 10_000
 MAX_BYTES = 16 << 20
 ATTEMPTS = 3
-_WAYS = (begin(Connected), begin(Disconnected))
+_CONNECTION_EVENTS = (begin(Connected), begin(Disconnected))
 
 
 class _Fault(Enum):
@@ -452,7 +452,7 @@ class Loader:
         """How each connection left the host, and when it gave its exit free, goes to ``egress_log`` before its row is
         loaded: never missed, never twice."""
         for at, mt in enumerate(block.mt):
-            if mt != Mt.EVENT or not block.m[at].startswith(_WAYS):
+            if mt != Mt.EVENT or not block.m[at].startswith(_CONNECTION_EVENTS):
                 continue
             seq, event = block.seq[at], read(block.m[at])
             if event is None:
