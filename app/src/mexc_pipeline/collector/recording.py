@@ -315,7 +315,7 @@ class Recording:
         if feed["not_connected"] is not None:
             found.append(f"not connected: {feed['not_connected']}")
         if self._opening is not None:
-            found += [f"not asked for the last seq: {problem}" for problem in self._opening.known.unknown]
+            found += [f"not asked for the last seq: {problem}" for problem in self._opening.last_seq.unknown]
         return found
 
     def cut(self) -> dict[str, Any]:

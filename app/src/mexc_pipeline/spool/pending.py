@@ -28,7 +28,7 @@ from mexc_pipeline.events import Started, begin, read
 from mexc_pipeline.periods import LAST_NS, Period
 from mexc_pipeline.rows import MT_NAMES, Columns, Frame, Mt
 from mexc_pipeline.spool.blobs import LARGE, fetch, fill
-from mexc_pipeline.spool.known import Known
+from mexc_pipeline.spool.last_seq import LastSeq
 from mexc_pipeline.spool.open_database import OpenDatabase
 from mexc_pipeline.spool.segment import (
     CHECK,
@@ -415,7 +415,7 @@ def damaged(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob(f"{FILE}.damaged-*") if path.suffix.rpartition("-")[2].isdigit())
 
 
-def number_left(folder: Path, symbol_id: str, period: Period, asked: Known) -> None:
+def number_left(folder: Path, symbol_id: str, period: Period, asked: LastSeq) -> None:
     """Number what a process left that is gone. For whoever holds the spool's lock; ``asked`` is what is known
     elsewhere. Raises as :class:`Pending` and :class:`~mexc_pipeline.spool.writer.Spool` do."""
     pending = Pending(folder, symbol_id)
@@ -427,7 +427,7 @@ def number_left(folder: Path, symbol_id: str, period: Period, asked: Known) -> N
                 symbol_id,
                 pending.symbol,
                 period,
-                known_seq=asked.last_seq,
+                known_seq=asked.seq,
                 exports=asked.exports,
                 next_rx=first_rx,
             )
