@@ -99,11 +99,11 @@ class Tally:
 
 
 def seal(db: sqlite3.Connection, path: Path, tally: Tally, *, at_ns: int, cut: bool) -> SegmentInfo:
-    """Write the ``sealed`` row and close the segment in one commit, then fold the write-ahead log into the file.
+    """Write the ``sealed`` row and close the segment in one commit, then checkpoint the write-ahead log.
 
     ``at_ns`` is the segment's edge, or with ``cut`` the moment of the cut; the sealed row's rx is the last instant
     before it, never before the row that precedes it. A failed call can be made again: ``tally`` is left as it was, and
-    a segment that is closed already is only folded. The caller holds the spool's lock.
+    a segment that is closed already only gets its checkpoint. The caller holds the spool's lock.
     """
     before = get_info(db, path)
     if before.state == "open":
