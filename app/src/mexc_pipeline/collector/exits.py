@@ -65,7 +65,7 @@ class Exits:
                 return True
         return False
 
-    def share_anew(self) -> config.Config | None:
+    def repartition(self) -> config.Config | None:
         """Read the configuration's list of symbols again, and leave an exit that is another's by it; the configuration
         that was read.
 
@@ -82,7 +82,7 @@ class Exits:
             )
             return None
         self._settings = settings
-        log.info("exits shared anew", extra={"fields": {"symbol": self._symbol.id, "among": list(deployment)}})
+        log.info("exits repartitioned", extra={"fields": {"symbol": self._symbol.id, "among": list(deployment)}})
         state = self._feed.state
         ours = self._use(state)
         if ours is not None and (other := owner(ours.exit, deployment)) != self._symbol.id:

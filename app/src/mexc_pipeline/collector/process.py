@@ -31,16 +31,16 @@ STUCK_S = 20.0
 class Process:
     """Lets its recording run from the moment there is room for it until ``stop``; gives the reserve back at the end.
 
-    ``share_anew``: set where Tor's exits are to be shared out by the present configuration.
+    ``repartition``: set where Tor's exits are to be repartitioned by the present configuration.
     """
 
     def __init__(
-        self, settings: config.Config, recording: Recording, stop: threading.Event, share_anew: threading.Event
+        self, settings: config.Config, recording: Recording, stop: threading.Event, repartition: threading.Event
     ) -> None:
         self._settings = settings
         self._recording = recording
         self._stop = stop
-        self._share_anew = share_anew
+        self._repartition = repartition
         self._running = running.report(settings, recording.symbol)
         self._heap = Heap()
         limits = settings.spool
@@ -115,9 +115,9 @@ class Process:
             if not self._recording.keep_folder():
                 return
             self._look_at_disk()
-            if self._share_anew.is_set():
-                self._share_anew.clear()
-                self._share_exits_anew()
+            if self._repartition.is_set():
+                self._repartition.clear()
+                self._repartition_exits()
             if now >= next_trim:
                 next_trim = now + TRIM_S
                 self._heap.give_back()
@@ -125,8 +125,8 @@ class Process:
                 next_line = now + STATISTICS_S
                 before = self._line(before)
 
-    def _share_exits_anew(self) -> None:
-        settings = self._recording.share_anew()
+    def _repartition_exits(self) -> None:
+        settings = self._recording.repartition()
         if settings is not None:
             now = running.report(settings, settings.symbol(self._recording.symbol.id))
             self._running = self._running | {key: now[key] for key in now if key == "deployment"}

@@ -238,10 +238,10 @@ class Recording:
         """An event for the spool."""
         self._inbox.put([(mt, m)], wait=False)
 
-    def share_anew(self) -> config.Config | None:
-        """Share Tor's exits out by the present configuration, which is returned; None where there is nothing to share,
-        or it cannot be read."""
-        return self._exits.share_anew() if self._exits is not None else None
+    def repartition(self) -> config.Config | None:
+        """Repartition Tor's exits by the present configuration, which is returned; None where there is nothing to
+        partition, or it cannot be read."""
+        return self._exits.repartition() if self._exits is not None else None
 
     def ask_time(self, now: float) -> None:
         """Ask the exchange's time where the clock has not been compared with it, every 30 s (``now``:
