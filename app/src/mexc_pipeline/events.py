@@ -248,7 +248,7 @@ class Snapshot(Event, frozen=True, kw_only=True):
 
 
 class Regressed(Event, frozen=True, kw_only=True):
-    """The next row's version is below the one before it; ``anew``: the exchange counts anew."""
+    """The next row's version is below the one before it; ``anew``: by a version reset, and counted from there on."""
 
     channel: str
     first: int

@@ -255,7 +255,7 @@ def _readers(place: Bench, rng: random.Random, outcome: Outcome, said: _Said) ->
 
 
 def _newest_version(rows: list[Row], row: Row, book: Any, outcome: Outcome) -> None:
-    """A book of an instant is of the newest frame that tells a version, also where versions began to count anew."""
+    """A book of an instant is of the newest frame that tells a version, also across a version reset."""
     told = [v for r in rows if r.seq <= row.seq and r.mt == "dp" and (v := _version(r)) is not None]
     have = int(book.version.max())
     outcome.expect(not told or have >= told[-1], f"book at {row.rx}: version {have}, the newest is {told[-1:]}")

@@ -62,8 +62,8 @@ def test_what_depth_lacks_is_said_and_what_is_to_be_fetched_for_it() -> None:
     assert check(b'{"data":{"version":12}}') == Found(book=11), "each segment has a book of its own"
     assert check(b"{}") is None
     checks.connected()
-    anew = events.Regressed(channel="push.depth", first=12, last=3, anew=True, after="reconnect")
-    assert check(b'{"data":{"version":3}}') == Found(anew, book=2, anew=12)
+    reset = events.Regressed(channel="push.depth", first=12, last=3, anew=True, after="reconnect")
+    assert check(b'{"data":{"version":3}}') == Found(reset, book=2, reset_after=12)
     assert check(b'{"data":{"version":4}}') is None
 
 

@@ -81,7 +81,7 @@ def test_an_exchange_that_counts_anew_is_noticed_once() -> None:
     book = Incremental()
     book.frame(Span(1, 5000))
     found = [book.frame(Span(n, n)) for n in range(10, 10 + 2 * STALE_FRAMES)]
-    assert [f for f in found if f] == [Regressed(5000, 10 + STALE_FRAMES - 1, anew=True)]
+    assert [f for f in found if f] == [Regressed(5000, 10 + STALE_FRAMES - 1, is_reset=True)]
     assert book.last == 10 + 2 * STALE_FRAMES - 1
 
 
@@ -141,12 +141,12 @@ def test_memory_of_deals_is_bounded_and_long_enough() -> None:
 def test_a_connection_that_begins_lower_counts_anew_at_once() -> None:
     book = Incremental()
     book.frame(Span(1, 5000))
-    assert book.frame(Span(10, 12), first_of_connection=True) == Regressed(5000, 12, anew=True)
+    assert book.frame(Span(10, 12), first_of_connection=True) == Regressed(5000, 12, is_reset=True)
     assert book.frame(Span(13, 14)) is None
     assert book.frame(Span(17, 18)) == Gap(15, 16), "continuity goes on in the new count"
     assert book.frame(Span(15, 18), first_of_connection=True) is None, "the same again is only stale"
     after_restart = Incremental(700)
-    assert after_restart.frame(Span(3, 3), first_of_connection=True) == Regressed(700, 3, anew=True)
+    assert after_restart.frame(Span(3, 3), first_of_connection=True) == Regressed(700, 3, is_reset=True)
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=40), st.integers(1, 50), st.data())
@@ -183,7 +183,7 @@ def test_a_version_that_is_none_says_nothing(version: bytes) -> None:
 def test_full_depth_that_begins_low_after_a_connection_is_a_new_count() -> None:
     book = FullDepth()
     book.frame((FULL % 9).encode())
-    assert book.frame((FULL % 3).encode(), first_of_connection=True) == Regressed(9, 3, anew=True)
+    assert book.frame((FULL % 3).encode(), first_of_connection=True) == Regressed(9, 3, is_reset=True)
 
 
 def test_deals_sent_again_after_a_connection_or_a_restart_are_known() -> None:

@@ -77,20 +77,20 @@ def test_what_cannot_be_repaired_is_said_and_a_new_book_goes_on_after_it(recover
 
 def test_a_book_of_the_old_count_is_not_taken_while_the_socket_counts_below_it(recovery: Recovery) -> None:
     recovery.found(Found(book=5000))
-    recovery.found(Found(book=9, anew=5000))
+    recovery.found(Found(book=9, reset_after=5000))
     assert book(recovery, b'{"version":5003}', newest=12) == Step([], done=False)
     step = book(recovery, b'{"version":11,"asks":null}', newest=12)
     assert [(e["event"], e["version"]) for e in said(step.rows)] == [("snapshot", 11)]
 
 
 def test_where_the_exchange_only_lagged_its_book_is_taken_once_the_socket_is_there(recovery: Recovery) -> None:
-    recovery.found(Found(book=4990, anew=5000))
+    recovery.found(Found(book=4990, reset_after=5000))
     assert not book(recovery, b'{"version":5003}', newest=4995).done
     assert book(recovery, b'{"version":5003}', newest=5001).rows
 
 
 def test_an_exchange_whose_rest_never_follows_is_said(recovery: Recovery) -> None:
-    recovery.found(Found(book=9, anew=5000))
+    recovery.found(Found(book=9, reset_after=5000))
     for _ in range(MOST_TRIES - 1):
         assert not book(recovery, b'{"version":6000}', newest=12).done
     with pytest.raises(RefusedError, match="version 6000, where the socket counts at 12"):
@@ -99,7 +99,7 @@ def test_an_exchange_whose_rest_never_follows_is_said(recovery: Recovery) -> Non
 
 def test_a_new_count_ends_what_was_missing_of_the_old_one(recovery: Recovery) -> None:
     recovery.found(missing(4000, 4009))
-    recovery.found(Found(book=9, anew=5000))
+    recovery.found(Found(book=9, reset_after=5000))
     assert (recovery.seen, recovery.still_open) == (1, 0)
     (event,) = said(recovery.ended())
     assert (event["event"], event["count"], event["reason"]) == ("unrepaired", 10, "the exchange counts anew")

@@ -22,13 +22,13 @@ CONNECTED, REPEATED = events.begin(events.Connected), events.begin(events.Repeat
 
 class Found(NamedTuple):
     """What a frame's place in its stream asks for. ``said`` is to stand before the frame; ``gap`` are versions to be
-    fetched; a whole book of version ``book`` or a later one is wanted, and where ``anew`` is not 0 the exchange counts
-    anew after having come to that version."""
+    fetched; a snapshot of version ``book`` or a later one is wanted. Where ``reset_after`` is not 0, it is the version
+    that the exchange had come to before a version reset."""
 
     said: events.Event | None = None
     gap: Gap | None = None
     book: int | None = None
-    anew: int = 0
+    reset_after: int = 0
 
 
 Check = Callable[[bytes], Found | None]
@@ -126,4 +126,4 @@ def _missing(gap: Gap, after: str | None) -> events.Gap:
 
 
 def _regressed(channel: str, found: Regressed, after: str | None = None) -> events.Regressed:
-    return events.Regressed(channel=channel, first=found.seen, last=found.got, anew=found.anew or None, after=after)
+    return events.Regressed(channel=channel, first=found.seen, last=found.got, anew=found.is_reset or None, after=after)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import msgspec
 
 STALE_FRAMES = 10
-"""So many stale frames in a row within a connection mean that the exchange counts anew, not that some came late. Taking
-it for that when it is not costs a new book, which is asked for at once; the other way round costs the book."""
+"""So many stale frames in a row within a connection mean a version reset, not that some came late. Taking them for one
+when they are not costs a new book, which is asked for at once; the other way round costs the book."""
 MAX_VERSION = 2**63 - 1
 REMEMBERED = 4096
 """Deals kept for comparison: at least so many, at most twice as many."""
@@ -40,11 +40,11 @@ class Gap(NamedTuple):
 
 
 class Regressed(NamedTuple):
-    """A version below one that was there before. ``anew``: the exchange counts from there on."""
+    """A version below one that was there before. ``is_reset``: the exchange counts from there on."""
 
     seen: int
     got: int
-    anew: bool = False
+    is_reset: bool = False
 
 
 class _Versions(msgspec.Struct, gc=False):
@@ -94,8 +94,8 @@ class Incremental:
     def frame(self, covered: Span, *, first_of_connection: bool = False) -> Gap | Regressed | None:
         """What is wrong with a frame that comes next. A stale or repeated frame alone is nothing.
 
-        A connection that begins below what was seen before it counts anew: nothing says that its versions will ever
-        meet the earlier ones, and where they do all the same nothing is missing between.
+        A connection that begins below what was seen before it is a version reset: nothing says that its versions will
+        ever meet the earlier ones, and where they do all the same nothing is missing between.
         """
         first, last = covered
         seen = self.last
@@ -105,7 +105,7 @@ class Incremental:
                 return None
             self._stale = 0
             self.last = last
-            return Regressed(seen, last, anew=True)
+            return Regressed(seen, last, is_reset=True)
         self._stale = 0
         self.last = last
         return Gap(seen + 1, first - 1) if seen and first > seen + 1 else None
@@ -129,7 +129,7 @@ class FullDepth:
                 return None
             version = covered.last
         seen, self._last = self._last, version
-        return Regressed(seen, version, anew=first_of_connection) if version < seen else None
+        return Regressed(seen, version, is_reset=first_of_connection) if version < seen else None
 
 
 class _Deal(msgspec.Struct, gc=False):

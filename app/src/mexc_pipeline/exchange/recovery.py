@@ -78,7 +78,7 @@ class Recovery:
         for left in interrupted:
             self._holes.go_on(left)
         self._wanted: int | None = None
-        self._left_count = 0
+        self._reset_after = 0
         """Version that the socket had come to before it began another count; 0 once it is settled which one holds."""
         self._ended: list[Row] = []
         self._snapshot_tries = 0
@@ -92,12 +92,12 @@ class Recovery:
 
     def found(self, found: Found) -> None:
         """Take what the place of a frame asks for."""
-        if found.anew and found.book is not None:
+        if found.reset_after and found.book is not None:
             # What was missing of the old count will not come any more.
             self._ended += self._holes.close("the exchange counts anew")
             self._holes.given_up = 0
             self._want(found.book)
-            self._left_count = found.anew
+            self._reset_after = found.reset_after
         elif found.book is not None:
             self._want(found.book if self._wanted is None else max(found.book, self._wanted))
         if found.gap is not None:
@@ -159,11 +159,11 @@ class Recovery:
         again = self._snapshot_tries < MOST_TRIES
         if snapshot.version < wanted and again:
             return Step([], False)
-        if snapshot.version >= self._left_count > newest:  # still of the count that the socket has left
+        if snapshot.version >= self._reset_after > newest:  # still of the count that the socket has left
             if again:
                 return Step([], False)
             raise RefusedError(f"a book of version {snapshot.version}, where the socket counts at {newest}")
-        self._wanted, self._left_count = None, 0
+        self._wanted, self._reset_after = None, 0
         book = snapshot.book if is_utf8(snapshot.book) else wrap(TEXT, snapshot.book)
         said = events.Snapshot(channel=DEPTH, version=snapshot.version, book=msgspec.Raw(book))
         rows: list[Row] = [(Mt.EVENT, said.m)]

@@ -478,8 +478,8 @@ class Feed:
             case events.Gap(channel=channel, first=first, last=last, count=count):
                 fields = {"channel": channel, "from": first, "to": last, "count": count}
                 log.warning("versions missing", extra={"fields": fields})
-            case events.Regressed(channel=channel, first=first, last=last) if found.anew:
-                log.warning("versions count anew", extra={"fields": {"channel": channel, "from": first, "to": last}})
+            case events.Regressed(channel=channel, first=first, last=last) if found.reset_after:
+                log.warning("version reset", extra={"fields": {"channel": channel, "from": first, "to": last}})
         if self._repairer is not None:
             self._repairer.found(found)
 

@@ -372,8 +372,8 @@ class _Judge:
             self._different(f"{name}: {channel.missing} versions missing in {channel.gaps} gaps on one connection")
         if channel.back:
             self._different(f"{name}: versions went back, {_times(channel.back)}")
-        if channel.anew:
-            self._different(f"{name}: versions began lower after a new connection, {_times(channel.anew)}")
+        if channel.resets:
+            self._different(f"{name}: versions began lower after a new connection, {_times(channel.resets)}")
         if channel.repeated:
             self._different(f"{name}: {channel.repeated} trades came twice on one connection")
         if channel.again:
@@ -550,7 +550,7 @@ def _figures(channel: Channel, configured: bool) -> ChannelFigures:
     versions = "-"
     if channel.versions:
         wrong = [f"{channel.gaps} gaps"] * bool(channel.gaps) + [f"{channel.back} back"] * bool(channel.back)
-        wrong += ["anew"] * bool(channel.anew)
+        wrong += ["anew"] * bool(channel.resets)
         versions = ", ".join(wrong) or "continuous"
     return ChannelFigures(
         channel=channel.name,

@@ -108,7 +108,7 @@ class Channel:
     missing: int = 0
     """Versions within the gaps."""
     back: int = 0
-    anew: int = 0
+    resets: int = 0
     """Times a connection's versions began below those of the connection before it."""
     versions: int = 0
     repeated: int = 0
@@ -294,7 +294,7 @@ class Observer:
             return
         if covered.last < last:
             if first_here:
-                channel.anew += 1
+                channel.resets += 1
             else:
                 channel.back += 1
         elif channel.name == DEPTH and not first_here and covered.first > last + 1:

@@ -170,7 +170,7 @@ class History:
         self._full: deque[Stored] = deque(maxlen=FULL_KEPT)
         self._version = 0
         self._fresh = False  # the next frame is the first of a connection
-        self._over = False  # after the instant the exchange began to count anew: what follows fits nothing before it
+        self._over = False  # there was a version reset after the instant: what follows fits nothing before it
         self._unread: Stored | None = None
         """A depth frame of no version that can be read, after which none has come that can."""
 
@@ -209,7 +209,7 @@ class History:
                 self._unread = row
             return
         if fresh and self._frames and covered.last < self._frames[-1][0].last:
-            self._anew(late)  # as its recorder says today, and those of 2026-11 and before did only later
+            self._reset(late)  # as its recorder says today, and those of 2026-11 and before did only later
         if not late and (not self._frames or covered.last > self._frames[-1][0].last):  # else stale
             self._full.clear()
             self._frames.append((covered, row))
@@ -233,10 +233,10 @@ class History:
             if row.seq <= self._last_seq:
                 self._version = max(self._version, version)
         elif said.anew and not (self._frames and self._frames[-1][0].last < said.before):  # else it was seen before
-            self._anew(row.seq > self._last_seq)
+            self._reset(row.seq > self._last_seq)
 
-    def _anew(self, late: bool) -> None:
-        """The exchange counts anew: nothing before fits what follows."""
+    def _reset(self, late: bool) -> None:
+        """Take a version reset: nothing before fits what follows."""
         if late:
             self._over = True
             return
@@ -246,7 +246,7 @@ class History:
         self._version = 0
 
     def book(self, *, across_gaps: bool = False) -> Book | None:
-        """The book at the instant; None where these rows hold no whole book to build it on.
+        """The book at the instant; None where these rows hold no snapshot to build it on.
 
         GapError where versions are missing between the two, unless ``across_gaps``.
         """
