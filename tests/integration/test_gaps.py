@@ -185,7 +185,7 @@ def test_every_connection_begins_with_a_book_and_what_was_missed_is_a_gap() -> N
         check_whole(rig)
         rig.stop()
         view = sim.book("BTC_USDT", second["version"])
-        assert len(second["book"]["asks"]) == len(view.asks), "the whole book"
+        assert len(second["book"]["asks"]) == len(view.asks), "the snapshot is whole"
 
 
 def test_a_book_that_lags_behind_the_socket_is_asked_for_again() -> None:

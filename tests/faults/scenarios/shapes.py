@@ -61,7 +61,9 @@ OF_CHANNELS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 FRAMES = ("bad_json", "not_object", "unknown_channel", "foreign_symbol", "invalid_utf8", "ts_null", "ts_missing",
           "empty", "binary", "rs_error", "client_id", "extra_pong", "ts_type")  # fmt: skip
-_CLEAN = re.compile(r"seq \d+ in btc\d+[\w.]*\.parquet\)?:? .*\S|no whole book|are in no file \(at seq \d+ in btc")
+_CLEAN = re.compile(
+    r"seq \d+ in btc\d+[\w.]*\.parquet\)?:? .*\S|no snapshot of the book|are in no file \(at seq \d+ in btc"
+)
 _LEFT_OUT = re.compile(r"\d+ frames could not be decoded and were left out \(seq \d+ first\): .*\S")
 
 

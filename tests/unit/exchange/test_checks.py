@@ -50,7 +50,7 @@ def test_what_depth_lacks_is_said_and_what_is_to_be_fetched_for_it() -> None:
     check = checks.by_channel["push.depth"]
     assert checks.newest == 0
     frames = [b'{"data":{"version":%d},"channel":"push.depth"}' % v for v in (5, 6, 9)]
-    assert check(frames[0]) == Found(book=4), "a whole book to build on"
+    assert check(frames[0]) == Found(book=4), "a snapshot to build on"
     assert check(frames[1]) is None
     missing = events.Gap(channel="push.depth", first=7, last=8, count=2)
     assert check(frames[2]) == Found(missing, Gap(7, 8))

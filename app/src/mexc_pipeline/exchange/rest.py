@@ -89,7 +89,7 @@ def read_time(status: int, body: bytes) -> int | None:
 
 
 def depth_path(symbol: str) -> str:
-    """The whole book; the exchange gives at most 1,500 levels a side (observed, 2026-10)."""
+    """The path of a snapshot; the exchange gives at most 1,500 levels a side (observed, 2026-10)."""
     return f"{_BASE}depth/{quote(symbol)}"
 
 
@@ -134,7 +134,7 @@ class Commit(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A whole book; ``book`` is the exchange's JSON for it, byte for byte."""
+    """A snapshot of a book; ``book`` is the exchange's JSON for it, byte for byte."""
 
     version: int
     book: bytes

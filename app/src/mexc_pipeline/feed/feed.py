@@ -276,7 +276,7 @@ class Feed:
             self._asked_to_leave = (ws, reason, said)
 
     def segment_opened(self) -> None:
-        """The spool has begun a new segment; from any thread. Incremental depth then needs a whole book to build on."""
+        """The spool has begun a new segment; from any thread. Incremental depth then needs a snapshot to build on."""
         self._checks.segment_opened()
 
     def status(self) -> dict[str, Any]:

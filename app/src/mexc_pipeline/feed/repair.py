@@ -1,4 +1,4 @@
-"""Fetches over REST what the socket did not bring: missing versions of a book, and whole books to build on.
+"""Fetches over REST what the socket did not bring: missing versions of a book, and snapshots to build on.
 
 A thread of its own asks; the reading thread only says what is missing. What is asked for, and what an answer decides,
 is :class:`~mexc_pipeline.exchange.recovery.Recovery`'s.

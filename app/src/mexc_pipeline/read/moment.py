@@ -51,7 +51,7 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
 
     What counts is the last row in that order with rx ≤ ``at_ns``, and all before it: where the host's clock was set
     back, an instant may have been recorded twice, and the later recording is the one by the corrected clock. From its
-    file back to the newest whole book. UserError where there is none, GapError across missing versions.
+    file back to the newest snapshot. UserError where there is none, GapError across missing versions.
     """
     here, last = _last(files, at_ns)
     last_seq = last.seq
@@ -77,7 +77,8 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
             )
     letters = f"; {len(dead):,} dead letters lie in them" if dead else ""
     raise UserError(
-        f"no whole book at or before {at_ns} ns in {here + 1} files; depth frames alone do not make one{letters}"
+        f"no snapshot of the book at or before {at_ns} ns in {here + 1} files; "
+        f"depth frames alone do not make one{letters}"
     )
 
 

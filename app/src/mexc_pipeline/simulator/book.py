@@ -34,7 +34,7 @@ class Commit(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """A whole book at one version; each side maps tick to (quantity, orders)."""
+    """A snapshot of a book at one version; each side maps tick to (quantity, orders)."""
 
     version: int
     asks: dict[int, Level]
@@ -96,7 +96,7 @@ class Book:
         return self.version - len(self._history)
 
     def at(self, version: int) -> Levels:
-        """Return the whole book as it was at `version`.
+        """Return the snapshot of `version`.
 
         Raises LookupError where the version is in the future or no longer retained.
         """
