@@ -9,7 +9,7 @@ import pytest
 
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import EgressError, dial
-from mexc_pipeline.egress.http import Answer, Rest
+from mexc_pipeline.egress.http import HttpAnswer, Rest
 from mexc_pipeline.exchange.checks import Found
 from mexc_pipeline.exchange.depth import Gap
 from mexc_pipeline.exchange.holes import MOST_TRIES, Row
@@ -33,12 +33,12 @@ class GivenRest(Rest):
     def patience_s(self) -> float:
         return self.wait_s
 
-    def get(self, path: str, within_s: float = 5.0) -> Answer:
+    def get(self, path: str, within_s: float = 5.0) -> HttpAnswer:
         self.asked.append(path)
         if not self.data:
             raise EgressError("not reached")
         body = b'{"success":true,"code":0,"data":%s}' % self.data
-        return Answer(self.status_code, {}, body, self.url, time.time_ns(), time.time_ns())
+        return HttpAnswer(self.status_code, {}, body, self.url, time.time_ns(), time.time_ns())
 
 
 class Rig:

@@ -32,7 +32,7 @@ from mexc_pipeline.exchange.recovery import Recovery
 from mexc_pipeline.exchange.resumption import Resumption
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import Clock
-from mexc_pipeline.feed.handshake import RefusedError, shake
+from mexc_pipeline.feed.handshake import HandshakeRefusedError, shake
 from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.repair import Repairer
 from mexc_pipeline.feed.state import FeedState, Look
@@ -203,7 +203,7 @@ class Feed:
                 self._session()
             except _Ended as ended:
                 code, reason = ended.code, str(ended)
-            except RefusedError as refused:
+            except HandshakeRefusedError as refused:
                 reason = str(refused)
                 said = refused.answer.fields()
                 self._publish(refusal=refused.answer)

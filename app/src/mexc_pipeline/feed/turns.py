@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.feed.attempts import Attempts
-from mexc_pipeline.feed.handshake import Answer
+from mexc_pipeline.feed.handshake import HandshakeAnswer
 
 UNREACHED_S = 3.0
 """Longest pause after an attempt that reached nobody."""
@@ -78,7 +78,7 @@ class Turns:
             self.kept = True
             self._attempts.forget()
 
-    def refused(self, answer: Answer) -> None:
+    def refused(self, answer: HandshakeAnswer) -> None:
         """The exchange answered the attempt with something else than a connection."""
         if answer.status:
             self._attempts.refused(_host(self._hosts.url), answer.retry_after_s, str(answer))

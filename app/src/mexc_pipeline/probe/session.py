@@ -23,7 +23,7 @@ from mexc_pipeline.exchange.protocol import Classifier, request, subscriptions
 from mexc_pipeline.exchange.rest import PING_PATH, commits_path, deals_path, depth_path, detail_path, funding_path
 from mexc_pipeline.feed.attempts import WINDOW_S, Attempts, Budget, key
 from mexc_pipeline.feed.feed import HANDSHAKE_S, TURN_S
-from mexc_pipeline.feed.handshake import Answer, RefusedError, shake
+from mexc_pipeline.feed.handshake import HandshakeAnswer, HandshakeRefusedError, shake
 from mexc_pipeline.feed.turns import KEPT_S, UNREACHED_S
 from mexc_pipeline.probe.records import (
     Answered,
@@ -226,7 +226,7 @@ class Session:
         try:
             with deadline(sock, HANDSHAKE_S, "WebSocket handshake"):
                 shake(sock, url)
-        except RefusedError as error:
+        except HandshakeRefusedError as error:
             answer = error.answer
             if not answer.status:
                 self._sink(Unreached(self._now(), number, name, f"{url}: {answer}"))
@@ -327,7 +327,7 @@ class _Attempt:
         with self._counting:
             self._attempts.forget()
 
-    def refused(self, answer: Answer) -> None:
+    def refused(self, answer: HandshakeAnswer) -> None:
         with self._counting:
             self._attempts.refused(_host(self.url), answer.retry_after_s, str(answer))
 

@@ -274,7 +274,7 @@ class Exchange:
             if refusal is None:
                 return None
             page = refusal.payload or rest_api.FORBIDDEN_PAGE
-            answer = rest_api.Answer(HTTPStatus(int(refusal.value or 403)), "text/html", page)
+            answer = rest_api.RestAnswer(HTTPStatus(int(refusal.value or 403)), "text/html", page)
             further = [header.partition(":") for header in refusal.headers.split(";") if header.strip()]
         else:
             answer = await self._rest_answer(request.path, peer, now)
@@ -295,7 +295,7 @@ class Exchange:
         headers["Content-Length"] = str(len(body))
         return Response(answer.status.value, answer.status.phrase, headers, body)
 
-    async def _rest_answer(self, target: str, peer: str, now: float) -> rest_api.Answer:
+    async def _rest_answer(self, target: str, peer: str, now: float) -> rest_api.RestAnswer:
         board = self.board
         if slow := board.holding("rest_slow", now):
             await asyncio.sleep(slow.delay)

@@ -28,39 +28,39 @@ FORBIDDEN_PAGE = (
 )
 
 
-class Answer(NamedTuple):
+class RestAnswer(NamedTuple):
     status: HTTPStatus
     content_type: str
     body: bytes
 
 
-def json_answer(text: str, status: HTTPStatus = HTTPStatus.OK) -> Answer:
-    return Answer(status, "application/json", text.encode())
+def json_answer(text: str, status: HTTPStatus = HTTPStatus.OK) -> RestAnswer:
+    return RestAnswer(status, "application/json", text.encode())
 
 
-def success(data: str) -> Answer:
+def success(data: str) -> RestAnswer:
     return json_answer(f'{{"success":true,"code":0,"data":{data}}}')
 
 
-def failure(code: int, message: str) -> Answer:
+def failure(code: int, message: str) -> RestAnswer:
     """A refusal as the exchange gives it: inside HTTP 200."""
     return json_answer(f'{{"success":false,"code":{code},"message":"{message}"}}')
 
 
-def throttled() -> Answer:
+def throttled() -> RestAnswer:
     return failure(510, "Requests are too frequent")
 
 
-def forbidden() -> Answer:
-    return Answer(HTTPStatus.FORBIDDEN, "text/html", FORBIDDEN_PAGE)
+def forbidden() -> RestAnswer:
+    return RestAnswer(HTTPStatus.FORBIDDEN, "text/html", FORBIDDEN_PAGE)
 
 
-def with_a_bad_byte(answer: Answer) -> Answer:
+def with_a_bad_byte(answer: RestAnswer) -> RestAnswer:
     """The answer with a field in each book and each change of one whose text is not UTF-8."""
     return answer._replace(body=answer.body.replace(b'"version":', b'"note":"\xff","version":'))
 
 
-def odd_detail(kind: str) -> Answer:
+def odd_detail(kind: str) -> RestAnswer:
     """An answer to a question for a contract's details that does not have it."""
     match kind:
         case "510":
@@ -70,9 +70,9 @@ def odd_detail(kind: str) -> Answer:
         case "missing":
             return success('[{"symbol":"OTHER_USDT"}]')
         case "html":
-            return Answer(HTTPStatus.OK, "text/html", FORBIDDEN_PAGE)
+            return RestAnswer(HTTPStatus.OK, "text/html", FORBIDDEN_PAGE)
         case "garbage":
-            return Answer(HTTPStatus.OK, "application/json", bytes(range(256)))
+            return RestAnswer(HTTPStatus.OK, "application/json", bytes(range(256)))
         case _:
             return failure(1001, "Contract does not exist")
 
@@ -107,12 +107,12 @@ class Rest:
 
     def answer(
         self, target: str, address: str, now: float, now_ms: int, lag: int | None = None, stale: bool = False
-    ) -> Answer:
+    ) -> RestAnswer:
         """Answer a GET. `now` in monotonic seconds; `lag`: exact versions behind; `stale`: go back in time."""
         url = urlsplit(target)
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
         if url.path == ECHO_PATH:
-            return Answer(HTTPStatus.OK, "text/plain", address.encode())
+            return RestAnswer(HTTPStatus.OK, "text/plain", address.encode())
         if not url.path.startswith(PREFIX):
             return json_answer('{"success":false,"code":404,"message":"Not Found"}', HTTPStatus.NOT_FOUND)
         name, *args = unquote(url.path).removeprefix(PREFIX).rstrip("/").split("/")
@@ -154,7 +154,7 @@ class Rest:
         self._served[symbol] = version
         return version
 
-    def _depth(self, feed: SymbolFeed, limit: int | None, now_ms: int, lag: int | None, stale: bool) -> Answer:
+    def _depth(self, feed: SymbolFeed, limit: int | None, now_ms: int, lag: int | None, stale: bool) -> RestAnswer:
         levels = feed.market.book.at(self._version(feed, lag, stale))
         count = min(limit or MAX_LEVELS, MAX_LEVELS)
         asks, bids = (feed.renderer.levels(side) for side in best_first(levels, count))
@@ -162,11 +162,11 @@ class Rest:
             f'{{"cts":null,"asks":[{asks}],"bids":[{bids}],"version":{levels.version},"timestamp":{now_ms}}}'
         )
 
-    def _commits(self, feed: SymbolFeed, count: int, lag: int) -> Answer:
+    def _commits(self, feed: SymbolFeed, count: int, lag: int) -> RestAnswer:
         newest_first = islice(feed.market.book.commits(), lag, lag + min(count, 1000))
         return success("[" + ",".join(feed.renderer.commit_data(change) for change in newest_first) + "]")
 
-    def _deals(self, feed: SymbolFeed, limit: int | None) -> Answer:
+    def _deals(self, feed: SymbolFeed, limit: int | None) -> RestAnswer:
         newest = list(feed.market.recent)[::-1][: min(limit or 100, 100)]
         return success(
             "["
@@ -178,7 +178,7 @@ class Rest:
             + "]"
         )
 
-    def _funding(self, feed: SymbolFeed, now_ms: int) -> Answer:
+    def _funding(self, feed: SymbolFeed, now_ms: int) -> RestAnswer:
         settle = (now_ms // 28_800_000 + 1) * 28_800_000
         rate = spell(feed.market.ticker.funding, 6)
         return success(
@@ -186,7 +186,7 @@ class Rest:
             f'"minFundingRate":-0.0018,"collectCycle":8,"nextSettleTime":{settle},"timestamp":{now_ms}}}'
         )
 
-    def _ticker(self, symbol: str | None) -> Answer:
+    def _ticker(self, symbol: str | None) -> RestAnswer:
         if symbol is None:
             return success("[" + ",".join(f.renderer.ticker_data(f.market) for f in self._feeds.values()) + "]")
         feed = self._feeds.get(symbol.upper())
@@ -194,7 +194,7 @@ class Rest:
             return failure(1001, "Contract does not exist")
         return success(feed.renderer.ticker_data(feed.market))
 
-    def _detail(self, symbol: str | None) -> Answer:
+    def _detail(self, symbol: str | None) -> RestAnswer:
         if symbol is None:
             return success("[" + ",".join(detail(feed.spec) for feed in self._feeds.values()) + "]")
         feed = self._feeds.get(symbol.upper())
