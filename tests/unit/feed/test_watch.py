@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from mexc_pipeline.exchange.silence import DEAL, OTHERS, Bounds
+from mexc_pipeline.exchange.silence import DEAL, OTHERS, SilenceBounds
 from mexc_pipeline.feed.pace import CERTAIN, LEARNED, Pace
 from mexc_pipeline.feed.watch import (
     AGAIN_MOST_S,
@@ -613,7 +613,7 @@ def test_a_silence_that_was_called_a_stall_is_only_partly_believed() -> None:
 
 
 @given(st.lists(st.floats(0.001, 5000), min_size=1, max_size=200), st.sampled_from([DEAL, OTHERS]))
-def test_a_limit_stays_within_its_bounds_and_above_what_was_normal(gaps: list[float], within: Bounds) -> None:
+def test_a_limit_stays_within_its_bounds_and_above_what_was_normal(gaps: list[float], within: SilenceBounds) -> None:
     pace = Pace()
     for n, gap in enumerate(gaps, 1):
         pace.observe(gap)

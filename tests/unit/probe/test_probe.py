@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
-from mexc_pipeline.probe.bundle import Bundle, as_line, masked
+from mexc_pipeline.probe.bundle import BundleWriter, as_line, masked
 from mexc_pipeline.probe.judge import Report, judge
 from mexc_pipeline.probe.observe import Observer
 from mexc_pipeline.probe.records import Answered, Closed, Opened, Received, Record, Refused, Sent, Unreached
@@ -200,7 +200,7 @@ def test_reasons_of_this_machine_are_not_kept() -> None:
 
 def test_a_bundle_is_bounded_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "b.ndjson"
-    with Bundle(path, [BTC], 60.0, most=1000) as bundle:
+    with BundleWriter(path, [BTC], 60.0, most=1000) as bundle:
         for at in range(100):
             bundle.keep(book(1, at, at))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -212,7 +212,7 @@ def test_a_bundle_is_bounded_and_says_so(tmp_path: Path) -> None:
 def test_a_bundle_never_replaces_a_file(tmp_path: Path) -> None:
     path = tmp_path / "b.ndjson"
     path.write_text("mine")
-    with pytest.raises(UserError, match="is there already"), Bundle(path, [BTC], 60.0):
+    with pytest.raises(UserError, match="is there already"), BundleWriter(path, [BTC], 60.0):
         pass
     assert path.read_text() == "mine"
 

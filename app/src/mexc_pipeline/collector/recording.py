@@ -27,7 +27,7 @@ from mexc_pipeline.events import Stopped
 from mexc_pipeline.exchange.protocol import subscriptions
 from mexc_pipeline.feed import attempts, telling
 from mexc_pipeline.feed.attempts import Attempts
-from mexc_pipeline.feed.clock import Clock
+from mexc_pipeline.feed.clock import HostClock
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.rows import Frame, Mt
@@ -175,7 +175,7 @@ class Recording:
 
     def prune_for_room(self) -> None:
         """As the recorder does: only by a clock that is known to be right."""
-        clock = Clock(time.time_ns(), time.monotonic_ns())
+        clock = HostClock(time.time_ns(), time.monotonic_ns())
         try:
             for _ in range(2):
                 clock.compare(*ask_time(self._rest))

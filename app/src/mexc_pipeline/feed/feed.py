@@ -31,7 +31,7 @@ from mexc_pipeline.exchange.protocol import (
 from mexc_pipeline.exchange.recovery import Recovery
 from mexc_pipeline.exchange.resumption import Resumption
 from mexc_pipeline.feed.attempts import Attempts
-from mexc_pipeline.feed.clock import Clock
+from mexc_pipeline.feed.clock import HostClock
 from mexc_pipeline.feed.handshake import HandshakeRefusedError, shake
 from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.repair import Repairer
@@ -168,7 +168,7 @@ class Feed:
         self._late_s = 0.0  # by how much rows of what was read last were late
         self._watch: Watch | None = None
         self._memory = Memory()
-        self.clock = Clock(time.time_ns(), time.monotonic_ns())
+        self.clock = HostClock(time.time_ns(), time.monotonic_ns())
         self._next_ping = 0.0
         self._asked_to_leave: tuple[websocket.WebSocket, str, events.Event] | None = None
         self._parting: str | None = None  # why this connection is being left in order for another

@@ -13,7 +13,7 @@ from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.egress.dial import Dial
 from mexc_pipeline.egress.way import dial
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
-from mexc_pipeline.probe.bundle import Bundle
+from mexc_pipeline.probe.bundle import BundleWriter
 from mexc_pipeline.probe.judge import Report, judge
 from mexc_pipeline.probe.observe import Observer
 from mexc_pipeline.probe.records import Record
@@ -50,7 +50,7 @@ def probe(
     )
     began = next_word = time.monotonic()
     give_up: float | None = None
-    with Bundle(save, names, seconds) as bundle:
+    with BundleWriter(save, names, seconds) as bundle:
         session.start([*(configured(symbol) for symbol in symbols), others(symbols[0])])
         while True:
             running = session.running  # asked before the queue is: what it put there last is then seen

@@ -23,7 +23,7 @@ from mexc_pipeline.export.parquet import metadata
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.read.files import Next, last_at, last_rx, rows_after, tables
 from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, NotNumbers, column
-from mexc_pipeline.read.rebuild import Book, GapError, History, Level, Stored
+from mexc_pipeline.read.rebuild import GapError, History, Level, RebuiltBook, Stored
 
 LATER_NS = 120_000_000_000
 """How long after an instant rows that repair what was before it can come: longer than all tries take."""
@@ -39,7 +39,7 @@ class Found(NamedTuple):
     the dead letters from the book's snapshot to the instant are dead letters, and how many frames of depth and dead
     letters lie there; why the book may have changed unseen by the instant, empty where nothing says so."""
 
-    book: Book
+    book: RebuiltBook
     set_back: list[int]
     dead: Counter[str]
     frames: int
@@ -90,7 +90,7 @@ def _last(files: Sequence[Placed], at_ns: int) -> tuple[int, Next]:
     return -1, Next(0, 0, b"")
 
 
-def _broken_off(book: Book, taken: Sequence[Sequence[Stored]], last_seq: int) -> str:
+def _broken_off(book: RebuiltBook, taken: Sequence[Sequence[Stored]], last_seq: int) -> str:
     """What ended the book's stream between its newest row and the instant."""
     for row in (row for rows in taken for row in rows if book.row.seq < row.seq <= last_seq):
         if row.mt == "ev" and (name := _ends(row.m)):
@@ -133,7 +133,7 @@ def _holds(file: Placed, at_ns: int) -> bool:
     return file.name.start_ns <= at_ns < file.name.start_ns + DAY_NS
 
 
-def table(book: Book, *, levels: int | None = None, floats: bool = False) -> Any:
+def table(book: RebuiltBook, *, levels: int | None = None, floats: bool = False) -> Any:
     """The book in long form, best level first, with the columns of full-depth books."""
     asks = sorted(book.asks.items())[:levels]
     bids = sorted(book.bids.items(), reverse=True)[:levels]

@@ -106,7 +106,7 @@ _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 @dataclass(slots=True)
-class Book:
+class RebuiltBook:
     """Price to volume and orders per side. ``row`` is the newest row in it, ``base`` the version of its snapshot,
     ``gaps`` the missing versions it was put together across."""
 
@@ -245,7 +245,7 @@ class History:
         self._snapshots.clear()
         self._version = 0
 
-    def book(self, *, across_gaps: bool = False) -> Book | None:
+    def book(self, *, across_gaps: bool = False) -> RebuiltBook | None:
         """The book at the instant; None where these rows hold no snapshot to build it on.
 
         GapError where versions are missing between the two, unless ``across_gaps``.
@@ -258,7 +258,7 @@ class History:
         base = max((v for v in self._snapshots if v <= newest), default=None)
         if base is None:
             return None
-        book = Book(base, self._snapshots[base], base)
+        book = RebuiltBook(base, self._snapshots[base], base)
         try:
             book.apply(_sides(content(bytes(_snapshot(book.row.m).book))))
         except _UNREADABLE as error:
@@ -280,12 +280,12 @@ class History:
             book.row = self._frames[-1][1]
         return book
 
-    def _whole(self, across_gaps: bool) -> Book | None:
+    def _whole(self, across_gaps: bool) -> RebuiltBook | None:
         """The newest full-depth frame; where gaps are accepted, the newest that can be read."""
         for row in reversed(self._full):
             try:
                 version = version_of_frame(row.m)
-                book = Book(version, row, version)
+                book = RebuiltBook(version, row, version)
                 book.apply(_frame(row.m).data)
             except _UNREADABLE as error:
                 if not across_gaps:
