@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline import events
-from mexc_pipeline.exchange.checks import MOST_IDS, Checks, Found
-from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.exchange.checks import MOST_IDS, Checks, FollowUp
+from mexc_pipeline.exchange.depth import MissingVersions
 from mexc_pipeline.rows import Mt
 
 
@@ -50,20 +50,20 @@ def test_what_depth_lacks_is_said_and_what_is_to_be_fetched_for_it() -> None:
     check = checks.by_channel["push.depth"]
     assert checks.newest == 0
     frames = [b'{"data":{"version":%d},"channel":"push.depth"}' % v for v in (5, 6, 9)]
-    assert check(frames[0]) == Found(book=4), "a snapshot to build on"
+    assert check(frames[0]) == FollowUp(book=4), "a snapshot to build on"
     assert check(frames[1]) is None
     missing = events.Gap(channel="push.depth", first=7, last=8, count=2)
-    assert check(frames[2]) == Found(missing, Gap(7, 8))
+    assert check(frames[2]) == FollowUp(missing, MissingVersions(7, 8))
     assert checks.newest == 9
     checks.connected()
     missing = events.Gap(channel="push.depth", first=10, last=10, count=1, after="reconnect")
-    assert check(b'{"data":{"version":11}}') == Found(missing, Gap(10, 10), 10)
+    assert check(b'{"data":{"version":11}}') == FollowUp(missing, MissingVersions(10, 10), 10)
     checks.segment_opened()
-    assert check(b'{"data":{"version":12}}') == Found(book=11), "each segment has a book of its own"
+    assert check(b'{"data":{"version":12}}') == FollowUp(book=11), "each segment has a book of its own"
     assert check(b"{}") is None
     checks.connected()
     reset = events.Regressed(channel="push.depth", first=12, last=3, anew=True, after="reconnect")
-    assert check(b'{"data":{"version":3}}') == Found(reset, book=2, reset_after=12)
+    assert check(b'{"data":{"version":3}}') == FollowUp(reset, book=2, reset_after=12)
     assert check(b'{"data":{"version":4}}') is None
 
 

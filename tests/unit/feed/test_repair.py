@@ -10,8 +10,8 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import EgressError, dial
 from mexc_pipeline.egress.http import HttpAnswer, Rest
-from mexc_pipeline.exchange.checks import Found
-from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.exchange.checks import FollowUp
+from mexc_pipeline.exchange.depth import MissingVersions
 from mexc_pipeline.exchange.holes import MOST_TRIES, Row
 from mexc_pipeline.exchange.recovery import BURST, EACH_S, Recovery
 from mexc_pipeline.feed.repair import Repairer
@@ -55,7 +55,7 @@ class Rig:
             self.came.set()
 
     def missing(self, first: int, last: int) -> None:
-        self.repairer.found(Found(gap=Gap(first, last)))
+        self.repairer.found(FollowUp(gap=MissingVersions(first, last)))
 
 
 @pytest.fixture

@@ -32,14 +32,14 @@ class Span(NamedTuple):
     last: int
 
 
-class Gap(NamedTuple):
+class MissingVersions(NamedTuple):
     """Versions that no frame covered, both ends included."""
 
     first: int
     last: int
 
 
-class Regressed(NamedTuple):
+class LowerVersion(NamedTuple):
     """A version below one that was there before. ``is_reset``: the exchange counts from there on."""
 
     seen: int
@@ -91,7 +91,7 @@ class Incremental:
         """Newest version seen, 0 before the first."""
         self._stale = 0
 
-    def frame(self, covered: Span, *, first_of_connection: bool = False) -> Gap | Regressed | None:
+    def frame(self, covered: Span, *, first_of_connection: bool = False) -> MissingVersions | LowerVersion | None:
         """What is wrong with a frame that comes next. A stale or repeated frame alone is nothing.
 
         A connection that begins below what was seen before it is a version reset: nothing says that its versions will
@@ -105,10 +105,10 @@ class Incremental:
                 return None
             self._stale = 0
             self.last = last
-            return Regressed(seen, last, is_reset=True)
+            return LowerVersion(seen, last, is_reset=True)
         self._stale = 0
         self.last = last
-        return Gap(seen + 1, first - 1) if seen and first > seen + 1 else None
+        return MissingVersions(seen + 1, first - 1) if seen and first > seen + 1 else None
 
 
 class FullDepth:
@@ -117,7 +117,7 @@ class FullDepth:
     def __init__(self) -> None:
         self._last = 0
 
-    def frame(self, m: bytes, *, first_of_connection: bool = False) -> Regressed | None:
+    def frame(self, m: bytes, *, first_of_connection: bool = False) -> LowerVersion | None:
         """Whether the frame's version lies before that of the frame before it."""
         at = m.rfind(b'"version":')
         text = m[at + 10 : m.find(b"}", at)]
@@ -129,7 +129,7 @@ class FullDepth:
                 return None
             version = covered.last
         seen, self._last = self._last, version
-        return Regressed(seen, version, is_reset=first_of_connection) if version < seen else None
+        return LowerVersion(seen, version, is_reset=first_of_connection) if version < seen else None
 
 
 class _Deal(msgspec.Struct, gc=False):

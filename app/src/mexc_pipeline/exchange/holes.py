@@ -11,7 +11,7 @@ from operator import attrgetter
 import msgspec
 
 from mexc_pipeline.events import Gap, Repaired, Unrepaired
-from mexc_pipeline.exchange.rest import Commit
+from mexc_pipeline.exchange.rest import DepthCommit
 from mexc_pipeline.rows import Mt
 
 MOST_TRIES = 8
@@ -121,7 +121,7 @@ class Holes:
         hole.fill(unfinished.repaired)
         self._open.append(hole)
 
-    def answer(self, commits: Sequence[Commit]) -> list[Row]:
+    def answer(self, commits: Sequence[DepthCommit]) -> list[Row]:
         """The exchange's newest commits (oldest first): the rows they bring, and what is decided by them.
 
         What is older than the oldest of them will not come again: each later answer starts later.

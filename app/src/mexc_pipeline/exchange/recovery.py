@@ -13,13 +13,13 @@ import msgspec
 
 from mexc_pipeline import events
 from mexc_pipeline.exchange.channels import DEPTH
-from mexc_pipeline.exchange.checks import Found
+from mexc_pipeline.exchange.checks import FollowUp
 from mexc_pipeline.exchange.holes import MOST_TRIES, Holes, Row, Unfinished
 from mexc_pipeline.exchange.protocol import TEXT
 from mexc_pipeline.exchange.rest import (
-    Commit,
-    RefusedError,
-    Snapshot,
+    BookSnapshot,
+    DepthCommit,
+    RestRefusedError,
     commits_path,
     depth_path,
     read_commits,
@@ -48,11 +48,11 @@ class Allowance:
         return max(0.0, self._spent_until - now - (BURST - 1) * EACH_S)
 
 
-Answer = Sequence[Commit] | Snapshot
+Answer = Sequence[DepthCommit] | BookSnapshot
 
 
 class Request(NamedTuple):
-    """What is to be asked: a path, and how the answer (status, body) is read; that raises RefusedError."""
+    """What is to be asked: a path, and how the answer (status, body) is read; that raises RestRefusedError."""
 
     path: str
     read: Callable[[int, bytes], Answer]
@@ -90,7 +90,7 @@ class Recovery:
         """Gaps that are being repaired."""
         return len(self._holes)
 
-    def found(self, found: Found) -> None:
+    def found(self, found: FollowUp) -> None:
         """Take what the place of a frame asks for."""
         if found.reset_after and found.book is not None:
             # What was missing of the old count will not come any more.
@@ -125,9 +125,9 @@ class Recovery:
         return wanted if self._wanted is None else [*wanted, self._snapshot]
 
     def answered(self, answer: Answer, newest: int) -> Step:
-        """Take what :attr:`Request.read` made of an answer; ``newest``: the version of the newest frame. RefusedError
+        """Take what :attr:`Request.read` made of an answer; ``newest``: the version of the newest frame. RestRefusedError
         for a book that is of no use."""
-        if isinstance(answer, Snapshot):
+        if isinstance(answer, BookSnapshot):
             return self._take_snapshot(answer, newest)
         rows = self._holes.answer(answer)
         self._build_on_after_loss()
@@ -151,7 +151,7 @@ class Recovery:
         if lost:
             self._want(max(lost, self._wanted or 0))
 
-    def _take_snapshot(self, snapshot: Snapshot, newest: int) -> Step:
+    def _take_snapshot(self, snapshot: BookSnapshot, newest: int) -> Step:
         wanted = self._wanted
         if wanted is None:
             return Step([])
@@ -162,7 +162,7 @@ class Recovery:
         if snapshot.version >= self._reset_after > newest:  # still of the count that the socket has left
             if again:
                 return Step([], False)
-            raise RefusedError(f"a book of version {snapshot.version}, where the socket counts at {newest}")
+            raise RestRefusedError(f"a book of version {snapshot.version}, where the socket counts at {newest}")
         self._wanted, self._reset_after = None, 0
         book = snapshot.book if is_utf8(snapshot.book) else wrap(TEXT, snapshot.book)
         said = events.Snapshot(channel=DEPTH, version=snapshot.version, book=msgspec.Raw(book))

@@ -118,7 +118,7 @@ def endpoint(path: str) -> str:
     return short_path(path).partition("?")[0].partition("/")[0]
 
 
-class RefusedError(Exception):
+class RestRefusedError(Exception):
     """An answer that is not what was asked for; ``throttled`` where the exchange wants fewer requests."""
 
     def __init__(self, reason: str, throttled: bool = False) -> None:
@@ -126,14 +126,14 @@ class RefusedError(Exception):
         self.throttled = throttled
 
 
-class Commit(NamedTuple):
+class DepthCommit(NamedTuple):
     """One change of the book; ``m`` is the exchange's JSON for it, byte for byte."""
 
     version: int
     m: bytes
 
 
-class Snapshot(NamedTuple):
+class BookSnapshot(NamedTuple):
     """A snapshot of a book; ``book`` is the exchange's JSON for it, byte for byte."""
 
     version: int
@@ -154,37 +154,37 @@ class _Version(msgspec.Struct):
 _version = msgspec.json.Decoder(_Version).decode
 
 
-def read_commits(status: int, body: bytes) -> list[Commit]:
-    """The answer to :func:`commits_path`, oldest first, without those that name no version. RefusedError for any other
+def read_commits(status: int, body: bytes) -> list[DepthCommit]:
+    """The answer to :func:`commits_path`, oldest first, without those that name no version. RestRefusedError for any other
     answer."""
     data = _data(status, body)
     if (said := too_many_values(data)) is not None:
-        raise RefusedError(said)
+        raise RestRefusedError(said)
     try:
         found = msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RefusedError(f"commits that cannot be read: {error}") from error
+        raise RestRefusedError(f"commits that cannot be read: {error}") from error
     if len(found) > _MOST_ANSWERED:
-        raise RefusedError(f"{len(found):,} commits, where {MOST_COMMITS:,} were asked for")
-    commits: list[Commit] = []
+        raise RestRefusedError(f"{len(found):,} commits, where {MOST_COMMITS:,} were asked for")
+    commits: list[DepthCommit] = []
     why: Exception | None = None
     for raw in found:
         try:
-            commits.append(Commit(version_of(raw), bytes(raw)))
+            commits.append(DepthCommit(version_of(raw), bytes(raw)))
         except ValueError as error:
             why = error
     if why is not None and not commits:
-        raise RefusedError(f"commits that cannot be read: {why}") from why
+        raise RestRefusedError(f"commits that cannot be read: {why}") from why
     return sorted(commits)
 
 
-def read_snapshot(status: int, body: bytes) -> Snapshot:
-    """The answer to :func:`depth_path`. RefusedError for any other answer."""
+def read_snapshot(status: int, body: bytes) -> BookSnapshot:
+    """The answer to :func:`depth_path`. RestRefusedError for any other answer."""
     data = _data(status, body)
     try:
-        return Snapshot(version_of(data), bytes(data))
+        return BookSnapshot(version_of(data), bytes(data))
     except ValueError as error:
-        raise RefusedError(f"a book that cannot be read: {error}") from error
+        raise RestRefusedError(f"a book that cannot be read: {error}") from error
 
 
 def version_of(piece: bytes | msgspec.Raw) -> int:
@@ -200,12 +200,12 @@ def version_of(piece: bytes | msgspec.Raw) -> int:
 
 def _data(status: int, body: bytes) -> msgspec.Raw:
     if status != 200:
-        raise RefusedError(f"HTTP {status}", throttled=status == 429)
+        raise RestRefusedError(f"HTTP {status}", throttled=status == 429)
     try:
         answer = msgspec.json.decode(body, type=_Answer)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RefusedError("an answer that is not JSON") from error
+        raise RestRefusedError("an answer that is not JSON") from error
     if not answer.success:
         said = f"code {answer.code}" + (f": {clean(answer.message, 200)}" if answer.message else "")
-        raise RefusedError(said, throttled=answer.code == THROTTLED)
+        raise RestRefusedError(said, throttled=answer.code == THROTTLED)
     return answer.data

@@ -19,7 +19,7 @@ MOST_DEEP = 20
 """Levels of nesting that are looked at; real frames have five."""
 
 
-class Number(str):
+class SpelledNumber(str):
     """A JSON number as it is spelled."""
 
     __slots__ = ()
@@ -38,7 +38,7 @@ def parse(text: bytes | str) -> Any:
     more values than are read of an answer."""
     if (said := too_many_values(text if isinstance(text, bytes) else text.encode())) is not None:
         raise ValueError(said)
-    return json.loads(text, parse_int=Number, parse_float=Number, parse_constant=_no_constant)
+    return json.loads(text, parse_int=SpelledNumber, parse_float=SpelledNumber, parse_constant=_no_constant)
 
 
 def _no_constant(name: str) -> Any:
@@ -60,7 +60,7 @@ def walk(value: Any, path: str = "", deep: int = MOST_DEEP) -> Iterator[Seen]:
 
 
 def _kind(value: Any, path: str) -> str:
-    if isinstance(value, Number):
+    if isinstance(value, SpelledNumber):
         return "number"
     if isinstance(value, list):
         return f"row of {len(value)}" if path.endswith("[]") else "list"

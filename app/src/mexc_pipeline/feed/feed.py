@@ -17,7 +17,7 @@ from mexc_pipeline import config, events
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, UnreachedError, deadline, dial
 from mexc_pipeline.egress.http import Rest
 from mexc_pipeline.exchange.answers import Replies, Verdict
-from mexc_pipeline.exchange.checks import Checks, Found
+from mexc_pipeline.exchange.checks import Checks, FollowUp
 from mexc_pipeline.exchange.deadletters import meant, sign
 from mexc_pipeline.exchange.protocol import (
     MAX_STORED,
@@ -430,7 +430,7 @@ class Feed:
     def _read(self, message: Callable[[], tuple[int, bytes]], link: ReadAhead) -> None:
         classify, touch, checks = self._classify, self._touched.add, self._checks.by_channel
         dead, look = Mt.DEAD_LETTER, link.look
-        found: Found | None = None
+        found: FollowUp | None = None
         lock, stamp, add, monotonic = self._intake.lock, self._intake.stamp, self._intake.add, time.monotonic
         while True:
             data = m = b""  # the last ones may be large, and the next ones long in coming
@@ -472,7 +472,7 @@ class Feed:
             elif control is Control.PONG:
                 self._on_pong(ts, m)
 
-    def _fetch(self, found: Found) -> None:
+    def _fetch(self, found: FollowUp) -> None:
         """Have fetched what a frame's place in its stream asks for."""
         match found.said:
             case events.Gap(channel=channel, first=first, last=last, count=count):

@@ -16,10 +16,10 @@ from typing import Any
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import Rest
-from mexc_pipeline.exchange.checks import Found
+from mexc_pipeline.exchange.checks import FollowUp
 from mexc_pipeline.exchange.holes import Row
 from mexc_pipeline.exchange.recovery import THROTTLED_S, Allowance, Recovery, Request, Step
-from mexc_pipeline.exchange.rest import RefusedError
+from mexc_pipeline.exchange.rest import RestRefusedError
 
 log = logging.getLogger("mexc_pipeline.feed")
 
@@ -52,7 +52,7 @@ class Repairer:
         self.trouble: str | None = None
         """Why the last request brought nothing of use; None where it did."""
 
-    def found(self, found: Found) -> None:
+    def found(self, found: FollowUp) -> None:
         """Have fetched what a frame's place in its stream asks for; from the reading thread."""
         with self._changed:
             if not self._closed:
@@ -107,9 +107,9 @@ class Repairer:
             with self._changed:
                 step = Step([]) if self._closed else self._recovery.answered(answer, self._newest())
             self._take(step, log.warning)
-        except (EgressError, RefusedError) as error:
+        except (EgressError, RestRefusedError) as error:
             reason = str(error)
-            least = THROTTLED_S if isinstance(error, RefusedError) and error.throttled else 0.0
+            least = THROTTLED_S if isinstance(error, RestRefusedError) and error.throttled else 0.0
         except Exception as error:  # whatever an answer holds, later gaps must be repaired; it is logged whole
             log.exception("repair failed unexpectedly")
             reason = f"{type(error).__name__}: {error}"

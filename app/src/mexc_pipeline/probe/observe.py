@@ -12,7 +12,7 @@ from mexc_pipeline.exchange.channels import DEAL, DEPTH, FULL_DEPTH, acknowledge
 from mexc_pipeline.exchange.deadletters import reason
 from mexc_pipeline.exchange.depth import Deals, span
 from mexc_pipeline.exchange.protocol import BINARY, TEXT, Classifier, Control, control_of, decompressed, packing_of
-from mexc_pipeline.exchange.shapes import Number, extent, parse, walk
+from mexc_pipeline.exchange.shapes import SpelledNumber, extent, parse, walk
 from mexc_pipeline.probe.records import (
     Answered,
     Closed,
@@ -68,7 +68,7 @@ class Fields:
             elif kind == "number":
                 self._number(inner, path)
 
-    def _number(self, number: Number, path: str) -> None:
+    def _number(self, number: SpelledNumber, path: str) -> None:
         mantissa, _, power = number.lower().partition("e")
         _, point, rest = mantissa.partition(".")
         if power:
@@ -360,7 +360,7 @@ def ts_unit(frame: Mapping[str, Any]) -> str:
 
 
 def _unit(value: Any) -> str:
-    if isinstance(value, Number):
+    if isinstance(value, SpelledNumber):
         if value == "0":
             return "zero"
         return _UNITS.get(len(value), f"a number of {len(value)} digits") if value.isdigit() else "no whole number"
