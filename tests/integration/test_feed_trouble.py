@@ -44,7 +44,7 @@ class Rig:
         self.got: list[Frame] = []
         self.blocked = threading.Event()
         self.blocked.set()
-        where = config.Exchange(websocket=url, **exchange)
+        where = config.ExchangeTable(websocket=url, **exchange)
         self.feed = Feed(settings.symbols[0], where, Gathered(self._sink), attempts=attempts)
         self.thread = threading.Thread(target=self.feed.run)
 
@@ -201,7 +201,7 @@ def test_frames_never_wait_for_the_file_of_attempts(why: str, tmp_path: Path, mo
 
         rig.feed = Feed(
             config.parse("", None).symbols[0],
-            config.Exchange(websocket=sim.ws_url),
+            config.ExchangeTable(websocket=sim.ws_url),
             Gathered(rig._sink),
             dialler=dial,
             attempts=Attempts(path),
@@ -632,7 +632,7 @@ def test_an_exchange_that_takes_nothing_cannot_keep_us_from_reading() -> None:
     got: list[Frame] = []
     with serving(unread) as far:
         far._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)  # those it accepts have it too
-        where = config.Exchange(websocket=f"ws://127.0.0.1:{far.port}/edge")
+        where = config.ExchangeTable(websocket=f"ws://127.0.0.1:{far.port}/edge")
         feed = Feed(settings.symbols[0], where, Gathered(got.extend), small)
         thread = threading.Thread(target=feed.run)
         thread.start()
@@ -693,7 +693,7 @@ def test_what_takes_long_to_look_at_does_not_wait_for_the_rest_of_its_read() -> 
     batches: list[list[Frame]] = []
     settings = config.parse("", None)
     with serving(compressing) as far:
-        where = config.Exchange(websocket=f"ws://127.0.0.1:{far.port}/edge")
+        where = config.ExchangeTable(websocket=f"ws://127.0.0.1:{far.port}/edge")
         feed = Feed(settings.symbols[0], where, Gathered(batches.append))
         thread = threading.Thread(target=feed.run)
         thread.start()
@@ -753,7 +753,7 @@ def test_a_network_that_is_back_is_noticed_within_seconds(monkeypatch: pytest.Mo
     settings = config.parse("", None)
     got: list[Frame] = []
     with Simulator(SimulatorConfig(rate=100)) as sim:
-        feed = Feed(settings.symbols[0], config.Exchange(websocket=sim.ws_url), Gathered(got.extend), unplugged)
+        feed = Feed(settings.symbols[0], config.ExchangeTable(websocket=sim.ws_url), Gathered(got.extend), unplugged)
         thread = threading.Thread(target=feed.run)
         thread.start()
         try:
@@ -775,7 +775,7 @@ def test_whatever_the_sink_raises_nothing_of_the_network_ends_the_feed() -> None
             raise ZeroDivisionError("surprise")
         raise OSError(101, "Network is unreachable")
 
-    feed = Feed(settings.symbols[0], config.Exchange(), Gathered(got.extend), broken)
+    feed = Feed(settings.symbols[0], config.ExchangeTable(), Gathered(got.extend), broken)
     thread = threading.Thread(target=feed.run)
     thread.start()
     probe: Callable[[], bool] = lambda: any(b"unreachable" in f.m for f in got)  # noqa: E731

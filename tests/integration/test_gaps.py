@@ -30,7 +30,7 @@ class Rig:
 
     def __init__(self, sim: Simulator, depth: str = "merged") -> None:
         settings = config.parse(f'[channels]\nticker = false\ndepth = "{depth}"\n', None)
-        exchange = config.Exchange(websocket=sim.ws_url, rest=sim.rest_url)
+        exchange = config.ExchangeTable(websocket=sim.ws_url, rest=sim.rest_url)
         self.sim = sim
         self.got: list[Frame] = []
         self.feed = Feed(settings.symbols[0], exchange, Gathered(self.got.extend))

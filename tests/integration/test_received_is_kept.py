@@ -161,7 +161,7 @@ def _record(
 
     with serving(serve) as far:
         scheme, ca_file = ("ws", "") if proof is None else ("wss", str(proof.authority))
-        where = config.Exchange(websocket=f"{scheme}://127.0.0.1:{far.port}/edge", ca_file=ca_file)
+        where = config.ExchangeTable(websocket=f"{scheme}://127.0.0.1:{far.port}/edge", ca_file=ca_file)
         feed = Feed(config.parse("", None).symbols[0], where, intake, _roomy)
         thread = threading.Thread(target=feed.run)
         thread.start()
@@ -229,7 +229,7 @@ def test_an_exchange_that_goes_on_sending_keeps_nobody(monkeypatch: pytest.Monke
             client.sendall(BURST)
 
     with serving(flood) as far:
-        where = config.Exchange(websocket=f"ws://127.0.0.1:{far.port}/edge")
+        where = config.ExchangeTable(websocket=f"ws://127.0.0.1:{far.port}/edge")
         feed = Feed(config.parse("", None).symbols[0], where, Gathered(got.extend))
         thread = threading.Thread(target=feed.run)
         thread.start()

@@ -15,7 +15,7 @@ import websocket
 
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.probe import session
-from mexc_pipeline.probe.judge import Report
+from mexc_pipeline.probe.judge import ProbeReport
 from mexc_pipeline.probe.main import probe
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 
@@ -55,7 +55,7 @@ def imitating(bundle: Path) -> Iterator[tuple[str, str]]:
         process.communicate()
 
 
-def lines(report: Report) -> set[str]:
+def lines(report: ProbeReport) -> set[str]:
     """Findings without their counts."""
     counts = re.compile(r"[0-9]+( to [0-9]+)?( times)?|once")
     return {f"{finding.kind}: {counts.sub('N', finding.text)}" for finding in report.findings}

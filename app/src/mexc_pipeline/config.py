@@ -39,7 +39,7 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     pass
 
 
-class Exchange(_Table, frozen=True):
+class ExchangeTable(_Table, frozen=True):
     websocket: str | tuple[str, ...] = "wss://contract.mexc.com/edge"
     """One address, or several in the order in which they are tried; see :attr:`websocket_urls`."""
     rest: str | tuple[str, ...] = "https://api.mexc.com"
@@ -100,7 +100,7 @@ class ClickHouse(_Table, frozen=True):
                 paths.check_certificates("clickhouse.ca_file", self.ca_file)
 
 
-class Spool(_Table, frozen=True):
+class SpoolTable(_Table, frozen=True):
     warn_percent: int = 80
     alert_percent: int = 90
     reserve_mib: int = 64
@@ -140,8 +140,8 @@ class _File(_Table, frozen=True):
     period: _Duration = "1h"
     spool_keep: _Duration = "24h"
     require_mount: bool | tuple[str, ...] = False
-    spool: Spool = Spool()
-    exchange: Exchange = Exchange()
+    spool: SpoolTable = SpoolTable()
+    exchange: ExchangeTable = ExchangeTable()
     channels: Channels = Channels()
     egress: _EgressTable = _EgressTable()
     clickhouse: ClickHouse = ClickHouse()
@@ -170,8 +170,8 @@ class Config:
     export_dir: Path
     period: Period
     spool_keep_ns: int
-    spool: Spool
-    exchange: Exchange
+    spool: SpoolTable
+    exchange: ExchangeTable
     clickhouse: ClickHouse
     require_mount: bool | tuple[str, ...] = False
     """Mount points without which nothing is written; True: those of ``data_dir`` and ``export_dir``."""

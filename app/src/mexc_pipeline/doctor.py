@@ -27,7 +27,7 @@ import msgspec
 
 from mexc_pipeline.config import Config, Egress, check_mounted
 from mexc_pipeline.egress.dial import EgressError, check_files
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.exchange.rest import PING_PATH, read_time
 from mexc_pipeline.spool.disk_level import Limits, Usage
@@ -284,7 +284,7 @@ def _unreachable(config: Config, egress: Egress, why: str) -> Check:
 
 def _ping(config: Config, egress: Egress) -> list[Check]:
     try:
-        answer = Rest(egress, config.exchange).get(PING_PATH)
+        answer = RestClient(egress, config.exchange).get(PING_PATH)
     except EgressError as error:
         return [_unreachable(config, egress, str(error))]
     took_ms = (answer.received_ns - answer.sent_ns) / 1e6

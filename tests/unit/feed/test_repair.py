@@ -9,7 +9,7 @@ import pytest
 
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import EgressError, dial
-from mexc_pipeline.egress.http import HttpAnswer, Rest
+from mexc_pipeline.egress.http import HttpAnswer, RestClient
 from mexc_pipeline.exchange.checks import FollowUp
 from mexc_pipeline.exchange.depth import MissingVersions
 from mexc_pipeline.exchange.holes import MOST_TRIES, Row
@@ -18,7 +18,7 @@ from mexc_pipeline.feed.repair import Repairer
 from mexc_pipeline.rows import Mt
 
 
-class GivenRest(Rest):
+class GivenRest(RestClient):
     """Answers that the test gives."""
 
     def __init__(self) -> None:

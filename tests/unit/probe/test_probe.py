@@ -16,7 +16,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
 from mexc_pipeline.probe.bundle import BundleWriter, as_line, masked
-from mexc_pipeline.probe.judge import Report, judge
+from mexc_pipeline.probe.judge import ProbeReport, judge
 from mexc_pipeline.probe.observe import Observer
 from mexc_pipeline.probe.records import Answered, Closed, Opened, Received, Record, Refused, Sent, Unreached
 
@@ -28,7 +28,7 @@ def observer() -> Observer:
     return Observer({BTC: Classifier(BTC, subscriptions(BTC, Channels()))}, 1_700_000_000_000.0)
 
 
-def report(*records: Record) -> Report:
+def report(*records: Record) -> ProbeReport:
     seen = observer()
     for record in records:
         seen.see(record)
@@ -47,7 +47,7 @@ def book(conn: int, at: float, version: int) -> Received:
     return Received(at, conn, 1, BOOK.format(version, 1_700_000_000_000 + int(at) - 5).encode())
 
 
-def texts(found: Report) -> list[str]:
+def texts(found: ProbeReport) -> list[str]:
     return [finding.text for finding in found.findings]
 
 

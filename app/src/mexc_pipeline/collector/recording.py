@@ -20,7 +20,7 @@ from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time, un
 from mexc_pipeline.collector.recorder import Recorder
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.egress.dial import EgressError, dial
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.events import Stopped
@@ -70,7 +70,7 @@ class Recording:
         wanted = subscriptions(symbol.name, symbol.channels)
         self._statistics = Statistics(symbol.name, {s.channel: s.mt for s in wanted})
         self._tor = tor = Tor(symbol.egress) if symbol.egress.mode == "tor" else None
-        self._rest = Rest(symbol.egress, settings.exchange, tor.request if tor else dial)
+        self._rest = RestClient(symbol.egress, settings.exchange, tor.request if tor else dial)
         address = attempts.key(symbol)
         self._attempts = Attempts(settings.control_dir / "attempts" / address)
         self._feed = Feed(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from mexc_pipeline import __version__
-from mexc_pipeline.config import Egress, Exchange
+from mexc_pipeline.config import Egress, ExchangeTable
 from mexc_pipeline.egress.dial import Dial, EgressError, deadline
 from mexc_pipeline.egress.encoding import CodingError, decode
 from mexc_pipeline.egress.hosts import Hosts
@@ -123,14 +123,14 @@ class _Hold(NamedTuple):
 _NO_HOLD = _Hold(0.0, serves=False)
 
 
-class Rest:
+class RestClient:
     """The exchange's REST by one way out, at the addresses of ``exchange.rest`` in order: one that answers is kept, and
     one that asks for patience is left alone for so long. One for all who ask in a process; any thread may."""
 
     def __init__(
         self,
         egress: Egress,
-        exchange: Exchange,
+        exchange: ExchangeTable,
         dialler: Dial = dial,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -125,8 +125,8 @@ class Recovery:
         return wanted if self._wanted is None else [*wanted, self._snapshot]
 
     def answered(self, answer: Answer, newest: int) -> Step:
-        """Take what :attr:`Request.read` made of an answer; ``newest``: the version of the newest frame. RestRefusedError
-        for a book that is of no use."""
+        """Take what :attr:`Request.read` made of an answer; ``newest``: the version of the newest frame.
+        RestRefusedError for a book that is of no use."""
         if isinstance(answer, BookSnapshot):
             return self._take_snapshot(answer, newest)
         rows = self._holes.answer(answer)

@@ -155,8 +155,8 @@ _version = msgspec.json.Decoder(_Version).decode
 
 
 def read_commits(status: int, body: bytes) -> list[DepthCommit]:
-    """The answer to :func:`commits_path`, oldest first, without those that name no version. RestRefusedError for any other
-    answer."""
+    """The answer to :func:`commits_path`, oldest first, without those that name no version. RestRefusedError for any
+    other answer."""
     data = _data(status, body)
     if (said := too_many_values(data)) is not None:
         raise RestRefusedError(said)

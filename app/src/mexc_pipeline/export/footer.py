@@ -49,7 +49,7 @@ _MAGIC = 4
 
 
 @dataclass(slots=True)
-class Found:
+class ColumnContent:
     """What a row group's rows have in a column: the least and the greatest value (texts as bytes), and the bytes of
     all texts."""
 
@@ -103,7 +103,7 @@ def parse(footer: bytes) -> Said:
     return Said(groups, said.get(3, 0), odd)
 
 
-def contradictions(said: Said, columns: Sequence[str], found: Mapping[tuple[int, str], Found]) -> list[str]:
+def contradictions(said: Said, columns: Sequence[str], found: Mapping[tuple[int, str], ColumnContent]) -> list[str]:
     """What a footer says otherwise than the rows ``found`` by row group and column; nothing is said of columns that
     could not be read."""
     wrong = list(said.odd)
@@ -141,7 +141,7 @@ def _of_group(
 
 
 def _of_chunk(
-    name: str, chunk: Mapping[int, Any], place: int, group: Mapping[int, Any], found: Found | None
+    name: str, chunk: Mapping[int, Any], place: int, group: Mapping[int, Any], found: ColumnContent | None
 ) -> Iterator[str]:
     kind = _BYTE_ARRAY if name in ("mt", "m") else _INT64
     if chunk[1] != kind or chunk[3] != [name.encode()]:

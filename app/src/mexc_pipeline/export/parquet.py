@@ -473,10 +473,10 @@ class _Probe:
 
     def __init__(self, content: Content, compared: bool) -> None:
         self._compared = compared  # texts: only where somebody says which is the least of them
-        self.found: dict[tuple[int, str], footer.Found] = {}
+        self.found: dict[tuple[int, str], footer.ColumnContent] = {}
         self._content = content
         self._digest = {name: RowDigest() for name in _PROBED}
-        self._found = footer.Found()
+        self._found = footer.ColumnContent()
         self._seen = dict.fromkeys(_PROBED, False)
         self._rows = dict.fromkeys(_PROBED, 0)  # passed by before the chunk at hand
         self._events: list[Any] = []  # positions of event rows, an array per chunk
@@ -491,7 +491,7 @@ class _Probe:
         if chunk.null_count:
             raise ValueError(f"{chunk.null_count} values are missing")
         if len(chunk):
-            self._found = self.found.setdefault((group, column), footer.Found())
+            self._found = self.found.setdefault((group, column), footer.ColumnContent())
             self._found.rows += len(chunk)
             getattr(self, f"_{column}")(chunk)
             self._seen[column] = True

@@ -15,7 +15,7 @@ import websocket
 
 from mexc_pipeline import config, events
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, UnreachedError, deadline, dial
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.exchange.answers import Replies, Verdict
 from mexc_pipeline.exchange.checks import Checks, FollowUp
 from mexc_pipeline.exchange.deadletters import meant, sign
@@ -40,15 +40,15 @@ from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.feed.turns import Turns
 from mexc_pipeline.feed.watch import (
     Action,
-    Confirmed,
-    GivenUp,
+    ChannelConfirmed,
+    ChannelGivenUp,
+    ChannelResumed,
+    ChannelStalled,
     Memory,
+    PingsUnanswered,
     Probe,
     Reconnect,
     Resubscribe,
-    Resumed,
-    Stalled,
-    Unanswered,
     Watch,
 )
 from mexc_pipeline.rows import Frame, Mt
@@ -131,10 +131,10 @@ class Feed:
     def __init__(
         self,
         symbol: config.Symbol,
-        exchange: config.Exchange,
+        exchange: config.ExchangeTable,
         intake: Intake,
         dialler: Dial = dial,
-        rest: Rest | None = None,
+        rest: RestClient | None = None,
         resumption: Resumption | None = None,
         attempts: Attempts | None = None,
         sharing: int = 1,
@@ -154,7 +154,7 @@ class Feed:
         if checks.repairable:
             self._repairer = Repairer(
                 symbol.id,
-                rest or Rest(symbol.egress, exchange),
+                rest or RestClient(symbol.egress, exchange),
                 intake.put,
                 lambda: checks.newest,
                 Recovery(symbol.name, resumption.unfinished),
@@ -600,23 +600,23 @@ class Feed:
             self._publish(look=self._look(time.monotonic()))
         for action in actions:
             match action:
-                case Confirmed(channel, by):
+                case ChannelConfirmed(channel, by):
                     self._event(events.Subscribed(channel=channel, by=by))
-                case Stalled(channel, age):
+                case ChannelStalled(channel, age):
                     self._event(events.Stalled(channel=channel, age_s=round(age, 1)))
                     log.warning("channel stalled", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})
-                case GivenUp(channel, reason):
+                case ChannelGivenUp(channel, reason):
                     self._event(events.GivenUp(channel=channel, reason=reason))
                     fields = {"symbol": self._symbol.id, "channel": channel, "why": reason}
                     log.error("channel given up", extra={"fields": fields})
-                case Resumed(channel, by, after_s):
+                case ChannelResumed(channel, by, after_s):
                     self._event(events.Resumed(channel=channel, by=by, after_s=after_s))
                     log.warning("channel is back", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})
                 case Resubscribe(channel):
                     self._subscribe(self._wanted[channel])
                 case Probe():
                     self._send(b"", websocket.ABNF.OPCODE_PING)
-                case Unanswered():
+                case PingsUnanswered():
                     log.warning("pings are not answered, data come", extra={"fields": {"symbol": self._symbol.id}})
                 case Reconnect(reason, orderly):
                     self._event(events.Stalled(reason=reason))

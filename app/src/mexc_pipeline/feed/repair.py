@@ -15,7 +15,7 @@ from typing import Any
 
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import EgressError
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.exchange.checks import FollowUp
 from mexc_pipeline.exchange.holes import Row
 from mexc_pipeline.exchange.recovery import THROTTLED_S, Allowance, Recovery, Request, Step
@@ -35,7 +35,7 @@ class Repairer:
     def __init__(
         self,
         symbol_id: str,
-        rest: Rest,
+        rest: RestClient,
         keep: Callable[[list[Row]], None],
         newest: Callable[[], int],
         recovery: Recovery,

@@ -45,13 +45,13 @@ class Resubscribe:
 
 
 @dataclass(frozen=True, slots=True)
-class Stalled:
+class ChannelStalled:
     channel: str
     age_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class GivenUp:
+class ChannelGivenUp:
     """Nothing more is expected of the channel for the time being."""
 
     channel: str
@@ -59,7 +59,7 @@ class GivenUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
+class ChannelConfirmed:
     """The exchange delivers the channel, or says that it will."""
 
     channel: str
@@ -67,7 +67,7 @@ class Confirmed:
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class ChannelResumed:
     """The same of a channel that had been given up ``after_s`` before."""
 
     channel: str
@@ -89,11 +89,20 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
+class PingsUnanswered:
     """The exchange delivers and does not answer its pings; said once in the life of a process."""
 
 
-Action = Resubscribe | Stalled | GivenUp | Confirmed | Resumed | Reconnect | Probe | Unanswered
+Action = (
+    Resubscribe
+    | ChannelStalled
+    | ChannelGivenUp
+    | ChannelConfirmed
+    | ChannelResumed
+    | Reconnect
+    | Probe
+    | PingsUnanswered
+)
 
 
 @dataclass(slots=True)
@@ -305,12 +314,12 @@ class Watch:
         if lost is None:
             if by == "data":
                 state.asking = None
-            return [] if known else [Confirmed(channel, by)]
+            return [] if known else [ChannelConfirmed(channel, by)]
         if lost.silent and by != "data":
             return []
         del self.memory.lost[channel]
         state.asking = None
-        return [Resumed(channel, by, round(now - lost.since, 1))]
+        return [ChannelResumed(channel, by, round(now - lost.since, 1))]
 
     def refused(self, answer: str) -> None:
         """The exchange answered with an error: meant are the unconfirmed channels that it is about, or where it does
@@ -336,7 +345,7 @@ class Watch:
         actions: list[Action] = []
         if memory.unanswered and not memory.unanswered_said:
             memory.unanswered_said = True
-            actions.append(Unanswered())
+            actions.append(PingsUnanswered())
         if rest_s >= PROBED * self.silent_s and not self._probed and (memory.unanswered or not self._answered):
             self._probed = True
             actions.append(Probe())
@@ -356,7 +365,7 @@ class Watch:
             elif not state.stalled and now - state.last >= self._limit(name):
                 state.stalled = True
                 state.asking = state.asking or _Asking.after(now)
-                actions += [Stalled(name, now - state.last), Resubscribe(name)]
+                actions += [ChannelStalled(name, now - state.last), Resubscribe(name)]
             if not flows and not is_unlisted(state.refused):
                 most_s = AGAIN_S  # nothing comes at all: asking costs nothing, each pause costs everything
             else:
@@ -431,7 +440,7 @@ class Watch:
         for name in new:
             memory.lost[name] = _Lost(now, away[name], states[name].confirmed is not None)
             states[name].asking = _Asking.after(now)
-        return [GivenUp(name, away[name]) for name in new]
+        return [ChannelGivenUp(name, away[name]) for name in new]
 
     def _flows(self, away: dict[str, str], now: float) -> bool:
         """Whether anything is delivered over this connection at present."""

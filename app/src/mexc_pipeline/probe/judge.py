@@ -39,7 +39,7 @@ Kind = Literal["different", "richer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Deviation:
     """One thing that is not as expected, in one line; ``richer`` is an addition and breaks nothing."""
 
     kind: Kind
@@ -79,7 +79,7 @@ class RestFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ProbeReport:
     """The whole of it."""
 
     websocket: str
@@ -100,7 +100,7 @@ class Report:
     spellings: dict[str, int]
     longest_number: int
     notes: list[str]
-    findings: list[Finding]
+    findings: list[Deviation]
     unsaved: str | None = None
     """Why the bundle is not whole; says nothing of the exchange."""
 
@@ -135,7 +135,7 @@ class Report:
 
 def judge(
     seen: Observer, websocket: str, rest: str, egress: str, symbols: Sequence[str], seconds: float, interrupted: bool
-) -> Report:
+) -> ProbeReport:
     """Compare. ``seconds`` is how long was listened."""
     judged = _Judge(seen)
     judged.everything()
@@ -144,7 +144,7 @@ def judge(
     spellings: Counter[str] = Counter()
     for channel in seen.channels.values():
         spellings.update(channel.fields.spellings)
-    return Report(
+    return ProbeReport(
         websocket=clean(websocket),
         rest=clean(rest),
         egress=egress,
@@ -176,7 +176,7 @@ class _Judge:
 
     def __init__(self, seen: Observer) -> None:
         self.seen = seen
-        self.findings: list[Finding] = []
+        self.findings: list[Deviation] = []
         self.notes: list[str] = []
         self.answers: list[RestFigures] = []
         self._unlisted = self._not_listed()
@@ -203,7 +203,7 @@ class _Judge:
         self._add("richer", text)
 
     def _add(self, kind: Kind, text: str) -> None:
-        finding = Finding(kind, clean(text))
+        finding = Deviation(kind, clean(text))
         if finding not in self.findings:
             self.findings.append(finding)
 

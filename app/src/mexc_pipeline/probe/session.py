@@ -13,10 +13,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mexc_pipeline.backoff import Backoff
-from mexc_pipeline.config import Exchange, Symbol
+from mexc_pipeline.config import ExchangeTable, Symbol
 from mexc_pipeline.egress.dial import Dial, EgressError, UnreachedError, deadline
 from mexc_pipeline.egress.hosts import Hosts
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.egress.way import dial
 from mexc_pipeline.exchange.channels import channel_of
 from mexc_pipeline.exchange.protocol import Classifier, request, subscriptions
@@ -81,14 +81,14 @@ def others(symbol: Symbol) -> Plan:
     )
 
 
-class Session:
+class ProbeSession:
     """Threads that connect and ask; what they see goes to ``sink``, from any of them. Ends by itself after
     ``seconds``, or at :meth:`stop`. ``shared``: the folder in which a recorder of this host counts its attempts to
     connect, if there is one."""
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: ExchangeTable,
         seconds: float,
         sink: Callable[[Record], None],
         dialler: Dial = dial,
@@ -267,7 +267,7 @@ class Session:
 
     def _ask(self, symbols: Sequence[Symbol]) -> None:
         first = symbols[0]
-        rest = {symbol.egress: Rest(symbol.egress, self._exchange, self._dial) for symbol in symbols}
+        rest = {symbol.egress: RestClient(symbol.egress, self._exchange, self._dial) for symbol in symbols}
         asked = [
             (first, PING_PATH),
             *((symbol, detail_path(symbol.name)) for symbol in symbols),
@@ -286,7 +286,7 @@ class Session:
             if in_vain == REST_IN_VAIN or self._stop.wait(REST_PAUSE_S):
                 return
 
-    def _get(self, rest: Rest, path: str) -> bool:
+    def _get(self, rest: RestClient, path: str) -> bool:
         """Whether an answer came."""
         for attempt in (1, 2):
             try:

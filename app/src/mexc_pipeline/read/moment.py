@@ -34,7 +34,7 @@ _PASSED_OVER = (begin(Sealed), begin(Clock))
 its last row came."""
 
 
-class Found(NamedTuple):
+class BookAt(NamedTuple):
     """The book of an instant; the seqs at which the host's clock was set back from after the instant to before it; why
     the dead letters from the book's snapshot to the instant are dead letters, and how many frames of depth and dead
     letters lie there; why the book may have changed unseen by the instant, empty where nothing says so."""
@@ -46,7 +46,7 @@ class Found(NamedTuple):
     stale: str
 
 
-def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> Found:
+def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> BookAt:
     """The book as of ``at_ns`` (Unix ns) from one symbol's files, given in the order of their rows.
 
     What counts is the last row in that order with rx ≤ ``at_ns``, and all before it: where the host's clock was set
@@ -68,7 +68,7 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
         if book is not None:
             since = range(book.since, last_seq + 1)
             of_depth = {row.seq for rows in taken for row in rows if row.mt == "dp"}
-            return Found(
+            return BookAt(
                 book,
                 _set_back(files[: here + 1], at_ns),
                 Counter(why for seq, why in dead.items() if seq in since),

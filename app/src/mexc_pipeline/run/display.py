@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mexc_pipeline.rendering import WIDEST
 from mexc_pipeline.run.children import Lines
-from mexc_pipeline.run.watch import Snapshot, View
+from mexc_pipeline.run.watch import Overview, View
 from mexc_pipeline.text import LONG, clean
 
 PLAIN_EVERY_S = 5.0
@@ -72,7 +72,7 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Text]]) -> Table:
     return table
 
 
-def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str, width: int) -> Group:
+def live_table(snapshot: Overview, exported: Mapping[str, int], heading: str, width: int) -> Group:
     """What a terminal of so many columns shows: whole columns go until the rest fits, so that no name and no figure is
     cut; what is wrong stands below, folded."""
     rows = [_cells(view, exported.get(view.id, 0)) for view in snapshot.views]
@@ -128,7 +128,7 @@ class Display:
             self._live.stop()
             self._live = None
 
-    def show(self, snapshot: Snapshot, exported: Mapping[str, int], heading: str) -> None:
+    def show(self, snapshot: Overview, exported: Mapping[str, int], heading: str) -> None:
         """Show it when it is time again."""
         now = time.monotonic()
         if now - self._shown < (LIVE_EVERY_S if self._live else PLAIN_EVERY_S):

@@ -45,7 +45,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Overview:
     """All symbols and the store at one moment."""
 
     views: tuple[View, ...]
@@ -120,7 +120,7 @@ class Watcher:
         self._every_s = every_s
         self._stop = threading.Event()
         self._rates = {s.id: Rate() for s in config.symbols}
-        self._snapshot = Snapshot(tuple(View(s.id, s.name, "starting") for s in config.symbols), "starting")
+        self._snapshot = Overview(tuple(View(s.id, s.name, "starting") for s in config.symbols), "starting")
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
 
     def start(self) -> None:
@@ -132,7 +132,7 @@ class Watcher:
             self._thread.join(timeout=10)
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Overview:
         """The newest answers."""
         return self._snapshot  # replaced whole, never changed
 
@@ -140,13 +140,13 @@ class Watcher:
         while not self._stop.wait(self._every_s):
             self._snapshot = self._look()
 
-    def _look(self) -> Snapshot:
+    def _look(self) -> Overview:
         store = self._ask("store")
         views: list[View] = []
         for symbol in self._config.symbols:
             status = self._ask(symbol.id)
             views.append(view_of(symbol.id, symbol.name, status, store, self._rate(symbol.id, status), symbol.silent_s))
-        return Snapshot(tuple(views), store_text(store))
+        return Overview(tuple(views), store_text(store))
 
     def _ask(self, who: str) -> dict[str, Any] | None:
         try:

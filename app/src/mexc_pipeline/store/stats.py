@@ -33,7 +33,7 @@ class _Before:
     bytes: int
 
 
-class Statistics:
+class StatisticsLoader:
     """Asks the collectors and writes what they answer; used by one thread. ``step`` raises EngineError. ``silent_s``:
     the symbols by id, and how long each may be silent where that is configured. ``has_stopped``: whether a symbol's
     recording ended in order."""

@@ -17,7 +17,7 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 
 
-class Health:
+class EngineHealth:
     """Whether the engine answers; an outage is reported once for all threads, and so is its end."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Worker:
     """Runs a stepper in a thread. Trouble makes it pause, longer each time, with jitter; it never ends by itself."""
 
     def __init__(
-        self, name: str, stepper: Stepper, stopping: threading.Event, health: Health, *, is_prompt: bool = True
+        self, name: str, stepper: Stepper, stopping: threading.Event, health: EngineHealth, *, is_prompt: bool = True
     ) -> None:
         self._stepper = stepper
         self._stopping = stopping
