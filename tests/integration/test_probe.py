@@ -317,7 +317,7 @@ SEEN: list[tuple[Fault, str] | tuple[Fault, str, str]] = [
     (once("abort"), rf"{END} \(code 1006"),
     (once("close", value="1012"), rf"{END} \(code 1012\); expected to stay"),
     (once("close_notice"), rf"{END} \(code 1005\).*\n(.*\n)*different: the exchange says 'rs.error: more than 60 s"),
-    (once("count_anew"), "different: push.depth.full: versions began lower after a new connection, once"),
+    (once("reset_versions"), "different: push.depth.full: versions began lower after a new connection, once"),
     (
         once("garbage"),
         r"different: connection: cut after \d s, .*no frame \(reserved bits\).*; the recorder cuts it too",

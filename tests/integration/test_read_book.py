@@ -138,7 +138,7 @@ def test_versions_that_begin_low_after_a_reconnect_are_a_new_count_at_once(tmp_p
         site = site_of(tmp_path, sim, extra=f'[channels]\ndepth = "{depth}"')
         with collecting(site) as btc:
             btc.event("snapshot")
-            assert sim.inject(Fault("count_anew", value="7000")) == 1
+            assert sim.inject(Fault("reset_versions", value="7000")) == 1
             btc.event("snapshot", count=2)
             first = btc.wait(lambda s: s["reconnects"] >= 1)["rows"]["dp"]
             btc.wait(lambda s: s["rows"]["dp"] >= first + 40)

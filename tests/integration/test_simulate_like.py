@@ -85,7 +85,7 @@ def shape(steps: str, channel: str | None = None) -> Fault:
         ((Fault("invalid_utf8", at=0.8), Fault("huge", at=0.9)), ""),
         ((Fault("close_notice", at=0.8),), ""),
         ((Fault("close", at=0.8, value="1012"), Fault("double_pong", count=99)), ""),
-        ((Fault("count_anew", at=0.8),), ""),
+        ((Fault("reset_versions", at=0.8),), ""),
         ((Fault("resend_deals", value="30"),), ""),
         ((Fault("begin_end", at=0.8, channel="depth", value="null"),), '[channels]\ndepth = "merged"'),
         ((Fault("no_pong"), Fault("detail", value="empty")), ""),

@@ -143,7 +143,7 @@ def _episode(
         said.restarted.append(name)
         before = 0
     elif said.depth == "merged" and draw < 0.97:
-        sim.inject(Fault("count_anew", value=str(rng.choice((1, 1000)))))
+        sim.inject(Fault("reset_versions", value=str(rng.choice((1, 1000)))))
         said.counted_anew = True
         name = "versions that begin low after a reconnect"
     else:

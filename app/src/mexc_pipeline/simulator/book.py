@@ -63,7 +63,7 @@ class Book:
         self._history.append(change)
         return change
 
-    def count_anew(self, version: int) -> None:
+    def reset_versions(self, version: int) -> None:
         """Go on from that version with the levels there are, and forget the past."""
         self.version = version
         self._history.clear()

@@ -387,11 +387,11 @@ class Exchange:
         elif fault.effect in (Effect.NEXT, Effect.WINDOW):
             self.board.add(fault, asyncio.get_running_loop().time())
         else:
-            if fault.kind == "count_anew":
+            if fault.kind == "reset_versions":
                 for symbol in {
                     s for session in matching for s, _ in session.streams if s and fault.symbol in (None, s)
                 }:
-                    self.feeds[symbol].market.count_anew(int(fault.value or 1000))
+                    self.feeds[symbol].market.reset_versions(int(fault.value or 1000))
             for session in matching:
                 self._strike(session, fault)
         return len(matching)
@@ -406,7 +406,7 @@ class Exchange:
                 self._spawn(session.reset_acknowledged())
             case "reset":
                 session.reset()
-            case "abort" | "count_anew":
+            case "abort" | "reset_versions":
                 session.abort()
             case "close":
                 session.close(int(fault.value or 1001))
