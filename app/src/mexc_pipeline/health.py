@@ -75,28 +75,30 @@ class HealthFault:
         return self.todo or _ADVICE[self.kind]
 
     def to_json(self) -> dict[str, Any]:
-        """``kind``, ``text``, ``for_s``, ``advice``."""
+        """The fault in JSON: ``kind``, ``text``, ``for_s``, ``advice``."""
         return {"kind": self.kind.value, "text": self.text, "for_s": self.for_s, "advice": self.advice}
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """``state`` is the worst fault's kind, or without one ``live``, ``quiet``, ``connecting`` or ``stopping``."""
+    """How something is. ``state`` is the worst fault's kind, or without one ``live``, ``quiet``, ``connecting`` or
+    ``stopping``."""
 
     state: str
     reasons: tuple[HealthFault, ...] = ()
 
     @property
     def ok(self) -> bool:
+        """Whether there is no fault."""
         return not self.reasons
 
     @property
     def rank(self) -> int:
-        """Sorts the worst first."""
+        """A number that sorts the worst first."""
         return _RANK[self.reasons[0].kind] if self.reasons else len(_RANK)
 
     def to_json(self) -> dict[str, Any]:
-        """``state``, ``ok``, ``reasons``."""
+        """The health in JSON: ``state``, ``ok``, ``reasons``."""
         return {"state": self.state, "ok": self.ok, "reasons": [reason.to_json() for reason in self.reasons]}
 
 
@@ -155,7 +157,7 @@ def of_store(status: Mapping[str, Any]) -> Health:
 
 
 class Unread(NamedTuple):
-    """So many of so many frames (dead letters included) are dead letters: of all, or of one type."""
+    """``dead`` of so many frames (dead letters included) are dead letters: of all, or of those of one type."""
 
     dead: int
     frames: int
@@ -168,6 +170,7 @@ class Unread(NamedTuple):
 
     @property
     def share(self) -> str:
+        """How many of them, in percent, as text."""
         return f"{100 * self.dead / self.frames:.1f} %"
 
 

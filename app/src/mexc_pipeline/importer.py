@@ -77,7 +77,7 @@ class ImportReport:
         return done
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The answer of ``--json``."""
         return {"ok": self.ok, **asdict(self)}
 
 

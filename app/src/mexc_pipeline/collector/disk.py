@@ -20,7 +20,8 @@ _MIB = 1 << 20
 
 
 class Disk:
-    """For one thread; :meth:`status` and :meth:`warning` also for others.
+    """Watches the disk under one spool folder and holds its reserve; used by one thread, :meth:`status` and
+    :meth:`warning` also by others.
 
     The reserve is held exactly while the level is below FULL, until :meth:`close`.
     """

@@ -31,8 +31,8 @@ UNKNOWN_S, UNKNOWN_MOST_S = 30.0, 600.0
 
 
 class Opening:
-    """One symbol's spool on its way. ``next_rx``: the time (Unix ns) of the first row that it will be given; ``note``
-    takes events (``mt``, ``m``)."""
+    """Opens one symbol's spool on a thread of its own. ``next_rx``: the time (Unix ns) of the first row that it will be
+    given; ``note`` takes events (``mt``, ``m``)."""
 
     def __init__(
         self, settings: config.Config, symbol: config.Symbol, next_rx: int, note: Callable[[int, bytes], None]

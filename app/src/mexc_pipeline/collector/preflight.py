@@ -47,7 +47,7 @@ def until_listed(
 
 
 def ask_listing(rest: RestClient, name: str) -> Listing:
-    """``unknown`` where no answer came within 5 s of being connected."""
+    """What REST says of the symbol called ``name``; ``unknown`` where no answer came within 5 s of being connected."""
     try:
         answer = rest.get(detail_path(name), ANSWER_S)
     except EgressError as error:

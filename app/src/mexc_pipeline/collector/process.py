@@ -53,7 +53,7 @@ class Process:
         self._disk.close()
 
     def run(self) -> int:
-        """Record; the process's exit status. UserError and ConfigError where nothing is to be recorded here."""
+        """Record; returns the process's exit status. UserError and ConfigError where nothing is to be recorded here."""
         self._heap.share()
         if not self._wait_for_room():
             log.info("stopped before anything was recorded", extra={"fields": {"symbol": self._recording.symbol.id}})
@@ -178,7 +178,7 @@ class Process:
 def in_a_line(
     status: Mapping[str, Any], before: Mapping[str, int], seconds: float, silent_s: float | None
 ) -> tuple[dict[str, Any], str]:
-    """The fields of the line of statistics, and what systemd shows. ``before``: the rows by type so many seconds ago;
+    """The fields of the line of statistics, and what systemd shows. ``before``: the rows by type at the line before;
     ``silent_s`` as configured."""
     rows: Mapping[str, int] = status["rows"]
     state = health.of_symbol(status, silent_s=silent_s).state

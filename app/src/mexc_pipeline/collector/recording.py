@@ -53,7 +53,8 @@ CUT_S = 30.0
 
 
 class Recording:
-    """Begun, started, watched and ended by its process, on one thread; what is asked of it may come from any.
+    """The recording of one symbol: begun, started, watched and ended by its process, on one thread; what is asked of it
+    may come from any.
 
     ``lock`` is held on the symbol's spool folder as long as this exists. ``stop`` ends what waits here; it is set by
     the recording itself where the symbol is not to be recorded.
@@ -174,7 +175,7 @@ class Recording:
         )
 
     def prune_for_room(self) -> None:
-        """As the recorder does: only by a clock that is known to be right."""
+        """Delete proven segments as the recorder does: only by a clock that is known to be right."""
         clock = HostClock(time.time_ns(), time.monotonic_ns())
         try:
             for _ in range(2):
@@ -188,6 +189,7 @@ class Recording:
 
     @property
     def has_begun(self) -> bool:
+        """Whether :meth:`begin` has prepared everything."""
         return self._recorder is not None
 
     @property
@@ -199,12 +201,12 @@ class Recording:
 
     @property
     def refused_s(self) -> float:
-        """For how long the disk has refused commits."""
+        """Seconds for which the disk has refused commits."""
         return self._begun.refused_s
 
     @property
     def refusal(self) -> str | None:
-        """Why it does, where it is not for want of room."""
+        """Why the disk refuses commits, where it is not for want of room."""
         return self._begun.refusal
 
     def is_alive(self) -> bool:
@@ -215,8 +217,9 @@ class Recording:
         return all(alive.values())
 
     def keep_folder(self) -> bool:
-        """False where the folder was removed or replaced: what this process holds and has received goes into the one
-        that is there now; all else that was beside it is made by the next start."""
+        """Whether the spool folder is still the one that was opened. False where it was removed or replaced: what this
+        process holds and has received goes into the one that is there now; all else that was beside it is made by the
+        next start."""
         try:
             if self._lock.keep():
                 return True
@@ -228,14 +231,15 @@ class Recording:
         return False
 
     def hold(self, reason: str) -> None:
-        """Receive nothing until :meth:`resume`."""
+        """Receive nothing until :meth:`resume`; ``reason`` stands in the ``stopped`` row."""
         self._feed.hold(reason)
 
     def resume(self) -> None:
+        """Receive again after :meth:`hold`."""
         self._feed.resume()
 
     def note(self, mt: int, m: bytes) -> None:
-        """An event for the spool."""
+        """Queue an event (row type and JSON text) for the spool; never waits."""
         self._inbox.put([(mt, m)], wait=False)
 
     def repartition(self) -> config.Config | None:
@@ -268,6 +272,7 @@ class Recording:
         return rows
 
     def status(self) -> dict[str, Any]:
+        """The fields of the control socket's ``status``."""
         spool, recorder = self._spool, self._recorder
         feed = self._feed.status()
         troubles = self._troubles()
@@ -363,8 +368,8 @@ class Recording:
             writer.join(0.3)
 
     def verdict(self) -> int:
-        """After its end: 0 where it was told to and everything received is committed, else 1. UserError with what
-        forbids recording here: whatever was received before stays pending."""
+        """The exit status after the end: 0 where it was told to end and everything received is committed, else 1.
+        UserError with what forbids recording here: whatever was received before stays pending."""
         assert self._opening is not None
         recorder = self._begun
         fields: dict[str, Any] = {"symbol": self.symbol.id, "pending": recorder.pending or None}

@@ -42,6 +42,7 @@ class ControlReply:
 
     @property
     def ok(self) -> bool:
+        """Whether Tor did as it was told: status 250."""
         return self.code == 250
 
 

@@ -34,7 +34,8 @@ class EgressError(UserError):
 
 
 class UnreachedError(EgressError):
-    """The same, and nothing of it has reached the exchange or the proxy: no address, or no way to any."""
+    """The connection could not be made, and nothing of it has reached the exchange or the proxy: no address, or no way
+    to any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ _decode = msgspec.json.Decoder(_DepthFrame).decode  # not lax: that would take 1
 
 
 def whole(value: int | str | None) -> int | None:
-    """A number that may be spelled as text. ValueError for other text."""
+    """The integer that a field holds, which may be spelled as text. ValueError for other text."""
     if isinstance(value, str):
         if not (value.isascii() and value.isdigit() and len(value) < 20):
             raise ValueError(f"{value[:40]!r} is no whole number")

@@ -12,8 +12,9 @@ Depth = Literal["full5", "full10", "full20", "merged", "each", "off"]
 
 
 class Channels(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """The table ``[channels]`` of the configuration. ``merged``: the exchange may put several deals or changes into one
-    frame; ``each``: one a frame; ``fullN``: the best N levels of each side, whole."""
+    """The table ``[channels]`` of the configuration; ``off`` and False leave a channel out. ``merged``: the exchange
+    may put several deals or changes into one frame; ``each``: one a frame; ``fullN``: the best N levels of each side,
+    whole."""
 
     ticker: bool = True
     deal: Deal = "merged"

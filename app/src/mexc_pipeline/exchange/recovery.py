@@ -43,7 +43,7 @@ class Allowance:
         self._spent_until = 0.0
 
     def take(self, now: float) -> float:
-        """A request was made at that time (monotonic s); seconds until the next may be."""
+        """Note a request at that time (monotonic s); returns the seconds until the next may be made."""
         self._spent_until = max(self._spent_until, now) + EACH_S
         return max(0.0, self._spent_until - now - (BURST - 1) * EACH_S)
 
@@ -69,7 +69,7 @@ class Step(NamedTuple):
 
 
 class Recovery:
-    """Follows one symbol. ``interrupted``: what an earlier process did not come to the end of."""
+    """Follows what one symbol lacks. ``interrupted``: what an earlier process did not come to the end of."""
 
     def __init__(self, symbol: str, interrupted: Sequence[Unfinished] = ()) -> None:
         self._commits = Request(commits_path(symbol), read_commits)
@@ -108,7 +108,7 @@ class Recovery:
         self._wanted, self._snapshot_tries = version, 0
 
     def give_up(self, reason: str) -> list[Row]:
-        """Ask for nothing more of what was missing so far; the rows that say so."""
+        """Ask for nothing more of what was missing so far; returns the rows that say so."""
         self._wanted = None
         rows = self.ended() + self._holes.close(reason)
         self._holes.given_up = 0

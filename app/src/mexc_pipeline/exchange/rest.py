@@ -33,7 +33,7 @@ def too_many_values(data: bytes | msgspec.Raw) -> str | None:
 
 
 def detail_path(symbol: str) -> str:
-    """Contract details; an exchange that knows no ``symbol`` parameter answers with the whole list."""
+    """The path of contract details; an exchange that knows no ``symbol`` parameter answers with the whole list."""
     return f"{_BASE}detail?symbol={quote(symbol)}"
 
 
@@ -94,22 +94,22 @@ def depth_path(symbol: str) -> str:
 
 
 def commits_path(symbol: str, count: int = MOST_COMMITS) -> str:
-    """The newest changes of the book, one version each."""
+    """The path of the newest changes of the book, one version each."""
     return f"{_BASE}depth_commits/{quote(symbol)}/{count}"
 
 
 def deals_path(symbol: str, count: int = 20) -> str:
-    """The newest trades, at most 100."""
+    """The path of the newest trades, at most 100."""
     return f"{_BASE}deals/{quote(symbol)}?limit={count}"
 
 
 def funding_path(symbol: str) -> str:
-    """The present funding rate."""
+    """The path of the present funding rate."""
     return f"{_BASE}funding_rate/{quote(symbol)}"
 
 
 def short_path(path: str) -> str:
-    """A path as it is shown: without what all have in common."""
+    """The path as it is shown: without what all have in common."""
     return path.removeprefix(_BASE)
 
 

@@ -46,8 +46,8 @@ def _no_constant(name: str) -> Any:
 
 
 def walk(value: Any, path: str = "", deep: int = MOST_DEEP) -> Iterator[Seen]:
-    """Every value within ``value``, itself first, down to ``deep`` levels below it. A list inside of a list is of the
-    kind ``row of N``: levels are."""
+    """Go through every value within ``value``, itself first, down to ``deep`` levels below it. A list inside of a list
+    is of the kind ``row of N``: levels are."""
     yield Seen(path, _kind(value, path), value)
     if not deep:
         return
@@ -85,7 +85,7 @@ class Shape:
 
     @property
     def fields(self) -> Mapping[str, frozenset[str]]:
-        """All of them."""
+        """All fields by path, required ones or not, with their kinds."""
         return {**self.required, **self.optional}
 
 

@@ -9,8 +9,8 @@ from mexc_pipeline.exchange import channels
 
 @dataclass(frozen=True, slots=True)
 class SilenceBounds:
-    """``floor`` and ``most`` bound the limit that is learned from a channel's own pace, ``start`` is the limit until
-    enough is known."""
+    """Seconds. ``floor`` and ``most`` bound the limit that is learned from a channel's own pace, ``start`` is the limit
+    until enough is known."""
 
     floor: float
     start: float
@@ -27,5 +27,5 @@ RECONNECTING = frozenset({channels.TICKER, channels.DEPTH, channels.FULL_DEPTH})
 
 
 def bounds(channel: str) -> SilenceBounds:
-    """What holds for a channel whatever its pace."""
+    """The bounds that hold for a channel, whatever its pace."""
     return DEAL if channel == channels.DEAL else OTHERS

@@ -59,7 +59,7 @@ class ColumnContent:
     size: int = 0
 
     def range(self, low: Any, high: Any) -> None:
-        """Some more values lie between these."""
+        """Take in some more values, which lie between these."""
         self.low = low if self.low is None else min(self.low, low)
         self.high = high if self.high is None else max(self.high, high)
 
@@ -73,19 +73,19 @@ class Said:
     odd: list[str]
 
     def chunk(self, group: int, column: int) -> dict[int, Any]:
-        """What it says of the values of a row group's column."""
+        """What the footer says of the values of a row group's column, by the numbers of their fields."""
         chunk: dict[int, Any] = self.groups[group][1][column][3]
         return chunk
 
     def compares(self, column: int) -> bool:
-        """Whether it says of any row group what the least or the greatest value of the column is."""
+        """Whether the footer says of any row group what the least or the greatest value of the column is."""
         statistics = (chunk[3].get(12, {}) for group in self.groups for chunk in group[1][column : column + 1])
         return any(said.keys() & {1, 2, 5, 6} for said in statistics)
 
 
 def parse(footer: bytes) -> Said:
-    """HeaderError where it lacks what every footer has. What it says of columns is asked for here: PyArrow ends the
-    process where it does not like one."""
+    """Read a footer. HeaderError where it lacks what every one has. What it says of columns is asked for here: PyArrow
+    ends the process where it does not like one."""
     walk = Walk(footer, len(footer))
     odd: list[str] = []
     try:

@@ -296,6 +296,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
             opening.pop_all()
 
     def close(self, force: bool = False) -> None:
+        """Close the file."""
         super().close(force)
         fd, self._fd = self._fd, -1
         if fd >= 0:
@@ -321,7 +322,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
 
     @cached_property
     def said(self) -> footer.Said:
-        """Its footer. HeaderError where that is none."""
+        """The file's footer. HeaderError where that is none."""
         end = os.fstat(self._fd).st_size - headers.TAIL
         size = int.from_bytes(os.pread(self._fd, 4, end), "little")
         return footer.parse(os.pread(self._fd, size, end - size))
@@ -356,7 +357,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
 
 
 def open_file(path: Path) -> File:
-    """The file, schema and sizes in its footer checked. FileError where it is none of ours."""
+    """Open a file, the schema and the sizes in its footer checked. FileError where it is none of ours."""
     _require_file(path)
     try:
         headers.check_footer(path)

@@ -72,7 +72,7 @@ class ExportReport:
         return lines or ["stopped before anything was exported" if self.stopped else self.idle]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``: ok, stopped, files, failures, absent, altered."""
+        """The answer of ``--json``: ``ok``, ``stopped``, ``files``, ``failures``, ``absent``, ``altered``."""
         said = {key: value for key, value in asdict(self).items() if key not in ("stopped", "idle")}
         return {"ok": self.ok, "stopped": self.stopped, **said}
 

@@ -119,7 +119,7 @@ class PruneReport:
         return [f"{files} {stay} at any age: {their} segment is still in the spool (spool_keep)"]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``: ok, deleted, kept, in_spool, failures, free."""
+        """The answer of ``--json``: ``ok``, ``deleted``, ``kept``, ``in_spool``, ``failures``, ``free``."""
         return {"ok": self.ok, **asdict(self)}
 
 

@@ -81,7 +81,7 @@ class HostClock:
                 self._stepped_ms -= ahead_ms
 
     def look(self, wall_ns: int, mono_ns: int) -> list[bytes]:
-        """Has it stepped? What was known of it before a step is not known any more."""
+        """Look whether the clock has stepped. What was known of it before a step is not known any more."""
         with self._lock:
             step = self._watch.step_ms(wall_ns, mono_ns)
             if step is None:
@@ -94,7 +94,7 @@ class HostClock:
             return [events.Clock(step_ms=round(step, 3)).m]
 
     def connected(self) -> None:
-        """Another connection: what was asked on the one before will not be answered."""
+        """Note another connection: what was asked on the one before will not be answered."""
         with self._lock:
             self._asked.clear()
 
@@ -114,7 +114,7 @@ class HostClock:
             return self._compare(server_ms, wall_ns, mono_ns, mono_ns - asked[0])
 
     def compare(self, server_ms: int, wall_ns: int, mono_ns: int, took_ns: int) -> list[bytes]:
-        """The exchange's time (Unix ms) from an answer over REST that came after so long."""
+        """Compare the clock with the exchange's time (Unix ms) in an answer over REST that took so long (ns)."""
         with self._lock:
             return self._compare(server_ms, wall_ns, mono_ns, took_ns)
 
@@ -141,13 +141,13 @@ class HostClock:
             return None
 
     def is_trusted(self) -> bool:
-        """Something may be deleted by age: the clock was compared, since it last stepped, and is right."""
+        """Whether something may be deleted by age: the clock was compared, since it last stepped, and is right."""
         with self._lock:
             return self._known is not None and not self._is_suspect()
 
     @property
     def is_known(self) -> bool:
-        """It was compared, and has not stepped since."""
+        """Whether the clock was compared, and has not stepped since."""
         with self._lock:
             return self._known is not None
 

@@ -82,21 +82,25 @@ class Intake(Protocol):
 
     @property
     def lock(self) -> threading.Lock:
-        """Held from :meth:`stamp` to :attr:`add` by a thread that adds frame by frame."""
+        """The lock that a thread which adds frame by frame holds from :meth:`stamp` to :attr:`add`."""
         ...
 
     @property
-    def add(self) -> Callable[[Frame], None]: ...
+    def add(self) -> Callable[[Frame], None]:
+        """Queues one frame that was stamped."""
+        ...
 
-    def stamp(self) -> int: ...
+    def stamp(self) -> int:
+        """The ``rx`` (Unix ns) of what has just been received."""
+        ...
 
     def note(self, mt: int, m: bytes) -> None:
         """Stamp and add one row."""
         ...
 
     def hand_over(self, *, coming: int = 0) -> None:
-        """All that is there for the moment was added, and a frame of ``coming`` bytes is on its way; may block to slow
-        the caller down."""
+        """Take note that all that is there for the moment was added, and a frame of ``coming`` bytes is on its way; may
+        block to slow the caller down."""
         ...
 
     def put(self, rows: Iterable[tuple[int, bytes]]) -> None:

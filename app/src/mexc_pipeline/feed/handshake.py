@@ -60,7 +60,7 @@ class HandshakeAnswer:
         return text + (f": {self.body}" if self.body else "")
 
     def fields(self) -> dict[str, Any]:
-        """For the ``disconnected`` event and ``status``."""
+        """The fields of the answer in the ``disconnected`` event and in ``status``."""
         return {
             "status": self.status or None,
             "location": self.location,
@@ -111,7 +111,7 @@ def _head(sock: Socket, most: int) -> bytes:
 
 
 def request(url: str, key: bytes) -> bytes:
-    """The bytes that ask for it; ``key`` is 16 random ones in base64."""
+    """The bytes that ask for the WebSocket; ``key`` is 16 random ones in base64."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
     where = host if parts.port in (None, 80, 443) else f"{host}:{parts.port}"

@@ -23,7 +23,7 @@ class Pace:
     longest: float = 0.0
 
     def observe(self, gap: float) -> None:
-        """So long was it until the next frame."""
+        """Take in a gap of so many seconds between two frames."""
         self.gaps += 1
         self.mean += (gap - self.mean) / min(self.gaps, 200)
         faded = self.longest * 0.5 ** (gap / MEMORY_S)

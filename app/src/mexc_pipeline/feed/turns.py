@@ -67,7 +67,7 @@ class Turns:
             self._attempts.delivered(_host(self._hosts.url))
 
     def delivered_at_its_end(self, now: float) -> None:
-        """The same together with the connection's end, as a close may follow the only frames at once: that makes no
+        """A frame came together with the connection's end, as a close may follow the only frames at once: that makes no
         address one that works."""
         if self._delivered_at is None:
             self._delivered_at = now

@@ -41,18 +41,22 @@ SURE = 3
 
 @dataclass(frozen=True, slots=True)
 class Resubscribe:
+    """``channel`` is to be asked for again on the same connection."""
+
     channel: str
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelStalled:
+    """``channel`` has been silent for ``age_s`` seconds, longer than its pace allows; it is to be recorded."""
+
     channel: str
     age_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelGivenUp:
-    """Nothing more is expected of the channel for the time being."""
+    """Nothing more is expected of ``channel`` for the time being, for that ``reason`` (one line)."""
 
     channel: str
     reason: str
@@ -60,7 +64,7 @@ class ChannelGivenUp:
 
 @dataclass(frozen=True, slots=True)
 class ChannelConfirmed:
-    """The exchange delivers the channel, or says that it will."""
+    """The exchange delivers ``channel``, or says that it will; ``by`` is ``ack`` or ``data``."""
 
     channel: str
     by: str
@@ -68,7 +72,8 @@ class ChannelConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class ChannelResumed:
-    """The same of a channel that had been given up ``after_s`` before."""
+    """The exchange delivers ``channel`` again, or says that it will, ``after_s`` seconds after it had been given up;
+    ``by`` is ``ack`` or ``data``."""
 
     channel: str
     by: str
@@ -77,7 +82,8 @@ class ChannelResumed:
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """The connection is to be left; ``orderly``: data come over it, and its last ones are worth waiting for."""
+    """The connection is to be left for that ``reason`` (one line); ``orderly``: data come over it, and its last ones
+    are worth waiting for."""
 
     reason: str
     orderly: bool = False
@@ -203,7 +209,7 @@ class _Channel:
 
 @dataclass(slots=True)
 class Watch:
-    """One connection's channels and the age of its newest frame of any kind.
+    """Follows one connection's channels and the age of its newest frame of any kind; times are monotonic seconds.
 
     A connection is left where nothing at all comes over it, where none of its channels is answered or delivers, with
     patience that grows to ``QUIET_MOST_S``, or, at most once in ``LEAVE_S``, for the sake of one channel. A channel
@@ -252,7 +258,7 @@ class Watch:
             self._pinged_at = now
 
     def pong(self) -> None:
-        """It was answered."""
+        """The exchange answered a ping of that kind."""
         self._pinged_at = None
         self._answered = True
         self.memory.unanswered = False
@@ -453,7 +459,7 @@ class Watch:
 
     def status(self, now: float) -> dict[str, dict[str, str | float | None]]:
         """Per channel: how it was confirmed, seconds since its last frame (None before the first), what was answered
-        that is neither yes nor no, and where it was given up since how many seconds, and why."""
+        that is neither yes nor no, and where it was given up, for how many seconds now, and why."""
         found: dict[str, dict[str, str | float | None]] = {}
         for name, state in self._channels.items():
             found[name] = {

@@ -75,7 +75,7 @@ class Conservation:
         return "proven"
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The entry of ``--json``."""
         return {
             "id": self.id,
             "period": self.period,

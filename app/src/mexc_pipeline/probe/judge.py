@@ -80,7 +80,7 @@ class RestFigures:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
-    """The whole of it."""
+    """Everything that a probe found."""
 
     websocket: str
     rest: str
@@ -119,24 +119,24 @@ class ProbeReport:
 
     @property
     def why_not_reached(self) -> str:
-        """One line; empty where the exchange was reached."""
+        """Why the exchange was not reached, in one line; empty where it was."""
         return "" if self.reached or not self.findings else self.findings[0].text
 
     def lines(self) -> list[str]:
-        """For a person, 80 columns."""
+        """The report for a person, in lines of at most 80 columns."""
         from mexc_pipeline.probe.render import lines  # it is built on this module
 
         return lines(self)
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The answer of ``--json``."""
         return {"verdict": self.verdict, "ok": self.ok, **asdict(self)}
 
 
 def judge(
     seen: Observer, websocket: str, rest: str, egress: str, symbols: Sequence[str], seconds: float, interrupted: bool
 ) -> ProbeReport:
-    """Compare. ``seconds`` is how long was listened."""
+    """Compare what was seen with what is expected. ``seconds`` is how long was listened."""
     judged = _Judge(seen)
     judged.everything()
     pings = sum(len(c.pings) for c in seen.connections.values())

@@ -125,7 +125,7 @@ class Channel:
 
 @dataclass
 class Connection:
-    """One connection. Times as ``at``."""
+    """One connection; its times are ms since the probe began."""
 
     symbol: str
     spare: bool
