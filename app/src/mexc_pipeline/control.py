@@ -392,7 +392,7 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
 
 
 def _require_answers(path: Path) -> None:
-    """SilentError where a process answers not even what it always knows. A refusal is an answer too."""
+    """Raise SilentError where a process answers not even what it always knows. A refusal is an answer too."""
     try:
         ask(path, "status", timeout_s=ALIVE_S)
     except SilentError as error:

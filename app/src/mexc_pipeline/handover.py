@@ -84,7 +84,7 @@ def give(settings: config.Config, key: str) -> Handover:
 
 
 def _judge(asked: LastSeq, why: str) -> None:
-    """UserError where what was asked does not tell the last seq."""
+    """Raise UserError where what was asked does not tell the last seq."""
     if asked.writer is not None:
         raise UserError(f"{why} and is recorded by {asked.writer}; stop that one first")
     if asked.unknown:

@@ -67,6 +67,7 @@ class RateLimit(logging.Filter):
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is let through."""
         key = (record.name, str(record.msg))
         began, count = self._seen.get(key, (record.created, 0))
         held = count - self._burst

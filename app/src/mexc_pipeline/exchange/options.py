@@ -17,8 +17,11 @@ class Channels(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     whole."""
 
     ticker: bool = True
+    """Whether the ticker is recorded."""
     deal: Deal = "merged"
+    """How trades come: ``merged``, ``each`` or ``off``."""
     depth: Depth = "full20"
+    """How the book comes: ``full5``, ``full10``, ``full20``, ``merged``, ``each`` or ``off``."""
 
 
 def is_name(text: str) -> bool:

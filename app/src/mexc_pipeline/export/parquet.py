@@ -348,7 +348,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
             self._check_words(i)
 
     def _check_words(self, i: int) -> None:
-        """HeaderError where texts that are given once for many rows are too long together."""
+        """Raise HeaderError where texts that are given once for many rows are too long together."""
         with pq.ParquetFile(self._path, read_dictionary=["m"], pre_buffer=False) as parquet:
             for chunk in parquet.read_row_group(i, ["m"]).column(0).chunks:
                 size = pc.sum(pc.binary_length(chunk.dictionary).cast(pa.int64()).take(chunk.indices)).as_py() or 0

@@ -55,6 +55,7 @@ class ExportReport:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing failed."""
         return not self.failures
 
     @property

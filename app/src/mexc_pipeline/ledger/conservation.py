@@ -53,6 +53,7 @@ class Conservation:
 
     @property
     def digest(self) -> str:
+        """The file's digest, else the spool's (hex); empty without either."""
         return next((s.digest for s in (self.exported, self.received) if s is not None and s.digest), "")
 
     @property

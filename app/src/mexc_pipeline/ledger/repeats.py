@@ -31,6 +31,7 @@ class Repeat(NamedTuple):
 
     @property
     def rows(self) -> int:
+        """How many rows both have."""
         return self.last_seq - self.first_seq + 1
 
 

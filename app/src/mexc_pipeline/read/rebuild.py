@@ -46,6 +46,7 @@ class Stored(NamedTuple):
 
     @property
     def place(self) -> str:
+        """Where a row is, for a message."""
         return f"seq {self.seq} in {self.file}" if self.file else f"seq {self.seq}"
 
 
@@ -107,8 +108,8 @@ _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 @dataclass(slots=True)
 class RebuiltBook:
-    """Price to volume and orders per side. ``row`` is the newest row in it, ``base`` the version of its snapshot,
-    ``gaps`` the missing versions it was put together across."""
+    """A book: price to volume and orders per side. ``row`` is the newest row in it, ``base`` the version of its
+    snapshot, ``gaps`` the missing versions it was put together across."""
 
     version: int
     row: Stored
@@ -296,7 +297,7 @@ class History:
 
 
 def unreadable(row: Stored, why: Exception) -> GapError:
-    """That a book needs what a row does not tell."""
+    """The error that a book needs what a row does not tell."""
     return GapError(f"the frame of {row.place} cannot be read: {str(why)[:200]}; across_gaps=True goes on without it")
 
 

@@ -124,9 +124,11 @@ class Watcher:
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
 
     def start(self) -> None:
+        """Begin to ask."""
         self._thread.start()
 
     def close(self) -> None:
+        """Stop asking, and wait up to 10 s for the thread."""
         self._stop.set()
         if self._thread.ident is not None:  # else the start of the run failed before it
             self._thread.join(timeout=10)

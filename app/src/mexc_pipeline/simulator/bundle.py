@@ -63,6 +63,8 @@ class Refusal(NamedTuple):
 
 
 class RecordedAnswer(NamedTuple):
+    """What REST answered: status, headers, body."""
+
     status: int
     headers: dict[str, str]
     body: bytes
@@ -85,7 +87,7 @@ class Track:
 
 @dataclass
 class Bundle:
-    """A whole one. `base`: the exchange's time (ms) when the probe began, None where no frame tells."""
+    """A whole bundle. `base`: the exchange's time (ms) when the probe began, None where no frame tells."""
 
     symbols: list[str]
     tracks: dict[tuple[str, str], list[Track]]
@@ -291,5 +293,5 @@ class Counting:
 
     @property
     def shift(self) -> int:
-        """The one of the newest pass."""
+        """The shift of the newest pass."""
         return self._shift

@@ -60,7 +60,7 @@ class ClientMessage:
 
 
 class Exchange:
-    """Everything here runs on one event loop; the lists may be read from any thread."""
+    """The simulated exchange. Everything runs on one event loop; the lists may be read from any thread."""
 
     def __init__(self, config: SimulatorConfig) -> None:
         self.config = config

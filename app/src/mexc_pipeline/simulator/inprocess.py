@@ -29,7 +29,7 @@ class BookView(NamedTuple):
 
 
 class Simulator:
-    """Context manager. Every method may be called from any thread.
+    """The simulator as a context manager. Every method may be called from any thread.
 
     Records (`sent`, `received`, `requests`, `connections`) stay readable after the end.
     """

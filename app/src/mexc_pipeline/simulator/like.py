@@ -75,7 +75,7 @@ class _Talk:
 
 
 class Imitation:
-    """Everything here runs on one event loop. `port` 0 picks a free one."""
+    """An exchange that plays a bundle. Everything runs on one event loop. `port` 0 picks a free one."""
 
     def __init__(self, bundle: Bundle, host: str, port: int) -> None:
         self.host = host

@@ -29,39 +29,45 @@ FORBIDDEN_PAGE = (
 
 
 class RestAnswer(NamedTuple):
+    """An answer as it is sent: status, content type, body."""
+
     status: HTTPStatus
     content_type: str
     body: bytes
 
 
 def json_answer(text: str, status: HTTPStatus = HTTPStatus.OK) -> RestAnswer:
+    """Return an answer of that JSON text."""
     return RestAnswer(status, "application/json", text.encode())
 
 
 def success(data: str) -> RestAnswer:
+    """Return an answer with that JSON text as its `data`."""
     return json_answer(f'{{"success":true,"code":0,"data":{data}}}')
 
 
 def failure(code: int, message: str) -> RestAnswer:
-    """A refusal as the exchange gives it: inside HTTP 200."""
+    """Return a refusal as the exchange gives it: inside HTTP 200."""
     return json_answer(f'{{"success":false,"code":{code},"message":"{message}"}}')
 
 
 def throttled() -> RestAnswer:
+    """Return the refusal of too many requests."""
     return failure(510, "Requests are too frequent")
 
 
 def forbidden() -> RestAnswer:
+    """Return the page that the content network refuses with."""
     return RestAnswer(HTTPStatus.FORBIDDEN, "text/html", FORBIDDEN_PAGE)
 
 
 def with_a_bad_byte(answer: RestAnswer) -> RestAnswer:
-    """The answer with a field in each book and each change of one whose text is not UTF-8."""
+    """Return the answer with a field in each book and each change of one whose text is not UTF-8."""
     return answer._replace(body=answer.body.replace(b'"version":', b'"note":"\xff","version":'))
 
 
 def odd_detail(kind: str) -> RestAnswer:
-    """An answer to a question for a contract's details that does not have it."""
+    """Return an answer to a question for a contract's details that does not have it."""
     match kind:
         case "510":
             return throttled()
@@ -86,6 +92,7 @@ class Throttle:
         self._counts: dict[tuple[str, str], tuple[int, int]] = {}
 
     def allows(self, address: str, endpoint: str, limit_factor: int, now: float) -> bool:
+        """Whether one more request of that address is let through now."""
         if not self._limit:
             return True
         window = int(now / self._window)
@@ -96,7 +103,7 @@ class Throttle:
 
 
 class Rest:
-    """Answers requests. Owns the throttle and the lag of what it serves."""
+    """Answers requests of REST. Owns the throttle and the lag of what it serves."""
 
     def __init__(self, feeds: Mapping[str, SymbolFeed], seed: int, lag: int, limit: int, window: float) -> None:
         self._feeds = feeds

@@ -36,9 +36,14 @@ class Venue(Protocol):
     config: SimulatorConfig
     board: FaultBoard
 
-    def listed(self, symbol: str) -> bool: ...
-    def subscribe(self, session: Session, symbol: str, stream: str) -> None: ...
-    def unsubscribe(self, session: Session, symbol: str, stream: str) -> None: ...
+    def listed(self, symbol: str) -> bool:
+        """Whether there is such a contract."""
+
+    def subscribe(self, session: Session, symbol: str, stream: str) -> None:
+        """Begin a stream for a session."""
+
+    def unsubscribe(self, session: Session, symbol: str, stream: str) -> None:
+        """End a stream of a session."""
 
 
 class _Frame(NamedTuple):

@@ -54,6 +54,7 @@ class Checkpointer:
         self._grown += content + COMMIT_BYTES
 
     def close(self) -> None:
+        """End the thread and let go of the segment."""
         self._stop.set()
         self._thread.join()
         self.watch(None)

@@ -52,6 +52,7 @@ class Tally:
         self.last_rx = 0
 
     def add(self, block: Columns) -> None:
+        """Count a block of rows."""
         if not len(block):
             return
         self.digest.update(block)
@@ -214,7 +215,7 @@ def seal_left_open(
     """Close every open segment whose edge has passed, with ``cut`` also the one of the running period. One that is no
     more what it was when it was ``read`` is read again.
 
-    For whoever holds the spool's lock while no collector runs. Segments that cannot be read are left and logged; those
+    The caller holds the spool's lock, and no collector runs. Segments that cannot be read are left and logged; those
     whose rows are not the ones that arrived too, and ``damaged`` is told: whoever records here next sets them apart,
     and needs them until then, to give no seq twice. UnavailableError, sqlite3.Error or OSError, once all others are
     closed, where one cannot be written at present.

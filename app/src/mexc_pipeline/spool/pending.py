@@ -287,7 +287,7 @@ class Pending:
 
     def move(self, spool: Spool) -> int:
         """Number the oldest rows: commit them to the spool, as many as belong to one segment and no more than take a
-        moment. How many; 0 once there is none left."""
+        moment. Returns how many; 0 once there is none left."""
         after, frames = self._mended(lambda: self._next(spool))
         self._moved = after
         if not frames:
@@ -386,6 +386,7 @@ class Pending:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
+        """Let go of the file."""
         self._is_closed = True
         self._database.close()
 
@@ -416,8 +417,8 @@ def damaged(folder: Path) -> list[str]:
 
 
 def number_left(folder: Path, symbol_id: str, period: Period, asked: LastSeq) -> None:
-    """Number what a process left that is gone. For whoever holds the spool's lock; ``asked`` is what is known
-    elsewhere. Raises as :class:`Pending` and :class:`~mexc_pipeline.spool.writer.Spool` do."""
+    """Number what a process left that is gone. The caller holds the spool's lock; ``asked`` is what is known elsewhere.
+    Raises as :class:`Pending` and :class:`~mexc_pipeline.spool.writer.Spool` do."""
     pending = Pending(folder, symbol_id)
     try:
         first_rx = pending.first_rx()

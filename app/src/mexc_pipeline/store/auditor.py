@@ -43,7 +43,8 @@ AGAIN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A table against its segment: ``columns`` differ; ``refused`` rows of the segment are not in the table."""
+    """What comparing a table with its segment found: ``columns`` differ; ``refused`` rows of the segment are not in the
+    table."""
 
     rows: int
     columns: list[str] = field(default_factory=list)
@@ -52,15 +53,16 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """The table holds what it can hold."""
+        """Whether the table holds what it can hold."""
         return not self.columns and not self.error
 
     @property
     def ok(self) -> bool:
-        """The table holds every row of the segment."""
+        """Whether the table holds every row of the segment."""
         return self.same and not self.refused
 
     def as_json(self) -> dict[str, Any]:
+        """The comparison as the control socket tells it."""
         return {"rows": self.rows, "ok": self.ok, "columns": self.columns, "refused": self.refused, "error": self.error}
 
 
@@ -119,7 +121,8 @@ def _may_have_large(segment: SegmentInfo) -> bool:
 
 
 class Auditor:
-    """One symbol's sealed tables; used by one thread. ``step`` raises EngineError and SegmentError."""
+    """Compares one symbol's sealed tables with their segments; used by one thread. ``step`` raises EngineError and
+    SegmentError."""
 
     def __init__(
         self, symbol_id: str, folder: Path, engine: Engine, loader: Progress, stopping: threading.Event

@@ -25,6 +25,7 @@ class SegmentKey(NamedTuple):
 
     @classmethod
     def of(cls, segment: SegmentInfo) -> SegmentKey:
+        """The key of that segment."""
         return cls(segment.spool_id, segment.name.period, segment.name.part)
 
 
@@ -44,6 +45,7 @@ class Names:
 
     @property
     def current(self) -> str:
+        """The table that the open segment is loaded into."""
         return f"{self.id}_current"
 
     @property
@@ -58,6 +60,7 @@ class Names:
 
     @property
     def probe(self) -> str:
+        """The table that shows whether the engine takes a block."""
         return f"{self.id}_probe"
 
     def sealed(self, segment: SegmentInfo) -> str:
@@ -66,13 +69,15 @@ class Names:
         return f"{self.id}_{segment.name.period}{part}"
 
     def is_sealed(self, table: str) -> bool:
+        """Whether a table of that name holds a closed segment."""
         return re.fullmatch(rf"{self.id}_(\d{{10}}|\d{{14}})(_part\d+)?", table) is not None
 
     def is_orphan(self, table: str) -> bool:
-        """Set apart with rows that the spool, as it is now, does not have."""
+        """Whether a table of that name was set apart with rows that the spool, as it is now, does not have."""
         return self.is_set_apart(table) and table.startswith(f"{self.id}_orphan_")
 
     def is_set_apart(self, table: str) -> bool:
+        """Whether a table of that name was set apart."""
         return re.fullmatch(rf"{self.id}_(orphan|altered)_\d{{14}}(_\d+)?", table) is not None
 
 
@@ -127,7 +132,7 @@ class Catalog:
         return Extent(*rows[0][:3])
 
     def count(self, table: str) -> int:
-        """Rows of a table."""
+        """How many rows a table has."""
         return int(self._engine.select(f"SELECT count() FROM {table}")[0][0])
 
     def free(self, name: str, capabilities: Capabilities) -> None:
@@ -222,7 +227,7 @@ class Catalog:
 
 
 def export_row(segment: SegmentInfo, stored: int, host: str, verdict: str) -> list[tuple[str, str, Any]]:
-    """(column, type, value) of a file's row in ``export_log``."""
+    """A file's row in ``export_log`` as (column, type, value)."""
     e: Mapping[str, Any] = segment.exported
     counts: Mapping[str, int] = e.get("counts", segment.counts)
     return [

@@ -97,7 +97,8 @@ def logged(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:
 
 
 def given(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:
-    """``held``: which spool gave the rows of a symbol that ClickHouse has or logged. UserError where it cannot say."""
+    """Which spool gave the rows of a symbol that ClickHouse has or logged, as ``held``. UserError where it cannot
+    say."""
     engine = factory()
     try:
         engine.connect()

@@ -80,6 +80,7 @@ class Store:
         self._workers.append(Worker("statistics", statistics, self._stopping, self.health))
 
     def start(self) -> None:
+        """Start every thread."""
         for worker in self._workers:
             worker.start()
 

@@ -126,7 +126,7 @@ class StatisticsLoader:
 
 
 def stats_row(status: Mapping[str, Any], state: str, backlog: int, rates: tuple[float, float]) -> list[Column]:
-    """(column, type, value) of a ``collector_stats`` row from a collector's answer to ``status``; ``state`` is its
+    """A ``collector_stats`` row as (column, type, value), from a collector's answer to ``status``; ``state`` is its
     health's."""
     delay, durable = status.get("delay_ms") or {}, status.get("durable_ms") or {}
     egress = status.get("egress") or {}

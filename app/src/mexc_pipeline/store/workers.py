@@ -26,6 +26,7 @@ class EngineHealth:
         self._since = 0.0
 
     def failed(self, error: EngineError) -> None:
+        """Note that a thread met an outage."""
         with self._lock:
             first = self.error is None
             self.error = str(error)
@@ -37,7 +38,7 @@ class EngineHealth:
             )
 
     def recovered(self) -> None:
-        """To be called by a thread that met the outage and is past it."""
+        """Note that a thread which met the outage is past it."""
         with self._lock:
             was, self.error = self.error, None
         if was is not None:
@@ -50,8 +51,13 @@ class StoppingError(EngineError):
 
 
 class Stepper(Protocol):
-    def step(self) -> float: ...
-    def detach(self) -> None: ...
+    """What a worker runs, one step after another."""
+
+    def step(self) -> float:
+        """Do what is next; returns the seconds until the next turn. Raises EngineError, and what its own work does."""
+
+    def detach(self) -> None:
+        """Let go of the engine; the next step connects anew."""
 
 
 class Worker:
@@ -70,10 +76,11 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def join(self, timeout_s: float) -> bool:
-        """Whether the thread has ended."""
+        """Wait so many seconds for the thread; whether it has ended."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
