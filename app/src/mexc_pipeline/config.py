@@ -83,7 +83,8 @@ class _EgressTable(_Table, frozen=True):
     control_socket: str = "/run/tor-instances/{id}/control"
     """Mode tor: the unix socket of that Tor's control port; ``{id}`` as above."""
     deployment: tuple[str, ...] = ()
-    """Ids of all symbols of the deployment, on all hosts, which share the exits out among them; empty: those of this file."""
+    """Ids of all symbols of the deployment, on all hosts, which share the exits out among them; empty: those of this
+    file."""
 
 
 class Egress(_EgressTable, frozen=True):

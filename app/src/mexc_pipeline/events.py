@@ -222,7 +222,7 @@ class Gap(Event, frozen=True, kw_only=True):
 
 
 class Repaired(Event, frozen=True, kw_only=True):
-    """Of these versions ``count`` are in ``r`` rows now."""
+    """Missing versions, both ends included, of which ``count`` are in ``r`` rows now."""
 
     channel: str
     first: int
@@ -231,7 +231,7 @@ class Repaired(Event, frozen=True, kw_only=True):
 
 
 class Unrepaired(Event, frozen=True, kw_only=True):
-    """Of these versions ``count`` will not be in ``r`` rows; ``reason`` says why."""
+    """Missing versions, both ends included, of which ``count`` will not be in ``r`` rows; ``reason`` says why."""
 
     channel: str
     first: int

@@ -67,6 +67,7 @@ class ImportReport:
 
     @property
     def exit_status(self) -> int:
+        """The exit status: 0 where nothing failed, else 1."""
         return 0 if self.ok else 1
 
     def lines(self) -> list[str]:

@@ -23,7 +23,7 @@ class ArgumentError(UserError, ValueError):
 
 
 def shown(value: object) -> str:
-    """For a message of one line, whatever was given."""
+    """Whatever was given, as text for a message of one line."""
     try:
         return clean(repr(value), _MOST)
     except ValueError:  # an integer that is too long to be shown

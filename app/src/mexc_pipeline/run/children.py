@@ -87,7 +87,7 @@ class Child:
         return self.process.poll()
 
     def terminate(self) -> None:
-        """Send SIGTERM."""
+        """Ask the child to end, by SIGTERM."""
         self.process.terminate()  # does nothing where it has been waited for
 
     def kill(self) -> None:

@@ -115,7 +115,8 @@ class Display:
 
     @property
     def lines(self) -> Lines:
-        """On a terminal children's lines are prefixed and printed above the table; elsewhere they stay as they are."""
+        """What takes children's lines: on a terminal they are prefixed and printed above the table, elsewhere they stay
+        as they are."""
         return self._print if self.terminal else self._pass_on
 
     def start(self) -> None:

@@ -69,12 +69,15 @@ class Book:
         self._history.clear()
 
     def level(self, side: Side, tick: int) -> Level:
+        """Return a level, (0, 0) where there is none."""
         return self._levels[side].get(tick, ABSENT)
 
     def size(self, side: Side) -> int:
+        """Return how many levels a side has."""
         return len(self._ticks[side])
 
     def best(self, side: Side) -> int:
+        """Return the best tick of a side."""
         return self._ticks[side][0 if side == "asks" else -1]
 
     def nth(self, side: Side, n: int) -> int:

@@ -41,6 +41,7 @@ class RecordedFrame(NamedTuple):
     packed: str
 
     def bytes(self) -> bytes:
+        """The payload as it was on the wire."""
         return PACKINGS[self.packed](self.inside) if self.packed else self.inside
 
 

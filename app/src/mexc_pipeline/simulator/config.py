@@ -72,4 +72,5 @@ class SimulatorConfig:
     clock_ns: Callable[[], int] = time.time_ns
 
     def market(self) -> MarketSettings:
+        """Return the settings of each symbol's market."""
         return MarketSettings(self.rate, self.commit_rate, self.levels, self.retain)

@@ -89,6 +89,7 @@ class Exchange:
         self._tls = _tls(config)
 
     def now_ms(self) -> int:
+        """Return the time (Unix ms)."""
         return self.config.clock_ns() // 1_000_000
 
     # Life
@@ -214,6 +215,7 @@ class Exchange:
     # Subscriptions
 
     def listed(self, symbol: str) -> bool:
+        """Whether there is such a contract."""
         return symbol in self.feeds
 
     def subscribe(self, session: Session, symbol: str, stream: str) -> None:
@@ -235,6 +237,7 @@ class Exchange:
             self._tickers.full_next()
 
     def unsubscribe(self, session: Session, symbol: str, stream: str) -> None:
+        """End a stream; one that is not there changes nothing."""
         session.streams.discard((symbol, stream))
         self._subscribers[symbol].get(stream, set()).discard(session)
 

@@ -140,6 +140,7 @@ class Fault:
 
     @property
     def effect(self) -> Effect:
+        """How a fault of its kind works."""
         return KINDS[self.kind][0]
 
     def matches(self, conn: int | None, symbol: str | None, channel: str | None) -> bool:
@@ -213,10 +214,12 @@ class FaultBoard:
         return bool(self._active)
 
     def add(self, fault: Fault, now: float) -> None:
+        """Put a fault on; what it lasts begins at `now` (monotonic s)."""
         until = None if fault.seconds is None or fault.effect is Effect.NEXT else now + fault.seconds
         self._active.append(_Active(fault, until, fault.count))
 
     def clear(self) -> None:
+        """Take every fault off."""
         self._active.clear()
 
     def expire(self, now: float) -> None:

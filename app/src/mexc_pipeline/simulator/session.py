@@ -85,6 +85,7 @@ class Session:
 
     @property
     def open(self) -> bool:
+        """Whether the connection is open."""
         return self._connection.state is State.OPEN and not self._transport.is_closing()
 
     def deliver(self, push: Push) -> None:
@@ -292,6 +293,7 @@ class Session:
     # What arrives
 
     def now_ms(self) -> int:
+        """Return the time (Unix ms)."""
         return self._venue.config.clock_ns() // 1_000_000
 
     def outlived(self, now: float) -> bool:

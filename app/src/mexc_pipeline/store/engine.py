@@ -147,6 +147,7 @@ class Capabilities:
 
     @property
     def has_datetime64(self) -> bool:
+        """Whether row tables have times of their own type; they are integers otherwise."""
         return self.row_types is TYPES_DATETIME64
 
 
