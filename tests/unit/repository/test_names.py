@@ -55,13 +55,15 @@ def documented() -> Iterator[tuple[str, str | None]]:
 
 def is_fragment(text: str) -> bool:
     """Whether a docstring begins with what needs another sentence before it to be understood: a preposition, a pronoun,
-    a possessive without its noun, the name of an error, or a word or two alone."""
+    a possessive without its noun, the name of an error, or a word or two alone; or goes on with a result that nothing
+    returns."""
     begins = (
         r"(Of|For|As|In|On|By|With|Without|Until|Back|Before|After|Also)\b(?! (how|which|what|whom|whose)\b)"
         r"|(It|Its|They|Their|Those|That|Both|(One|All|Each) of (them|those))\b"
         r"|The (same|one) (of|with|together|for|that)\b"
         r"|\w+ \w+'s[.,;:]"
         r"|See (:|``)|\w+Error\b"
+        r"|[^.:;]+; (whether|how many|seconds|the rows|True|False)\b"
     )
     return re.match(begins, text) is not None or len(text.split()) < 3
 
@@ -98,6 +100,7 @@ def test_a_docstring_has_a_subject() -> None:
         "It was answered.",
         "ConfigError where a file is missing.",
         "All of them.",
+        "Move a log into its file; whether it is empty now.",
     ],
 )
 def test_a_fragment_is_recognised(text: str) -> None:

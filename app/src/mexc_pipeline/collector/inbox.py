@@ -106,7 +106,7 @@ class Inbox:
     # -- for those who end segments and recordings
 
     def mark(self, cut: Cut | None = None) -> bool:
-        """Queue the present moment behind all that was stamped so far; False once closed."""
+        """Queue the present moment behind all that was stamped so far; returns False once the queue is closed."""
         with self.lock:
             rx = self.stamp()
             self._hand_over()

@@ -50,7 +50,7 @@ class Hold(msgspec.Struct):
 
 class Budget(msgspec.Struct):
     """What one address may ask of the exchange. ``attempts``: times of those that count, whatever host they were made
-    to. Seconds of one clock."""
+    to, in seconds of one clock."""
 
     boot: str = ""
     attempts: list[float] = []

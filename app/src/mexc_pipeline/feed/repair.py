@@ -60,7 +60,7 @@ class Repairer:
                 self._changed.notify_all()
 
     def give_up(self, reason: str) -> list[Row]:
-        """Ask for nothing more of what was missing so far; the rows that say so are returned."""
+        """Ask for nothing more of what was missing so far; returns the rows that say so."""
         with self._changed:
             return self._recovery.give_up(reason)
 
@@ -90,8 +90,8 @@ class Repairer:
                 self._changed.wait_for(lambda: self._closed, pause)
 
     def ask(self, request: Request) -> float:
-        """Make one request; seconds to wait before the next. While the exchange asks for patience there is none:
-        nothing is given up for that."""
+        """Make one request; returns the seconds to wait before the next. While the exchange asks for patience there is
+        none: nothing is given up for that."""
         patience_s = self._rest.patience_s
         if patience_s:
             self.trouble = f"{self._rest.url} asks for patience"

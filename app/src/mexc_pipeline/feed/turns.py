@@ -98,7 +98,7 @@ class Turns:
         self._backoff.reset()
 
     def lost(self) -> float:
-        """The connection is over, or there was none; seconds to pause."""
+        """The connection is over, or there was none; returns the seconds to pause."""
         self._is_free = self.kept
         if self._delivered_at is not None:
             self._backoff.reset()

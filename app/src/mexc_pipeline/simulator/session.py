@@ -215,7 +215,7 @@ class Session:
         self._transport.write(encoded)
 
     async def drained(self) -> bool:
-        """Wait until the operating system has everything, also what stood in line; False where it is over."""
+        """Wait until the operating system has everything, also what stood in line; returns False where it is over."""
         try:
             while self._pump_task is not None:
                 await asyncio.wait([self._pump_task])

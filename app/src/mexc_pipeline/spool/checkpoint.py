@@ -78,7 +78,8 @@ class Checkpointer:
 
 
 def run_checkpoint(db: sqlite3.Connection) -> bool:
-    """Move a log into its file; whether the next commit begins at the log's start again. Raises sqlite3.Error."""
+    """Move a log into its file; returns whether the next commit begins at the log's start again. Raises
+    sqlite3.Error."""
     db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     busy, _, _ = db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
     return not busy

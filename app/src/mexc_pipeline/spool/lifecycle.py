@@ -169,8 +169,8 @@ def hold(path: Path, tally: Tally) -> OpenDatabase:
 
 
 def renew(database: OpenDatabase, path: Path, digest: str, error: BaseException) -> bool:
-    """Write a segment again, whose rows have that digest, where ``error`` shows that it can only be read; whether they
-    could be read. Raises sqlite3.Error or OSError where it cannot be done at present."""
+    """Write a segment again, whose rows have that digest, where ``error`` shows that it can only be read; returns
+    whether they could be read. Raises sqlite3.Error or OSError where it cannot be done at present."""
     renewed = database.renew(partial(_is_whole, digest=digest))
     if renewed:
         fields = {"segment": path.name, "reason": str(error)}
@@ -284,8 +284,8 @@ def remove(path: Path) -> None:
 
 
 def remove_empty(path: Path) -> str | None:
-    """Delete a segment without rows; the name of what is kept where some stand behind a damaged place of its log.
-    Raises sqlite3.Error."""
+    """Delete a segment without rows; returns the name of what is kept where some stand behind a damaged place of its
+    log. Raises sqlite3.Error."""
     with contextlib.closing(connect(path, readonly=False)) as db:
         kept = keep_left_out(db, path)
     remove(path)

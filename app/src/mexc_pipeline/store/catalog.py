@@ -205,7 +205,7 @@ class Catalog:
         return [Given(self._id, spool_id, first, last, f"export_log's {file}") for spool_id, first, last, file in rows]
 
     def log_export(self, segment: SegmentInfo, stored: int, host: str, verdict: str) -> bool:
-        """Add the file's row to ``export_log`` unless it is there; whether it was added."""
+        """Add the file's row to ``export_log`` unless it is there; returns whether it was added."""
         exported = segment.exported
         where = f"id = {quote(self._id)} AND file = {quote(exported['file'])} AND digest = {quote(exported['digest'])}"
         if records.read(self._engine, "export_log", f"SELECT count() FROM export_log WHERE {where}") != [(0,)]:

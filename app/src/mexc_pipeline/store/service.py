@@ -85,7 +85,7 @@ class Store:
             worker.start()
 
     def close(self, timeout_s: float = _STOP_S) -> bool:
-        """End after the batch at hand; False where a thread did not end in time."""
+        """End after the batch at hand; returns False where a thread did not end in time."""
         self._stopping.set()
         deadline = time.monotonic() + timeout_s
         ended = [worker.join(max(0.05, deadline - time.monotonic())) for worker in self._workers]

@@ -80,7 +80,7 @@ class Worker:
         self._thread.start()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait so many seconds for the thread; whether it has ended."""
+        """Wait so many seconds for the thread; returns whether it has ended."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
