@@ -50,7 +50,8 @@ class LastSeq:
 
 
 def ask_last_seq(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) -> LastSeq:
-    """Ask the files and the store. ``spool_ids`` are this folder's own, so that it does not find itself alive."""
+    """Ask the files and the store. ``spool_ids`` are this folder's own, so that it does not find itself alive. It takes
+    up to :data:`ANSWER_S` seconds, and never raises for what cannot be asked."""
     unknown: list[str] = []
     exports = tuple(sorted(_files(settings.export_dir, symbol_id, unknown)))
     last = _newest_in_files(settings, symbol_id, unknown) if exports else 0
