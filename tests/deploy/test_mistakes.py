@@ -135,7 +135,7 @@ def test_a_list_of_symbols_that_nobody_has_read(collectors: list[Host], network:
     assert "FAIL mexc-collector@btc.service does not run what is on the disk: it shares" in printed
     printed = play("ansible-playbook site.yml --skip-tags install", *ONLY, *version, *more)
     assert "Install the package" not in printed
-    task = printed.partition("Have them share the exits out anew")[2].partition("TASK [")[0]
+    task = printed.partition("Have them repartition the exits")[2].partition("TASK [")[0]
     assert f"changed: [{site.name(host)}] => (item=btc)" in task
     after = pids(collectors)
     assert {name: after[name] for name in ("btc", "eth", "sol")} == {n: before[n] for n in ("btc", "eth", "sol")}

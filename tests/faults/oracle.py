@@ -30,7 +30,7 @@ TAIL_NS = 2_000_000_000
 MINUTE_NS = 60_000_000_000
 Shown = Callable[[int, int], list[tuple[int, int]]]
 """What the recorder's clock showed from one true moment to another (Unix ns): each stretch of it, first and last."""
-Held = Callable[[int, int], int]
+Delay = Callable[[int, int], int]
 """How much later (ns) than on an idle machine what came at one moment (Unix ns) may be done at another."""
 _FILE = re.compile(r"([a-z]+)(\d{10}|\d{14})(?:\.part(\d+))?\.parquet")
 
@@ -170,7 +170,7 @@ def check_frames(
     shown: Shown = lambda start_ns, end_ns: [(start_ns, end_ns)],
     stopped: Collection[tuple[int, int]] = (),
     repeats: bool = False,
-    held: Held = lambda start_ns, end_ns: 0,
+    held: Delay = lambda start_ns, end_ns: 0,
 ) -> None:
     """Every connection's frames stand in the files in the order in which they were sent on it; where ``late_ns`` is
     given each has been stamped within so much of being sent, by the recorder's clock as it was ``shown`` then. From
@@ -241,7 +241,7 @@ def _judge_times(
     late_ns: int,
     shown: Shown,
     stopped: Collection[tuple[int, int]],
-    held: Held,
+    held: Delay,
     verdict: Verdict,
 ) -> None:
     """``stamps``: each row's ``rx`` behind that of the row before it."""
@@ -275,7 +275,7 @@ def _compare(
     orderly: set[int],
     verdict: Verdict,
     tail_ns: int,
-    held: Held,
+    held: Delay,
 ) -> None:
     where = f"connection {connection.number} ({connection.end or 'open'})"
     verdict.frames += len(have)

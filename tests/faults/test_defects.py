@@ -28,7 +28,7 @@ from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.spool.segment import info
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.store import schema
-from mexc_pipeline.store.catalog import Catalog, Held
+from mexc_pipeline.store.catalog import Catalog, SegmentKey
 from mexc_pipeline.store.embedded import EmbeddedFolder
 from mexc_pipeline.store.engine import CIRCUMSTANCES, TYPES_INT64, Capabilities, RefusedError, row_table_sql
 from mexc_pipeline.store.leftovers import Leftovers
@@ -247,8 +247,8 @@ def test_a_damaged_table_of_records_is_set_apart_and_filled_again(tmp_path: Path
     engine = folder.engine()
     engine.connect()
     schema.apply(engine)
-    held = Held("spool", "2026112120", 1)
-    Catalog("btc", engine).hold("btc_current", held)
+    key = SegmentKey("spool", "2026112120", 1)
+    Catalog("btc", engine).hold("btc_current", key)
     where = f"database = 'ch_mexc' AND table = '{table}' AND active"
     parts = [Path(row[0]) for row in engine.select(f"SELECT path FROM system.parts WHERE {where}")]
     engine.close()
@@ -269,8 +269,8 @@ def test_a_damaged_table_of_records_is_set_apart_and_filled_again(tmp_path: Path
     with pytest.raises(RefusedError):
         attach()
     assert file in schema.apply(engine), "as the next connection does"
-    catalog.hold("btc_current", held)
-    assert catalog.holdings() == {"btc_current": held}
+    catalog.hold("btc_current", key)
+    assert catalog.holdings() == {"btc_current": key}
     tables: list[str] = [row[0] for row in engine.select("SELECT name FROM system.tables WHERE database = 'ch_mexc'")]
     assert len([name for name in tables if name.startswith(f"{table}_damaged_")]) == 1, "kept for whoever wants to look"
     engine.close()

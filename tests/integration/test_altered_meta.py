@@ -18,8 +18,8 @@ from mexc_pipeline.config import Config, parse
 from mexc_pipeline.export import main as export
 from mexc_pipeline.export.newest import newest_seq
 from mexc_pipeline.rows import Frame
-from mexc_pipeline.spool.known import Known
 from mexc_pipeline.spool.label import check_label, said_by
+from mexc_pipeline.spool.last_seq import LastSeq
 from mexc_pipeline.spool.pending import FILE, Pending, number_left
 from mexc_pipeline.spool.segment import NewerFormatError, SegmentError, in_order, info, put_meta, segments
 from mexc_pipeline.spool.writer import Spool
@@ -27,7 +27,7 @@ from mexc_pipeline.verify import exports as verify
 from support.spools import SECOND, T0, configure, fill, open_spool, tamper, written
 
 PERIOD = 10 * SECOND
-NOTHING = Known(0, (), None, ())
+NO_LAST_SEQ = LastSeq(0, (), None, ())
 MOVED, LEFT = 30, 25
 _ALL = ("id", "symbol", "spool_id", "version", "period", "period_ns", "edge_ns", "state", "cut", "kept", "check")
 KEYS = {
@@ -93,7 +93,7 @@ def flip(path: Path, key: str, at: float, bit: int) -> None:
 def judge(config: Config) -> None:
     """Number, export and verify what is there: BTC's rows are in files once, or a file of them was set apart."""
     folder = config.spool_dir / "btc"
-    number_left(folder, "btc", config.period, NOTHING)
+    number_left(folder, "btc", config.period, NO_LAST_SEQ)
     report = export(config, once=True)
     assert {failure.id for failure in report.failures} <= {"btc"}
     findings = verify(config).findings

@@ -38,7 +38,9 @@ class Rig:
             return dataclasses.replace(dial(egress, target, ca_file), mode="tor", details=details)
 
         settings = config.parse("", None)
-        self.feed = Feed(settings.symbols[0], config.Exchange(websocket=url), Gathered(self.got.extend), by_another)
+        self.feed = Feed(
+            settings.symbols[0], config.ExchangeTable(websocket=url), Gathered(self.got.extend), by_another
+        )
         self.thread = threading.Thread(target=self.feed.run)
 
     def events(self, *names: str) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ class Rig:
         self.got: list[Frame] = []
         self.blocked = threading.Event()
         self.blocked.set()
-        where = config.Exchange(websocket=url, **exchange)
+        where = config.ExchangeTable(websocket=url, **exchange)
         self.feed = Feed(settings.symbols[0], where, Gathered(self._sink), attempts=attempts)
         self.thread = threading.Thread(target=self.feed.run)
 
@@ -201,7 +201,7 @@ def test_frames_never_wait_for_the_file_of_attempts(why: str, tmp_path: Path, mo
 
         rig.feed = Feed(
             config.parse("", None).symbols[0],
-            config.Exchange(websocket=sim.ws_url),
+            config.ExchangeTable(websocket=sim.ws_url),
             Gathered(rig._sink),
             dialler=dial,
             attempts=Attempts(path),
@@ -358,7 +358,7 @@ def test_a_channel_that_is_retired_is_given_up_and_the_others_flow_on(
     monkeypatch.setattr(watch, "CONFIRM_S", 0.3)
     monkeypatch.setattr(watch, "AGAIN_S", 0.5)
     if how == "ack":  # only its pace tells that it is away; the others' is left alone, whatever the machine does
-        short = silence.Bounds(0.6, 0.6, 0.6)
+        short = silence.SilenceBounds(0.6, 0.6, 0.6)
         monkeypatch.setattr(watch, "bounds", lambda c: short if c == "push.depth.full" else silence.bounds(c))
     retired = Fault("retired", channel="depth.full", value=how)
     with Simulator(SimulatorConfig(rate=200, faults=(retired,))) as sim:
@@ -439,7 +439,7 @@ def test_only_a_channels_own_frames_show_that_it_delivers(
     frame: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever else comes is counted by name, and is no sign of life of the channel: it is given up in its time."""
-    short = silence.Bounds(0.6, 0.6, 0.6)
+    short = silence.SilenceBounds(0.6, 0.6, 0.6)
     monkeypatch.setattr(watch, "bounds", lambda c: short if c == "push.ticker" else silence.bounds(c))
     faults = (Fault("retired", channel="ticker", value="ack"), Fault("frame", value=frame, every=0.1))
     with Simulator(SimulatorConfig(rate=200, faults=faults)) as sim:
@@ -483,7 +483,7 @@ def test_an_ack_in_other_words_is_said_and_data_confirm(words: str, monkeypatch:
 
 
 def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silence, "OTHERS", silence.Bounds(1.0, 1.0, 1.0))
+    monkeypatch.setattr(silence, "OTHERS", silence.SilenceBounds(1.0, 1.0, 1.0))
     with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:
         rig.event("subscribed", 3)
         sim.inject(Fault("stall", channel="ticker", value="resubscribe"))
@@ -497,7 +497,7 @@ def test_a_silent_channel_is_asked_for_again_and_comes_back(monkeypatch: pytest.
 
 
 def test_a_channel_that_stays_silent_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silence, "OTHERS", silence.Bounds(0.5, 0.5, 0.5))
+    monkeypatch.setattr(silence, "OTHERS", silence.SilenceBounds(0.5, 0.5, 0.5))
     with Simulator(SimulatorConfig(rate=200)) as sim, feeding(sim.ws_url) as rig:
         rig.event("subscribed", 3)
         sim.inject(Fault("stall", channel="depth.full", conn=1))
@@ -509,8 +509,8 @@ def test_a_channel_that_stays_silent_ends_the_connection(monkeypatch: pytest.Mon
 
 def test_a_market_that_delivers_rarely_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame each second where silence counts from 0.3 s on; each frame used to begin the patience anew."""
-    monkeypatch.setattr(silence, "OTHERS", silence.Bounds(0.15, 0.15, 0.15))
-    monkeypatch.setattr(silence, "DEAL", silence.Bounds(0.15, 0.15, 0.15))
+    monkeypatch.setattr(silence, "OTHERS", silence.SilenceBounds(0.15, 0.15, 0.15))
+    monkeypatch.setattr(silence, "DEAL", silence.SilenceBounds(0.15, 0.15, 0.15))
     monkeypatch.setattr(watch, "QUIET_S", 0.5)
     monkeypatch.setattr(watch, "LEAVE_S", 1000.0)
     with Simulator(SimulatorConfig(rate=1)) as sim, feeding(sim.ws_url) as rig:
@@ -632,7 +632,7 @@ def test_an_exchange_that_takes_nothing_cannot_keep_us_from_reading() -> None:
     got: list[Frame] = []
     with serving(unread) as far:
         far._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)  # those it accepts have it too
-        where = config.Exchange(websocket=f"ws://127.0.0.1:{far.port}/edge")
+        where = config.ExchangeTable(websocket=f"ws://127.0.0.1:{far.port}/edge")
         feed = Feed(settings.symbols[0], where, Gathered(got.extend), small)
         thread = threading.Thread(target=feed.run)
         thread.start()
@@ -693,7 +693,7 @@ def test_what_takes_long_to_look_at_does_not_wait_for_the_rest_of_its_read() -> 
     batches: list[list[Frame]] = []
     settings = config.parse("", None)
     with serving(compressing) as far:
-        where = config.Exchange(websocket=f"ws://127.0.0.1:{far.port}/edge")
+        where = config.ExchangeTable(websocket=f"ws://127.0.0.1:{far.port}/edge")
         feed = Feed(settings.symbols[0], where, Gathered(batches.append))
         thread = threading.Thread(target=feed.run)
         thread.start()
@@ -753,7 +753,7 @@ def test_a_network_that_is_back_is_noticed_within_seconds(monkeypatch: pytest.Mo
     settings = config.parse("", None)
     got: list[Frame] = []
     with Simulator(SimulatorConfig(rate=100)) as sim:
-        feed = Feed(settings.symbols[0], config.Exchange(websocket=sim.ws_url), Gathered(got.extend), unplugged)
+        feed = Feed(settings.symbols[0], config.ExchangeTable(websocket=sim.ws_url), Gathered(got.extend), unplugged)
         thread = threading.Thread(target=feed.run)
         thread.start()
         try:
@@ -775,7 +775,7 @@ def test_whatever_the_sink_raises_nothing_of_the_network_ends_the_feed() -> None
             raise ZeroDivisionError("surprise")
         raise OSError(101, "Network is unreachable")
 
-    feed = Feed(settings.symbols[0], config.Exchange(), Gathered(got.extend), broken)
+    feed = Feed(settings.symbols[0], config.ExchangeTable(), Gathered(got.extend), broken)
     thread = threading.Thread(target=feed.run)
     thread.start()
     probe: Callable[[], bool] = lambda: any(b"unreachable" in f.m for f in got)  # noqa: E731

@@ -30,7 +30,7 @@ class Rig:
 
     def __init__(self, sim: Simulator, depth: str = "merged") -> None:
         settings = config.parse(f'[channels]\nticker = false\ndepth = "{depth}"\n', None)
-        exchange = config.Exchange(websocket=sim.ws_url, rest=sim.rest_url)
+        exchange = config.ExchangeTable(websocket=sim.ws_url, rest=sim.rest_url)
         self.sim = sim
         self.got: list[Frame] = []
         self.feed = Feed(settings.symbols[0], exchange, Gathered(self.got.extend))
@@ -220,7 +220,7 @@ def test_every_connection_begins_with_a_book_and_what_was_missed_is_a_gap() -> N
         check_whole(rig)
         rig.stop()
         view = sim.book("BTC_USDT", second["version"])
-        assert len(second["book"]["asks"]) == len(view.asks), "the whole book"
+        assert len(second["book"]["asks"]) == len(view.asks), "the snapshot is whole"
 
 
 def test_a_book_that_lags_behind_the_socket_is_asked_for_again() -> None:

@@ -335,7 +335,7 @@ def test_a_hangup_reads_again_who_shares_the_exits(tmp_path: Path) -> None:
 
     def shared() -> list[Any]:
         said = map(json.loads, collector.said().splitlines())
-        return [line["among"] for line in said if line["msg"] == "exits shared anew"]
+        return [line["among"] for line in said if line["msg"] == "exits repartitioned"]
 
     with collecting(write("btc", "eth")) as collector:
         collector.wait(lambda s: s["state"] == "connecting")

@@ -76,7 +76,7 @@ def _record(
 
     intake = Stopping(clock, dict(stops))
     with serving(serve) as far:
-        where = config.Exchange(websocket=f"ws://127.0.0.1:{far.port}/edge")
+        where = config.ExchangeTable(websocket=f"ws://127.0.0.1:{far.port}/edge")
         feed = Feed(config.parse("", None).symbols[0], where, intake)
         thread = threading.Thread(target=feed.run)
         thread.start()

@@ -26,7 +26,7 @@ from mexc_pipeline.egress.dial import Dialled, dial
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.feed.attempts import MOST, Attempts, key
 from mexc_pipeline.probe import session
-from mexc_pipeline.probe.judge import Report
+from mexc_pipeline.probe.judge import ProbeReport
 from mexc_pipeline.probe.main import probe
 from mexc_pipeline.simulator import KINDS, Fault, Simulator, SimulatorConfig, Style
 from mexc_pipeline.simulator.bundle import read_bundle
@@ -45,12 +45,12 @@ def configuration(sim: Simulator, extra: str = "") -> Config:
     )
 
 
-def probed(sim: Simulator, *, seconds: float = SECONDS, extra: str = "", save: Path | None = None) -> Report:
+def probed(sim: Simulator, *, seconds: float = SECONDS, extra: str = "", save: Path | None = None) -> ProbeReport:
     config = configuration(sim, extra)
     return probe(config, config.symbols, seconds, save)
 
 
-def said(report: Report) -> str:
+def said(report: ProbeReport) -> str:
     return "\n".join(f"{finding.kind}: {finding.text}" for finding in report.findings)
 
 
@@ -149,7 +149,7 @@ def test_what_is_printed(settings: SimulatorConfig) -> None:
 def test_it_listens_for_a_minute_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    def look(_config: Config, _chosen: object, seconds: float, *_: object) -> Report:
+    def look(_config: Config, _chosen: object, seconds: float, *_: object) -> ProbeReport:
         asked.append(seconds)
         raise UserError("enough")
 
@@ -317,7 +317,7 @@ SEEN: list[tuple[Fault, str] | tuple[Fault, str, str]] = [
     (once("abort"), rf"{END} \(code 1006"),
     (once("close", value="1012"), rf"{END} \(code 1012\); expected to stay"),
     (once("close_notice"), rf"{END} \(code 1005\).*\n(.*\n)*different: the exchange says 'rs.error: more than 60 s"),
-    (once("count_anew"), "different: push.depth.full: versions began lower after a new connection, once"),
+    (once("reset_versions"), "different: push.depth.full: versions began lower after a new connection, once"),
     (
         once("garbage"),
         r"different: connection: cut after \d s, .*no frame \(reserved bits\).*; the recorder cuts it too",

@@ -113,7 +113,7 @@ def test_across_an_unrepaired_gap_only_on_request(tmp_path: Path) -> None:
             read.book("btc", at=newest, export_dir=site.exports)
         df = read.book("btc", at=newest, export_dir=site.exports, across_gaps=True)
         assert df.attrs["gaps"] == [(gap["from"], gap["to"])]
-        with pytest.raises(UserError, match="no whole book at or before"):
+        with pytest.raises(UserError, match="no snapshot of the book at or before"):
             read.book("btc", at=rows[0].rx, export_dir=site.exports)
         with pytest.raises(ValueError, match="at is one instant"):
             read.book("btc", newest, at=newest, export_dir=site.exports)
@@ -138,7 +138,7 @@ def test_versions_that_begin_low_after_a_reconnect_are_a_new_count_at_once(tmp_p
         site = site_of(tmp_path, sim, extra=f'[channels]\ndepth = "{depth}"')
         with collecting(site) as btc:
             btc.event("snapshot")
-            assert sim.inject(Fault("count_anew", value="7000")) == 1
+            assert sim.inject(Fault("reset_versions", value="7000")) == 1
             btc.event("snapshot", count=2)
             first = btc.wait(lambda s: s["reconnects"] >= 1)["rows"]["dp"]
             btc.wait(lambda s: s["rows"]["dp"] >= first + 40)
@@ -160,7 +160,7 @@ def test_versions_that_begin_low_after_a_reconnect_are_a_new_count_at_once(tmp_p
         of_row = span(row.m)
         assert of_row is not None
         if of_row.last < book["version"]:  # before the first book of the new count
-            with pytest.raises(UserError, match="no whole book"):
+            with pytest.raises(UserError, match="no snapshot of the book"):
                 read.book("btc", at=row.rx, export_dir=site.exports)
             continue
         df = read.book("btc", at=row.rx, export_dir=site.exports)

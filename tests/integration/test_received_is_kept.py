@@ -37,7 +37,7 @@ BURST = b"".join(frame(number) for number in range(1, 181))
 assert len(BURST) > 2 * READ_AHEAD
 
 
-class Held(Gathered):
+class HeldUp(Gathered):
     """Does not go on from the moment at which it is told to wait, until it may."""
 
     def __init__(self, at: Callable[[Frame], bool]) -> None:
@@ -133,7 +133,7 @@ def _roomy(*asked: Any) -> dial_module.Dialled:
 
 def _record(
     proof: Certificates | None,
-    intake: Held,
+    intake: HeldUp,
     act: Callable[[Feed], None],
     end: Callable[[socket.socket], None],
     first: bytes,
@@ -161,7 +161,7 @@ def _record(
 
     with serving(serve) as far:
         scheme, ca_file = ("ws", "") if proof is None else ("wss", str(proof.authority))
-        where = config.Exchange(websocket=f"{scheme}://127.0.0.1:{far.port}/edge", ca_file=ca_file)
+        where = config.ExchangeTable(websocket=f"{scheme}://127.0.0.1:{far.port}/edge", ca_file=ca_file)
         feed = Feed(config.parse("", None).symbols[0], where, intake, _roomy)
         thread = threading.Thread(target=feed.run)
         thread.start()
@@ -201,7 +201,7 @@ def test_whatever_ends_a_connection_what_had_come_is_recorded_first(
     due: str, end: str, secure: bool, proof: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The recorder is about to read on, and has something to do before."""
-    intake = Held(lambda row: row.mt == Mt.TICKER and row.m.endswith(b'x0","ts":1795000000000}'))
+    intake = HeldUp(lambda row: row.mt == Mt.TICKER and row.m.endswith(b'x0","ts":1795000000000}'))
     first = FIRST + (b"\x89\x01?" if due == "pong" else b"")
     said = _check(
         _record(proof if secure else None, intake, lambda feed: ACTS[due](feed, monkeypatch), ENDS[end], first)
@@ -214,7 +214,7 @@ def test_whatever_ends_a_connection_what_had_come_is_recorded_first(
 def test_what_comes_with_the_handshake_is_recorded_where_nothing_can_be_asked_any_more(
     secure: bool, proof: Certificates
 ) -> None:
-    intake = Held(lambda row: row.mt == Mt.EVENT and b'"connected"' in row.m)
+    intake = HeldUp(lambda row: row.mt == Mt.EVENT and b'"connected"' in row.m)
     _check(_record(proof if secure else None, intake, lambda feed: None, reset, FIRST))
 
 
@@ -229,7 +229,7 @@ def test_an_exchange_that_goes_on_sending_keeps_nobody(monkeypatch: pytest.Monke
             client.sendall(BURST)
 
     with serving(flood) as far:
-        where = config.Exchange(websocket=f"ws://127.0.0.1:{far.port}/edge")
+        where = config.ExchangeTable(websocket=f"ws://127.0.0.1:{far.port}/edge")
         feed = Feed(config.parse("", None).symbols[0], where, Gathered(got.extend))
         thread = threading.Thread(target=feed.run)
         thread.start()

@@ -15,7 +15,7 @@ import websocket
 
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.probe import session
-from mexc_pipeline.probe.judge import Report
+from mexc_pipeline.probe.judge import ProbeReport
 from mexc_pipeline.probe.main import probe
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 
@@ -55,7 +55,7 @@ def imitating(bundle: Path) -> Iterator[tuple[str, str]]:
         process.communicate()
 
 
-def lines(report: Report) -> set[str]:
+def lines(report: ProbeReport) -> set[str]:
     """Findings without their counts."""
     counts = re.compile(r"[0-9]+( to [0-9]+)?( times)?|once")
     return {f"{finding.kind}: {counts.sub('N', finding.text)}" for finding in report.findings}
@@ -85,7 +85,7 @@ def shape(steps: str, channel: str | None = None) -> Fault:
         ((Fault("invalid_utf8", at=0.8), Fault("huge", at=0.9)), ""),
         ((Fault("close_notice", at=0.8),), ""),
         ((Fault("close", at=0.8, value="1012"), Fault("double_pong", count=99)), ""),
-        ((Fault("count_anew", at=0.8),), ""),
+        ((Fault("reset_versions", at=0.8),), ""),
         ((Fault("resend_deals", value="30"),), ""),
         ((Fault("begin_end", at=0.8, channel="depth", value="null"),), '[channels]\ndepth = "merged"'),
         ((Fault("no_pong"), Fault("detail", value="empty")), ""),

@@ -521,10 +521,10 @@ def test_rest_compressed_unasked(sim: Simulator) -> None:
     connection.close()
 
 
-def test_versions_that_count_anew(sim: Simulator) -> None:
+def test_versions_that_reset_versions(sim: Simulator) -> None:
     with connected(sim, "depth") as client:
         before = client.channel("push.depth")["data"]["version"]
-        assert sim.inject(Fault("count_anew", value="7000")) == 1
+        assert sim.inject(Fault("reset_versions", value="7000")) == 1
         client.to_end()
         assert client.closed_with is None
     with connected(sim, "depth") as client:

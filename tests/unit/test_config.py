@@ -19,8 +19,8 @@ from mexc_pipeline.config import (
     ClickHouse,
     Config,
     Egress,
-    Exchange,
-    Spool,
+    ExchangeTable,
+    SpoolTable,
     _EgressTable,
     _File,
     _read,
@@ -72,7 +72,12 @@ def test_every_key_has_the_contracts_default() -> None:
     assert config.spool_keep_ns == 24 * HOUR_NS
     assert config.exchange.ping_interval_s == 15
     given = tomllib.loads(CONTRACT)
-    for table, kind in (("exchange", Exchange), ("channels", Channels), ("egress", Egress), ("clickhouse", ClickHouse)):
+    for table, kind in (
+        ("exchange", ExchangeTable),
+        ("channels", Channels),
+        ("egress", Egress),
+        ("clickhouse", ClickHouse),
+    ):
         defaults = {f: getattr(kind(), f) for f in kind.__struct_fields__}
         assert given[table].items() <= defaults.items(), "keys may be added, never changed"
 
@@ -272,8 +277,8 @@ VALUES = st.recursive(
 TOP = list(_File.__struct_fields__)
 TABLES: dict[str, list[str]] = {
     name: list(kind.__struct_fields__)
-    for name, kind in (("exchange", Exchange), ("channels", Channels), ("egress", _EgressTable), ("spool", Spool),
-                       ("clickhouse", ClickHouse), ("symbol", _SymbolTable))
+    for name, kind in (("exchange", ExchangeTable), ("channels", Channels), ("egress", _EgressTable),
+                       ("spool", SpoolTable), ("clickhouse", ClickHouse), ("symbol", _SymbolTable))
 }  # fmt: skip
 
 

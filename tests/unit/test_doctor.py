@@ -17,8 +17,8 @@ import pytest
 
 from mexc_pipeline import doctor
 from mexc_pipeline.config import Config, parse
+from mexc_pipeline.spool.disk_level import Usage
 from mexc_pipeline.spool.reserve import Reserve
-from mexc_pipeline.spool.room import Usage
 from mexc_pipeline.verify.egress import egress
 from support.peers import Certificates, Serve, certificates, free_port, saying, serving, silent
 

@@ -21,7 +21,7 @@ from mexc_pipeline.export.job import run as export
 from mexc_pipeline.handover import Handover, give, take
 from mexc_pipeline.periods import HOUR_NS, PINNED_NS
 from mexc_pipeline.rows import Frame, Mt
-from mexc_pipeline.spool.known import Known
+from mexc_pipeline.spool.last_seq import LastSeq
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.pending import Pending
 from mexc_pipeline.spool.segment import in_order
@@ -152,7 +152,7 @@ def test_what_has_no_seq_yet_gets_it_first(old: Machine, new: Machine, monkeypat
     pending.close()
     with pytest.raises(UserError, match="last seq is not known"):
         give(old.settings, "btc")  # no store answers
-    monkeypatch.setattr("mexc_pipeline.handover.known", lambda *_: Known(0, (), None, ()))
+    monkeypatch.setattr("mexc_pipeline.handover.ask_last_seq", lambda *_: LastSeq(0, (), None, ()))
     given_over = give(old.settings, "btc")
     assert given_over.last_seq == max(old.seqs()) == 6  # with the sealed row
     take(new.settings, "btc", given_over)
@@ -196,11 +196,11 @@ def test_what_a_lost_disk_gave_is_not_given_again(old: Machine, new: Machine, mo
     shutil.rmtree(old.settings.data_dir / "spool")
     with pytest.raises(UserError, match="btc has no row here, and the last seq is not known: tables: "):
         give(old.settings, "btc")  # no store answers
-    running = Known(0, (), "process 5 on a", ())
-    monkeypatch.setattr("mexc_pipeline.handover.known", lambda *_: running)
+    running = LastSeq(0, (), "process 5 on a", ())
+    monkeypatch.setattr("mexc_pipeline.handover.ask_last_seq", lambda *_: running)
     with pytest.raises(UserError, match="is recorded by process 5 on a; stop that one first"):
         give(old.settings, "btc")
-    monkeypatch.setattr("mexc_pipeline.handover.known", lambda *_: Known(last, (), None, ()))
+    monkeypatch.setattr("mexc_pipeline.handover.ask_last_seq", lambda *_: LastSeq(last, (), None, ()))
     said = take(new.settings, "btc", give(old.settings, "btc"))
     assert f"up to seq {last} on " in said
     assert new.seqs()[-1] == last + 1
@@ -208,7 +208,7 @@ def test_what_a_lost_disk_gave_is_not_given_again(old: Machine, new: Machine, mo
 
 
 def test_nothing_recorded_yet(old: Machine, new: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mexc_pipeline.handover.known", lambda *_: Known(0, (), None, ()))
+    monkeypatch.setattr("mexc_pipeline.handover.ask_last_seq", lambda *_: LastSeq(0, (), None, ()))
     assert "nothing was recorded" in take(new.settings, "btc", give(old.settings, "btc"))
     assert not list(new.folder.glob("*.sqlite"))
 

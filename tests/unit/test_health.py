@@ -152,7 +152,7 @@ def test_the_worst_comes_first() -> None:
     assert [r.kind for r in found.reasons] == [
         Kind.SPOOL, Kind.CONNECTING, Kind.DISK, Kind.NOT_EXPORTED, Kind.NOT_LOADED,
     ]  # fmt: skip
-    ranks = [health.Health(kind.value, (health.Reason(kind, ""),)).rank for kind in Kind]
+    ranks = [health.Health(kind.value, (health.HealthFault(kind, ""),)).rank for kind in Kind]
     assert ranks == sorted(ranks)
     assert health.Health("live").rank > max(ranks)
 

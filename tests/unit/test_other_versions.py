@@ -11,7 +11,7 @@ from mexc_pipeline import control
 from mexc_pipeline.control import ControlError, ControlServer
 from mexc_pipeline.egress import uses
 from mexc_pipeline.export.clock import wrong_clock
-from mexc_pipeline.spool.known import given_elsewhere
+from mexc_pipeline.spool.last_seq import given_elsewhere
 from support.spools import configure, open_spool
 
 

@@ -77,8 +77,8 @@ def test_a_collector_that_has_read_the_list_again_says_so(tmp_path: Path) -> Non
     recording.status.return_value = {"warnings": []}
     with Process(before, recording, threading.Event(), threading.Event()) as process:
         for read, verb in ((None, "reload"), (after, None)):
-            recording.share_anew.return_value = read  # None: it could not be read
-            process._share_exits_anew()
+            recording.repartition.return_value = read  # None: it could not be read
+            process._repartition_exits()
             found = running.outdated(process._status({})["running"], now)
             assert (found and found.verb) == verb
 

@@ -23,7 +23,7 @@ from mexc_pipeline.doctor import Check
 from mexc_pipeline.run.account import Closing, Line
 from mexc_pipeline.run.display import Display, live_table, plain_line
 from mexc_pipeline.run.table import closing_text
-from mexc_pipeline.run.watch import Snapshot, View
+from mexc_pipeline.run.watch import Overview, View
 from mexc_pipeline.text import clean, clean_lines, counted, json_line
 from mexc_pipeline.verify.report import Finding, Report
 from support.examples import examples
@@ -147,7 +147,7 @@ SHOWN: dict[str, Callable[[str], object]] = {
     "check": lambda text: printing.line(Check(text, False, True, text, text).line()),
     "error": lambda text: invoke(["--config", "/nowhere" + text.replace("\0", ""), "status"]),
     "display": lambda text: Display().say(text),
-    "live table": lambda text: Console(width=500).print(live_table(Snapshot((a_view(text),), text), {}, text, 500)),
+    "live table": lambda text: Console(width=500).print(live_table(Overview((a_view(text),), text), {}, text, 500)),
     "plain line": lambda text: sys.stdout.write(plain_line(a_view(text), 1)),
     "closing": lambda text: sys.stdout.write(closing_text(a_closing(text))),
     "text log": lambda text: sys.stdout.write(logged(logs.TextFormatter(), text)),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Backoff:
-    """Doubling from ``first_s`` to ``most_s``, each between half and whole at random so that those who wait for the
-    same do not return together."""
+    """Pauses that double from ``first_s`` to ``most_s`` seconds, each between half and whole at random so that those
+    who wait for the same do not return together."""
 
     rng: random.Random
     first_s: float = 0.5

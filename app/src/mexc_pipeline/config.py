@@ -36,15 +36,20 @@ _UNITS_NS = {"ms": 10**6, "s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECON
 
 
 class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    pass
+    """A table of the configuration; an unknown key is refused."""
 
 
-class Exchange(_Table, frozen=True):
+class ExchangeTable(_Table, frozen=True):
+    """The table ``[exchange]``: where the exchange is."""
+
     websocket: str | tuple[str, ...] = "wss://contract.mexc.com/edge"
     """One address, or several in the order in which they are tried; see :attr:`websocket_urls`."""
     rest: str | tuple[str, ...] = "https://api.mexc.com"
+    """One address, or several in the order in which they are tried; see :attr:`rest_urls`."""
     ca_file: str = ""
+    """A file with a private authority's certificates (PEM); empty: the system's."""
     ping_interval: _Duration = "15s"
+    """How long after one JSON ping the next is sent; see :attr:`ping_interval_s`."""
 
     @property
     def ping_interval_s(self) -> float:
@@ -63,15 +68,23 @@ class Exchange(_Table, frozen=True):
 
 
 class _EgressTable(_Table, frozen=True):
+    """The table ``[egress]``: how connections leave this host."""
+
     mode: str = "direct"
+    """``direct``, ``tor`` or ``socks5h://host:port``."""
     credentials_file: str = ""
     """For a proxy that asks for them: name and password, a line each."""
     echo_url: str = ""
+    """Mode tor: a service that answers with the address it sees, asked before the exchange is; empty: none is."""
     min_exits: int = 3
+    """Mode tor: with fewer exit addresses for a symbol nothing is recorded."""
     socks_socket: str = "/run/tor-instances/{id}/socks"
+    """Mode tor: the unix socket of the symbol's own Tor; ``{id}`` is the symbol's id."""
     control_socket: str = "/run/tor-instances/{id}/control"
+    """Mode tor: the unix socket of that Tor's control port; ``{id}`` as above."""
     deployment: tuple[str, ...] = ()
-    """Ids of all symbols of the deployment, on all hosts: they share the exits out among them."""
+    """Ids of all symbols of the deployment, on all hosts, which share the exits out among them; empty: those of this
+    file."""
 
 
 class Egress(_EgressTable, frozen=True):
@@ -82,17 +95,27 @@ class Egress(_EgressTable, frozen=True):
 
 
 class ClickHouse(_Table, frozen=True):
+    """The table ``[clickhouse]``: what the store loads into."""
+
     mode: Literal["embedded", "server"] = "embedded"
+    """``embedded``: chDB in the store's process; ``server``: by the keys below."""
     host: str = "127.0.0.1"
+    """Name or address of the server."""
     port: int = 9000
+    """Port of the server's native protocol; with ``secure`` usually 9440."""
     user: str = "default"
+    """Whom the store logs in as."""
     password_file: str = ""
+    """A file whose first line is the password; empty: there is none."""
     database: str = "ch_mexc"
+    """The database that the store makes its tables in."""
     secure: bool = False
+    """Whether TLS is spoken."""
     ca_file: str = ""
+    """A file with a private authority's certificates (PEM); empty: the system's."""
 
     def check_files(self) -> None:
-        """ConfigError where a file is missing or of no use that a server is reached with."""
+        """Raise ConfigError where a file is missing or of no use that a server is reached with."""
         if self.mode == "server":
             if self.password_file:
                 paths.read("clickhouse.password_file", self.password_file)
@@ -100,24 +123,35 @@ class ClickHouse(_Table, frozen=True):
                 paths.check_certificates("clickhouse.ca_file", self.ca_file)
 
 
-class Spool(_Table, frozen=True):
+class SpoolTable(_Table, frozen=True):
+    """The table ``[spool]``: what is done as its disk fills up."""
+
     warn_percent: int = 80
+    """Percent used of the spool's file system from which a warning is given."""
     alert_percent: int = 90
+    """Percent used from which that is a fault."""
     reserve_mib: int = 64
+    """MiB that each symbol holds for its last words on a full disk."""
 
 
 class _Health(_Table, frozen=True):
+    """The table ``[health]``: what is a fault."""
+
     silent: _Duration = ""
     """A symbol without a market frame for so long is silent; empty: by each channel's own pace."""
 
 
 class _ChannelsOverride(_Table, frozen=True):
+    """The table ``[symbol.NAME.channels]``: what differs from ``[channels]``."""
+
     ticker: bool | msgspec.UnsetType = msgspec.UNSET
     deal: Deal | msgspec.UnsetType = msgspec.UNSET
     depth: Depth | msgspec.UnsetType = msgspec.UNSET
 
 
 class _EgressOverride(_Table, frozen=True):
+    """The table ``[symbol.NAME.egress]``: what differs from ``[egress]``."""
+
     mode: str | msgspec.UnsetType = msgspec.UNSET
     credentials_file: str | msgspec.UnsetType = msgspec.UNSET
     echo_url: str | msgspec.UnsetType = msgspec.UNSET
@@ -127,26 +161,41 @@ class _EgressOverride(_Table, frozen=True):
 
 
 class _SymbolTable(_Table, frozen=True):
+    """The table ``[symbol.NAME]``: what differs for one symbol."""
+
     id: str = ""
+    """The id that names folder, tables and files; empty: made from the name."""
     channels: _ChannelsOverride = _ChannelsOverride()
+    """What differs from ``[channels]``."""
     egress: _EgressOverride = _EgressOverride()
+    """What differs from ``[egress]``."""
     health: _Health = _Health()
+    """What differs from ``[health]``."""
 
 
 class _File(_Table, frozen=True):
+    """The configuration file: its keys outside of tables, and its tables."""
+
     symbols: list[str] = msgspec.field(default_factory=lambda: ["BTC_USDT", "ETH_USDT", "SOL_USDT"])
+    """Symbols to record, as the exchange names them."""
     data_dir: str = "./data"
+    """The folder of spool, embedded ClickHouse and control sockets."""
     export_dir: str = "./exports"
+    """The folder that files go to."""
     period: _Duration = "1h"
+    """The stretch of time of one segment and one file; divides a day."""
     spool_keep: _Duration = "24h"
+    """How long a segment stays after its file was proven."""
     require_mount: bool | tuple[str, ...] = False
-    spool: Spool = Spool()
-    exchange: Exchange = Exchange()
+    """Mount points without which nothing is written; True: those of ``data_dir`` and ``export_dir``."""
+    spool: SpoolTable = SpoolTable()
+    exchange: ExchangeTable = ExchangeTable()
     channels: Channels = Channels()
     egress: _EgressTable = _EgressTable()
     clickhouse: ClickHouse = ClickHouse()
     health: _Health = _Health()
     symbol: dict[str, dict[str, Any]] = {}
+    """``[symbol.NAME]`` by the exchange's name, each checked as a :class:`_SymbolTable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +219,8 @@ class Config:
     export_dir: Path
     period: Period
     spool_keep_ns: int
-    spool: Spool
-    exchange: Exchange
+    spool: SpoolTable
+    exchange: ExchangeTable
     clickhouse: ClickHouse
     require_mount: bool | tuple[str, ...] = False
     """Mount points without which nothing is written; True: those of ``data_dir`` and ``export_dir``."""
@@ -179,10 +228,12 @@ class Config:
 
     @property
     def spool_dir(self) -> Path:
+        """The folder with a spool folder for each symbol."""
         return self.data_dir / "spool"
 
     @property
     def control_dir(self) -> Path:
+        """The folder with the control sockets."""
         return self.data_dir / "control"
 
     def symbol(self, key: str) -> Symbol:
@@ -195,7 +246,7 @@ class Config:
 
 
 def check_mounted(config: Config) -> None:
-    """UserError where something is not mounted that must be (``require_mount``): nothing may be written then."""
+    """Raise UserError where something is not mounted that must be (``require_mount``): nothing may be written then."""
     folders = (config.data_dir, config.export_dir)
     try:
         missing = paths.not_mounted(config.require_mount, folders, paths.device)

@@ -54,7 +54,8 @@ class ControlError(UserError):
 
 
 class RefusalError(ControlError):
-    """It answered that it will not: ``said`` is its own words, ``wrong_usage`` whether what was asked is never done."""
+    """The process answered that it will not: ``said`` is its own words, ``wrong_usage`` whether what was asked is never
+    done."""
 
     def __init__(self, who: str, said: str, wrong_usage: bool) -> None:
         super().__init__(f"{who}: {said}")
@@ -67,7 +68,7 @@ class NotRunningError(ControlError):
 
 
 class SilentError(ControlError):
-    """It let the time for its answer pass."""
+    """The process let the time for its answer pass."""
 
 
 class _Short:
@@ -109,7 +110,7 @@ def caller(client: socket.socket) -> int:
 
 
 def is_owner(uid: int) -> bool:
-    """Whether a user is the process's own or root."""
+    """Whether the user with that number is the process's own or root."""
     return uid in (0, os.geteuid())
 
 
@@ -391,7 +392,7 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
 
 
 def _require_answers(path: Path) -> None:
-    """SilentError where a process answers not even what it always knows. A refusal is an answer too."""
+    """Raise SilentError where a process answers not even what it always knows. A refusal is an answer too."""
     try:
         ask(path, "status", timeout_s=ALIVE_S)
     except SilentError as error:

@@ -27,12 +27,12 @@ import msgspec
 
 from mexc_pipeline.config import Config, Egress, check_mounted
 from mexc_pipeline.egress.dial import EgressError, check_files
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.exchange.rest import PING_PATH, read_time
+from mexc_pipeline.spool.disk_level import Limits, Usage
 from mexc_pipeline.spool.label import check_label
 from mexc_pipeline.spool.reserve import Reserve
-from mexc_pipeline.spool.room import Limits, Usage
 
 HARD_FREE = 256 << 20
 """Bytes below which recording does not start."""
@@ -74,11 +74,11 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """No hard check failed."""
+        """Whether no hard check failed."""
         return all(check.ok or not check.hard for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``: ok, checks."""
+        """The answer of ``--json``: ``ok``, ``checks``."""
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
 
@@ -94,20 +94,20 @@ def examine(config: Config) -> Diagnosis:
 
 
 def python() -> Check:
-    """3.11 is the oldest version this is tested with."""
+    """Judge the version of Python: 3.11 is the oldest this is tested with."""
     found = ".".join(map(str, sys.version_info[:3]))
     return Check("Python", sys.version_info >= (3, 11), True, found, "3.11 or newer is needed")
 
 
 def sqlite() -> Check:
-    """Segments are STRICT tables (SQLite 3.37)."""
+    """Judge the version of SQLite: segments are STRICT tables (3.37)."""
     return Check(
         "SQLite", sqlite3.sqlite_version_info >= (3, 37), True, sqlite3.sqlite_version, "3.37 or newer is needed"
     )
 
 
 def clock(now_s: float) -> Check:
-    """A clock that was never set gives rows no later one can follow: ``rx`` never goes back."""
+    """Judge the clock: one that was never set gives rows no later one can follow: ``rx`` never goes back."""
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now_s))
     return Check("clock", now_s >= MADE_IN, True, at, "set the clock first: times of rows never go back")
 
@@ -136,7 +136,8 @@ def _existing(folder: Path) -> Path:
 
 
 def writable(key: str, folder: Path) -> Check:
-    """Files can be made, synced and linked there (files reach ``export_dir`` and segments their place by ``link``)."""
+    """Judge whether files can be made, synced and linked there (files reach ``export_dir`` and segments their place by
+    ``link``)."""
     place = _existing(folder)
     name = f"{key} writable"
     advice = "choose another folder, or give this user the right to write there"
@@ -156,7 +157,7 @@ def writable(key: str, folder: Path) -> Check:
 
 
 def space(key: str, folder: Path) -> Check:
-    """Room left on the file system."""
+    """Judge the room left on the file system that holds a folder."""
     try:
         free = shutil.disk_usage(_existing(folder)).free
     except OSError as error:
@@ -168,7 +169,7 @@ def space(key: str, folder: Path) -> Check:
 
 
 def spool_room(config: Config) -> Check:
-    """Whether every symbol can hold its reserve on the spool's file system, and how full that is."""
+    """Judge whether every symbol can hold its reserve on the spool's file system, and how full that is."""
     spool, name = config.spool, "spool disk"
     limits = Limits(spool.warn_percent, spool.alert_percent, spool.reserve_mib << 20)
     lacking = sum(not Reserve(config.spool_dir / symbol.id, limits.reserve).is_held() for symbol in config.symbols)
@@ -185,7 +186,7 @@ def spool_room(config: Config) -> Check:
 
 
 def mounted(config: Config) -> Check:
-    """Whether what ``require_mount`` names is mounted."""
+    """Judge whether what ``require_mount`` names is mounted."""
     try:
         check_mounted(config)
     except UserError as error:
@@ -194,7 +195,7 @@ def mounted(config: Config) -> Check:
 
 
 def ids(config: Config) -> Check:
-    """Whether what is kept under each id is of the symbol that has it now."""
+    """Judge whether what is kept under each id is of the symbol that has it now."""
     try:
         for symbol in config.symbols:
             check_label(config, symbol)
@@ -204,7 +205,7 @@ def ids(config: Config) -> Check:
 
 
 def files(config: Config) -> Check:
-    """Whether certificates, passwords and credentials that the configuration names are there and of use."""
+    """Judge whether certificates, passwords and credentials that the configuration names are there and of use."""
     try:
         for egress in _ways(config):
             check_files(egress, config.exchange.ca_file)
@@ -215,8 +216,8 @@ def files(config: Config) -> Check:
 
 
 def clickhouse(config: Config, reach: str = "mexc_pipeline.store.reach") -> Check:
-    """The embedded engine runs, or the server answers ``SELECT 1`` to the store's own name and password. Asked in a
-    process of its own, the module ``reach``, with the client that only the store knows."""
+    """Judge whether the embedded engine runs, or the server answers ``SELECT 1`` to the store's own name and password.
+    It is asked in a process of its own, the module ``reach``, with the client that only the store knows."""
     settings = config.clickhouse
     embedded = settings.mode == "embedded"
     if embedded and importlib.util.find_spec("chdb") is None:
@@ -249,7 +250,7 @@ def _ended(status: int) -> str:
 
 
 def exchange(config: Config) -> list[Check]:
-    """The exchange's REST ping, once through each configured egress, all at the same time.
+    """Judge the exchange's REST ping, once through each configured egress, all at the same time.
 
     The answer carries the exchange's clock in ms (official futures REST page), so ours can be compared.
     """
@@ -284,7 +285,7 @@ def _unreachable(config: Config, egress: Egress, why: str) -> Check:
 
 def _ping(config: Config, egress: Egress) -> list[Check]:
     try:
-        answer = Rest(egress, config.exchange).get(PING_PATH)
+        answer = RestClient(egress, config.exchange).get(PING_PATH)
     except EgressError as error:
         return [_unreachable(config, egress, str(error))]
     took_ms = (answer.received_ns - answer.sent_ns) / 1e6

@@ -27,15 +27,16 @@ class Event(
     tag=_name,
     rename={"first": "from", "last": "to"},
 ):
-    """One of those below. ``first`` and ``last`` are ``from`` and ``to`` in JSON."""
+    """An event: one of the classes below. ``first`` and ``last`` are ``from`` and ``to`` in JSON."""
 
     @property
     def m(self) -> bytes:
-        """As it stands in a row."""
+        """The event as it stands in a row: JSON, as bytes."""
         return _encode(self)
 
     @classmethod
     def name(cls) -> str:
+        """What the event is called: the field ``event`` of its JSON."""
         tag = cls.__struct_config__.tag
         assert isinstance(tag, str)
         return tag
@@ -65,7 +66,7 @@ class Started(Event, frozen=True, kw_only=True):
 
 
 class Stopped(Event, frozen=True, kw_only=True):
-    """An orderly end; with a ``reason`` the recording means to go on."""
+    """The recording ended in order; with a ``reason`` it means to go on."""
 
     reason: str | None = None
 
@@ -221,7 +222,7 @@ class Gap(Event, frozen=True, kw_only=True):
 
 
 class Repaired(Event, frozen=True, kw_only=True):
-    """Of these versions ``count`` are in ``r`` rows now."""
+    """Missing versions, both ends included, of which ``count`` are in ``r`` rows now."""
 
     channel: str
     first: int
@@ -230,7 +231,7 @@ class Repaired(Event, frozen=True, kw_only=True):
 
 
 class Unrepaired(Event, frozen=True, kw_only=True):
-    """Of these versions ``count`` will not be."""
+    """Missing versions, both ends included, of which ``count`` will not be in ``r`` rows; ``reason`` says why."""
 
     channel: str
     first: int
@@ -248,7 +249,7 @@ class Snapshot(Event, frozen=True, kw_only=True):
 
 
 class Regressed(Event, frozen=True, kw_only=True):
-    """The next row's version is below the one before it; ``anew``: the exchange counts anew."""
+    """The next row's version is below the one before it; ``anew``: by a version reset, and counted from there on."""
 
     channel: str
     first: int

@@ -23,8 +23,8 @@ from mexc_pipeline.ledger.acknowledged import Acknowledged
 from mexc_pipeline.periods import following
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import pending
-from mexc_pipeline.spool.known import Known, known, own_ids
 from mexc_pipeline.spool.label import check_label
+from mexc_pipeline.spool.last_seq import LastSeq, ask_last_seq, own_ids
 from mexc_pipeline.spool.lifecycle import seal_left_open
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, in_order
@@ -58,7 +58,7 @@ def give(settings: config.Config, key: str) -> Handover:
     folder = settings.spool_dir / symbol.id
     # Asked before the lock is taken, as it takes its time; only a collector that was stopped at its very start leaves
     # rows without a seq.
-    asked = known(settings, symbol.id, own_ids(folder)) if pending.is_left(folder) else None
+    asked = ask_last_seq(settings, symbol.id, own_ids(folder)) if pending.is_left(folder) else None
     with SpoolLock(folder, wait_s=LET_GO_S):
         check_label(settings, symbol)
         if asked is not None:
@@ -70,9 +70,9 @@ def give(settings: config.Config, key: str) -> Handover:
             path, why = found.unreadable[0]
             raise UserError(f"{path.name} cannot be read, so the last seq is not known: {why}")
         if not any(segment.last_seq for segment in found.readable):
-            asked = known(settings, symbol.id, own_ids(folder))
+            asked = ask_last_seq(settings, symbol.id, own_ids(folder))
             _judge(asked, f"{symbol.id} has no row here")
-            last = asked.last_seq
+            last = asked.seq
             return Handover(symbol.name, last, "", asked.exports, last == 0, socket.gethostname())
         newest = max(found.readable, key=lambda segment: segment.last_seq)
         period = newest.name.period
@@ -83,8 +83,8 @@ def give(settings: config.Config, key: str) -> Handover:
         return Handover(symbol.name, newest.last_seq, newest.spool_id, tuple(sorted(files)), clean, host)
 
 
-def _judge(asked: Known, why: str) -> None:
-    """UserError where what was asked does not tell the last seq."""
+def _judge(asked: LastSeq, why: str) -> None:
+    """Raise UserError where what was asked does not tell the last seq."""
     if asked.writer is not None:
         raise UserError(f"{why} and is recorded by {asked.writer}; stop that one first")
     if asked.unknown:

@@ -60,7 +60,7 @@ _ADVICE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class HealthFault:
     """One fault: what is the matter, and for how many seconds where that is known."""
 
     kind: Kind
@@ -75,28 +75,30 @@ class Reason:
         return self.todo or _ADVICE[self.kind]
 
     def to_json(self) -> dict[str, Any]:
-        """``kind``, ``text``, ``for_s``, ``advice``."""
+        """The fault in JSON: ``kind``, ``text``, ``for_s``, ``advice``."""
         return {"kind": self.kind.value, "text": self.text, "for_s": self.for_s, "advice": self.advice}
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """``state`` is the worst fault's kind, or without one ``live``, ``quiet``, ``connecting`` or ``stopping``."""
+    """How something is. ``state`` is the worst fault's kind, or without one ``live``, ``quiet``, ``connecting`` or
+    ``stopping``."""
 
     state: str
-    reasons: tuple[Reason, ...] = ()
+    reasons: tuple[HealthFault, ...] = ()
 
     @property
     def ok(self) -> bool:
+        """Whether there is no fault."""
         return not self.reasons
 
     @property
     def rank(self) -> int:
-        """Sorts the worst first."""
+        """A number that sorts the worst first."""
         return _RANK[self.reasons[0].kind] if self.reasons else len(_RANK)
 
     def to_json(self) -> dict[str, Any]:
-        """``state``, ``ok``, ``reasons``."""
+        """The health in JSON: ``state``, ``ok``, ``reasons``."""
         return {"state": self.state, "ok": self.ok, "reasons": [reason.to_json() for reason in self.reasons]}
 
 
@@ -119,13 +121,13 @@ def of_symbol(
     store says of the symbol (None: nothing). ``silent_s`` as configured (None: by its pace). ``unexported_s`` is the
     age of the oldest period's end that has no file yet (None: each has).
     """
-    found: list[Reason] = []
+    found: list[HealthFault] = []
     if "problem" in collector:
         stopped_s = collector.get("stopped_s")
         if stopped_s is None:
-            found.append(Reason(Kind.DOWN, str(collector["problem"])))
+            found.append(HealthFault(Kind.DOWN, str(collector["problem"])))
         else:
-            found.append(Reason(Kind.DOWN, "stopped in order", float(stopped_s), START_AGAIN))
+            found.append(HealthFault(Kind.DOWN, "stopped in order", float(stopped_s), START_AGAIN))
         state = Kind.DOWN.value
     else:
         state = str(collector.get("state", "?"))
@@ -137,7 +139,7 @@ def of_symbol(
             found += _channels(collector)
     if unexported_s is not None and unexported_s >= EXPORT_S:
         found.append(
-            Reason(Kind.NOT_EXPORTED, f"a period that ended {ago(unexported_s)} ago has no file", unexported_s)
+            HealthFault(Kind.NOT_EXPORTED, f"a period that ended {ago(unexported_s)} ago has no file", unexported_s)
         )
     found += _loading(store or {})
     found.sort(key=lambda reason: _RANK[reason.kind])
@@ -147,15 +149,15 @@ def of_symbol(
 def of_store(status: Mapping[str, Any]) -> Health:
     """The store's own health by its ``status``, or ``{"problem": …}``."""
     if "problem" in status:
-        return Health(Kind.NOT_LOADED.value, (Reason(Kind.NOT_LOADED, str(status["problem"])),))
+        return Health(Kind.NOT_LOADED.value, (HealthFault(Kind.NOT_LOADED, str(status["problem"])),))
     if not status.get("reachable"):
         text = f"ClickHouse does not answer: {status.get('error') or 'no reason given'}"
-        return Health(Kind.NOT_LOADED.value, (Reason(Kind.NOT_LOADED, text),))
+        return Health(Kind.NOT_LOADED.value, (HealthFault(Kind.NOT_LOADED, text),))
     return Health("live")
 
 
 class Unread(NamedTuple):
-    """So many of so many frames (dead letters included) are dead letters: of all, or of one type."""
+    """``dead`` of so many frames (dead letters included) are dead letters: of all, or of those of one type."""
 
     dead: int
     frames: int
@@ -168,6 +170,7 @@ class Unread(NamedTuple):
 
     @property
     def share(self) -> str:
+        """How many of them, in percent, as text."""
         return f"{100 * self.dead / self.frames:.1f} %"
 
 
@@ -195,12 +198,14 @@ def unread_in_a_run(rows: Mapping[str, int], letters: Letters) -> list[str]:
     ]
 
 
-def _recording(collector: Mapping[str, Any], state: str, silent_s: float | None) -> list[Reason]:
+def _recording(collector: Mapping[str, Any], state: str, silent_s: float | None) -> list[HealthFault]:
     if state.startswith("stopped"):
         warning = (collector.get("disk") or {}).get("warning")
-        return [Reason(Kind.STOPPED, str(warning or state))]
+        return [HealthFault(Kind.STOPPED, str(warning or state))]
     if state == telling.UNLISTED:  # from its beginning: a name that was mistyped must not look like a recording
-        return [Reason(Kind.UNLISTED, telling.unlisted(str(collector.get("symbol", "the symbol"))), _waited(collector))]
+        return [
+            HealthFault(Kind.UNLISTED, telling.unlisted(str(collector.get("symbol", "the symbol"))), _waited(collector))
+        ]
     market = collector.get("market") or {}
     limit = silent_s if silent_s is not None else market.get("limit_s")
     waited = _waited(collector)
@@ -210,7 +215,9 @@ def _recording(collector: Mapping[str, Any], state: str, silent_s: float | None)
     text = f"no market frame for {ago(waited)}{since}"
     why = said(collector)
     return [
-        Reason(Kind.CONNECTING if state == "connecting" else Kind.SILENT, f"{text}: {why}" if why else text, waited)
+        HealthFault(
+            Kind.CONNECTING if state == "connecting" else Kind.SILENT, f"{text}: {why}" if why else text, waited
+        )
     ]
 
 
@@ -232,40 +239,40 @@ def said(collector: Mapping[str, Any]) -> str:
     return ""
 
 
-def _what_it_says(collector: Mapping[str, Any]) -> list[Reason]:
-    found: list[Reason] = []
+def _what_it_says(collector: Mapping[str, Any]) -> list[HealthFault]:
+    found: list[HealthFault] = []
     if collector.get("trouble"):
-        found.append(Reason(Kind.SPOOL, str(collector["trouble"])))
+        found.append(HealthFault(Kind.SPOOL, str(collector["trouble"])))
     clock = collector.get("clock") or {}
     if clock.get("suspect"):
-        found.append(Reason(Kind.CLOCK, str(clock.get("warning") or "this host's clock is wrong")))
+        found.append(HealthFault(Kind.CLOCK, str(clock.get("warning") or "this host's clock is wrong")))
     disk = collector.get("disk") or {}
     if disk.get("level") == "alert":
-        found.append(Reason(Kind.DISK, str(disk.get("warning") or "the spool's disk is nearly full")))
+        found.append(HealthFault(Kind.DISK, str(disk.get("warning") or "the spool's disk is nearly full")))
     return found + _dead_letters(collector.get("recent") or {})
 
 
-def _channels(collector: Mapping[str, Any]) -> list[Reason]:
+def _channels(collector: Mapping[str, Any]) -> list[HealthFault]:
     channels = collector.get("channels") or {}
     told = telling.given_up(channels) + telling.silent(channels, collector.get("unasked") or {})
     told += telling.cannot_follow(collector.get("unversioned") or {}, collector.get("gaps"))
-    return [Reason(Kind.CHANNEL, text, for_s or None) for text, for_s, fault in told if fault]
+    return [HealthFault(Kind.CHANNEL, text, for_s or None) for text, for_s, fault in told if fault]
 
 
-def _dead_letters(recent: Mapping[str, Any]) -> list[Reason]:
+def _dead_letters(recent: Mapping[str, Any]) -> list[HealthFault]:
     letters = Letters(Counter(recent.get("dead_letters") or {}), Counter(recent.get("meant") or {}))
     within = f"in the last {ago(float(recent.get('seconds') or 0.0))}"
     why = ", ".join(f"{name} {count:,}" for name, count in letters.reasons.most_common())
-    found: list[Reason] = []
+    found: list[HealthFault] = []
     for unread in of_dead_letters(recent.get("frames") or {}, letters):
         of = "all frames" if unread.kind is None else f"type {unread.kind}"
         found.append(
-            Reason(Kind.DEAD_LETTERS, f"{unread.dead:,} dead letters, {unread.share} of {of} {within} ({why})")
+            HealthFault(Kind.DEAD_LETTERS, f"{unread.dead:,} dead letters, {unread.share} of {of} {within} ({why})")
         )
     return found
 
 
-def _loading(store: Mapping[str, Any]) -> list[Reason]:
+def _loading(store: Mapping[str, Any]) -> list[HealthFault]:
     found: list[str] = []
     if store.get("trouble"):
         found.append(str(store["trouble"]))
@@ -278,4 +285,4 @@ def _loading(store: Mapping[str, Any]) -> list[Reason]:
         for file, compared in (store.get("compared") or {}).items()
         if not compared.get("ok") and not compared.get("refused")
     ]
-    return [Reason(Kind.NOT_LOADED, text) for text in found]
+    return [HealthFault(Kind.NOT_LOADED, text) for text in found]

@@ -24,7 +24,7 @@ class Heap:
         self._trim = getattr(library, "malloc_trim", None)
 
     def share(self) -> None:
-        """One heap for the threads that are started from now on."""
+        """Have one heap for the threads that are started from now on."""
         if self._mallopt is not None:
             self._mallopt(_M_ARENA_MAX, 1)
 

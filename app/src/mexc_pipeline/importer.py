@@ -62,10 +62,12 @@ class ImportReport:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing failed."""
         return not self.failures
 
     @property
     def exit_status(self) -> int:
+        """The exit status: 0 where nothing failed, else 1."""
         return 0 if self.ok else 1
 
     def lines(self) -> list[str]:
@@ -77,7 +79,7 @@ class ImportReport:
         return done
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The answer of ``--json``."""
         return {"ok": self.ok, **asdict(self)}
 
 

@@ -29,7 +29,7 @@ def _bounded(value: Any) -> Any:
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"at": ISO 8601 UTC, "level": …, "part": …, "msg": …, fields…}``."""
+    """Makes a record one JSON object on a line: ``{"at": ISO 8601 UTC, "level": …, "part": …, "msg": …, fields…}``."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
@@ -46,8 +46,8 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """``12:00:00 INFO collector connected egress=direct``, time in UTC. Values are cleaned: each record is one line, a
-    traceback follows it moved in."""
+    """Makes a record a line as ``12:00:00 INFO collector connected egress=direct``, time in UTC. Values are cleaned:
+    each record is one line, a traceback follows it moved in."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.gmtime(record.created))
@@ -67,6 +67,7 @@ class RateLimit(logging.Filter):
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is let through."""
         key = (record.name, str(record.msg))
         began, count = self._seen.get(key, (record.created, 0))
         held = count - self._burst

@@ -44,5 +44,5 @@ def stopping() -> None:
 
 
 def status(text: str) -> None:
-    """One line for ``systemctl status``."""
+    """Show one line in ``systemctl status``."""
     _send(f"STATUS={text}")

@@ -44,7 +44,7 @@ codecs.register_error(ESCAPE, _escape)
 
 
 def dropped_line(lines: int, reason: str) -> str:
-    """The default :data:`Notice`."""
+    """The line that says how many were dropped: the default :data:`Notice`."""
     return f"mexc-pipeline: {lines} lines for this place could not be written ({reason})"
 
 
@@ -223,8 +223,8 @@ def keep_descriptors() -> None:
 
 
 def take_over(notice: Notice = dropped_line) -> Output:
-    """For a process of its own: standard error becomes an :class:`Output`, standard output says whatever it is asked
-    to in whatever encoding; the caller ends the output when the process ends."""
+    """Make standard error an :class:`Output`, for a process of its own; standard output says whatever it is asked to in
+    whatever encoding; the caller ends the output when the process ends."""
     keep_descriptors()
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for the whole process

@@ -47,8 +47,8 @@ def expand(key: str, text: str) -> str:
 
 
 def check_apart(data_dir: Path, folder: Path, key: str = "export_dir") -> None:
-    """ConfigError where the files that ``key`` names a folder for and the recording would lie among each other, by
-    whatever name or link."""
+    """Raise ConfigError where the files that ``key`` names a folder for and the recording would lie among each other,
+    by whatever name or link."""
     data, files = Path(os.path.realpath(data_dir)), Path(os.path.realpath(folder))
     if same(data, files):
         raise ConfigError(f"{key}: {folder} is data_dir itself; choose another folder, such as one inside it")
@@ -181,7 +181,7 @@ def read(key: str, path: str, *, private: bool = False, most: int = MOST) -> byt
 
 
 def check_certificates(key: str, path: str) -> None:
-    """ConfigError where the file does not hold a certificate authority's certificates (PEM)."""
+    """Raise ConfigError where the file does not hold a certificate authority's certificates (PEM)."""
     try:
         text = read(key, path).decode("ascii", errors="replace")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)

@@ -28,7 +28,8 @@ MT_CODES: dict[str, int] = {name: code for code, name in MT_NAMES.items()}
 
 
 class Row(NamedTuple):
-    """``seq`` per symbol from 1; ``rx`` Unix ns; ``ts`` Unix ms; ``mt`` see :class:`Mt`; ``m`` the frame's bytes."""
+    """One row: ``seq`` per symbol from 1; ``rx`` Unix ns; ``ts`` Unix ms; ``mt`` see :class:`Mt`; ``m`` the frame's
+    bytes."""
 
     seq: int
     rx: int
@@ -72,7 +73,7 @@ _PIECE = 1 << 20
 
 
 def is_utf8(payload: bytes) -> bool:
-    """Whether files and tables can hold it as text."""
+    """Whether files and tables can hold a frame as text."""
     if payload.isascii():
         return True
     decode = codecs.getincrementaldecoder("utf-8")().decode

@@ -61,7 +61,7 @@ def _is_visible(char: str) -> bool:
 
 
 def counted(n: int, what: str) -> str:
-    """``1 file``, ``2 files``."""
+    """A number with its noun, as ``1 file`` or ``2 files``."""
     return f"{n:,} {what}" + ("" if n == 1 else "s")
 
 

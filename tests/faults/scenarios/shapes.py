@@ -62,7 +62,9 @@ OF_CHANNELS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 FRAMES = ("bad_json", "not_object", "unknown_channel", "foreign_symbol", "invalid_utf8", "ts_null", "ts_missing",
           "empty", "binary", "rs_error", "client_id", "extra_pong", "ts_type")  # fmt: skip
-_CLEAN = re.compile(r"seq \d+ in btc\d+[\w.]*\.parquet\)?:? .*\S|no whole book|are in no file \(at seq \d+ in btc")
+_CLEAN = re.compile(
+    r"seq \d+ in btc\d+[\w.]*\.parquet\)?:? .*\S|no snapshot of the book|are in no file \(at seq \d+ in btc"
+)
 _LEFT_OUT = re.compile(
     r"\d+ frames could not be decoded and were left out \(seq \d+ first\): .*\S"
     r"|times that are not in Unix milliseconds are null: [\d,]+ \w"
@@ -145,7 +147,7 @@ def _episode(
         said.restarted.append(name)
         before = 0
     elif said.depth == "merged" and draw < 0.97:
-        sim.inject(Fault("count_anew", value=str(rng.choice((1, 1000)))))
+        sim.inject(Fault("reset_versions", value=str(rng.choice((1, 1000)))))
         said.counted_anew = True
         name = "versions that begin low after a reconnect"
     else:
@@ -259,7 +261,7 @@ def _readers(place: Bench, rng: random.Random, outcome: Outcome, said: _Said) ->
 
 
 def _newest_version(rows: list[Row], row: Row, book: Any, outcome: Outcome) -> None:
-    """A book of an instant is of the newest frame that tells a version, also where versions began to count anew."""
+    """A book of an instant is of the newest frame that tells a version, also across a version reset."""
     told = [v for r in rows if r.seq <= row.seq and r.mt == "dp" and (v := _version(r)) is not None]
     have = int(book.version.max())
     outcome.expect(not told or have >= told[-1], f"book at {row.rx}: version {have}, the newest is {told[-1:]}")

@@ -19,7 +19,7 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.cli import app
 from mexc_pipeline.cli.app import cli, invoke
-from mexc_pipeline.cli.look import far_end, rest_in_use
+from mexc_pipeline.cli.reports import far_end, rest_in_use
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.simulator.bundle import FORMAT
@@ -544,12 +544,12 @@ def test_a_reader_that_leaves_early_causes_no_noise() -> None:
 def test_debug_logs_the_traceback_of_an_unexpected_error(
     settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mexc_pipeline.cli import look
+    from mexc_pipeline.cli import reports
 
     def fail(*_: object) -> dict[str, object]:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(look, "answer_query", fail)
+    monkeypatch.setattr(reports, "answer_query", fail)
     assert invoke(["query", "SELECT 1", "--config", str(settings)]) == 1
     assert "Traceback" not in capsys.readouterr().err
     assert invoke(["query", "SELECT 1", "--debug", "--config", str(settings)]) == 1

@@ -39,7 +39,7 @@ def run_interrupted(
 
 @pytest.mark.parametrize(
     "module",
-    ["mexc_pipeline.cli.app", "click", "mexc_pipeline.config", "mexc_pipeline.cli.look", "mexc_pipeline.health"],
+    ["mexc_pipeline.cli.app", "click", "mexc_pipeline.config", "mexc_pipeline.cli.reports", "mexc_pipeline.health"],
 )
 def test_ctrl_c_while_it_loads_is_one_line(tmp_path: Path, module: str) -> None:
     done = run_interrupted(tmp_path, module)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mexc_pipeline.cli import look
+from mexc_pipeline.cli import reports
 from mexc_pipeline.cli.app import invoke
 from mexc_pipeline.config import Config
 from mexc_pipeline.events import Stopped
@@ -69,10 +69,10 @@ def test_what_was_not_stopped_in_order_is_a_fault_of_its_own(two: Config, capsys
 def test_a_narrow_terminal_is_told_which_columns_it_lacks(
     two: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, gone: Sequence[str]
 ) -> None:
-    found = look.gather(two)
+    found = reports.gather(two)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(width))
-    look._print_status(found)
+    reports._print_status(found)
     out = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).split())
     if gone:
         assert f"left out of a terminal this narrow: {', '.join(gone)}; a wider one and --json have them" in out

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mexc_pipeline.cli import printing
-from mexc_pipeline.cli.look import _LEDGER, _LEDGER_DROP
+from mexc_pipeline.cli.reports import _LEDGER, _LEDGER_DROP
 
 ROW = [f"c{n}x{10**7 + n}" for n in range(len(_LEDGER))]
 

@@ -232,7 +232,7 @@ def test_a_symbol_more_takes_only_its_own_exits(stage: Stage, tmp_path: Path, mi
     held = [a for a in addresses if owner(a, EVERYBODY) == "eth"]
     stage.feed.egress["exit"] = next(a for a in held if (owner(a, everybody) == "eth") is mine)
     stage.settings = grown(stage, tmp_path, "doge")
-    read = stage.exits().share_anew()
+    read = stage.exits().repartition()
     assert read is not None
     assert read.symbol("eth").egress.deployment == tuple(sorted(everybody))
     assert stage.tor.shared_with == [tuple(sorted(everybody))]
@@ -243,5 +243,5 @@ def test_a_list_that_cannot_be_read_changes_nothing(stage: Stage, tmp_path: Path
     path = tmp_path / "config.toml"
     path.write_text("symbols = [")
     stage.settings = dataclasses.replace(stage.settings, path=path)
-    assert stage.exits().share_anew() is None
+    assert stage.exits().repartition() is None
     assert (stage.tor.shared_with, stage.feed.left) == ([], [])

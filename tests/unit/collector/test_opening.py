@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mexc_pipeline.collector import opening as module
 from mexc_pipeline.collector.opening import Opening
 from mexc_pipeline.control import ControlServer
-from mexc_pipeline.spool import known as known_module
-from mexc_pipeline.spool.known import ANSWER_S, Known
+from mexc_pipeline.spool import last_seq as last_seq_module
+from mexc_pipeline.spool.last_seq import ANSWER_S, LastSeq
 from support.spools import T0, configure, some_frames
 from support.waiting import until
 
@@ -23,17 +23,17 @@ from support.waiting import until
 def test_a_higher_seq_that_is_known_late_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int) -> None:
     config = configure(tmp_path)
     (config.spool_dir / "btc").mkdir(parents=True)
-    answers = [Known(0, (), None, ("tables: no answer",)), Known(late, (), None, ())]
-    monkeypatch.setattr(module, "known", lambda *_: answers.pop(0))
+    answers = [LastSeq(0, (), None, ("tables: no answer",)), LastSeq(late, (), None, ())]
+    monkeypatch.setattr(module, "ask_last_seq", lambda *_: answers.pop(0))
     monkeypatch.setattr(module, "given_elsewhere", lambda *_: [])
     monkeypatch.setattr(module, "UNKNOWN_S", 0.01)
-    monkeypatch.setattr(known_module, "ANSWER_S", 0.0)
+    monkeypatch.setattr(last_seq_module, "ANSWER_S", 0.0)
     said: list[bytes] = []
     opening = Opening(config, config.symbols[0], T0, lambda _, m: said.append(m))
     spool = opening.within(10)
     assert spool is not None
     try:
-        until(lambda: not opening.known.unknown, 10, "the late answer")
+        until(lambda: not opening.last_seq.unknown, 10, "the late answer")
         if late:
             until(lambda: said, 10, "the event")
             assert json.loads(said[0]) == {"event": "seq_repeated", "given": 0, "known": 7}
@@ -53,7 +53,7 @@ def test_rows_given_meanwhile_hide_no_repeat(
     config = configure(tmp_path)
     (config.spool_dir / "btc").mkdir(parents=True)
     monkeypatch.setattr(module, "UNKNOWN_S", 0.05)
-    monkeypatch.setattr(known_module, "ANSWER_S", 0.0)
+    monkeypatch.setattr(last_seq_module, "ANSWER_S", 0.0)
     said: list[bytes] = []
     opening = Opening(config, config.symbols[0], T0, lambda _, m: said.append(m))
     spool = opening.within(40)
@@ -64,7 +64,7 @@ def test_rows_given_meanwhile_hide_no_repeat(
     store = {"known": lambda _: known, "given": lambda _: {"held": here}}
     server = ControlServer(config.control_dir / "store.sock", store)
     try:
-        until(lambda: not opening.known.unknown or said, 10, "the late answer")
+        until(lambda: not opening.last_seq.unknown or said, 10, "the late answer")
         if twice:
             until(lambda: said, 10, "the event")
             assert json.loads(said[0]) == {"event": "seq_repeated", "given": 3, "known": twice}
@@ -81,14 +81,14 @@ def test_an_empty_spool_waits_for_a_store_that_comes_up_late(tmp_path: Path) -> 
     config = configure(tmp_path)
     (config.spool_dir / "btc").mkdir(parents=True)
     opening = Opening(config, config.symbols[0], T0, lambda *_: None)
-    until(lambda: opening.known.unknown, 10, "the first question")
+    until(lambda: opening.last_seq.unknown, 10, "the first question")
     assert opening.within(0) is None
     server = ControlServer(config.control_dir / "store.sock", {"known": lambda _: {"last_seq": 500, "writer": None}})
     try:
         spool = opening.within(20)
         assert spool is not None
         assert spool.last_seq == 500
-        assert opening.known.unknown == ()
+        assert opening.last_seq.unknown == ()
         spool.close()
     finally:
         server.close()
@@ -99,5 +99,5 @@ def test_an_empty_spool_waits_for_a_store_that_comes_up_late(tmp_path: Path) -> 
 def test_only_an_empty_spool_waits_and_only_for_those_who_did_not_answer(
     is_unknown: bool, has_segments: bool, waited_s: float
 ) -> None:
-    asked = Known(0, (), None, ("tables: no answer",) if is_unknown else ())
+    asked = LastSeq(0, (), None, ("tables: no answer",) if is_unknown else ())
     assert asked.is_enough(has_segments, waited_s) == (not is_unknown or has_segments or waited_s >= ANSWER_S)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mexc_pipeline.config import Egress, Exchange
+from mexc_pipeline.config import Egress, ExchangeTable
 from mexc_pipeline.egress import http as module
 from mexc_pipeline.egress.dial import Dialled, EgressError
-from mexc_pipeline.egress.http import Rest, get
+from mexc_pipeline.egress.http import RestClient, get
 from mexc_pipeline.egress.patience import PATIENCE_MOST_S
 from support.examples import examples
 from support.peers import Serve, free_port, saying, serving
@@ -108,7 +108,7 @@ def test_any_bytes_are_an_answer_or_one_line(status: str, headers: list[str], li
     ours, theirs = socket.socketpair()
     theirs.sendall(response(b"\r\n".join(lines), *headers, status=status, length=False))
     theirs.shutdown(socket.SHUT_WR)
-    rest = Rest(DIRECT, _exchange(1), lambda *_: Dialled(ours, "direct", "", ""))
+    rest = RestClient(DIRECT, _exchange(1), lambda *_: Dialled(ours, "direct", "", ""))
     with theirs, suppress(EgressError):
         rest.get("/x")
 
@@ -133,14 +133,14 @@ MOVED = {
 }
 
 
-def _exchange(*ports: int) -> Exchange:
-    return Exchange(rest=tuple(f"http://127.0.0.1:{port}" for port in ports))
+def _exchange(*ports: int) -> ExchangeTable:
+    return ExchangeTable(rest=tuple(f"http://127.0.0.1:{port}" for port in ports))
 
 
 @pytest.mark.parametrize("first", MOVED.values(), ids=list(MOVED))
 def test_an_address_that_does_not_serve_is_left_and_one_that_does_is_kept(first: bytes) -> None:
     with serving(saying(first)) as old, serving(saying(HERE)) as new:
-        rest = Rest(DIRECT, _exchange(old.port, new.port))
+        rest = RestClient(DIRECT, _exchange(old.port, new.port))
         for _ in range(3):
             answer = rest.get("/x")
             assert (answer.body, answer.url) == (BODY, f"http://127.0.0.1:{new.port}")
@@ -151,7 +151,7 @@ def test_an_address_that_does_not_serve_is_left_and_one_that_does_is_kept(first:
 @pytest.mark.parametrize("said", [response(b"", status="429 Slow"), response(b'{"success":false,"code":510}')])
 def test_patience_asked_for_is_no_reason_to_go_elsewhere(said: bytes) -> None:
     with serving(saying(said)) as asked, serving(saying(HERE)) as other:
-        Rest(DIRECT, _exchange(asked.port, other.port)).get("/x")
+        RestClient(DIRECT, _exchange(asked.port, other.port)).get("/x")
         assert (asked.accepted, other.accepted) == (1, 0)
 
 
@@ -167,7 +167,7 @@ class Clock:
 def test_patience_that_is_asked_for_is_kept_by_all_who_ask(status: str, asked: str, kept_s: float) -> None:
     clock = Clock()
     with serving(saying(response(b"", f"Retry-After: {asked}", status=status))) as server:
-        rest = Rest(DIRECT, _exchange(server.port), clock=clock)
+        rest = RestClient(DIRECT, _exchange(server.port), clock=clock)
         assert rest.patience_s == 0
         assert rest.get("/x").status == int(status[:3])
         assert rest.patience_s == kept_s
@@ -196,7 +196,7 @@ def test_one_addresss_outage_keeps_nobody_from_the_other() -> None:
         serving(saying(response(b"", "Retry-After: 60", status="503 Busy"))) as busy,
         serving(saying(MOVED["not found"])) as other,
     ):
-        rest = Rest(DIRECT, _exchange(busy.port, other.port), clock=clock)
+        rest = RestClient(DIRECT, _exchange(busy.port, other.port), clock=clock)
         assert rest.get("/x").status == 404
         assert rest.patience_s == 0
         assert rest.get("/x").status == 404
@@ -209,10 +209,10 @@ def test_one_addresss_outage_keeps_nobody_from_the_other() -> None:
 def test_where_none_serves_the_last_answer_or_all_reasons_are_given() -> None:
     dead = free_port()
     with serving(saying(MOVED["forbidden"])) as server:
-        assert Rest(DIRECT, _exchange(dead, server.port)).get("/x").status == 403
-        assert Rest(DIRECT, _exchange(server.port, dead)).get("/x").status == 403
+        assert RestClient(DIRECT, _exchange(dead, server.port)).get("/x").status == 403
+        assert RestClient(DIRECT, _exchange(server.port, dead)).get("/x").status == 403
     with pytest.raises(EgressError) as caught:
-        Rest(DIRECT, _exchange(dead, server.port)).get("/x")
+        RestClient(DIRECT, _exchange(dead, server.port)).get("/x")
     assert f":{dead}" in str(caught.value)
     assert f":{server.port}" in str(caught.value)
 
@@ -221,7 +221,7 @@ def test_every_address_is_asked_once_a_request() -> None:
     serves: list[Serve] = [saying(MOVED["not found"])] * 4
     with ExitStack() as stack:
         servers = [stack.enter_context(serving(serve)) for serve in serves]
-        rest = Rest(DIRECT, _exchange(*(server.port for server in servers)))
+        rest = RestClient(DIRECT, _exchange(*(server.port for server in servers)))
         for count in (1, 2):
             assert rest.get("/x").status == 404
             assert [server.accepted for server in servers] == [count] * 4

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline import events
-from mexc_pipeline.exchange.checks import MOST_IDS, UNVERSIONED, Checks, Found
-from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.exchange.checks import MOST_IDS, UNVERSIONED, Checks, FollowUp
+from mexc_pipeline.exchange.depth import MissingVersions
 from mexc_pipeline.rows import Mt
 
 
@@ -51,20 +51,20 @@ def test_what_depth_lacks_is_said_and_what_is_to_be_fetched_for_it() -> None:
     check = checks.by_channel["push.depth"]
     assert checks.newest == 0
     frames = [b'{"data":{"version":%d},"channel":"push.depth"}' % v for v in (5, 6, 9)]
-    assert check(frames[0]) == Found(book=4), "a whole book to build on"
+    assert check(frames[0]) == FollowUp(book=4), "a snapshot to build on"
     assert check(frames[1]) is None
     missing = events.Gap(channel="push.depth", first=7, last=8, count=2)
-    assert check(frames[2]) == Found(missing, Gap(7, 8))
+    assert check(frames[2]) == FollowUp(missing, MissingVersions(7, 8))
     assert checks.newest == 9
     checks.connected()
     missing = events.Gap(channel="push.depth", first=10, last=10, count=1, after="reconnect")
-    assert check(b'{"data":{"version":11}}') == Found(missing, Gap(10, 10), 10)
+    assert check(b'{"data":{"version":11}}') == FollowUp(missing, MissingVersions(10, 10), 10)
     checks.segment_opened()
-    assert check(b'{"data":{"version":12}}') == Found(book=11), "each segment has a book of its own"
+    assert check(b'{"data":{"version":12}}') == FollowUp(book=11), "each segment has a book of its own"
     assert check(b"{}") is None
     checks.connected()
-    anew = events.Regressed(channel="push.depth", first=12, last=3, anew=True, after="reconnect")
-    assert check(b'{"data":{"version":3}}') == Found(anew, book=2, anew=12)
+    reset = events.Regressed(channel="push.depth", first=12, last=3, anew=True, after="reconnect")
+    assert check(b'{"data":{"version":3}}') == FollowUp(reset, book=2, reset_after=12)
     assert check(b'{"data":{"version":4}}') is None
 
 
@@ -80,14 +80,14 @@ def test_depth_without_versions_is_said_once_and_what_was_missing_meanwhile_is_f
     check = checks.by_channel[channel]
     check(b'{"data":{"version":5}}')
     found = [check(frame) for _ in range(3 * UNVERSIONED)]
-    assert found[UNVERSIONED - 1] == Found(events.Unversioned(channel=channel, count=UNVERSIONED))
+    assert found[UNVERSIONED - 1] == FollowUp(events.Unversioned(channel=channel, count=UNVERSIONED))
     assert found.count(None) == len(found) - 1
     assert checks.unversioned == {channel: len(found)}
     back = check(b'{"data":{"version":9}}')
     assert checks.unversioned == {channel: 0}
     if channel == "push.depth":
         assert back is not None
-        assert back.gap == Gap(6, 8)
+        assert back.gap == MissingVersions(6, 8)
     assert [check(frame) for _ in range(UNVERSIONED)][-1] is not None, "once more, where it begins once more"
 
 

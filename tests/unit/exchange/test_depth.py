@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.exchange.depth import STALE_FRAMES, Deals, FullDepth, Gap, Incremental, Regressed, Span, span
+from mexc_pipeline.exchange.depth import (
+    STALE_FRAMES,
+    Deals,
+    FullDepth,
+    Incremental,
+    LowerVersion,
+    MissingVersions,
+    Span,
+    span,
+)
 
 MERGED = (
     b'{"symbol":"DOGE_USDT","data":{"cts":1789498405531,"asks":[[0.080100,2868,1],[0.08039,64,1]],"bids":[[0.07969,0,0]],'
@@ -72,7 +81,7 @@ def test_the_rule_of_continuity() -> None:
     assert book.frame(Span(111, 120)) is None
     assert book.frame(Span(115, 125)) is None, "an overlap is safe: sizes are absolute"
     assert book.frame(Span(100, 125)) is None, "stale"
-    assert book.frame(Span(128, 130)) == Gap(126, 127)
+    assert book.frame(Span(128, 130)) == MissingVersions(126, 127)
     assert book.last == 130
     assert book.frame(Span(131, 131)) is None
 
@@ -81,7 +90,7 @@ def test_an_exchange_that_counts_anew_is_noticed_once() -> None:
     book = Incremental()
     book.frame(Span(1, 5000))
     found = [book.frame(Span(n, n)) for n in range(10, 10 + 2 * STALE_FRAMES)]
-    assert [f for f in found if f] == [Regressed(5000, 10 + STALE_FRAMES - 1, anew=True)]
+    assert [f for f in found if f] == [LowerVersion(5000, 10 + STALE_FRAMES - 1, is_reset=True)]
     assert book.last == 10 + 2 * STALE_FRAMES - 1
 
 
@@ -93,7 +102,7 @@ def test_missing_versions_are_exactly_those_of_frames_not_seen(frames: list[tupl
         covered = Span(at, at + size - 1)
         if arrives:
             gap = book.frame(covered)
-            assert not isinstance(gap, Regressed)
+            assert not isinstance(gap, LowerVersion)
             if gap:
                 missing |= set(range(gap.first, gap.last + 1))
             seen = True
@@ -106,10 +115,10 @@ def test_missing_versions_are_exactly_those_of_frames_not_seen(frames: list[tupl
 def test_full_depth_may_repeat_a_version_but_not_go_back() -> None:
     book = FullDepth()
     assert [book.frame((FULL % v).encode()) for v in (5, 7, 7, 9)] == [None] * 4
-    assert book.frame((FULL % 8).encode()) == Regressed(9, 8)
+    assert book.frame((FULL % 8).encode()) == LowerVersion(9, 8)
     assert book.frame((FULL % 9).encode()) is None, "told once"
     other_order = b'{"data":{"version":4,"asks":[]},"channel":"push.depth.full"}'
-    assert book.frame(other_order) == Regressed(9, 4)
+    assert book.frame(other_order) == LowerVersion(9, 4)
     assert book.frame(b'{"data":{"asks":[]},"channel":"push.depth.full"}') is None
 
 
@@ -141,12 +150,12 @@ def test_memory_of_deals_is_bounded_and_long_enough() -> None:
 def test_a_connection_that_begins_lower_counts_anew_at_once() -> None:
     book = Incremental()
     book.frame(Span(1, 5000))
-    assert book.frame(Span(10, 12), first_of_connection=True) == Regressed(5000, 12, anew=True)
+    assert book.frame(Span(10, 12), first_of_connection=True) == LowerVersion(5000, 12, is_reset=True)
     assert book.frame(Span(13, 14)) is None
-    assert book.frame(Span(17, 18)) == Gap(15, 16), "continuity goes on in the new count"
+    assert book.frame(Span(17, 18)) == MissingVersions(15, 16), "continuity goes on in the new count"
     assert book.frame(Span(15, 18), first_of_connection=True) is None, "the same again is only stale"
     after_restart = Incremental(700)
-    assert after_restart.frame(Span(3, 3), first_of_connection=True) == Regressed(700, 3, anew=True)
+    assert after_restart.frame(Span(3, 3), first_of_connection=True) == LowerVersion(700, 3, is_reset=True)
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=40), st.integers(1, 50), st.data())
@@ -164,8 +173,8 @@ def test_a_new_count_neither_hides_nor_makes_up_what_is_missing(
             expected |= set() if first else set(range(covered.first, covered.last + 1))
             continue
         found = book.frame(covered, first_of_connection=first)
-        assert isinstance(found, Regressed) == first
-        if isinstance(found, Gap):
+        assert isinstance(found, LowerVersion) == first
+        if isinstance(found, MissingVersions):
             missing |= set(range(found.first, found.last + 1))
         first = False
     assert missing == {v for v in expected if v <= book.last}
@@ -183,7 +192,7 @@ def test_a_version_that_is_none_says_nothing(version: bytes) -> None:
 def test_full_depth_that_begins_low_after_a_connection_is_a_new_count() -> None:
     book = FullDepth()
     book.frame((FULL % 9).encode())
-    assert book.frame((FULL % 3).encode(), first_of_connection=True) == Regressed(9, 3, anew=True)
+    assert book.frame((FULL % 3).encode(), first_of_connection=True) == LowerVersion(9, 3, is_reset=True)
 
 
 def test_deals_sent_again_after_a_connection_or_a_restart_are_known() -> None:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.holes import MOST_EVENTS, Holes, Row, unfinished
-from mexc_pipeline.exchange.rest import Commit, RefusedError, read_commits, read_snapshot
+from mexc_pipeline.exchange.rest import DepthCommit, RestRefusedError, read_commits, read_snapshot
 from mexc_pipeline.rows import Mt
 from support.spools import event
 
 
-def commits(first: int, last: int) -> list[Commit]:
-    return [Commit(v, b'{"version":%d}' % v) for v in range(first, last + 1)]
+def commits(first: int, last: int) -> list[DepthCommit]:
+    return [DepthCommit(v, b'{"version":%d}' % v) for v in range(first, last + 1)]
 
 
 def versions(rows: list[Row]) -> list[int]:
@@ -140,13 +140,13 @@ def test_commits_are_kept_byte_for_byte_and_put_in_order() -> None:
 )
 def test_other_answers_are_refused(status: int, body: bytes, reason: str, throttled: bool) -> None:
     for read in (read_commits, read_snapshot):
-        with pytest.raises(RefusedError, match=reason) as refused:
+        with pytest.raises(RestRefusedError, match=reason) as refused:
             read(status, body)
         assert refused.value.throttled == throttled
 
 
-def scattered(count: int) -> list[Commit]:
-    return [Commit(2 * v, b'{"version":%d}' % (2 * v)) for v in range(1, count + 1)]
+def scattered(count: int) -> list[DepthCommit]:
+    return [DepthCommit(2 * v, b'{"version":%d}' % (2 * v)) for v in range(1, count + 1)]
 
 
 def test_the_work_is_linear_in_what_came() -> None:
@@ -161,7 +161,7 @@ def test_the_work_is_linear_in_what_came() -> None:
 
     holes = Holes("push.depth")
     holes.add(1, 40_001)
-    rows = holes.answer([Commit(Version(c.version), c.m) for c in scattered(20_000)])
+    rows = holes.answer([DepthCommit(Version(c.version), c.m) for c in scattered(20_000)])
     assert len(versions(rows)) == 20_000
     assert counted < 10 * 20_000
 
@@ -184,9 +184,9 @@ def test_what_lies_scattered_is_told_in_few_events_and_counted_whole() -> None:
 def test_commits_without_a_version_are_left_out_of_an_answer() -> None:
     body = b'{"success":true,"code":0,"data":[{"version":null},{"version":"8"},{},7,{"version":%s},{"version":7}]}'
     assert [c.version for c in read_commits(200, body % (b"9" * 400))] == [7, 8]
-    with pytest.raises(RefusedError, match="commits that cannot be read"):
+    with pytest.raises(RestRefusedError, match="commits that cannot be read"):
         read_commits(200, b'{"success":true,"data":[{"version":null}]}')
-    with pytest.raises(RefusedError, match="book that cannot be read"):
+    with pytest.raises(RestRefusedError, match="book that cannot be read"):
         read_snapshot(200, b'{"success":true,"data":{"asks":null,"bids":[]}}')
     assert read_snapshot(200, b'{"success":true,"data":{"asks":null,"version":"12"}}').version == 12
 
@@ -200,5 +200,5 @@ def test_commits_without_a_version_are_left_out_of_an_answer() -> None:
 )
 def test_an_answer_of_more_than_was_asked_for_is_refused_before_it_is_taken_apart(data: bytes, reason: str) -> None:
     """16 MB of small values took 972 MiB, and nothing else was done for a second or more."""
-    with pytest.raises(RefusedError, match=reason):
+    with pytest.raises(RestRefusedError, match=reason):
         read_commits(200, b'{"success":true,"data":[' + data + b"]}")

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.exchange.checks import Found
-from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.exchange.checks import FollowUp
+from mexc_pipeline.exchange.depth import MissingVersions
 from mexc_pipeline.exchange.holes import MOST_OPEN, MOST_TRIES, Row
 from mexc_pipeline.exchange.recovery import BOOK_MOST_S, BURST, EACH_S, Allowance, Recovery, Request, Step
-from mexc_pipeline.exchange.rest import Commit, RefusedError, commits_path, depth_path, read_snapshot
+from mexc_pipeline.exchange.rest import DepthCommit, RestRefusedError, commits_path, depth_path, read_snapshot
 from mexc_pipeline.rows import Mt
 
 
@@ -22,8 +22,8 @@ def recovery() -> Recovery:
     return Recovery("X_USDT")
 
 
-def missing(first: int, last: int) -> Found:
-    return Found(gap=Gap(first, last))
+def missing(first: int, last: int) -> FollowUp:
+    return FollowUp(gap=MissingVersions(first, last))
 
 
 def book(recovery: Recovery, data: bytes, newest: int = 0) -> Step:
@@ -41,10 +41,12 @@ def request(recovery: Recovery, path: str) -> Request:
 
 def test_what_is_missing_is_asked_for_until_it_came(recovery: Recovery) -> None:
     assert recovery.requests() == []
-    recovery.found(Found(gap=Gap(4, 5), book=3))
+    recovery.found(FollowUp(gap=MissingVersions(4, 5), book=3))
     assert [asked.path for asked in recovery.requests()] == [commits_path("X_USDT"), depth_path("X_USDT")]
-    assert recovery.answered([Commit(3, b"three"), Commit(4, b"four")], 6) == Step([(Mt.REPAIRED, b"four")], done=False)
-    step = recovery.answered([Commit(4, b"four"), Commit(5, b"five")], 6)
+    assert recovery.answered([DepthCommit(3, b"three"), DepthCommit(4, b"four")], 6) == Step(
+        [(Mt.REPAIRED, b"four")], done=False
+    )
+    step = recovery.answered([DepthCommit(4, b"four"), DepthCommit(5, b"five")], 6)
     assert (step.done, step.rows[0]) == (True, (Mt.REPAIRED, b"five"))
     assert [(e["event"], e["from"], e["to"]) for e in said(step.rows)] == [("repaired", 4, 5)]
     assert [asked.path for asked in recovery.requests()] == [depth_path("X_USDT")]
@@ -53,7 +55,7 @@ def test_what_is_missing_is_asked_for_until_it_came(recovery: Recovery) -> None:
 
 
 def test_a_book_older_than_what_is_wanted_is_asked_for_again_and_taken_in_the_end(recovery: Recovery) -> None:
-    recovery.found(Found(book=10))
+    recovery.found(FollowUp(book=10))
     for _ in range(MOST_TRIES - 1):
         assert book(recovery, b'{"version":8}') == Step([], done=False)
     step = book(recovery, b'{"version":8}')
@@ -75,7 +77,7 @@ def test_what_cannot_be_repaired_is_said_and_a_new_book_goes_on_after_it(recover
 
 
 def test_a_book_is_asked_for_until_it_comes_at_intervals_that_grow(recovery: Recovery) -> None:
-    recovery.found(Found(book=10))
+    recovery.found(FollowUp(book=10))
     (snapshot,) = recovery.requests()
     pauses = []
     for _ in range(MOST_TRIES + 6):
@@ -89,7 +91,7 @@ def test_a_book_is_asked_for_until_it_comes_at_intervals_that_grow(recovery: Rec
 
 
 def test_a_book_that_lags_is_kept_once_and_a_newer_one_asked_for(recovery: Recovery) -> None:
-    recovery.found(Found(book=10))
+    recovery.found(FollowUp(book=10))
     kept = [bool(book(recovery, b'{"version":8}').rows) for _ in range(MOST_TRIES + 5)]
     assert kept == [False] * (MOST_TRIES - 1) + [True] + [False] * 5
     assert recovery.book_pause_s > 0
@@ -98,39 +100,39 @@ def test_a_book_that_lags_is_kept_once_and_a_newer_one_asked_for(recovery: Recov
 
 
 def test_what_goes_on_elsewhere_asks_for_a_book_at_once(recovery: Recovery) -> None:
-    recovery.found(Found(book=10))
+    recovery.found(FollowUp(book=10))
     for _ in range(MOST_TRIES + 3):
         recovery.failed(recovery.requests()[0], "HTTP 503")
-    recovery.found(Found(book=90))
+    recovery.found(FollowUp(book=90))
     assert recovery.book_pause_s == 0.0
     assert recovery.failed(recovery.requests()[0], "x").warning is None
 
 
 def test_a_book_of_the_old_count_is_not_taken_while_the_socket_counts_below_it(recovery: Recovery) -> None:
-    recovery.found(Found(book=5000))
-    recovery.found(Found(book=9, anew=5000))
+    recovery.found(FollowUp(book=5000))
+    recovery.found(FollowUp(book=9, reset_after=5000))
     assert book(recovery, b'{"version":5003}', newest=12) == Step([], done=False)
     step = book(recovery, b'{"version":11,"asks":null}', newest=12)
     assert [(e["event"], e["version"]) for e in said(step.rows)] == [("snapshot", 11)]
 
 
 def test_where_the_exchange_only_lagged_its_book_is_taken_once_the_socket_is_there(recovery: Recovery) -> None:
-    recovery.found(Found(book=4990, anew=5000))
+    recovery.found(FollowUp(book=4990, reset_after=5000))
     assert not book(recovery, b'{"version":5003}', newest=4995).done
     assert book(recovery, b'{"version":5003}', newest=5001).rows
 
 
 def test_an_exchange_whose_rest_never_follows_is_said(recovery: Recovery) -> None:
-    recovery.found(Found(book=9, anew=5000))
+    recovery.found(FollowUp(book=9, reset_after=5000))
     for _ in range(MOST_TRIES - 1):
         assert not book(recovery, b'{"version":6000}', newest=12).done
-    with pytest.raises(RefusedError, match="version 6000, where the socket counts at 12"):
+    with pytest.raises(RestRefusedError, match="version 6000, where the socket counts at 12"):
         book(recovery, b'{"version":6000}', newest=12)
 
 
 def test_a_new_count_ends_what_was_missing_of_the_old_one(recovery: Recovery) -> None:
     recovery.found(missing(4000, 4009))
-    recovery.found(Found(book=9, anew=5000))
+    recovery.found(FollowUp(book=9, reset_after=5000))
     assert (recovery.seen, recovery.still_open) == (1, 0)
     (event,) = said(recovery.ended())
     assert (event["event"], event["count"], event["reason"]) == ("unrepaired", 10, "the exchange counts anew")
@@ -138,7 +140,7 @@ def test_a_new_count_ends_what_was_missing_of_the_old_one(recovery: Recovery) ->
 
 
 def test_a_book_that_is_not_utf8_is_wrapped_inside_its_event(recovery: Recovery) -> None:
-    recovery.found(Found(book=1))
+    recovery.found(FollowUp(book=1))
     (event,) = said(book(recovery, b'{"asks":[],"note":"\xff","version":7}').rows)
     assert (event["version"], list(event["book"])) == (7, ["base64", "opcode"])
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.exchange.shapes import PUSHES, Number, extent, parse, walk
+from mexc_pipeline.exchange.shapes import PUSHES, SpelledNumber, extent, parse, walk
 from mexc_pipeline.probe.judge import missing, new_fields, wrong_kinds
 from mexc_pipeline.probe.observe import Fields
 from mexc_pipeline.simulator.samples import frames
@@ -55,7 +55,7 @@ def test_walking_finds_every_value_once(document: Any) -> None:
 def test_numbers_keep_their_spelling(number: Decimal) -> None:
     spelled = str(number).lower()
     value = parse(f'{{"n":{spelled}}}')["n"]
-    assert isinstance(value, Number)
+    assert isinstance(value, SpelledNumber)
     assert value == spelled
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.protocol import pong_ms
 from mexc_pipeline.exchange.rest import read_time
-from mexc_pipeline.feed.clock import FAULT_MS, SAID_MS, UNCOMPARED_S, Clock, ClockWatch
+from mexc_pipeline.feed.clock import FAULT_MS, SAID_MS, UNCOMPARED_S, ClockWatch, HostClock
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -35,7 +35,7 @@ class Host:
         self.mono = 77 * SECOND
         self.slew = 0.0
         self.error = round(error_ms * MS)
-        self.clock = Clock(self.wall, self.mono)
+        self.clock = HostClock(self.wall, self.mono)
         self.said: list[dict[str, Any]] = []
 
     @property

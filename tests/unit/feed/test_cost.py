@@ -26,7 +26,7 @@ import pytest
 
 from mexc_pipeline.config import parse
 from mexc_pipeline.egress.dial import Dialled
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame, Mt
@@ -127,7 +127,7 @@ def _record(frames: list[bytes], spool: Spool, meter: Meter, begin: Callable[[],
         settings.exchange,
         Gathered(sink),
         dial,
-        Rest(settings.symbols[0].egress, settings.exchange, refused),
+        RestClient(settings.symbols[0].egress, settings.exchange, refused),
     )
 
     def run() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.egress.patience import retry_after_s
-from mexc_pipeline.feed.handshake import RefusedError, parse, refusal, request, shake
+from mexc_pipeline.feed.handshake import HandshakeRefusedError, parse, refusal, request, shake
 
 KEY = base64.b64encode(bytes(16))
 NOW = 1_795_000_000.0
@@ -57,7 +57,7 @@ def upgrade(request: bytes, *, accept: bytes | None = None, more: bytes = b"") -
 
 
 def refused(answer: bytes, closes: bool = True) -> Any:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(HandshakeRefusedError) as caught:
         shake(Far(lambda _: answer, closes), "ws://127.0.0.1:8765/edge")
     return caught.value.answer
 
@@ -99,7 +99,7 @@ def test_the_host_is_named_as_http_wants_it(url: str, host: bytes) -> None:
 
 
 def test_an_upgrade_that_does_not_answer_our_key_is_none() -> None:
-    with pytest.raises(RefusedError, match="without a valid WebSocket upgrade"):
+    with pytest.raises(HandshakeRefusedError, match="without a valid WebSocket upgrade"):
         shake(Far(lambda asked: upgrade(asked, accept=b"x")), "ws://h/e")
     found = refused(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
     assert found.status == 101
@@ -179,9 +179,9 @@ def test_patience_in_seconds_or_as_a_date(headers: dict[str, str], patience: flo
 @given(st.binary(max_size=300), st.booleans())
 def test_whatever_comes_is_a_refusal_in_one_line(answer: bytes, closes: bool) -> None:
     far = Far(lambda _: b"HTTP/1.1 5" + answer, closes)
-    with pytest.raises((RefusedError, TimeoutError)) as caught:
+    with pytest.raises((HandshakeRefusedError, TimeoutError)) as caught:
         shake(far, "ws://h/e")
-    if isinstance(caught.value, RefusedError):
+    if isinstance(caught.value, HandshakeRefusedError):
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 1500
     else:

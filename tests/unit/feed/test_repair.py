@@ -9,10 +9,10 @@ import pytest
 
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import EgressError, dial
-from mexc_pipeline.egress.http import Answer, Rest
+from mexc_pipeline.egress.http import HttpAnswer, RestClient
 from mexc_pipeline.exchange import recovery
-from mexc_pipeline.exchange.checks import Found
-from mexc_pipeline.exchange.depth import Gap
+from mexc_pipeline.exchange.checks import FollowUp
+from mexc_pipeline.exchange.depth import MissingVersions
 from mexc_pipeline.exchange.holes import MOST_TRIES, Row
 from mexc_pipeline.exchange.recovery import BURST, EACH_S, Recovery
 from mexc_pipeline.feed.repair import Repairer
@@ -20,7 +20,7 @@ from mexc_pipeline.rows import Mt
 from support.waiting import until
 
 
-class GivenRest(Rest):
+class GivenRest(RestClient):
     """Answers that the test gives."""
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class GivenRest(Rest):
     def patience_s(self) -> float:
         return self.wait_s
 
-    def get(self, path: str, within_s: float = 5.0) -> Answer:
+    def get(self, path: str, within_s: float = 5.0) -> HttpAnswer:
         self.asked.append(path)
         if not self.data:
             raise EgressError("not reached")
         body = b'{"success":true,"code":0,"data":%s}' % self.data
-        return Answer(self.status_code, {}, body, self.url, time.time_ns(), time.time_ns())
+        return HttpAnswer(self.status_code, {}, body, self.url, time.time_ns(), time.time_ns())
 
 
 class Rig:
@@ -57,7 +57,7 @@ class Rig:
             self.came.set()
 
     def missing(self, first: int, last: int) -> None:
-        self.repairer.found(Found(gap=Gap(first, last)))
+        self.repairer.found(FollowUp(gap=MissingVersions(first, last)))
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_book_is_asked_for_again_after_all_tries_and_that_there_is_none_is_sai
     """And what goes missing meanwhile is not kept waiting for it."""
     monkeypatch.setattr(recovery, "BOOK_S", 0.3)
     rig.rest.data = b""
-    rig.repairer.found(Found(book=7))
+    rig.repairer.found(FollowUp(book=7))
     for _ in range(MOST_TRIES):
         assert rig.repairer.status()["no_book"] is None
         rig.repairer.ask(rig.recovery.requests()[0])
@@ -132,7 +132,7 @@ def test_a_book_is_asked_for_again_after_all_tries_and_that_there_is_none_is_sai
 
 def test_a_book_that_is_put_off_holds_up_nothing_else(rig: Rig) -> None:
     rig.rest.data = b""
-    rig.repairer.found(Found(book=7))
+    rig.repairer.found(FollowUp(book=7))
     for _ in range(MOST_TRIES + 4):
         pause = rig.repairer.ask(rig.recovery.requests()[0])
     assert pause <= 2.0

@@ -6,7 +6,7 @@ import pytest
 
 from mexc_pipeline.feed import attempts
 from mexc_pipeline.feed.attempts import Attempts
-from mexc_pipeline.feed.handshake import Answer
+from mexc_pipeline.feed.handshake import HandshakeAnswer
 from mexc_pipeline.feed.turns import KEPT_S, MOST_JITTER_S, UNREACHED_S, Turns
 
 URLS = ("wss://one.example/edge", "wss://two.example/edge")
@@ -57,7 +57,7 @@ def test_attempts_that_reach_nobody_pause_for_seconds_at_most(turns: Turns) -> N
 def test_who_asks_for_patience_is_left_alone_and_the_other_is_tried(turns: Turns) -> None:
     for _ in URLS:
         assert turns.wait() is None
-        turns.refused(Answer(429, "HTTP 429", retry_after_s=600.0))
+        turns.refused(HandshakeAnswer(429, "HTTP 429", retry_after_s=600.0))
         turns.lost()
     due = turns.wait()
     assert due is not None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from mexc_pipeline.exchange.silence import DEAL, OTHERS, Bounds
+from mexc_pipeline.exchange.silence import DEAL, OTHERS, SilenceBounds
 from mexc_pipeline.feed.pace import CERTAIN, LEARNED, Pace
 from mexc_pipeline.feed.watch import (
     AGAIN_MOST_S,
@@ -23,15 +23,15 @@ from mexc_pipeline.feed.watch import (
     LISTING_MOST_S,
     QUIET_MOST_S,
     Action,
-    Confirmed,
-    GivenUp,
+    ChannelConfirmed,
+    ChannelGivenUp,
+    ChannelResumed,
+    ChannelStalled,
     Memory,
+    PingsUnanswered,
     Probe,
     Reconnect,
     Resubscribe,
-    Resumed,
-    Stalled,
-    Unanswered,
     Watch,
 )
 from support.examples import examples
@@ -48,9 +48,9 @@ def watch(silent_s: float = 1e9) -> Watch:
 
 def test_an_ack_or_data_confirms_once() -> None:
     w = watch()
-    assert w.ack("push.ticker", 101) == [Confirmed("push.ticker", "ack")]
+    assert w.ack("push.ticker", 101) == [ChannelConfirmed("push.ticker", "ack")]
     assert w.data("push.ticker", 102) == []
-    assert w.data("push.deal", 102) == [Confirmed("push.deal", "data")]
+    assert w.data("push.deal", 102) == [ChannelConfirmed("push.deal", "data")]
     assert w.ack("push.deal", 103) == []
     assert w.data("push.unknown", 103) == []
     assert w.ack("push.unknown", 103) == []
@@ -92,13 +92,13 @@ def test_an_unanswered_channel_costs_one_connection_then_is_given_up_and_asked_f
     w = Watch(CHANNELS, 25, 1000, memory)
     found = flowing(w, 1000, 24 * 3600, DEPTH)
     assert not of(Reconnect, found)
-    assert of(GivenUp, found) == [2 * CONFIRM_S]
+    assert of(ChannelGivenUp, found) == [2 * CONFIRM_S]
     asked = of(Resubscribe, found)
     assert asked[:5] == [CONFIRM_S, 80, 200, 440, 920], "20 s, then 1, 2, 4, 8 min later"
     gaps = [b - a for a, b in pairwise(asked)]
     assert max(gaps) == AGAIN_MOST_S
     assert w.status(1000 + 24 * 3600)[DEPTH]["given_up_s"] == 24 * 3600 - 2 * CONFIRM_S
-    assert w.ack(DEPTH, 90_000) == [Resumed(DEPTH, "ack", 90_000 - 1020)]
+    assert w.ack(DEPTH, 90_000) == [ChannelResumed(DEPTH, "ack", 90_000 - 1020)]
     assert "given_up" not in w.status(90_001)[DEPTH]
 
 
@@ -114,9 +114,9 @@ def test_a_refused_channel_costs_no_connection(said: str) -> None:
     assert found == [(CONFIRM_S, Resubscribe(DEPTH))]
     w.refused(said)
     found = flowing(w, CONFIRM_S, 600, DEPTH)
-    assert found[0] == (0.5, GivenUp(DEPTH, f"refused: {said}"))
+    assert found[0] == (0.5, ChannelGivenUp(DEPTH, f"refused: {said}"))
     assert {type(a) for _, a in found[1:]} == {Resubscribe}
-    assert w.data(DEPTH, 700) == [Resumed(DEPTH, "data", 700 - CONFIRM_S - 0.5)]
+    assert w.data(DEPTH, 700) == [ChannelResumed(DEPTH, "data", 700 - CONFIRM_S - 0.5)]
 
 
 @pytest.mark.parametrize("session_s", [1, 3, 9, 39])
@@ -133,8 +133,8 @@ def test_a_refused_channel_is_given_up_once_however_short_the_sessions(session_s
             w.refused("sub.depth.full has ended")
             found += flowing(w, start + session_s, 1, DEPTH)
     assert not of(Reconnect, found)
-    assert len(of(GivenUp, found)) == 1
-    assert isinstance(w.data(DEPTH, 10_000)[0], Resumed)
+    assert len(of(ChannelGivenUp, found)) == 1
+    assert isinstance(w.data(DEPTH, 10_000)[0], ChannelResumed)
     assert not memory.refusals
 
 
@@ -145,7 +145,7 @@ def test_an_error_that_names_a_channel_is_meant_for_it_and_one_of_a_confirmed_ch
     w.refused("sub.deal: later")
     w.memory.left_at = 0
     w.data("push.deal", 19)
-    given_up = {a.channel: a.reason for a in w.due(2 * CONFIRM_S) if isinstance(a, GivenUp)}
+    given_up = {a.channel: a.reason for a in w.due(2 * CONFIRM_S) if isinstance(a, ChannelGivenUp)}
     assert given_up == {
         "push.depth": "neither confirmed nor delivered within 20 s",
         "push.depth.full": "refused: sub.depth.full: no more",
@@ -158,7 +158,7 @@ def test_errors_without_a_name_go_by_the_order_of_the_requests() -> None:
     w.refused("no")
     w.ack(DEPTH, 0.2)
     found = flowing(w, 0, 2 * CONFIRM_S, *CHANNELS[:2])
-    assert {a.channel for _, a in found if isinstance(a, GivenUp)} == set(CHANNELS[:2])
+    assert {a.channel for _, a in found if isinstance(a, ChannelGivenUp)} == set(CHANNELS[:2])
     assert not of(Reconnect, found)
 
 
@@ -221,17 +221,17 @@ def test_an_answer_in_unknown_words_is_neither_yes_nor_no_and_data_decide(channe
     limit = memory.limit(channel)
     found = flowing(w, 0, limit - 1, channel, step=1)
     assert not of(Reconnect, found)
-    assert not of(GivenUp, found), "it has its usual pace to show data in"
+    assert not of(ChannelGivenUp, found), "it has its usual pace to show data in"
     assert w.status(limit)[channel]["answered"] == words
     assert w.status(limit)[channel]["confirmed"] == "none"
-    assert w.data(channel, limit - 0.5) == [Confirmed(channel, "data")]
+    assert w.data(channel, limit - 0.5) == [ChannelConfirmed(channel, "data")]
     assert "answered" not in w.status(limit)[channel]
 
     w = Watch(CHANNELS, 25, 0, Memory(left_at=0.0))
     w.answered(channel, words)
     found = flowing(w, 0, limit, channel, step=1)
     assert not of(Reconnect, found)
-    (lost,) = [action for _, action in found if isinstance(action, GivenUp)]
+    (lost,) = [action for _, action in found if isinstance(action, ChannelGivenUp)]
     assert f"answered by: {words}" in lost.reason
 
 
@@ -322,15 +322,15 @@ def test_a_channel_that_goes_silent_for_good_ends_one_connection() -> None:
     first = Watch(CHANNELS, 25, 0, memory)
     flowing(first, 0, 2000, step=1)
     found = flowing(first, 2000, 2 * OTHERS.floor, DEPTH, step=1)
-    assert of(Stalled, found) == [OTHERS.floor]
+    assert of(ChannelStalled, found) == [OTHERS.floor]
     assert of(Reconnect, found) == [2 * OTHERS.floor]
     w = Watch(CHANNELS, 25, 3000, memory)
     w.ack(DEPTH, 3000)
     found = flowing(w, 3000, 6 * 3600, DEPTH, step=1)
     assert not of(Reconnect, found), "it was tried before, without effect"
-    assert len(of(GivenUp, found)) == 1
+    assert len(of(ChannelGivenUp, found)) == 1
     assert w.ack(DEPTH, 30_000) == [], "an answer is not data"
-    assert isinstance(w.data(DEPTH, 30_001)[0], Resumed)
+    assert isinstance(w.data(DEPTH, 30_001)[0], ChannelResumed)
     assert not memory.tried
 
 
@@ -368,7 +368,7 @@ def test_a_market_that_rests_is_looked_at_with_growing_patience() -> None:
     assert QUIET_MOST_S <= gaps[-1] <= QUIET_MOST_S + 5
     assert set(memory.lost) >= {"push.ticker", DEPTH}
     resumed = w.data("push.ticker", 48 * 3600)
-    assert isinstance(resumed[0], Resumed)
+    assert isinstance(resumed[0], ChannelResumed)
     assert memory.quiet_s == QUIET_MOST_S, "one frame is what a market that rests delivers"
     for n in range(0, 86_400 + 20, 20):
         w.data("push.ticker", 48 * 3600 + n)
@@ -471,8 +471,8 @@ def test_a_market_that_is_dead_is_noticed_and_said() -> None:
     left, done = lived([], DAY_S)
     assert left[0] == 2 * SILENCE_S
     assert FEW <= len(left) <= FEW + 24
-    assert {a.channel for a in done if isinstance(a, Stalled)} == set(CHANNELS)
-    assert {a.channel for a in done if isinstance(a, GivenUp)} >= {"push.ticker", DEPTH}
+    assert {a.channel for a in done if isinstance(a, ChannelStalled)} == set(CHANNELS)
+    assert {a.channel for a in done if isinstance(a, ChannelGivenUp)} >= {"push.ticker", DEPTH}
     assert sum(isinstance(a, Resubscribe) for a in done) > 24 * 60, "asked for each minute"
 
 
@@ -553,7 +553,7 @@ def learned(channel: str, gaps: list[float]) -> tuple[Watch, float]:
     w.data(channel, at)
     for gap in gaps:
         at += gap
-        assert not any(isinstance(a, Stalled) for a in w.due(at) if getattr(a, "channel", "") == channel)
+        assert not any(isinstance(a, ChannelStalled) for a in w.due(at) if getattr(a, "channel", "") == channel)
         for name in CHANNELS:
             w.data(name, at)
     return w, at
@@ -576,7 +576,7 @@ def actions(w: Watch, channel: str, at: float, seconds: float) -> list[tuple[flo
 
 def test_a_busy_channel_is_missed_at_the_floor() -> None:
     w, at = learned("push.depth.full", [0.3] * 100)
-    assert actions(w, "push.depth.full", at, 100) == [(30, "Stalled"), (30, "Resubscribe"), (60, "Reconnect")]
+    assert actions(w, "push.depth.full", at, 100) == [(30, "ChannelStalled"), (30, "Resubscribe"), (60, "Reconnect")]
 
 
 def test_a_slow_channel_is_given_its_own_time() -> None:
@@ -590,9 +590,9 @@ def test_a_slow_channel_is_given_its_own_time() -> None:
 def test_busy_deals_that_end_are_strong_evidence_quiet_ones_are_not() -> None:
     w, at = learned("push.deal", [0.2] * (CERTAIN + 1))
     found = actions(w, "push.deal", at, 1000)
-    assert (found[0], found[-1]) == ((120, "Stalled"), (360, "Reconnect"))
+    assert (found[0], found[-1]) == ((120, "ChannelStalled"), (360, "Reconnect"))
     w, at = learned("push.deal", [0.2] * (CERTAIN - 1))
-    assert {what for _, what in actions(w, "push.deal", at, 1000)} == {"Stalled", "Resubscribe"}
+    assert {what for _, what in actions(w, "push.deal", at, 1000)} == {"ChannelStalled", "Resubscribe"}
 
 
 def test_a_pace_outlives_its_connection_and_the_pause_is_not_part_of_it() -> None:
@@ -613,7 +613,7 @@ def test_a_silence_that_was_called_a_stall_is_only_partly_believed() -> None:
 
 
 @given(st.lists(st.floats(0.001, 5000), min_size=1, max_size=200), st.sampled_from([DEAL, OTHERS]))
-def test_a_limit_stays_within_its_bounds_and_above_what_was_normal(gaps: list[float], within: Bounds) -> None:
+def test_a_limit_stays_within_its_bounds_and_above_what_was_normal(gaps: list[float], within: SilenceBounds) -> None:
     pace = Pace()
     for n, gap in enumerate(gaps, 1):
         pace.observe(gap)
@@ -685,7 +685,7 @@ def heard(
 def test_a_market_that_delivers_keeps_its_connection_where_pings_are_not_answered(gap_s: float, probes: bool) -> None:
     left, done, w, now = heard(gap_s, 6, Memory(), probes=probes)
     assert len(left) <= (0 if probes else 2)
-    assert done.count(Unanswered()) == 1, "said once"
+    assert done.count(PingsUnanswered()) == 1, "said once"
     assert (Probe() in done) == (gap_s > 15)
     until = now + 2 * DEAD_MOST_S
     while not any(isinstance(action, Reconnect) for action in w.due(now)):
@@ -700,7 +700,7 @@ def test_so_does_one_that_delivers_rarely(gap_s: float, probes: bool) -> None:
     left, done, *_ = heard(gap_s, 24, Memory(), probes=probes)
     assert len(left) <= FEW + (0 if probes else 6)
     assert all(at < 6 * LEAVE_S for at in left), "by then its pace is known"
-    assert done.count(Unanswered()) == 1
+    assert done.count(PingsUnanswered()) == 1
 
 
 def test_a_socket_whose_pings_were_answered_is_dead_without_them_and_not_asked_by_the_protocol() -> None:

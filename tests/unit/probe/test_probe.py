@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
-from mexc_pipeline.probe.bundle import Bundle, as_line, masked
-from mexc_pipeline.probe.judge import Report, judge
+from mexc_pipeline.probe.bundle import BundleWriter, as_line, masked
+from mexc_pipeline.probe.judge import ProbeReport, judge
 from mexc_pipeline.probe.observe import Observer
 from mexc_pipeline.probe.records import Answered, Closed, Opened, Received, Record, Refused, Sent, Unreached
 
@@ -28,7 +28,7 @@ def observer() -> Observer:
     return Observer({BTC: Classifier(BTC, subscriptions(BTC, Channels()))}, 1_700_000_000_000.0)
 
 
-def report(*records: Record) -> Report:
+def report(*records: Record) -> ProbeReport:
     seen = observer()
     for record in records:
         seen.see(record)
@@ -47,7 +47,7 @@ def book(conn: int, at: float, version: int) -> Received:
     return Received(at, conn, 1, BOOK.format(version, 1_700_000_000_000 + int(at) - 5).encode())
 
 
-def texts(found: Report) -> list[str]:
+def texts(found: ProbeReport) -> list[str]:
     return [finding.text for finding in found.findings]
 
 
@@ -200,7 +200,7 @@ def test_reasons_of_this_machine_are_not_kept() -> None:
 
 def test_a_bundle_is_bounded_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "b.ndjson"
-    with Bundle(path, [BTC], 60.0, most=1000) as bundle:
+    with BundleWriter(path, [BTC], 60.0, most=1000) as bundle:
         for at in range(100):
             bundle.keep(book(1, at, at))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -212,7 +212,7 @@ def test_a_bundle_is_bounded_and_says_so(tmp_path: Path) -> None:
 def test_a_bundle_never_replaces_a_file(tmp_path: Path) -> None:
     path = tmp_path / "b.ndjson"
     path.write_text("mine")
-    with pytest.raises(UserError, match="is there already"), Bundle(path, [BTC], 60.0):
+    with pytest.raises(UserError, match="is there already"), BundleWriter(path, [BTC], 60.0):
         pass
     assert path.read_text() == "mine"
 

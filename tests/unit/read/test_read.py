@@ -348,7 +348,7 @@ def test_a_book_after_which_only_dead_letters_came_says_so(config: Config) -> No
     with pytest.warns(read.DeadLetterWarning, match=r"3 of 4 frames .* \(3 symbol\)") as caught:
         assert not len(read.trades("btc", export_dir=folder))
     assert caught[0].filename == __file__
-    with pytest.raises(UserError, match=r"no whole book .*; 3 dead letters lie in them"):
+    with pytest.raises(UserError, match=r"no snapshot of the book .*; 3 dead letters lie in them"):
         read.book("btc", at=T0, export_dir=folder)
 
 

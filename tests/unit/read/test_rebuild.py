@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.depth import span
-from mexc_pipeline.read.rebuild import Book, GapError, History, Stored
+from mexc_pipeline.read.rebuild import GapError, History, RebuiltBook, Stored
 from mexc_pipeline.simulator.book import Levels
 from mexc_pipeline.simulator.frames import Style, SymbolFeed
 from mexc_pipeline.simulator.market import MarketSettings, contract
@@ -71,11 +71,11 @@ class Tape:
         m = json.dumps(data, separators=(",", ":"))[:-1] + f',"book":{whole}}}'
         self.put("ev", m.encode())
 
-    def book(self, at: Stored | None = None, *, across_gaps: bool = False) -> Book | None:
+    def book(self, at: Stored | None = None, *, across_gaps: bool = False) -> RebuiltBook | None:
         last = (at or self.rows[-1]).seq
         return History(last).add(self.rows).book(across_gaps=across_gaps)
 
-    def check(self, at: Stored | None = None) -> Book:
+    def check(self, at: Stored | None = None) -> RebuiltBook:
         """Assert that the book at a row is the market's own at that version."""
         book = self.book(at)
         assert book is not None
@@ -90,7 +90,7 @@ def truth(levels: Levels) -> tuple[dict[Decimal, tuple[int, int]], ...]:
     )
 
 
-def shape(book: Book) -> tuple[dict[Decimal, tuple[int, int]], ...]:
+def shape(book: RebuiltBook) -> tuple[dict[Decimal, tuple[int, int]], ...]:
     return tuple(
         {price: (int(volume), int(orders or 0)) for price, (volume, orders) in side.items()}
         for side in (book.asks, book.bids)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mexc_pipeline.run.display import Display
-from mexc_pipeline.run.watch import Snapshot, View
+from mexc_pipeline.run.watch import Overview, View
 
 SYMBOLS = ("BTC_USDT", "CHEEMS_USDT")
 FAULT = "no market frame for 75 s: the exchange said: too many subscriptions on one connection"
@@ -37,7 +37,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, width: int) -> list[str]:
     console = Console(file=page, force_terminal=True, color_system=None, width=width, height=40, soft_wrap=True)
     monkeypatch.setattr(display, "_console", console)
     display.start()
-    display.show(Snapshot(views, "ok"), {"id0": 7}, "recording for 12 s, Ctrl-C ends")
+    display.show(Overview(views, "ok"), {"id0": 7}, "recording for 12 s, Ctrl-C ends")
     drawn = page.getvalue()
     display.close()
     return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn).splitlines()]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.errors import ConfigError
-from mexc_pipeline.simulator.bundle import Counting, Frame, Shift, Track, advanced, read_bundle
+from mexc_pipeline.simulator.bundle import Counting, RecordedFrame, Shift, Track, advanced, read_bundle
 from mexc_pipeline.simulator.samples import frames
 
 
@@ -49,7 +49,7 @@ def test_only_digits_change_and_it_can_be_undone(frame: bytes, ms: int, versions
 
 def track(versions: Sequence[int]) -> Track:
     made = Track("BTC_USDT", "depth.full", 1, 0.0)
-    made.frames = [Frame(0.0, 1, b'{"version":%d}' % version, "") for version in versions]
+    made.frames = [RecordedFrame(0.0, 1, b'{"version":%d}' % version, "") for version in versions]
     return made
 
 

@@ -1,4 +1,4 @@
-"""The write-ahead log is folded beside the writer, and does not grow without an end."""
+"""The write-ahead log is checkpointed beside the writer, and does not grow without an end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from mexc_pipeline.periods import HOUR_NS, SECOND_NS, Period
 from mexc_pipeline.rows import Frame
-from mexc_pipeline.spool.checkpoint import FROM_BYTES, fold
+from mexc_pipeline.spool.checkpoint import FROM_BYTES, run_checkpoint
 from mexc_pipeline.spool.segment import connect
 from mexc_pipeline.spool.writer import Spool
 from support.spooled import check
@@ -43,11 +43,11 @@ def log_size(spool: Spool) -> int:
     return (spool.folder / f"{spool.segment}-wal").stat().st_size
 
 
-def test_a_folded_log_is_written_over_from_its_start(spool: Spool) -> None:
+def test_a_checkpointed_log_is_written_over_from_its_start(spool: Spool) -> None:
     write(spool, 100)
     db = beside(spool)
     size = log_size(spool)
-    assert fold(db)
+    assert run_checkpoint(db)
     write(spool, 80)
     assert log_size(spool) == size
     db.close()
@@ -60,14 +60,14 @@ def test_a_reader_puts_it_off_and_does_not_hold_up_the_writer(spool: Spool) -> N
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM rows").fetchone()
     write(spool, 100)
-    assert not fold(db)
+    assert not run_checkpoint(db)
     began = time.monotonic()
     write(spool, 10)
     assert time.monotonic() - began < 2
     assert reader.execute("SELECT count(*) FROM rows").fetchone() == (100,)
     reader.execute("COMMIT")
     size = log_size(spool)
-    assert fold(db)
+    assert run_checkpoint(db)
     write(spool, 100)
     assert log_size(spool) == size
     assert len(check(spool.folder)) == 310
@@ -79,16 +79,16 @@ def test_a_commit_under_way_puts_it_off(spool: Spool) -> None:
     write(spool, 100)
     db, writing = beside(spool), beside(spool)
     writing.execute("BEGIN IMMEDIATE")
-    assert not fold(db)
+    assert not run_checkpoint(db)
     writing.execute("ROLLBACK")
-    assert fold(db)
+    assert run_checkpoint(db)
     for connection in (db, writing):
         connection.close()
 
 
 @pytest.mark.slow
 def test_a_writer_that_never_rests_does_not_keep_the_log_growing(spool: Spool) -> None:
-    """Without a pause between its commits one of them always comes while the log is being folded."""
+    """Without a pause between its commits one of them always comes while the checkpoint runs."""
     deadline = time.monotonic() + 30
     put, size = 0, 0
     while put < 4 * FROM_BYTES or put < 2 * size:

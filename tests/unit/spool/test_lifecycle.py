@@ -140,7 +140,7 @@ def test_what_was_proven_by_a_clock_that_was_behind_is_not_old(tmp_path: Path) -
     assert prune(tmp_path, T0 + 7200 * SECOND_NS, 7200 * SECOND_NS) == [first]
 
 
-def test_the_log_is_folded_beside_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_is_checkpointed_beside_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "EVERY_S", 0.02)
     monkeypatch.setattr(checkpoint, "FROM_BYTES", 256 << 10)
     spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD)
@@ -149,11 +149,11 @@ def test_the_log_is_folded_beside_the_writer(tmp_path: Path, monkeypatch: pytest
         path = tmp_path / str(spool.segment)
         wal = path.with_name(path.name + "-wal")
 
-        def folded() -> bool:
+        def checkpointed() -> bool:
             spool.append([Frame(T0, 5, 1, b"x" * 4000) for _ in range(20)])
             return path.stat().st_size > 2 << 20
 
-        until(folded, 10, "a folded log")
+        until(checkpointed, 10, "a checkpointed log")
         assert wal.stat().st_size < path.stat().st_size, "its space is used again"
         spool.cut(T0 + 1)
         assert not wal.exists() or wal.stat().st_size == 0
@@ -162,8 +162,8 @@ def test_the_log_is_folded_beside_the_writer(tmp_path: Path, monkeypatch: pytest
     check(tmp_path)
 
 
-def test_a_log_is_folded_once_for_each_time_it_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folded = threading.Semaphore(0)
+def test_a_log_is_checkpointed_once_for_each_time_it_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpointed = threading.Semaphore(0)
     looks = threading.Semaphore(0)
 
     class Stop(threading.Event):
@@ -176,26 +176,26 @@ def test_a_log_is_folded_once_for_each_time_it_has_grown(tmp_path: Path, monkeyp
 
     done = iter([False, True, True])  # the first time somebody was in the way
 
-    def fold(_: object) -> bool:
-        folded.release()
+    def run_checkpoint(_: object) -> bool:
+        checkpointed.release()
         return next(done)
 
     monkeypatch.setattr(threading, "Event", Stop)
     monkeypatch.setattr(checkpoint, "connect", lambda *_, **__: Database())
-    monkeypatch.setattr(checkpoint, "fold", fold)
+    monkeypatch.setattr(checkpoint, "run_checkpoint", run_checkpoint)
     path = tmp_path / "2026112210.sqlite"
     path.with_name(path.name + "-wal").write_bytes(bytes(checkpoint.FROM_BYTES))
     checkpointer = checkpoint.Checkpointer()
     try:
         checkpointer.watch(path)
-        assert folded.acquire(timeout=10), "what a crash left is folded at once"
-        assert folded.acquire(timeout=10), "and once more, because it could not be to the end"
+        assert checkpointed.acquire(timeout=10), "what a crash left is checkpointed at once"
+        assert checkpointed.acquire(timeout=10), "and once more, because it could not be to the end"
         checkpointer.grown(100)
         for _ in range(20 + looks._value):
             assert looks.acquire(timeout=10)
-        assert not folded.acquire(blocking=False), "the file is still large, but nothing is left in it"
+        assert not checkpointed.acquire(blocking=False), "the file is still large, but nothing is left in it"
         checkpointer.grown(checkpoint.FROM_BYTES)
-        assert folded.acquire(timeout=10)
+        assert checkpointed.acquire(timeout=10)
     finally:
         checkpointer.close()
 

@@ -20,7 +20,7 @@ from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.periods import DAY_NS, HOUR_NS, PINNED_NS, SECOND_NS, Period
 from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.spool import pending as module
-from mexc_pipeline.spool.known import Known
+from mexc_pipeline.spool.last_seq import LastSeq
 from mexc_pipeline.spool.lifecycle import mark_exported, prune, seal_left_open
 from mexc_pipeline.spool.pending import FILE, Pending, is_left, newest, number_left, started
 from mexc_pipeline.spool.segment import NewerFormatError, in_order, info
@@ -32,7 +32,7 @@ from support.spools import written
 T0 = 2_000_001_600 * SECOND_NS
 PERIOD = Period(2 * SECOND_NS)
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of spools: fsync must cost nothing
-NOTHING = Known(0, (), None, ())
+NO_LAST_SEQ = LastSeq(0, (), None, ())
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_they_are_numbered_in_their_own_periods_behind_what_is_known(tmp_path: P
     pending = Pending(tmp_path, "BTC_USDT")
     pending.append(frames(1, 2, 3.5, 7))
     pending.close()
-    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    number_left(tmp_path, "btc", PERIOD, NO_LAST_SEQ)
     assert not list(tmp_path.glob(f"{FILE}*"))
     assert [[r.m for r in s.rows if r.mt == 1] for s in read_segments(tmp_path)] == [
         [b"0", b"1"],
@@ -89,7 +89,7 @@ def test_whatever_has_become_of_a_start_it_is_numbered(tmp_path: Path, rest: byt
     pending.append([Frame(T0, None, 5, b'{"event":"started"' + rest)])
     pending.append(frames(1))
     pending.close()
-    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    number_left(tmp_path, "btc", PERIOD, NO_LAST_SEQ)
     rows = check(tmp_path)
     assert [row.seq for row in rows][:2] == [1, 2]
     assert named(rows, "started")[0]["last_seq"] == 0
@@ -99,7 +99,7 @@ def test_known_seqs_elsewhere_are_respected(tmp_path: Path) -> None:
     pending = Pending(tmp_path, "BTC_USDT")
     pending.append(frames(0))
     pending.close()
-    number_left(tmp_path, "btc", PERIOD, Known(70, ("btc20330518040000.parquet",), None, ()))
+    number_left(tmp_path, "btc", PERIOD, LastSeq(70, ("btc20330518040000.parquet",), None, ()))
     assert [r.seq for r in read_rows(tmp_path)] == [71]
     assert read_segments(tmp_path)[0].file == "20330518040000.part2.sqlite"
 
@@ -111,7 +111,7 @@ def test_a_restored_copys_open_segment_takes_no_pending_row_with_it(tmp_path: Pa
     pending = Pending(tmp_path, "BTC_USDT")
     pending.append([Frame(T0 + 1, None, 5, started("1", None)), *frames(1)])
     pending.close()
-    number_left(tmp_path, "btc", PERIOD, Known(70, (), None, ()))
+    number_left(tmp_path, "btc", PERIOD, LastSeq(70, (), None, ()))
     rows = check(tmp_path, 71)
     assert [r.m for r in rows][1:] == [b"1"]
     (said,) = named(rows, "started")
@@ -182,7 +182,7 @@ def test_a_damaged_file_is_set_apart_and_said(tmp_path: Path, damage: bytes | No
     assert again.waiting == 0
     again.append([Frame(T0, None, 5, started("1", again.set_apart))])
     again.close()
-    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    number_left(tmp_path, "btc", PERIOD, NO_LAST_SEQ)
     assert named(check(tmp_path), "started")[0]["set_apart"] == [again.set_apart]
 
 
@@ -250,7 +250,7 @@ def test_what_is_lost_behind_a_damaged_place_is_counted_and_kept(
     pending.close()
     assert pending.set_apart is not None
     assert rows_in(tmp_path / pending.set_apart) == 1, "what is there can still be taken out by hand"
-    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    number_left(tmp_path, "btc", PERIOD, NO_LAST_SEQ)
     assert named(check(tmp_path), "started")[0]["set_apart"] == [pending.set_apart]
 
 
@@ -310,7 +310,7 @@ def test_whatever_a_header_says_rows_are_recorded(tmp_path: Path, at: int) -> No
     pending = Pending(tmp_path, "BTC_USDT")
     pending.append(frames(1))
     pending.close()
-    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    number_left(tmp_path, "btc", PERIOD, NO_LAST_SEQ)
     assert read_rows(tmp_path)[-1].m == b"1"
 
 
@@ -337,7 +337,7 @@ def test_what_was_moved_to_a_segment_that_is_damaged_is_moved_once_more(tmp_path
     db.execute("UPDATE rows SET mt = 99 WHERE seq = 1")
     db.commit()
     db.close()
-    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    number_left(tmp_path, "btc", PERIOD, NO_LAST_SEQ)
     event, *rows = check(tmp_path, 6)
     assert (event.seq, [r.m for r in rows]) == (6, [b"0", b"0.1", b"0.2", b"0.3", b"0.4"])
     assert named([event], "clock")[0]["restarted"]
@@ -369,7 +369,7 @@ def test_what_was_moved_stays_known_when_its_segment_is_proven_and_pruned(
     first, _ = in_order(tmp_path).readable
     mark_exported(first.path, {"at_ns": T0})
     assert prune(tmp_path, T0 + 400 * DAY_NS, 0) == [first.path]
-    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    number_left(tmp_path, "btc", PERIOD, NO_LAST_SEQ)
     rows = read_rows(tmp_path)
     assert [r.seq for r in rows if r.m in (b"0", b"1")] == [], "they are in a file"
     assert [r.seq for r in rows] == list(range(first.last_seq + 1, first.last_seq + 1 + len(rows)))
@@ -546,7 +546,7 @@ class Recording(RuleBasedStateMachine):
     @rule(cut=st.booleans())
     def export_numbers_and_closes(self, cut: bool) -> None:
         if is_left(self.folder):
-            known = Known(0, tuple(self.exports), None, ())
+            known = LastSeq(0, tuple(self.exports), None, ())
             number_left(self.folder, "btc", PERIOD, known)
         seal_left_open(self.folder, self.now, cut)
 

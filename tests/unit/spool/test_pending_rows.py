@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mexc_pipeline.periods import HOUR_NS, Period
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import pending as module
-from mexc_pipeline.spool.known import Known
+from mexc_pipeline.spool.last_seq import LastSeq
 from mexc_pipeline.spool.pending import FILE, Pending, is_left, number_left, started
 from mexc_pipeline.spool.segment import segments
 from mexc_pipeline.spool.writer import Spool
@@ -26,7 +26,7 @@ from support.spooled import named, read_rows
 T0 = 2_000_001_600_000_000_000 // HOUR_NS * HOUR_NS
 PERIOD = Period(HOUR_NS)
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of spools: fsync must cost nothing
-NOTHING = Known(0, (), None, ())
+NO_LAST_SEQ = LastSeq(0, (), None, ())
 MOST = (1 << 63) - 1
 COUNT = 12
 
@@ -134,7 +134,7 @@ def test_only_what_is_damaged_is_left_out_and_what_there_is_of_it_can_be_looked_
 def test_a_hole_is_said_where_nobody_records_any_more(tmp_path: Path) -> None:
     left(tmp_path)
     change(tmp_path, "DELETE FROM rows WHERE n > 9")
-    number_left(tmp_path, "btc", PERIOD, NOTHING)
+    number_left(tmp_path, "btc", PERIOD, NO_LAST_SEQ)
     assert [r.m for r in read_rows(tmp_path)] == [row(n).m for n in range(1, 10)]
     assert len(set_apart(tmp_path)) == 1
 

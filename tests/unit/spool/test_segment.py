@@ -113,9 +113,9 @@ def test_a_reader_gets_blocks_within_its_limits_and_leaves_nothing_open(tmp_path
         assert Columns.of(row for b in blocks for row in b.rows()) == reader.read(0)
         assert reader.counts() == {"t": 333, "d": 334, "dp": 333, "dl": 0, "ev": 0, "r": 0}
         assert reader.tail(1, 2).seq == [996, 999]
-        # A statement left open would keep the log from being folded whole.
-        busy, in_log, folded = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        assert (busy, in_log, folded) == (0, 0, 0)
+        # A statement left open would keep the checkpoint from moving the whole log.
+        busy, in_log, moved = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert (busy, in_log, moved) == (0, 0, 0)
     db.close()
 
 

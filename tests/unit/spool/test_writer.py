@@ -376,9 +376,9 @@ def test_periods_of_another_length_after_a_change_of_the_configuration(folder: P
 
 def limit_pages(spool: Spool, pages: int) -> None:
     """Let the open segment's disk be full but for so many pages."""
-    assert spool._held is not None
-    used = spool._held.db.execute("PRAGMA page_count").fetchone()[0]
-    spool._held.db.execute(f"PRAGMA max_page_count={used + pages}")
+    assert spool._database is not None
+    used = spool._database.db.execute("PRAGMA page_count").fetchone()[0]
+    spool._database.db.execute(f"PRAGMA max_page_count={used + pages}")
 
 
 @pytest.mark.parametrize("count", [1, 8, 40, 600])
@@ -405,13 +405,13 @@ def test_sealing_can_fail_anywhere_and_be_done_again(folder: Path, opened: list[
     spool = new(folder)
     opened.append(spool)
     append(spool, [frame(T0, b"1"), frame(T0 + 1, b"2")])
-    assert spool._held is not None
-    real = spool._held.db
-    spool._held.db = _Failing(real, step)  # type: ignore[assignment]
+    assert spool._database is not None
+    real = spool._database.db
+    spool._database.db = _Failing(real, step)  # type: ignore[assignment]
     for _ in range(2):
         with pytest.raises(sqlite3.OperationalError, match="injected"):
             spool.tick(T0 + HOUR_NS)
-    spool._held.db = real
+    spool._database.db = real
     assert append(spool, [frame(T0 + HOUR_NS, b"next")]).seq == [4]
     rows = check(folder)
     assert [r.m.startswith(b'{"event":"sealed"') for r in rows] == [False, False, True, False]

@@ -11,7 +11,7 @@ import pytest
 from mexc_pipeline import control
 from mexc_pipeline.control import NotRunningError
 from mexc_pipeline.store.engine import Engine
-from mexc_pipeline.store.stats import Statistics
+from mexc_pipeline.store.stats import StatisticsLoader
 
 
 @pytest.mark.parametrize(("in_order", "said"), [(True, []), (False, ["btc"])])
@@ -29,7 +29,7 @@ def test_who_ended_in_order_is_not_missed(
         return answer
 
     monkeypatch.setattr(control, "ask", ask)
-    statistics = Statistics({"btc": None}, Path(), cast(Engine, None), lambda *_: 0, 0.0, lambda _: in_order)
+    statistics = StatisticsLoader({"btc": None}, Path(), cast(Engine, None), lambda *_: 0, 0.0, lambda _: in_order)
     statistics._rates("btc", {"pid": 1, "rows": {}, "bytes": {}})  # as once it has answered with a spool
     with caplog.at_level(logging.WARNING):
         while answers:

@@ -38,7 +38,7 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 
 def common_params() -> list[click.Option]:
-    """The options that stand before or after a command; the one after it wins."""
+    """The options that may stand before or after a command; the one after it wins."""
     return [
         click.Option(
             ["--config"],
@@ -97,7 +97,7 @@ def debug(ctx: click.Context) -> bool:
 
 
 def start_logs(ctx: click.Context, quiet: bool = False) -> None:
-    """Logs to standard error; ``quiet`` leaves only warnings, for commands whose output is the answer."""
+    """Send logs to standard error; ``quiet`` leaves only warnings, for commands whose output is the answer."""
     logs.setup("DEBUG" if debug(ctx) else "WARNING" if quiet else "INFO")
     logging.captureWarnings(True)
 
@@ -148,7 +148,7 @@ class SymbolId(click.ParamType[str]):
 
 
 def json_option(function: _F) -> _F:
-    """``--json``: the answer as JSON on standard output."""
+    """Add ``--json``: the answer as JSON on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(function)
 
 
@@ -162,7 +162,7 @@ def _watch(_ctx: click.Context, _param: click.Parameter, value: int | None) -> N
 
 
 def parent_option() -> click.Option:
-    """Hidden ``--parent-fd N``: end when the process that holds the other end of this pipe ends."""
+    """Add the hidden ``--parent-fd N``: end when the process that holds the other end of this pipe ends."""
     return click.Option(
         ["--parent-fd"],
         type=int,

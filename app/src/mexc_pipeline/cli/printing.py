@@ -24,9 +24,14 @@ class Result(Protocol):
     """What export and verification hand back."""
 
     @property
-    def ok(self) -> bool: ...
-    def lines(self) -> list[str]: ...
-    def to_json(self) -> dict[str, Any]: ...
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+
+    def lines(self) -> list[str]:
+        """The lines that a terminal shows."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of ``--json``."""
 
 
 class AnswerError(UserError):
@@ -34,17 +39,18 @@ class AnswerError(UserError):
 
 
 def as_json(value: Any) -> None:
-    """One JSON document on one line."""
+    """Print one JSON document on one line."""
     verbatim(json_line(value))
 
 
 def line(text: str, *, err: bool = False) -> None:
-    """One line, on standard output or standard error."""
+    """Print one line on standard output or standard error."""
     verbatim(clean(text, LONG), err=err)
 
 
 def verbatim(text: str, *, err: bool = False) -> None:
-    """Lines made by the program alone: help, a script, a table. AnswerError where standard output does not take it."""
+    """Print lines made by the program alone: help, a script, a table. AnswerError where standard output does not take
+    it."""
     try:
         click.echo(text, err=err)
     except OSError as error:
@@ -52,7 +58,7 @@ def verbatim(text: str, *, err: bool = False) -> None:
 
 
 def progress(text: str) -> None:
-    """What is going on, on a terminal's last line, in place of what stood there; empty to clear it."""
+    """Show what is going on on a terminal's last line, in place of what stood there; empty to clear it."""
     if not sys.stderr.isatty():
         return
     with contextlib.suppress(OSError):  # nobody looks any more
@@ -96,7 +102,7 @@ def columns() -> int:
 
 
 def folded(text: str) -> None:
-    """A line for people, folded at words where it is wider than the terminal; what follows is moved in."""
+    """Print a line for people, folded at words where it is wider than the terminal; what follows is moved in."""
     verbatim(
         textwrap.fill(
             clean(text, LONG),
@@ -114,7 +120,7 @@ def table(
     right: Iterable[str] = (),
     drop: Sequence[str] | None = None,
 ) -> list[str]:
-    """A plain table, its first line the headers; columns named in ``right`` are right-aligned.
+    """Print a plain table, its first line the headers; columns named in ``right`` are right-aligned.
 
     With ``drop`` it fits the terminal (80 columns without one): columns of these names go, the first one first. Returns
     those that went. Lines that are wider all the same are left to the terminal: no figure is ever broken up or cut.
@@ -149,19 +155,19 @@ def table(
 
 
 def left_out(names: Sequence[str], where: str) -> None:
-    """Which columns a narrow terminal lacks, and where they are."""
+    """Say which columns a narrow terminal lacks, and where they are."""
     if names:
         folded(f"left out of a terminal this narrow: {', '.join(names)}; {where}")
 
 
 def result(found: Result, json_wanted: bool) -> int:
-    """Print a result; failures are part of it. The exit status."""
+    """Print a result; failures are part of it. Returns the exit status."""
     _show(found, json_wanted)
     return 0 if found.ok else 1
 
 
 def done(found: Result, json_wanted: bool) -> int:
-    """:func:`result` of work that is done: see :func:`account`."""
+    """Print a result, as :func:`result` does, of work that is done: see :func:`account`."""
     return account(lambda: _show(found, json_wanted), found.ok)
 
 

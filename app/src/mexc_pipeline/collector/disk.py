@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.events import SpoolLow
+from mexc_pipeline.spool.disk_level import Level, Limits, Usage, judge
 from mexc_pipeline.spool.reserve import Reserve
-from mexc_pipeline.spool.room import Level, Limits, Usage, judge
 
 log = logging.getLogger("mexc_pipeline.collector")
 
@@ -20,7 +20,8 @@ _MIB = 1 << 20
 
 
 class Disk:
-    """For one thread; :meth:`status` and :meth:`warning` also for others.
+    """Watches the disk under one spool folder and holds its reserve; used by one thread, :meth:`status` and
+    :meth:`warning` also by others.
 
     The reserve is held exactly while the level is below FULL, until :meth:`close`.
     """

@@ -26,7 +26,8 @@ LOG_S = 90 * 86400
 
 
 class Exits:
-    """One symbol's, in mode tor. ``watch`` runs in a thread of its own, ``rotate`` in a control client's."""
+    """Keeps one symbol, in mode tor, on an exit that no other uses. ``watch`` runs in a thread of its own, ``rotate``
+    in a control client's."""
 
     def __init__(self, settings: config.Config, symbol: config.Symbol, feed: Feed, tor: Tor) -> None:
         self._settings = settings
@@ -42,7 +43,7 @@ class Exits:
             self.look()
 
     def look(self) -> bool:
-        """Give our exit up where another symbol had it first; whether that was so.
+        """Give our exit up where another symbol had it first; returns whether that was so.
 
         It cannot happen while all hosts share the exits out by the same list of symbols; it does while they do not, or
         where two relays leave by one address.
@@ -65,12 +66,12 @@ class Exits:
                 return True
         return False
 
-    def share_anew(self) -> config.Config | None:
-        """Read the configuration's list of symbols again, and leave an exit that is another's by it; the configuration
-        that was read.
+    def repartition(self) -> config.Config | None:
+        """Read the configuration's list of symbols again, and leave an exit that is another's by it; returns the
+        configuration that was read.
 
-        For a deployment that gets a symbol while the others go on recording. What does not fit is logged, and the list
-        of before is kept: None.
+        It serves a deployment that gets a symbol while the others go on recording. What does not fit is logged, and the
+        list of before is kept; None is returned then.
         """
         try:
             settings = config.load(self._settings.path)
@@ -82,7 +83,7 @@ class Exits:
             )
             return None
         self._settings = settings
-        log.info("exits shared anew", extra={"fields": {"symbol": self._symbol.id, "among": list(deployment)}})
+        log.info("exits repartitioned", extra={"fields": {"symbol": self._symbol.id, "among": list(deployment)}})
         state = self._feed.state
         ours = self._use(state)
         if ours is not None and (other := owner(ours.exit, deployment)) != self._symbol.id:

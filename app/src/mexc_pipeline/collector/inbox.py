@@ -30,7 +30,8 @@ class Mark(NamedTuple):
 
 
 class Inbox:
-    """Any thread stamps and adds, one writer thread takes; the order of stamps is the order of the queue.
+    """A bounded queue of rows that wait for their commit. Any thread stamps and adds, one writer thread takes; the
+    order of stamps is the order of the queue.
 
     ``clock`` gives Unix nanoseconds. ``rx = max(clock, last rx)``; where the clock is behind by more than
     :data:`~mexc_pipeline.periods.PINNED_NS` it goes back with the clock, and the spool says so.
@@ -105,7 +106,7 @@ class Inbox:
     # -- for those who end segments and recordings
 
     def mark(self, cut: Cut | None = None) -> bool:
-        """Queue the present moment behind all that was stamped so far; False once closed."""
+        """Queue the present moment behind all that was stamped so far; returns False once the queue is closed."""
         with self.lock:
             rx = self.stamp()
             self._hand_over()
@@ -114,7 +115,7 @@ class Inbox:
             return not self._closed
 
     def close(self, *last: tuple[int, bytes]) -> None:
-        """No more rows after the ``last`` ones (``mt``, ``m``); what is queued can still be taken."""
+        """Take no more rows after the ``last`` ones (``mt``, ``m``); what is queued can still be taken."""
         with self.lock:
             for mt, m in last:
                 self.add(Frame(self.stamp(), None, mt, m))
@@ -152,7 +153,7 @@ class Inbox:
         return taken, mark
 
     def discard(self) -> int:
-        """Drop what is queued; how many frames that are."""
+        """Drop what is queued; returns how many frames that were."""
         dropped = 0
         while not self._queue.empty():
             frames, _ = self.take(0.0, 1 << 62)
@@ -165,7 +166,7 @@ class Inbox:
 
     @property
     def drained(self) -> bool:
-        """Closed and empty."""
+        """Whether the queue is closed and empty."""
         with self.lock:
             return self._closed and self._queue.empty()
 

@@ -20,17 +20,17 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
     LockedError and UserError where another writer is alive or what must be mounted is not, ConfigError where a later
     version wrote the spool or a configured file is missing.
 
-    SIGHUP: share Tor's exits out anew, by the configuration's present list of symbols."""
-    stop, share_anew = threading.Event(), threading.Event()
+    SIGHUP: repartition Tor's exits by the configuration's present list of symbols."""
+    stop, repartition = threading.Event(), threading.Event()
     asked: dict[int, signals.Action] = {
         signal.SIGTERM: stop.set,
         signal.SIGINT: stop.set,
-        signal.SIGHUP: share_anew.set,
+        signal.SIGHUP: repartition.set,
     }
     check_files(symbol.egress, settings.exchange.ca_file)
     config.check_mounted(settings)
     # An export takes the lock for a moment to close what a collector left open; that is worth waiting for.
     with signals.handled(asked), SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S) as lock:
         check_label(settings, symbol)
-        with Process(settings, Recording(settings, symbol, lock, stop), stop, share_anew) as process:
+        with Process(settings, Recording(settings, symbol, lock, stop), stop, repartition) as process:
             return process.run()

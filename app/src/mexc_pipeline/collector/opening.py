@@ -19,7 +19,7 @@ from mexc_pipeline.control import ControlError
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.events import SeqRepeated
 from mexc_pipeline.rows import Mt
-from mexc_pipeline.spool.known import Known, given_elsewhere, known, own_ids
+from mexc_pipeline.spool.last_seq import LastSeq, ask_last_seq, given_elsewhere, own_ids
 from mexc_pipeline.spool.segment import NewerFormatError, SegmentError
 from mexc_pipeline.spool.writer import Spool
 
@@ -31,8 +31,8 @@ UNKNOWN_S, UNKNOWN_MOST_S = 30.0, 600.0
 
 
 class Opening:
-    """One symbol's spool on its way. ``next_rx``: the time (Unix ns) of the first row that it will be given; ``note``
-    takes events (``mt``, ``m``)."""
+    """Opens one symbol's spool on a thread of its own. ``next_rx``: the time (Unix ns) of the first row that it will be
+    given; ``note`` takes events (``mt``, ``m``)."""
 
     def __init__(
         self, settings: config.Config, symbol: config.Symbol, next_rx: int, note: Callable[[int, bytes], None]
@@ -44,7 +44,7 @@ class Opening:
         self._note = note
         self._began = time.monotonic()
         self._given_up = threading.Event()
-        self.known = Known(0, (), None, ())
+        self.last_seq = LastSeq(0, (), None, ())
         self.trouble: str | None = None
         """What is in the way for the time being."""
         self.spool: Future[Spool] = Future()
@@ -79,7 +79,7 @@ class Opening:
             self.spool.set_exception(UserError(said))
         else:
             self.trouble = None
-            for problem in self.known.unknown:
+            for problem in self.last_seq.unknown:
                 fields = {"symbol": self._symbol.id, "why": problem}
                 log.warning("not asked for the last seq", extra={"fields": fields})
             self.spool.set_result(spool)
@@ -89,16 +89,16 @@ class Opening:
         """Whoever did not answer in time may know of rows whose seq has been given here once more: then both are
         there, and no later step can tell which is meant."""
         pause = UNKNOWN_S
-        while self.known.unknown and not self._given_up.wait(pause):
+        while self.last_seq.unknown and not self._given_up.wait(pause):
             pause = min(2 * pause, UNKNOWN_MOST_S)
-            self.known = asked = known(self._settings, self._symbol.id, own_ids(self._folder))
+            self.last_seq = asked = ask_last_seq(self._settings, self._symbol.id, own_ids(self._folder))
             given = spool.last_seq  # looked at last: what others have of these rows is not more
-            twice = asked.last_seq if asked.last_seq > given else 0
+            twice = asked.seq if asked.seq > given else 0
             if not twice and not asked.unknown:  # their rows may be fewer than were given here meanwhile
                 try:
                     found = given_elsewhere(self._settings, self._symbol.id, self._folder)
                 except ControlError as error:
-                    self.known = replace(asked, unknown=(f"tables: {error}",))
+                    self.last_seq = replace(asked, unknown=(f"tables: {error}",))
                 else:
                     twice = max((repeat.last_seq for repeat in found), default=0)
             if twice:
@@ -113,7 +113,7 @@ class Opening:
     def _once(self) -> Spool | None:
         symbol, folder = self._symbol, self._folder
         ids = own_ids(folder)
-        self.known = asked = known(self._settings, symbol.id, ids)
+        self.last_seq = asked = ask_last_seq(self._settings, symbol.id, ids)
         if asked.writer is not None:
             raise UserError(f"{symbol.name} is being recorded already by {asked.writer}; stop that one first")
         if not asked.is_enough(bool(ids), time.monotonic() - self._began):
@@ -124,7 +124,7 @@ class Opening:
                 symbol.id,
                 symbol.name,
                 self._settings.period,
-                known_seq=asked.last_seq,
+                known_seq=asked.seq,
                 exports=asked.exports,
                 next_rx=self._next_rx,
             )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from mexc_pipeline.egress.dial import EgressError
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.exchange.rest import PING_PATH, Listing, detail_path, read_listing, read_time
 
 ANSWER_S = 5.0
@@ -46,8 +46,8 @@ def until_listed(
         pause = min(2 * pause, AGAIN_MOST_S)
 
 
-def ask_listing(rest: Rest, name: str) -> Listing:
-    """``unknown`` where no answer came within 5 s of being connected."""
+def ask_listing(rest: RestClient, name: str) -> Listing:
+    """What REST says of the symbol called ``name``; ``unknown`` where no answer came within 5 s of being connected."""
     try:
         answer = rest.get(detail_path(name), ANSWER_S)
     except EgressError as error:
@@ -55,7 +55,7 @@ def ask_listing(rest: Rest, name: str) -> Listing:
     return read_listing(name, answer.status, answer.body)
 
 
-def ask_time(rest: Rest) -> tuple[int, int, int, int]:
+def ask_time(rest: RestClient) -> tuple[int, int, int, int]:
     """The exchange's time (Unix ms), this host's when the answer was there (Unix ns; monotonic ns), and how long it
     took (ns). EgressError where there is no such answer."""
     answer = rest.get(PING_PATH, ANSWER_S)

@@ -18,7 +18,7 @@ from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.heap import Heap
 from mexc_pipeline.rows import Mt
-from mexc_pipeline.spool.room import Level, Limits
+from mexc_pipeline.spool.disk_level import Level, Limits
 
 log = logging.getLogger("mexc_pipeline.collector")
 
@@ -31,16 +31,16 @@ STUCK_S = 20.0
 class Process:
     """Lets its recording run from the moment there is room for it until ``stop``; gives the reserve back at the end.
 
-    ``share_anew``: set where Tor's exits are to be shared out by the present configuration.
+    ``repartition``: set where Tor's exits are to be repartitioned by the present configuration.
     """
 
     def __init__(
-        self, settings: config.Config, recording: Recording, stop: threading.Event, share_anew: threading.Event
+        self, settings: config.Config, recording: Recording, stop: threading.Event, repartition: threading.Event
     ) -> None:
         self._settings = settings
         self._recording = recording
         self._stop = stop
-        self._share_anew = share_anew
+        self._repartition = repartition
         self._running = running.report(settings, recording.symbol)
         self._heap = Heap()
         limits = settings.spool
@@ -53,7 +53,7 @@ class Process:
         self._disk.close()
 
     def run(self) -> int:
-        """Record; the process's exit status. UserError and ConfigError where nothing is to be recorded here."""
+        """Record; returns the process's exit status. UserError and ConfigError where nothing is to be recorded here."""
         self._heap.share()
         if not self._wait_for_room():
             log.info("stopped before anything was recorded", extra={"fields": {"symbol": self._recording.symbol.id}})
@@ -115,9 +115,9 @@ class Process:
             if not self._recording.keep_folder():
                 return
             self._look_at_disk()
-            if self._share_anew.is_set():
-                self._share_anew.clear()
-                self._share_exits_anew()
+            if self._repartition.is_set():
+                self._repartition.clear()
+                self._repartition_exits()
             if now >= next_trim:
                 next_trim = now + TRIM_S
                 self._heap.give_back()
@@ -125,8 +125,8 @@ class Process:
                 next_line = now + STATISTICS_S
                 before = self._line(before)
 
-    def _share_exits_anew(self) -> None:
-        settings = self._recording.share_anew()
+    def _repartition_exits(self) -> None:
+        settings = self._recording.repartition()
         if settings is not None:
             now = running.report(settings, settings.symbol(self._recording.symbol.id))
             self._running = self._running | {key: now[key] for key in now if key == "deployment"}
@@ -178,7 +178,7 @@ class Process:
 def in_a_line(
     status: Mapping[str, Any], before: Mapping[str, int], seconds: float, silent_s: float | None
 ) -> tuple[dict[str, Any], str]:
-    """The fields of the line of statistics, and what systemd shows. ``before``: the rows by type so many seconds ago;
+    """The fields of the line of statistics, and what systemd shows. ``before``: the rows by type at the line before;
     ``silent_s`` as configured."""
     rows: Mapping[str, int] = status["rows"]
     state = health.of_symbol(status, silent_s=silent_s).state

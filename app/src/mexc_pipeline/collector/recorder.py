@@ -17,9 +17,9 @@ from mexc_pipeline.collector.inbox import Cut, Inbox, Mark
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.rows import Frame
+from mexc_pipeline.spool.disk_level import no_room
 from mexc_pipeline.spool.lock import LockedError
 from mexc_pipeline.spool.pending import Pending
-from mexc_pipeline.spool.room import no_room
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo
 from mexc_pipeline.spool.writer import Spool
 

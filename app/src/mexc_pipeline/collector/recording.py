@@ -20,14 +20,14 @@ from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time, un
 from mexc_pipeline.collector.recorder import Recorder
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.egress.dial import EgressError, dial
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.events import Stopped
 from mexc_pipeline.exchange.protocol import subscriptions
 from mexc_pipeline.feed import attempts, telling
 from mexc_pipeline.feed.attempts import Attempts
-from mexc_pipeline.feed.clock import Clock
+from mexc_pipeline.feed.clock import HostClock
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.rows import Frame, Mt
@@ -53,7 +53,8 @@ CUT_S = 30.0
 
 
 class Recording:
-    """Begun, started, watched and ended by its process, on one thread; what is asked of it may come from any.
+    """The recording of one symbol: begun, started, watched and ended by its process, on one thread; what is asked of it
+    may come from any.
 
     ``lock`` is held on the symbol's spool folder as long as this exists. ``stop`` ends what waits here; it is set by
     the recording itself where the symbol is not to be recorded.
@@ -70,7 +71,7 @@ class Recording:
         wanted = subscriptions(symbol.name, symbol.channels)
         self._statistics = Statistics(symbol.name, {s.channel: s.mt for s in wanted})
         self._tor = tor = Tor(symbol.egress) if symbol.egress.mode == "tor" else None
-        self._rest = Rest(symbol.egress, settings.exchange, tor.request if tor else dial)
+        self._rest = RestClient(symbol.egress, settings.exchange, tor.request if tor else dial)
         address = attempts.key(symbol)
         self._attempts = Attempts(settings.control_dir / "attempts" / address)
         self._feed = Feed(
@@ -174,8 +175,8 @@ class Recording:
         )
 
     def prune_for_room(self) -> None:
-        """As the recorder does: only by a clock that is known to be right."""
-        clock = Clock(time.time_ns(), time.monotonic_ns())
+        """Delete proven segments as the recorder does: only by a clock that is known to be right."""
+        clock = HostClock(time.time_ns(), time.monotonic_ns())
         try:
             for _ in range(2):
                 clock.compare(*ask_time(self._rest))
@@ -188,6 +189,7 @@ class Recording:
 
     @property
     def has_begun(self) -> bool:
+        """Whether :meth:`begin` has prepared everything."""
         return self._recorder is not None
 
     @property
@@ -199,12 +201,12 @@ class Recording:
 
     @property
     def refused_s(self) -> float:
-        """For how long the disk has refused commits."""
+        """Seconds for which the disk has refused commits."""
         return self._begun.refused_s
 
     @property
     def refusal(self) -> str | None:
-        """Why it does, where it is not for want of room."""
+        """Why the disk refuses commits, where it is not for want of room."""
         return self._begun.refusal
 
     def is_alive(self) -> bool:
@@ -215,8 +217,9 @@ class Recording:
         return all(alive.values())
 
     def keep_folder(self) -> bool:
-        """False where the folder was removed or replaced: what this process holds and has received goes into the one
-        that is there now; all else that was beside it is made by the next start."""
+        """Whether the spool folder is still the one that was opened. False where it was removed or replaced: what this
+        process holds and has received goes into the one that is there now; all else that was beside it is made by the
+        next start."""
         try:
             if self._lock.keep():
                 return True
@@ -228,20 +231,21 @@ class Recording:
         return False
 
     def hold(self, reason: str) -> None:
-        """Receive nothing until :meth:`resume`."""
+        """Receive nothing until :meth:`resume`; ``reason`` stands in the ``stopped`` row."""
         self._feed.hold(reason)
 
     def resume(self) -> None:
+        """Receive again after :meth:`hold`."""
         self._feed.resume()
 
     def note(self, mt: int, m: bytes) -> None:
-        """An event for the spool."""
+        """Queue an event (row type and JSON text) for the spool; never waits."""
         self._inbox.put([(mt, m)], wait=False)
 
-    def share_anew(self) -> config.Config | None:
-        """Share Tor's exits out by the present configuration, which is returned; None where there is nothing to share,
-        or it cannot be read."""
-        return self._exits.share_anew() if self._exits is not None else None
+    def repartition(self) -> config.Config | None:
+        """Repartition Tor's exits by the present configuration, which is returned; None where there is nothing to
+        partition, or it cannot be read."""
+        return self._exits.repartition() if self._exits is not None else None
 
     def ask_time(self, now: float) -> None:
         """Ask the exchange's time where the clock has not been compared with it lately, every 30 s (``now``:
@@ -268,6 +272,7 @@ class Recording:
         return rows
 
     def status(self) -> dict[str, Any]:
+        """The fields of the control socket's ``status``."""
         spool, recorder = self._spool, self._recorder
         feed = self._feed.status()
         troubles = self._troubles()
@@ -316,7 +321,7 @@ class Recording:
         if feed["not_connected"] is not None:
             found.append(f"not connected: {feed['not_connected']}")
         if self._opening is not None:
-            found += [f"not asked for the last seq: {problem}" for problem in self._opening.known.unknown]
+            found += [f"not asked for the last seq: {problem}" for problem in self._opening.last_seq.unknown]
         return found
 
     def cut(self) -> dict[str, Any]:
@@ -364,8 +369,8 @@ class Recording:
             writer.join(0.3)
 
     def verdict(self) -> int:
-        """After its end: 0 where it was told to and everything received is committed, else 1. UserError with what
-        forbids recording here: whatever was received before stays pending."""
+        """The exit status after the end: 0 where it was told to end and everything received is committed, else 1.
+        UserError with what forbids recording here: whatever was received before stays pending."""
         assert self._opening is not None
         recorder = self._begun
         fields: dict[str, Any] = {"symbol": self.symbol.id, "pending": recorder.pending or None}

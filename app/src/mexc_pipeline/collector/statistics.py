@@ -29,7 +29,8 @@ class _Slice:
 
 
 class Statistics:
-    """Written by the writer thread, read by others. ``symbol`` and ``channels`` say what its frames are to be."""
+    """Counts and delays of one collector, written by the writer thread and read by others. ``symbol`` and ``channels``
+    say what its frames are to be."""
 
     def __init__(
         self, symbol: str = "", channels: Mapping[str, Mt] | None = None, clock: Callable[[], float] = time.monotonic

@@ -34,7 +34,7 @@ class ControlPortError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ControlReply:
     """An answer: its last status code and the text of its lines, data blocks whole."""
 
     code: int
@@ -42,6 +42,7 @@ class Reply:
 
     @property
     def ok(self) -> bool:
+        """Whether Tor did as it was told: status 250."""
         return self.code == 250
 
 
@@ -162,7 +163,7 @@ class ControlPort:
             raise ControlPortError(f"Tor's cookie {path}: not {_COOKIE_BYTES} bytes")
         return cookie
 
-    def _done(self, command: str, shown: str = "") -> Reply:
+    def _done(self, command: str, shown: str = "") -> ControlReply:
         self._send(command + "\r\n")
         shown = shown or command[:60]
         reply = self._reply(time.monotonic() + self._answer_s, shown)
@@ -177,12 +178,12 @@ class ControlPort:
         except OSError as error:
             raise ControlPortError(f"Tor's control socket {self._path}: {error.strerror or error}") from error
 
-    def _reply(self, until: float, shown: str) -> Reply:
+    def _reply(self, until: float, shown: str) -> ControlReply:
         """The next answer that is not an event (6xx)."""
         while True:
             code, lines = self._any_reply(until, shown)
             if code < 600:
-                return Reply(code, tuple(lines))
+                return ControlReply(code, tuple(lines))
 
     def _any_reply(self, until: float, shown: str) -> tuple[int, list[str]]:
         lines: list[str] = []
@@ -239,7 +240,7 @@ class ControlPort:
         return ControlPortError(f"Tor's control socket {self._path} does not speak the control protocol: {what}")
 
 
-def _value(key: str, reply: Reply) -> str:
+def _value(key: str, reply: ControlReply) -> str:
     start = f"{key}="
     for line in reply.lines:
         if line.startswith(start):

@@ -34,7 +34,8 @@ class EgressError(UserError):
 
 
 class UnreachedError(EgressError):
-    """The same, and nothing of it has reached the exchange or the proxy: no address, or no way to any."""
+    """The connection could not be made, and nothing of it has reached the exchange or the proxy: no address, or no way
+    to any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def deadline(sock: socket.socket, seconds: float, step: str) -> Iterator[None]:
 
 
 def check_files(egress: Egress, ca_file: str) -> None:
-    """ConfigError where a file is missing or of no use that connections need; :func:`dial` reads them each time."""
+    """Raise ConfigError where a file is missing or of no use that connections need; :func:`dial` reads them each
+    time."""
     if ca_file:
         paths.check_certificates("exchange.ca_file", ca_file)
     if egress.credentials_file:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from mexc_pipeline import __version__
-from mexc_pipeline.config import Egress, Exchange
+from mexc_pipeline.config import Egress, ExchangeTable
 from mexc_pipeline.egress.body import read
 from mexc_pipeline.egress.dial import Dial, EgressError, deadline
 from mexc_pipeline.egress.encoding import CodingError, decode
@@ -29,7 +29,7 @@ _MOST_INFORMATIONAL = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """An answer to a request: the HTTP status, the headers by name in lower case (several of one name joined by
     commas), the decoded body, the base address that gave it, and this host's clock (Unix ns) when the connected socket
     was given the request and when the body was whole."""
@@ -51,7 +51,7 @@ class Answer:
 
 def get(
     egress: Egress, base: str, path: str, *, ca_file: str = "", within_s: float = 5.0, dialler: Dial = dial
-) -> Answer:
+) -> HttpAnswer:
     """GET ``base + path``. Raises EgressError where no answer came within ``within_s`` seconds of being connected, or
     one that cannot be read. Redirects are not followed: they could lead anywhere."""
     parts = urlsplit(base)
@@ -90,7 +90,7 @@ class _Final(http.client.HTTPResponse):
         raise http.client.HTTPException(f"more than {_MOST_INFORMATIONAL} informational answers before one")
 
 
-def _read(response: http.client.HTTPResponse, asked: str, base: str, sent_ns: int) -> Answer:
+def _read(response: http.client.HTTPResponse, asked: str, base: str, sent_ns: int) -> HttpAnswer:
     headers: dict[str, str] = {}
     for name, value in response.getheaders():
         key = name.lower()
@@ -110,7 +110,7 @@ def _read(response: http.client.HTTPResponse, asked: str, base: str, sent_ns: in
         if response.status == http.client.OK:
             raise EgressError(f"{asked}: {error}") from error
         body = b""  # the status says what is the matter
-    return Answer(response.status, headers, body, base, sent_ns, received_ns)
+    return HttpAnswer(response.status, headers, body, base, sent_ns, received_ns)
 
 
 class _Hold(NamedTuple):
@@ -124,14 +124,14 @@ class _Hold(NamedTuple):
 _NO_HOLD = _Hold(0.0, serves=False)
 
 
-class Rest:
+class RestClient:
     """The exchange's REST by one way out, at the addresses of ``exchange.rest`` in order: one that answers is kept, and
     one that asks for patience is left alone for so long. One for all who ask in a process; any thread may."""
 
     def __init__(
         self,
         egress: Egress,
-        exchange: Exchange,
+        exchange: ExchangeTable,
         dialler: Dial = dial,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -164,12 +164,12 @@ class Rest:
         patience_s = round(self.patience_s, 1)
         return {"url": self.url, "of": len(self._urls), "answered": self._answered, "patience_s": patience_s}
 
-    def get(self, path: str, within_s: float = 5.0) -> Answer:
+    def get(self, path: str, within_s: float = 5.0) -> HttpAnswer:
         """GET ``path`` at the address in use; where that cannot be reached or does not serve the exchange (any more),
         at the next ones. Where none does, the last answer, or EgressError that names them all. EgressError too for as
         long as patience is asked for."""
         problems: list[str] = []
-        answer: Answer | None = None
+        answer: HttpAnswer | None = None
         if (patience_s := self.patience_s) > 0:
             raise EgressError(f"{self.url} asks for patience: nothing is asked of it for {patience_s:.0f} s")
         for _ in range(len(self._urls)):
@@ -195,7 +195,7 @@ class Rest:
             return answer
         raise EgressError("; ".join(problems))
 
-    def _ask(self, url: str, path: str, within_s: float) -> Answer | None:
+    def _ask(self, url: str, path: str, within_s: float) -> HttpAnswer | None:
         """Its answer; None where it is to be left alone."""
         with self._lock:
             hold = self._holds.get(url)

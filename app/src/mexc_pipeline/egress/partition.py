@@ -97,7 +97,7 @@ def share(consensus: Iterable[Relay], symbol: str, deployment: Iterable[str]) ->
 
 
 def check_enough(symbol: str, usable: Mapping[str, object], least: int, port: int, owned: int) -> None:
-    """TooFewExitsError where fewer than ``least`` addresses are usable; ``owned`` are the symbol's in all."""
+    """Raise TooFewExitsError where fewer than ``least`` addresses are usable; ``owned`` are the symbol's in all."""
     if len(usable) < least:
         raise TooFewExitsError(
             f"Tor: {symbol} has {len(usable)} usable exit addresses for port {port} of {owned} in its share, "

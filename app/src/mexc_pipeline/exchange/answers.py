@@ -20,7 +20,7 @@ _UNLISTED = re.compile(r"contract\b.*\b(not exist|doesn't exist|does not exist)"
 
 
 class Verdict(Enum):
-    """Yes, no, or words that are not known."""
+    """What an answer says: yes, no, or words that are not known."""
 
     CONFIRMED = "confirmed"
     REFUSED = "refused"
@@ -42,7 +42,8 @@ class Replies:
         self._channels = {subscription.ack: subscription.channel for subscription in wanted}
 
     def read(self, name: str, answer: str | None) -> Reply:
-        """The frame's ``channel`` and ``answer`` as :class:`~mexc_pipeline.exchange.protocol.Classified` has them."""
+        """What an answer says. ``name`` and ``answer`` are the frame's ``channel`` and ``answer`` as
+        :class:`~mexc_pipeline.exchange.protocol.Classified` has them."""
         if name == _ERROR:
             return Reply(Verdict.REFUSED, None, answer or name)
         channel = self._channels.get(name)

@@ -23,7 +23,7 @@ def channel_of(topic: str) -> str:
 
 
 def topic_of(channel: str) -> str:
-    """The topic of a channel; any other name as it is."""
+    """The topic of a channel; any other name is returned as it is."""
     return channel.removeprefix(_PUSH)
 
 

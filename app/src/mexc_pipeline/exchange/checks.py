@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mexc_pipeline import events
 from mexc_pipeline.exchange.channels import DEAL, DEPTH, FULL_DEPTH
-from mexc_pipeline.exchange.depth import Deals, FullDepth, Gap, Incremental, Regressed, span
+from mexc_pipeline.exchange.depth import Deals, FullDepth, Incremental, LowerVersion, MissingVersions, span
 from mexc_pipeline.rows import Mt
 
 MOST_IDS = 20
@@ -22,18 +22,18 @@ REPEATED_S = 1.0
 CONNECTED, REPEATED = events.begin(events.Connected), events.begin(events.Repeated)
 
 
-class Found(NamedTuple):
+class FollowUp(NamedTuple):
     """What a frame's place in its stream asks for. ``said`` is to stand before the frame; ``gap`` are versions to be
-    fetched; a whole book of version ``book`` or a later one is wanted, and where ``anew`` is not 0 the exchange counts
-    anew after having come to that version."""
+    fetched; a snapshot of version ``book`` or a later one is wanted. Where ``reset_after`` is not 0, it is the version
+    that the exchange had come to before a version reset."""
 
     said: events.Event | None = None
-    gap: Gap | None = None
+    gap: MissingVersions | None = None
     book: int | None = None
-    anew: int = 0
+    reset_after: int = 0
 
 
-Check = Callable[[bytes], Found | None]
+Check = Callable[[bytes], FollowUp | None]
 """Takes a frame; None where it is in its place."""
 
 
@@ -80,7 +80,7 @@ class Checks:
         """Version of the newest frame of incremental depth, 0 before the first."""
         return self._book.last
 
-    def _depth(self, m: bytes) -> Found | None:
+    def _depth(self, m: bytes) -> FollowUp | None:
         covered = span(m)
         if covered is None:
             return self._without_version(DEPTH)
@@ -88,27 +88,27 @@ class Checks:
         after = self._since if self._first else None
         found = self._book.frame(covered, first_of_connection=self._first)
         self._first, self._since = False, "reconnect"
-        if isinstance(found, Regressed):
+        if isinstance(found, LowerVersion):
             self._snapshot_due = False
-            return Found(_regressed(DEPTH, found, after), None, covered.first - 1, found.seen)
+            return FollowUp(_regressed(DEPTH, found, after), None, covered.first - 1, found.seen)
         due, self._snapshot_due = self._snapshot_due, False
         if found is None and not due:
             return None
-        return Found(None if found is None else _missing(found, after), found, covered.first - 1 if due else None)
+        return FollowUp(None if found is None else _missing(found, after), found, covered.first - 1 if due else None)
 
-    def _depth_full(self, m: bytes) -> Found | None:
+    def _depth_full(self, m: bytes) -> FollowUp | None:
         found = self._full.frame(m, first_of_connection=self._first_full)
         self._first_full = False
         if not self._full.read:
             return self._without_version(FULL_DEPTH)
         self.unversioned[FULL_DEPTH] = 0
-        return None if found is None else Found(_regressed(FULL_DEPTH, found))
+        return None if found is None else FollowUp(_regressed(FULL_DEPTH, found))
 
-    def _without_version(self, channel: str) -> Found | None:
+    def _without_version(self, channel: str) -> FollowUp | None:
         count = self.unversioned[channel] = self.unversioned.get(channel, 0) + 1
-        return Found(events.Unversioned(channel=channel, count=count)) if count == UNVERSIONED else None
+        return FollowUp(events.Unversioned(channel=channel, count=count)) if count == UNVERSIONED else None
 
-    def _deal(self, m: bytes) -> Found | None:
+    def _deal(self, m: bytes) -> FollowUp | None:
         found = self._deals.frame(m)
         if found is not None:
             self._repeats += len(found)
@@ -133,9 +133,9 @@ class Checks:
         return said
 
 
-def _missing(gap: Gap, after: str | None) -> events.Gap:
+def _missing(gap: MissingVersions, after: str | None) -> events.Gap:
     return events.Gap(channel=DEPTH, first=gap.first, last=gap.last, count=gap.last - gap.first + 1, after=after)
 
 
-def _regressed(channel: str, found: Regressed, after: str | None = None) -> events.Regressed:
-    return events.Regressed(channel=channel, first=found.seen, last=found.got, anew=found.anew or None, after=after)
+def _regressed(channel: str, found: LowerVersion, after: str | None = None) -> events.Regressed:
+    return events.Regressed(channel=channel, first=found.seen, last=found.got, anew=found.is_reset or None, after=after)

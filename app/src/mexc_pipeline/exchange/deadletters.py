@@ -73,7 +73,8 @@ _any = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def reason(m: bytes, symbol: str, channels: Collection[str] | None = None) -> Reason:
-    """Why a dead letter of that symbol's recording is one. ``channels`` that were subscribed; None: any ``push.…``."""
+    """Why a dead letter of that symbol's recording is one. ``channels``: those that were subscribed; None: any
+    ``push.…``."""
     return _look(m, symbol, channels)[0]
 
 
@@ -96,7 +97,7 @@ class Sign(NamedTuple):
 
 
 def sign(channel: str | None, m: bytes, symbol: str, subscribed: Collection[str]) -> Sign:
-    """``channel`` and ``m`` of a frame just received, which the classifier made a dead letter."""
+    """What a frame shows that was just received and made a dead letter, by its ``channel`` and ``m``."""
     if channel is None:
         return Sign(None, None)
     if channel not in subscribed:
@@ -108,25 +109,26 @@ def sign(channel: str | None, m: bytes, symbol: str, subscribed: Collection[str]
 
 @dataclass(slots=True)
 class Letters:
-    """Dead letters counted: by what is wrong with them, and by the type of row that they would be but for their ``ts``
-    or ``symbol``."""
+    """Counts of dead letters: by what is wrong with them, and by the type of row that they would be but for their
+    ``ts`` or ``symbol``."""
 
     reasons: Counter[str] = field(default_factory=Counter)
     meant: Counter[str] = field(default_factory=Counter)
 
     def add(self, m: bytes, symbol: str, channels: Collection[str] | None = None) -> None:
-        """One of that symbol's recording; ``channels`` as for :func:`reason`."""
+        """Count a dead letter of that symbol's recording; ``channels`` as for :func:`reason`."""
         why, channel = _look(m, symbol, channels)
         self.reasons[why.value] += 1
         if channel in TYPES:
             self.meant[TYPES[channel]] += 1
 
     def uncounted(self, count: int) -> None:
-        """So many were not looked at."""
+        """Count so many that were not looked at."""
         if count:
             self.reasons[NOT_LOOKED_AT] += count
 
     def update(self, others: Letters) -> None:
+        """Add the counts of others."""
         self.reasons.update(others.reasons)
         self.meant.update(others.meant)
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import msgspec
 
 STALE_FRAMES = 10
-"""So many stale frames in a row within a connection mean that the exchange counts anew, not that some came late. Taking
-it for that when it is not costs a new book, which is asked for at once; the other way round costs the book."""
+"""So many stale frames in a row within a connection mean a version reset, not that some came late. Taking them for one
+when they are not costs a new book, which is asked for at once; the other way round costs the book."""
 MAX_VERSION = 2**63 - 1
 REMEMBERED = 4096
 """Deals kept for comparison: at least so many, at most twice as many."""
@@ -32,19 +32,19 @@ class Span(NamedTuple):
     last: int
 
 
-class Gap(NamedTuple):
+class MissingVersions(NamedTuple):
     """Versions that no frame covered, both ends included."""
 
     first: int
     last: int
 
 
-class Regressed(NamedTuple):
-    """A version below one that was there before. ``anew``: the exchange counts from there on."""
+class LowerVersion(NamedTuple):
+    """A version below one that was there before. ``is_reset``: the exchange counts from there on."""
 
     seen: int
     got: int
-    anew: bool = False
+    is_reset: bool = False
 
 
 class _Versions(msgspec.Struct, gc=False):
@@ -61,7 +61,7 @@ _decode = msgspec.json.Decoder(_DepthFrame).decode  # not lax: that would take 1
 
 
 def whole(value: int | str | None) -> int | None:
-    """A number that may be spelled as text. ValueError for other text."""
+    """The integer that a field holds, which may be spelled as text. ValueError for other text."""
     if isinstance(value, str):
         if not (value.isascii() and value.isdigit() and len(value) < 20):
             raise ValueError(f"{value[:40]!r} is no whole number")
@@ -91,11 +91,11 @@ class Incremental:
         """Newest version seen, 0 before the first."""
         self._stale = 0
 
-    def frame(self, covered: Span, *, first_of_connection: bool = False) -> Gap | Regressed | None:
+    def frame(self, covered: Span, *, first_of_connection: bool = False) -> MissingVersions | LowerVersion | None:
         """What is wrong with a frame that comes next. A stale or repeated frame alone is nothing.
 
-        A connection that begins below what was seen before it counts anew: nothing says that its versions will ever
-        meet the earlier ones, and where they do all the same nothing is missing between.
+        A connection that begins below what was seen before it is a version reset: nothing says that its versions will
+        ever meet the earlier ones, and where they do all the same nothing is missing between.
         """
         first, last = covered
         seen = self.last
@@ -105,10 +105,10 @@ class Incremental:
                 return None
             self._stale = 0
             self.last = last
-            return Regressed(seen, last, anew=True)
+            return LowerVersion(seen, last, is_reset=True)
         self._stale = 0
         self.last = last
-        return Gap(seen + 1, first - 1) if seen and first > seen + 1 else None
+        return MissingVersions(seen + 1, first - 1) if seen and first > seen + 1 else None
 
 
 class FullDepth:
@@ -119,7 +119,7 @@ class FullDepth:
         self.read = True
         """Whether the newest frame said its version."""
 
-    def frame(self, m: bytes, *, first_of_connection: bool = False) -> Regressed | None:
+    def frame(self, m: bytes, *, first_of_connection: bool = False) -> LowerVersion | None:
         """Whether the frame's version lies before that of the frame before it."""
         at = m.rfind(b'"version":')
         text = m[at + 10 : m.find(b"}", at)]
@@ -133,7 +133,7 @@ class FullDepth:
             version = covered.last
         self.read = True
         seen, self._last = self._last, version
-        return Regressed(seen, version, anew=first_of_connection) if version < seen else None
+        return LowerVersion(seen, version, is_reset=first_of_connection) if version < seen else None
 
 
 class _Deal(msgspec.Struct, gc=False):

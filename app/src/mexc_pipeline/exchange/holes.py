@@ -11,7 +11,7 @@ from operator import attrgetter
 import msgspec
 
 from mexc_pipeline.events import Gap, Repaired, Unrepaired
-from mexc_pipeline.exchange.rest import Commit
+from mexc_pipeline.exchange.rest import DepthCommit
 from mexc_pipeline.rows import Mt
 
 MOST_TRIES = 8
@@ -109,7 +109,8 @@ class Holes:
         return len(self._open)
 
     def add(self, first: int, last: int) -> list[Row]:
-        """Versions ``first`` to ``last`` are missing. The rows that say so where the oldest gap is given up for it."""
+        """Add a gap: versions ``first`` to ``last`` are missing. Returns the rows that say so where the oldest gap is
+        given up for it."""
         self._open.append(_Hole(first, last, [(first, last)]))
         if len(self._open) <= MOST_OPEN:
             return []
@@ -121,8 +122,9 @@ class Holes:
         hole.fill(unfinished.repaired)
         self._open.append(hole)
 
-    def answer(self, commits: Sequence[Commit]) -> list[Row]:
-        """The exchange's newest commits (oldest first): the rows they bring, and what is decided by them.
+    def answer(self, commits: Sequence[DepthCommit]) -> list[Row]:
+        """Take the exchange's newest commits (oldest first); returns the rows they bring, and those that say what is
+        decided.
 
         What is older than the oldest of them will not come again: each later answer starts later.
         """
@@ -137,13 +139,13 @@ class Holes:
         return rows + self._decide("not among the exchange's commits in time", oldest)
 
     def failed(self, reason: str) -> list[Row]:
-        """There was no answer: what is decided by that."""
+        """Note that no answer came, for that ``reason``; returns the rows that say what is decided by it."""
         for hole in self._open:
             hole.tries += 1
         return self._decide(reason, 0)
 
     def close(self, reason: str) -> list[Row]:
-        """Give everything up."""
+        """Give everything up for that ``reason``; returns the rows that say so."""
         rows = [row for hole in self._open for row in self._end(hole, reason)]
         self._open.clear()
         return rows

@@ -12,12 +12,16 @@ Depth = Literal["full5", "full10", "full20", "merged", "each", "off"]
 
 
 class Channels(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """The table ``[channels]`` of the configuration. ``merged``: the exchange may put several deals or changes into one
-    frame; ``each``: one a frame; ``fullN``: the best N levels of each side, whole."""
+    """The table ``[channels]`` of the configuration; ``off`` and False leave a channel out. ``merged``: the exchange
+    may put several deals or changes into one frame; ``each``: one a frame; ``fullN``: the best N levels of each side,
+    whole."""
 
     ticker: bool = True
+    """Whether the ticker is recorded."""
     deal: Deal = "merged"
+    """How trades come: ``merged``, ``each`` or ``off``."""
     depth: Depth = "full20"
+    """How the book comes: ``full5``, ``full10``, ``full20``, ``merged``, ``each`` or ``off``."""
 
 
 def is_name(text: str) -> bool:

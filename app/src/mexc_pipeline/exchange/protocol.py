@@ -48,12 +48,13 @@ class Subscription:
 
 
 def request(topic: str, symbol: str, **param: object) -> bytes:
-    """What asks for a topic of a symbol."""
+    """The text that asks for a topic of a symbol."""
     return msgspec.json.encode({"method": f"sub.{topic}", "param": {"symbol": symbol, **param}, "gzip": False})
 
 
 def subscriptions(symbol: str, channels: Channels) -> tuple[Subscription, ...]:
-    """What to ask for. ``each`` sends ``compress:false``: every update by itself instead of merged ones."""
+    """The subscriptions that are to be asked for. ``each`` sends ``compress:false``: every update by itself instead of
+    merged ones."""
     wanted: list[Subscription] = []
 
     def add(method: str, mt: Mt, **param: object) -> None:
@@ -134,7 +135,8 @@ class Classifier:
         self._decode_loose = msgspec.json.Decoder(_LooseEnvelope).decode
 
     def classify(self, opcode: int, payload: bytes) -> Classified:
-        """``opcode`` 1 (text) or 2 (binary) and the whole payload; any other: what is no message, so a dead letter."""
+        """What a frame is, by its opcode and whole payload: 1 is text, 2 binary; any other is what is no message, so a
+        dead letter."""
         if opcode != TEXT or not is_utf8(payload):
             return self._unpack(opcode, payload)
         return self._text_frame(payload)
@@ -276,7 +278,7 @@ def text_of(opcode: int, payload: bytes) -> bytes | None:
 
 
 def packing_of(payload: bytes) -> Packing:
-    """How it is packed, if it is."""
+    """How a payload is packed, if it is, by its first bytes."""
     if payload[:2] == b"\x1f\x8b":
         return "gzip"
     if len(payload) > 2 and payload[0] & 0x0F == 8 and int.from_bytes(payload[:2], "big") % 31 == 0:

@@ -13,13 +13,13 @@ import msgspec
 
 from mexc_pipeline import events
 from mexc_pipeline.exchange.channels import DEPTH
-from mexc_pipeline.exchange.checks import Found
+from mexc_pipeline.exchange.checks import FollowUp
 from mexc_pipeline.exchange.holes import MOST_TRIES, Holes, Row, Unfinished
 from mexc_pipeline.exchange.protocol import TEXT
 from mexc_pipeline.exchange.rest import (
-    Commit,
-    RefusedError,
-    Snapshot,
+    BookSnapshot,
+    DepthCommit,
+    RestRefusedError,
     commits_path,
     depth_path,
     read_commits,
@@ -47,17 +47,17 @@ class Allowance:
         self._spent_until = 0.0
 
     def take(self, now: float) -> float:
-        """A request was made at that time (monotonic s); seconds until the next may be."""
+        """Note a request at that time (monotonic s); returns the seconds until the next may be made."""
         self._spent_until = max(self._spent_until, now) + EACH_S
         return max(0.0, self._spent_until - now - (BURST - 1) * EACH_S)
 
 
-Answer = Sequence[Commit] | Snapshot
+Answer = Sequence[DepthCommit] | BookSnapshot
 
 
 class Request(NamedTuple):
-    """What is to be asked: a path, and how the answer (status, body) is read; that raises RefusedError. ``book``: it is
-    for a whole book."""
+    """What is to be asked: a path, and how the answer (status, body) is read; that raises RestRefusedError.
+    ``book``: it is for a snapshot of the book."""
 
     path: str
     read: Callable[[int, bytes], Answer]
@@ -75,7 +75,7 @@ class Step(NamedTuple):
 
 
 class Recovery:
-    """Follows one symbol. ``interrupted``: what an earlier process did not come to the end of."""
+    """Follows what one symbol lacks. ``interrupted``: what an earlier process did not come to the end of."""
 
     def __init__(self, symbol: str, interrupted: Sequence[Unfinished] = ()) -> None:
         self._commits = Request(commits_path(symbol), read_commits)
@@ -84,7 +84,7 @@ class Recovery:
         for left in interrupted:
             self._holes.go_on(left)
         self._wanted: int | None = None
-        self._left_count = 0
+        self._reset_after = 0
         """Version that the socket had come to before it began another count; 0 once it is settled which one holds."""
         self._ended: list[Row] = []
         self._snapshot_tries = 0
@@ -97,14 +97,14 @@ class Recovery:
         """Gaps that are being repaired."""
         return len(self._holes)
 
-    def found(self, found: Found) -> None:
+    def found(self, found: FollowUp) -> None:
         """Take what the place of a frame asks for."""
-        if found.anew and found.book is not None:
+        if found.reset_after and found.book is not None:
             # What was missing of the old count will not come any more.
             self._ended += self._holes.close("the exchange counts anew")
             self._holes.given_up = 0
             self._want(found.book)
-            self._left_count = found.anew
+            self._reset_after = found.reset_after
         elif found.book is not None:
             self._want(found.book if self._wanted is None else max(found.book, self._wanted))
         if found.gap is not None:
@@ -115,7 +115,7 @@ class Recovery:
         self._wanted, self._snapshot_tries, self._warned = version, 0, False
 
     def give_up(self, reason: str) -> list[Row]:
-        """Ask for nothing more of what was missing so far; the rows that say so."""
+        """Ask for nothing more of what was missing so far; returns the rows that say so."""
         self._wanted = None
         rows = self.ended() + self._holes.close(reason)
         self._holes.given_up = 0
@@ -144,9 +144,9 @@ class Recovery:
         return 0.0 if self._wanted is None or vain < 0 else min(BOOK_S * 2.0 ** min(vain, 30), BOOK_MOST_S)
 
     def answered(self, answer: Answer, newest: int) -> Step:
-        """Take what :attr:`Request.read` made of an answer; ``newest``: the version of the newest frame. RefusedError
-        for a book that is of no use."""
-        if isinstance(answer, Snapshot):
+        """Take what :attr:`Request.read` made of an answer; ``newest``: the version of the newest frame.
+        RestRefusedError for a book that is of no use."""
+        if isinstance(answer, BookSnapshot):
             return self._take_snapshot(answer, newest)
         rows = self._holes.answer(answer)
         self._build_on_after_loss()
@@ -170,7 +170,7 @@ class Recovery:
         if lost:
             self._want(max(lost, self._wanted or 0))
 
-    def _take_snapshot(self, snapshot: Snapshot, newest: int) -> Step:
+    def _take_snapshot(self, snapshot: BookSnapshot, newest: int) -> Step:
         wanted = self._wanted
         if wanted is None:
             return Step([])
@@ -178,10 +178,10 @@ class Recovery:
         again = self._snapshot_tries < MOST_TRIES
         if snapshot.version < wanted and (again or self._warned):
             return Step([], False)
-        if snapshot.version >= self._left_count > newest:  # still of the count that the socket has left
+        if snapshot.version >= self._reset_after > newest:  # still of the count that the socket has left
             if again:
                 return Step([], False)
-            raise RefusedError(f"a book of version {snapshot.version}, where the socket counts at {newest}")
+            raise RestRefusedError(f"a book of version {snapshot.version}, where the socket counts at {newest}")
         book = snapshot.book if is_utf8(snapshot.book) else wrap(TEXT, snapshot.book)
         said = events.Snapshot(channel=DEPTH, version=snapshot.version, book=msgspec.Raw(book))
         rows: list[Row] = [(Mt.EVENT, said.m)]

@@ -33,7 +33,7 @@ def too_many_values(data: bytes | msgspec.Raw) -> str | None:
 
 
 def detail_path(symbol: str) -> str:
-    """Contract details; an exchange that knows no ``symbol`` parameter answers with the whole list."""
+    """The path of contract details; an exchange that knows no ``symbol`` parameter answers with the whole list."""
     return f"{_BASE}detail?symbol={quote(symbol)}"
 
 
@@ -89,27 +89,27 @@ def read_time(status: int, body: bytes) -> int | None:
 
 
 def depth_path(symbol: str) -> str:
-    """The whole book; the exchange gives at most 1,500 levels a side (observed, 2026-10)."""
+    """The path of a snapshot; the exchange gives at most 1,500 levels a side (observed, 2026-10)."""
     return f"{_BASE}depth/{quote(symbol)}"
 
 
 def commits_path(symbol: str, count: int = MOST_COMMITS) -> str:
-    """The newest changes of the book, one version each."""
+    """The path of the newest changes of the book, one version each."""
     return f"{_BASE}depth_commits/{quote(symbol)}/{count}"
 
 
 def deals_path(symbol: str, count: int = 20) -> str:
-    """The newest trades, at most 100."""
+    """The path of the newest trades, at most 100."""
     return f"{_BASE}deals/{quote(symbol)}?limit={count}"
 
 
 def funding_path(symbol: str) -> str:
-    """The present funding rate."""
+    """The path of the present funding rate."""
     return f"{_BASE}funding_rate/{quote(symbol)}"
 
 
 def short_path(path: str) -> str:
-    """A path as it is shown: without what all have in common."""
+    """The path as it is shown: without what all have in common."""
     return path.removeprefix(_BASE)
 
 
@@ -118,7 +118,7 @@ def endpoint(path: str) -> str:
     return short_path(path).partition("?")[0].partition("/")[0]
 
 
-class RefusedError(Exception):
+class RestRefusedError(Exception):
     """An answer that is not what was asked for; ``throttled`` where the exchange wants fewer requests."""
 
     def __init__(self, reason: str, throttled: bool = False) -> None:
@@ -126,15 +126,15 @@ class RefusedError(Exception):
         self.throttled = throttled
 
 
-class Commit(NamedTuple):
+class DepthCommit(NamedTuple):
     """One change of the book; ``m`` is the exchange's JSON for it, byte for byte."""
 
     version: int
     m: bytes
 
 
-class Snapshot(NamedTuple):
-    """A whole book; ``book`` is the exchange's JSON for it, byte for byte."""
+class BookSnapshot(NamedTuple):
+    """A snapshot of a book; ``book`` is the exchange's JSON for it, byte for byte."""
 
     version: int
     book: bytes
@@ -154,37 +154,37 @@ class _Version(msgspec.Struct):
 _version = msgspec.json.Decoder(_Version).decode
 
 
-def read_commits(status: int, body: bytes) -> list[Commit]:
-    """The answer to :func:`commits_path`, oldest first, without those that name no version. RefusedError for any other
-    answer."""
+def read_commits(status: int, body: bytes) -> list[DepthCommit]:
+    """The answer to :func:`commits_path`, oldest first, without those that name no version. RestRefusedError for any
+    other answer."""
     data = _data(status, body)
     if (said := too_many_values(data)) is not None:
-        raise RefusedError(said)
+        raise RestRefusedError(said)
     try:
         found = msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RefusedError(f"commits that cannot be read: {error}") from error
+        raise RestRefusedError(f"commits that cannot be read: {error}") from error
     if len(found) > _MOST_ANSWERED:
-        raise RefusedError(f"{len(found):,} commits, where {MOST_COMMITS:,} were asked for")
-    commits: list[Commit] = []
+        raise RestRefusedError(f"{len(found):,} commits, where {MOST_COMMITS:,} were asked for")
+    commits: list[DepthCommit] = []
     why: Exception | None = None
     for raw in found:
         try:
-            commits.append(Commit(version_of(raw), bytes(raw)))
+            commits.append(DepthCommit(version_of(raw), bytes(raw)))
         except ValueError as error:
             why = error
     if why is not None and not commits:
-        raise RefusedError(f"commits that cannot be read: {why}") from why
+        raise RestRefusedError(f"commits that cannot be read: {why}") from why
     return sorted(commits)
 
 
-def read_snapshot(status: int, body: bytes) -> Snapshot:
-    """The answer to :func:`depth_path`. RefusedError for any other answer."""
+def read_snapshot(status: int, body: bytes) -> BookSnapshot:
+    """The answer to :func:`depth_path`. RestRefusedError for any other answer."""
     data = _data(status, body)
     try:
-        return Snapshot(version_of(data), bytes(data))
+        return BookSnapshot(version_of(data), bytes(data))
     except ValueError as error:
-        raise RefusedError(f"a book that cannot be read: {error}") from error
+        raise RestRefusedError(f"a book that cannot be read: {error}") from error
 
 
 def version_of(piece: bytes | msgspec.Raw) -> int:
@@ -200,12 +200,12 @@ def version_of(piece: bytes | msgspec.Raw) -> int:
 
 def _data(status: int, body: bytes) -> msgspec.Raw:
     if status != 200:
-        raise RefusedError(f"HTTP {status}", throttled=status == 429)
+        raise RestRefusedError(f"HTTP {status}", throttled=status == 429)
     try:
         answer = msgspec.json.decode(body, type=_Answer)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RefusedError("an answer that is not JSON") from error
+        raise RestRefusedError("an answer that is not JSON") from error
     if not answer.success:
         said = f"code {answer.code}" + (f": {clean(answer.message, 200)}" if answer.message else "")
-        raise RefusedError(said, throttled=answer.code == THROTTLED)
+        raise RestRefusedError(said, throttled=answer.code == THROTTLED)
     return answer.data

@@ -19,7 +19,7 @@ MOST_DEEP = 20
 """Levels of nesting that are looked at; real frames have five."""
 
 
-class Number(str):
+class SpelledNumber(str):
     """A JSON number as it is spelled."""
 
     __slots__ = ()
@@ -38,7 +38,7 @@ def parse(text: bytes | str) -> Any:
     more values than are read of an answer."""
     if (said := too_many_values(text if isinstance(text, bytes) else text.encode())) is not None:
         raise ValueError(said)
-    return json.loads(text, parse_int=Number, parse_float=Number, parse_constant=_no_constant)
+    return json.loads(text, parse_int=SpelledNumber, parse_float=SpelledNumber, parse_constant=_no_constant)
 
 
 def _no_constant(name: str) -> Any:
@@ -46,8 +46,8 @@ def _no_constant(name: str) -> Any:
 
 
 def walk(value: Any, path: str = "", deep: int = MOST_DEEP) -> Iterator[Seen]:
-    """Every value within ``value``, itself first, down to ``deep`` levels below it. A list inside of a list is of the
-    kind ``row of N``: levels are."""
+    """Go through every value within ``value``, itself first, down to ``deep`` levels below it. A list inside of a list
+    is of the kind ``row of N``: levels are."""
     yield Seen(path, _kind(value, path), value)
     if not deep:
         return
@@ -60,7 +60,7 @@ def walk(value: Any, path: str = "", deep: int = MOST_DEEP) -> Iterator[Seen]:
 
 
 def _kind(value: Any, path: str) -> str:
-    if isinstance(value, Number):
+    if isinstance(value, SpelledNumber):
         return "number"
     if isinstance(value, list):
         return f"row of {len(value)}" if path.endswith("[]") else "list"
@@ -85,7 +85,7 @@ class Shape:
 
     @property
     def fields(self) -> Mapping[str, frozenset[str]]:
-        """All of them."""
+        """All fields by path, required ones or not, with their kinds."""
         return {**self.required, **self.optional}
 
 

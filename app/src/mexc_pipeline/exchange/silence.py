@@ -8,24 +8,24 @@ from mexc_pipeline.exchange import channels
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """``floor`` and ``most`` bound the limit that is learned from a channel's own pace, ``start`` is the limit until
-    enough is known."""
+class SilenceBounds:
+    """Seconds. ``floor`` and ``most`` bound the limit that is learned from a channel's own pace, ``start`` is the limit
+    until enough is known."""
 
     floor: float
     start: float
     most: float
 
 
-DEAL = Bounds(floor=120.0, start=600.0, most=3600.0)
+DEAL = SilenceBounds(floor=120.0, start=600.0, most=3600.0)
 """Deals of quiet symbols may rest for long."""
-OTHERS = Bounds(floor=30.0, start=60.0, most=300.0)
+OTHERS = SilenceBounds(floor=30.0, start=60.0, most=300.0)
 """Longest normal silence of depth seen on quiet symbols: 6.4 s; tickers come each 1 to 3 s."""
 
 RECONNECTING = frozenset({channels.TICKER, channels.DEPTH, channels.FULL_DEPTH})
 """Channels whose silence for twice the limit, after a second request, is no rest of the market."""
 
 
-def bounds(channel: str) -> Bounds:
-    """What holds for a channel whatever its pace."""
+def bounds(channel: str) -> SilenceBounds:
+    """The bounds that hold for a channel, whatever its pace."""
     return DEAL if channel == channels.DEAL else OTHERS

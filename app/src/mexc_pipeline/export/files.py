@@ -1,4 +1,4 @@
-"""One segment to one proven file: written aside, read back, compared, linked into place.
+"""Makes of one segment one proven file: written aside, read back, compared, linked into place.
 
 Every step can be interrupted and the whole run again; nothing that exists is ever replaced.
 """
@@ -69,7 +69,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def temporary(folder: Path, file: str) -> Path:
-    """Where a file grows before it is proven."""
+    """The path at which a file grows before it is proven."""
     return folder / f".{file}.tmp"
 
 

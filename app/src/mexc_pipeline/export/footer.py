@@ -49,7 +49,7 @@ _MAGIC = 4
 
 
 @dataclass(slots=True)
-class Found:
+class ColumnContent:
     """What a row group's rows have in a column: the least and the greatest value (texts as bytes), and the bytes of
     all texts."""
 
@@ -59,7 +59,7 @@ class Found:
     size: int = 0
 
     def range(self, low: Any, high: Any) -> None:
-        """Some more values lie between these."""
+        """Take in some more values, which lie between these."""
         self.low = low if self.low is None else min(self.low, low)
         self.high = high if self.high is None else max(self.high, high)
 
@@ -73,19 +73,19 @@ class Said:
     odd: list[str]
 
     def chunk(self, group: int, column: int) -> dict[int, Any]:
-        """What it says of the values of a row group's column."""
+        """What the footer says of the values of a row group's column, by the numbers of their fields."""
         chunk: dict[int, Any] = self.groups[group][1][column][3]
         return chunk
 
     def compares(self, column: int) -> bool:
-        """Whether it says of any row group what the least or the greatest value of the column is."""
+        """Whether the footer says of any row group what the least or the greatest value of the column is."""
         statistics = (chunk[3].get(12, {}) for group in self.groups for chunk in group[1][column : column + 1])
         return any(said.keys() & {1, 2, 5, 6} for said in statistics)
 
 
 def parse(footer: bytes) -> Said:
-    """HeaderError where it lacks what every footer has. What it says of columns is asked for here: PyArrow ends the
-    process where it does not like one."""
+    """Read a footer. HeaderError where it lacks what every one has. What it says of columns is asked for here: PyArrow
+    ends the process where it does not like one."""
     walk = Walk(footer, len(footer))
     odd: list[str] = []
     try:
@@ -103,7 +103,7 @@ def parse(footer: bytes) -> Said:
     return Said(groups, said.get(3, 0), odd)
 
 
-def contradictions(said: Said, columns: Sequence[str], found: Mapping[tuple[int, str], Found]) -> list[str]:
+def contradictions(said: Said, columns: Sequence[str], found: Mapping[tuple[int, str], ColumnContent]) -> list[str]:
     """What a footer says otherwise than the rows ``found`` by row group and column; nothing is said of columns that
     could not be read."""
     wrong = list(said.odd)
@@ -141,7 +141,7 @@ def _of_group(
 
 
 def _of_chunk(
-    name: str, chunk: Mapping[int, Any], place: int, group: Mapping[int, Any], found: Found | None
+    name: str, chunk: Mapping[int, Any], place: int, group: Mapping[int, Any], found: ColumnContent | None
 ) -> Iterator[str]:
     kind = _BYTE_ARRAY if name in ("mt", "m") else _INT64
     if chunk[1] != kind or chunk[3] != [name.encode()]:

@@ -42,8 +42,8 @@ class Chunk:
 
 
 def check_footer(path: Path) -> None:
-    """HeaderError where a footer would take more memory than that of any honest file. OSError as of opening it; what is
-    no Parquet file at all is left to the reader to say."""
+    """Check the size of a footer. HeaderError where it would take more memory than that of any honest file. OSError as
+    of opening it; what is no Parquet file at all is left to the reader to say."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         end = os.fstat(fd).st_size - TAIL
@@ -164,7 +164,7 @@ class Walk:
             raise HeaderError(f"its headers have a field of unknown type {of}")
 
     def binary(self) -> bytes:
-        """Bytes, or a text."""
+        """The field's value: bytes, or a text as such."""
         size = self._varint()
         self._pass(size)
         return self._data[self.at - size : self.at]

@@ -32,7 +32,7 @@ from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
 from mexc_pipeline.paths import check_apart, not_allowed, same
 from mexc_pipeline.spool import pending
-from mexc_pipeline.spool.known import Known, known, own_ids
+from mexc_pipeline.spool.last_seq import LastSeq, ask_last_seq, own_ids
 from mexc_pipeline.spool.lifecycle import prune, read_left_open, seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, in_order, is_recorded
@@ -146,7 +146,7 @@ def _close_ended(
         if not ended and not pending.is_left(folder):
             return
         # This takes its time: a collector that starts meanwhile must not find the lock taken.
-        asked = _known(config, symbol_id, check) if pending.is_left(folder) else None
+        asked = _last_seq(config, symbol_id, check) if pending.is_left(folder) else None
         read = read_left_open(folder, now_ns, once)
         with SpoolLock(folder):
             if asked is not None and pending.is_left(folder):
@@ -184,11 +184,11 @@ def _prune(config: Config, symbol_id: str, now_ns: int) -> None:
         log.error("segments cannot be pruned", extra={"fields": {"id": symbol_id, "error": str(error)}})
 
 
-def _known(config: Config, symbol_id: str, check: Callable[[], None]) -> Known:
+def _last_seq(config: Config, symbol_id: str, check: Callable[[], None]) -> LastSeq:
     began = time.monotonic()
     while True:
         ids = own_ids(config.spool_dir / symbol_id)
-        found = known(config, symbol_id, ids)
+        found = ask_last_seq(config, symbol_id, ids)
         if found.writer is not None:
             said = f"{symbol_id} has rows without a seq and is recorded by {found.writer}; stop that one first"
             raise UserError(said)

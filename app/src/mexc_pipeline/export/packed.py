@@ -27,7 +27,7 @@ class Packed:
 
     @classmethod
     def of(cls, rows: Columns) -> Packed:
-        """The same rows, packed."""
+        """These rows, packed."""
         return cls(
             np.array(rows.seq, dtype=np.uint64),
             np.array(rows.rx, dtype=np.int64),

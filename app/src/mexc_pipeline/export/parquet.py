@@ -296,6 +296,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
             opening.pop_all()
 
     def close(self, force: bool = False) -> None:
+        """Close the file."""
         super().close(force)
         fd, self._fd = self._fd, -1
         if fd >= 0:
@@ -321,7 +322,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
 
     @cached_property
     def said(self) -> footer.Said:
-        """Its footer. HeaderError where that is none."""
+        """The file's footer. HeaderError where that is none."""
         end = os.fstat(self._fd).st_size - headers.TAIL
         size = int.from_bytes(os.pread(self._fd, 4, end), "little")
         return footer.parse(os.pread(self._fd, size, end - size))
@@ -347,7 +348,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
             self._check_words(i)
 
     def _check_words(self, i: int) -> None:
-        """HeaderError where texts that are given once for many rows are too long together."""
+        """Raise HeaderError where texts that are given once for many rows are too long together."""
         with pq.ParquetFile(self._path, read_dictionary=["m"], pre_buffer=False) as parquet:
             for chunk in parquet.read_row_group(i, ["m"]).column(0).chunks:
                 size = pc.sum(pc.binary_length(chunk.dictionary).cast(pa.int64()).take(chunk.indices)).as_py() or 0
@@ -356,7 +357,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
 
 
 def open_file(path: Path) -> File:
-    """The file, schema and sizes in its footer checked. FileError where it is none of ours."""
+    """Open a file, the schema and the sizes in its footer checked. FileError where it is none of ours."""
     _require_file(path)
     try:
         headers.check_footer(path)
@@ -473,10 +474,10 @@ class _Probe:
 
     def __init__(self, content: Content, compared: bool) -> None:
         self._compared = compared  # texts: only where somebody says which is the least of them
-        self.found: dict[tuple[int, str], footer.Found] = {}
+        self.found: dict[tuple[int, str], footer.ColumnContent] = {}
         self._content = content
         self._digest = {name: RowDigest() for name in _PROBED}
-        self._found = footer.Found()
+        self._found = footer.ColumnContent()
         self._seen = dict.fromkeys(_PROBED, False)
         self._rows = dict.fromkeys(_PROBED, 0)  # passed by before the chunk at hand
         self._events: list[Any] = []  # positions of event rows, an array per chunk
@@ -491,7 +492,7 @@ class _Probe:
         if chunk.null_count:
             raise ValueError(f"{chunk.null_count} values are missing")
         if len(chunk):
-            self._found = self.found.setdefault((group, column), footer.Found())
+            self._found = self.found.setdefault((group, column), footer.ColumnContent())
             self._found.rows += len(chunk)
             getattr(self, f"_{column}")(chunk)
             self._seen[column] = True

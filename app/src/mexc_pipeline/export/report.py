@@ -55,10 +55,12 @@ class ExportReport:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing failed."""
         return not self.failures
 
     @property
     def exit_status(self) -> int:
+        """The exit status: 0 where nothing failed, else 1."""
         return 0 if self.ok else 1
 
     def lines(self) -> list[str]:
@@ -72,7 +74,7 @@ class ExportReport:
         return lines or ["stopped before anything was exported" if self.stopped else self.idle]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``: ok, stopped, files, failures, absent, altered."""
+        """The answer of ``--json``: ``ok``, ``stopped``, ``files``, ``failures``, ``absent``, ``altered``."""
         said = {key: value for key, value in asdict(self).items() if key not in ("stopped", "idle")}
         return {"ok": self.ok, "stopped": self.stopped, **said}
 

@@ -94,10 +94,12 @@ class PruneReport:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing failed."""
         return not self.failures
 
     @property
     def exit_status(self) -> int:
+        """The exit status: 0 where nothing failed, else 1."""
         return 0 if self.ok else 1
 
     def lines(self) -> list[str]:
@@ -119,7 +121,7 @@ class PruneReport:
         return [f"{files} {stay} at any age: {their} segment is still in the spool (spool_keep)"]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``: ok, deleted, kept, in_spool, failures, free."""
+        """The answer of ``--json``: ``ok``, ``deleted``, ``kept``, ``in_spool``, ``failures``, ``free``."""
         return {"ok": self.ok, **asdict(self)}
 
 

@@ -55,7 +55,7 @@ def blocks(info: SegmentInfo, max_rows: int = BLOCK_ROWS, max_bytes: int = BLOCK
 
 
 def ahead(found: Generator[Packed]) -> Generator[Packed]:
-    """The same blocks, each read while the one before is used, unless that is a large frame: there is room for one."""
+    """The blocks, each read while the one before is used, unless that is a large frame: there is room for one."""
     with closing(found), ThreadPoolExecutor(1, "read ahead") as beside:
         coming = beside.submit(next, found, None)
         while (block := coming.result()) is not None:

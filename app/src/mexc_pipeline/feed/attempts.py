@@ -49,7 +49,8 @@ class Hold(msgspec.Struct):
 
 
 class Budget(msgspec.Struct):
-    """``attempts``: times of those that count, whatever host they were made to. Seconds of one clock."""
+    """What one address may ask of the exchange. ``attempts``: times of those that count, whatever host they were made
+    to, in seconds of one clock."""
 
     boot: str = ""
     attempts: list[float] = []
@@ -109,8 +110,8 @@ def key(symbol: config.Symbol) -> str:
 
 
 class Attempts:
-    """One reader's. ``path`` None, or a file that cannot be used: a budget of this process alone, ``own`` where it has
-    several readers, which then take turns.
+    """The budget as one reader uses it. ``path`` None, or a file that cannot be used: a budget of this process alone,
+    ``own`` where it has several readers, which then take turns.
 
     Before an attempt, nothing is being received and the file is waited for. What a session has to say of its attempt
     comes while frames do: that is left to a thread of its own, because the file may be another process's or on a disk
@@ -132,7 +133,7 @@ class Attempts:
         """Why the other processes' attempts are not known."""
 
     def wait_s(self, host: str, *, free: bool) -> tuple[float, str]:
-        """As :meth:`Budget.wait_s`, and why."""
+        """Seconds until an attempt may be made, as by :meth:`Budget.wait_s`, and why."""
         now = self._clock()
         wait, why = self._with(lambda budget: (budget.wait_s(now, host, free=free), budget.why(now, host)))
         if not wait and not free:
@@ -140,15 +141,16 @@ class Attempts:
         return wait, why
 
     def refused(self, host: str, retry_after_s: float | None, why: str) -> None:
+        """Note a refusal, as :meth:`Budget.refused` does."""
         now = self._clock()
         self._with(lambda budget: budget.refused(now, host, retry_after_s, why))
 
     def delivered(self, host: str) -> None:
-        """As :meth:`Budget.delivered`; never waits."""
+        """Note that a session delivers, as :meth:`Budget.delivered` does; never waits."""
         self._soon(lambda budget: budget.delivered(host))
 
     def forget(self) -> None:
-        """As :meth:`Budget.forget`, of the newest attempt; never waits."""
+        """Count the newest attempt no more, as :meth:`Budget.forget` does; never waits."""
         at, self._counted_at = self._counted_at, None
         if at is not None:
             self._soon(lambda budget: budget.forget(at))

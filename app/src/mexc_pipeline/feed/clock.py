@@ -33,7 +33,7 @@ UNCOMPARED_S = 600.0
 _MS = 1_000_000
 
 
-class Bounds(NamedTuple):
+class ClockBounds(NamedTuple):
     """By how much this host's clock is ahead of the exchange's, at least and at most; ms."""
 
     low: float
@@ -41,7 +41,7 @@ class Bounds(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    bounds: Bounds
+    bounds: ClockBounds
     wall_ns: int
     mono_ns: int
 
@@ -61,7 +61,7 @@ class ClockWatch:
         return step if abs(step) >= self.least_ms else None
 
 
-class Clock:
+class HostClock:
     """What is known of the clock. Methods that learn something return the ``clock`` events to be recorded; any thread
     may call them."""
 
@@ -70,7 +70,7 @@ class Clock:
         self._watch = ClockWatch(wall_ns, mono_ns)
         self._asked: deque[int] = deque(maxlen=2)
         self._before: _Answer | None = None
-        self._known: Bounds | None = None
+        self._known: ClockBounds | None = None
         self._said: float | None = None
         self._stepped_ms = 0.0  # since the last comparison
         self._compared_at_ns: int | None = None
@@ -85,7 +85,7 @@ class Clock:
                 self._stepped_ms -= ahead_ms
 
     def look(self, wall_ns: int, mono_ns: int) -> list[bytes]:
-        """Has it stepped? What was known of it before a step is not known any more."""
+        """Look whether the clock has stepped. What was known of it before a step is not known any more."""
         with self._lock:
             step = self._watch.step_ms(wall_ns, mono_ns)
             if step is None:
@@ -98,7 +98,7 @@ class Clock:
             return [events.Clock(step_ms=round(step, 3)).m]
 
     def connected(self) -> None:
-        """Another connection: what was asked on the one before will not be answered."""
+        """Note another connection: what was asked on the one before will not be answered."""
         with self._lock:
             self._asked.clear()
 
@@ -118,7 +118,7 @@ class Clock:
             return self._compare(server_ms, wall_ns, mono_ns, mono_ns - asked[0])
 
     def compare(self, server_ms: int, wall_ns: int, mono_ns: int, took_ns: int) -> list[bytes]:
-        """The exchange's time (Unix ms) from an answer over REST that came after so long."""
+        """Compare the clock with the exchange's time (Unix ms) in an answer over REST that took so long (ns)."""
         with self._lock:
             return self._compare(server_ms, wall_ns, mono_ns, took_ns)
 
@@ -161,7 +161,7 @@ class Clock:
             return wall_ns
 
     def is_known(self, mono_ns: int) -> bool:
-        """It was compared lately, and has not stepped since."""
+        """Whether the clock was compared lately, and has not stepped since."""
         with self._lock:
             return self._known is not None and self._uncompared_s(mono_ns) < UNCOMPARED_S
 
@@ -173,24 +173,24 @@ class Clock:
 
     def _compare(self, server_ms: int, wall_ns: int, mono_ns: int, took_ns: int) -> list[bytes]:
         ahead = wall_ns / _MS - server_ms
-        found = Bounds(ahead - took_ns / _MS - 1.0, ahead)  # the exchange's time is cut to whole ms
+        found = ClockBounds(ahead - took_ns / _MS - 1.0, ahead)  # the exchange's time is cut to whole ms
         answer, self._before = self._before, _Answer(found, wall_ns, mono_ns)
         if answer is None:
             return []
         between_ns = mono_ns - answer.mono_ns
         drift_ms = (wall_ns - answer.wall_ns - between_ns) / _MS  # too slow to be a step: a clock that stands still
-        before = Bounds(answer.bounds.low + drift_ms, answer.bounds.high + drift_ms)
+        before = ClockBounds(answer.bounds.low + drift_ms, answer.bounds.high + drift_ms)
         slack_ms = max(SLACK_MS, STEERED * abs(between_ns) / _MS)
         if max(before.low, found.low) - min(before.high, found.high) > slack_ms:
             return []
         ends = sorted((max(before.low, found.low), min(before.high, found.high)))
-        self._known = known = Bounds(*ends)
+        self._known = known = ClockBounds(*ends)
         self._compared_at_ns = wall_ns
         self._compared_mono_ns = mono_ns
         self._stepped_ms = 0.0
         return self._say(known)
 
-    def _say(self, known: Bounds) -> list[bytes]:
+    def _say(self, known: ClockBounds) -> list[bytes]:
         error = _middle(known)
         if self._said is None:
             if _least(known) <= SAID_MS:
@@ -206,10 +206,10 @@ class Clock:
         return [events.Clock(error_ms=error).m]
 
 
-def _middle(known: Bounds) -> float:
+def _middle(known: ClockBounds) -> float:
     return round((known.low + known.high) / 2, 1)
 
 
-def _least(known: Bounds) -> float:
+def _least(known: ClockBounds) -> float:
     """What it differs by at least."""
     return 0.0 if known.low <= 0 <= known.high else min(abs(known.low), abs(known.high))

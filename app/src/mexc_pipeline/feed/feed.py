@@ -15,9 +15,9 @@ import websocket
 
 from mexc_pipeline import config, events
 from mexc_pipeline.egress.dial import Dial, Dialled, EgressError, UnreachedError, deadline, dial
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.exchange.answers import Replies, Verdict
-from mexc_pipeline.exchange.checks import Checks, Found
+from mexc_pipeline.exchange.checks import Checks, FollowUp
 from mexc_pipeline.exchange.deadletters import meant, sign
 from mexc_pipeline.exchange.protocol import (
     MAX_STORED,
@@ -31,8 +31,8 @@ from mexc_pipeline.exchange.protocol import (
 from mexc_pipeline.exchange.recovery import Recovery
 from mexc_pipeline.exchange.resumption import Resumption
 from mexc_pipeline.feed.attempts import Attempts
-from mexc_pipeline.feed.clock import Clock
-from mexc_pipeline.feed.handshake import RefusedError, shake
+from mexc_pipeline.feed.clock import HostClock
+from mexc_pipeline.feed.handshake import HandshakeRefusedError, shake
 from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.repair import Repairer
 from mexc_pipeline.feed.state import FeedState, Look
@@ -40,15 +40,15 @@ from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.feed.turns import Turns
 from mexc_pipeline.feed.watch import (
     Action,
-    Confirmed,
-    GivenUp,
+    ChannelConfirmed,
+    ChannelGivenUp,
+    ChannelResumed,
+    ChannelStalled,
     Memory,
+    PingsUnanswered,
     Probe,
     Reconnect,
     Resubscribe,
-    Resumed,
-    Stalled,
-    Unanswered,
     Watch,
 )
 from mexc_pipeline.rows import Frame, Mt
@@ -82,21 +82,25 @@ class Intake(Protocol):
 
     @property
     def lock(self) -> threading.Lock:
-        """Held from :meth:`stamp` to :attr:`add` by a thread that adds frame by frame."""
+        """The lock that a thread which adds frame by frame holds from :meth:`stamp` to :attr:`add`."""
         ...
 
     @property
-    def add(self) -> Callable[[Frame], None]: ...
+    def add(self) -> Callable[[Frame], None]:
+        """Queues one frame that was stamped."""
+        ...
 
-    def stamp(self) -> int: ...
+    def stamp(self) -> int:
+        """The ``rx`` (Unix ns) of what has just been received."""
+        ...
 
     def note(self, mt: int, m: bytes) -> None:
         """Stamp and add one row."""
         ...
 
     def hand_over(self, *, coming: int = 0) -> None:
-        """All that is there for the moment was added, and a frame of ``coming`` bytes is on its way; may block to slow
-        the caller down."""
+        """Take note that all that is there for the moment was added, and a frame of ``coming`` bytes is on its way; may
+        block to slow the caller down."""
         ...
 
     def put(self, rows: Iterable[tuple[int, bytes]]) -> None:
@@ -131,10 +135,10 @@ class Feed:
     def __init__(
         self,
         symbol: config.Symbol,
-        exchange: config.Exchange,
+        exchange: config.ExchangeTable,
         intake: Intake,
         dialler: Dial = dial,
-        rest: Rest | None = None,
+        rest: RestClient | None = None,
         resumption: Resumption | None = None,
         attempts: Attempts | None = None,
         sharing: int = 1,
@@ -154,7 +158,7 @@ class Feed:
         if checks.repairable:
             self._repairer = Repairer(
                 symbol.id,
-                rest or Rest(symbol.egress, exchange),
+                rest or RestClient(symbol.egress, exchange),
                 intake.put,
                 lambda: checks.newest,
                 Recovery(symbol.name, resumption.unfinished),
@@ -168,7 +172,7 @@ class Feed:
         self._late_s = 0.0  # by how much rows of what was read last were late
         self._watch: Watch | None = None
         self._memory = Memory()
-        self.clock = Clock(time.time_ns(), time.monotonic_ns())
+        self.clock = HostClock(time.time_ns(), time.monotonic_ns())
         self._next_ping = 0.0
         self._asked_to_leave: tuple[websocket.WebSocket, str, events.Event] | None = None
         self._parting: str | None = None  # why this connection is being left in order for another
@@ -203,7 +207,7 @@ class Feed:
                 self._session()
             except _Ended as ended:
                 code, reason = ended.code, str(ended)
-            except RefusedError as refused:
+            except HandshakeRefusedError as refused:
                 reason = str(refused)
                 said = refused.answer.fields()
                 self._publish(refusal=refused.answer)
@@ -276,7 +280,7 @@ class Feed:
             self._asked_to_leave = (ws, reason, said)
 
     def segment_opened(self) -> None:
-        """The spool has begun a new segment; from any thread. Incremental depth then needs a whole book to build on."""
+        """The spool has begun a new segment; from any thread. Incremental depth then needs a snapshot to build on."""
         self._checks.segment_opened()
 
     def status(self) -> dict[str, Any]:
@@ -431,7 +435,7 @@ class Feed:
     def _read(self, message: Callable[[], tuple[int, bytes]], link: ReadAhead) -> None:
         classify, touch, checks = self._classify, self._touched.add, self._checks.by_channel
         dead, look = Mt.DEAD_LETTER, link.look
-        found: Found | None = None
+        found: FollowUp | None = None
         lock, stamp, add, monotonic = self._intake.lock, self._intake.stamp, self._intake.add, time.monotonic
         while True:
             data = m = b""  # the last ones may be large, and the next ones long in coming
@@ -473,7 +477,7 @@ class Feed:
             elif control is Control.PONG:
                 self._on_pong(ts, m)
 
-    def _fetch(self, found: Found) -> None:
+    def _fetch(self, found: FollowUp) -> None:
         """Have fetched what a frame's place in its stream asks for."""
         match found.said:
             case events.Gap(channel=channel, first=first, last=last, count=count):
@@ -481,8 +485,8 @@ class Feed:
                 log.warning("versions missing", extra={"fields": fields})
             case events.Unversioned(channel=channel, count=count):
                 log.error("versions cannot be read", extra={"fields": {"channel": channel, "frames": count}})
-            case events.Regressed(channel=channel, first=first, last=last) if found.anew:
-                log.warning("versions count anew", extra={"fields": {"channel": channel, "from": first, "to": last}})
+            case events.Regressed(channel=channel, first=first, last=last) if found.reset_after:
+                log.warning("version reset", extra={"fields": {"channel": channel, "from": first, "to": last}})
         if self._repairer is not None:
             self._repairer.found(found)
 
@@ -603,23 +607,23 @@ class Feed:
             self._publish(look=self._look(time.monotonic()))
         for action in actions:
             match action:
-                case Confirmed(channel, by):
+                case ChannelConfirmed(channel, by):
                     self._event(events.Subscribed(channel=channel, by=by))
-                case Stalled(channel, age):
+                case ChannelStalled(channel, age):
                     self._event(events.Stalled(channel=channel, age_s=round(age, 1)))
                     log.warning("channel stalled", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})
-                case GivenUp(channel, reason):
+                case ChannelGivenUp(channel, reason):
                     self._event(events.GivenUp(channel=channel, reason=reason))
                     fields = {"symbol": self._symbol.id, "channel": channel, "why": reason}
                     log.error("channel given up", extra={"fields": fields})
-                case Resumed(channel, by, after_s):
+                case ChannelResumed(channel, by, after_s):
                     self._event(events.Resumed(channel=channel, by=by, after_s=after_s))
                     log.warning("channel is back", extra={"fields": {"symbol": self._symbol.id, "channel": channel}})
                 case Resubscribe(channel):
                     self._subscribe(self._wanted[channel])
                 case Probe():
                     self._send(b"", websocket.ABNF.OPCODE_PING)
-                case Unanswered():
+                case PingsUnanswered():
                     log.warning("pings are not answered, data come", extra={"fields": {"symbol": self._symbol.id}})
                 case Reconnect(reason, orderly):
                     self._event(events.Stalled(reason=reason))

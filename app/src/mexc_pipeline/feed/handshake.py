@@ -39,7 +39,7 @@ class Socket(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HandshakeAnswer:
     """What came in place of a handshake: ``status`` 0 where it was no HTTP at all; ``retry_after_s`` None where the
     exchange asks for no patience; all text is one clean line."""
 
@@ -60,7 +60,7 @@ class Answer:
         return text + (f": {self.body}" if self.body else "")
 
     def fields(self) -> dict[str, Any]:
-        """For the ``disconnected`` event and ``status``."""
+        """The fields of the answer in the ``disconnected`` event and in ``status``."""
         return {
             "status": self.status or None,
             "location": self.location,
@@ -69,16 +69,16 @@ class Answer:
         }
 
 
-class RefusedError(Exception):
+class HandshakeRefusedError(Exception):
     """The exchange answered something else than a handshake."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: HandshakeAnswer) -> None:
         super().__init__(str(answer))
         self.answer = answer
 
 
 def shake(sock: Socket, url: str) -> None:
-    """Ask for the WebSocket at ``url`` and read the answer, not a byte more. Raises RefusedError; OSError and
+    """Ask for the WebSocket at ``url`` and read the answer, not a byte more. Raises HandshakeRefusedError; OSError and
     TimeoutError as the socket does."""
     key = base64.b64encode(os.urandom(16))
     sock.sendall(request(url, key))
@@ -89,10 +89,10 @@ def shake(sock: Socket, url: str) -> None:
         status, said, headers = parse(head)
     if status == 101:
         if not _agrees(headers, key):
-            raise RefusedError(Answer(status, "HTTP 101 without a valid WebSocket upgrade"))
+            raise HandshakeRefusedError(HandshakeAnswer(status, "HTTP 101 without a valid WebSocket upgrade"))
         return
     body = _body(sock, headers) if status else b""
-    raise RefusedError(refusal(status, said, headers, body, time.time()))
+    raise HandshakeRefusedError(refusal(status, said, headers, body, time.time()))
 
 
 def _head(sock: Socket, most: int) -> bytes:
@@ -102,14 +102,16 @@ def _head(sock: Socket, most: int) -> bytes:
         byte = sock.recv(1)
         head += byte
         if len(head) > most and head.startswith(b"HTTP/"):
-            raise RefusedError(Answer(0, f"a head without end: {clean(bytes(head), SHOWN)}"))
+            raise HandshakeRefusedError(HandshakeAnswer(0, f"a head without end: {clean(bytes(head), SHOWN)}"))
         if not byte or len(head) > most:
-            raise RefusedError(Answer(0, f"what is no HTTP answer: {clean(bytes(head), SHOWN) or 'nothing'}"))
+            raise HandshakeRefusedError(
+                HandshakeAnswer(0, f"what is no HTTP answer: {clean(bytes(head), SHOWN) or 'nothing'}")
+            )
     return bytes(head)
 
 
 def request(url: str, key: bytes) -> bytes:
-    """The bytes that ask for it; ``key`` is 16 random ones in base64."""
+    """The bytes that ask for the WebSocket; ``key`` is 16 random ones in base64."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
     where = host if parts.port in (None, 80, 443) else f"{host}:{parts.port}"
@@ -133,10 +135,10 @@ def parse(head: bytes) -> tuple[int, str, dict[str, str]]:
     return int(code), clean(f"HTTP {said.strip()}", 60), headers
 
 
-def refusal(status: int, said: str, headers: Mapping[str, str], body: bytes, wall: float) -> Answer:
+def refusal(status: int, said: str, headers: Mapping[str, str], body: bytes, wall: float) -> HandshakeAnswer:
     """The answer as it is recorded; ``wall`` is this host's Unix time, used where the answer has no date of its own."""
     location = headers.get("location") if 300 <= status < 400 else None
-    return Answer(
+    return HandshakeAnswer(
         status,
         said,
         clean(location, SHOWN) if location is not None else None,

@@ -141,6 +141,7 @@ class ReadAhead:
         return self._sock.fileno() < 0
 
     def close(self) -> None:
+        """Close the socket."""
         self._sock.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mexc_pipeline.exchange.silence import Bounds
+from mexc_pipeline.exchange.silence import SilenceBounds
 
 LEARNED = 20
 """Gaps between frames from which a channel's own pace counts."""
@@ -23,13 +23,13 @@ class Pace:
     longest: float = 0.0
 
     def observe(self, gap: float) -> None:
-        """So long was it until the next frame."""
+        """Take in a gap of so many seconds between two frames."""
         self.gaps += 1
         self.mean += (gap - self.mean) / min(self.gaps, 200)
         faded = self.longest * 0.5 ** (gap / MEMORY_S)
         self.longest = gap if gap > faded else faded
 
-    def limit(self, within: Bounds) -> float:
+    def limit(self, within: SilenceBounds) -> float:
         """The silence from which the channel counts as stalled: four times its longest, twenty times its usual one.
 
         Were frames to come at random, the second alone would be wrong once in 10⁸ gaps.

@@ -1,4 +1,4 @@
-"""Fetches over REST what the socket did not bring: missing versions of a book, and whole books to build on.
+"""Fetches over REST what the socket did not bring: missing versions of a book, and snapshots to build on.
 
 A thread of its own asks; the reading thread only says what is missing. What is asked for, and what an answer decides,
 is :class:`~mexc_pipeline.exchange.recovery.Recovery`'s.
@@ -15,11 +15,11 @@ from typing import Any
 
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import EgressError
-from mexc_pipeline.egress.http import Rest
-from mexc_pipeline.exchange.checks import Found
+from mexc_pipeline.egress.http import RestClient
+from mexc_pipeline.exchange.checks import FollowUp
 from mexc_pipeline.exchange.holes import Row
 from mexc_pipeline.exchange.recovery import THROTTLED_S, Allowance, Recovery, Request, Step
-from mexc_pipeline.exchange.rest import RefusedError
+from mexc_pipeline.exchange.rest import RestRefusedError
 
 log = logging.getLogger("mexc_pipeline.feed")
 
@@ -35,7 +35,7 @@ class Repairer:
     def __init__(
         self,
         symbol_id: str,
-        rest: Rest,
+        rest: RestClient,
         keep: Callable[[list[Row]], None],
         newest: Callable[[], int],
         recovery: Recovery,
@@ -54,7 +54,7 @@ class Repairer:
         self.trouble: str | None = None
         """Why the last request brought nothing of use; None where it did."""
 
-    def found(self, found: Found) -> None:
+    def found(self, found: FollowUp) -> None:
         """Have fetched what a frame's place in its stream asks for; from the reading thread."""
         with self._changed:
             if not self._closed:
@@ -64,7 +64,7 @@ class Repairer:
                 self._changed.notify_all()
 
     def give_up(self, reason: str) -> list[Row]:
-        """Ask for nothing more of what was missing so far; the rows that say so are returned."""
+        """Ask for nothing more of what was missing so far; returns the rows that say so."""
         with self._changed:
             self._no_book = None
             return self._recovery.give_up(reason)
@@ -108,8 +108,8 @@ class Repairer:
         return [request for request in self._recovery.requests() if not (request.book and early)]
 
     def ask(self, request: Request) -> float:
-        """Make one request; seconds to wait before the next. While the exchange asks for patience there is none:
-        nothing is given up for that."""
+        """Make one request; returns the seconds to wait before the next. While the exchange asks for patience there is
+        none: nothing is given up for that."""
         patience_s = self._rest.patience_s
         if patience_s:
             self.trouble = f"{self._rest.url} asks for patience"
@@ -141,9 +141,9 @@ class Repairer:
             with self._changed:
                 step = Step([]) if self._closed else self._recovery.answered(answer, self._newest())
             self._take(step, log.warning)
-        except (EgressError, RefusedError) as error:
+        except (EgressError, RestRefusedError) as error:
             reason = str(error)
-            least = THROTTLED_S if isinstance(error, RefusedError) and error.throttled else 0.0
+            least = THROTTLED_S if isinstance(error, RestRefusedError) and error.throttled else 0.0
         except Exception as error:  # whatever an answer holds, later gaps must be repaired; it is logged whole
             log.exception("repair failed unexpectedly")
             reason = f"{type(error).__name__}: {error}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mexc_pipeline.feed.handshake import Answer
+from mexc_pipeline.feed.handshake import HandshakeAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class FeedState:
     """Why the last connection ended or could not be made, while there is no other."""
     proven: bool = False
     """Whether the exchange has delivered data of the symbol: then it lists it, whatever else it says."""
-    refusal: Answer | None = None
+    refusal: HandshakeAnswer | None = None
     """What the exchange answered to the last handshake, where it was none."""
     waits: tuple[float, str] | None = None
     """Until when there is no attempt, and why."""

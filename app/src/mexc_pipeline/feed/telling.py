@@ -31,12 +31,12 @@ class Told(NamedTuple):
 
 
 def unlisted(symbol: str) -> str:
-    """Of a symbol in state :data:`UNLISTED`."""
+    """The sentence on a symbol in state :data:`UNLISTED`."""
     return f"the exchange does not list {symbol} (yet); it is asked again by itself"
 
 
 def given_up(channels: Said) -> list[Told]:
-    """Of each channel of which nothing more is expected for the time being."""
+    """Sentences on each channel of which nothing more is expected for the time being."""
     others = any("given_up" not in said and said.get("silent_s") is None for said in channels.values())
     go_on = ", the other channels go on" if others else ""
     found = []
@@ -48,8 +48,8 @@ def given_up(channels: Said) -> list[Told]:
 
 
 def silent(channels: Said, unasked: Said) -> list[Told]:
-    """Of each other channel that is silent beyond its own pace, where not all are. Deals may rest; but where frames
-    came meanwhile that nobody asked for, its data may go by another name."""
+    """Sentences on each other channel that is silent beyond its own pace, where not all are. Deals may rest; but where
+    frames came meanwhile that nobody asked for, its data may go by another name."""
     resting = not unasked and all(said.get("silent_s") is not None for said in channels.values())
     found = []
     for name, said in channels.items():
@@ -85,13 +85,13 @@ def cannot_follow(unversioned: Mapping[str, int], gaps: Mapping[str, Any] | None
 
 
 def not_asked_for(unasked: Said) -> list[str]:
-    """Of frames of channels or symbols that were not subscribed."""
+    """Sentences on frames of channels or symbols that were not subscribed."""
     recent = [name for name, what in unasked.items() if what["age_s"] < _RECENT_S]
     return [f"not asked for, kept as dead letters: {_named(recent, unasked)}"] if recent else []
 
 
 def paused(said: Mapping[str, float] | None) -> list[str]:
-    """Of a reading loop that stood still, where that was in the last hour."""
+    """Sentences on a reading loop that stood still, where that was in the last hour."""
     if said is None or said["age_s"] >= _RECENT_S:
         return []
     return [f"nothing was read for {said['for_s']:.0f} s, {ago(said['age_s'])} ago: rows after that are late"]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.feed.attempts import Attempts
-from mexc_pipeline.feed.handshake import Answer
+from mexc_pipeline.feed.handshake import HandshakeAnswer
 
 UNREACHED_S = 3.0
 """Longest pause after an attempt that reached nobody."""
@@ -67,7 +67,7 @@ class Turns:
             self._attempts.delivered(_host(self._hosts.url))
 
     def delivered_at_its_end(self, now: float) -> None:
-        """The same together with the connection's end, as a close may follow the only frames at once: that makes no
+        """A frame came together with the connection's end, as a close may follow the only frames at once: that makes no
         address one that works."""
         if self._delivered_at is None:
             self._delivered_at = now
@@ -78,7 +78,7 @@ class Turns:
             self.kept = True
             self._attempts.forget()
 
-    def refused(self, answer: Answer) -> None:
+    def refused(self, answer: HandshakeAnswer) -> None:
         """The exchange answered the attempt with something else than a connection."""
         if answer.status:
             self._attempts.refused(_host(self._hosts.url), answer.retry_after_s, str(answer))
@@ -98,7 +98,7 @@ class Turns:
         self._backoff.reset()
 
     def lost(self) -> float:
-        """The connection is over, or there was none; seconds to pause."""
+        """The connection is over, or there was none; returns the seconds to pause."""
         self._is_free = self.kept
         if self._delivered_at is not None:
             self._backoff.reset()

@@ -41,34 +41,39 @@ SURE = 3
 
 @dataclass(frozen=True, slots=True)
 class Resubscribe:
+    """``channel`` is to be asked for again on the same connection."""
+
     channel: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stalled:
+class ChannelStalled:
+    """``channel`` has been silent for ``age_s`` seconds, longer than its pace allows; it is to be recorded."""
+
     channel: str
     age_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class GivenUp:
-    """Nothing more is expected of the channel for the time being."""
+class ChannelGivenUp:
+    """Nothing more is expected of ``channel`` for the time being, for that ``reason`` (one line)."""
 
     channel: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
-    """The exchange delivers the channel, or says that it will."""
+class ChannelConfirmed:
+    """The exchange delivers ``channel``, or says that it will; ``by`` is ``ack`` or ``data``."""
 
     channel: str
     by: str
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
-    """The same of a channel that had been given up ``after_s`` before."""
+class ChannelResumed:
+    """The exchange delivers ``channel`` again, or says that it will, ``after_s`` seconds after it had been given up;
+    ``by`` is ``ack`` or ``data``."""
 
     channel: str
     by: str
@@ -77,7 +82,8 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """The connection is to be left; ``orderly``: data come over it, and its last ones are worth waiting for."""
+    """The connection is to be left for that ``reason`` (one line); ``orderly``: data come over it, and its last ones
+    are worth waiting for."""
 
     reason: str
     orderly: bool = False
@@ -89,11 +95,20 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
+class PingsUnanswered:
     """The exchange delivers and does not answer its pings; said once in the life of a process."""
 
 
-Action = Resubscribe | Stalled | GivenUp | Confirmed | Resumed | Reconnect | Probe | Unanswered
+Action = (
+    Resubscribe
+    | ChannelStalled
+    | ChannelGivenUp
+    | ChannelConfirmed
+    | ChannelResumed
+    | Reconnect
+    | Probe
+    | PingsUnanswered
+)
 
 
 @dataclass(slots=True)
@@ -194,7 +209,7 @@ class _Channel:
 
 @dataclass(slots=True)
 class Watch:
-    """One connection's channels and the age of its newest frame of any kind.
+    """Follows one connection's channels and the age of its newest frame of any kind; times are monotonic seconds.
 
     A connection is left where nothing at all comes over it, where none of its channels is answered or delivers, with
     patience that grows to ``QUIET_MOST_S``, or, at most once in ``LEAVE_S``, for the sake of one channel. A channel
@@ -243,7 +258,7 @@ class Watch:
             self._pinged_at = now
 
     def pong(self) -> None:
-        """It was answered."""
+        """The exchange answered a ping of that kind."""
         self._pinged_at = None
         self._answered = True
         self.memory.unanswered = False
@@ -305,12 +320,12 @@ class Watch:
         if lost is None:
             if by == "data":
                 state.asking = None
-            return [] if known else [Confirmed(channel, by)]
+            return [] if known else [ChannelConfirmed(channel, by)]
         if lost.silent and by != "data":
             return []
         del self.memory.lost[channel]
         state.asking = None
-        return [Resumed(channel, by, round(now - lost.since, 1))]
+        return [ChannelResumed(channel, by, round(now - lost.since, 1))]
 
     def refused(self, answer: str) -> None:
         """The exchange answered with an error: meant are the unconfirmed channels that it is about, or where it does
@@ -336,7 +351,7 @@ class Watch:
         actions: list[Action] = []
         if memory.unanswered and not memory.unanswered_said:
             memory.unanswered_said = True
-            actions.append(Unanswered())
+            actions.append(PingsUnanswered())
         if rest_s >= PROBED * self.silent_s and not self._probed and (memory.unanswered or not self._answered):
             self._probed = True
             actions.append(Probe())
@@ -356,7 +371,7 @@ class Watch:
             elif not state.stalled and now - state.last >= self._limit(name):
                 state.stalled = True
                 state.asking = state.asking or _Asking.after(now)
-                actions += [Stalled(name, now - state.last), Resubscribe(name)]
+                actions += [ChannelStalled(name, now - state.last), Resubscribe(name)]
             if not flows and not is_unlisted(state.refused):
                 most_s = AGAIN_S  # nothing comes at all: asking costs nothing, each pause costs everything
             else:
@@ -431,7 +446,7 @@ class Watch:
         for name in new:
             memory.lost[name] = _Lost(now, away[name], states[name].confirmed is not None)
             states[name].asking = _Asking.after(now)
-        return [GivenUp(name, away[name]) for name in new]
+        return [ChannelGivenUp(name, away[name]) for name in new]
 
     def _flows(self, away: dict[str, str], now: float) -> bool:
         """Whether anything is delivered over this connection at present."""
@@ -444,7 +459,7 @@ class Watch:
 
     def status(self, now: float) -> dict[str, dict[str, str | float | None]]:
         """Per channel: how it was confirmed, seconds since its last frame (None before the first), what was answered
-        that is neither yes nor no, and where it was given up since how many seconds, and why."""
+        that is neither yes nor no, and where it was given up, for how many seconds now, and why."""
         found: dict[str, dict[str, str | float | None]] = {}
         for name, state in self._channels.items():
             found[name] = {

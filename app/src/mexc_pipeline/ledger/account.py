@@ -71,8 +71,8 @@ def is_restart(m: bytes) -> bool:
 
 @dataclass(slots=True)
 class Account:
-    """One segment's. ``first_rx`` and ``last_rx`` (Unix ns) of its rows without ``sealed``, 0 while there is none;
-    ``missing``, ``repaired`` and ``unrepaired`` count versions of the book."""
+    """The account of one segment. ``first_rx`` and ``last_rx`` (Unix ns) of its rows without ``sealed``, 0 while there
+    is none; ``missing``, ``repaired`` and ``unrepaired`` count versions of the book."""
 
     first_rx: int = 0
     last_rx: int = 0
@@ -106,7 +106,7 @@ class Account:
         return Account(self.first_rx, self.last_rx, self.missing, self.repaired, self.unrepaired, list(self.moments))
 
     def to_json(self) -> dict[str, Any]:
-        """For a segment's meta and a file's metadata."""
+        """The account as JSON, for a segment's meta and a file's metadata."""
         return {
             "first_rx": self.first_rx,
             "last_rx": self.last_rx,
@@ -118,7 +118,7 @@ class Account:
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Account:
-        """Back from :meth:`to_json`; ValueError, KeyError, TypeError or OverflowError for anything else."""
+        """The account that :meth:`to_json` gave; ValueError, KeyError, TypeError or OverflowError for anything else."""
         moments = [Moment(int(at), str(what), int(before)) for at, what, before in said["moments"]]
         first_rx, last_rx, missing, repaired, unrepaired = (
             int(said[name]) for name in ("first_rx", "last_rx", "missing", "repaired", "unrepaired")

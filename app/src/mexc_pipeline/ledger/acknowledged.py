@@ -31,7 +31,7 @@ class Acknowledged:
 def acknowledgement(
     known: Iterable[Acknowledged], symbol_id: str, first_seq: int, last_seq: int
 ) -> Acknowledged | None:
-    """The one for exactly this hole or a larger one; None where a single row of it was not accepted."""
+    """The acknowledgement of exactly this hole or a larger one; None where a single row of it was not accepted."""
     for entry in known:
         if entry.id == symbol_id and entry.first_seq <= first_seq and last_seq <= entry.last_seq:
             return entry

@@ -53,6 +53,7 @@ class Conservation:
 
     @property
     def digest(self) -> str:
+        """The file's digest, else the spool's (hex); empty without either."""
         return next((s.digest for s in (self.exported, self.received) if s is not None and s.digest), "")
 
     @property
@@ -75,7 +76,7 @@ class Conservation:
         return "proven"
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The entry of ``--json``."""
         return {
             "id": self.id,
             "period": self.period,

@@ -39,7 +39,7 @@ class Coverage:
 
     @classmethod
     def of(cls, pieces: Iterable[Piece]) -> Coverage:
-        """From pieces in order of seq. Nothing is assumed of the time of pieces that are missing."""
+        """The coverage that pieces in order of seq tell. Nothing is assumed of the time of pieces that are missing."""
         found = cls()
         before: Piece | None = None
         all_of_it = list(pieces)

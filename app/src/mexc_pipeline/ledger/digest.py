@@ -74,7 +74,7 @@ class RowDigest:
         return {name: h.hexdigest() for name, h in self._hashes.items()}
 
     def total(self) -> str:
-        """The digest of all six, hex."""
+        """The one digest of all six columns, hex."""
         return combine(self.columns())
 
 

@@ -58,26 +58,28 @@ class Hour:
 
     @property
     def buffered(self) -> int | None:
+        """Rows that had arrived when its tables were swapped out; None where no store of this host swapped one."""
         known = [f.buffered for f in self.files if f.buffered is not None]
         return sum(known) if known else None
 
     @property
     def length_ns(self) -> int:
-        """Of the newest of its periods, whole."""
+        """Length (ns) of the newest of its periods, as if it were over."""
         return self.files[-1].edge_ns - self.files[-1].start_ns if self.files else self.end_ns - self.start_ns
 
     @property
     def coverage(self) -> float:
-        """Percent of its length."""
+        """Covered time in percent of its length."""
         return 100 * self.covered_ns / (self.end_ns - self.start_ns)
 
     @property
     def without_socket_s(self) -> float:
+        """Seconds without a live socket."""
         return (self.end_ns - self.start_ns - self.socket_ns) / 1e9
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of its files; ``hole`` where rows are missing before it, ``absent`` without rows."""
+        """The worst verdict of its files; ``hole`` where rows are missing before it, ``absent`` without rows."""
         found = {f.verdict for f in self.files}
         if "differs" in found:
             return "differs"
@@ -88,7 +90,7 @@ class Hour:
         return "waiting" if "waiting" in found else "proven"
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The row of ``--json``."""
         return {
             "id": self.id,
             "period": self.period,

@@ -31,11 +31,12 @@ class Repeat(NamedTuple):
 
     @property
     def rows(self) -> int:
+        """How many rows both have."""
         return self.last_seq - self.first_seq + 1
 
 
 def joined(held: Iterable[Given]) -> list[Given]:
-    """The same with what one source gave in one go as one given, named by where it begins; by symbol and seq."""
+    """The stretches, with what one source gave in one go as one given, named by where it begins; by symbol and seq."""
     runs: list[Given] = []
     for given in sorted(e for e in held if 0 < e.first_seq <= e.last_seq):
         run = runs[-1] if runs else None

@@ -56,8 +56,8 @@ _V4 = re.compile(r"(?<!\d)(?<!\d\.)\d{1,3}(?:\.\d{1,3}){3}(?!\d|\.\d)")
 _V6 = re.compile(r"[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,}(?:(?:\.\d{1,3}){3})?")
 
 
-class Bundle:
-    """Context manager. Writes records to ``path``; does nothing without one. Entering it raises UserError where that is
+class BundleWriter:
+    """Writes records to ``path`` within a context; does nothing without one. Entering it raises UserError where that is
     not possible; what fails later is kept in ``trouble``, and nothing more is written."""
 
     def __init__(self, path: Path | None, symbols: Sequence[str], seconds: float, most: int = MOST_BYTES) -> None:

@@ -39,7 +39,7 @@ Kind = Literal["different", "richer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Deviation:
     """One thing that is not as expected, in one line; ``richer`` is an addition and breaks nothing."""
 
     kind: Kind
@@ -79,8 +79,8 @@ class RestFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """The whole of it."""
+class ProbeReport:
+    """Everything that a probe found."""
 
     websocket: str
     rest: str
@@ -100,7 +100,7 @@ class Report:
     spellings: dict[str, int]
     longest_number: int
     notes: list[str]
-    findings: list[Finding]
+    findings: list[Deviation]
     unsaved: str | None = None
     """Why the bundle is not whole; says nothing of the exchange."""
 
@@ -119,24 +119,24 @@ class Report:
 
     @property
     def why_not_reached(self) -> str:
-        """One line; empty where the exchange was reached."""
+        """Why the exchange was not reached, in one line; empty where it was."""
         return "" if self.reached or not self.findings else self.findings[0].text
 
     def lines(self) -> list[str]:
-        """For a person, 80 columns."""
+        """The report for a person, in lines of at most 80 columns."""
         from mexc_pipeline.probe.render import lines  # it is built on this module
 
         return lines(self)
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The answer of ``--json``."""
         return {"verdict": self.verdict, "ok": self.ok, **asdict(self)}
 
 
 def judge(
     seen: Observer, websocket: str, rest: str, egress: str, symbols: Sequence[str], seconds: float, interrupted: bool
-) -> Report:
-    """Compare. ``seconds`` is how long was listened."""
+) -> ProbeReport:
+    """Compare what was seen with what is expected. ``seconds`` is how long was listened."""
     judged = _Judge(seen)
     judged.everything()
     pings = sum(len(c.pings) for c in seen.connections.values())
@@ -144,7 +144,7 @@ def judge(
     spellings: Counter[str] = Counter()
     for channel in seen.channels.values():
         spellings.update(channel.fields.spellings)
-    return Report(
+    return ProbeReport(
         websocket=clean(websocket),
         rest=clean(rest),
         egress=egress,
@@ -176,7 +176,7 @@ class _Judge:
 
     def __init__(self, seen: Observer) -> None:
         self.seen = seen
-        self.findings: list[Finding] = []
+        self.findings: list[Deviation] = []
         self.notes: list[str] = []
         self.answers: list[RestFigures] = []
         self._unlisted = self._not_listed()
@@ -203,7 +203,7 @@ class _Judge:
         self._add("richer", text)
 
     def _add(self, kind: Kind, text: str) -> None:
-        finding = Finding(kind, clean(text))
+        finding = Deviation(kind, clean(text))
         if finding not in self.findings:
             self.findings.append(finding)
 
@@ -372,8 +372,8 @@ class _Judge:
             self._different(f"{name}: {channel.missing} versions missing in {channel.gaps} gaps on one connection")
         if channel.back:
             self._different(f"{name}: versions went back, {_times(channel.back)}")
-        if channel.anew:
-            self._different(f"{name}: versions began lower after a new connection, {_times(channel.anew)}")
+        if channel.resets:
+            self._different(f"{name}: versions began lower after a new connection, {_times(channel.resets)}")
         if channel.repeated:
             self._different(f"{name}: {channel.repeated} trades came twice on one connection")
         if channel.again:
@@ -550,7 +550,7 @@ def _figures(channel: Channel, configured: bool) -> ChannelFigures:
     versions = "-"
     if channel.versions:
         wrong = [f"{channel.gaps} gaps"] * bool(channel.gaps) + [f"{channel.back} back"] * bool(channel.back)
-        wrong += ["anew"] * bool(channel.anew)
+        wrong += ["anew"] * bool(channel.resets)
         versions = ", ".join(wrong) or "continuous"
     return ChannelFigures(
         channel=channel.name,

@@ -13,11 +13,11 @@ from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.egress.dial import Dial
 from mexc_pipeline.egress.way import dial
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
-from mexc_pipeline.probe.bundle import Bundle
-from mexc_pipeline.probe.judge import Report, judge
+from mexc_pipeline.probe.bundle import BundleWriter
+from mexc_pipeline.probe.judge import ProbeReport, judge
 from mexc_pipeline.probe.observe import Observer
 from mexc_pipeline.probe.records import Record
-from mexc_pipeline.probe.session import Session, configured, others
+from mexc_pipeline.probe.session import ProbeSession, configured, others
 from mexc_pipeline.text import clean
 
 GOODBYE_S = 2.5
@@ -34,7 +34,7 @@ def probe(
     progress: Callable[[float, int], None] = lambda _left, _frames: None,
     stop: threading.Event | None = None,
     dialler: Dial = dial,
-) -> Report:
+) -> ProbeReport:
     """Listen for ``seconds`` and compare what came with what is expected. ``progress`` is told the seconds left and
     the frames so far, a few times a second. ``stop``, once set, ends it early, with what was seen until then.
     Touches no spool; attempts to connect are counted with those of a recorder that shares the folders.
@@ -44,13 +44,13 @@ def probe(
     stop = threading.Event() if stop is None else stop
     names = [symbol.name for symbol in symbols]
     arrived: queue.SimpleQueue[Record] = queue.SimpleQueue()
-    session = Session(config.exchange, seconds, arrived.put, dialler, config.control_dir / "attempts")
+    session = ProbeSession(config.exchange, seconds, arrived.put, dialler, config.control_dir / "attempts")
     observer = Observer(
         {s.name: Classifier(s.name, subscriptions(s.name, s.channels)) for s in symbols}, time.time() * 1000
     )
     began = next_word = time.monotonic()
     give_up: float | None = None
-    with Bundle(save, names, seconds) as bundle:
+    with BundleWriter(save, names, seconds) as bundle:
         session.start([*(configured(symbol) for symbol in symbols), others(symbols[0])])
         while True:
             running = session.running  # asked before the queue is: what it put there last is then seen

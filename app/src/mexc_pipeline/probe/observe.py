@@ -12,7 +12,7 @@ from mexc_pipeline.exchange.channels import DEAL, DEPTH, FULL_DEPTH, acknowledge
 from mexc_pipeline.exchange.deadletters import reason
 from mexc_pipeline.exchange.depth import Deals, span
 from mexc_pipeline.exchange.protocol import BINARY, TEXT, Classifier, Control, control_of, decompressed, packing_of
-from mexc_pipeline.exchange.shapes import Number, extent, parse, walk
+from mexc_pipeline.exchange.shapes import SpelledNumber, extent, parse, walk
 from mexc_pipeline.probe.records import (
     Answered,
     Closed,
@@ -68,7 +68,7 @@ class Fields:
             elif kind == "number":
                 self._number(inner, path)
 
-    def _number(self, number: Number, path: str) -> None:
+    def _number(self, number: SpelledNumber, path: str) -> None:
         mantissa, _, power = number.lower().partition("e")
         _, point, rest = mantissa.partition(".")
         if power:
@@ -108,7 +108,7 @@ class Channel:
     missing: int = 0
     """Versions within the gaps."""
     back: int = 0
-    anew: int = 0
+    resets: int = 0
     """Times a connection's versions began below those of the connection before it."""
     versions: int = 0
     repeated: int = 0
@@ -125,7 +125,7 @@ class Channel:
 
 @dataclass
 class Connection:
-    """One connection. Times as ``at``."""
+    """One connection; its times are ms since the probe began."""
 
     symbol: str
     spare: bool
@@ -294,7 +294,7 @@ class Observer:
             return
         if covered.last < last:
             if first_here:
-                channel.anew += 1
+                channel.resets += 1
             else:
                 channel.back += 1
         elif channel.name == DEPTH and not first_here and covered.first > last + 1:
@@ -360,7 +360,7 @@ def ts_unit(frame: Mapping[str, Any]) -> str:
 
 
 def _unit(value: Any) -> str:
-    if isinstance(value, Number):
+    if isinstance(value, SpelledNumber):
         if value == "0":
             return "zero"
         return _UNITS.get(len(value), f"a number of {len(value)} digits") if value.isdigit() else "no whole number"

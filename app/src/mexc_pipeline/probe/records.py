@@ -45,7 +45,7 @@ class Unreached:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request of ours."""
+    """A request of ours was sent."""
 
     at: float
     conn: int
@@ -54,7 +54,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A whole frame; ``opcode`` 1 text, 2 binary; any other: what is no message, see
+    """A whole frame came; ``opcode`` 1 text, 2 binary; any other: what is no message, see
     :meth:`~mexc_pipeline.feed.link.Messages.next`."""
 
     at: float
@@ -78,7 +78,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer of REST to ``path``, body decoded; ``at`` is when it was whole, ``took`` in ms."""
+    """REST answered ``path``, ``body`` decoded; ``at`` is when it was whole, ``took`` in ms."""
 
     at: float
     path: str

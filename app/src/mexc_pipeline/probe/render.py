@@ -6,19 +6,19 @@ import textwrap
 from collections.abc import Iterator
 
 from mexc_pipeline.exchange.rest import short_path
-from mexc_pipeline.probe.judge import ChannelFigures, Report
+from mexc_pipeline.probe.judge import ChannelFigures, ProbeReport
 
 WIDTH = 80
 MOST_CONNECTIONS = 9
 """That are shown: three symbols have six, and one more carries what is not configured."""
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: ProbeReport) -> list[str]:
     """What a person reads: figures first, findings and the verdict last."""
     return [line.rstrip() for line in _lines(report)]
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: ProbeReport) -> Iterator[str]:
     early = " (interrupted)" if report.interrupted else ""
     yield from _wrap(
         f"probed {report.websocket} and {report.rest}, {report.egress}, "
@@ -43,7 +43,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"verdict: {report.verdict}" + (f": {report.why_not_reached}" if report.why_not_reached else "")
 
 
-def _channels(report: Report) -> Iterator[str]:
+def _channels(report: ProbeReport) -> Iterator[str]:
     yield f"{'channel':<20} {'acked':<6} {'frames':>6}  {'ts':<6} {'ms p50 / p99':>13} {'fields':>7}  versions"
     for configured in (True, False):
         figures = [channel for channel in report.channels if channel.configured is configured]
@@ -68,7 +68,7 @@ def _channel(channel: ChannelFigures) -> str:
     )
 
 
-def _connection(report: Report) -> Iterator[str]:
+def _connection(report: ProbeReport) -> Iterator[str]:
     for connection in report.connections[:MOST_CONNECTIONS]:
         yield from _wrap(f"connection   {connection}", " " * 13)
     more = len(report.connections) - MOST_CONNECTIONS
@@ -85,7 +85,7 @@ def _connection(report: Report) -> Iterator[str]:
         yield from _wrap(text, " " * 13)
 
 
-def _rest(report: Report) -> Iterator[str]:
+def _rest(report: ProbeReport) -> Iterator[str]:
     for answer in report.answers:
         took = f"{answer.took_ms:.0f} ms" if answer.took_ms is not None else ""
         path = short_path(answer.path)

@@ -13,17 +13,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mexc_pipeline.backoff import Backoff
-from mexc_pipeline.config import Exchange, Symbol
+from mexc_pipeline.config import ExchangeTable, Symbol
 from mexc_pipeline.egress.dial import Dial, EgressError, UnreachedError, deadline
 from mexc_pipeline.egress.hosts import Hosts
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.egress.way import dial
 from mexc_pipeline.exchange.channels import channel_of
 from mexc_pipeline.exchange.protocol import Classifier, request, subscriptions
 from mexc_pipeline.exchange.rest import PING_PATH, commits_path, deals_path, depth_path, detail_path, funding_path
 from mexc_pipeline.feed.attempts import WINDOW_S, Attempts, Budget, key
 from mexc_pipeline.feed.feed import HANDSHAKE_S, TURN_S
-from mexc_pipeline.feed.handshake import Answer, RefusedError, shake
+from mexc_pipeline.feed.handshake import HandshakeAnswer, HandshakeRefusedError, shake
 from mexc_pipeline.feed.turns import KEPT_S, UNREACHED_S
 from mexc_pipeline.probe.records import (
     Answered,
@@ -81,14 +81,14 @@ def others(symbol: Symbol) -> Plan:
     )
 
 
-class Session:
+class ProbeSession:
     """Threads that connect and ask; what they see goes to ``sink``, from any of them. Ends by itself after
     ``seconds``, or at :meth:`stop`. ``shared``: the folder in which a recorder of this host counts its attempts to
     connect, if there is one."""
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: ExchangeTable,
         seconds: float,
         sink: Callable[[Record], None],
         dialler: Dial = dial,
@@ -226,7 +226,7 @@ class Session:
         try:
             with deadline(sock, HANDSHAKE_S, "WebSocket handshake"):
                 shake(sock, url)
-        except RefusedError as error:
+        except HandshakeRefusedError as error:
             answer = error.answer
             if not answer.status:
                 self._sink(Unreached(self._now(), number, name, f"{url}: {answer}"))
@@ -267,7 +267,7 @@ class Session:
 
     def _ask(self, symbols: Sequence[Symbol]) -> None:
         first = symbols[0]
-        rest = {symbol.egress: Rest(symbol.egress, self._exchange, self._dial) for symbol in symbols}
+        rest = {symbol.egress: RestClient(symbol.egress, self._exchange, self._dial) for symbol in symbols}
         asked = [
             (first, PING_PATH),
             *((symbol, detail_path(symbol.name)) for symbol in symbols),
@@ -286,7 +286,7 @@ class Session:
             if in_vain == REST_IN_VAIN or self._stop.wait(REST_PAUSE_S):
                 return
 
-    def _get(self, rest: Rest, path: str) -> bool:
+    def _get(self, rest: RestClient, path: str) -> bool:
         """Whether an answer came."""
         for attempt in (1, 2):
             try:
@@ -327,7 +327,7 @@ class _Attempt:
         with self._counting:
             self._attempts.forget()
 
-    def refused(self, answer: Answer) -> None:
+    def refused(self, answer: HandshakeAnswer) -> None:
         with self._counting:
             self._attempts.refused(_host(self.url), answer.retry_after_s, str(answer))
 

@@ -23,7 +23,7 @@ _PONGS = (websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG)
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How it ended; see :class:`~mexc_pipeline.probe.records.Closed`."""
+    """How a connection ended; see :class:`~mexc_pipeline.probe.records.Closed`."""
 
     code: int
     reason: str
@@ -62,7 +62,7 @@ class Talk:
         sock.settimeout(TICK_S)
 
     def talk(self, requests: Sequence[bytes]) -> End:
-        """Until it is over, however that comes about."""
+        """Ask, ping and listen until the connection is over, however that comes about; returns how it ended."""
         try:
             for request in requests:
                 self._send(request)

@@ -159,8 +159,8 @@ def book(
     With ``at``, the one book of that instant, as of the last row in seq order with rx ≤ ``at``: the newest full-depth
     frame, or, where depth was recorded as ``merged`` or ``each``, rebuilt from a snapshot, the frames since, and what
     was repaired. ``rx``, ``ts`` and ``seq`` are then those of the newest frame in it. GapError (a UserError) where
-    versions are missing on the way, unless ``across_gaps``; ``df.attrs["gaps"]`` lists them. UserError where no whole
-    book lies before. ``df.attrs["rx_ns"]`` is that ``rx`` in Unix ns, ``df.attrs["age_ns"]`` how long before the
+    versions are missing on the way, unless ``across_gaps``; ``df.attrs["gaps"]`` lists them. UserError where no
+    snapshot lies before. ``df.attrs["rx_ns"]`` is that ``rx`` in Unix ns, ``df.attrs["age_ns"]`` how long before the
     instant it was; where nothing was received between the two, or no file holds it, ``df.attrs["stale"]`` says why
     (else it is empty), and a :class:`StaleBookWarning`. ``df.attrs["missing"]`` counts the changes since the snapshot
     that lack a side, which is no change of it; where all do, the same warning says so.

@@ -23,7 +23,7 @@ class ArgumentError(UserError, ValueError):
 
 
 def shown(value: object) -> str:
-    """For a message of one line, whatever was given."""
+    """Whatever was given, as text for a message of one line."""
     try:
         return clean(repr(value), _MOST)
     except ValueError:  # an integer that is too long to be shown
@@ -49,7 +49,7 @@ def folder(export_dir: object) -> Path:
 
 
 def row_types(types: object) -> tuple[str, ...] | None:
-    """Each of them a type; None for all. One text is refused: its letters would be taken for the types."""
+    """The types, each judged; None for all. One text is refused: its letters would be taken for the types."""
     if types is None:
         return None
     choose = f"choose from {', '.join(MT_CODES)}"
@@ -72,7 +72,7 @@ def level_count(levels: object) -> int | None:
 
 
 def flags(**given: Any) -> None:
-    """Each is True or False: ``"no"`` would be taken for True."""
+    """Check that each is True or False: ``"no"`` would be taken for True."""
     for name, value in given.items():
         if not isinstance(value, bool | np.bool_):
             raise ArgumentError(f"{name} {shown(value)} is neither True nor False")

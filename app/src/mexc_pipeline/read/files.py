@@ -62,7 +62,8 @@ def instant_ns(value: Instant) -> int:
 
 
 def bounds(start: Instant | None, end: Instant | None) -> tuple[int | None, int | None]:
-    """Both as Unix nanoseconds; ValueError as :func:`instant_ns`, and where ``start`` is after ``end``."""
+    """``start`` and ``end`` as Unix nanoseconds; ValueError as :func:`instant_ns`, and where ``start`` is after
+    ``end``."""
     low = instant_ns(start) if start is not None else None
     high = instant_ns(end) if end is not None else None
     if low is not None and high is not None and low > high:

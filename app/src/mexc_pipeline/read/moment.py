@@ -23,7 +23,7 @@ from mexc_pipeline.export.parquet import metadata
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.read.files import Next, last_at, last_rx, rows_after, tables
 from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, NotNumbers, column
-from mexc_pipeline.read.rebuild import Book, GapError, History, Level, Stored
+from mexc_pipeline.read.rebuild import GapError, History, Level, RebuiltBook, Stored
 
 LATER_NS = 120_000_000_000
 """How long after an instant rows that repair what was before it can come: longer than all tries take."""
@@ -34,24 +34,24 @@ _PASSED_OVER = (begin(Sealed), begin(Clock))
 its last row came."""
 
 
-class Found(NamedTuple):
+class BookAt(NamedTuple):
     """The book of an instant; the seqs at which the host's clock was set back from after the instant to before it; why
     the dead letters from the book's snapshot to the instant are dead letters, and how many frames of depth and dead
     letters lie there; why the book may have changed unseen by the instant, empty where nothing says so."""
 
-    book: Book
+    book: RebuiltBook
     set_back: list[int]
     dead: Counter[str]
     frames: int
     stale: str
 
 
-def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> Found:
+def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> BookAt:
     """The book as of ``at_ns`` (Unix ns) from one symbol's files, given in the order of their rows.
 
     What counts is the last row in that order with rx ≤ ``at_ns``, and all before it: where the host's clock was set
     back, an instant may have been recorded twice, and the later recording is the one by the corrected clock. From its
-    file back to the newest whole book. UserError where there is none, GapError across missing versions.
+    file back to the newest snapshot. UserError where there is none, GapError across missing versions.
     """
     here, last = _last(files, at_ns)
     last_seq = last.seq
@@ -68,7 +68,7 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
         if book is not None:
             since = range(book.since, last_seq + 1)
             of_depth = {row.seq for rows in taken for row in rows if row.mt == "dp"}
-            return Found(
+            return BookAt(
                 book,
                 _set_back(files[: here + 1], at_ns),
                 Counter(why for seq, why in dead.items() if seq in since),
@@ -77,7 +77,8 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
             )
     letters = f"; {len(dead):,} dead letters lie in them" if dead else ""
     raise UserError(
-        f"no whole book at or before {at_ns} ns in {here + 1} files; depth frames alone do not make one{letters}"
+        f"no snapshot of the book at or before {at_ns} ns in {here + 1} files; "
+        f"depth frames alone do not make one{letters}"
     )
 
 
@@ -89,7 +90,7 @@ def _last(files: Sequence[Placed], at_ns: int) -> tuple[int, Next]:
     return -1, Next(0, 0, b"")
 
 
-def _broken_off(book: Book, taken: Sequence[Sequence[Stored]], last_seq: int) -> str:
+def _broken_off(book: RebuiltBook, taken: Sequence[Sequence[Stored]], last_seq: int) -> str:
     """What ended the book's stream between its newest row and the instant."""
     for row in (row for rows in taken for row in rows if book.row.seq < row.seq <= last_seq):
         if row.mt == "ev" and (name := _ends(row.m)):
@@ -132,7 +133,7 @@ def _holds(file: Placed, at_ns: int) -> bool:
     return file.name.start_ns <= at_ns < file.name.start_ns + DAY_NS
 
 
-def table(book: Book, *, levels: int | None = None, floats: bool = False) -> Any:
+def table(book: RebuiltBook, *, levels: int | None = None, floats: bool = False) -> Any:
     """The book in long form, best level first, with the columns of full-depth books."""
     asks = sorted(book.asks.items())[:levels]
     bids = sorted(book.bids.items(), reverse=True)[:levels]

@@ -46,6 +46,7 @@ class Stored(NamedTuple):
 
     @property
     def place(self) -> str:
+        """Where a row is, for a message."""
         return f"seq {self.seq} in {self.file}" if self.file else f"seq {self.seq}"
 
 
@@ -105,9 +106,9 @@ _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 @dataclass(slots=True)
-class Book:
-    """Price to volume and orders per side. ``row`` is the newest row in it, ``base`` the version of its snapshot,
-    ``gaps`` the missing versions it was put together across."""
+class RebuiltBook:
+    """A book: price to volume and orders per side. ``row`` is the newest row in it, ``base`` the version of its
+    snapshot, ``gaps`` the missing versions it was put together across."""
 
     version: int
     row: Stored
@@ -176,7 +177,7 @@ class History:
         self._full: deque[Stored] = deque(maxlen=FULL_KEPT)
         self._version = 0
         self._fresh = False  # the next frame is the first of a connection
-        self._over = False  # after the instant the exchange began to count anew: what follows fits nothing before it
+        self._over = False  # there was a version reset after the instant: what follows fits nothing before it
         self._stale = False  # frames have come since the newest in the book that are below it
         self._unread: Stored | None = None
         """A depth frame of no version that can be read, after which none has come that can."""
@@ -216,7 +217,7 @@ class History:
                 self._unread = row
             return
         if fresh and self._frames and covered.last < self._frames[-1][0].last:
-            self._anew(late)  # as its recorder says today, and those of 2026-11 and before did only later
+            self._reset(late)  # as its recorder says today, and those of 2026-11 and before did only later
         if late:
             return
         self._stale = bool(self._frames) and covered.last <= self._frames[-1][0].last
@@ -243,11 +244,11 @@ class History:
             if row.seq <= self._last_seq:
                 self._version = max(self._version, version)
         elif said.anew and not (self._frames and self._frames[-1][0].last < said.before):  # else it was seen before
-            # Said after some frames: those below the book belong to the new count, also where it is said later.
-            self._anew(row.seq > self._last_seq and not self._stale)
+            # Said after some frames: those below the book belong to the new one, also where it is said later.
+            self._reset(row.seq > self._last_seq and not self._stale)
 
-    def _anew(self, late: bool) -> None:
-        """The exchange counts anew: nothing before fits what follows."""
+    def _reset(self, late: bool) -> None:
+        """Take a version reset: nothing before fits what follows."""
         if late:
             self._over = True
             return
@@ -257,8 +258,8 @@ class History:
         self._version = 0
         self._stale = False
 
-    def book(self, *, across_gaps: bool = False) -> Book | None:
-        """The book at the instant; None where these rows hold no whole book to build it on.
+    def book(self, *, across_gaps: bool = False) -> RebuiltBook | None:
+        """The book at the instant; None where these rows hold no snapshot to build it on.
 
         GapError where versions are missing between the two, unless ``across_gaps``.
         """
@@ -270,7 +271,7 @@ class History:
         base = max((v for v in self._snapshots if v <= newest), default=None)
         if base is None:
             return None
-        book = Book(base, self._snapshots[base], base)
+        book = RebuiltBook(base, self._snapshots[base], base)
         try:
             book.apply(_sides(content(bytes(_snapshot(book.row.m).book))))
             book.updates, book.absent = 0, Counter()
@@ -293,12 +294,12 @@ class History:
             book.row = self._frames[-1][1]
         return book
 
-    def _whole(self, across_gaps: bool) -> Book | None:
+    def _whole(self, across_gaps: bool) -> RebuiltBook | None:
         """The newest full-depth frame; where gaps are accepted, the newest that can be read."""
         for row in reversed(self._full):
             try:
                 version = version_of_frame(row.m)
-                book = Book(version, row, version)
+                book = RebuiltBook(version, row, version)
                 book.apply(_frame(row.m).data)
             except _UNREADABLE as error:
                 if not across_gaps:
@@ -309,7 +310,7 @@ class History:
 
 
 def unreadable(row: Stored, why: Exception) -> GapError:
-    """That a book needs what a row does not tell."""
+    """The error that a book needs what a row does not tell."""
     return GapError(f"the frame of {row.place} cannot be read: {str(why)[:200]}; across_gaps=True goes on without it")
 
 

@@ -55,6 +55,7 @@ class Line:
 
     @property
     def ok(self) -> bool:
+        """Whether the period is verified."""
         return self.verdict == "verified"
 
 
@@ -67,6 +68,7 @@ class Closing:
 
     @property
     def ok(self) -> bool:
+        """Whether every period is verified and nothing else is wrong."""
         return not self.problems and all(line.ok for line in self.lines)
 
 

@@ -30,6 +30,7 @@ class Lifeline:
         self.read_fd, self._write_fd = os.pipe()  # neither is inherited unless a child is given the read end
 
     def close(self) -> None:
+        """Close the write end: children see end of file, and end."""
         os.close(self._write_fd)
         os.close(self.read_fd)
 
@@ -73,10 +74,12 @@ class Child:
 
     @property
     def pid(self) -> int:
+        """The process id."""
         return self.process.pid
 
     @property
     def lived_s(self) -> float:
+        """Seconds since the child was started."""
         return time.monotonic() - self.started
 
     def poll(self) -> int | None:
@@ -84,15 +87,16 @@ class Child:
         return self.process.poll()
 
     def terminate(self) -> None:
+        """Ask the child to end, by SIGTERM."""
         self.process.terminate()  # does nothing where it has been waited for
 
     def kill(self) -> None:
-        """End it and whatever it started, at once."""
+        """End the child and whatever it started, at once."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def wait(self, timeout_s: float) -> int:
-        """Exit status once it has ended; killed where it does not in time."""
+        """Wait for the exit status; a child that does not end in time is killed."""
         try:
             status = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -201,13 +205,13 @@ class Keeper:
         self.refused = reason or ""
 
     def tell_to_end(self) -> None:
-        """It is not started again; :meth:`wait` says how it ended."""
+        """Tell the child to end, and start it no more; :meth:`wait` says how it ended."""
         if self.child is not None:
             self.child.terminate()
 
     def wait(self, timeout_s: float) -> str | None:
-        """How it ended where that was not in order; killed where it does not end in time. None too where it did not
-        run, or could not: ``refused`` says so."""
+        """How the child ended where that was not in order; it is killed where it does not end in time. None too where
+        it did not run, or could not: ``refused`` says so."""
         child, self.child = self.child, None
         if child is None:
             return None

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mexc_pipeline.rendering import WIDEST
 from mexc_pipeline.run.children import Lines
-from mexc_pipeline.run.watch import Snapshot, View
+from mexc_pipeline.run.watch import Overview, View
 from mexc_pipeline.text import LONG, clean
 
 PLAIN_EVERY_S = 5.0
@@ -23,12 +23,12 @@ TYPES = ("t", "d", "dp", "dl", "ev", "r")
 
 
 def age(seconds: float | None) -> str:
-    """``0.3 s``; a dash where there is none."""
+    """An age in seconds as ``0.3 s``; a dash where there is none."""
     return "–" if seconds is None else f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 def plain_line(view: View, exported: int) -> str:
-    """One symbol on one line."""
+    """The line that shows one symbol where there is no table."""
     rows = " ".join(f"{kind} {view.rows.get(kind, 0)}" for kind in TYPES if view.rows.get(kind) or kind in TYPES[:4])
     faults = "".join(f"; {fault}" for fault in view.faults)
     return clean(
@@ -72,7 +72,7 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Text]]) -> Table:
     return table
 
 
-def live_table(snapshot: Snapshot, exported: Mapping[str, int], heading: str, width: int) -> Group:
+def live_table(snapshot: Overview, exported: Mapping[str, int], heading: str, width: int) -> Group:
     """What a terminal of so many columns shows: whole columns go until the rest fits, so that no name and no figure is
     cut; what is wrong stands below, folded."""
     rows = [_cells(view, exported.get(view.id, 0)) for view in snapshot.views]
@@ -96,7 +96,7 @@ def _line(text: str, style: str) -> Text:
 
 
 def say(text: str) -> None:
-    """A line before anything is shown."""
+    """Print a line before anything is shown."""
     sys.stderr.write(f"{clean(text, LONG)}\n")
 
 
@@ -110,26 +110,30 @@ class Display:
 
     @property
     def terminal(self) -> bool:
+        """Whether standard error is a terminal."""
         return self._console.is_terminal
 
     @property
     def lines(self) -> Lines:
-        """On a terminal children's lines are prefixed and printed above the table; elsewhere they stay as they are."""
+        """What takes children's lines: on a terminal they are prefixed and printed above the table, elsewhere they stay
+        as they are."""
         return self._print if self.terminal else self._pass_on
 
     def start(self) -> None:
+        """Begin to show; on a terminal log lines appear above the table from now on."""
         if self.terminal:
             # Standard error is replaced while the table stands, so that log lines appear above it.
             self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
             self._live.start()
 
     def close(self) -> None:
+        """Take the table away."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    def show(self, snapshot: Snapshot, exported: Mapping[str, int], heading: str) -> None:
-        """Show it when it is time again."""
+    def show(self, snapshot: Overview, exported: Mapping[str, int], heading: str) -> None:
+        """Show a snapshot of the run, where it is time again."""
         now = time.monotonic()
         if now - self._shown < (LIVE_EVERY_S if self._live else PLAIN_EVERY_S):
             return
@@ -141,7 +145,7 @@ class Display:
         sys.stderr.flush()
 
     def say(self, text: str) -> None:
-        """A line of our own."""
+        """Print a line of our own."""
         self._console.print(Text(clean(text, LONG)))
 
     def _pass_on(self, _name: str, line: str) -> None:

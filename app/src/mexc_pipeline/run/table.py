@@ -21,7 +21,7 @@ TYPES = ("t", "d", "dp", "dl", "ev", "r")
 
 
 def closing_json(closing: Closing) -> dict[str, Any]:
-    """For ``--json``: ok, problems, periods (one object each)."""
+    """The answer of ``--json``: ``ok``, ``problems``, ``periods`` (one object each)."""
     return {
         "ok": closing.ok,
         "problems": closing.problems,

@@ -45,7 +45,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Overview:
     """All symbols and the store at one moment."""
 
     views: tuple[View, ...]
@@ -120,19 +120,21 @@ class Watcher:
         self._every_s = every_s
         self._stop = threading.Event()
         self._rates = {s.id: Rate() for s in config.symbols}
-        self._snapshot = Snapshot(tuple(View(s.id, s.name, "starting") for s in config.symbols), "starting")
+        self._snapshot = Overview(tuple(View(s.id, s.name, "starting") for s in config.symbols), "starting")
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
 
     def start(self) -> None:
+        """Begin to ask."""
         self._thread.start()
 
     def close(self) -> None:
+        """Stop asking, and wait up to 10 s for the thread."""
         self._stop.set()
         if self._thread.ident is not None:  # else the start of the run failed before it
             self._thread.join(timeout=10)
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Overview:
         """The newest answers."""
         return self._snapshot  # replaced whole, never changed
 
@@ -140,13 +142,13 @@ class Watcher:
         while not self._stop.wait(self._every_s):
             self._snapshot = self._look()
 
-    def _look(self) -> Snapshot:
+    def _look(self) -> Overview:
         store = self._ask("store")
         views: list[View] = []
         for symbol in self._config.symbols:
             status = self._ask(symbol.id)
             views.append(view_of(symbol.id, symbol.name, status, store, self._rate(symbol.id, status), symbol.silent_s))
-        return Snapshot(tuple(views), store_text(store))
+        return Overview(tuple(views), store_text(store))
 
     def _ask(self, who: str) -> dict[str, Any] | None:
         try:

@@ -34,7 +34,7 @@ class Commit(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """A whole book at one version; each side maps tick to (quantity, orders)."""
+    """A snapshot of a book at one version; each side maps tick to (quantity, orders)."""
 
     version: int
     asks: dict[int, Level]
@@ -63,18 +63,21 @@ class Book:
         self._history.append(change)
         return change
 
-    def count_anew(self, version: int) -> None:
+    def reset_versions(self, version: int) -> None:
         """Go on from that version with the levels there are, and forget the past."""
         self.version = version
         self._history.clear()
 
     def level(self, side: Side, tick: int) -> Level:
+        """Return a level, (0, 0) where there is none."""
         return self._levels[side].get(tick, ABSENT)
 
     def size(self, side: Side) -> int:
+        """Return how many levels a side has."""
         return len(self._ticks[side])
 
     def best(self, side: Side) -> int:
+        """Return the best tick of a side."""
         return self._ticks[side][0 if side == "asks" else -1]
 
     def nth(self, side: Side, n: int) -> int:
@@ -96,7 +99,7 @@ class Book:
         return self.version - len(self._history)
 
     def at(self, version: int) -> Levels:
-        """Return the whole book as it was at `version`.
+        """Return the snapshot of `version`.
 
         Raises LookupError where the version is in the future or no longer retained.
         """

@@ -32,7 +32,7 @@ _CHANNEL = re.compile(rb'"channel":"([^"]*)"')
 _UNIT = {10: 1_000, 13: 1, 16: 1_000, 19: 1_000_000}
 
 
-class Frame(NamedTuple):
+class RecordedFrame(NamedTuple):
     """One frame: ms after the request it belongs to, opcode, what is inside, and how that is packed, if it is."""
 
     after: float
@@ -41,10 +41,11 @@ class Frame(NamedTuple):
     packed: str
 
     def bytes(self) -> bytes:
+        """The payload as it was on the wire."""
         return PACKINGS[self.packed](self.inside) if self.packed else self.inside
 
 
-class End(NamedTuple):
+class RecordedEnd(NamedTuple):
     """How the exchange ended a connection: ms after it was made, close code (1006: without a close frame), reason; or
     what it sent that could not be read on."""
 
@@ -62,7 +63,9 @@ class Refusal(NamedTuple):
     body: bytes
 
 
-class Answer(NamedTuple):
+class RecordedAnswer(NamedTuple):
+    """What REST answered: status, headers, body."""
+
     status: int
     headers: dict[str, str]
     body: bytes
@@ -76,24 +79,24 @@ class Track:
     topic: str
     conn: int
     begin: float
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[RecordedFrame] = field(default_factory=list)
     """Acknowledgement and pushes; the connection's other frames are with its first subscription."""
     seconds: float = 0.0
-    end: End | None = None
+    end: RecordedEnd | None = None
     """Set for the connection's first subscription."""
 
 
 @dataclass
 class Bundle:
-    """A whole one. `base`: the exchange's time (ms) when the probe began, None where no frame tells."""
+    """A whole bundle. `base`: the exchange's time (ms) when the probe began, None where no frame tells."""
 
     symbols: list[str]
     tracks: dict[tuple[str, str], list[Track]]
-    pongs: list[list[Frame]]
+    pongs: list[list[RecordedFrame]]
     """For each ping that had time to be answered: what it got, `after` counted from the ping."""
     handshakes: list[Refusal | None]
     """In order; None: it went well."""
-    answers: dict[str, list[Answer]]
+    answers: dict[str, list[RecordedAnswer]]
     base: float | None
 
 
@@ -103,8 +106,8 @@ class _Conn:
     opened: float
     tracks: dict[str, Track] = field(default_factory=dict)
     pings: list[float] = field(default_factory=list)
-    pongs: list[list[Frame]] = field(default_factory=list)
-    closed: End | None = None
+    pongs: list[list[RecordedFrame]] = field(default_factory=list)
+    closed: RecordedEnd | None = None
     """``after``: of the probe's time."""
     ours: bool = False
     last: float = 0.0
@@ -151,7 +154,7 @@ class _Arranging:
     def __init__(self, symbols: list[str]) -> None:
         self._conns: dict[int, _Conn] = {}
         self._handshakes: list[tuple[float, Refusal | None]] = []
-        self._answers: dict[str, list[Answer]] = {}
+        self._answers: dict[str, list[RecordedAnswer]] = {}
         self._bases: list[float] = []
         self._symbols = symbols
 
@@ -161,7 +164,7 @@ class _Arranging:
         at = float(record["at"])
         if "rest" in record:
             if "status" in record:
-                answer = Answer(int(record["status"]), dict(record["headers"]), _inside(record))
+                answer = RecordedAnswer(int(record["status"]), dict(record["headers"]), _inside(record))
                 self._answers.setdefault(str(record["rest"]), []).append(answer)
             return
         number = int(record["conn"])
@@ -181,14 +184,14 @@ class _Arranging:
             breach = str(record.get("breach", ""))
             if breach and breach not in BREACHES:
                 raise ValueError(record)
-            conn.closed = End(at, int(record["closed"]), str(record["reason"]), breach)
+            conn.closed = RecordedEnd(at, int(record["closed"]), str(record["reason"]), breach)
             conn.ours = bool(record["ours"]) and not breach
         else:
             packed = str(record.get("packed", ""))
             opcode = int(record.get("opcode", BINARY if packed else TEXT))
             if (packed and packed not in PACKINGS) or not 0 <= opcode <= 15:
                 raise ValueError(record)
-            self._frame(conn, at, Frame(at, opcode, _inside(record), packed))
+            self._frame(conn, at, RecordedFrame(at, opcode, _inside(record), packed))
 
     def _sent(self, conn: _Conn, number: int, at: float, request: dict[str, Any]) -> None:
         method = str(request["method"])
@@ -199,7 +202,7 @@ class _Arranging:
             topic = method.removeprefix("sub.")
             conn.tracks.setdefault(topic, Track(conn.symbol, topic, number, at))
 
-    def _frame(self, conn: _Conn, at: float, frame: Frame) -> None:
+    def _frame(self, conn: _Conn, at: float, frame: RecordedFrame) -> None:
         found = _CHANNEL.findall(frame.inside)
         channel = found[-1].decode(errors="replace") if found else ""
         if channel == "pong" and conn.pings:
@@ -215,7 +218,7 @@ class _Arranging:
 
     def done(self) -> Bundle:
         tracks: dict[tuple[str, str], list[Track]] = {}
-        pongs: list[list[Frame]] = []
+        pongs: list[list[RecordedFrame]] = []
         for _, conn in sorted(self._conns.items(), key=lambda item: item[1].opened):
             end = conn.closed.after if conn.closed else conn.last
             for first, track in enumerate(conn.tracks.values()):
@@ -291,5 +294,5 @@ class Counting:
 
     @property
     def shift(self) -> int:
-        """The one of the newest pass."""
+        """The shift of the newest pass."""
         return self._shift

@@ -52,7 +52,7 @@ A PATH is names joined by points from the frame's top; lists are gone into.
 Without channel= a shape holds for every frame, acks and pongs too."""
 
 
-class Number(click.FloatRange):
+class _Number(click.FloatRange):
     """A finite number within bounds: click takes ``nan`` for one of any range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -82,21 +82,21 @@ class Number(click.FloatRange):
     "--rate",
     default=NATURAL_RATE,
     show_default=True,
-    type=Number(min=0, min_open=True),
+    type=_Number(min=0, min_open=True),
     help="Frames/s per symbol of ticker, deal and depth.full together.",
 )
 @click.option(
     "--commit-rate",
     default=50.0,
     show_default=True,
-    type=Number(min=0),
+    type=_Number(min=0),
     help="Book versions/s per symbol at the natural rate (ETH_USDT on the exchange: 2194).",
 )
 @click.option(
     "--heartbeat",
     default=60.0,
     show_default=True,
-    type=Number(min=0),
+    type=_Number(min=0),
     help="Seconds without a JSON ping until a connection is closed; 0: never.",
 )
 @click.option(
@@ -153,11 +153,13 @@ class Number(click.FloatRange):
     is_flag=True,
     help="Send frames rendered in advance, as fast as the client reads, once it has subscribed.",
 )
-@click.option("--flat-out-rate", type=Number(min=0, min_open=True), help="With --flat-out: this many frames/s instead.")
+@click.option(
+    "--flat-out-rate", type=_Number(min=0, min_open=True), help="With --flat-out: this many frames/s instead."
+)
 @click.option("--flat-out-frames", type=click.IntRange(min=1), help="With --flat-out: stop after so many frames.")
 @click.option(
     "--flat-out-seconds",
-    type=Number(min=0, min_open=True),
+    type=_Number(min=0, min_open=True),
     help="With --flat-out: stop after so many seconds.",
 )
 @click.option(

@@ -60,7 +60,7 @@ class ClientMessage:
 
 
 class Exchange:
-    """Everything here runs on one event loop; the lists may be read from any thread."""
+    """The simulated exchange. Everything runs on one event loop; the lists may be read from any thread."""
 
     def __init__(self, config: SimulatorConfig) -> None:
         self.config = config
@@ -89,6 +89,7 @@ class Exchange:
         self._tls = _tls(config)
 
     def now_ms(self) -> int:
+        """Return the time (Unix ms)."""
         return self.config.clock_ns() // 1_000_000
 
     # Life
@@ -214,6 +215,7 @@ class Exchange:
     # Subscriptions
 
     def listed(self, symbol: str) -> bool:
+        """Whether there is such a contract."""
         return symbol in self.feeds
 
     def subscribe(self, session: Session, symbol: str, stream: str) -> None:
@@ -235,6 +237,7 @@ class Exchange:
             self._tickers.full_next()
 
     def unsubscribe(self, session: Session, symbol: str, stream: str) -> None:
+        """End a stream; one that is not there changes nothing."""
         session.streams.discard((symbol, stream))
         self._subscribers[symbol].get(stream, set()).discard(session)
 
@@ -274,7 +277,7 @@ class Exchange:
             if refusal is None:
                 return None
             page = refusal.payload or rest_api.FORBIDDEN_PAGE
-            answer = rest_api.Answer(HTTPStatus(int(refusal.value or 403)), "text/html", page)
+            answer = rest_api.RestAnswer(HTTPStatus(int(refusal.value or 403)), "text/html", page)
             further = [header.partition(":") for header in refusal.headers.split(";") if header.strip()]
         else:
             answer = await self._rest_answer(request.path, peer, now)
@@ -295,7 +298,7 @@ class Exchange:
         headers["Content-Length"] = str(len(body))
         return Response(answer.status.value, answer.status.phrase, headers, body)
 
-    async def _rest_answer(self, target: str, peer: str, now: float) -> rest_api.Answer:
+    async def _rest_answer(self, target: str, peer: str, now: float) -> rest_api.RestAnswer:
         board = self.board
         if slow := board.holding("rest_slow", now):
             await asyncio.sleep(slow.delay)
@@ -387,11 +390,11 @@ class Exchange:
         elif fault.effect in (Effect.NEXT, Effect.WINDOW):
             self.board.add(fault, asyncio.get_running_loop().time())
         else:
-            if fault.kind == "count_anew":
+            if fault.kind == "reset_versions":
                 for symbol in {
                     s for session in matching for s, _ in session.streams if s and fault.symbol in (None, s)
                 }:
-                    self.feeds[symbol].market.count_anew(int(fault.value or 1000))
+                    self.feeds[symbol].market.reset_versions(int(fault.value or 1000))
             for session in matching:
                 self._strike(session, fault)
         return len(matching)
@@ -406,7 +409,7 @@ class Exchange:
                 self._spawn(session.reset_acknowledged())
             case "reset":
                 session.reset()
-            case "abort" | "count_anew":
+            case "abort" | "reset_versions":
                 session.abort()
             case "close":
                 session.close(int(fault.value or 1001))

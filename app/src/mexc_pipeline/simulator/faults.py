@@ -54,7 +54,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "abort": (Effect.CONNECTION, "TCP end without a close frame (clients see 1006)"),
     "close": (Effect.CONNECTION, "close frame with value as code (default 1001), without notice"),
     "close_notice": (Effect.CONNECTION, "the rs.error heartbeat notice, then a close frame without code"),
-    "count_anew": (Effect.CONNECTION, "the book's versions go on from `value` (default 1000), REST too, and every "
+    "reset_versions": (Effect.CONNECTION, "the book's versions go on from `value` (default 1000), REST too, and every "
                    "matching connection ends as by abort"),
     "garbage": (Effect.CONNECTION, "bytes that are neither WebSocket nor TLS, then the end"),
     "stall": (Effect.WINDOW, "nothing more is sent (of `channel` only, if given); "
@@ -95,7 +95,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "refuse_handshake": ("200", "302", "403", "404", "429", "500", "503"),
     "detail": ("1001", "510", "empty", "missing", "html", "garbage"),
 }
-_INTEGER_VALUES = ("close", "rest_lag", "burst", "session_limit", "count_anew", "resend_deals")
+_INTEGER_VALUES = ("close", "rest_lag", "burst", "session_limit", "reset_versions", "resend_deals")
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ class Fault:
 
     @property
     def effect(self) -> Effect:
+        """How a fault of its kind works."""
         return KINDS[self.kind][0]
 
     def matches(self, conn: int | None, symbol: str | None, channel: str | None) -> bool:
@@ -213,10 +214,12 @@ class FaultBoard:
         return bool(self._active)
 
     def add(self, fault: Fault, now: float) -> None:
+        """Put a fault on; what it lasts begins at `now` (monotonic s)."""
         until = None if fault.seconds is None or fault.effect is Effect.NEXT else now + fault.seconds
         self._active.append(_Active(fault, until, fault.count))
 
     def clear(self) -> None:
+        """Take every fault off."""
         self._active.clear()
 
     def expire(self, now: float) -> None:

@@ -74,9 +74,11 @@ class Renderer:
         return respell(text, rng) if rng is not None and rng.random() < 0.33 else text
 
     def levels(self, levels: Iterable[tuple[int, int, int]], rng: Random | None = None) -> str:
+        """Render levels as the exchange does: price, quantity, orders."""
         return ",".join(f"[{self.price(tick, rng)},{quantity},{orders}]" for tick, quantity, orders in levels)
 
     def envelope(self, channel: str, data: str, now_ms: int) -> bytes:
+        """Render a whole frame around its `data`."""
         return f'{{"symbol":"{self._spec.symbol}","data":{data},"channel":"push.{channel}","ts":{now_ms}}}'.encode()
 
     def ticker_data(self, market: Market, rng: Random | None = None) -> str:

@@ -29,7 +29,7 @@ class BookView(NamedTuple):
 
 
 class Simulator:
-    """Context manager. Every method may be called from any thread.
+    """The simulator as a context manager. Every method may be called from any thread.
 
     Records (`sent`, `received`, `requests`, `connections`) stay readable after the end.
     """
@@ -91,15 +91,18 @@ class Simulator:
 
     @property
     def port(self) -> int:
+        """The port it listens on."""
         return self._exchange.port
 
     @property
     def ws_url(self) -> str:
+        """The address of the WebSocket."""
         scheme = "wss" if self.config.tls_cert else "ws"
         return f"{scheme}://{self.config.host}:{self.port}{WS_PATH}"
 
     @property
     def rest_url(self) -> str:
+        """The address of REST."""
         scheme = "https" if self.config.tls_cert else "http"
         return f"{scheme}://{self.config.host}:{self.port}"
 
@@ -121,6 +124,7 @@ class Simulator:
 
     @property
     def open_connections(self) -> list[ConnectionInfo]:
+        """The WebSocket connections that are open now."""
         return [info for info in self.connections if info.closed_ns is None]
 
     @property

@@ -25,7 +25,18 @@ from websockets.http11 import Request, Response
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.simulator import wire
-from mexc_pipeline.simulator.bundle import BINARY, TEXT, Answer, Bundle, Counting, End, Frame, Shift, Track, advanced
+from mexc_pipeline.simulator.bundle import (
+    BINARY,
+    TEXT,
+    Bundle,
+    Counting,
+    RecordedAnswer,
+    RecordedEnd,
+    RecordedFrame,
+    Shift,
+    Track,
+    advanced,
+)
 from mexc_pipeline.simulator.exchange import WS_PATH
 from mexc_pipeline.simulator.listening import cannot_listen
 
@@ -64,7 +75,7 @@ class _Talk:
 
 
 class Imitation:
-    """Everything here runs on one event loop. `port` 0 picks a free one."""
+    """An exchange that plays a bundle. Everything runs on one event loop. `port` 0 picks a free one."""
 
     def __init__(self, bundle: Bundle, host: str, port: int) -> None:
         self.host = host
@@ -170,7 +181,7 @@ class Imitation:
             shift = Shift(begin_ms + round(frame.after / 2) - was if was else 0)
             await _send(connection, frame, shift)
 
-    async def _end(self, talk: _Talk, end: End) -> None:
+    async def _end(self, talk: _Talk, end: RecordedEnd) -> None:
         connection = talk.connection
         await asyncio.sleep(max(0.0, talk.opened + end.after / 1000 - time.monotonic()))
         if end.breach:
@@ -188,14 +199,14 @@ class Imitation:
     async def _request(self, _connection: ServerConnection, request: Request) -> Response | None:
         if request.path.partition("?")[0] == WS_PATH and "upgrade" in request.headers:
             refusal = self._bundle.handshakes[next(self._handshakes) % len(self._bundle.handshakes)]
-            return None if refusal is None else _response(Answer(*refusal), refusal.body)
+            return None if refusal is None else _response(RecordedAnswer(*refusal), refusal.body)
         answer = self._answer(request.path)
         if answer is None:
             body = b'{"success":false,"code":404,"message":"Not Found"}'
-            return _response(Answer(404, {"content-type": "application/json"}, body), body)
+            return _response(RecordedAnswer(404, {"content-type": "application/json"}, body), body)
         return _response(answer, self._now(request.path, answer.body))
 
-    def _answer(self, target: str) -> Answer | None:
+    def _answer(self, target: str) -> RecordedAnswer | None:
         """What was answered to the same request, or else to one of the same kind for the same symbol; in turn."""
         wanted = _kind(target)
         same = self._bundle.answers.get(target) or next(
@@ -215,7 +226,7 @@ class Imitation:
         return advanced(body, Shift(now_ms - was if was else 0, versions), rest=True)
 
 
-async def _send(connection: ServerConnection, frame: Frame, shift: Shift) -> None:
+async def _send(connection: ServerConnection, frame: RecordedFrame, shift: Shift) -> None:
     moved = frame._replace(inside=advanced(frame.inside, shift))
     if frame.opcode in (TEXT, BINARY):
         await connection.send(moved.bytes(), text=frame.opcode == TEXT)
@@ -255,7 +266,7 @@ def _kind(target: str) -> tuple[str, str]:
     return parts[0], symbol.upper()
 
 
-def _response(answer: Answer, body: bytes) -> Response:
+def _response(answer: RecordedAnswer, body: bytes) -> Response:
     if answer.headers.get("content-encoding", "") == "gzip":
         body = gzip.compress(body, mtime=0)
     headers = Headers({name: answer.headers[name] for name in _AGAIN if name in answer.headers})

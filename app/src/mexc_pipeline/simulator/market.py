@@ -196,9 +196,9 @@ class Market:
         self._move_ticker(due)
         return Activity(commits, deals, merged, due)
 
-    def count_anew(self, version: int) -> None:
+    def reset_versions(self, version: int) -> None:
         """Let the book's versions go on from another one, as after the exchange's own restart."""
-        self.book.count_anew(version)
+        self.book.reset_versions(version)
         self._begin, self._changes = version + 1, {}
 
     def _size(self) -> tuple[int, int]:

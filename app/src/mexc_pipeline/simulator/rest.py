@@ -28,40 +28,46 @@ FORBIDDEN_PAGE = (
 )
 
 
-class Answer(NamedTuple):
+class RestAnswer(NamedTuple):
+    """An answer as it is sent: status, content type, body."""
+
     status: HTTPStatus
     content_type: str
     body: bytes
 
 
-def json_answer(text: str, status: HTTPStatus = HTTPStatus.OK) -> Answer:
-    return Answer(status, "application/json", text.encode())
+def json_answer(text: str, status: HTTPStatus = HTTPStatus.OK) -> RestAnswer:
+    """Return an answer of that JSON text."""
+    return RestAnswer(status, "application/json", text.encode())
 
 
-def success(data: str) -> Answer:
+def success(data: str) -> RestAnswer:
+    """Return an answer with that JSON text as its `data`."""
     return json_answer(f'{{"success":true,"code":0,"data":{data}}}')
 
 
-def failure(code: int, message: str) -> Answer:
-    """A refusal as the exchange gives it: inside HTTP 200."""
+def failure(code: int, message: str) -> RestAnswer:
+    """Return a refusal as the exchange gives it: inside HTTP 200."""
     return json_answer(f'{{"success":false,"code":{code},"message":"{message}"}}')
 
 
-def throttled() -> Answer:
+def throttled() -> RestAnswer:
+    """Return the refusal of too many requests."""
     return failure(510, "Requests are too frequent")
 
 
-def forbidden() -> Answer:
-    return Answer(HTTPStatus.FORBIDDEN, "text/html", FORBIDDEN_PAGE)
+def forbidden() -> RestAnswer:
+    """Return the page that the content network refuses with."""
+    return RestAnswer(HTTPStatus.FORBIDDEN, "text/html", FORBIDDEN_PAGE)
 
 
-def with_a_bad_byte(answer: Answer) -> Answer:
-    """The answer with a field in each book and each change of one whose text is not UTF-8."""
+def with_a_bad_byte(answer: RestAnswer) -> RestAnswer:
+    """Return the answer with a field in each book and each change of one whose text is not UTF-8."""
     return answer._replace(body=answer.body.replace(b'"version":', b'"note":"\xff","version":'))
 
 
-def odd_detail(kind: str) -> Answer:
-    """An answer to a question for a contract's details that does not have it."""
+def odd_detail(kind: str) -> RestAnswer:
+    """Return an answer to a question for a contract's details that does not have it."""
     match kind:
         case "510":
             return throttled()
@@ -70,9 +76,9 @@ def odd_detail(kind: str) -> Answer:
         case "missing":
             return success('[{"symbol":"OTHER_USDT"}]')
         case "html":
-            return Answer(HTTPStatus.OK, "text/html", FORBIDDEN_PAGE)
+            return RestAnswer(HTTPStatus.OK, "text/html", FORBIDDEN_PAGE)
         case "garbage":
-            return Answer(HTTPStatus.OK, "application/json", bytes(range(256)))
+            return RestAnswer(HTTPStatus.OK, "application/json", bytes(range(256)))
         case _:
             return failure(1001, "Contract does not exist")
 
@@ -86,6 +92,7 @@ class Throttle:
         self._counts: dict[tuple[str, str], tuple[int, int]] = {}
 
     def allows(self, address: str, endpoint: str, limit_factor: int, now: float) -> bool:
+        """Whether one more request of that address is let through now."""
         if not self._limit:
             return True
         window = int(now / self._window)
@@ -96,7 +103,7 @@ class Throttle:
 
 
 class Rest:
-    """Answers requests. Owns the throttle and the lag of what it serves."""
+    """Answers requests of REST. Owns the throttle and the lag of what it serves."""
 
     def __init__(self, feeds: Mapping[str, SymbolFeed], seed: int, lag: int, limit: int, window: float) -> None:
         self._feeds = feeds
@@ -107,12 +114,12 @@ class Rest:
 
     def answer(
         self, target: str, address: str, now: float, now_ms: int, lag: int | None = None, stale: bool = False
-    ) -> Answer:
+    ) -> RestAnswer:
         """Answer a GET. `now` in monotonic seconds; `lag`: exact versions behind; `stale`: go back in time."""
         url = urlsplit(target)
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
         if url.path == ECHO_PATH:
-            return Answer(HTTPStatus.OK, "text/plain", address.encode())
+            return RestAnswer(HTTPStatus.OK, "text/plain", address.encode())
         if not url.path.startswith(PREFIX):
             return json_answer('{"success":false,"code":404,"message":"Not Found"}', HTTPStatus.NOT_FOUND)
         name, *args = unquote(url.path).removeprefix(PREFIX).rstrip("/").split("/")
@@ -154,7 +161,7 @@ class Rest:
         self._served[symbol] = version
         return version
 
-    def _depth(self, feed: SymbolFeed, limit: int | None, now_ms: int, lag: int | None, stale: bool) -> Answer:
+    def _depth(self, feed: SymbolFeed, limit: int | None, now_ms: int, lag: int | None, stale: bool) -> RestAnswer:
         levels = feed.market.book.at(self._version(feed, lag, stale))
         count = min(limit or MAX_LEVELS, MAX_LEVELS)
         asks, bids = (feed.renderer.levels(side) for side in best_first(levels, count))
@@ -162,11 +169,11 @@ class Rest:
             f'{{"cts":null,"asks":[{asks}],"bids":[{bids}],"version":{levels.version},"timestamp":{now_ms}}}'
         )
 
-    def _commits(self, feed: SymbolFeed, count: int, lag: int) -> Answer:
+    def _commits(self, feed: SymbolFeed, count: int, lag: int) -> RestAnswer:
         newest_first = islice(feed.market.book.commits(), lag, lag + min(count, 1000))
         return success("[" + ",".join(feed.renderer.commit_data(change) for change in newest_first) + "]")
 
-    def _deals(self, feed: SymbolFeed, limit: int | None) -> Answer:
+    def _deals(self, feed: SymbolFeed, limit: int | None) -> RestAnswer:
         newest = list(feed.market.recent)[::-1][: min(limit or 100, 100)]
         return success(
             "["
@@ -178,7 +185,7 @@ class Rest:
             + "]"
         )
 
-    def _funding(self, feed: SymbolFeed, now_ms: int) -> Answer:
+    def _funding(self, feed: SymbolFeed, now_ms: int) -> RestAnswer:
         settle = (now_ms // 28_800_000 + 1) * 28_800_000
         rate = spell(feed.market.ticker.funding, 6)
         return success(
@@ -186,7 +193,7 @@ class Rest:
             f'"minFundingRate":-0.0018,"collectCycle":8,"nextSettleTime":{settle},"timestamp":{now_ms}}}'
         )
 
-    def _ticker(self, symbol: str | None) -> Answer:
+    def _ticker(self, symbol: str | None) -> RestAnswer:
         if symbol is None:
             return success("[" + ",".join(f.renderer.ticker_data(f.market) for f in self._feeds.values()) + "]")
         feed = self._feeds.get(symbol.upper())
@@ -194,7 +201,7 @@ class Rest:
             return failure(1001, "Contract does not exist")
         return success(feed.renderer.ticker_data(feed.market))
 
-    def _detail(self, symbol: str | None) -> Answer:
+    def _detail(self, symbol: str | None) -> RestAnswer:
         if symbol is None:
             return success("[" + ",".join(detail(feed.spec) for feed in self._feeds.values()) + "]")
         feed = self._feeds.get(symbol.upper())

@@ -18,8 +18,11 @@ class Served(Protocol):
 
     port: int
 
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
+    async def start(self) -> None:
+        """Listen. Raises UserError where the port cannot be had."""
+
+    async def stop(self) -> None:
+        """End every connection."""
 
 
 def serve(config: SimulatorConfig, ready: Callable[[str, str], None] | None = None) -> None:
@@ -31,7 +34,7 @@ def serve(config: SimulatorConfig, ready: Callable[[str, str], None] | None = No
 
 
 def serve_like(bundle: Bundle, host: str, port: int, ready: Callable[[str, str], None] | None = None) -> None:
-    """The same for an imitation of what a bundle holds."""
+    """Run an imitation of what a bundle holds, as :func:`serve` does."""
     asyncio.run(_serve(lambda: Imitation(bundle, host, port), host, "", ready))
 
 

@@ -36,9 +36,14 @@ class Venue(Protocol):
     config: SimulatorConfig
     board: FaultBoard
 
-    def listed(self, symbol: str) -> bool: ...
-    def subscribe(self, session: Session, symbol: str, stream: str) -> None: ...
-    def unsubscribe(self, session: Session, symbol: str, stream: str) -> None: ...
+    def listed(self, symbol: str) -> bool:
+        """Whether there is such a contract."""
+
+    def subscribe(self, session: Session, symbol: str, stream: str) -> None:
+        """Begin a stream for a session."""
+
+    def unsubscribe(self, session: Session, symbol: str, stream: str) -> None:
+        """End a stream of a session."""
 
 
 class _Frame(NamedTuple):
@@ -80,6 +85,7 @@ class Session:
 
     @property
     def open(self) -> bool:
+        """Whether the connection is open."""
         return self._connection.state is State.OPEN and not self._transport.is_closing()
 
     def deliver(self, push: Push) -> None:
@@ -209,7 +215,7 @@ class Session:
         self._transport.write(encoded)
 
     async def drained(self) -> bool:
-        """Wait until the operating system has everything, also what stood in line; False where it is over."""
+        """Wait until the operating system has everything, also what stood in line; returns False where it is over."""
         try:
             while self._pump_task is not None:
                 await asyncio.wait([self._pump_task])
@@ -287,6 +293,7 @@ class Session:
     # What arrives
 
     def now_ms(self) -> int:
+        """Return the time (Unix ms)."""
         return self._venue.config.clock_ns() // 1_000_000
 
     def outlived(self, now: float) -> bool:

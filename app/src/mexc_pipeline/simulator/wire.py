@@ -45,10 +45,12 @@ def control(channel: str, data: str, now_ms: int) -> bytes:
 
 
 def pong(now_ms: int) -> bytes:
+    """Return the exchange's answer to a JSON ping."""
     return control("pong", str(now_ms), now_ms)
 
 
 def error(text: str, now_ms: int) -> bytes:
+    """Return an `rs.error` frame."""
     return control("rs.error", f'"{text}"', now_ms)
 
 

@@ -21,13 +21,14 @@ EVERY_S = 0.5
 FROM_BYTES = 4 << 20
 """So much is left to gather: each checkpoint syncs two files, and commits that meet it wait for the disk."""
 RESET_WAIT_S = 0.01
-"""How long a fold waits for a moment between two commits, and then for readers, who keep the writer waiting as well."""
+"""How long a checkpoint waits for a moment between two commits, and then for readers, who keep the writer waiting as
+well."""
 COMMIT_BYTES = 8192
 """What a commit adds to the log beside its frames: the page it goes on with, and half a new one or more."""
 
 
 class Checkpointer:
-    """A thread with a connection of its own that folds the log of the watched segment whenever it has grown by
+    """A thread with a connection of its own that checkpoints the log of the watched segment whenever it has grown by
     ``FROM_BYTES``."""
 
     def __init__(self) -> None:
@@ -53,6 +54,7 @@ class Checkpointer:
         self._grown += content + COMMIT_BYTES
 
     def close(self) -> None:
+        """End the thread and let go of the segment."""
         self._stop.set()
         self._thread.join()
         self.watch(None)
@@ -66,7 +68,7 @@ class Checkpointer:
                 try:
                     if self._db is None:
                         self._db = connect(self._path, readonly=False, timeout_s=RESET_WAIT_S)
-                    is_done = fold(self._db)
+                    is_done = run_checkpoint(self._db)
                 except sqlite3.Error as error:
                     # The log stays as it is and is tried again; the writer notices a disk that truly fails.
                     is_done = False
@@ -75,15 +77,16 @@ class Checkpointer:
                     self._grown += FROM_BYTES
 
 
-def fold(db: sqlite3.Connection) -> bool:
-    """Move a log into its file; whether the next commit begins at the log's start again. Raises sqlite3.Error."""
+def run_checkpoint(db: sqlite3.Connection) -> bool:
+    """Move a log into its file; returns whether the next commit begins at the log's start again. Raises
+    sqlite3.Error."""
     db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     busy, _, _ = db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
     return not busy
 
 
 def _log_size(path: Path) -> int:
-    """Bytes of a segment's log, 0 where it has none; a log that was left by a crash may have to be folded at once."""
+    """Bytes of a segment's log, 0 where it has none; a log that was left by a crash may need a checkpoint at once."""
     try:
         return path.with_name(path.name + "-wal").stat().st_size
     except FileNotFoundError:

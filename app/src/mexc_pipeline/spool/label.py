@@ -26,9 +26,9 @@ _SCHEMA = re.compile(rb"\x0cARROW:schema\x18[\x80-\xff]*[\x00-\x7f]([A-Za-z0-9+/
 
 
 def check_label(config: Config, symbol: Symbol) -> None:
-    """ConfigError where the symbol's id holds what was recorded of another one: by the segments and pending rows of its
-    spool, where there are any, else by the newest file by name that says so. Of those without a check value (of an
-    earlier version) none is believed that another one of the folder contradicts: an altered name must not end a
+    """Raise ConfigError where the symbol's id holds what was recorded of another one: by the segments and pending rows
+    of its spool, where there are any, else by the newest file by name that says so. Of those without a check value (of
+    an earlier version) none is believed that another one of the folder contradicts: an altered name must not end a
     recording for good. A file of another id is under a wrong name, of which a warning tells: it says nothing of this
     id. Takes milliseconds: a collector asks before it connects."""
     folder = config.spool_dir / symbol.id

@@ -15,7 +15,7 @@ from mexc_pipeline.events import Gap, Sealed, begin
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.digest import RowDigest
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
-from mexc_pipeline.spool.held import Held
+from mexc_pipeline.spool.open_database import OpenDatabase
 from mexc_pipeline.spool.segment import (
     SegmentError,
     SegmentInfo,
@@ -52,6 +52,7 @@ class Tally:
         self.last_rx = 0
 
     def add(self, block: Columns) -> None:
+        """Count a block of rows."""
         if not len(block):
             return
         self.digest.update(block)
@@ -99,11 +100,11 @@ class Tally:
 
 
 def seal(db: sqlite3.Connection, path: Path, tally: Tally, *, at_ns: int, cut: bool) -> SegmentInfo:
-    """Write the ``sealed`` row and close the segment in one commit, then fold the write-ahead log into the file.
+    """Write the ``sealed`` row and close the segment in one commit, then checkpoint the write-ahead log.
 
     ``at_ns`` is the segment's edge, or with ``cut`` the moment of the cut; the sealed row's rx is the last instant
     before it, never before the row that precedes it. A failed call can be made again: ``tally`` is left as it was, and
-    a segment that is closed already is only folded. The caller holds the spool's lock.
+    a segment that is closed already only gets its checkpoint. The caller holds the spool's lock.
     """
     before = get_info(db, path)
     if before.state == "open":
@@ -148,29 +149,29 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
         raise
 
 
-def hold(path: Path, tally: Tally) -> Held:
+def hold(path: Path, tally: Tally) -> OpenDatabase:
     """Open a segment, whose rows are those of the tally, to write to it. Where it is damaged so that it can only be
     read it is written again, and the damaged file set apart. Raises as :func:`connect_writer`."""
     try:
-        return Held(path, connect_writer(path))
+        return OpenDatabase(path, connect_writer(path))
     except SegmentError as error:
         if not is_damage(path, error):
             raise
-        held = Held(path, connect(path, readonly=False))
+        database = OpenDatabase(path, connect(path, readonly=False))
         try:
-            keep_left_out(held.db, path)
-            if not renew(held, path, tally.digest.total(), error):
+            keep_left_out(database.db, path)
+            if not renew(database, path, tally.digest.total(), error):
                 raise
         except BaseException:
-            held.close()
+            database.close()
             raise
-        return held
+        return database
 
 
-def renew(held: Held, path: Path, digest: str, error: BaseException) -> bool:
-    """Write a segment again, whose rows have that digest, where ``error`` shows that it can only be read; whether they
-    could be read. Raises sqlite3.Error or OSError where it cannot be done at present."""
-    renewed = held.renew(partial(_is_whole, digest=digest))
+def renew(database: OpenDatabase, path: Path, digest: str, error: BaseException) -> bool:
+    """Write a segment again, whose rows have that digest, where ``error`` shows that it can only be read; returns
+    whether they could be read. Raises sqlite3.Error or OSError where it cannot be done at present."""
+    renewed = database.renew(partial(_is_whole, digest=digest))
     if renewed:
         fields = {"segment": path.name, "reason": str(error)}
         log.error("segment damaged and written again, the damaged file is set apart", extra={"fields": fields})
@@ -214,7 +215,7 @@ def seal_left_open(
     """Close every open segment whose edge has passed, with ``cut`` also the one of the running period. One that is no
     more what it was when it was ``read`` is read again.
 
-    For whoever holds the spool's lock while no collector runs. Segments that cannot be read are left and logged; those
+    The caller holds the spool's lock, and no collector runs. Segments that cannot be read are left and logged; those
     whose rows are not the ones that arrived too, and ``damaged`` is told: whoever records here next sets them apart,
     and needs them until then, to give no seq twice. UnavailableError, sqlite3.Error or OSError, once all others are
     closed, where one cannot be written at present.
@@ -234,12 +235,12 @@ def seal_left_open(
             before, tally = read.get(path, (None, None))
             if tally is None or before != found:
                 tally = Tally.of(path)
-            held = hold(path, tally)
+            database = hold(path, tally)
             try:
-                keep_left_out(held.db, path)
-                sealed.append(seal(held.db, path, tally, at_ns=now_ns if early else found.edge_ns, cut=early))
+                keep_left_out(database.db, path)
+                sealed.append(seal(database.db, path, tally, at_ns=now_ns if early else found.edge_ns, cut=early))
             finally:
-                held.close()
+                database.close()
         except (SegmentError, sqlite3.Error, OSError) as error:
             log.error("segment cannot be closed", extra={"fields": {"segment": str(path), "error": str(error)}})
             if isinstance(error, UnavailableError) or not is_damage(path, error):
@@ -259,8 +260,8 @@ def mark_exported(path: Path, exported: dict[str, Any]) -> None:
     except sqlite3.Error as error:
         if not is_damage(path, error):
             raise
-        with contextlib.closing(Held(path, connect(path, readonly=False))) as held:
-            if not renew(held, path, get_info(held.db, path).digest, error):
+        with contextlib.closing(OpenDatabase(path, connect(path, readonly=False))) as database:
+            if not renew(database, path, get_info(database.db, path).digest, error):
                 raise
         _mark(path, exported)
 
@@ -283,8 +284,8 @@ def remove(path: Path) -> None:
 
 
 def remove_empty(path: Path) -> str | None:
-    """Delete a segment without rows; the name of what is kept where some stand behind a damaged place of its log.
-    Raises sqlite3.Error."""
+    """Delete a segment without rows; returns the name of what is kept where some stand behind a damaged place of its
+    log. Raises sqlite3.Error."""
     with contextlib.closing(connect(path, readonly=False)) as db:
         kept = keep_left_out(db, path)
     remove(path)

@@ -64,7 +64,7 @@ class SpoolLock:
     def keep(self) -> bool:
         """See that folder and file still have their names, and take what is there now where they have not, or another
         writer would. False from the time on that the folder itself was removed or replaced; it is there then. Raises as
-        entering does. From any thread."""
+        entering does. Any thread may call."""
         with self._keeping:
             try:
                 in_place = _is(self.folder, self._where), _is(self.folder / FILE, self._fd)

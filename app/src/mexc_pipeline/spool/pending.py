@@ -28,8 +28,8 @@ from mexc_pipeline.events import Started, begin, read
 from mexc_pipeline.periods import LAST_NS, Period
 from mexc_pipeline.rows import MT_NAMES, Columns, Frame, Mt
 from mexc_pipeline.spool.blobs import LARGE, fetch, fill
-from mexc_pipeline.spool.held import Held
-from mexc_pipeline.spool.known import Known
+from mexc_pipeline.spool.last_seq import LastSeq
+from mexc_pipeline.spool.open_database import OpenDatabase
 from mexc_pipeline.spool.segment import (
     CHECK,
     DAMAGE,
@@ -132,7 +132,7 @@ class Pending:
                 self.set_apart = self._put_aside(str(error))
             db, self.id, self.symbol, self._last = self._open()
         self.set_apart = self.set_apart or keep_left_out(db, self._path)
-        self._held = Held(self._path, db)
+        self._database = OpenDatabase(self._path, db)
         if self._last:  # whatever became of the newest rows: what has been moved from a place says nothing of new ones
             self._last = max(self._last, *(said.moved.get(self.id, 0) for said in in_order(folder).readable), 0)
         self._apart: Path | None = None
@@ -182,16 +182,16 @@ class Pending:
     def _is_renewed(self, reason: str) -> bool:
         """Whether the file, which is not open, was damaged so that it could only be read, and is written again."""
         try:
-            with contextlib.closing(Held(self._path, connect(self._path, readonly=False))) as held:
-                keep_left_out(held.db, self._path)
-                return self._renew(held, reason)
+            with contextlib.closing(OpenDatabase(self._path, connect(self._path, readonly=False))) as database:
+                keep_left_out(database.db, self._path)
+                return self._renew(database, reason)
         except sqlite3.Error as error:
             if not is_damage(self._path, error):
                 raise
             return False
 
-    def _renew(self, held: Held, reason: str) -> bool:
-        if renewed := held.renew(self._is_sound_copy):
+    def _renew(self, database: OpenDatabase, reason: str) -> bool:
+        if renewed := database.renew(self._is_sound_copy):
             fields = {"file": FILE, "reason": reason}
             log.error("pending rows damaged and written again, the damaged file is set apart", extra={"fields": fields})
         return renewed
@@ -211,11 +211,11 @@ class Pending:
             if (again and not self._last) or not is_damage(self._path, error):
                 raise
             reason = str(error)
-        if again or not self._renew(self._held, reason):
-            self._held.close()
+        if again or not self._renew(self._database, reason):
+            self._database.close()
             self._untold = self._put_aside(reason)
             db, self.id, _, self._last = self._open()
-            self._held = Held(self._path, db)
+            self._database = OpenDatabase(self._path, db)
             self._moved = None
         self._kept_at = 0.0
         self._is_mended = True
@@ -245,8 +245,8 @@ class Pending:
         return rows
 
     def _commit(self, frames: Sequence[Frame]) -> Columns:
-        self._held.keep()
-        db, n = self._held.db, self._last
+        self._database.keep()
+        db, n = self._database.db, self._last
         places = range(n + 1, n + 1 + len(frames))
         now = time.monotonic()
         db.execute("BEGIN IMMEDIATE")
@@ -287,7 +287,7 @@ class Pending:
 
     def move(self, spool: Spool) -> int:
         """Number the oldest rows: commit them to the spool, as many as belong to one segment and no more than take a
-        moment. How many; 0 once there is none left."""
+        moment. Returns how many; 0 once there is none left."""
         after, frames = self._mended(lambda: self._next(spool))
         self._moved = after
         if not frames:
@@ -307,7 +307,7 @@ class Pending:
         if after is None:
             after = spool.recovered.moved.get(self.id, 0)
             strays = "SELECT count(*) FROM rows WHERE n < 1 OR n > ?"
-            if self._held.db.execute(strays, (self._last,)).fetchone()[0]:
+            if self._database.db.execute(strays, (self._last,)).fetchone()[0]:
                 self._set_apart(1, 0, "rows in places that no row was given")
         while not (frames := self._oldest(after)) and after < self._last:
             after = self._leave_out(after)
@@ -330,10 +330,10 @@ class Pending:
 
     def _places(self, first: int, newest_first: bool = False) -> Iterator[_Place]:
         """What stands in the places from there on, one by one; to be left at any."""
-        cursor = self._held.db.execute(_ROWS + ("DESC" if newest_first else ""), (first, self._last))
+        cursor = self._database.db.execute(_ROWS + ("DESC" if newest_first else ""), (first, self._last))
         try:
             for n, rx, ts, mt, m, kept in cursor:
-                frame = Frame(rx, ts, mt, fetch(self._held.db, n) if m is None else m)
+                frame = Frame(rx, ts, mt, fetch(self._database.db, n) if m is None else m)
                 yield _Place(n, frame if _is_sound(n, frame, kept) else None)
         finally:
             cursor.close()  # an open one would keep the write-ahead log from shrinking
@@ -352,7 +352,7 @@ class Pending:
             db.execute("CREATE TABLE IF NOT EXISTS rows (n INTEGER PRIMARY KEY, rx, ts, mt, m, sum)")
             db.executemany(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
-                self._held.db.execute(
+                self._database.db.execute(
                     "SELECT n, rx, ts, mt, m, sum FROM rows WHERE n BETWEEN ? AND ? OR n < 1 OR n > ?",
                     (first, last, self._last),
                 ),
@@ -373,7 +373,7 @@ class Pending:
     def _empty(self) -> None:
         """Whatever name the file is found under, and whoever adds rows to it: what segments say was moved of it must
         not be taken for those."""
-        db = self._held.db
+        db = self._database.db
         db.execute("BEGIN IMMEDIATE")
         try:
             db.execute("DELETE FROM rows")
@@ -386,8 +386,9 @@ class Pending:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
+        """Let go of the file."""
         self._is_closed = True
-        self._held.close()
+        self._database.close()
 
 
 def is_left(folder: Path) -> bool:
@@ -415,9 +416,9 @@ def damaged(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob(f"{FILE}.damaged-*") if path.suffix.rpartition("-")[2].isdigit())
 
 
-def number_left(folder: Path, symbol_id: str, period: Period, asked: Known) -> None:
-    """Number what a process left that is gone. For whoever holds the spool's lock; ``asked`` is what is known
-    elsewhere. Raises as :class:`Pending` and :class:`~mexc_pipeline.spool.writer.Spool` do."""
+def number_left(folder: Path, symbol_id: str, period: Period, asked: LastSeq) -> None:
+    """Number what a process left that is gone. The caller holds the spool's lock; ``asked`` is what is known elsewhere.
+    Raises as :class:`Pending` and :class:`~mexc_pipeline.spool.writer.Spool` do."""
     pending = Pending(folder, symbol_id)
     try:
         first_rx = pending.first_rx()
@@ -427,7 +428,7 @@ def number_left(folder: Path, symbol_id: str, period: Period, asked: Known) -> N
                 symbol_id,
                 pending.symbol,
                 period,
-                known_seq=asked.last_seq,
+                known_seq=asked.seq,
                 exports=asked.exports,
                 next_rx=first_rx,
             )

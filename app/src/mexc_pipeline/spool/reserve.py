@@ -11,7 +11,7 @@ FILE = "reserve"
 
 
 class Reserve:
-    """One spool folder's, of ``size`` bytes. The caller holds the folder's lock."""
+    """The reserve of one spool folder, of ``size`` bytes. The caller holds the folder's lock."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self._folder = folder
@@ -27,7 +27,7 @@ class Reserve:
         return found.st_size == self.size and found.st_blocks * 512 >= self.size
 
     def make(self) -> None:
-        """Allocate it. OSError where that cannot be done; then nothing is kept."""
+        """Allocate the reserve. OSError where that cannot be done; then nothing is kept."""
         if self._path.is_symlink() or not self._path.is_file():
             clear(self._path)
         try:

@@ -97,6 +97,7 @@ class SegmentName:
 
     @property
     def file(self) -> str:
+        """The name of the segment's file."""
         return f"{self.period}.sqlite" if self.part == 1 else f"{self.period}.part{self.part}.sqlite"
 
     @classmethod
@@ -482,13 +483,15 @@ class SegmentReader:
         self.close()
 
     def close(self) -> None:
+        """Let go of the file."""
         self._db.close()
 
     def info(self) -> SegmentInfo:
+        """What the segment says of itself now."""
         return get_info(self._db, self.path)
 
     def meta(self) -> dict[str, Any]:
-        """All that it says of itself, by its check value, whatever its file is called."""
+        """Everything that the segment says of itself, by its check value, whatever its file is called."""
         return read_meta(self._db, self.path, "segment format", FORMAT)
 
     def read(

@@ -25,8 +25,8 @@ _HEADER, _FRAME = 32, 24
 
 def keep_left_out(db: sqlite3.Connection, path: Path) -> str | None:
     """Say that rows are lost, and keep a copy of the log that has them, where commits stand behind a damaged place of a
-    database's log: the next commit would write over them. The copy's name; None where there are none. For whoever has
-    opened the database to write to it and has not done so yet."""
+    database's log: the next commit would write over them. Returns the copy's name; None where there are none. The
+    caller has opened the database to write to it and has not done so yet."""
     (page_size,) = db.execute("PRAGMA page_size").fetchone()
     db.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # what opens the log
     log_path = path.with_name(f"{path.name}-wal")

@@ -24,8 +24,8 @@ from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame, Mt, storable
 from mexc_pipeline.spool.blobs import LARGE, fill
 from mexc_pipeline.spool.checkpoint import Checkpointer
-from mexc_pipeline.spool.held import Held
 from mexc_pipeline.spool.lifecycle import Tally, hold, prune, remove, remove_empty, renew, seal
+from mexc_pipeline.spool.open_database import OpenDatabase
 from mexc_pipeline.spool.segment import (
     MOST_PARTS,
     NewerFormatError,
@@ -107,7 +107,7 @@ class Spool:
         self._symbol = symbol
         self._period = period
         self._taken = _parts(symbol_id, exports)
-        self._held: Held | None = None
+        self._database: OpenDatabase | None = None
         self._path = folder
         self._edge = 0
         self._tally = Tally()
@@ -172,14 +172,14 @@ class Spool:
         for left in [f for f in found if f.state == "open"]:
             try:
                 tally = Tally.of(left.path)
-                self._held = hold(left.path, tally)
+                self._database = hold(left.path, tally)
             except UnavailableError:
                 raise
             except SegmentError as error:
                 apart.append(self._set_apart(left.path, "damaged", str(error)))
                 found.remove(left)  # pending rows that were moved there are moved once more
             else:
-                apart += filter(None, [keep_left_out(self._held.db, left.path)])
+                apart += filter(None, [keep_left_out(self._database.db, left.path)])
                 self._resume(left, tally, next_rx)
         clean = clean and not replaced and not apart
         self._moved = found[-1].moved if found else {}
@@ -230,7 +230,7 @@ class Spool:
         """Do what must be done before a row of that time (Unix ns) can follow. A segment is sealed before the first row
         at or after its edge gets its seq, and at its last row before one that is older; the next then begins with a
         ``clock`` event: the clock has been set back."""
-        if self._held is not None and not self.last_rx <= rx < self._edge and not self._drop_empty():
+        if self._database is not None and not self.last_rx <= rx < self._edge and not self._drop_empty():
             if rx >= self._edge:
                 self._seal(self._edge, cut=False)
             else:
@@ -262,7 +262,7 @@ class Spool:
         """As many of the frames as belong to one segment; to another file where the open one turns out to be
         damaged."""
         while True:
-            if self._held is None:
+            if self._database is None:
                 self._open(frames[0].rx)
             block = self._place(frames)
             try:
@@ -278,22 +278,22 @@ class Spool:
         """What follows an error that shows the open segment to be damaged: it is written again where all rows that it
         was given can be read, else set apart, as is a copy that fails before anything was written to it. False where it
         is not the file's doing, and for a second new file in succession: that one is not tried without a pause."""
-        held = self._held
-        if held is None or not is_damage(self._path, error):
+        database = self._database
+        if database is None or not is_damage(self._path, error):
             return False
         again = self._is_mended
         if self._drop_empty():
             self._is_mended = True
             return not again
         self._checkpointer.watch(None)
-        renewed = not again and renew(held, self._path, self._tally.digest.total(), error)
+        renewed = not again and renew(database, self._path, self._tally.digest.total(), error)
         self._is_mended = True
         if renewed:
             self._checkpointer.watch(self._path)
             self._kept_at = 0.0
         else:
-            held.close()
-            self._held = None
+            database.close()
+            self._database = None
             self._set_apart(self._path, "damaged", str(error))
         return True
 
@@ -348,12 +348,12 @@ class Spool:
         if not put_meta(db, told):
             raise SegmentError(f"{self._path}: what it says of itself is not what was written there")
 
-    def _keep(self) -> Held:
+    def _keep(self) -> OpenDatabase:
         """The open segment, in a file that has its name."""
-        assert self._held is not None
-        if self._held.keep():
+        assert self._database is not None
+        if self._database.keep():
             self._checkpointer.watch(self._path)
-        return self._held
+        return self._database
 
     def _open(self, rx: int) -> None:
         start = self._period.start(rx)
@@ -386,7 +386,7 @@ class Spool:
                 **({"moved": self._moved} if self._moved else {}),
             },
         )
-        self._held = Held(self._path, db)
+        self._database = OpenDatabase(self._path, db)
         self._checkpointer.watch(self._path)
 
     # -- ending segments
@@ -394,13 +394,13 @@ class Spool:
     def tick(self, now_ns: int) -> SegmentInfo | None:
         """Seal the open segment where ``now_ns`` has passed its edge; for quiet and disconnected symbols. Nothing older
         may come afterwards."""
-        if self._held is None or now_ns < self._edge or self._drop_empty():
+        if self._database is None or now_ns < self._edge or self._drop_empty():
             return None
         return self._seal(self._edge, cut=False)
 
     def cut(self, now_ns: int) -> SegmentInfo | None:
         """Seal the open segment now; what follows in its period is a further part. None where none is open."""
-        if self._held is None or self._drop_empty():
+        if self._database is None or self._drop_empty():
             return None
         if now_ns >= self._edge:
             return self.tick(now_ns)
@@ -408,29 +408,29 @@ class Spool:
 
     def _drop_empty(self) -> bool:
         """Whether the open segment had no row, because its first commit failed; it is removed then."""
-        if self._held is None or self._tally.digest.rows:
+        if self._database is None or self._tally.digest.rows:
             return False
         self._checkpointer.watch(None)
-        self._held.close()
-        self._held = None
+        self._database.close()
+        self._database = None
         remove(self._path)
         return True
 
     def _seal(self, at_ns: int, *, cut: bool) -> SegmentInfo | None:
         """None where it turns out to be damaged so that it is set apart instead."""
-        while self._held is not None:
+        while self._database is not None:
             try:
-                held = self._keep()
+                database = self._keep()
                 self._checkpointer.watch(None)
-                sealed = seal(held.db, self._path, self._tally, at_ns=at_ns, cut=cut)
+                sealed = seal(database.db, self._path, self._tally, at_ns=at_ns, cut=cut)
                 break
             except Exception as error:
                 if not self._mend(error):
                     raise
         else:
             return None
-        held.close()
-        self._held = None
+        database.close()
+        self._database = None
         self._is_mended = False
         self.last_seq = sealed.last_seq
         self.newest_rx = max(self._tally.last_rx, at_ns - 1)
@@ -441,12 +441,12 @@ class Spool:
     @property
     def edge(self) -> int | None:
         """First instant (Unix ns) after the open segment's period; None where none is open."""
-        return self._edge if self._held is not None else None
+        return self._edge if self._database is not None else None
 
     @property
     def segment(self) -> str | None:
         """File name of the open segment."""
-        return self._path.name if self._held is not None else None
+        return self._path.name if self._database is not None else None
 
     def prune(self, now_ns: int, keep_ns: int) -> list[Path]:
         """Delete segments that were proven in a file long enough ago."""
@@ -460,9 +460,9 @@ class Spool:
     def close(self) -> None:
         """Let go of the open segment, leaving it open for the next start."""
         self._checkpointer.close()
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
 
 def last_rx(folder: Path) -> int:

@@ -86,7 +86,8 @@ def _json_safe(value: Any) -> Any:
 
 
 def main() -> int:
-    """The question as one line of JSON on standard input, whose end is the asker's; the answer on standard output."""
+    """Answer the question that comes as one line of JSON on standard input, whose end is the asker's; the answer goes
+    to standard output."""
     asked = json.loads(sys.stdin.buffer.readline())
     lifeline.watch(sys.stdin.fileno())
     logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)

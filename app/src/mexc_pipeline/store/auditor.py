@@ -21,7 +21,7 @@ from mexc_pipeline.rows import Columns
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, is_there, segments
 from mexc_pipeline.spool.segment import info as segment_info
 from mexc_pipeline.store import schema
-from mexc_pipeline.store.catalog import Catalog, Held
+from mexc_pipeline.store.catalog import Catalog, SegmentKey
 from mexc_pipeline.store.engine import Capabilities, Engine, EngineError, RefusedError, is_damage, row_table_sql
 from mexc_pipeline.store.large import one_at_a_time
 from mexc_pipeline.store.loader import MAX_BYTES, MAX_ROWS, Progress, without
@@ -43,7 +43,8 @@ AGAIN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A table against its segment: ``columns`` differ; ``refused`` rows of the segment are not in the table."""
+    """What comparing a table with its segment found: ``columns`` differ; ``refused`` rows of the segment are not in the
+    table."""
 
     rows: int
     columns: list[str] = field(default_factory=list)
@@ -52,15 +53,16 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """The table holds what it can hold."""
+        """Whether the table holds what it can hold."""
         return not self.columns and not self.error
 
     @property
     def ok(self) -> bool:
-        """The table holds every row of the segment."""
+        """Whether the table holds every row of the segment."""
         return self.same and not self.refused
 
     def as_json(self) -> dict[str, Any]:
+        """The comparison as the control socket tells it."""
         return {"rows": self.rows, "ok": self.ok, "columns": self.columns, "refused": self.refused, "error": self.error}
 
 
@@ -119,7 +121,8 @@ def _may_have_large(segment: SegmentInfo) -> bool:
 
 
 class Auditor:
-    """One symbol's sealed tables; used by one thread. ``step`` raises EngineError and SegmentError."""
+    """Compares one symbol's sealed tables with their segments; used by one thread. ``step`` raises EngineError and
+    SegmentError."""
 
     def __init__(
         self, symbol_id: str, folder: Path, engine: Engine, loader: Progress, stopping: threading.Event
@@ -186,7 +189,7 @@ class Auditor:
         self._connected = False
         self._engine.close()
 
-    def _audit(self, name: SegmentName, path: Path, logged: dict[Held, tuple[int, str]] | None) -> None:
+    def _audit(self, name: SegmentName, path: Path, logged: dict[SegmentKey, tuple[int, str]] | None) -> None:
         try:
             segment = segment_info(path)
         except SegmentError as error:
@@ -199,7 +202,7 @@ class Auditor:
         if not segment.rows:
             self._done.add(name)
             return
-        held, table, file = Held.of(segment), self._names.sealed(segment), path.name
+        key, table, file = SegmentKey.of(segment), self._names.sealed(segment), path.name
         looked_at = self._looked_at.get(name)  # None also after a new connection to the engine
         rested = looked_at is None or time.monotonic() >= looked_at + LOOK_S
         if segment.state == "closed" and file in self.compared and not rested:
@@ -207,14 +210,14 @@ class Auditor:
         self._looked_at[name] = time.monotonic()
         tables = self._catalog.tables()
         logged = self._catalog.logged() if logged is None else logged
-        if segment.state == "exported" and held in logged:
-            if table in tables and self._catalog.holdings().get(table) == held:
+        if segment.state == "exported" and key in logged:
+            if table in tables and self._catalog.holdings().get(table) == key:
                 self._engine.execute(f"DROP TABLE IF EXISTS {table}")
-            stored, verdict = logged[held]
+            stored, verdict = logged[key]
             self._remember(file, recorded(stored, verdict))
             self._done.add(name)
             return
-        if table in tables and self._catalog.holdings().get(table) != held:
+        if table in tables and self._catalog.holdings().get(table) != key:
             return  # of another spool; the loader sets it apart
         if table not in tables:
             log.warning("sealed table is missing, loading it again", extra={"fields": {"table": table}})
@@ -232,7 +235,7 @@ class Auditor:
         comparison = self._compare(segment, table)
         if not comparison.same:
             self._report(segment, table, comparison)
-            aside = self._catalog.set_apart(table, "altered", Held.of(segment))
+            aside = self._catalog.set_apart(table, "altered", SegmentKey.of(segment))
             log.warning("differing table set apart", extra={"fields": {"table": table, "as": aside}})
             self._reload(segment)
             comparison = self._compare(segment, table)
@@ -256,7 +259,7 @@ class Auditor:
             self.compared.pop(next(iter(self.compared)))
 
     def _compare(self, segment: SegmentInfo, table: str) -> Comparison:
-        return compare(self._engine, table, segment, self._catalog.refused(Held.of(segment)), self._stopping)
+        return compare(self._engine, table, segment, self._catalog.refused(SegmentKey.of(segment)), self._stopping)
 
     def _report(self, segment: SegmentInfo, table: str, comparison: Comparison) -> None:
         log.error(
@@ -275,8 +278,8 @@ class Auditor:
     def _reload(self, segment: SegmentInfo) -> None:
         """Load a whole segment under another name and move it into place, so that a half-loaded one is never taken
         for a sealed one."""
-        names, held = self._names, Held.of(segment)
-        refused = self._catalog.refused(held)
+        names, key = self._names, SegmentKey.of(segment)
+        refused = self._catalog.refused(key)
         self._catalog.free(names.reload, self._capabilities)
         self._engine.execute(row_table_sql(names.reload, self._capabilities))
         with closing(_blocks(segment)) as blocks:
@@ -288,7 +291,7 @@ class Auditor:
                     self._engine.insert_block(names.reload, wanted, f"reload-{self._id}-{uuid.uuid4()}")
                 del block, wanted
         table = names.sealed(segment)
-        self._catalog.hold(table, held)
+        self._catalog.hold(table, key)
         if table not in self._catalog.tables():
             self._catalog.free(table, self._capabilities)
         self._engine.execute(f"RENAME TABLE {names.reload} TO {table}")

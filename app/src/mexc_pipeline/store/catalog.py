@@ -16,15 +16,16 @@ from mexc_pipeline.store import records
 from mexc_pipeline.store.engine import Capabilities, Engine, quote, row_table_sql
 
 
-class Held(NamedTuple):
-    """The segment a row table holds."""
+class SegmentKey(NamedTuple):
+    """What names the segment that a row table holds."""
 
     spool_id: str
     period: str
     part: int
 
     @classmethod
-    def of(cls, segment: SegmentInfo) -> Held:
+    def of(cls, segment: SegmentInfo) -> SegmentKey:
+        """The key of that segment."""
         return cls(segment.spool_id, segment.name.period, segment.name.part)
 
 
@@ -44,6 +45,7 @@ class Names:
 
     @property
     def current(self) -> str:
+        """The table that the open segment is loaded into."""
         return f"{self.id}_current"
 
     @property
@@ -58,6 +60,7 @@ class Names:
 
     @property
     def probe(self) -> str:
+        """The table that shows whether the engine takes a block."""
         return f"{self.id}_probe"
 
     def sealed(self, segment: SegmentInfo) -> str:
@@ -66,13 +69,15 @@ class Names:
         return f"{self.id}_{segment.name.period}{part}"
 
     def is_sealed(self, table: str) -> bool:
+        """Whether a table of that name holds a closed segment."""
         return re.fullmatch(rf"{self.id}_(\d{{10}}|\d{{14}})(_part\d+)?", table) is not None
 
     def is_orphan(self, table: str) -> bool:
-        """Set apart with rows that the spool, as it is now, does not have."""
+        """Whether a table of that name was set apart with rows that the spool, as it is now, does not have."""
         return self.is_set_apart(table) and table.startswith(f"{self.id}_orphan_")
 
     def is_set_apart(self, table: str) -> bool:
+        """Whether a table of that name was set apart."""
         return re.fullmatch(rf"{self.id}_(orphan|altered)_\d{{14}}(_\d+)?", table) is not None
 
 
@@ -93,7 +98,7 @@ class Catalog:
         )
         return {row[0] for row in rows}
 
-    def holdings(self) -> dict[str, Held]:
+    def holdings(self) -> dict[str, SegmentKey]:
         """The segment each table holds or held when it last had that name."""
         rows = records.read(
             self._engine,
@@ -102,9 +107,9 @@ class Catalog:
             f"WHERE id = {quote(self._id)} GROUP BY name",
         )
         self._n = max([self._n, *(row[4] for row in rows)])
-        return {name: Held(spool_id, period, part) for name, spool_id, period, part, _ in rows}
+        return {name: SegmentKey(spool_id, period, part) for name, spool_id, period, part, _ in rows}
 
-    def hold(self, table: str, held: Held) -> None:
+    def hold(self, table: str, key: SegmentKey) -> None:
         """Record that ``table`` is about to hold that segment."""
         self._n = max(time.time_ns(), self._n + 1)
         columns = [
@@ -116,7 +121,7 @@ class Catalog:
             ("period", "String"),
             ("part", "UInt32"),
         ]
-        self._engine.insert("holdings", columns, [(int(time.time()), self._n, table, self._id, *held)])
+        self._engine.insert("holdings", columns, [(int(time.time()), self._n, table, self._id, *key)])
 
     def extent(self, table: str) -> Extent:
         """What the table has. Reads every column, so that a damaged table is found out."""
@@ -127,7 +132,7 @@ class Catalog:
         return Extent(*rows[0][:3])
 
     def count(self, table: str) -> int:
-        """Rows of a table."""
+        """How many rows a table has."""
         return int(self._engine.select(f"SELECT count() FROM {table}")[0][0])
 
     def free(self, name: str, capabilities: Capabilities) -> None:
@@ -137,25 +142,25 @@ class Catalog:
         self._engine.execute(row_table_sql(name, capabilities))
         self._engine.execute(f"DROP TABLE IF EXISTS {name}")
 
-    def set_apart(self, table: str, why: str, held: Held | None) -> str:
+    def set_apart(self, table: str, why: str, key: SegmentKey | None) -> str:
         """Rename a table to ``<id>_<why>_<time>``; ``why`` is ``orphan`` or ``altered``. Returns the new name."""
         base = f"{self._id}_{why}_{datetime.now(UTC).strftime('%Y%m%d%H%M%S')}"
         taken, name, number = self.tables(), base, 1
         while name in taken:
             number += 1
             name = f"{base}_{number}"
-        if held is not None:
-            self.hold(name, held)
+        if key is not None:
+            self.hold(name, key)
         self._engine.execute(f"RENAME TABLE {table} TO {name}")
         return name
 
-    def refused(self, held: Held) -> set[int]:
+    def refused(self, key: SegmentKey) -> set[int]:
         """Seqs of the rows the engine refused for good."""
-        sql = f"SELECT DISTINCT seq FROM refused_rows WHERE {self._where(held)}"
+        sql = f"SELECT DISTINCT seq FROM refused_rows WHERE {self._where(key)}"
         rows = records.read(self._engine, "refused_rows", sql)
         return {row[0] for row in rows}
 
-    def refuse(self, held: Held, seq: int, error: str) -> None:
+    def refuse(self, key: SegmentKey, seq: int, error: str) -> None:
         """Record a row that the engine refused for good."""
         columns = [
             ("at", "DateTime('UTC')"),
@@ -166,9 +171,9 @@ class Catalog:
             ("seq", "UInt64"),
             ("error", "String"),
         ]
-        self._engine.insert("refused_rows", columns, [(int(time.time()), self._id, *held, seq, error)])
+        self._engine.insert("refused_rows", columns, [(int(time.time()), self._id, *key, seq, error)])
 
-    def logged(self) -> dict[Held, tuple[int, str]]:
+    def logged(self) -> dict[SegmentKey, tuple[int, str]]:
         """Rows stored, as compared, and verdict of every segment whose file is in ``export_log``."""
         rows = records.read(
             self._engine,
@@ -177,7 +182,9 @@ class Catalog:
             f"WHERE id = {quote(self._id)} GROUP BY spool_id, period, part",
         )
         # A plain file has part 0; its segment is the first and only one of its period.
-        return {Held(spool_id, period, max(1, part)): (stored, said) for spool_id, period, part, stored, said in rows}
+        return {
+            SegmentKey(spool_id, period, max(1, part)): (stored, said) for spool_id, period, part, stored, said in rows
+        }
 
     def files(self) -> list[tuple[Any, ...]]:
         """File, its digest, rows received, rows stored, as compared, and verdict: of every file in ``export_log``."""
@@ -198,7 +205,7 @@ class Catalog:
         return [Given(self._id, spool_id, first, last, f"export_log's {file}") for spool_id, first, last, file in rows]
 
     def log_export(self, segment: SegmentInfo, stored: int, host: str, verdict: str) -> bool:
-        """Add the file's row to ``export_log`` unless it is there; whether it was added."""
+        """Add the file's row to ``export_log`` unless it is there; returns whether it was added."""
         exported = segment.exported
         where = f"id = {quote(self._id)} AND file = {quote(exported['file'])} AND digest = {quote(exported['digest'])}"
         if records.read(self._engine, "export_log", f"SELECT count() FROM export_log WHERE {where}") != [(0,)]:
@@ -212,15 +219,15 @@ class Catalog:
         where = f"id = {quote(self._id)} AND spool_id = {quote(spool_id)} AND seq = {seq}"
         return records.read(self._engine, "egress_log", f"SELECT count() FROM egress_log WHERE {where}") != [(0,)]
 
-    def _where(self, held: Held) -> str:
+    def _where(self, key: SegmentKey) -> str:
         return (
-            f"id = {quote(self._id)} AND spool_id = {quote(held.spool_id)} AND period = {quote(held.period)} "
-            f"AND part = {held.part}"
+            f"id = {quote(self._id)} AND spool_id = {quote(key.spool_id)} AND period = {quote(key.period)} "
+            f"AND part = {key.part}"
         )
 
 
 def export_row(segment: SegmentInfo, stored: int, host: str, verdict: str) -> list[tuple[str, str, Any]]:
-    """(column, type, value) of a file's row in ``export_log``."""
+    """A file's row in ``export_log`` as (column, type, value)."""
     e: Mapping[str, Any] = segment.exported
     counts: Mapping[str, int] = e.get("counts", segment.counts)
     return [

@@ -241,7 +241,8 @@ def _refuse_if_in_use(folder: Path) -> None:
 
 
 class EmbeddedEngine:
-    """See :class:`engine.Engine`. A statement is done when its call returns: there is no reply to lose."""
+    """The engine in this process, see :class:`engine.Engine`. A statement is done when its call returns: there is no
+    reply to lose."""
 
     def __init__(self, folder: EmbeddedFolder) -> None:
         self._folder = folder
@@ -299,7 +300,7 @@ class EmbeddedEngine:
             return _again(statement)
 
     def _require_room(self, size: int) -> None:
-        """RefusedError where the disk might not take that many bytes: chDB would say it had taken them."""
+        """Raise RefusedError where the disk might not take that many bytes: chDB would say it had taken them."""
         free = shutil.disk_usage(self._folder.folder).free
         if free < (needed := size + ROOM):
             raise RefusedError(

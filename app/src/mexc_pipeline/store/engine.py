@@ -40,7 +40,7 @@ def sentence(error: EngineError) -> str:
 
 
 class UnreachableError(EngineError):
-    """No answer, or none in time, or no admission: what became of the statement is not known."""
+    """There was no answer, or none in time, or no admission: what became of the statement is not known."""
 
 
 class InUseError(Exception):
@@ -147,6 +147,7 @@ class Capabilities:
 
     @property
     def has_datetime64(self) -> bool:
+        """Whether row tables have times of their own type; they are integers otherwise."""
         return self.row_types is TYPES_DATETIME64
 
 
@@ -197,7 +198,7 @@ EngineFactory = Callable[[], Engine]
 
 
 def read_sql(table: str, capabilities: Capabilities) -> str:
-    """Reads a row table as integers and bytes, in the order seq, rx, ts, mt, m."""
+    """The statement that reads a row table as integers and bytes, in the order seq, rx, ts, mt, m."""
     if capabilities.has_datetime64:
         rx, ts = "toUnixTimestamp64Nano(rx)", "toUnixTimestamp64Milli(ts)"
     else:
@@ -206,16 +207,16 @@ def read_sql(table: str, capabilities: Capabilities) -> str:
 
 
 def row_table_sql(table: str, capabilities: Capabilities) -> str:
-    """Creates a row table where there is none of that name."""
+    """The statement that creates a row table where there is none of that name."""
     columns = ", ".join(f"{n} {t}" for n, t in zip(ROW_COLUMNS, capabilities.row_types, strict=True))
     return f"CREATE TABLE IF NOT EXISTS {table} ({columns}) ENGINE = StripeLog"
 
 
 def quote_name(name: str) -> str:
-    """An identifier."""
+    """The name as an identifier in a statement."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def quote(text: str) -> str:
-    """A string literal."""
+    """The text as a string literal in a statement."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -48,7 +48,7 @@ class Leftovers:
         self._attached_at = float("-inf")
 
     def is_due(self, name: str) -> bool:
-        """To be called for every such refusal. True for one caller at a time, which then attaches the database."""
+        """Note such a refusal. True for one caller at a time, which then attaches the database."""
         with self._lock:
             now = self._clock()
             first, last = self._seen.get(name, (now, now))

@@ -31,7 +31,7 @@ from mexc_pipeline.spool.segment import (
     segments,
 )
 from mexc_pipeline.spool.segment import info as segment_info
-from mexc_pipeline.store.catalog import Catalog, Extent, Held
+from mexc_pipeline.store.catalog import Catalog, Extent, SegmentKey
 from mexc_pipeline.store.engine import (
     CIRCUMSTANCES,
     Capabilities,
@@ -55,7 +55,7 @@ IDLE_S = 0.2
 MAX_ROWS = 10_000
 MAX_BYTES = 16 << 20
 ATTEMPTS = 3
-_WAYS = (begin(Connected), begin(Disconnected))
+_CONNECTION_EVENTS = (begin(Connected), begin(Disconnected))
 
 
 class _Fault(Enum):
@@ -103,7 +103,7 @@ class Loader:
         self._names = self._catalog.names
         self._capabilities = Capabilities()
         self._attached = False
-        self._done: set[Held] = set()
+        self._done: set[SegmentKey] = set()
         self._reader: SegmentReader | None = None
         self._segment: SegmentInfo | None = None
         self._after: SegmentInfo | None = None
@@ -158,15 +158,15 @@ class Loader:
         for table in sorted(tables):
             if not names.is_sealed(table) or self._empty_folder:
                 continue
-            held = holdings.get(table)
+            key = holdings.get(table)
             # A table that is sealed while its segment is open holds more than a spool restored from an older copy.
-            if held is None or held not in present or present[held].state == "open":
-                if held is not None and held in logged:
+            if key is None or key not in present or present[key].state == "open":
+                if key is not None and key in logged:
                     self._engine.execute(f"DROP TABLE IF EXISTS {table}")  # exported, compared, pruned
                 else:
-                    self._orphan(table, held)
+                    self._orphan(table, key)
             elif self._has_rows(table):
-                self._done.add(held)
+                self._done.add(key)
         self._engine.execute(row_table_sql(names.current, self._capabilities))
         self._after = None
         self.progress.segment = None
@@ -197,20 +197,20 @@ class Loader:
                 raise UnreachableError("an insert whose reply was lost is still running")
             time.sleep(0.1)
 
-    def _present(self) -> dict[Held, SegmentInfo]:
+    def _present(self) -> dict[SegmentKey, SegmentInfo]:
         """The segments of the spool that can be read. One folder may hold those of several spools, one after another:
         a spool that was restored from an older copy goes on under a new id."""
         found = in_order(self._folder)
         for path, error in found.unreadable:
             self._report_unreadable(path, error)
         self._unavailable = next((e for _, e in found.unreadable if isinstance(e, UnavailableError)), None)
-        return {Held.of(segment): segment for segment in found.readable}
+        return {SegmentKey.of(segment): segment for segment in found.readable}
 
-    def _resume(self, held: Held | None, present: dict[Held, SegmentInfo]) -> None:
+    def _resume(self, key: SegmentKey | None, present: dict[SegmentKey, SegmentInfo]) -> None:
         """Decide what the current table is good for."""
         names, current = self._names, self._names.current
-        segment = present.get(held) if held is not None else None
-        if held is not None and segment is None and self._unavailable is not None:
+        segment = present.get(key) if key is not None else None
+        if key is not None and segment is None and self._unavailable is not None:
             raise self._unavailable  # it may be the one that the table holds
         extent: Extent | None
         try:
@@ -224,31 +224,31 @@ class Loader:
             return
         if segment is not None:
             self.progress.left_behind = {s.name for s in present.values() if recorded(s) < recorded(segment)}
-        if segment is None or held is None:
-            self._orphan(current, held)
+        if segment is None or key is None:
+            self._orphan(current, key)
             self._engine.execute(row_table_sql(current, self._capabilities))
             return
-        refused = self._catalog.refused(held)
+        refused = self._catalog.refused(key)
         if extent is not None and extent.last > segment.last_seq:
             # The spool does not have these rows (it was restored from an earlier day): they must not be lost here.
-            self._orphan(current, held)
+            self._orphan(current, key)
             self._engine.execute(row_table_sql(current, self._capabilities))
-        elif extent is None or held in self._done or not is_continuous(extent, segment, refused):
+        elif extent is None or key in self._done or not is_continuous(extent, segment, refused):
             log.warning(
                 "current table is loaded anew", extra={"fields": {"table": current, "segment": segment.path.name}}
             )
             self._engine.execute(f"DROP TABLE IF EXISTS {current}")
             self._engine.execute(row_table_sql(names.current, self._capabilities))
-            if held not in self._done:
+            if key not in self._done:
                 self._take(segment, segment.first_seq - 1, refused)
         else:
             self._take(segment, extent.last, refused)
 
-    def _orphan(self, table: str, held: Held | None) -> None:
-        name = self._catalog.set_apart(table, "orphan", held)
+    def _orphan(self, table: str, key: SegmentKey | None) -> None:
+        name = self._catalog.set_apart(table, "orphan", key)
         log.warning(
             "table of another spool set apart",
-            extra={"fields": {"id": self._id, "table": table, "as": name, "spool_id": held.spool_id if held else "?"}},
+            extra={"fields": {"id": self._id, "table": table, "as": name, "spool_id": key.spool_id if key else "?"}},
         )
 
     def _report_unreadable(self, path: Path, error: SegmentError) -> None:
@@ -267,12 +267,12 @@ class Loader:
             return False
         self.progress.left_behind &= {name for name, _ in found}
         for segment in self._waiting(found):
-            held = Held.of(segment)
+            key = SegmentKey.of(segment)
             if not segment.rows and segment.state == "open":
                 return False
-            if segment.rows and held not in self._done:
-                self._catalog.hold(self._names.current, held)
-                self._take(segment, segment.first_seq - 1, self._catalog.refused(held))
+            if segment.rows and key not in self._done:
+                self._catalog.hold(self._names.current, key)
+                self._take(segment, segment.first_seq - 1, self._catalog.refused(key))
                 return True
             self._after = segment
             self.progress.left_behind.add(segment.name)
@@ -298,7 +298,7 @@ class Loader:
             return False
         path = dict(found).get(self._after.name)
         try:
-            return path is None or Held.of(segment_info(path)) != Held.of(self._after)
+            return path is None or SegmentKey.of(segment_info(path)) != SegmentKey.of(self._after)
         except SegmentError as error:
             return not is_there(self._after.path, error)
 
@@ -351,7 +351,7 @@ class Loader:
             self._attached = False
             return
         if self._has_rows(self._names.current):
-            self._orphan(self._names.current, Held.of(segment))
+            self._orphan(self._names.current, SegmentKey.of(segment))
             self._engine.execute(row_table_sql(self._names.current, self._capabilities))
         self._after = segment
         self.progress.left_behind.add(segment.name)
@@ -406,7 +406,7 @@ class Loader:
             self._narrow(block)
         elif fault is _Fault.ROWS:
             seq = block.seq[0]
-            self._catalog.refuse(Held.of(segment), seq, str(error))
+            self._catalog.refuse(SegmentKey.of(segment), seq, str(error))
             self._refusals = 0
             self.progress.refused_rows += 1
             log.error("row refused and skipped", extra={"fields": {"id": self._id, "seq": seq, "error": str(error)}})
@@ -445,14 +445,14 @@ class Loader:
         self._engine.execute(f"DROP TABLE IF EXISTS {current}")
         self._engine.execute(row_table_sql(current, self._capabilities))
         self._suspect_until, self._limit, self._refusals = 0, MAX_ROWS, 0
-        self._catalog.hold(current, Held.of(segment))
-        self._take(segment, segment.first_seq - 1, self._catalog.refused(Held.of(segment)))
+        self._catalog.hold(current, SegmentKey.of(segment))
+        self._take(segment, segment.first_seq - 1, self._catalog.refused(SegmentKey.of(segment)))
 
     def _log_egress(self, segment: SegmentInfo, block: Columns) -> None:
         """How each connection left the host, and when it gave its exit free, goes to ``egress_log`` before its row is
         loaded: never missed, never twice."""
         for at, mt in enumerate(block.mt):
-            if mt != Mt.EVENT or not block.m[at].startswith(_WAYS):
+            if mt != Mt.EVENT or not block.m[at].startswith(_CONNECTION_EVENTS):
                 continue
             seq, event = block.seq[at], read(block.m[at])
             if event is None:
@@ -478,11 +478,11 @@ class Loader:
         """The current table becomes the segment's own; an empty one takes its place. Can be cut short anywhere: what
         the tables hold tells how far it came."""
         names, engine, catalog = self._names, self._engine, self._catalog
-        sealed, held = names.sealed(segment), Held.of(segment)
+        sealed, key = names.sealed(segment), SegmentKey.of(segment)
         if catalog.count(names.current):
             if sealed in catalog.tables() and self._has_rows(sealed):
                 self._orphan(sealed, catalog.holdings().get(sealed))
-            catalog.hold(sealed, held)
+            catalog.hold(sealed, key)
             if self._capabilities.exchange:
                 engine.execute(row_table_sql(sealed, self._capabilities))
                 engine.execute(f"EXCHANGE TABLES {names.current} AND {sealed}")
@@ -495,7 +495,7 @@ class Loader:
             "table sealed", extra={"fields": {"table": sealed, "rows": segment.rows, "last_seq": segment.last_seq}}
         )
         self._note_buffered(segment)
-        self._done.add(held)
+        self._done.add(key)
         self._after = segment
         self.progress.left_behind.add(segment.name)
         self.progress.refused_rows = 0

@@ -12,7 +12,7 @@ from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order
 from mexc_pipeline.store import records, schema
 from mexc_pipeline.store.auditor import compare, recorded
-from mexc_pipeline.store.catalog import Catalog, Held
+from mexc_pipeline.store.catalog import Catalog, SegmentKey
 from mexc_pipeline.store.engine import (
     UNKNOWN_TABLE,
     Engine,
@@ -97,7 +97,8 @@ def logged(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:
 
 
 def given(factory: EngineFactory, symbol_id: str) -> dict[str, Any]:
-    """``held``: which spool gave the rows of a symbol that ClickHouse has or logged. UserError where it cannot say."""
+    """Which spool gave the rows of a symbol that ClickHouse has or logged, as ``held``. UserError where it cannot
+    say."""
     engine = factory()
     try:
         engine.connect()
@@ -214,21 +215,21 @@ def _verify_symbol(engine: Engine, folder: Path, catalog: Catalog) -> list[dict[
     def say(table: str, ok: bool, text: str) -> None:
         findings.append(_finding(names.id, table, ok, text))
 
-    by_held: dict[Held, SegmentInfo] = {}
+    by_key: dict[SegmentKey, SegmentInfo] = {}
     spooled = in_order(folder)
     for path, why in spooled.unreadable:
         say("", False, f"segment {path.name} cannot be read: {why}")
     for segment in spooled.readable:
-        by_held[Held.of(segment)] = segment
+        by_key[SegmentKey.of(segment)] = segment
     holdings, tables = catalog.holdings(), catalog.tables()
     for table in sorted(tables):
-        held = holdings.get(table)
-        segment_of = by_held.get(held) if held is not None else None
+        key = holdings.get(table)
+        segment_of = by_key.get(key) if key is not None else None
         try:
             if table == names.current:
                 say(table, *_live(engine, table, segment_of))
             elif names.is_sealed(table) and segment_of is not None and segment_of.state != "open":
-                refused = catalog.refused(Held.of(segment_of))
+                refused = catalog.refused(SegmentKey.of(segment_of))
                 comparison = compare(engine, table, segment_of, refused)
                 what = comparison.error or f"differs from its segment in {', '.join(comparison.columns)}"
                 same = f"{comparison.rows} rows, content as in segment {segment_of.path.name}"

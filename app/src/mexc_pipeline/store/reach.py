@@ -43,7 +43,8 @@ def version(settings: ClickHouse, folder: Path) -> str:
 
 
 def main() -> None:
-    """Settings and folder as JSON on standard input; ``version`` or ``error`` as JSON on standard output."""
+    """Answer with ``version`` or ``error`` as JSON on standard output; settings and folder come as JSON on standard
+    input."""
     asked = json.load(sys.stdin)
     settings = msgspec.convert(asked["clickhouse"], ClickHouse)
     answer = os.dup(1)

@@ -106,7 +106,7 @@ def asked(sql: str) -> str:
 
 
 def opening(sql: str) -> None:
-    """ConfigError where the first word is not one of reading."""
+    """Raise ConfigError where the first word is not one of reading."""
     word = re.match(r"\w*", sql[_LEADING.match(sql).end() :])[0]  # type: ignore[union-attr,index]  # both match nothing
     if word.upper() not in _READING:
         raise ConfigError(f"query: only reading is allowed ({', '.join(_READING)}), not {word.upper() or 'this'}")

@@ -15,7 +15,7 @@ _COLUMN = re.compile(r"^  (\w+) +(.+?),?$", re.MULTILINE)
 
 
 def files() -> list[tuple[int, str, list[str]]]:
-    """(version, file name, statements) in order."""
+    """The files in order, each as (version, file name, statements)."""
     found = []
     for entry in resources.files(__package__).joinpath("sql").iterdir():
         if match := _FILE.fullmatch(entry.name):
@@ -53,7 +53,7 @@ def apply(engine: Engine) -> list[str]:
 
 
 def columns() -> dict[str, set[tuple[str, str]]]:
-    """(name, type) of each column of each table that the files create."""
+    """The columns of each table that the files create, each as (name, type)."""
     made = ((_CREATES.match(statement), statement) for _, _, parts in files() for statement in parts)
     return {match[1]: set(_COLUMN.findall(statement)) for match, statement in made if match is not None}
 

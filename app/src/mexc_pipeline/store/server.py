@@ -70,8 +70,8 @@ class _BlockResult(IterQueryResult):  # type: ignore[misc]  # the driver is not 
 
 
 class ServerEngine:
-    """See :class:`engine.Engine`. Each wait for the server is bounded; the password is read at each connect. The
-    ``leftovers`` are those of all engines of the process."""
+    """The engine of a server, see :class:`engine.Engine`. Each wait for the server is bounded; the password is read at
+    each connect. The ``leftovers`` are those of all engines of the process."""
 
     def __init__(self, settings: ClickHouse, reply_s: float = _REPLY_S, leftovers: Leftovers | None = None) -> None:
         self._settings = settings

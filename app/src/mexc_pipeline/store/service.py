@@ -29,8 +29,8 @@ from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.catalog import Catalog
 from mexc_pipeline.store.engine import QUERY_S, EngineError, EngineFactory, InUseError
 from mexc_pipeline.store.loader import Loader
-from mexc_pipeline.store.stats import EVERY_S, Statistics
-from mexc_pipeline.store.workers import Health, Worker
+from mexc_pipeline.store.stats import EVERY_S, StatisticsLoader
+from mexc_pipeline.store.workers import EngineHealth, Worker
 
 log = logging.getLogger("mexc_pipeline.store")
 
@@ -53,7 +53,7 @@ class Store:
         self._factory = factory
         self._running = running.report(config)
         self._stopping = threading.Event()
-        self.health = Health()
+        self.health = EngineHealth()
         self._schema_lock = threading.Lock()
         self._querying = threading.BoundedSemaphore(QUERIES)
         self._telling_exits = threading.BoundedSemaphore(QUERIES)
@@ -69,7 +69,7 @@ class Store:
             self._loaders[symbol.id], self._auditors[symbol.id] = loader, auditor
             self._workers.append(Worker(f"load-{symbol.id}", loader, self._stopping, self.health))
             self._workers.append(Worker(f"audit-{symbol.id}", auditor, self._stopping, self.health, is_prompt=False))
-        statistics = Statistics(
+        statistics = StatisticsLoader(
             {symbol.id: symbol.silent_s for symbol in config.symbols},
             config.control_dir,
             factory(),
@@ -80,11 +80,12 @@ class Store:
         self._workers.append(Worker("statistics", statistics, self._stopping, self.health))
 
     def start(self) -> None:
+        """Start every thread."""
         for worker in self._workers:
             worker.start()
 
     def close(self, timeout_s: float = _STOP_S) -> bool:
-        """End after the batch at hand; False where a thread did not end in time."""
+        """End after the batch at hand; returns False where a thread did not end in time."""
         self._stopping.set()
         deadline = time.monotonic() + timeout_s
         ended = [worker.join(max(0.05, deadline - time.monotonic())) for worker in self._workers]
@@ -229,7 +230,7 @@ def engines(config: Config) -> Any:
         from mexc_pipeline.store.leftovers import Leftovers
         from mexc_pipeline.store.server import ServerEngine
 
-        # The driver logs a traceback for every failed attempt; Health says the same in one line an outage.
+        # The driver logs a traceback for every failed attempt; EngineHealth says the same in one line an outage.
         logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)
         left = Leftovers()
         yield lambda: ServerEngine(config.clickhouse, leftovers=left)

@@ -33,7 +33,7 @@ class _Before:
     bytes: int
 
 
-class Statistics:
+class StatisticsLoader:
     """Asks the collectors and writes what they answer; used by one thread. ``step`` raises EngineError. ``silent_s``:
     the symbols by id, and how long each may be silent where that is configured. ``has_stopped``: whether a symbol's
     recording ended in order."""
@@ -126,7 +126,7 @@ class Statistics:
 
 
 def stats_row(status: Mapping[str, Any], state: str, backlog: int, rates: tuple[float, float]) -> list[Column]:
-    """(column, type, value) of a ``collector_stats`` row from a collector's answer to ``status``; ``state`` is its
+    """A ``collector_stats`` row as (column, type, value), from a collector's answer to ``status``; ``state`` is its
     health's."""
     delay, durable = status.get("delay_ms") or {}, status.get("durable_ms") or {}
     egress = status.get("egress") or {}

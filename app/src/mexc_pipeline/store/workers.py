@@ -17,7 +17,7 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 
 
-class Health:
+class EngineHealth:
     """Whether the engine answers; an outage is reported once for all threads, and so is its end."""
 
     def __init__(self) -> None:
@@ -26,6 +26,7 @@ class Health:
         self._since = 0.0
 
     def failed(self, error: EngineError) -> None:
+        """Note that a thread met an outage."""
         with self._lock:
             first = self.error is None
             self.error = str(error)
@@ -37,7 +38,7 @@ class Health:
             )
 
     def recovered(self) -> None:
-        """To be called by a thread that met the outage and is past it."""
+        """Note that a thread which met the outage is past it."""
         with self._lock:
             was, self.error = self.error, None
         if was is not None:
@@ -50,15 +51,20 @@ class StoppingError(EngineError):
 
 
 class Stepper(Protocol):
-    def step(self) -> float: ...
-    def detach(self) -> None: ...
+    """What a worker runs, one step after another."""
+
+    def step(self) -> float:
+        """Do what is next; returns the seconds until the next turn. Raises EngineError, and what its own work does."""
+
+    def detach(self) -> None:
+        """Let go of the engine; the next step connects anew."""
 
 
 class Worker:
     """Runs a stepper in a thread. Trouble makes it pause, longer each time, with jitter; it never ends by itself."""
 
     def __init__(
-        self, name: str, stepper: Stepper, stopping: threading.Event, health: Health, *, is_prompt: bool = True
+        self, name: str, stepper: Stepper, stopping: threading.Event, health: EngineHealth, *, is_prompt: bool = True
     ) -> None:
         self._stepper = stepper
         self._stopping = stopping
@@ -70,10 +76,11 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def join(self, timeout_s: float) -> bool:
-        """Whether the thread has ended."""
+        """Wait so many seconds for the thread; returns whether it has ended."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

@@ -26,8 +26,8 @@ MOST = 16 << 20
 
 
 class Acknowledgements(NamedTuple):
-    """Those of this host, oldest first, and what is wrong with the file, a line each: what cannot be read excuses
-    nothing, and keeps nothing else from being judged."""
+    """The acknowledgements of this host, oldest first, and what is wrong with the file, a line each: what cannot be
+    read excuses nothing, and keeps nothing else from being judged."""
 
     entries: list[Acknowledged]
     troubles: list[str]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.egress.dial import EgressError
-from mexc_pipeline.egress.http import Rest
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.exchange.rest import PING_PATH, read_time
 from mexc_pipeline.verify import exits
 from mexc_pipeline.verify.report import Finding, Report
@@ -82,7 +82,7 @@ def _addresses(host: str) -> set[str]:
 
 def _rest(config: Config, symbol: Symbol) -> Finding:
     try:
-        answer = Rest(symbol.egress, config.exchange).get(PING_PATH, ANSWER_S)
+        answer = RestClient(symbol.egress, config.exchange).get(PING_PATH, ANSWER_S)
     except EgressError as error:
         return Finding(symbol.id, "REST", False, str(error))
     text = f"{answer.url} by {symbol.egress.mode}: HTTP {answer.status}"

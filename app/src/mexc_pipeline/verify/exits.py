@@ -46,7 +46,8 @@ def carried(symbol: Symbol, said: Mapping[str, Any]) -> Finding:
 
 
 def distinct(config: Config) -> list[Finding]:
-    """Present exits as recorded and distinct over all hosts, and no collision in the last 31 days of the log."""
+    """Judge that the present exits are recorded so and distinct over all hosts, and that the last 31 days of the log
+    have no collision."""
     here: list[Use] = []
     for symbol in config.symbols:
         if symbol.egress.mode == "tor":

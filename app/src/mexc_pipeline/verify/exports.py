@@ -52,6 +52,7 @@ class FileProof:
 
     @property
     def finding(self) -> Finding:
+        """What verification says of the file."""
         if self.wrong:
             return Finding(self.name.id, self.path.name, False, "; ".join(self.wrong), tuple(self.columns))
         c = self.content
@@ -97,8 +98,8 @@ def exports(
 
 
 def still_there(proofs: Iterable[FileProof]) -> Iterator[FileProof]:
-    """Without the files that somebody deleted after they were listed, as ``prune`` does: what is missing then is told
-    by those that are left."""
+    """The proofs but for those of files that somebody deleted after they were listed, as ``prune`` does: what is
+    missing then is told by those that are left."""
     return (proof for proof in proofs if not proof.wrong or os.path.lexists(proof.path))
 
 
@@ -123,7 +124,7 @@ _GONE = "the file is gone; put it back, set export_dir to where it is, or run ex
 
 
 def one_label(symbol: str, proofs: list[FileProof], spooled: list[SegmentInfo]) -> list[Finding]:
-    """An id is one symbol's: a collector refuses to start otherwise, and earlier versions did not."""
+    """Judge that an id is one symbol's: a collector refuses to start otherwise, and earlier versions did not."""
     labels = dict.fromkeys([*(p.said.get("symbol", "") for p in proofs), *(s.symbol for s in spooled)])
     labels.pop("", None)
     if len(labels) < 2:
@@ -133,7 +134,7 @@ def one_label(symbol: str, proofs: list[FileProof], spooled: list[SegmentInfo]) 
 
 
 def by_rows(proofs: Iterable[FileProof]) -> list[FileProof]:
-    """In the order of their rows, which is not that of their names."""
+    """The proofs in the order of their files' rows, which is not that of their names."""
     return by_seq(list(proofs), of=lambda p: p.name.id, name=lambda p: p.path.name, seq=lambda p: p.content.first_seq)
 
 

@@ -31,10 +31,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing that was checked failed."""
         return all(finding.ok for finding in self.findings)
 
     @property
     def exit_status(self) -> int:
+        """The exit status: 0 where nothing failed, else 1."""
         return 0 if self.ok else 1
 
     def lines(self) -> list[str]:
@@ -42,5 +44,5 @@ class Report:
         return [*(finding.line() for finding in self.findings), *self.notes]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``: name, ok, findings, notes."""
+        """The answer of ``--json``: ``name``, ``ok``, ``findings``, ``notes``."""
         return {"name": self.name, "ok": self.ok, **{k: v for k, v in asdict(self).items() if k != "name"}}

@@ -1,4 +1,4 @@
-"""The commands that look: verify, status, ledger, query, doctor. None of them changes anything."""
+"""The commands that report: verify, status, ledger, query, doctor. None of them changes anything."""
 
 from __future__ import annotations
 
@@ -431,7 +431,7 @@ def _total_line(sums: dict[str, Any]) -> str:
 def query(ctx: click.Context, sql: str, max_rows: int, as_json: bool) -> int:
     """Ask ClickHouse one read-only SQL statement.
 
-    Also into the embedded engine of a running `run`.
+    It reaches the embedded engine of a running `run`, too.
     """
     if not sql.strip():
         raise click.UsageError("the statement is empty; one such as 'SELECT count() FROM btc_current' is needed", ctx)

@@ -22,8 +22,8 @@ from mexc_pipeline.config import Config, parse
 from mexc_pipeline.control import NOT_UNDERSTOOD, ControlError, ControlServer
 from mexc_pipeline.export.newest import newest_seq
 from mexc_pipeline.rows import Frame, Mt
-from mexc_pipeline.spool import known as module
-from mexc_pipeline.spool.known import Known, known
+from mexc_pipeline.spool import last_seq as module
+from mexc_pipeline.spool.last_seq import LastSeq, ask_last_seq
 from mexc_pipeline.spool.segment import NUMBERED
 from mexc_pipeline.spool.writer import Spool
 from support.examples import examples
@@ -54,13 +54,13 @@ def file(config: Config, name: str, to: int, rows: int = 1, said: Mapping[str, s
     return write_export(config.export_dir / name, to, rows, said)
 
 
-def ask(config: Config, *own: str) -> Known:
-    return known(config, config.symbols[0].id, frozenset(own))
+def ask(config: Config, *own: str) -> LastSeq:
+    return ask_last_seq(config, config.symbols[0].id, frozenset(own))
 
 
 def test_nothing_is_known_and_the_missing_store_is_said(config: Config) -> None:
     found = ask(config)
-    assert (found.last_seq, found.exports, found.writer) == (0, (), None)
+    assert (found.seq, found.exports, found.writer) == (0, (), None)
     assert len(found.unknown) == 1
     assert found.unknown[0].startswith("tables: store is not running")
 
@@ -73,10 +73,10 @@ def test_the_higher_of_files_and_tables_counts(config: Config) -> None:
     file(config, "eth2026112123.parquet", 6000)
     names = ("btc2026112119.parquet", "btc2026112120.part1.parquet", "btc2026112120.part2.parquet")
     with store(config, last_seq=50, writer=None) as asked:
-        assert ask(config) == Known(55, names, None, ())
+        assert ask(config) == LastSeq(55, names, None, ())
     assert asked == [{"cmd": "known", "id": "btc"}]
     with store(config, last_seq=70, writer=None):
-        assert ask(config).last_seq == 70
+        assert ask(config).seq == 70
 
 
 def test_a_file_of_an_earlier_name_may_hold_the_newest_rows(config: Config) -> None:
@@ -85,7 +85,7 @@ def test_a_file_of_an_earlier_name_may_hold_the_newest_rows(config: Config) -> N
     file(config, "btc20261121200000.part2.parquet", 90)
     file(config, "btc20271225110000.parquet", 60)
     with store(config, last_seq=0, writer=None):
-        assert ask(config).last_seq == 90
+        assert ask(config).seq == 90
 
 
 def test_files_that_cannot_be_read_are_unknown_and_named(config: Config) -> None:
@@ -94,7 +94,7 @@ def test_files_that_cannot_be_read_are_unknown_and_named(config: Config) -> None
     (config.export_dir / "btc2026112121.parquet").write_bytes(b"broken")
     with store(config, last_seq=0, writer=None):
         found = ask(config)
-    assert found.last_seq == 9
+    assert found.seq == 9
     assert [line.split(":")[1].rsplit("/")[-1] for line in found.unknown] == [
         "btc2026112120.parquet", "btc2026112121.parquet",
     ]  # fmt: skip
@@ -110,7 +110,7 @@ def test_a_last_seq_that_the_rows_do_not_bear_out_is_unknown(config: Config, las
     consistent = file(config, "btc2026112121.parquet", 50, said=both)
     with store(config, last_seq=0, writer=None):
         found = ask(config)
-    assert found.last_seq == 9
+    assert found.seq == 9
     assert [str(lying) in line or str(consistent) in line for line in found.unknown] == [True, True]
 
 
@@ -163,7 +163,7 @@ def test_a_reader_that_fails_is_said(config: Config, monkeypatch: pytest.MonkeyP
     file(config, "btc2026112119.parquet", 9)
     monkeypatch.setattr(module, "FILES_S", 0.001)
     found = ask(config)
-    assert found.last_seq == 0
+    assert found.seq == 0
     assert any(problem.startswith("files: ") for problem in found.unknown)
 
 
@@ -202,7 +202,7 @@ def test_a_dead_process_of_this_host_is_none(config: Config) -> None:
 )  # fmt: skip
 def test_an_answer_in_another_shape_is_unknown_and_stops_nothing(config: Config, answer: dict[str, Any]) -> None:
     with store(config, **answer):
-        assert ask(config) == Known(0, (), None, (f"tables: {NOT_UNDERSTOOD}",))
+        assert ask(config) == LastSeq(0, (), None, (f"tables: {NOT_UNDERSTOOD}",))
 
 
 @pytest.mark.parametrize("held", [None, 5, [5], [[1, 2]], [["btc", "other", "1", "2", "x"]], "btc", [{}]])

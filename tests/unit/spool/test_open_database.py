@@ -15,7 +15,7 @@ import pytest
 
 from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.rows import Columns, Frame
-from mexc_pipeline.spool import held, writer
+from mexc_pipeline.spool import open_database, writer
 from mexc_pipeline.spool import pending as pending_rows
 from mexc_pipeline.spool.lifecycle import mark_exported, seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock, holder
@@ -50,7 +50,7 @@ def remove_log(path: Path) -> None:
 
 
 def remove_index(path: Path) -> None:
-    """Without it others keep an index of their own, and the last of them folds and removes a log that is written to."""
+    """Without it others keep an index of their own, and the last of them checkpoints and removes a log in use."""
     beside(path)[2].unlink()
 
 
@@ -156,7 +156,7 @@ def test_a_removal_that_goes_on_meanwhile(
     segment = tmp_path / str(spool.segment)
     remove_all(segment)
     with monkeypatch.context() as racing:
-        racing.setattr(held, "connect_writer", lose_again)
+        racing.setattr(open_database, "connect_writer", lose_again)
         with contextlib.suppress(sqlite3.OperationalError):  # then nothing of the call was committed
             spool.append(frames(100, 50))
     spool.append(frames(spool.last_seq, 200 - spool.last_seq))
@@ -232,8 +232,8 @@ def of_header(at: int) -> Callable[[Path], None]:
     return change
 
 
-def folded(path: Path) -> None:
-    """As its own thread folds the log into the file: what is damaged afterwards is in no log."""
+def checkpoint_log(path: Path) -> None:
+    """As its own thread checkpoints the log: what is damaged afterwards is in no log."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         db.execute("INSERT INTO meta VALUES ('', '')")  # its writer's page of the header is not the newest any more
@@ -284,7 +284,7 @@ def test_a_segment_that_can_only_be_read_is_written_again(
     spool.append(frames(0, 1000))
     segment = tmp_path / str(spool.segment)
     if found == "by its writer":
-        folded(segment)
+        checkpoint_log(segment)
         damage(segment)
     else:
         spool.close()
@@ -337,7 +337,7 @@ def test_a_segment_damaged_under_its_writer_is_set_apart_and_recording_goes_on(
     spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
     spool.append(frames(0, 100))
     segment = tmp_path / str(spool.segment)
-    folded(segment)
+    checkpoint_log(segment)
     damage(segment)
     if then == "its edge":
         assert spool.tick(T0 + 10 * SECOND_NS) is None
@@ -392,11 +392,11 @@ def test_pending_rows_that_can_only_be_read_are_written_again(
         pending = Pending(tmp_path, "BTC_USDT")
         assert pending.set_apart is None
     if found == "by its writer":
-        folded(tmp_path / FILE)
+        checkpoint_log(tmp_path / FILE)
         damage(tmp_path / FILE)
     pending.append(frames(500, 500))
     if found == "while they are moved":
-        folded(tmp_path / FILE)
+        checkpoint_log(tmp_path / FILE)
         damage(tmp_path / FILE)
     spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
     while pending.move(spool):
@@ -416,7 +416,7 @@ def test_pending_rows_damaged_under_their_writer_are_set_apart_and_more_are_kept
     monkeypatch.setattr(pending_rows, "KEEP_S", 0.0)
     pending = Pending(tmp_path, "BTC_USDT")
     pending.append(frames(0, 100))
-    folded(tmp_path / FILE)
+    checkpoint_log(tmp_path / FILE)
     damage(tmp_path / FILE)
     spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)
     if then == "more rows":

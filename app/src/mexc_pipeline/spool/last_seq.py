@@ -33,11 +33,12 @@ WRITER_ALIVE_S = 45.0
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """``last_seq``: the highest known; ``writer``: who else records the symbol at this moment, None where nobody
-    does; ``unknown``: what could not be asked."""
+class LastSeq:
+    """What files and tables answered: ``seq``, the last one they have (0 where they have none); ``exports``, the names
+    of the symbol's files; ``writer``, who else records the symbol at this moment, None where nobody does; ``unknown``,
+    what could not be asked."""
 
-    last_seq: int
+    seq: int
     exports: tuple[str, ...]
     writer: str | None
     unknown: tuple[str, ...]
@@ -48,8 +49,9 @@ class Known:
         return not self.unknown or has_segments or waited_s >= ANSWER_S
 
 
-def known(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) -> Known:
-    """Ask the files and the store. ``spool_ids`` are this folder's own, so that it does not find itself alive."""
+def ask_last_seq(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) -> LastSeq:
+    """Ask the files and the store. ``spool_ids`` are this folder's own, so that it does not find itself alive. It takes
+    up to :data:`ANSWER_S` seconds, and never raises for what cannot be asked."""
     unknown: list[str] = []
     exports = tuple(sorted(_files(settings.export_dir, symbol_id, unknown)))
     last = _newest_in_files(settings, symbol_id, unknown) if exports else 0
@@ -64,7 +66,7 @@ def known(settings: config.Config, symbol_id: str, spool_ids: frozenset[str]) ->
             last = max(last, _seq(answer["last_seq"]))
         except control.ODD:  # then nothing is known, which stops no recording
             unknown.append(f"tables: {control.NOT_UNDERSTOOD}")
-    return Known(last, exports, writer, tuple(unknown))
+    return LastSeq(last, exports, writer, tuple(unknown))
 
 
 def _files(folder: Path, symbol_id: str, unknown: list[str]) -> list[str]:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.collector.disk import Disk
+from mexc_pipeline.spool.disk_level import REFUSED_S, Level, Limits, Usage, judge, no_room
 from mexc_pipeline.spool.reserve import FILE, Reserve
-from mexc_pipeline.spool.room import REFUSED_S, Level, Limits, Usage, judge, no_room
 
 MIB = 1 << 20
 LIMITS = Limits(80, 90, 64 * MIB)

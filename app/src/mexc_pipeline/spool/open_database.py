@@ -24,7 +24,7 @@ log = logging.getLogger("mexc_pipeline.spool")
 _Inodes = tuple[tuple[int, int] | None, ...]
 
 
-class Held:
+class OpenDatabase:
     """The database at ``path`` in the hands of its writer; :attr:`db` as :func:`connect_writer` returned it."""
 
     def __init__(self, path: Path, db: sqlite3.Connection) -> None:
@@ -40,10 +40,10 @@ class Held:
             db.close()
 
     def keep(self) -> bool:
-        """Before a commit: see that database, log and the log's index are still those of that name, and write them
-        again where they are not; True then, and ``db`` is another connection. What stands under the name is set apart.
-        Raises sqlite3.Error or OSError where that cannot be done at present: then nothing may be committed, and it can
-        be called again."""
+        """See, before a commit, that database, log and the log's index are still those of that name, and write them
+        again where they are not; returns True then, and ``db`` is another connection. What stands under the name is set
+        apart. Raises sqlite3.Error or OSError where that cannot be done at present: then nothing may be committed, and
+        it can be called again."""
         try:
             found = _inodes(self._path)
         except OSError:  # it cannot be looked at, which says nothing of what it is
@@ -59,9 +59,9 @@ class Held:
         return True
 
     def renew(self, is_whole: Callable[[Path], bool]) -> bool:
-        """Write the database again, row by row, where it is damaged so that it can only be read; False, with nothing
-        changed, where it cannot be read either or ``is_whole`` does not find in the copy what must be there. Raises
-        sqlite3.Error or OSError where it cannot be done at present."""
+        """Write the database again, row by row, where it is damaged so that it can only be read; returns False, with
+        nothing changed, where it cannot be read either or ``is_whole`` does not find in the copy what must be there.
+        Raises sqlite3.Error or OSError where it cannot be done at present."""
         making = self._making()
         try:
             self.db.execute("PRAGMA auto_vacuum=NONE")  # of the copy

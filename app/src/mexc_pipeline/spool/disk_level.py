@@ -22,7 +22,7 @@ STEADY = 1.0
 
 
 class Level(IntEnum):
-    """How full; from ``FULL`` on nothing is recorded and the reserve is free."""
+    """How full the disk is; from ``FULL`` on nothing is recorded and the reserve is free."""
 
     OK = 0
     WARN = 1
@@ -32,7 +32,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``warn`` and ``alert`` in percent used, ``reserve`` in bytes."""
+    """What bounds a level: ``warn`` and ``alert`` in percent used, ``reserve`` in bytes."""
 
     warn: float
     alert: float
@@ -59,11 +59,12 @@ class Usage:
 
     @property
     def percent(self) -> float:
+        """Percent used, as df counts it."""
         return 100 * self.used / (self.used + self.free) if self.used + self.free else 100.0
 
     @classmethod
     def of(cls, folder: Path) -> Usage:
-        """Of the file system that holds the folder. Raises OSError."""
+        """The bytes of the file system that holds the folder. Raises OSError."""
         found = os.statvfs(folder)
         return cls((found.f_blocks - found.f_bfree) * found.f_frsize, found.f_bavail * found.f_frsize)
 
