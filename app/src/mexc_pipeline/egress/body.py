@@ -10,7 +10,9 @@ _PIECE = 64 << 10
 class Response(Protocol):
     """What is needed of ``http.client.HTTPResponse``."""
 
-    def read1(self, n: int = -1) -> bytes: ...
+    def read1(self, n: int = -1) -> bytes:
+        """Read and return up to ``n`` bytes, empty at the end."""
+        ...
 
 
 def read(response: Response, most: int) -> bytes:

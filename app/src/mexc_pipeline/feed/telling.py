@@ -67,8 +67,8 @@ def silent(channels: Said, unasked: Said) -> list[Told]:
 
 
 def cannot_follow(unversioned: Mapping[str, int], gaps: Mapping[str, Any] | None) -> list[Told]:
-    """Of depth of which it is not known what is missing, or that has no book to build on; both as
-    :meth:`~mexc_pipeline.feed.feed.Feed.status` has them."""
+    """What is to be told of depth of which it is not known what is missing, or that has no book to build on; both are
+    given as :meth:`~mexc_pipeline.feed.feed.Feed.status` has them."""
     found = [
         Told(
             f"{name}: no version can be read in its last {count:,} frames, so that what is missing is not noticed",
