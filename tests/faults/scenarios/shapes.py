@@ -219,7 +219,12 @@ def _run_says(place: Bench, sim: Simulator, rng: random.Random, outcome: Outcome
     status, text = place.run("run", "--duration", "4s", timeout_s=180)
     told = any("are dead letters" in line for line in text.splitlines())
     outcome.expect((status, told) == (1, True) if shape else (status, told) == (0, False),
-                   f"run with {shape or 'nothing wrong'} ended with {status}: {text[-500:]}")  # fmt: skip
+                   f"run with {shape or 'nothing wrong'} ended with {status}: {_answer(text)}")  # fmt: skip
+
+
+def _answer(text: str) -> str:
+    """What people are told, without the log."""
+    return "\n".join(line for line in text.splitlines() if line and not line.startswith("{"))[-1500:]
 
 
 def read_files_of(path: Path) -> list[Row]:
