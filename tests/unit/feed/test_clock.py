@@ -256,6 +256,7 @@ def test_no_time_is_trusted_that_is_far_from_the_true_one(turns: list[tuple[str,
 
 
 def test_a_clock_that_was_compared_and_is_right_is_trusted() -> None:
+    """A clock that was set 8 hours ahead in the moment in which segments were judged by age had two deleted early."""
     host = Host()
     assert host.clock.trusted_ns(host.wall, host.mono) is None
     host.ping()
