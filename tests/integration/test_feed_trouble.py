@@ -297,13 +297,13 @@ def test_a_closed_port_is_tried_until_it_opens() -> None:
 @pytest.mark.parametrize(
     ("fault", "code", "reason"),
     [
-        (Fault("reset"), 1006, ""),
-        (Fault("abort"), 1006, ""),
+        (Fault("reset"), 1006, "reset by peer"),
+        (Fault("abort"), 1006, "Connection to remote host was lost"),
         (Fault("close", value="1001"), 1001, ""),
         (Fault("close_notice"), 1005, "closed by the exchange"),
-        (Fault("garbage"), 1006, ""),
-        (Fault("half", value="fin"), 1006, ""),
-        (Fault("half", value="reset"), 1006, ""),
+        (Fault("garbage"), 1006, "rsv is not implemented"),
+        (Fault("half", value="fin"), 1006, "Connection to remote host was lost"),
+        (Fault("half", value="reset"), 1006, "reset by peer"),
     ],
     ids=lambda v: f"{v.kind} {v.value}" if isinstance(v, Fault) else "",
 )

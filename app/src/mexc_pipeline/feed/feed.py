@@ -397,6 +397,8 @@ class Feed:
         """Take in what has come over a connection that is over, for whatever reason: frames that this host's kernel has
         acknowledged are received, and no one sends them again. Returns the exchange's goodbye where it is among them.
         """
+        if link.fileno() < 0:  # read to its end, where the library closes it
+            return None
         self._drain_by, most = time.monotonic() + DRAIN_S, link.received + DRAIN_BYTES
         link.drain(lambda: self._before_draining(link, most))
         farewell = None
