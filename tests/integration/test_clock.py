@@ -64,7 +64,7 @@ def proven_long_ago(site: Site) -> Path:
     month = time.time_ns() - 30 * DAY_S * 10**9
     spool = open_spool(load(site.config))
     for n in range(2):
-        spool.append([Frame(month + n, None, 4, b"{}")])
+        spool.append([Frame(month + n, month // 10**6, 1, b"{}")])
         spool.cut(month + n)
     spool.close()
     path = segments(site.spool())[0][1]

@@ -21,6 +21,8 @@ from mexc_pipeline.export.order import in_order
 from mexc_pipeline.export.parquet import Content, read_content
 from mexc_pipeline.export.retention import PruneReport, Rules, prune, rules, size_bytes
 from mexc_pipeline.periods import Period
+from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.spool import lifecycle
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import in_order as spooled
 from mexc_pipeline.spool.segment import segments
@@ -123,6 +125,36 @@ def test_what_a_wrong_clock_named_is_as_old_as_the_exchange_says(tmp_path: Path,
     record(made, start_ns=later)
     gone = prune(made, Rules(keep_ns=DAY // 2), now_ns=lambda: later + PERIOD)
     assert [name for name, _ in gone.deleted] == order[:3]
+
+
+def test_a_file_of_no_frames_that_a_clock_behind_has_named_is_not_old(tmp_path: Path) -> None:
+    """Its segment and it were deleted a minute after they were made: nothing in them is the exchange's."""
+    made = configure(tmp_path, "BTC_USDT")
+    hours = 3600 * SECOND
+    now = T0 + 100 * hours
+    spool = open_spool(made)
+    for n, begin in enumerate((T0, T0 + PERIOD, now)):
+        if n < 2:  # started, and could not connect
+            spool.append([Frame(begin, None, int(Mt.EVENT), b'{"event":"disconnected"}')])
+        else:
+            spool.append([frame._replace(ts=frame.ts and frame.rx // 1_000_000) for frame in some_frames(20, begin)])
+        spool.tick(begin + PERIOD)
+        assert run(made, now_ns=lambda: begin + PERIOD).ok  # noqa: B023
+        newest = spooled(made.spool_dir / "btc").readable[-1]
+        lifecycle.mark_exported(newest.path, newest.exported | {"at_ns": begin + PERIOD})  # by that clock too
+        if n < 2:  # nothing after it tells its age
+            assert spool.prune(now + 200 * hours, 6 * hours) == []
+    spool.append([Frame(now + 2 * PERIOD, now // 1_000_000, int(Mt.TICKER), b"{}")])
+    spool.close()
+    assert lifecycle.prune(made.spool_dir / "btc", now + hours, 6 * hours) == []
+    gone = lifecycle.prune(made.spool_dir / "btc", now + 7 * hours, 6 * hours)
+    assert len(gone) == 3
+    before = files(made)
+    assert prune(made, Rules(keep_ns=6 * hours), now_ns=lambda: now + hours).deleted == []
+    assert files(made) == before
+    record(made, start_ns=now + 8 * hours)
+    assert run(made, now_ns=lambda: 1 << 62).ok
+    assert [name for name, _ in prune(made, Rules(keep_ns=6 * hours), now_ns=lambda: now + 8 * hours).deleted] == before
 
 
 @pytest.mark.parametrize("error_ms", [300_000.0, None])

@@ -8,7 +8,8 @@ Age needs two clocks that agree. It is counted to this host's time or to the new
 put on a recorded frame (and an hour, in which that frame's file came to be), whichever is earlier: a clock that is
 ahead deletes nothing early, and where nothing was recorded for a month, nothing goes until something is. It is counted
 from the end of a file's period or from the exchange's newest time in the file or in one recorded before it, whichever
-is latest: a file that was named by a clock that was behind is not taken for an old one.
+is latest: a file that was named by a clock that was behind is not taken for an old one. One without any such time is as
+old as the next that has one, and stays where none has.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from heapq import merge
 from itertools import groupby
 from pathlib import Path
@@ -275,20 +277,20 @@ def _frame_ns(path: Path) -> int:
 def _aged(files: _Files, until_ns: int, keep_ns: int) -> Iterator[Path]:
     """The files that are old enough, oldest first; true time does not go back from one to the next."""
     may_go = {file.path for file in files.may_go}
+    frame_ns = cache(_frame_ns)
     time_ns = 0
-    for file in files.placed:
+    for place, file in enumerate(files.placed):
         edge_ns = _edge_ns(file.name, file.path)
         if edge_ns <= until_ns:
             time_ns = max(time_ns, edge_ns)
         if until_ns - time_ns < keep_ns:
             return
         if file.path in may_go:
-            own_ns = _frame_ns(file.path)
-            time_ns = max(time_ns, own_ns)
-            if until_ns - time_ns < keep_ns:
+            told_ns = next(filter(None, (frame_ns(later.path) for later in files.placed[place:])), 0)
+            if not told_ns or until_ns - max(time_ns, told_ns) < keep_ns:
                 return
-            if own_ns or edge_ns <= until_ns:  # else nothing tells its time
-                yield file.path
+            time_ns = max(time_ns, frame_ns(file.path))
+            yield file.path
 
 
 def _edge_ns(name: FileName, path: Path) -> int:

@@ -295,6 +295,7 @@ def remove_empty(path: Path) -> str | None:
 def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:
     """Delete exported segments whose file was proven ``keep_ns`` ago or earlier, by a clock that is right now; it was
     not always: what the exchange says of a segment's newest frame is believed where it is later than what export said.
+    A segment without one is taken to be as old as the next that has one, and stays where none has.
 
     The newest segment always stays: it is how the next seq is known. One that cannot be read or deleted stays, and is
     logged.
@@ -310,7 +311,9 @@ def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:
         if at_ns is None or now_ns - at_ns < keep_ns or segment.last_seq >= newest:
             continue
         try:
-            if now_ns - _newest_frame_ns(segment.path) >= keep_ns:
+            following = found.readable[found.readable.index(segment) :]
+            told_ns = next(filter(None, (_newest_frame_ns(later.path) for later in following)), None)
+            if told_ns is not None and now_ns - told_ns >= keep_ns:
                 remove(segment.path)
                 pruned.append(segment.path)
         except (SegmentError, OSError) as error:
