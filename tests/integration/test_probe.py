@@ -791,7 +791,7 @@ def command(folder: Path, sim: Simulator, *arguments: str) -> subprocess.Complet
 
 def test_the_command_says_what_it_found_and_ends_with_its_verdict(settings: SimulatorConfig, tmp_path: Path) -> None:
     with Simulator(replace(settings, symbols=("BTC_USDT", "DOGE_USDT"))) as sim:
-        done = command(tmp_path, sim, "btc", "DOGE_USDT", "--seconds", "2.5", "--save", "a.ndjson.gz")
+        done = command(tmp_path, sim, "btc", "DOGE_USDT", "--seconds", "5", "--save", "a.ndjson.gz")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.endswith("verdict: as expected\n")
         with gzip.open(tmp_path / "a.ndjson.gz") as bundle:
@@ -800,7 +800,7 @@ def test_the_command_says_what_it_found_and_ends_with_its_verdict(settings: Simu
         assert again.returncode == 1
         assert "is there already" in again.stderr
         sim.inject(Fault("retired", channel="depth.full"))
-        done = command(tmp_path, sim, "btc", "--seconds", "2.5", "--json")
+        done = command(tmp_path, sim, "btc", "--seconds", "5", "--json")
         assert done.returncode == 1
         assert json.loads(done.stdout)["verdict"] == "different"
 
