@@ -52,6 +52,7 @@ def test_somebody_tells_of_a_clickhouse_that_does_not_stay_up(clickhouse: Host) 
     assert clickhouse.service("mexc-restarts.timer").is_running
     assert clickhouse.service("mexc-restarts.timer").is_enabled
     assert exposure(clickhouse, "mexc-restarts.service") <= MOST_EXPOSED
+    assert clickhouse.run("systemctl start mexc-restarts.service").rc == 0
 
 
 def test_clickhouse_is_confined(clickhouse: Host) -> None:
