@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -306,16 +306,18 @@ def prune(folder: Path, now_ns: int, keep_ns: int) -> list[Path]:
     newest = max((segment.last_seq for segment in found.readable), default=0)
     exported = [segment for segment in found.readable if segment.state == "exported"]
     proven = proven_at([int(segment.exported["at_ns"]) for segment in exported], now_ns)
+    newest_frame_ns = cache(_newest_frame_ns)
     pruned: list[Path] = []
     for segment, at_ns in zip(exported, proven, strict=True):
         if at_ns is None or now_ns - at_ns < keep_ns or segment.last_seq >= newest:
             continue
         try:
             following = found.readable[found.readable.index(segment) :]
-            told_ns = next(filter(None, (_newest_frame_ns(later.path) for later in following)), None)
-            if told_ns is not None and now_ns - told_ns >= keep_ns:
-                remove(segment.path)
-                pruned.append(segment.path)
+            told_ns = next(filter(None, (newest_frame_ns(later.path) for later in following)), 0)
+            if not told_ns or now_ns - told_ns < keep_ns:
+                break  # those behind it are younger; the recorder, which waits for this, need not read them
+            remove(segment.path)
+            pruned.append(segment.path)
         except (SegmentError, OSError) as error:
             fields = {"segment": str(segment.path), "error": str(error)}
             log.error("segment cannot be pruned", extra={"fields": fields})
