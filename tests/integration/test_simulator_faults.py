@@ -397,6 +397,31 @@ def test_refused_connections_then_the_port_is_back(sim: Simulator) -> None:
             assert again.channel("push.deal")
 
 
+def test_faults_of_the_port_at_once_come_one_after_another(sim: Simulator) -> None:
+    """The second once found the port taken by the first, and whoever injected it waited in vain."""
+    sim.inject(Fault("refuse_connect", seconds=0.2))
+    began = time.monotonic()
+    sim.inject(Fault("mute", seconds=0.2))
+    sim.inject(Fault("refuse_connect", seconds=0.2))
+    assert time.monotonic() - began < 10
+    sim.wait_for(accepts)
+    with connected(sim, "deal") as client:
+        assert client.channel("push.deal")
+
+
+def test_a_port_that_another_has_by_chance_comes_back(sim: Simulator) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sim.inject(Fault("refuse_connect", seconds=0.3))
+        other.bind((sim.config.host, sim.port))
+        other.listen()
+        began = time.monotonic()
+        sim.wait_for(lambda _: time.monotonic() - began > 0.6)  # the simulator has tried by then
+    sim.wait_for(accepts)
+    with connected(sim, "deal") as client:
+        assert client.channel("push.deal")
+
+
 def test_tcp_accepted_and_nothing_said(sim: Simulator) -> None:
     sim.inject(Fault("mute", seconds=1.5))
 

@@ -10,10 +10,12 @@ import gzip
 import logging
 import ssl
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
@@ -36,6 +38,8 @@ from mexc_pipeline.simulator.tickers import AllTickers
 WS_PATH = "/edge"
 _HOUSEKEEPING = 0.02
 _MOST_TICKS_BEHIND = 100
+REBIND_S = 10.0
+_T = TypeVar("_T")
 
 log = logging.getLogger("mexc_pipeline.simulator")
 
@@ -83,6 +87,7 @@ class Exchange:
         self._servers: list[Server] = []
         self._impostor: asyncio.Server | None = None
         self._replaced = asyncio.Event()
+        self._replacing = asyncio.Lock()
         self._transports: set[asyncio.BaseTransport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._rng = Random(f"exchange:{config.seed}")
@@ -385,8 +390,8 @@ class Exchange:
         ]
         log.info("fault", extra={"fields": {"kind": fault.kind, "connections": len(matching)}})
         if fault.effect is Effect.LISTENER:
-            self._replaced.clear()
-            self._spawn(self._replace_listener(fault))
+            self._replaced = asyncio.Event()
+            self._spawn(self._replace_listener(fault, self._replaced))
         elif fault.effect in (Effect.NEXT, Effect.WINDOW):
             self.board.add(fault, asyncio.get_running_loop().time())
         else:
@@ -421,8 +426,13 @@ class Exchange:
                 for _ in range(fault.count):
                     session.send_fault(fault)
 
-    async def _replace_listener(self, fault: Fault) -> None:
-        """Close the port, or put an impostor behind it, for a while; open connections go on."""
+    async def _replace_listener(self, fault: Fault, replaced: asyncio.Event) -> None:
+        """Close the port, or put an impostor behind it, for a while; open connections go on. One fault after another:
+        two cannot have the port at once."""
+        async with self._replacing:
+            await self._replace(fault, replaced)
+
+    async def _replace(self, fault: Fault, replaced: asyncio.Event) -> None:
         for server in self._servers:
             server.close(close_connections=False)
         await asyncio.sleep(0)
@@ -436,8 +446,10 @@ class Exchange:
 
         try:
             if fault.kind != "refuse_connect":
-                self._impostor = await asyncio.start_server(impostor, self.config.host, self.port)
-            self._replaced.set()
+                self._impostor = await self._once_free(
+                    lambda: asyncio.start_server(impostor, self.config.host, self.port)
+                )
+            replaced.set()
             await asyncio.sleep(5.0 if fault.seconds is None else fault.seconds)
         finally:
             for writer in writers:
@@ -446,7 +458,19 @@ class Exchange:
                 self._impostor.close()
                 self._impostor = None
         await asyncio.sleep(0)
-        await self._listen()
+        await self._once_free(self._listen)
+
+    async def _once_free(self, bind: Callable[[], Awaitable[_T]]) -> _T:
+        """Bind the port that was given up for a moment, and that another connection of this machine may have by chance
+        meanwhile."""
+        deadline = asyncio.get_running_loop().time() + REBIND_S
+        while True:
+            try:
+                return await bind()
+            except (OSError, UserError):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(0.1)
 
 
 def _peer(connection: ServerConnection) -> str:
