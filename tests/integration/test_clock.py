@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from mexc_pipeline.collector.process import prune_for_room
 from mexc_pipeline.collector.recording import Recording
 from mexc_pipeline.config import load
 from mexc_pipeline.rows import Frame
@@ -94,15 +94,16 @@ def test_a_clock_that_is_wrong_makes_no_room_on_a_full_disk(tmp_path: Path) -> N
         old = proven_long_ago(site)
         config = load(site.config)
         with SpoolLock(site.spool()) as lock:
-            recording = Recording(config, config.symbols[0], lock, threading.Event())
-            recording.prune_for_room()
+            recording = Recording(config, config.symbols[0], lock)
+            prune_for_room(recording, [recording])
             assert old.exists()
             error_ns = 0
-            recording.prune_for_room()
+            prune_for_room(recording, [recording])
             assert not old.exists()
     with SpoolLock(site.spool()) as lock:
         old = proven_long_ago(site)
-        Recording(config, config.symbols[0], lock, threading.Event()).prune_for_room()
+        recording = Recording(config, config.symbols[0], lock)
+        prune_for_room(recording, [recording])
     assert old.exists(), "the exchange cannot be asked"
 
 

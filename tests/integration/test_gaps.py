@@ -186,11 +186,11 @@ def test_versions_that_cannot_be_read_are_said_and_what_was_missing_meanwhile_is
         shape = "drop=data.version;drop=data.begin;drop=data.end"
         sim.inject(Fault("shape", channel="depth", value=shape))
         assert rig.event("unversioned")["channel"] == "push.depth"
-        assert rig.feed.status()["unversioned"]["push.depth"] >= 10
+        until(lambda: rig.feed.status()["unversioned"].get("push.depth", 0) >= 10, 5, "the word of it")
         sim.inject(Fault("version_gap", channel="depth"))
         sim.clear_faults()
         gap, repaired = rig.event("gap"), rig.event("repaired")
-        assert rig.feed.status()["unversioned"] == {}
+        until(lambda: rig.feed.status()["unversioned"] == {}, 5, "the word that they can be read")
         assert (repaired["from"], repaired["to"]) == (gap["from"], gap["to"])
         assert gap["count"] > 10
 

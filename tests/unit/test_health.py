@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline import health
-from mexc_pipeline.collector.process import in_a_line
+from mexc_pipeline.collector.line import for_systemd, in_a_line
 from mexc_pipeline.collector.statistics import RECENT_S, Statistics
 from mexc_pipeline.config import parse
 from mexc_pipeline.errors import ConfigError
@@ -192,8 +192,9 @@ def test_a_collector_shows_systemd_and_its_log_what_status_shows(
     market = {"age_s": waited_s, "waited_s": waited_s, "limit_s": 30.0}
     status = {**LIVE, "id": "btc", "last_seq": 9, "rows": {"t": 130, "d": 20, "dl": 500, "ev": 70}, "market": market}
     status |= {"reconnects": 0, "delay_ms": None, "durable_ms": None, "disk": {"used_percent": 1.0}}
-    fields, text = in_a_line(status, {"t": 100, "d": 20, "dl": 0, "ev": 0}, 15.0, silent_s)
-    assert text == f"{state}, seq 9, 2.0 frames/s"
+    line = in_a_line(status, {"t": 100, "d": 20, "dl": 0, "ev": 0}, 15.0, silent_s)
+    fields = line.fields
+    assert for_systemd([line], 1) == f"{state}, seq 9, 2.0 frames/s"
     assert fields["state"] == state == health.of_symbol(status, silent_s=silent_s).state
     assert {name: rate for name, rate in fields.items() if name.endswith("_s")} == {
         "t_s": 2.0,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import pytest
 
 from mexc_pipeline import running
-from mexc_pipeline.collector.process import Process
+from mexc_pipeline.collector.recording import Recording
 from mexc_pipeline.config import Config, parse
+from mexc_pipeline.spool.lock import SpoolLock
 
 BASE = """
 symbols = ["BTC_USDT", "ETH_USDT"]
@@ -70,16 +69,17 @@ def test_a_symbol_more_restarts_the_store_and_no_running_collector() -> None:
 
 
 def test_a_collector_that_has_read_the_list_again_says_so(tmp_path: Path) -> None:
-    more = BASE.replace('"ETH_USDT"]', '"ETH_USDT", "SOL_USDT"]').replace('"eth"]', '"eth", "sol"]')
-    before, after = _config(), _config(more)
+    here = BASE.replace("/srv", str(tmp_path))
+    more = here.replace('"ETH_USDT"]', '"ETH_USDT", "SOL_USDT"]').replace('"eth"]', '"eth", "sol"]')
+    path = tmp_path / "config.toml"
+    before, after = parse(here, path), parse(more, path)
     now = running.report(after, after.symbol("btc"))
-    recording = MagicMock(symbol=before.symbol("btc"), folder=tmp_path)
-    recording.status.return_value = {"warnings": []}
-    with Process(before, recording, threading.Event(), threading.Event()) as process:
-        for read, verb in ((None, "reload"), (after, None)):
-            recording.repartition.return_value = read  # None: it could not be read
-            process._repartition_exits()
-            found = running.outdated(process._status({})["running"], now)
+    with SpoolLock(before.spool_dir / "btc") as lock:
+        recording = Recording(before, before.symbol("btc"), lock)
+        for text, verb in (("none at all", "reload"), (more, None)):
+            path.write_text(text)
+            recording.repartition()
+            found = running.outdated(recording.running, now)
             assert (found and found.verb) == verb
 
 

@@ -33,15 +33,16 @@ def test_a_higher_seq_that_is_known_late_is_said(tmp_path: Path, monkeypatch: py
     spool = opening.within(10)
     assert spool is not None
     try:
-        until(lambda: not opening.last_seq.unknown, 10, "the late answer")
+        until(lambda: not opening.state.unknown, 10, "the late answer")
         if late:
             until(lambda: said, 10, "the event")
             assert json.loads(said[0]) == {"event": "seq_repeated", "given": 0, "known": 7}
-            assert "seq is given twice" in str(opening.trouble)
+            assert "seq is given twice" in str(opening.state.trouble)
         else:
-            assert (said, opening.trouble) == ([], None)
+            assert (said, opening.state.trouble) == ([], None)
     finally:
-        opening.give_up(1)
+        opening.give_up()
+        opening.settle(1)
         spool.close()
 
 
@@ -64,15 +65,16 @@ def test_rows_given_meanwhile_hide_no_repeat(
     store = {"known": lambda _: known, "given": lambda _: {"held": here}}
     server = ControlServer(config.control_dir / "store.sock", store)
     try:
-        until(lambda: not opening.last_seq.unknown or said, 10, "the late answer")
+        until(lambda: not opening.state.unknown or said, 10, "the late answer")
         if twice:
             until(lambda: said, 10, "the event")
             assert json.loads(said[0]) == {"event": "seq_repeated", "given": 3, "known": twice}
         else:
-            assert (said, opening.trouble) == ([], None)
+            assert (said, opening.state.trouble) == ([], None)
     finally:
         server.close()
-        opening.give_up(1)
+        opening.give_up()
+        opening.settle(1)
         spool.close()
 
 
@@ -81,18 +83,19 @@ def test_an_empty_spool_waits_for_a_store_that_comes_up_late(tmp_path: Path) -> 
     config = configure(tmp_path)
     (config.spool_dir / "btc").mkdir(parents=True)
     opening = Opening(config, config.symbols[0], T0, lambda *_: None)
-    until(lambda: opening.last_seq.unknown, 10, "the first question")
+    until(lambda: opening.state.unknown, 10, "the first question")
     assert opening.within(0) is None
     server = ControlServer(config.control_dir / "store.sock", {"known": lambda _: {"last_seq": 500, "writer": None}})
     try:
         spool = opening.within(20)
         assert spool is not None
         assert spool.last_seq == 500
-        assert opening.last_seq.unknown == ()
+        assert opening.state.unknown == ()
         spool.close()
     finally:
         server.close()
-        opening.give_up(1)
+        opening.give_up()
+        opening.settle(1)
 
 
 @given(st.booleans(), st.booleans(), st.floats(0, 2 * ANSWER_S))

@@ -116,7 +116,7 @@ def test_a_refusing_disk_is_tried_again_until_it_takes_them(
 ) -> None:
     repair = rig.failing(monkeypatch, "append", error)
     rig.put(b"1", b"2")
-    until(lambda: rig.recorder.trouble, 40, "trouble that is said")
+    until(lambda: rig.recorder.state.trouble, 40, "trouble that is said")
     rig.put(b"3")
     beat = rig.recorder.beat
     until(lambda: rig.recorder.beat > beat, 40, "a sign of life while waiting")
@@ -124,13 +124,13 @@ def test_a_refusing_disk_is_tried_again_until_it_takes_them(
     repair()
     until(lambda: len(rig.texts()) == 3, 40)
     assert rig.texts() == [b"1", b"2", b"3"]
-    until(lambda: rig.recorder.trouble is None, 40)
+    until(lambda: rig.recorder.state.trouble is None, 40)
 
 
 def test_what_cannot_be_committed_at_the_end_is_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.failing(monkeypatch, "append", OSError(28, "No space left on device"))
     rig.put(b"1", b"2")
-    until(lambda: rig.recorder.trouble, 40)
+    until(lambda: rig.recorder.state.trouble, 40)
     rig.inbox.close()
     rig.recorder.give_up()
     rig.thread.join(5)
@@ -141,7 +141,7 @@ def test_what_cannot_be_committed_at_the_end_is_counted(rig: Rig, monkeypatch: p
 def test_a_cut_comes_after_all_that_was_received(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     repair = rig.failing(monkeypatch, "append", OSError(5, "I/O error"))
     rig.put(b"1")
-    until(lambda: rig.recorder.trouble, 40)
+    until(lambda: rig.recorder.state.trouble, 40)
     rig.put(b"2")
     cuts: list[Any] = []
     asker = threading.Thread(target=lambda: cuts.append(rig.recorder.cut(20)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,8 @@ def test_the_line_that_it_records_counts_what_is_not_numbered_yet(
     left.append([Frame(T0, None, Mt.EVENT, started("1", None)), *some_frames(30, T0)])
     left.close()
     with SpoolLock(folder) as lock:
-        recording = Recording(config, symbol, lock, threading.Event())
+        recording = Recording(config, symbol, lock)
+        recording.open()
         recording.begin([])
         assert recording._opening is not None
         spool = recording._opening.spool.result(60)

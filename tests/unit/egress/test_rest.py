@@ -181,7 +181,7 @@ def test_patience_that_is_asked_for_is_kept_by_all_who_ask(status: str, asked: s
         assert rest.patience_s == 0
         assert rest.get("/y").status == int(status[:3])
         assert server.accepted == 2
-        assert rest.status() == {
+        assert rest.state().describe() == {
             "url": f"http://127.0.0.1:{server.port}",
             "of": 1,
             "answered": status < "5",

@@ -63,11 +63,12 @@ class Host:
 
     @property
     def status(self) -> dict[str, Any]:
-        return self.clock.status()
+        return {name: said for name, said in self.clock.status(self.mono).items() if name != "warning"}
 
     @property
     def warning(self) -> str | None:
-        return self.clock.warning(self.mono)
+        warning: str | None = self.clock.status(self.mono)["warning"]
+        return warning
 
 
 def test_two_answers_in_succession_that_agree_tell_the_error() -> None:

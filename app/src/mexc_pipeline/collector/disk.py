@@ -69,8 +69,15 @@ class Disk:
         return self.level
 
     def close(self) -> None:
-        """Give the reserve back: what is recorded here will soon be over."""
+        """Give the reserve back, from any thread: what is recorded here will soon be over, and nobody looks again."""
         self._release()
+
+    def move(self, folder: Path) -> None:
+        """Look at another folder of the file system from now on, and hold the reserve there."""
+        self._folder = folder
+        self._reserve.move(folder)
+        if self.level is not Level.FULL and not self._reserve.is_held():
+            self._make()
 
     def _make(self) -> None:
         try:

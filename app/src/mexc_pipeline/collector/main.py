@@ -32,5 +32,5 @@ def main(settings: config.Config, symbol: config.Symbol) -> int:
     # An export takes the lock for a moment to close what a collector left open; that is worth waiting for.
     with signals.handled(asked), SpoolLock(settings.spool_dir / symbol.id, wait_s=LOCK_WAIT_S) as lock:
         check_label(settings, symbol)
-        with Process(settings, Recording(settings, symbol, lock, stop), stop, repartition) as process:
+        with Process(settings, [Recording(settings, symbol, lock)], stop, repartition) as process:
             return process.run()

@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from mexc_pipeline import config
 from mexc_pipeline.control import ControlError
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.events import SeqRepeated
 from mexc_pipeline.rows import Mt
-from mexc_pipeline.spool.last_seq import LastSeq, ask_last_seq, given_elsewhere, own_ids
+from mexc_pipeline.spool.last_seq import ask_last_seq, given_elsewhere, own_ids
 from mexc_pipeline.spool.segment import NewerFormatError, SegmentError
 from mexc_pipeline.spool.writer import Spool
 
@@ -28,6 +29,15 @@ log = logging.getLogger("mexc_pipeline.collector")
 AGAIN_S = 0.5
 UNKNOWN_S, UNKNOWN_MOST_S = 30.0, 600.0
 """Between two questions to those who have not answered yet: at first, and later."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningState:
+    """What opening says of itself to the others at one moment: ``trouble``, what is in the way for the time being;
+    ``unknown``, what could not be asked for the last seq."""
+
+    trouble: str | None = None
+    unknown: tuple[str, ...] = ()
 
 
 class Opening:
@@ -44,23 +54,26 @@ class Opening:
         self._note = note
         self._began = time.monotonic()
         self._given_up = threading.Event()
-        self.last_seq = LastSeq(0, (), None, ())
-        self.trouble: str | None = None
-        """What is in the way for the time being."""
+        self.state = OpeningState()
+        """What its thread last said; each moment is a new one, to be taken once and read whole."""
         self.spool: Future[Spool] = Future()
         """Set once it is open; UserError where nothing is to be recorded here."""
         threading.Thread(target=self._run, name="opening", daemon=True).start()
 
     def within(self, seconds: float) -> Spool | None:
-        """The spool where it is open by then, None where it is not yet. UserError where it never will be."""
+        """The spool where it is open so long after it was begun to be opened, None where it is not yet. UserError where
+        it never will be."""
         try:
-            return self.spool.result(seconds)
+            return self.spool.result(max(0.0, self._began + seconds - time.monotonic()))
         except FutureTimeout:
             return None
 
-    def give_up(self, within_s: float) -> None:
-        """Try no more; waits a moment for what is under way, so that nothing is left pending without need."""
+    def give_up(self) -> None:
+        """Try no more."""
         self._given_up.set()
+
+    def settle(self, within_s: float) -> None:
+        """After :meth:`give_up`, wait a moment for what is under way, so that nothing is left pending without need."""
         try:
             self.spool.exception(within_s)
         except FutureTimeout:
@@ -78,34 +91,42 @@ class Opening:
             said = f"the spool {self._folder} cannot be opened: {type(error).__name__}: {error}"
             self.spool.set_exception(UserError(said))
         else:
-            self.trouble = None
-            for problem in self.last_seq.unknown:
+            self._say(trouble=None)
+            for problem in self.state.unknown:
                 fields = {"symbol": self._symbol.id, "why": problem}
                 log.warning("not asked for the last seq", extra={"fields": fields})
             self.spool.set_result(spool)
             self._ask_again(spool)
 
+    def _say(self, **changes: Any) -> None:
+        """From its own thread alone."""
+        self.state = replace(self.state, **changes)
+
     def _ask_again(self, spool: Spool) -> None:
         """Whoever did not answer in time may know of rows whose seq has been given here once more: then both are
         there, and no later step can tell which is meant."""
         pause = UNKNOWN_S
-        while self.last_seq.unknown and not self._given_up.wait(pause):
+        while self.state.unknown and not self._given_up.wait(pause):
             pause = min(2 * pause, UNKNOWN_MOST_S)
-            self.last_seq = asked = ask_last_seq(self._settings, self._symbol.id, own_ids(self._folder))
+            asked = ask_last_seq(self._settings, self._symbol.id, own_ids(self._folder))
+            unknown = asked.unknown
             given = spool.last_seq  # looked at last: what others have of these rows is not more
             twice = asked.seq if asked.seq > given else 0
             if not twice and not asked.unknown:  # their rows may be fewer than were given here meanwhile
                 try:
                     found = given_elsewhere(self._settings, self._symbol.id, self._folder)
                 except ControlError as error:
-                    self.last_seq = replace(asked, unknown=(f"tables: {error}",))
+                    unknown = (f"tables: {error}",)
                 else:
                     twice = max((repeat.last_seq for repeat in found), default=0)
-            if twice:
-                self.trouble = (
+            if not twice:
+                self._say(unknown=unknown)
+            else:
+                trouble = (
                     f"seq is given twice: up to {twice} is known elsewhere, where nobody answered at first; "
                     f"here {given} was given last. Stop, and set one of the two apart"
                 )
+                self._say(unknown=unknown, trouble=trouble)
                 self._note(Mt.EVENT, SeqRepeated(given=given, known=twice).m)
                 log.error("seq is given twice", extra={"fields": {"given": given, "known": twice}})
                 return
@@ -113,7 +134,8 @@ class Opening:
     def _once(self) -> Spool | None:
         symbol, folder = self._symbol, self._folder
         ids = own_ids(folder)
-        self.last_seq = asked = ask_last_seq(self._settings, symbol.id, ids)
+        asked = ask_last_seq(self._settings, symbol.id, ids)
+        self._say(unknown=asked.unknown)
         if asked.writer is not None:
             raise UserError(f"{symbol.name} is being recorded already by {asked.writer}; stop that one first")
         if not asked.is_enough(bool(ids), time.monotonic() - self._began):
@@ -131,6 +153,6 @@ class Opening:
         except NewerFormatError as error:
             raise ConfigError(str(error)) from error  # the wrong version is installed
         except (sqlite3.Error, OSError, SegmentError) as error:
-            self.trouble = f"spool cannot be opened: {error}"
+            self._say(trouble=f"spool cannot be opened: {error}")
             log.error("spool cannot be opened, trying again", extra={"fields": {"error": str(error)}})
             return None

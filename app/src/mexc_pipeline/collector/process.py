@@ -1,21 +1,26 @@
-"""What a collector process has whatever it records: its heap, its disk, its watchdog, its control socket."""
+"""What a collector process has whatever it records: its heap, its disk, its watchdog, its control sockets."""
 
 from __future__ import annotations
 
+import concurrent.futures
+import itertools
 import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
-from mexc_pipeline import __version__, config, health, logs, notify, running
-from mexc_pipeline.collector.disk import Disk
+from mexc_pipeline import __version__, config, logs, notify
+from mexc_pipeline.collector.disk import REFUSED, Disk
+from mexc_pipeline.collector.line import Line, for_systemd, in_a_line
 from mexc_pipeline.collector.recorder import PRUNE_S
 from mexc_pipeline.collector.recording import Recording
+from mexc_pipeline.collector.refusals import holds_alone, of_the_disk
 from mexc_pipeline.control import ControlServer
-from mexc_pipeline.errors import UserError
+from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.heap import Heap
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.spool.disk_level import Level, Limits
@@ -29,22 +34,35 @@ STUCK_S = 20.0
 
 
 class Process:
-    """Lets its recording run from the moment there is room for it until ``stop``; gives the reserve back at the end.
+    """Lets its recordings (at least one) run from the moment there is room for them until ``stop``, or until none is
+    left; gives the reserve back at the end. One that ends before the others is parted with, and they go on.
 
     ``repartition``: set where Tor's exits are to be repartitioned by the present configuration.
     """
 
     def __init__(
-        self, settings: config.Config, recording: Recording, stop: threading.Event, repartition: threading.Event
+        self,
+        settings: config.Config,
+        recordings: Sequence[Recording],
+        stop: threading.Event,
+        repartition: threading.Event,
     ) -> None:
         self._settings = settings
-        self._recording = recording
+        self._recordings = tuple(recordings)
+        self._left = list(recordings)
+        """Those that have not ended."""
+        self._servers: dict[Recording, ControlServer] = {}
+        self._rows: dict[Recording, dict[str, int]] = {}
+        """Rows by type at the last line of statistics."""
         self._stop = stop
         self._repartition = repartition
-        self._running = running.report(settings, recording.symbol)
         self._heap = Heap()
         limits = settings.spool
-        self._disk = Disk(recording.folder, Limits(limits.warn_percent, limits.alert_percent, limits.reserve_mib << 20))
+        self._keeper = self._recordings[0]
+        """In whose folder the reserve is."""
+        self._disk = Disk(
+            self._keeper.folder, Limits(limits.warn_percent, limits.alert_percent, limits.reserve_mib << 20)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -53,145 +71,196 @@ class Process:
         self._disk.close()
 
     def run(self) -> int:
-        """Record; returns the process's exit status. UserError and ConfigError where nothing is to be recorded here."""
+        """Record; returns the exit status that tells most of what is to be done: 1 where any recording lost rows or
+        ended of itself, 0 where all were told to end. UserError and ConfigError where something is not to be recorded
+        here: the latter where to start again would help none of them."""
         self._heap.share()
         if not self._wait_for_room():
-            log.info("stopped before anything was recorded", extra={"fields": {"symbol": self._recording.symbol.id}})
+            for recording in self._recordings:
+                log.info("stopped before anything was recorded", extra={"fields": {"symbol": recording.symbol.id}})
             return 0
-        self._recording.begin([] if self._disk.level is Level.OK else [self._disk.event()])
-        if self._disk.level is Level.FULL:
-            self._recording.hold(self._disk.reason)
-        self._recording.start()
-        server = self._serve()
-        try:
-            notify.ready()
-            self._watch()
-            notify.stopping()
-        finally:
-            self._recording.end(self._disk.close)
-            server.close()
-        return self._recording.verdict()
+        self._begin()
+        self._part()
+        if self._left:
+            self._serve()
+            try:
+                notify.ready()
+                self._watch()
+                notify.stopping()
+            finally:
+                self._end()
+        return self._verdict()
 
-    def _serve(self) -> ControlServer:
-        return ControlServer(
-            self._settings.control_dir / f"{self._recording.symbol.id}.sock",
-            {"status": self._status, "cut": self._cut, "rotate": self._recording.rotate},
-            for_group=("status",),
-        )
+    def _serve(self) -> None:
+        for recording in self._left:
+            self._servers[recording] = ControlServer(
+                self._settings.control_dir / f"{recording.symbol.id}.sock",
+                {
+                    "status": partial(self._status, recording),
+                    "cut": partial(self._cut, recording),
+                    "rotate": recording.rotate,
+                },
+                for_group=("status",),
+            )
 
     def _wait_for_room(self) -> bool:
-        """Wait until there is room enough to open the spool at all, alive and saying so; False where the process is
-        told to stop before."""
-        server: ControlServer | None = None
+        """Wait until there is room enough to open a spool at all, alive and saying so; False where the process is told
+        to stop before."""
         next_prune = 0.0
+        in_turn = itertools.cycle(self._recordings)
         while not self._disk.roomy:
-            if server is None:
-                server = self._serve()
+            if not self._servers:
+                self._serve()
                 notify.ready()
             notify.status(f"stopped: {self._disk.reason}")
             notify.watchdog()
             if time.monotonic() >= next_prune:
                 next_prune = time.monotonic() + PRUNE_S
-                self._recording.prune_for_room()
+                prune_for_room(next(in_turn), self._recordings)
             if self._stop.wait(1.0):
                 break
             self._disk.look(0.0)
-        if server is not None:
-            server.close()
+        while self._servers:
+            self._servers.popitem()[1].close()
         return not self._stop.is_set()
 
+    def _begin(self) -> None:
+        """All spools are on their way before the first is waited for; each recording starts as soon as it can."""
+        words = [] if self._disk.level is Level.OK else [self._disk.event()]
+        for recording in self._recordings:
+            recording.open()
+        for recording in self._recordings:
+            recording.begin(words)
+            if self._disk.level is Level.FULL:
+                recording.hold(self._disk.reason)
+            recording.start()
+
+    def _part(self) -> None:
+        """Part with those that have ended. Where there are others, it is said why: they go on, maybe for months."""
+        for recording in [recording for recording in self._left if recording.ended.done()]:
+            self._left.remove(recording)
+            if (server := self._servers.pop(recording, None)) is not None:
+                server.close()
+            error = recording.ended.exception()
+            if len(self._recordings) > 1 and (error is not None or recording.ended.result()):
+                fields = {"symbol": recording.symbol.id, "left": len(self._left)}
+                log.error(
+                    "a recording has ended",
+                    extra={"fields": {**fields, **({"why": str(error)} if error is not None else {})}},
+                )
+
+    def _end(self) -> None:
+        """Tell all to end, then wait for them: they end side by side."""
+        for recording in self._left:
+            recording.end(self._disk.close)
+        concurrent.futures.wait([recording.ended for recording in self._left])
+        self._part()
+
+    def _verdict(self) -> int:
+        errors = [error for recording in self._recordings if (error := recording.ended.exception()) is not None]
+        statuses = [recording.ended.result() for recording in self._recordings if recording.ended.exception() is None]
+        again = [error for error in errors if not isinstance(error, ConfigError)]
+        if again:
+            raise again[0]
+        if errors and not any(statuses):
+            raise errors[0]
+        return max(statuses)
+
     def _watch(self) -> None:
-        """Feed the watchdog while the recording's loops live; one line of statistics every 15 s."""
+        """Part with recordings that have ended, feed the watchdog while the others' loops live, one line of statistics
+        for each every 15 s; until told to stop, or until there is none left to watch."""
         next_line = time.monotonic() + STATISTICS_S
         next_trim = time.monotonic() + TRIM_S
-        before = self._recording.rows()
+        self._rows = {recording: recording.rows() for recording in self._left}
         while not self._stop.wait(1.0):
             now = time.monotonic()
-            self._recording.ask_time(now)
-            if not self._recording.is_alive():
+            going = self._still_going(now)
+            if not going:
                 return
-            if now - self._recording.beat < STUCK_S:
+            if all(now - recording.beat < STUCK_S for recording in going):
                 notify.watchdog()
-            if not self._recording.keep_folder():
-                return
-            self._look_at_disk()
+            self._look_at_disk(going)
             if self._repartition.is_set():
                 self._repartition.clear()
-                self._repartition_exits()
+                for recording in going:
+                    recording.repartition()
             if now >= next_trim:
                 next_trim = now + TRIM_S
                 self._heap.give_back()
             if now >= next_line:
                 next_line = now + STATISTICS_S
-                before = self._line(before)
+                lines = [self._line(recording) for recording in going]
+                notify.status(for_systemd(lines, len(self._recordings)))
 
-    def _repartition_exits(self) -> None:
-        settings = self._recording.repartition()
-        if settings is not None:
-            now = running.report(settings, settings.symbol(self._recording.symbol.id))
-            self._running = self._running | {key: now[key] for key in now if key == "deployment"}
+    def _still_going(self, now: float) -> list[Recording]:
+        """The recordings that go on; where others do, one that cannot is told to end. The last ones are not: they end
+        with the process."""
+        self._part()
+        going: list[Recording] = []
+        over: list[Recording] = []
+        for recording in self._left:
+            if not recording.is_ending:
+                recording.ask_time(now)
+                (over if recording.is_over() else going).append(recording)
+        if going:
+            for recording in over:
+                recording.end()
+        return going
 
-    def _look_at_disk(self) -> None:
-        """Say when the spool's disk fills up; stop the feed where it is full, start it again where there is room."""
+    def _look_at_disk(self, going: Sequence[Recording]) -> None:
+        """Say when the spools' disk fills up; stop the feeds where it is full, start them again where there is room. A
+        recording that alone cannot commit is stopped alone."""
         before = self._disk.level
-        level = self._disk.look(self._recording.refused_s, self._recording.refusal)
-        if level is before:
-            return
-        self._recording.note(Mt.EVENT, self._disk.event())
-        if level is Level.FULL:
-            self._recording.hold(self._disk.reason)
-        elif before is Level.FULL:
-            self._recording.resume()
+        if self._keeper not in going:  # nobody sees any more that its folder stays
+            self._keeper = going[0]
+            self._disk.move(self._keeper.folder)
+        refusals = [recording.refusal for recording in going]
+        level = self._disk.look(*of_the_disk(refusals))
+        for recording, refusal in zip(going, refusals, strict=True):
+            if level is not before:
+                recording.note(Mt.EVENT, self._disk.event())
+            is_alone = holds_alone(refusal, recording.is_held)
+            if not recording.is_held and (level is Level.FULL or is_alone):
+                recording.hold(self._disk.reason if level is Level.FULL else REFUSED)
+            elif recording.is_held and level is not Level.FULL and not is_alone:
+                recording.resume()
 
-    def _line(self, before: dict[str, int]) -> dict[str, int]:
-        status = self._status({})
-        fields, text = in_a_line(status, before, STATISTICS_S, self._recording.symbol.silent_s)
-        log.info("statistics", extra={"fields": fields})
-        notify.status(text)
-        rows: dict[str, int] = status["rows"]
-        return rows
+    def _line(self, recording: Recording) -> Line:
+        status = self._status(recording, {})
+        line = in_a_line(status, self._rows[recording], STATISTICS_S, recording.symbol.silent_s)
+        log.info("statistics", extra={"fields": line.fields})
+        self._rows[recording] = status["rows"]
+        return line
 
-    # -- what is asked over the control socket
+    # -- what is asked over the control sockets
 
-    def _status(self, _: dict[str, Any]) -> dict[str, Any]:
-        said = self._recording.status()
-        warning = self._disk.warning()
+    def _status(self, recording: Recording, _: dict[str, Any]) -> dict[str, Any]:
+        said = recording.status()
+        disk = self._disk.status()
+        warning = disk["warning"]
         return {
             **said,
-            **({} if self._recording.has_begun else {"state": f"stopped: {self._disk.reason}"}),
+            **({} if recording.has_begun else {"state": f"stopped: {self._disk.reason}"}),
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "version": __version__,
-            "running": self._running,
-            "disk": self._disk.status(),
+            "running": recording.running,
+            "disk": disk,
             "log_lines_lost": logs.lost(),
             "warnings": [*([warning] if warning else []), *said["warnings"]],
         }
 
-    def _cut(self, _: dict[str, Any]) -> dict[str, Any]:
-        if not self._recording.has_begun:
+    def _cut(self, recording: Recording, _: dict[str, Any]) -> dict[str, Any]:
+        if not recording.has_begun:
             why = self._disk.warning() or "it has just started"
-            raise UserError(f"{self._recording.symbol.id} is not recording: {why}")
-        return self._recording.cut()
+            raise UserError(f"{recording.symbol.id} is not recording: {why}")
+        return recording.cut()
 
 
-def in_a_line(
-    status: Mapping[str, Any], before: Mapping[str, int], seconds: float, silent_s: float | None
-) -> tuple[dict[str, Any], str]:
-    """The fields of the line of statistics, and what systemd shows. ``before``: the rows by type at the line before;
-    ``silent_s`` as configured."""
-    rows: Mapping[str, int] = status["rows"]
-    state = health.of_symbol(status, silent_s=silent_s).state
-    rates = {name: round((rows[name] - before[name]) / seconds, 2) for name in rows}
-    frames_s = (health.market_frames(rows) - health.market_frames(before)) / seconds
-    fields = {
-        "symbol": status["id"],
-        "state": state,
-        "last_seq": status["last_seq"],
-        **{f"{name}_s": rate for name, rate in rates.items() if rate},
-        "reconnects": status["reconnects"],
-        "delay_ms": status["delay_ms"],
-        "durable_ms": status["durable_ms"],
-        "disk_used_percent": status["disk"]["used_percent"],
-    }
-    return fields, f"{state}, seq {status['last_seq']}, {frames_s:.1f} frames/s"
+def prune_for_room(asked: Recording, recordings: Sequence[Recording]) -> None:
+    """Delete proven segments of recordings that have not begun, where one of them learns by its way out that this
+    host's clock is right: it is the same for all."""
+    now_ns = asked.ask_clock()
+    if now_ns is not None:
+        for recording in recordings:
+            recording.prune(now_ns)

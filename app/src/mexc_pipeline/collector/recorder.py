@@ -47,6 +47,29 @@ class Timing:
     prune_s: float = PRUNE_S
 
 
+@dataclass(frozen=True, slots=True)
+class RecorderState:
+    """What the writing thread says of itself to the others at one moment. ``spool_id`` is empty until the spool is
+    open; ``last_rx`` in Unix ns; ``segment`` is the open one's file name."""
+
+    spool_id: str = ""
+    last_seq: int = 0
+    last_rx: int = 0
+    segment: str | None = None
+    pending: int = 0
+    """Rows that are committed and have no seq yet."""
+    trouble: str | None = None
+    """What keeps rows from the spool."""
+    refusal: str | None = None
+    """Why commits are refused, where it is not for want of room."""
+    refused_since: float | None = None
+    """Since when commits have been refused (monotonic s); None while they are not."""
+
+    def refused_s(self, now: float) -> float:
+        """Seconds for which commits have been refused; 0 while they are not."""
+        return 0.0 if self.refused_since is None else max(0.001, now - self.refused_since)
+
+
 class Recorder:
     """Commits what the inbox holds: where there is ``pending``, at first as pending rows; from the moment that
     :meth:`number` has been called and those have been moved, to the spool. :meth:`run` is its one thread; others ask
@@ -78,17 +101,11 @@ class Recorder:
         self._give_up = threading.Event()
         self._next_prune = 0.0
         self.beat = time.monotonic()
-        self.trouble: str | None = None
-        self.refusal: str | None = None
-        """Why commits are refused at present, where it is not for want of room."""
-        self._refused_since: float | None = None
         self.lost = 0
         """Frames received that could not be committed before the process had to end."""
-
-    @property
-    def pending(self) -> int:
-        """Rows that are committed and have no seq yet."""
-        return 0 if self._spool is not None or self._pending is None else self._pending.waiting
+        self.state = RecorderState()
+        """What the writing thread last said of itself; each moment is a new one, to be taken once and read whole."""
+        self._publish()
 
     def number(self, spool: Spool) -> None:
         """The next seq is known: the spool is open, and the recorder's from now on."""
@@ -99,6 +116,7 @@ class Recorder:
 
     def run(self) -> None:
         """Commit until the inbox is closed and empty. What is pending then and cannot be numbered stays so."""
+        self._publish()
         while not self._inbox.drained or self._is_moving():
             moving = self._is_moving()
             frames, mark = self._inbox.take(0.0 if moving else self._timing.idle_s, MOST_FRAMES)
@@ -146,6 +164,19 @@ class Recorder:
             self._pending.close()
         if self._opened is not None:
             self._opened.close()
+        self._publish()
+
+    def _publish(
+        self, trouble: str | None = None, refusal: str | None = None, refused_since: float | None = None
+    ) -> None:
+        """After each commit, and wherever one is refused."""
+        spool, pending = self._opened, self._pending
+        waiting = 0 if self._spool is not None or pending is None else pending.waiting
+        if spool is None:
+            self.state = RecorderState("", 0, 0, None, waiting, trouble, refusal, refused_since)
+        else:
+            at = spool.spool_id, spool.last_seq, spool.last_rx, spool.segment
+            self.state = RecorderState(*at, waiting, trouble, refusal, refused_since)
 
     def _is_over(self) -> bool:
         """Whether the clock has passed the open segment's edge. Rows that come tell by themselves."""
@@ -174,12 +205,6 @@ class Recorder:
         if not self._inbox.mark(cut):
             raise UserError("the recording is ending: its segment stays open")
         return cut.result(timeout_s)
-
-    @property
-    def refused_s(self) -> float:
-        """Seconds for which writes have been refused; 0 while they are not."""
-        since = self._refused_since
-        return 0.0 if since is None else max(0.001, time.monotonic() - since)
 
     def give_up(self) -> None:
         """Stop trying to commit: the process has to end."""
@@ -210,6 +235,7 @@ class Recorder:
     def _attempt(self, action: Callable[[], T]) -> T:
         """What the disk lets be done sooner or later; _GivenUpError where the process has to end before, and where the
         folder has another writer by now: this process may have stood still for any time since its last look."""
+        since: float | None = None
         while True:
             try:
                 self._keep_lock()
@@ -219,14 +245,12 @@ class Recorder:
                 self.give_up()
                 raise _GivenUpError from error
             except _TROUBLE as error:
-                self.trouble = f"spool: {error}"
-                self.refusal = None if no_room(error) else str(error)
-                if self._refused_since is None:
-                    self._refused_since = time.monotonic()
+                since = time.monotonic() if since is None else since
+                self._publish(f"spool: {error}", None if no_room(error) else str(error), since)
                 log.error("spool refuses, trying again", extra={"fields": {"error": str(error)}})
                 if self._give_up.wait(self._timing.retry_s):
                     raise _GivenUpError from error
                 self.beat = time.monotonic()  # waiting for the disk is not being stuck
             else:
-                self.trouble = self.refusal = self._refused_since = None
+                self._publish()
                 return result

@@ -6,21 +6,23 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from typing import Any
 
-from mexc_pipeline import __version__, config
+from mexc_pipeline import __version__, config, running
 from mexc_pipeline.collector import resume
 from mexc_pipeline.collector.exits import Exits
 from mexc_pipeline.collector.inbox import Inbox
-from mexc_pipeline.collector.opening import Opening
+from mexc_pipeline.collector.opening import Opening, OpeningState
 from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time, until_listed
-from mexc_pipeline.collector.recorder import Recorder
+from mexc_pipeline.collector.recorder import Recorder, RecorderState
+from mexc_pipeline.collector.refusals import Refusal
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.egress.dial import EgressError, dial
-from mexc_pipeline.egress.http import RestClient
+from mexc_pipeline.egress.http import RestClient, RestState
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.events import Stopped
@@ -48,25 +50,33 @@ CONNECTING_END_S = 0.5
 COMMIT_END_S = 1.0
 """At least, also where the goodbye took its time."""
 AT_ONCE_S = 0.1
-"""How long connecting may be put off so that rows need not be pending."""
+"""How long after it is opened connecting may be put off so that rows need not be pending."""
 CUT_S = 30.0
 
 
 class Recording:
-    """The recording of one symbol: begun, started, watched and ended by its process, on one thread; what is asked of it
-    may come from any.
+    """The recording of one symbol: opened, begun, started, watched and told to end by its process, on one thread; what
+    is asked of it may come from any. Whatever becomes of it concerns no other recording of that process.
 
-    ``lock`` is held on the symbol's spool folder as long as this exists. ``stop`` ends what waits here; it is set by
-    the recording itself where the symbol is not to be recorded.
+    ``lock`` is held on the symbol's spool folder as long as this exists.
     """
 
-    def __init__(self, settings: config.Config, symbol: config.Symbol, lock: SpoolLock, stop: threading.Event) -> None:
+    def __init__(self, settings: config.Config, symbol: config.Symbol, lock: SpoolLock) -> None:
         self.symbol = symbol
         self.folder = settings.spool_dir / symbol.id
-        self._last_row = Stopped().m
+        self.running = running.report(settings, symbol)
+        """What it was started with, for ``status``."""
+        self.is_held = False
+        """Whether nothing is to be received for the time being."""
+        self.is_ending = False
+        self.ended: Future[int] = Future()
+        """Set once it has ended. 0: it was told to end, and everything received is committed; else 1. UserError where
+        it is not to be recorded here, or not any more; whatever was received before stays pending."""
+        self._over = threading.Event()  # ends what waits here: it was told to end, or is not to be recorded here
+        self._is_broken = False  # it ends of itself
+        self._has_folder = True  # False once the spool folder was found to be removed or replaced
         self._settings = settings
         self._lock = lock
-        self._stop = stop
         self._inbox = Inbox()
         wanted = subscriptions(symbol.name, symbol.channels)
         self._statistics = Statistics(symbol.name, {s.channel: s.mt for s in wanted})
@@ -86,7 +96,8 @@ class Recording:
         )
         self._exits = Exits(settings, symbol, self._feed, tor) if tor else None
         self._listing = Listing("unknown", "not asked yet")
-        self._spool: Spool | None = None
+        self._began_ns = 0
+        self._pending: Pending | None = None
         self._recorder: Recorder | None = None
         self._opening: Opening | None = None
         self._reading: threading.Thread | None = None
@@ -95,33 +106,55 @@ class Recording:
 
     # -- its beginning
 
-    def begin(self, words: Sequence[bytes]) -> None:
-        """Prepare all that a commit needs, so that the first frame waits for nothing and nobody. Where the spool can be
-        had at once rows go there, otherwise they are pending. ``words``: events that are to stand near the beginning.
-        ConfigError where a later version wrote the spool, UserError where it cannot be written."""
-        folder, name = self.folder, self.symbol.name
-        try:
+    def open(self) -> None:
+        """Have the spool opened, beside what the caller does next."""
+        folder = self.folder
+        with self._or_not_at_all():
             before = last_rx(folder)
-            pending = Pending(folder, name) if is_left(folder) else None
+            self._pending = pending = Pending(folder, self.symbol.name) if is_left(folder) else None
             before = max(before, pending.last_rx() if pending is not None else 0)
             self._inbox.follow(before)
             self._feed.clock.followed(before)
             with self._inbox.lock:
-                now = self._inbox.stamp()
+                self._began_ns = now = self._inbox.stamp()
             next_rx = pending.first_rx() if pending is not None else None
-            self._opening = opening = Opening(self._settings, self.symbol, next_rx or now, self._inbox.note)
-            spool = opening.within(AT_ONCE_S) if pending is None else None
-            if spool is not None:
-                spool.make_way(now)
-                spool.append([Frame(now, None, Mt.EVENT, completed(started(__version__, None), spool))])
-            else:
-                pending = pending or Pending(folder, name)
-                pending.append([Frame(now, None, Mt.EVENT, started(__version__, pending.set_apart))])
-        except NewerFormatError as error:
-            raise ConfigError(str(error)) from error  # the wrong version is installed: trying again would not help
-        except (sqlite3.Error, OSError) as error:
-            denied = not_allowed(folder, write=True)
-            raise UserError(denied or f"the spool {folder} cannot be written: {error}") from error
+            self._opening = Opening(self._settings, self.symbol, next_rx or now, self._inbox.note)
+
+    def begin(self, words: Sequence[bytes]) -> None:
+        """Prepare all that a commit needs, so that the first frame waits for nothing and nobody. Where the spool can be
+        had at once rows go there, otherwise they are pending. ``words``: events that are to stand near the beginning.
+        """
+        if not self.ended.done():
+            with self._or_not_at_all():
+                self._begin(words)
+
+    @contextmanager
+    def _or_not_at_all(self) -> Iterator[None]:
+        """What prevents the beginning is the end, with ConfigError where a later version wrote the spool and UserError
+        where it cannot be written."""
+        try:
+            try:
+                yield
+            except NewerFormatError as error:
+                raise ConfigError(str(error)) from error  # the wrong version is installed: trying again would not help
+            except (sqlite3.Error, OSError) as error:
+                denied = not_allowed(self.folder, write=True)
+                raise UserError(denied or f"the spool {self.folder} cannot be written: {error}") from error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this recording's alone
+            if self._opening is not None:
+                self._opening.give_up()
+            self.ended.set_exception(error)
+
+    def _begin(self, words: Sequence[bytes]) -> None:
+        now, pending, opening = self._began_ns, self._pending, self._opening
+        assert opening is not None
+        spool = opening.within(AT_ONCE_S) if pending is None else None
+        if spool is not None:
+            spool.make_way(now)
+            spool.append([Frame(now, None, Mt.EVENT, completed(started(__version__, None), spool))])
+        else:
+            pending = pending or Pending(self.folder, self.symbol.name)
+            pending.append([Frame(now, None, Mt.EVENT, started(__version__, pending.set_apart))])
         self._recorder = Recorder(
             pending,
             self._inbox,
@@ -137,25 +170,27 @@ class Recording:
             self._inbox.put([(Mt.EVENT, m) for m in words], wait=False)
 
     def start(self) -> None:
-        """Let everything run that :meth:`begin` prepared."""
+        """Let everything run that :meth:`begin` prepared, where it could."""
+        if self.ended.done():
+            return
         self._writing = _started("recorder", self._begun.run)
         self._reading = _started("feed", self._feed.run)
         assert self._opening is not None
         self._opening.spool.add_done_callback(self._opened)
         _started("listing", self._ask_listing)
         if (exits := self._exits) is not None:
-            _started("exits", lambda: exits.watch(self._stop))
+            _started("exits", lambda: exits.watch(self._over))
 
     def _opened(self, opened: Future[Spool]) -> None:
         """The spool is open, or never will be."""
         if opened.exception() is not None:
-            self._stop.set()
+            self._over.set()
             return
-        self._spool = spool = opened.result()
+        spool = opened.result()
         fields = {
             "symbol": self.symbol.name,
             "last_seq": spool.last_seq,
-            "pending": self._begun.pending,  # rows that get their seq from now on, this start's `started` among them
+            "pending": self._begun.state.pending,  # they get their seq from now on, this start's `started` among them
             "egress": self.symbol.egress.mode,
             "spool_id": spool.spool_id,
         }
@@ -170,20 +205,24 @@ class Recording:
             self.symbol.name,
             lambda: ask_listing(self._rest, self.symbol.name),
             take,
-            self._stop,
+            self._over,
             lambda: self._rest.patience_s,
         )
 
-    def prune_for_room(self) -> None:
-        """Delete proven segments as the recorder does: only by a clock that is known to be right."""
+    def ask_clock(self) -> int | None:
+        """The time (Unix ns) by which something may be deleted for its age, where the exchange's shows this host's
+        clock to be right; before anything is recorded."""
         clock = HostClock(time.time_ns(), time.monotonic_ns())
         try:
             for _ in range(2):
                 clock.compare(*ask_time(self._rest))
         except EgressError as error:
             log.info("nothing pruned, clock not compared", extra={"fields": {"why": str(error)}})
-        if (now_ns := clock.trusted_ns(time.time_ns(), time.monotonic_ns())) is not None:
-            prune(self.folder, now_ns, self._settings.spool_keep_ns)
+        return clock.trusted_ns(time.time_ns(), time.monotonic_ns())
+
+    def prune(self, now_ns: int) -> None:
+        """Delete proven segments as the recorder does; before anything is recorded."""
+        prune(self.folder, now_ns, self._settings.spool_keep_ns)
 
     # -- while it runs
 
@@ -200,23 +239,25 @@ class Recording:
         return min(reading, self._begun.beat)
 
     @property
-    def refused_s(self) -> float:
-        """Seconds for which the disk has refused commits."""
-        return self._begun.refused_s
+    def refusal(self) -> Refusal:
+        """For how long, and why, commits are refused."""
+        state = self._begun.state
+        return Refusal(state.refused_s(time.monotonic()), state.refusal)
 
-    @property
-    def refusal(self) -> str | None:
-        """Why the disk refuses commits, where it is not for want of room."""
-        return self._begun.refusal
+    def is_over(self) -> bool:
+        """Whether it cannot go on and is to be ended: it is not to be recorded here, one of its loops has ended, or its
+        folder is lost. What the opening has not said is logged."""
+        if not self._over.is_set():
+            self._is_broken = not (self._is_alive() and self._keep_folder())
+        return self._is_broken or self._over.is_set()
 
-    def is_alive(self) -> bool:
-        """Whether both loops run; where one has ended it is logged."""
+    def _is_alive(self) -> bool:
         alive = {"feed": _is_alive(self._reading), "writer": _is_alive(self._writing)}
         if not all(alive.values()):
             log.error("a loop has ended", extra={"fields": alive})
         return all(alive.values())
 
-    def keep_folder(self) -> bool:
+    def _keep_folder(self) -> bool:
         """Whether the spool folder is still the one that was opened. False where it was removed or replaced: what this
         process holds and has received goes into the one that is there now; all else that was beside it is made by the
         next start."""
@@ -227,25 +268,29 @@ class Recording:
         except (UserError, OSError) as error:
             why = str(error)
         log.error("spool folder lost, ending", extra={"fields": {"folder": str(self.folder), "why": why}})
-        self._last_row = FOLDER_LOST
+        self._has_folder = False
         return False
 
     def hold(self, reason: str) -> None:
         """Receive nothing until :meth:`resume`; ``reason`` stands in the ``stopped`` row."""
+        self.is_held = True
         self._feed.hold(reason)
 
     def resume(self) -> None:
         """Receive again after :meth:`hold`."""
+        self.is_held = False
         self._feed.resume()
 
     def note(self, mt: int, m: bytes) -> None:
         """Queue an event (row type and JSON text) for the spool; never waits."""
         self._inbox.put([(mt, m)], wait=False)
 
-    def repartition(self) -> config.Config | None:
-        """Repartition Tor's exits by the present configuration, which is returned; None where there is nothing to
-        partition, or it cannot be read."""
-        return self._exits.repartition() if self._exits is not None else None
+    def repartition(self) -> None:
+        """Repartition Tor's exits by the present configuration, where there are any and it can be read."""
+        settings = self._exits.repartition() if self._exits is not None else None
+        if settings is not None:
+            now = running.report(settings, settings.symbol(self.symbol.id))
+            self.running = self.running | {key: now[key] for key in now if key == "deployment"}
 
     def ask_time(self, now: float) -> None:
         """Ask the exchange's time where the clock has not been compared with it lately, every 30 s (``now``:
@@ -273,32 +318,29 @@ class Recording:
 
     def status(self) -> dict[str, Any]:
         """The fields of the control socket's ``status``."""
-        spool, recorder = self._spool, self._recorder
-        feed = self._feed.status()
-        troubles = self._troubles()
+        recorder = self._recorder.state if self._recorder is not None else RecorderState()
+        opening = self._opening.state if self._opening is not None else OpeningState()
+        feed, rest, listing = self._feed.status(), self._rest.state(), self._listing
+        troubles = [trouble for trouble in (recorder.trouble, opening.trouble) if trouble]
+        not_asked = [f"not asked for the last seq: {problem}" for problem in opening.unknown]
         return {
             "id": self.symbol.id,
             "symbol": self.symbol.name,
-            "spool_id": spool.spool_id if spool is not None else "",
-            "last_seq": spool.last_seq if spool is not None else 0,
-            "last_rx_ns": spool.last_rx if spool is not None else 0,
-            "segment": spool.segment if spool is not None else None,
+            "spool_id": recorder.spool_id,
+            "last_seq": recorder.last_seq,
+            "last_rx_ns": recorder.last_rx,
+            "segment": recorder.segment,
             "inbox_bytes": self._inbox.bytes,
-            "pending": recorder.pending if recorder is not None else 0,
+            "pending": recorder.pending,
             **feed,
             **self._statistics.snapshot(),
-            "rest": self._rest.status(),
-            "listing": self._listing.said,
+            "rest": rest.describe(),
+            "listing": listing.said,
             "trouble": troubles[0] if troubles else None,
-            "warnings": [*troubles, *self._warnings(feed)],
+            "warnings": [*troubles, *self._warnings(feed, rest, listing), *not_asked],
         }
 
-    def _troubles(self) -> list[str]:
-        """What keeps rows from the spool."""
-        parts = [part for part in (self._recorder, self._opening) if part is not None]
-        return [trouble for part in parts if (trouble := part.trouble)]
-
-    def _warnings(self, feed: dict[str, Any]) -> list[str]:
+    def _warnings(self, feed: dict[str, Any], rest: RestState, listing: Listing) -> list[str]:
         found = [warning] if (warning := feed["clock"]["warning"]) else []
         if feed["state"] == telling.UNLISTED:
             found.append(telling.unlisted(self.symbol.name))
@@ -308,20 +350,18 @@ class Recording:
             found += [text for text, _, _ in told]
         found += telling.not_asked_for(feed["unasked"])
         found += telling.paused(feed["paused"])
-        if self._listing.verdict != "listed" and not self._feed.state.proven:
-            found.append(f"{self.symbol.name} not confirmed by the exchange's REST: {self._listing.said}")
+        if listing.verdict != "listed" and not self._feed.state.proven:
+            found.append(f"{self.symbol.name} not confirmed by the exchange's REST: {listing.said}")
         if feed["waits"] is not None:
             found.append(f"connects in {feed['waits']['for_s']:.0f} s at the earliest: {feed['waits']['why']}")
         elif feed["refusal"] is not None:
             found.append(feed["refusal"]["said"])
-        if (patience_s := self._rest.patience_s) > 0:
-            found.append(f"{self._rest.url} asks for patience: nothing is asked of it for {patience_s:.0f} s")
-        if self._attempts.trouble is not None:
-            found.append(self._attempts.trouble)
+        if rest.patience_s > 0:
+            found.append(f"{rest.url} asks for patience: nothing is asked of it for {rest.patience_s:.0f} s")
+        if (trouble := self._attempts.trouble) is not None:
+            found.append(trouble)
         if feed["not_connected"] is not None:
             found.append(f"not connected: {feed['not_connected']}")
-        if self._opening is not None:
-            found += [f"not asked for the last seq: {problem}" for problem in self._opening.last_seq.unknown]
         return found
 
     def cut(self) -> dict[str, Any]:
@@ -330,9 +370,7 @@ class Recording:
             cut = self._begun.cut(CUT_S)
         except FutureTimeout as error:
             raise UserError("the spool could not be cut within 30 s; see the collector's log") from error
-        spool = self._spool
-        assert spool is not None  # or nothing could have been cut
-        return {"segment": cut.path.name if cut else None, "last_seq": spool.last_seq}
+        return {"segment": cut.path.name if cut else None, "last_seq": self._begun.state.last_seq}
 
     def rotate(self, request: dict[str, Any]) -> dict[str, Any]:
         """Leave by another of Tor's exits. UserError where there are none to change."""
@@ -342,14 +380,31 @@ class Recording:
 
     # -- its end
 
-    def end(self, make_room: Callable[[], None]) -> None:
-        """Say goodbye to the exchange and commit what was received, within :data:`END_S`. ``make_room`` frees some of
-        the disk: it may have filled up since the last look, and these are the last words."""
+    def end(self, make_room: Callable[[], None] = lambda: None) -> None:
+        """Say goodbye to the exchange and commit what was received, within :data:`END_S`; beside whatever the caller
+        does next, until :attr:`ended` is set. ``make_room``, from any thread, frees some of the disk: it may have
+        filled up since the last look, and these are the last words."""
+        if self.is_ending or self.ended.done():
+            return
+        self.is_ending = True
+        self._over.set()
+        self._feed.stop()
+        _started("ending", lambda: self._end(make_room))
+
+    def _end(self, make_room: Callable[[], None]) -> None:
+        try:
+            self._commit_the_rest(make_room)
+            status = self._verdict()
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+            self.ended.set_exception(error)
+        else:
+            self.ended.set_result(status)
+
+    def _commit_the_rest(self, make_room: Callable[[], None]) -> None:
         assert self._reading is not None
         assert self._writing is not None
         assert self._opening is not None
         feed, writer = self._reading, self._writing
-        self._feed.stop()
         began = time.monotonic()
         feed.join(CONNECTING_END_S)
         while (
@@ -358,8 +413,9 @@ class Recording:
             and time.monotonic() - began < FEED_END_S
         ):
             feed.join(0.05)  # until the exchange has answered our goodbye
-        self._opening.give_up(COMMIT_END_S)
-        self._inbox.close((Mt.EVENT, self._last_row))
+        self._opening.give_up()
+        self._opening.settle(COMMIT_END_S)
+        self._inbox.close((Mt.EVENT, Stopped().m if self._has_folder else FOLDER_LOST))
         writer.join(COMMIT_END_S / 2)
         if writer.is_alive():
             make_room()
@@ -368,14 +424,13 @@ class Recording:
             self._begun.give_up()
             writer.join(0.3)
 
-    def verdict(self) -> int:
-        """The exit status after the end: 0 where it was told to end and everything received is committed, else 1.
-        UserError with what forbids recording here: whatever was received before stays pending."""
+    def _verdict(self) -> int:
         assert self._opening is not None
         recorder = self._begun
-        fields: dict[str, Any] = {"symbol": self.symbol.id, "pending": recorder.pending or None}
-        if self._spool is not None:
-            fields["last_seq"] = self._spool.last_seq
+        state = recorder.state
+        fields: dict[str, Any] = {"symbol": self.symbol.id, "pending": state.pending or None}
+        if state.spool_id:
+            fields["last_seq"] = state.last_seq
         lost = recorder.lost + self._inbox.refused
         if lost or _is_alive(self._writing):
             log.error("frames not committed at the end", extra={"fields": {"frames": lost or "unknown"}})
@@ -383,7 +438,7 @@ class Recording:
         log.info("stopped", extra={"fields": {key: value for key, value in fields.items() if value is not None}})
         if self._opening.spool.done():
             self._opening.spool.result()
-        return 0 if self._stop.is_set() else 1
+        return 1 if self._is_broken else 0
 
     @property
     def _begun(self) -> Recorder:

@@ -124,6 +124,22 @@ class _Hold(NamedTuple):
 _NO_HOLD = _Hold(0.0, serves=False)
 
 
+@dataclass(frozen=True, slots=True)
+class RestState:
+    """The exchange's REST at one moment: the ``url`` in use, of how many (``of``), whether any has ``answered`` yet,
+    and the seconds for which nothing is to be asked."""
+
+    url: str
+    of: int
+    answered: bool
+    patience_s: float
+
+    def describe(self) -> dict[str, Any]:
+        """The fields of the control socket's ``status``."""
+        fields = {"url": self.url, "of": self.of, "answered": self.answered}
+        return {**fields, "patience_s": round(self.patience_s, 1)}
+
+
 class RestClient:
     """The exchange's REST by one way out, at the addresses of ``exchange.rest`` in order: one that answers is kept, and
     one that asks for patience is left alone for so long. One for all who ask in a process; any thread may."""
@@ -153,16 +169,16 @@ class RestClient:
     @property
     def patience_s(self) -> float:
         """Seconds for which nothing is to be asked; 0: now."""
-        now = self._clock()
-        with self._lock:
-            holds = [self._holds.get(url, _NO_HOLD) for url in self._hosts.in_turn]
-        until = holds[0].until if holds[0].serves else min(hold.until for hold in holds)
-        return max(0.0, until - now)
+        return self.state().patience_s
 
-    def status(self) -> dict[str, Any]:
-        """``url`` in use, of how many (``of``), whether any has ``answered`` yet, and the patience asked for."""
-        patience_s = round(self.patience_s, 1)
-        return {"url": self.url, "of": len(self._urls), "answered": self._answered, "patience_s": patience_s}
+    def state(self) -> RestState:
+        """The address in use and the patience with it, of one moment."""
+        now, in_turn = self._clock(), self._hosts.in_turn
+        with self._lock:
+            holds = [self._holds.get(url, _NO_HOLD) for url in in_turn]
+            answered = self._answered
+        until = holds[0].until if holds[0].serves else min(hold.until for hold in holds)
+        return RestState(in_turn[0], len(in_turn), answered, max(0.0, until - now))
 
     def get(self, path: str, within_s: float = 5.0) -> HttpAnswer:
         """GET ``path`` at the address in use; where that cannot be reached or does not serve the exchange (any more),

@@ -122,33 +122,33 @@ class HostClock:
         with self._lock:
             return self._compare(server_ms, wall_ns, mono_ns, took_ns)
 
-    def status(self) -> dict[str, Any]:
+    def status(self, mono_ns: int) -> dict[str, Any]:
         """``error_ms``: by how much it is ahead of the exchange's, None while that is not known; ``compared_at_ns``;
-        ``suspect``: it differs by more than a minute, or has stepped by more since it was compared."""
+        ``suspect``: it differs by more than a minute, or has stepped by more since it
+        was compared; ``warning``: what is the matter, for people, None while nothing is."""
         with self._lock:
             error = self._known
             return {
                 "error_ms": None if error is None else _middle(error),
                 "compared_at_ns": self._compared_at_ns,
                 "suspect": self._is_suspect(),
+                "warning": self._warning(mono_ns),
             }
 
-    def warning(self, mono_ns: int) -> str | None:
-        """What is the matter, for people; None while nothing is."""
-        with self._lock:
-            error, stepped = self._known, self._stepped_ms
-            if error is not None and _least(error) > SAID_MS:
-                way = "ahead of" if error.low > 0 else "behind"
-                return f"this host's clock is {abs(_middle(error)) / 1000:,.1f} s {way} the exchange's; set it (NTP)"
-            if abs(stepped) > FAULT_MS:
-                return f"this host's clock was set by {stepped / 1000:+,.0f} s and not compared since; check it (NTP)"
-            if (for_s := self._uncompared_s(mono_ns)) >= UNCOMPARED_S:
-                kept = "; nothing is deleted by age meanwhile" if error is None else ""
-                return (
-                    f"this host's clock was not compared with the exchange's for {ago(for_s)}: neither pongs nor REST "
-                    f"tell the time{kept}"
-                )
-            return None
+    def _warning(self, mono_ns: int) -> str | None:
+        error, stepped = self._known, self._stepped_ms
+        if error is not None and _least(error) > SAID_MS:
+            way = "ahead of" if error.low > 0 else "behind"
+            return f"this host's clock is {abs(_middle(error)) / 1000:,.1f} s {way} the exchange's; set it (NTP)"
+        if abs(stepped) > FAULT_MS:
+            return f"this host's clock was set by {stepped / 1000:+,.0f} s and not compared since; check it (NTP)"
+        if (for_s := self._uncompared_s(mono_ns)) >= UNCOMPARED_S:
+            kept = "; nothing is deleted by age meanwhile" if error is None else ""
+            return (
+                f"this host's clock was not compared with the exchange's for {ago(for_s)}: neither pongs nor REST "
+                f"tell the time{kept}"
+            )
+        return None
 
     def trusted_ns(self, wall_ns: int, mono_ns: int) -> int | None:
         """The time (Unix ns) by which something may be deleted for its age: ``wall_ns``, where the clock was compared,

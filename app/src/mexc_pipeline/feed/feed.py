@@ -298,9 +298,9 @@ class Feed:
         return {
             "state": state,
             **published.describe(time.monotonic()),
-            "clock": {**self.clock.status(), "warning": self.clock.warning(time.monotonic_ns())},
+            "clock": self.clock.status(time.monotonic_ns()),
             "gaps": self._repairer.status() if self._repairer is not None else None,
-            "unversioned": {name: count for name, count in self._checks.unversioned.copy().items() if count},
+            "unversioned": dict(published.look.unversioned),
         }
 
     def _publish(self, **changes: Any) -> None:
@@ -310,7 +310,10 @@ class Feed:
     def _look(self, now: float) -> Look:
         limits = {name: self._memory.limit(name) for name in self._wanted}
         watch, lost = self._watch, frozenset(self._memory.lost)
-        return Look(now, watch.status(now), limits, lost, watch.unlisted) if watch else Look(now, {}, limits, lost)
+        unversioned = {name: count for name, count in self._checks.unversioned.items() if count}
+        if watch is None:
+            return Look(now, {}, limits, lost, unversioned=unversioned)
+        return Look(now, watch.status(now), limits, lost, watch.unlisted, unversioned)
 
     def _is_our_turn(self) -> bool:
         """Wait until the address that we leave by may try to connect, to whichever host does not ask for patience;

@@ -13,14 +13,15 @@ from mexc_pipeline.feed.handshake import HandshakeAnswer
 @dataclass(frozen=True, slots=True)
 class Look:
     """The channels at a moment (``at``, monotonic s): what :meth:`~mexc_pipeline.feed.watch.Watch.status` says of the
-    present connection, the silence that means something, in seconds, and whether the exchange lists no such
-    contract."""
+    present connection, the silence that means something, in seconds, whether the exchange lists no such contract, and
+    how many frames of each channel had no version that can be read."""
 
     at: float
     channels: Mapping[str, Mapping[str, str | float | None]]
     limits: Mapping[str, float]
     lost: frozenset[str] = frozenset()
     unlisted: bool = False
+    unversioned: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

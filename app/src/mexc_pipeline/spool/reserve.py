@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -40,6 +41,14 @@ class Reserve:
         except OSError:
             self._path.unlink(missing_ok=True)
             raise
+
+    def move(self, folder: Path) -> None:
+        """Have it in another folder of the same file system, whose lock the caller holds too, as far as it is there to
+        be moved."""
+        before, self._folder, self._path = self._path, folder, folder / FILE
+        with contextlib.suppress(OSError):
+            before.replace(self._path)
+            sync_folder(folder)
 
     def release(self) -> None:
         """Give the blocks back to the file system; OSError where it does not let go of the file."""
