@@ -252,3 +252,22 @@ def test_a_file_system_that_does_not_answer_changes_nothing(tmp_path: Path) -> N
     answers.append(broken)
     assert disk.look(0.0) is Level.OK
     assert "Input/output error" in (disk.warning() or "")
+
+
+def test_the_reserve_moves_with_what_is_recorded(tmp_path: Path) -> None:
+    """Or is made anew, where it went with its folder."""
+    first, second, third = (tmp_path / name for name in ("a", "b", "c"))
+    for folder in (first, second, third):
+        folder.mkdir()
+    disk = Disk(first, Limits(80, 90, 16 * MIB), lambda _: Usage(100 * MIB, 900 * MIB))
+    inode = (first / FILE).stat().st_ino
+    disk.move(second)
+    assert not (first / FILE).exists()
+    assert (second / FILE).stat().st_ino == inode
+    (second / FILE).unlink()
+    second.rmdir()
+    disk.move(third)
+    assert (third / FILE).stat().st_size == 16 * MIB
+    assert disk.level is Level.OK
+    disk.close()
+    assert not any(tmp_path.rglob(FILE))

@@ -20,14 +20,15 @@ from mexc_pipeline.collector.opening import Opening, OpeningState
 from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time, until_listed
 from mexc_pipeline.collector.recorder import Recorder, RecorderState
 from mexc_pipeline.collector.refusals import Refusal
+from mexc_pipeline.collector.snapshot import Snapshot
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.egress.dial import EgressError, dial
-from mexc_pipeline.egress.http import RestClient, RestState
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.events import Stopped
 from mexc_pipeline.exchange.protocol import subscriptions
-from mexc_pipeline.feed import attempts, telling
+from mexc_pipeline.feed import attempts
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import HostClock
 from mexc_pipeline.feed.feed import Feed
@@ -318,51 +319,17 @@ class Recording:
 
     def status(self) -> dict[str, Any]:
         """The fields of the control socket's ``status``."""
-        recorder = self._recorder.state if self._recorder is not None else RecorderState()
-        opening = self._opening.state if self._opening is not None else OpeningState()
-        feed, rest, listing = self._feed.status(), self._rest.state(), self._listing
-        troubles = [trouble for trouble in (recorder.trouble, opening.trouble) if trouble]
-        not_asked = [f"not asked for the last seq: {problem}" for problem in opening.unknown]
-        return {
-            "id": self.symbol.id,
-            "symbol": self.symbol.name,
-            "spool_id": recorder.spool_id,
-            "last_seq": recorder.last_seq,
-            "last_rx_ns": recorder.last_rx,
-            "segment": recorder.segment,
-            "inbox_bytes": self._inbox.bytes,
-            "pending": recorder.pending,
-            **feed,
-            **self._statistics.snapshot(),
-            "rest": rest.describe(),
-            "listing": listing.said,
-            "trouble": troubles[0] if troubles else None,
-            "warnings": [*troubles, *self._warnings(feed, rest, listing), *not_asked],
-        }
-
-    def _warnings(self, feed: dict[str, Any], rest: RestState, listing: Listing) -> list[str]:
-        found = [warning] if (warning := feed["clock"]["warning"]) else []
-        if feed["state"] == telling.UNLISTED:
-            found.append(telling.unlisted(self.symbol.name))
-        else:
-            told = telling.given_up(feed["channels"]) + telling.silent(feed["channels"], feed["unasked"])
-            told += telling.cannot_follow(feed["unversioned"], feed["gaps"])
-            found += [text for text, _, _ in told]
-        found += telling.not_asked_for(feed["unasked"])
-        found += telling.paused(feed["paused"])
-        if listing.verdict != "listed" and not self._feed.state.proven:
-            found.append(f"{self.symbol.name} not confirmed by the exchange's REST: {listing.said}")
-        if feed["waits"] is not None:
-            found.append(f"connects in {feed['waits']['for_s']:.0f} s at the earliest: {feed['waits']['why']}")
-        elif feed["refusal"] is not None:
-            found.append(feed["refusal"]["said"])
-        if rest.patience_s > 0:
-            found.append(f"{rest.url} asks for patience: nothing is asked of it for {rest.patience_s:.0f} s")
-        if (trouble := self._attempts.trouble) is not None:
-            found.append(trouble)
-        if feed["not_connected"] is not None:
-            found.append(f"not connected: {feed['not_connected']}")
-        return found
+        return Snapshot(
+            recorder=self._recorder.state if self._recorder is not None else RecorderState(),
+            opening=self._opening.state if self._opening is not None else OpeningState(),
+            feed=self._feed.status(),
+            proven=self._feed.state.proven,
+            statistics=self._statistics.snapshot(),
+            rest=self._rest.state(),
+            listing=self._listing,
+            attempts_trouble=self._attempts.trouble,
+            inbox_bytes=self._inbox.bytes,
+        ).describe(self.symbol)
 
     def cut(self) -> dict[str, Any]:
         """End the running period now. UserError where it takes longer than 30 s."""
