@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline import health
-from mexc_pipeline.collector.line import Line, for_systemd, in_a_line
+from mexc_pipeline.collector.line import StatisticsLine, for_systemd, in_a_line
 from mexc_pipeline.collector.statistics import RECENT_S, Statistics
 from mexc_pipeline.config import parse
 from mexc_pipeline.errors import ConfigError
@@ -204,7 +204,11 @@ def test_a_collector_shows_systemd_and_its_log_what_status_shows(
 
 
 def test_of_several_recordings_systemd_shows_how_many_are_in_which_state() -> None:
-    lines = [Line({}, "live", 9, 2.0), Line({}, "silent", 4, 0.0), Line({}, "live", 7, 0.5)]
+    lines = [
+        StatisticsLine({}, "live", 9, 2.0),
+        StatisticsLine({}, "silent", 4, 0.0),
+        StatisticsLine({}, "live", 7, 0.5),
+    ]
     assert for_systemd(lines, 3) == "2 live, 1 silent, 2.5 frames/s"
     assert for_systemd(lines, 5) == "2 live, 2 ended, 1 silent, 2.5 frames/s"
 

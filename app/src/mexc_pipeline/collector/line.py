@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mexc_pipeline import health
 
 
-class Line(NamedTuple):
+class StatisticsLine(NamedTuple):
     """What is said of one recording: the ``fields`` of its line in the log, ``state`` and ``last_seq`` as there, and
     the market's frames a second since the line before."""
 
@@ -19,7 +19,9 @@ class Line(NamedTuple):
     frames_s: float
 
 
-def in_a_line(status: Mapping[str, Any], before: Mapping[str, int], seconds: float, silent_s: float | None) -> Line:
+def in_a_line(
+    status: Mapping[str, Any], before: Mapping[str, int], seconds: float, silent_s: float | None
+) -> StatisticsLine:
     """What is said of a recording's ``status``. ``before``: the rows by type at the line before; ``silent_s`` as
     configured."""
     rows: Mapping[str, int] = status["rows"]
@@ -36,10 +38,10 @@ def in_a_line(status: Mapping[str, Any], before: Mapping[str, int], seconds: flo
         "durable_ms": status["durable_ms"],
         "disk_used_percent": status["disk"]["used_percent"],
     }
-    return Line(fields, state, status["last_seq"], frames_s)
+    return StatisticsLine(fields, state, status["last_seq"], frames_s)
 
 
-def for_systemd(lines: Sequence[Line], of: int) -> str:
+def for_systemd(lines: Sequence[StatisticsLine], of: int) -> str:
     """What systemd shows of a process whose recordings (at least one of ``of``, those that have ended among them) are
     said so: of a single one its state, of several how many are in which."""
     frames_s = sum(line.frames_s for line in lines)

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from mexc_pipeline import __version__, config, logs, notify
 from mexc_pipeline.collector.disk import REFUSED, Disk
-from mexc_pipeline.collector.line import Line, for_systemd, in_a_line
+from mexc_pipeline.collector.line import StatisticsLine, for_systemd, in_a_line
 from mexc_pipeline.collector.recorder import PRUNE_S
 from mexc_pipeline.collector.recording import Recording
 from mexc_pipeline.collector.refusals import holds_alone, of_the_disk
@@ -225,7 +225,7 @@ class Process:
             elif recording.is_held and level is not Level.FULL and not is_alone:
                 recording.resume()
 
-    def _line(self, recording: Recording) -> Line:
+    def _line(self, recording: Recording) -> StatisticsLine:
         status = self._status(recording, {})
         line = in_a_line(status, self._rows[recording], STATISTICS_S, recording.symbol.silent_s)
         log.info("statistics", extra={"fields": line.fields})

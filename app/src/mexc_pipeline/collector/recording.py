@@ -19,8 +19,8 @@ from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.collector.opening import Opening, OpeningState
 from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time, until_listed
 from mexc_pipeline.collector.recorder import Recorder, RecorderState
-from mexc_pipeline.collector.refusals import Refusal
-from mexc_pipeline.collector.snapshot import Snapshot
+from mexc_pipeline.collector.refusals import RefusedCommits
+from mexc_pipeline.collector.state import RecordingState
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.egress.dial import EgressError, dial
 from mexc_pipeline.egress.http import RestClient
@@ -240,10 +240,10 @@ class Recording:
         return min(reading, self._begun.beat)
 
     @property
-    def refusal(self) -> Refusal:
+    def refusal(self) -> RefusedCommits:
         """For how long, and why, commits are refused."""
         state = self._begun.state
-        return Refusal(state.refused_s(time.monotonic()), state.refusal)
+        return RefusedCommits(state.refused_s(time.monotonic()), state.refusal)
 
     def is_over(self) -> bool:
         """Whether it cannot go on and is to be ended: it is not to be recorded here, one of its loops has ended, or its
@@ -319,7 +319,7 @@ class Recording:
 
     def status(self) -> dict[str, Any]:
         """The fields of the control socket's ``status``."""
-        return Snapshot(
+        return RecordingState(
             recorder=self._recorder.state if self._recorder is not None else RecorderState(),
             opening=self._opening.state if self._opening is not None else OpeningState(),
             feed=self._feed.status(),

@@ -16,7 +16,7 @@ from mexc_pipeline.feed import telling
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class RecordingState:
     """One moment of each part of a recording, as the part's own thread published it, or made under its lock."""
 
     recorder: RecorderState
