@@ -73,7 +73,7 @@ class Opening:
         self._given_up.set()
 
     def settle(self, within_s: float) -> None:
-        """After :meth:`give_up`, wait a moment for what is under way, so that nothing is left pending without need."""
+        """Wait a moment for what is under way after :meth:`give_up`, so that nothing is left pending without need."""
         try:
             self.spool.exception(within_s)
         except FutureTimeout:
