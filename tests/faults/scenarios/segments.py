@@ -103,9 +103,10 @@ def _damage_in_use(place: Bench, becomes: str, damage: Callable[[Path], None]) -
     def noticed() -> bool:
         if len(list(folder.glob(f"*.sqlite.{becomes}-*[0-9]"))) > before:
             return True
-        newest = max(folder.glob("*.sqlite"), key=lambda path: path.stat().st_mtime_ns)
         with contextlib.suppress(sqlite3.Error, FileNotFoundError):
-            damage(newest)
+            # There may be none: the one was set apart, and the next is not there yet.
+            for newest in sorted(folder.glob("*.sqlite"), key=lambda path: path.stat().st_mtime_ns)[-1:]:
+                damage(newest)
         return False
 
     until(noticed, 60, f"a segment that is {becomes}")
