@@ -12,7 +12,8 @@ from bench.model import Result
 from bench.site import Place, Simulator, Site, clickhouse, peer_result, server_pid, settle, start_peer
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.simulator.sentlog import read_sent_log
-from mexc_pipeline.spool.segment import SegmentReader, segments
+from mexc_pipeline.spool.segment import SegmentReader
+from mexc_pipeline.spool.walk import segments
 from support.clickhouse_server import ClickHouseServer
 
 TITLE = "One collector, socket to synced spool, the store loading beside it"

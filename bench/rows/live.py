@@ -15,7 +15,8 @@ from bench.model import Result
 from bench.site import SYMBOLS, Place, Simulator, Site, clickhouse, peer_result, server_pid, settle, start_peer
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.export.files import export_segment
-from mexc_pipeline.spool.segment import SegmentReader, segments
+from mexc_pipeline.spool.segment import SegmentReader
+from mexc_pipeline.spool.walk import segments
 from support.clickhouse_server import ClickHouseServer
 
 TITLE = "Three symbols at 40 frames/s each, server and embedded engine"

@@ -28,22 +28,14 @@ try:
     from mexc_pipeline import config
     from mexc_pipeline.errors import UserError
     from mexc_pipeline.events import Restored
-    from mexc_pipeline.export.names import FileName, exported_files
     from mexc_pipeline.ledger.acknowledged import Acknowledged
     from mexc_pipeline.paths import not_a_file, not_allowed
     from mexc_pipeline.rows import Frame, Mt
     from mexc_pipeline.spool import pending
     from mexc_pipeline.spool.lock import SpoolLock
-    from mexc_pipeline.spool.segment import (
-        DAMAGE,
-        NUMBERED,
-        SegmentError,
-        SegmentName,
-        UnavailableError,
-        info,
-        segments,
-        sync_folder,
-    )
+    from mexc_pipeline.spool.names import FileName, SegmentName
+    from mexc_pipeline.spool.segment import DAMAGE, NUMBERED, SegmentError, UnavailableError, info, sync_folder
+    from mexc_pipeline.spool.walk import exported_files, segments
     from mexc_pipeline.spool.writer import Spool
     from mexc_pipeline.text import LONG, clean
     from mexc_pipeline.verify.acknowledge import acknowledged, entry_of, write

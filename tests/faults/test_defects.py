@@ -21,11 +21,11 @@ from faults.scenarios.clickhouse import start_engine
 from faults.shim import IO_ERROR, Control, NoCompilerError, Op, library
 from mexc_pipeline import config, export
 from mexc_pipeline.control import ControlServer
-from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.spool.segment import info
+from mexc_pipeline.spool.walk import exported_files
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.store import schema
 from mexc_pipeline.store.catalog import Catalog, SegmentKey
@@ -48,7 +48,7 @@ WRITE = """
 import sys, time
 from pathlib import Path
 from mexc_pipeline import config, export
-from mexc_pipeline.export.names import exported_files
+from mexc_pipeline.spool.walk import exported_files
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool.lock import SpoolLock

@@ -14,7 +14,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.export import main
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.spool.lifecycle import remove
-from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.verify import by_hour, exports, ledger
 from mexc_pipeline.verify.acknowledge import FILE, acknowledge, acknowledged, holes_of
 from support.spools import configure, fill

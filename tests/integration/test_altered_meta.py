@@ -21,7 +21,8 @@ from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool.label import check_label, said_by
 from mexc_pipeline.spool.last_seq import LastSeq
 from mexc_pipeline.spool.pending import FILE, Pending, number_left
-from mexc_pipeline.spool.segment import NewerFormatError, SegmentError, in_order, info, put_meta, segments
+from mexc_pipeline.spool.segment import NewerFormatError, SegmentError, info, put_meta
+from mexc_pipeline.spool.walk import in_order, segments
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify import exports as verify
 from support.spools import SECOND, T0, configure, fill, open_spool, tamper, written

@@ -15,7 +15,7 @@ from mexc_pipeline.rows import Frame
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.verify import services
 from support.collecting import Site, collecting, site_of
 from support.peers import certificates

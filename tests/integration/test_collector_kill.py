@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from mexc_pipeline.config import load
 from mexc_pipeline.export import main as export
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
-from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.verify import exports
 from support.collecting import Collector, check_whole, collecting, frames, site_of, wanted
 from support.scheduling import due, measured

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
-from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.spool.walk import segments
 from support.standin import stand_in
 from support.waiting import until
 

@@ -26,7 +26,8 @@ from mexc_pipeline.export.report import ExportReport
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool.lifecycle import Tally
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
-from mexc_pipeline.spool.segment import info, segments
+from mexc_pipeline.spool.segment import info
+from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.verify import exports
 from support.spooled import Stored, digest, digests, read_rows, read_segments
 from support.spools import SECOND, T0, configure, fill, open_spool, some_frames, tamper, written

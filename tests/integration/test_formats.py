@@ -22,7 +22,8 @@ from mexc_pipeline.export.job import run
 from mexc_pipeline.read import frames
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
-from mexc_pipeline.spool.segment import FORMAT, info, segments
+from mexc_pipeline.spool.segment import FORMAT, info
+from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify import by_hour, exports, ledger
 from support.collecting import Site, collecting

@@ -16,7 +16,7 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.rows import Frame
 from mexc_pipeline.spool.lifecycle import remove
-from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.spool.walk import segments
 from support.spools import KINDS, T0, configure, open_spool
 
 ROLE = Path(__file__).parents[2] / "roles" / "mexc_pipeline"

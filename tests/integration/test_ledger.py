@@ -14,9 +14,9 @@ import pytest
 
 from mexc_pipeline.config import load
 from mexc_pipeline.export import main as export
-from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from mexc_pipeline.spool.lifecycle import remove
+from mexc_pipeline.spool.walk import exported_files
 from mexc_pipeline.verify import by_hour, ledger
 from support.collecting import Site, collecting, site_of
 from support.spooled import Stored, events, named, read_segments

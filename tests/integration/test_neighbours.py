@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.export import main
-from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.spool.lifecycle import Tally, prune
 from mexc_pipeline.spool.pending import Pending
-from mexc_pipeline.spool.segment import NewerFormatError, SegmentError, SegmentReader, in_order, info, segments
+from mexc_pipeline.spool.segment import NewerFormatError, SegmentError, SegmentReader, info
+from mexc_pipeline.spool.walk import exported_files, in_order, segments
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify import by_hour, exports, ledger
 from support.spools import T0, configure, fill, open_spool, some_frames

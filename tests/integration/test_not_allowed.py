@@ -136,6 +136,31 @@ def test_commands_leave_it_say_so_and_go_on_when_it_is_mended(config: Config, pa
     assert len(list(config.export_dir.glob("btc*"))) == 3
 
 
+def test_a_spool_that_cannot_be_listed_is_named_and_keeps_no_file_from_being_proven(config: Config) -> None:
+    file = config.data_dir.parent / "config.toml"
+    assert command(file, "export")[0] == 0
+    path = next(config.export_dir.glob("eth*"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    with taken_away(config.spool_dir):
+        _, said = command(file, "verify", "exports", "--json")
+        findings = json.loads(said)["exports"]["findings"]
+        told = [f["text"] for f in findings if f["subject"] == config.spool_dir.name]
+        assert len(told) == 1, said
+        assert "may not" in told[0]
+        assert {f["subject"] for f in findings if not f["ok"]} == {config.spool_dir.name, path.name}
+        assert {f["subject"] for f in findings if f["ok"]} > {"btc20260915185220.parquet"}
+        status, said = command(file, "ledger")
+        assert status == 1
+        assert "what was received is not known" in said
+        assert "20260915185220" in said or "18:52:20" in said, said
+        status, said = command(file, "prune", "--keep", "1h")
+        assert "unexpected" not in said, said
+        assert len(list(config.export_dir.glob("*.parquet"))) == 5
+    path.write_bytes(whole)
+    assert command(file, "verify", "exports")[0] == 0
+
+
 def test_one_exported_file_is_named_and_keeps_no_other(config: Config) -> None:
     file = config.data_dir.parent / "config.toml"
     assert command(file, "export")[0] == 0

@@ -18,7 +18,7 @@ from mexc_pipeline import read
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export import main
-from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.spool.walk import segments
 from support.spools import configure, fill, open_spool
 
 WITHIN_S = 60

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mexc_pipeline.export import main
+from mexc_pipeline.spool.names import SegmentName
 from mexc_pipeline.spool.pending import Pending
 from mexc_pipeline.spool.reserve import Reserve
-from mexc_pipeline.spool.segment import SegmentName
 from support.spools import T0, configure, open_spool, some_frames
 
 

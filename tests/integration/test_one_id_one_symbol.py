@@ -24,7 +24,7 @@ from mexc_pipeline.export import main as export
 from mexc_pipeline.handover import Handover, give, take
 from mexc_pipeline.spool.label import check_label, said_by
 from mexc_pipeline.spool.pending import Pending
-from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify.exports import exports as verify_exports
 from support.spools import SECOND, T0, configure, fill, open_spool, some_frames

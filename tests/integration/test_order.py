@@ -18,13 +18,13 @@ from mexc_pipeline import read
 from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.config import Config
 from mexc_pipeline.export.job import run
-from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.newest import newest_seq
 from mexc_pipeline.export.parquet import Content
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.run.account import Periods
-from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.names import FileName
+from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.spool.writer import Spool, last_rx
 from mexc_pipeline.verify import by_hour, exports, ledger
 from mexc_pipeline.verify.exports import FileProof, continuity

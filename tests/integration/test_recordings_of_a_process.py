@@ -23,7 +23,8 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.health import market_frames
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import FORMAT, segments
+from mexc_pipeline.spool.segment import FORMAT
+from mexc_pipeline.spool.walk import segments
 from support.collecting import Site, check_whole, frames, site_of, wanted
 from support.spooled import check, events, named
 from support.spools import open_spool, some_frames, written

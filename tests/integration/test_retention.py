@@ -16,7 +16,6 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.job import run
-from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.order import in_order
 from mexc_pipeline.export.parquet import Content, read_content
 from mexc_pipeline.export.retention import PruneReport, Rules, prune, rules, size_bytes
@@ -24,8 +23,9 @@ from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import lifecycle
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
-from mexc_pipeline.spool.segment import in_order as spooled
-from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.spool.names import FileName
+from mexc_pipeline.spool.walk import exported_files, segments
+from mexc_pipeline.spool.walk import in_order as spooled
 from mexc_pipeline.spool.writer import Spool
 from support.spools import SECOND, T0, configure, open_spool, some_frames
 

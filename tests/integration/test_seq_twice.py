@@ -9,7 +9,8 @@ import pytest
 
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.control import ControlServer
-from mexc_pipeline.spool.segment import info, segments
+from mexc_pipeline.spool.segment import info
+from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.store import questions
 from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.loader import Loader

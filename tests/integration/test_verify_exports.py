@@ -25,7 +25,8 @@ from mexc_pipeline.run.account import Periods, dead_letters, line_of
 from mexc_pipeline.run.children import Lifeline
 from mexc_pipeline.run.supervisor import Stop, Supervisor
 from mexc_pipeline.spool.lifecycle import mark_exported, remove
-from mexc_pipeline.spool.segment import info, segments
+from mexc_pipeline.spool.segment import info
+from mexc_pipeline.spool.walk import by_symbol, segments
 from mexc_pipeline.verify import Finding, Report, exports, ledger
 from support.spools import DEAL, SECOND, T0, configure, fill, open_spool, some_frames, tamper, written
 
@@ -259,15 +260,13 @@ def test_an_export_in_the_same_moment_leaves_no_file_missing(config: Config, mon
     written(segment, "UPDATE meta SET value = '\"closed\"' WHERE key = 'state'")
     path.rename(aside)
 
-    look = exports_module._segments
-
     def export_right_after(*arguments: Any) -> Any:
-        seen = look(*arguments)
+        seen = list(by_symbol(*arguments))
         aside.rename(path)
         mark_exported(segment, exported)
         return seen
 
-    monkeypatch.setattr(exports_module, "_segments", export_right_after)
+    monkeypatch.setattr(exports_module, "by_symbol", export_right_after)
     report = exports(config, newest=0)
     assert report.ok, failed(report)
 

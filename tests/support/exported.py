@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.export.parquet import FileWriter, metadata_of
 from mexc_pipeline.rows import Columns, Mt
+from mexc_pipeline.spool.names import FileName
 
 
 def write_export(path: Path, to: int, rows: int = 1, said: Mapping[str, str] | None = None) -> Path:

@@ -12,8 +12,9 @@ from mexc_pipeline.ledger.digest import RowDigest
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame, Mt, Row
 from mexc_pipeline.spool.lifecycle import mark_exported
-from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, segments
+from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader
 from mexc_pipeline.spool.segment import info as segment_info
+from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.store import questions
 from mexc_pipeline.store.engine import Engine, EngineFactory

@@ -19,13 +19,12 @@ from mexc_pipeline.config import Config, load
 from mexc_pipeline.egress.uses import uses
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export import main
-from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.retention import rules
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.simulator.bundle import read_bundle
 from mexc_pipeline.spool.lock import holder
 from mexc_pipeline.spool.pending import Pending
-from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.walk import exported_files, in_order
 from mexc_pipeline.store.swaps import noted
 from mexc_pipeline.verify import exports, ledger
 from mexc_pipeline.verify.acknowledge import acknowledged

@@ -24,7 +24,7 @@ from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.last_seq import LastSeq
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.pending import Pending
-from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify.acknowledge import acknowledged
 from support.examples import examples

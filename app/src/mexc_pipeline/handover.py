@@ -20,6 +20,7 @@ import msgspec
 from mexc_pipeline import config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.ledger.acknowledged import Acknowledged
+from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import following
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import pending
@@ -27,7 +28,9 @@ from mexc_pipeline.spool.label import check_label
 from mexc_pipeline.spool.last_seq import LastSeq, ask_last_seq, own_ids
 from mexc_pipeline.spool.lifecycle import seal_left_open
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import SegmentError, in_order
+from mexc_pipeline.spool.names import FileName
+from mexc_pipeline.spool.segment import SegmentError
+from mexc_pipeline.spool.walk import exported_files, in_order
 from mexc_pipeline.spool.writer import Spool, last_moment, moved
 from mexc_pipeline.text import LONG, clean, json_line
 
@@ -77,7 +80,7 @@ def give(settings: config.Config, key: str) -> Handover:
         newest = max(found.readable, key=lambda segment: segment.last_seq)
         period = newest.name.period
         files = {segment.file for segment in found.readable if segment.name.period == period}
-        files |= {path.name for path in settings.export_dir.glob(f"{symbol.id}{period}*.parquet")}
+        files |= {path.name for name, path in _files(settings, symbol.id) if name.period == period}
         *_, clean = last_moment(newest)
         host = socket.gethostname()
         return Handover(symbol.name, newest.last_seq, newest.spool_id, tuple(sorted(files)), clean, host)
@@ -110,7 +113,7 @@ def take(settings: config.Config, key: str, given: Handover) -> str:
         check_label(settings, symbol)
         if 0 < here < given.last_seq:
             _acknowledge(settings, symbol.id, here + 1, given)
-        files = [*given.files, *(path.name for path in settings.export_dir.glob(f"{symbol.id}[0-9]*.parquet"))]
+        files = [*given.files, *(path.name for _, path in _files(settings, symbol.id))]
         spool = Spool(folder, symbol.id, symbol.name, settings.period, known_seq=given.last_seq, exports=files)
         try:
             m = moved(given.clean, given.host, given.spool_id, given.last_seq)
@@ -118,6 +121,14 @@ def take(settings: config.Config, key: str, given: Handover) -> str:
         finally:
             spool.close()
     return f"{symbol.id}: up to seq {given.last_seq} on {given.host}, goes on here"
+
+
+def _files(settings: config.Config, symbol_id: str) -> list[tuple[FileName, Path]]:
+    """UserError where they cannot be listed: a part of a period must not be given the name of one that is there."""
+    try:
+        return exported_files(settings.export_dir, symbol_id)
+    except OSError as error:
+        raise UserError(not_allowed(settings.export_dir) or f"{settings.export_dir}: {error.strerror}") from error
 
 
 def _last(folder: Path) -> int:

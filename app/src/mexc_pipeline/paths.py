@@ -81,6 +81,14 @@ def not_a_file(path: Path) -> str:
     return next((f"a {kind}" for is_one, kind in kinds if is_one(mode)), "a device")
 
 
+def leads_nowhere(path: Path) -> bool:
+    """Whether a link to nothing has that name; false where that cannot be told."""
+    try:
+        return os.path.lexists(path) and not path.exists()
+    except OSError:
+        return False
+
+
 class NotAFileError(OSError):
     """Something other than a file stands in a file's place."""
 

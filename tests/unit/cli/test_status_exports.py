@@ -13,7 +13,7 @@ from mexc_pipeline.cli.reports import gather
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.periods import DAY_NS, HOUR_NS
 from mexc_pipeline.rows import Frame, Mt
-from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.spool.writer import Spool
 
 

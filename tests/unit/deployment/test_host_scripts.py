@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.spool.walk import segments
 from support.repository import ROOT
 from support.scripts import SCRIPTS, ended, program, script
 from support.spools import configure, fill

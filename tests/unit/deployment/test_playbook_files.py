@@ -26,7 +26,7 @@ from mexc_pipeline.export import main as export
 from mexc_pipeline.ledger.acknowledged import Acknowledged
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.verify.acknowledge import acknowledged, write
 from support.repository import ROOT
 from support.scripts import script

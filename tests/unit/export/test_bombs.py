@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from mexc_pipeline import memory
-from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.parquet import FileError, open_file
 from mexc_pipeline.importer import import_files
+from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.verify.exports import prove
 from support import bombs
 

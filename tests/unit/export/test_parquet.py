@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.export.parquet import (
     SCHEMA,
@@ -26,6 +25,8 @@ from mexc_pipeline.export.parquet import (
 )
 from mexc_pipeline.rows import MT_NAMES, Columns
 from mexc_pipeline.spool.lifecycle import Tally
+from mexc_pipeline.spool.names import FileName
+from mexc_pipeline.spool.walk import exported_files
 from support.examples import examples
 from support.spooled import Stored, digest, digests
 from support.spools import event

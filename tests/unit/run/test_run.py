@@ -23,7 +23,8 @@ from mexc_pipeline.run.table import closing_json, closing_text
 from mexc_pipeline.run.watch import Rate, View, store_text, view_of
 from mexc_pipeline.spool.lifecycle import mark_exported, remove, seal_left_open
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import SegmentInfo, info, segments
+from mexc_pipeline.spool.segment import SegmentInfo, info
+from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.spool.writer import Spool
 from support.spools import configure
 

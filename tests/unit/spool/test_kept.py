@@ -16,7 +16,7 @@ from mexc_pipeline.periods import HOUR_NS, Period
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import writer
 from mexc_pipeline.spool.lifecycle import seal_left_open
-from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.spool.writer import Spool
 from support.examples import examples
 from support.spools import written

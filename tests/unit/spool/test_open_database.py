@@ -79,6 +79,13 @@ def read_by_another(path: Path) -> None:
     subprocess.run([sys.executable, "-c", f"{program}; db.close()", str(path)], check=True)
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A spool folder, which has its symbol's name."""
+    (tmp_path / "btc").mkdir()
+    return tmp_path / "btc"
+
+
 LOSSES = [remove_all, remove_file, remove_log, remove_index, rename, replace, replace_by_nothing]
 
 

@@ -23,7 +23,8 @@ from mexc_pipeline.spool import pending as module
 from mexc_pipeline.spool.last_seq import LastSeq
 from mexc_pipeline.spool.lifecycle import mark_exported, prune, seal_left_open
 from mexc_pipeline.spool.pending import FILE, Pending, is_left, newest, number_left, started
-from mexc_pipeline.spool.segment import NewerFormatError, in_order, info
+from mexc_pipeline.spool.segment import NewerFormatError, info
+from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.spool.writer import Spool, last_rx
 from support.examples import examples
 from support.spooled import check, named, read_rows, read_segments
@@ -265,9 +266,9 @@ def test_a_commit_that_was_broken_off_is_no_loss(killed: Path, tmp_path: Path) -
 def test_rows_of_a_segment_behind_a_damaged_place_of_its_log_are_said_and_kept(
     tmp_path: Path, lost: int, by_export: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    running, left = tmp_path / "running", tmp_path / "left"
+    running, left = tmp_path / "running" / "btc", tmp_path / "left" / "btc"
     for folder in (running, left):
-        folder.mkdir()
+        folder.mkdir(parents=True)
     spool = new(running)
     for n in range(5):
         spool.append([Frame(T0 + n, 5, 1, b"%d" % n * 3000)])

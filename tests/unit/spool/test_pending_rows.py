@@ -17,7 +17,7 @@ from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool import pending as module
 from mexc_pipeline.spool.last_seq import LastSeq
 from mexc_pipeline.spool.pending import FILE, Pending, is_left, number_left, started
-from mexc_pipeline.spool.segment import segments
+from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify.exports import set_apart
 from support.examples import examples
@@ -29,6 +29,13 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of spools
 NO_LAST_SEQ = LastSeq(0, (), None, ())
 MOST = (1 << 63) - 1
 COUNT = 12
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A spool folder, which has its symbol's name."""
+    (tmp_path / "btc").mkdir()
+    return tmp_path / "btc"
 
 
 def row(n: int) -> Frame:

@@ -12,16 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline.rows import Columns
-from mexc_pipeline.spool.segment import (
-    FORMAT,
-    SegmentError,
-    SegmentName,
-    SegmentReader,
-    connect,
-    create,
-    info,
-    segments,
-)
+from mexc_pipeline.spool.names import SegmentName
+from mexc_pipeline.spool.segment import FORMAT, SegmentError, SegmentReader, connect, create, info
+from mexc_pipeline.spool.walk import segments
 from support.examples import examples
 from support.spools import written
 

@@ -9,7 +9,8 @@ import pytest
 
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.blobs import LARGE
-from mexc_pipeline.spool.segment import SegmentReader, segments
+from mexc_pipeline.spool.segment import SegmentReader
+from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.store import large as large_frames
 from mexc_pipeline.store.engine import EngineError
 from mexc_pipeline.store.large import one_at_a_time

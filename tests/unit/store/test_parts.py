@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.ledger.digest import combine
 from mexc_pipeline.rows import MT_NAMES, Columns, Row
-from mexc_pipeline.spool.segment import SegmentInfo, SegmentName
+from mexc_pipeline.spool.names import SegmentName
+from mexc_pipeline.spool.segment import SegmentInfo
 from mexc_pipeline.store import native, schema
 from mexc_pipeline.store.auditor import Comparison, verdict_of
 from mexc_pipeline.store.catalog import Extent, Names, export_row

@@ -15,7 +15,7 @@ import pytest
 from mexc_pipeline import read
 from mexc_pipeline.export import footer, main
 from mexc_pipeline.export import parquet as parquet_module
-from mexc_pipeline.export.names import FileName
+from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.verify.exports import exports, prove
 from support.crafted import BINARY, I32, I64, STRUCT, Struct, decoded, encoded, get, put, write
 from support.examples import examples

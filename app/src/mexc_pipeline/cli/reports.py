@@ -168,7 +168,8 @@ def _stopped(folder: Path) -> dict[str, float]:
 
 def _unexported_s(config: Config, symbol_id: str) -> float | None:
     """Seconds since the end of the oldest period in the spool that has rows and no file yet; None: each has its own."""
-    from mexc_pipeline.spool.segment import ended_ns, in_order
+    from mexc_pipeline.spool.segment import ended_ns
+    from mexc_pipeline.spool.walk import in_order
 
     now = time.time_ns()
     waiting = [found for found in in_order(config.spool_dir / symbol_id).readable if found.state != "exported"]
@@ -196,7 +197,7 @@ def rest_in_use(symbols: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def last_export(config: Config, symbol_id: str) -> dict[str, Any] | None:
     """The file of a symbol that was written last: ``file``, ``bytes`` and ``age_s`` since then; None without any."""
-    from mexc_pipeline.export.names import exported_files
+    from mexc_pipeline.spool.walk import exported_files
 
     stats = []
     for _, path in exported_files(config.export_dir, symbol_id):
@@ -314,7 +315,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     files, or a part of the spool cannot be read.
     """
     from mexc_pipeline import verify as proofs
-    from mexc_pipeline.export.names import wrong_place
+    from mexc_pipeline.export.files import wrong_place
     from mexc_pipeline.ledger.hours import total
     from mexc_pipeline.verify.acknowledge import acknowledged
 

@@ -12,7 +12,8 @@ from mexc_pipeline.exchange.holes import Unfinished
 from mexc_pipeline.exchange.resumption import MOST_DEALS, Resumption
 from mexc_pipeline.rows import Columns, Mt
 from mexc_pipeline.spool.pending import newest
-from mexc_pipeline.spool.segment import InOrder, SegmentError, SegmentInfo, SegmentReader, in_order
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
+from mexc_pipeline.spool.walk import InOrder, in_order
 
 log = logging.getLogger("mexc_pipeline.collector")
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.parquet import (
     Content,
     FileError,
@@ -31,6 +31,7 @@ from mexc_pipeline.export.report import Exported
 from mexc_pipeline.export.source import ahead, blocks
 from mexc_pipeline.ledger.digest import differing
 from mexc_pipeline.spool.lifecycle import mark_exported
+from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.segment import SegmentInfo, sync_folder
 
 _MAGIC = b"PAR1"
@@ -66,6 +67,20 @@ def prepare_folder(folder: Path) -> None:
         raise FolderError(f"export folder {folder} is not a folder; move it away or set export_dir")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise FolderError(f"export folder {folder} is not writable (permissions, or a read-only file system)")
+
+
+def wrong_place(config: Config) -> str:
+    """Why there is nothing to judge or export here, empty where something may be: what is done to another folder than
+    the recorder's, such as from another working directory, must not pass for done."""
+    if not config.export_dir.exists():
+        if not config.spool_dir.exists():
+            return (
+                f"there is no such folder, and nothing was recorded in {config.data_dir}; "
+                "check data_dir and export_dir, which are relative to where the command is run"
+            )
+    elif not config.export_dir.is_dir():
+        return "not a folder; move it away or set export_dir"
+    return ""
 
 
 def temporary(folder: Path, file: str) -> Path:

@@ -26,16 +26,17 @@ from mexc_pipeline.export.files import (
     no_hook,
     prepare_folder,
     sweep,
+    wrong_place,
 )
-from mexc_pipeline.export.names import wrong_place
 from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
-from mexc_pipeline.paths import check_apart, not_allowed, same
+from mexc_pipeline.paths import check_apart, same
 from mexc_pipeline.spool import pending
 from mexc_pipeline.spool.last_seq import LastSeq, ask_last_seq, own_ids
 from mexc_pipeline.spool.lifecycle import prune, read_left_open, seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, in_order, is_recorded
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, UnavailableError
+from mexc_pipeline.spool.walk import in_order, is_recorded, symbols
 
 log = logging.getLogger("mexc_pipeline.export")
 
@@ -114,11 +115,9 @@ def run(
 def _chosen(config: Config, ids: Sequence[str] | None) -> list[str]:
     """Symbol ids to work on; a spool folder counts also where its symbol is no longer configured."""
     try:
-        folders = sorted(p.name for p in config.spool_dir.iterdir() if is_recorded(p) or pending.is_left(p))
-    except (FileNotFoundError, NotADirectoryError):
-        folders = []
-    except PermissionError as error:
-        raise UserError(not_allowed(config.spool_dir) or str(error)) from error
+        folders = [p.name for p in symbols(config.spool_dir) if is_recorded(p) or pending.is_left(p)]
+    except UnavailableError as error:
+        raise UserError(str(error)) from error
     if not ids:
         return list(dict.fromkeys([*(s.id for s in config.symbols), *folders]))
     return list(dict.fromkeys(key if key in folders else config.symbol(key).id for key in ids))
@@ -142,7 +141,8 @@ def _close_ended(
     try:
         if once and _cut_by_collector(config, symbol_id):
             return
-        ended = any(once or now_ns >= found.edge_ns for found in _open_segments(folder))
+        there = in_order(folder).readable  # those that cannot be read are said once, where segments are exported
+        ended = any(found.state == "open" and (once or now_ns >= found.edge_ns) for found in there)
         if not ended and not pending.is_left(folder):
             return
         # This takes its time: a collector that starts meanwhile must not find the lock taken.
@@ -211,11 +211,6 @@ def _cut_by_collector(config: Config, symbol_id: str) -> bool:
     return True
 
 
-def _open_segments(folder: Path) -> list[SegmentInfo]:
-    """In order; those that cannot be read are reported once, where segments are exported."""
-    return [segment for segment in in_order(folder).readable if segment.state == "open"]
-
-
 def _export_all(
     config: Config, ids: Sequence[str], missing: bool, report: ExportReport, check: Callable[[], None], hook: Hook
 ) -> None:
@@ -275,7 +270,10 @@ def _copy(config: Config, ids: Sequence[str], folder: Path, report: ExportReport
     prepare_folder(folder)
     report.idle = "nothing to copy: no period is open"
     for symbol_id in ids:
-        for segment in _open_segments(config.spool_dir / symbol_id)[-1:]:
+        found = in_order(config.spool_dir / symbol_id)
+        for path, error in found.unreadable:  # it may be the one
+            _fail(report, symbol_id, path.name, error)
+        for segment in [segment for segment in found.readable if segment.state == "open"][-1:]:
             check()
             try:
                 done = copy_open(segment, folder, check)

@@ -20,6 +20,7 @@ from mexc_pipeline.export.headers import check_footer
 from mexc_pipeline.export.parquet import FileError, metadata_in_schema, open_file
 from mexc_pipeline.paths import not_a_file, not_allowed
 from mexc_pipeline.spool.segment import NUMBERED
+from mexc_pipeline.spool.walk import exported_files
 
 NAMED = 5
 """Files of which nothing is known that are named; the others are counted."""
@@ -43,10 +44,9 @@ def newest_seq(folder: Path, symbol_id: str) -> tuple[int, list[str]]:
     Every footer is read (100,000 take some 6 s of a processor): a name does not tell whether a file's rows are the
     newest. Rows are read of the files that say to have the newest, until one does.
     """
-    pattern = re.compile(re.escape(symbol_id) + r"(\d{10}|\d{14})(?:\.part\d+)?\.parquet")
     unknown: list[str] = []
     claims: list[_Claim] = []
-    for path in sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name)):
+    for _, path in exported_files(folder, symbol_id, missing_ok=False):
         try:
             claim = _claim(path, symbol_id)
         except FileError as error:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from mexc_pipeline.export.names import FileName
 from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.ledger.order import by_seq
+from mexc_pipeline.spool.names import FileName
 
 IMPORTED = "imported"
 """The metadata key that marks an imported file."""

@@ -37,22 +37,15 @@ from mexc_pipeline import memory
 from mexc_pipeline.config import Config, duration_ns
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.clock import wrong_clock
-from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.order import Placed, in_order
 from mexc_pipeline.export.parquet import FileError, metadata, open_file, read_content
 from mexc_pipeline.paths import regular, same
 from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import (
-    SegmentError,
-    SegmentInfo,
-    SegmentReader,
-    UnavailableError,
-    segments,
-    sync_folder,
-)
-from mexc_pipeline.spool.segment import in_order as spooled
+from mexc_pipeline.spool.names import FileName
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, UnavailableError, sync_folder
+from mexc_pipeline.spool.walk import by_symbol, exported_files, segments
 from mexc_pipeline.text import counted
 
 log = logging.getLogger("mexc_pipeline.export")
@@ -240,11 +233,13 @@ def confirmed_ns(config: Config, symbols: Sequence[_Files]) -> int:
     times = [0]
     for symbol in symbols:
         for file in reversed(symbol.placed):
-            if found := _frame_ns(file.path):
-                times.append(found)
+            if newest := _frame_ns(file.path):
+                times.append(newest)
                 break
-    for folder in config.spool_dir.iterdir() if config.spool_dir.is_dir() else ():
-        times += [_newest_frame_ns(segment) for segment in spooled(folder).readable[-NEWEST_SEGMENTS:]]
+    for _, found in by_symbol(config.spool_dir):
+        for path, error in found.unreadable:
+            _not_read(path, error)
+        times += [_newest_frame_ns(segment) for segment in found.readable[-NEWEST_SEGMENTS:]]
     return max(times)
 
 
@@ -253,8 +248,12 @@ def _newest_frame_ns(segment: SegmentInfo) -> int:
         with SegmentReader(segment.path) as reader:
             return reader.newest_frame_ns()
     except (SegmentError, sqlite3.Error) as error:
-        log.warning("segment cannot be read", extra={"fields": {"segment": str(segment.path), "error": str(error)}})
+        _not_read(segment.path, error)
         return 0
+
+
+def _not_read(path: Path, error: Exception) -> None:
+    log.warning("segment cannot be read", extra={"fields": {"segment": str(path), "error": str(error)}})
 
 
 def _frame_ns(path: Path) -> int:

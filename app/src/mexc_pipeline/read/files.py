@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.order import IMPORTED, Placed, in_order
 from mexc_pipeline.export.parquet import FileError, metadata, open_file
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.read.arguments import ArgumentError, name_of, shown
 from mexc_pipeline.read.arguments import folder as folder_of
+from mexc_pipeline.spool.names import FileName
+from mexc_pipeline.spool.walk import exported_files
 
 Instant = int | str | date | np.datetime64
 """Unix nanoseconds, ISO 8601 text, a datetime (also ``pandas.Timestamp``, ``numpy.datetime64``) or a date, which is its

@@ -12,16 +12,9 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.exchange.deadletters import LEAST, Letters
 from mexc_pipeline.health import unread_in_a_run
 from mexc_pipeline.rows import MT_NAMES, Mt
-from mexc_pipeline.spool.segment import (
-    SegmentError,
-    SegmentInfo,
-    SegmentName,
-    SegmentReader,
-    info,
-    is_there,
-    recorded,
-    segments,
-)
+from mexc_pipeline.spool.names import SegmentName
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
+from mexc_pipeline.spool.walk import Unread, looked_at, recorded, segments
 
 _EXPORTED = ("rows", "digest", "bytes")
 _DEAD = MT_NAMES[Mt.DEAD_LETTER]
@@ -155,16 +148,13 @@ class Periods:
             del self._found[gone]  # made for a row that never came, and removed again
         for gone in [path for path in self.unreadable if path not in paths and path.parent != self.config.spool_dir]:
             del self.unreadable[gone]
-        for path in sorted(paths):
-            known = self._found.get(path)
-            if known is not None and known.state == "exported":
-                continue
-            try:
-                self._found[path] = _slim(info(path))
-                self.unreadable.pop(path, None)
-            except SegmentError as error:
-                if is_there(path, error):  # not merely pruned since it was listed
-                    self.unreadable[path] = str(error)
+        settled = {path for path, found in self._found.items() if found.state == "exported"}
+        for one in looked_at(sorted(paths - settled)):
+            if isinstance(one, Unread):
+                self.unreadable[one.path] = str(one.error)
+            else:
+                self._found[one.path] = _slim(one)
+                self.unreadable.pop(one.path, None)
 
     def _paths(self) -> Iterable[Path]:
         for symbol in self.config.symbols:

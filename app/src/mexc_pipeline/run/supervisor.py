@@ -20,7 +20,6 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.exchange.deadletters import Letters
-from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.output import say_now
 from mexc_pipeline.paths import NotAFileError, regular
 from mexc_pipeline.run.account import Closing, Line, Periods, dead_letters, line_of
@@ -28,6 +27,7 @@ from mexc_pipeline.run.children import REFUSED, Child, Keeper, Lifeline, Lines, 
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
 from mexc_pipeline.spool.lock import named
 from mexc_pipeline.spool.segment import SegmentInfo
+from mexc_pipeline.spool.walk import exported_files
 from mexc_pipeline.store.client import compared as store_compared
 from mexc_pipeline.store.client import logged, store_status
 

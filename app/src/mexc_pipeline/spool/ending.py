@@ -8,7 +8,8 @@ from pathlib import Path
 from mexc_pipeline.events import Sealed, Stopped, begin, read
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.spool.pending import is_left
-from mexc_pipeline.spool.segment import SegmentError, SegmentReader, in_order
+from mexc_pipeline.spool.segment import SegmentError, SegmentReader
+from mexc_pipeline.spool.walk import in_order
 
 
 def stopped_at(folder: Path) -> int | None:
@@ -17,8 +18,9 @@ def stopped_at(folder: Path) -> int | None:
     try:
         if is_left(folder):
             return None
-        newest = next((found for found in reversed(in_order(folder).readable) if found.rows), None)
-        if newest is None:
+        there = in_order(folder)
+        newest = next((found for found in reversed(there.readable) if found.rows), None)
+        if newest is None or there.unreadable:  # one of which may be newer
             return None
         with SegmentReader(newest.path) as reader:
             rows = list(reader.read(newest.last_seq - 2).rows())

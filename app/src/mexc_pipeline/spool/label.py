@@ -12,7 +12,7 @@ from pathlib import Path
 from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.spool.pending import FILE, label
-from mexc_pipeline.spool.segment import in_order
+from mexc_pipeline.spool.walk import exported_files, in_order
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -69,13 +69,11 @@ def _of_newest(export_dir: Path, symbol_id: str) -> list[tuple[Path, str]]:
 
 def _newest(export_dir: Path, symbol_id: str) -> Iterator[Path]:
     """The files of an id by name, the last one first."""
-    name = re.compile(re.escape(symbol_id) + r"(\d{10}|\d{14})(?:\.part([1-9]\d{0,8}))?\.parquet")
     try:
-        found = [(match, path) for path in export_dir.iterdir() if (match := name.fullmatch(path.name))]
+        found = exported_files(export_dir, symbol_id)
     except OSError:
         return  # said by whoever writes there
-    found.sort(key=lambda pair: (pair[0][1].ljust(14, "0"), int(pair[0][2] or 1)), reverse=True)
-    yield from (path for _, path in found)
+    yield from (path for _, path in reversed(found))
 
 
 def said_by(path: Path, key: str) -> str:

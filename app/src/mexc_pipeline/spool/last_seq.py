@@ -13,14 +13,14 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from mexc_pipeline import config, control
 from mexc_pipeline.ledger.repeats import Given, Repeat, repeats
 from mexc_pipeline.paths import not_allowed
-from mexc_pipeline.spool.segment import NUMBERED, in_order
+from mexc_pipeline.spool.segment import NUMBERED
+from mexc_pipeline.spool.walk import exported_files, in_order
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -72,9 +72,7 @@ def ask_last_seq(settings: config.Config, symbol_id: str, spool_ids: frozenset[s
 def _files(folder: Path, symbol_id: str, unknown: list[str]) -> list[str]:
     """Names of a symbol's files. A folder that cannot be listed is unknown, not empty."""
     try:
-        return [p.name for p in folder.iterdir() if fnmatch(p.name, f"{symbol_id}[0-9]*.parquet")]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+        return [path.name for _, path in exported_files(folder, symbol_id)]
     except OSError as error:
         unknown.append(f"files: {not_allowed(folder) or f'{folder}: {error.strerror}'}")
         return []

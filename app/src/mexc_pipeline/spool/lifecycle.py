@@ -26,14 +26,12 @@ from mexc_pipeline.spool.segment import (
     connect_writer,
     failed,
     get_info,
-    in_order,
-    info,
     is_damage,
     put_meta,
-    segments,
     sync_folder,
 )
 from mexc_pipeline.spool.wal import keep_left_out
+from mexc_pipeline.spool.walk import Unread, each, in_order
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -196,12 +194,16 @@ def read_left_open(folder: Path, now_ns: int, cut: bool = False) -> Read:
     """Tallies of what :func:`seal_left_open` would close, without the spool's lock: to read a segment takes seconds,
     and a collector that starts meanwhile must not find the lock taken."""
     found: dict[Path, tuple[SegmentInfo, Tally]] = {}
-    for _, path in segments(folder):
-        with contextlib.suppress(SegmentError):  # said where it is to be closed
-            segment = info(path)
-            if segment.state == "open" and (cut or now_ns >= segment.edge_ns):
-                found[path] = (segment, Tally.of(path))
+    for segment in each(folder):
+        if isinstance(segment, Unread) or not _is_left_open(segment, now_ns, cut):
+            continue  # why it is unread is said where it is to be closed
+        with contextlib.suppress(SegmentError):  # so is this
+            found[segment.path] = (segment, Tally.of(segment.path))
     return found
+
+
+def _is_left_open(segment: SegmentInfo, now_ns: int, cut: bool) -> bool:
+    return segment.state == "open" and (cut or now_ns >= segment.edge_ns)
 
 
 def seal_left_open(
@@ -222,11 +224,12 @@ def seal_left_open(
     """
     sealed: list[SegmentInfo] = []
     refused: list[Exception] = []
-    for _, path in segments(folder):
-        found: SegmentInfo | None = None
+    for found in each(folder):
+        path = found.path
         try:
-            found = info(path)
-            if found.state != "open" or not (cut or now_ns >= found.edge_ns):
+            if isinstance(found, Unread):
+                raise found.error
+            if not _is_left_open(found, now_ns, cut):
                 continue
             if not found.rows and found.kept is None:
                 remove_empty(path)
@@ -235,17 +238,14 @@ def seal_left_open(
             before, tally = read.get(path, (None, None))
             if tally is None or before != found:
                 tally = Tally.of(path)
-            database = hold(path, tally)
-            try:
+            with contextlib.closing(hold(path, tally)) as database:
                 keep_left_out(database.db, path)
                 sealed.append(seal(database.db, path, tally, at_ns=now_ns if early else found.edge_ns, cut=early))
-            finally:
-                database.close()
         except (SegmentError, sqlite3.Error, OSError) as error:
             log.error("segment cannot be closed", extra={"fields": {"segment": str(path), "error": str(error)}})
             if isinstance(error, UnavailableError) or not is_damage(path, error):
                 refused.append(error)
-            elif found is not None and damaged is not None:
+            elif isinstance(found, SegmentInfo) and damaged is not None:
                 damaged(path, failed(path, "cannot be closed", error))
     if refused:
         raise refused[0]

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import sqlite3
 import struct
 import time
@@ -42,13 +43,13 @@ from mexc_pipeline.spool.segment import (
     connect_writer,
     create_database,
     failed,
-    in_order,
     is_damage,
     put_meta,
     read_meta,
     sync_folder,
 )
 from mexc_pipeline.spool.wal import keep_left_out
+from mexc_pipeline.spool.walk import entries, in_order
 from mexc_pipeline.spool.writer import KEEP_S, Spool
 
 log = logging.getLogger("mexc_pipeline.spool")
@@ -57,6 +58,7 @@ FILE = "pending.db"
 """Not the name of a segment: versions that do not know it leave it alone."""
 FORMAT = 2
 """1: rows without a sum."""
+_APART = re.compile(re.escape(FILE) + r"\.damaged-\d+")
 T = TypeVar("T")
 MOST_ROWS, MOST_BYTES = 2000, 4 << 20
 """Moved at a time: what is received meanwhile waits."""
@@ -412,8 +414,9 @@ def label(folder: Path) -> tuple[str, bool] | None:
 
 
 def damaged(folder: Path) -> list[str]:
-    """Names of the files that hold what was set apart of a folder's pending rows."""
-    return sorted(path.name for path in folder.glob(f"{FILE}.damaged-*") if path.suffix.rpartition("-")[2].isdigit())
+    """Names of the files that hold what was set apart of a folder's pending rows. UnavailableError where it cannot be
+    listed."""
+    return sorted(path.name for path in entries(folder) if _APART.fullmatch(path.name))
 
 
 def number_left(folder: Path, symbol_id: str, period: Period, asked: LastSeq) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -17,15 +16,16 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from mexc_pipeline.ledger.account import Account
-from mexc_pipeline.paths import is_readonly, not_a_file, not_allowed
-from mexc_pipeline.periods import END_NS, Period, parse_name
+from mexc_pipeline.paths import is_readonly, leads_nowhere, not_a_file, not_allowed
+from mexc_pipeline.periods import END_NS, Period
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 from mexc_pipeline.spool.blobs import LARGE, fetch
+from mexc_pipeline.spool.names import SegmentName
 
 State = Literal["open", "closed", "exported"]
 
@@ -34,13 +34,6 @@ FORMAT = 1
 
 NEWEST_ROWS = 100_000
 """Among which the newest frame is looked for."""
-NO_ROW_YET = 1 << 63
-"""Stands for the ``first_seq`` of a segment without rows where segments are sorted."""
-_NAME = re.compile(r"(\d{10}|\d{14})(?:\.part([1-9]\d{0,8}))?\.sqlite", re.ASCII)
-MOST_PARTS = 10**8
-"""Of a period, in which others may be named so by nobody but us: a file of more says nothing of the next one's name,
-which would be longer than any that is looked for."""
-_APART = re.compile(r"(.*\.sqlite)\.damaged-(\d{1,20})")
 _SCHEMA = """
 CREATE TABLE rows (
   seq INTEGER PRIMARY KEY,
@@ -82,34 +75,6 @@ class NoFileError(SegmentError, sqlite3.OperationalError):
 
 class NewerFormatError(SegmentError):
     """A segment that a later version of this program wrote; it is whole and must be left alone."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class SegmentName:
-    """Which stretch a segment covers: start of the period (Unix ns) and, for what follows a cut, the part from 2.
-
-    ``part`` is 1 for the first segment of a period, also where it is never cut.
-    """
-
-    start_ns: int
-    part: int = 1
-    period: str = ""
-
-    @property
-    def file(self) -> str:
-        """The name of the segment's file."""
-        return f"{self.period}.sqlite" if self.part == 1 else f"{self.period}.part{self.part}.sqlite"
-
-    @classmethod
-    def parse(cls, file: str) -> SegmentName | None:
-        """The name of a segment file, None for any other file."""
-        match = _NAME.fullmatch(file)
-        if match is None:
-            return None
-        try:
-            return cls(parse_name(match[1]), int(match[2] or 1), match[1])
-        except ValueError:
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +174,7 @@ def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Co
     for part in _parts(path):
         if instead := not_a_file(part):
             raise NoFileError(f"{instead} stands in place of {part.name}")
-        if part.is_symlink() and not part.exists():
+        if leads_nowhere(part):
             raise NoFileError(f"a link to nothing stands in place of {part.name}")
         if denied := not_allowed(part, write=not readonly):
             raise UnavailableError(denied)
@@ -245,8 +210,8 @@ def failed(path: Path, what: str, error: BaseException) -> SegmentError:
     if isinstance(error, UnavailableError):
         return error
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-    there = [part for part in _parts(path) if part.is_symlink() or part.exists()]
-    if code in _PASSING or (code in _OPENING and path in there and all(part.is_file() for part in there)):
+    there = [part for part in _parts(path) if os.path.lexists(part)]
+    if code in _PASSING or (code in _OPENING and path in there and not any(map(not_a_file, there))):
         denied = next(filter(None, map(not_allowed, there)), "") or not_allowed(path.parent, write=True)
         # With every right there is, "read-only" is what SQLite says of a log that a torn write has left beside it.
         torn = code == sqlite3.SQLITE_READONLY and not denied and not is_readonly(path)
@@ -581,88 +546,6 @@ class SegmentReader:
         except DAMAGE as error:
             raise failed(self.path, "cannot be read", error) from error
         return self._checked(Columns.of(reversed(rows)))
-
-
-def segments(folder: Path) -> list[tuple[SegmentName, Path]]:
-    """Segment files of one symbol's spool folder by name, which is not their order; empty where there is no folder.
-    UnavailableError where it cannot be looked into: what is unknown is not nothing."""
-    found = [(name, path) for path in _listed(folder) if (name := SegmentName.parse(path.name)) is not None]
-    return sorted(found)
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        said = not_allowed(folder) or f"{folder} cannot be listed: {error.strerror or error}"
-        raise UnavailableError(said) from error
-
-
-def apart(folder: Path) -> list[tuple[SegmentName, int, Path]]:
-    """Segments that were set apart as damaged: which, when (Unix ns), and where they are; by name. Raises as
-    :func:`segments`."""
-    named = [(_APART.fullmatch(path.name), path) for path in _listed(folder)]
-    return sorted(
-        (name, int(match[2]), path)
-        for match, path in named
-        if match is not None and (name := SegmentName.parse(match[1])) is not None
-    )
-
-
-def is_recorded(folder: Path) -> bool:
-    """Whether a folder has segments, or may have some that cannot be seen."""
-    try:
-        return bool(segments(folder) or apart(folder))
-    except UnavailableError:
-        return True
-
-
-class InOrder(NamedTuple):
-    """Segments by their rows, and those that cannot be read with the reason; the folder itself where it cannot be."""
-
-    readable: list[SegmentInfo]
-    unreadable: list[tuple[Path, SegmentError]]
-
-
-def in_order(folder: Path) -> InOrder:
-    """The segments of one symbol's spool folder in the order in which they were recorded: by ``first_seq``, one that
-    has no row yet last. Names do not tell it: a clock that was set back, or a period of another length, reaches a
-    period again. Segments that are removed while they are looked at are in neither list."""
-    found = InOrder([], [])
-    try:
-        there = segments(folder)
-    except UnavailableError as error:
-        return InOrder([], [(folder, error)])
-    for _, path in there:
-        try:
-            found.readable.append(of_id(info(path), folder.name))
-        except SegmentError as error:
-            if is_there(path, error):
-                found.unreadable.append((path, error))
-    found.readable.sort(key=recorded)
-    return found
-
-
-def of_id(segment: SegmentInfo, symbol_id: str) -> SegmentInfo:
-    """The segment, where it is of that symbol: SegmentError where its folder is another's, whose files it must not be
-    taken for."""
-    if segment.id != symbol_id:
-        raise SegmentError(
-            f"{segment.path}: a segment of id {segment.id!r} in the folder of {symbol_id!r}; move it away"
-        )
-    return segment
-
-
-def is_there(path: Path, error: SegmentError) -> bool:
-    """Whether a segment that could not be read was not merely removed meanwhile."""
-    return isinstance(error, UnavailableError) or path.exists()
-
-
-def recorded(segment: SegmentInfo) -> tuple[int, SegmentName]:
-    """Sorts segments of one symbol in the order in which they were recorded."""
-    return segment.first_seq or NO_ROW_YET, segment.name
 
 
 def ended_ns(segment: SegmentInfo, now_ns: int) -> int | None:

@@ -25,26 +25,22 @@ from mexc_pipeline.rows import Columns, Frame, Mt, storable
 from mexc_pipeline.spool.blobs import LARGE, fill
 from mexc_pipeline.spool.checkpoint import Checkpointer
 from mexc_pipeline.spool.lifecycle import Tally, hold, prune, remove, remove_empty, renew, seal
+from mexc_pipeline.spool.names import MOST_PARTS, SegmentName
 from mexc_pipeline.spool.open_database import OpenDatabase
 from mexc_pipeline.spool.segment import (
-    MOST_PARTS,
     NewerFormatError,
     SegmentError,
     SegmentInfo,
-    SegmentName,
     SegmentReader,
     UnavailableError,
-    apart,
     create,
-    in_order,
     info,
     is_damage,
-    of_id,
     put_meta,
-    segments,
     sync_folder,
 )
 from mexc_pipeline.spool.wal import keep_left_out
+from mexc_pipeline.spool.walk import Unread, apart, each, in_order, segments
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -135,15 +131,15 @@ class Spool:
     # -- opening
 
     def _recover(self, known_seq: int, next_rx: int) -> Recovered:
-        damaged: list[tuple[Path, SegmentError]] = []
+        damaged: list[Unread] = []
         found: list[SegmentInfo] = []
-        for _, path in segments(self.folder):
-            try:
-                found.append(of_id(_sound(path), self._id))
-            except (NewerFormatError, UnavailableError):
-                raise  # before anything is moved: it may hold the newest seq
-            except SegmentError as error:
-                damaged.append((path, error))
+        for one in each(self.folder, _sound):
+            if not isinstance(one, Unread):
+                found.append(one)
+            elif isinstance(one.error, NewerFormatError | UnavailableError):
+                raise one.error  # before anything is moved: it may hold the newest seq
+            else:
+                damaged.append(one)
         apart = [self._set_apart(path, "damaged", str(error)) for path, error in damaged]
         for empty in [f for f in found if not f.rows]:  # left by a crash before its first row
             found.remove(empty)

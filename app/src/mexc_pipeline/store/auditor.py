@@ -18,8 +18,9 @@ from typing import Any
 
 from mexc_pipeline.ledger.digest import RowDigest, combine, differing
 from mexc_pipeline.rows import Columns
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentName, SegmentReader, is_there, segments
-from mexc_pipeline.spool.segment import info as segment_info
+from mexc_pipeline.spool.names import SegmentName
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
+from mexc_pipeline.spool.walk import Unread, looked_at, segments
 from mexc_pipeline.store import schema
 from mexc_pipeline.store.catalog import Catalog, SegmentKey
 from mexc_pipeline.store.engine import Capabilities, Engine, EngineError, RefusedError, is_damage, row_table_sql
@@ -146,11 +147,11 @@ class Auditor:
         now = time.monotonic()
         there = segments(self._folder)
         self._forget({name for name, _ in there})
-        due = [
-            (name, path)
+        due = {
+            path: name
             for name, path in there
             if name not in self._done and now >= self._not_before.get(name, 0) and name in self._loader.left_behind
-        ]
+        }
         if not due:
             return BUSY_S
         try:
@@ -163,8 +164,11 @@ class Auditor:
                 self._looked_at.clear()
                 return 0.0
             logged = self._catalog.logged() if len(due) > 1 else None
-            for name, path in due:
-                self._audit(name, path, logged)
+            for found in looked_at(due):
+                if isinstance(found, Unread):  # the loader has said so
+                    self._not_before[due[found.path]] = time.monotonic() + AGAIN_S
+                else:
+                    self._audit(found, logged)
         except EngineError:
             self.detach()
             raise
@@ -189,20 +193,14 @@ class Auditor:
         self._connected = False
         self._engine.close()
 
-    def _audit(self, name: SegmentName, path: Path, logged: dict[SegmentKey, tuple[int, str]] | None) -> None:
-        try:
-            segment = segment_info(path)
-        except SegmentError as error:
-            if not is_there(path, error):
-                return  # pruned meanwhile
-            self._not_before[name] = time.monotonic() + AGAIN_S  # the loader has said so
-            return
+    def _audit(self, segment: SegmentInfo, logged: dict[SegmentKey, tuple[int, str]] | None) -> None:
+        name = segment.name
         if segment.state == "open":
             return
         if not segment.rows:
             self._done.add(name)
             return
-        key, table, file = SegmentKey.of(segment), self._names.sealed(segment), path.name
+        key, table, file = SegmentKey.of(segment), self._names.sealed(segment), segment.path.name
         looked_at = self._looked_at.get(name)  # None also after a new connection to the engine
         rested = looked_at is None or time.monotonic() >= looked_at + LOOK_S
         if segment.state == "closed" and file in self.compared and not rested:

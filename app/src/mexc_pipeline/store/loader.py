@@ -19,18 +19,10 @@ from typing import Any
 
 from mexc_pipeline.events import Connected, Disconnected, begin, read
 from mexc_pipeline.rows import Columns, Mt
-from mexc_pipeline.spool.segment import (
-    SegmentError,
-    SegmentInfo,
-    SegmentName,
-    SegmentReader,
-    UnavailableError,
-    in_order,
-    is_there,
-    recorded,
-    segments,
-)
+from mexc_pipeline.spool.names import SegmentName
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, UnavailableError
 from mexc_pipeline.spool.segment import info as segment_info
+from mexc_pipeline.spool.walk import Unread, in_order, is_there, looked_at, recorded, segments
 from mexc_pipeline.store.catalog import Catalog, Extent, SegmentKey
 from mexc_pipeline.store.engine import (
     CIRCUMSTANCES,
@@ -282,14 +274,11 @@ class Loader:
     def _waiting(self, found: list[tuple[SegmentName, Path]]) -> list[SegmentInfo]:
         """The segments that are not left behind and can be read, in the order of their rows."""
         waiting: list[SegmentInfo] = []
-        for name, path in found:
-            if name in self.progress.left_behind:
-                continue
-            try:
-                waiting.append(segment_info(path))
-            except SegmentError as error:
-                if is_there(path, error):
-                    self._report_unreadable(path, error)
+        for one in looked_at(path for name, path in found if name not in self.progress.left_behind):
+            if isinstance(one, Unread):
+                self._report_unreadable(*one)
+            else:
+                waiting.append(one)
         return sorted(waiting, key=recorded)
 
     def _folder_was_replaced(self, found: list[tuple[SegmentName, Path]]) -> bool:

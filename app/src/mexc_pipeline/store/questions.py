@@ -9,7 +9,8 @@ from typing import Any
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.ledger.repeats import Given, joined
 from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
+from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.store import records, schema
 from mexc_pipeline.store.auditor import compare, recorded
 from mexc_pipeline.store.catalog import Catalog, SegmentKey

@@ -22,8 +22,8 @@ from mexc_pipeline.output import Output
 from mexc_pipeline.paths import identity
 from mexc_pipeline.spool.ending import stopped_at
 from mexc_pipeline.spool.lock import SpoolLock
-from mexc_pipeline.spool.segment import SegmentError, in_order, segments
-from mexc_pipeline.spool.segment import info as segment_info
+from mexc_pipeline.spool.segment import SegmentError
+from mexc_pipeline.spool.walk import Unread, in_order, looked_at, segments
 from mexc_pipeline.store import questions, swaps
 from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.catalog import Catalog
@@ -167,13 +167,12 @@ class Store:
         progress = self._loaders[symbol_id].progress
         last = progress.loaded_seq
         try:
-            found = segments(self._config.spool_dir / symbol_id)
+            there = segments(self._config.spool_dir / symbol_id)
         except SegmentError:
             return last
-        for name, path in found:
-            if name not in progress.left_behind:
-                with contextlib.suppress(SegmentError):  # reported by the loader; the others still count
-                    last = max(last, segment_info(path).last_seq)
+        for found in looked_at(path for name, path in there if name not in progress.left_behind):
+            if not isinstance(found, Unread):  # reported by the loader; the others still count
+                last = max(last, found.last_seq)
         return last
 
     def _backlog(self, symbol_id: str, spool_last_seq: int) -> int:

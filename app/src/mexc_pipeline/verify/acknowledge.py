@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.ledger.acknowledged import Acknowledged
 from mexc_pipeline.paths import not_a_file, not_allowed, regular
 from mexc_pipeline.periods import END_NS, SECOND_NS
 from mexc_pipeline.spool.segment import sync_folder
+from mexc_pipeline.spool.walk import exported_files
 
 FILE = "acknowledged.jsonl"
 MOST = 16 << 20

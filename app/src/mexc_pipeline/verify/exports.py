@@ -15,7 +15,7 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Started
 from mexc_pipeline.events import read as event_of
-from mexc_pipeline.export.names import FileName, exported_files, wrong_place
+from mexc_pipeline.export.files import wrong_place
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
@@ -23,8 +23,10 @@ from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.ledger.repeats import Given
 from mexc_pipeline.periods import PINNED_NS, SECOND_NS, Period
 from mexc_pipeline.rows import MT_NAMES
+from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.pending import damaged
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, apart, ended_ns, in_order, is_recorded
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, ended_ns
+from mexc_pipeline.spool.walk import InOrder, apart, by_symbol, exported_files
 from mexc_pipeline.verify import deadletters, repeats
 from mexc_pipeline.verify.acknowledge import FILE as ACKNOWLEDGED
 from mexc_pipeline.verify.acknowledge import acknowledged
@@ -73,15 +75,21 @@ def exports(
     accepted, troubles = acknowledged(config)
     report.findings += [Finding("", ACKNOWLEDGED, False, trouble) for trouble in troubles]
     # Segments first: a file stands before its segment says so, so an export at this very moment leaves none missing.
-    spooled = {symbol: _segments(config, symbol) for symbol in _spooled(config)}
+    spooled: dict[str, InOrder] = {}
+    for folder, there in by_symbol(config.spool_dir):
+        if folder == config.spool_dir:
+            report.findings += unread("", there)
+        else:
+            spooled[folder.name] = there
     files = exported_files(config.export_dir)
     by_id = {symbol: list(group) for symbol, group in groupby(files, key=lambda item: item[0].id)}
     wanted = list(ids) if ids is not None else sorted({*by_id, *spooled})
     for symbol in wanted:
         proofs = by_rows(still_there(prove(name, path) for name, path in by_id.get(symbol, [])))
         report.findings += [proof.finding for proof in proofs]
-        held, unreadable = spooled.get(symbol, ([], []))
-        report.findings += unreadable
+        there = spooled.get(symbol, InOrder([], []))
+        held = there.readable
+        report.findings += unread(symbol, there)
         report.findings += set_apart(config.spool_dir / symbol)
         report.findings += one_label(symbol, proofs, held)
         report.findings += continuity(proofs, accepted)
@@ -402,7 +410,10 @@ def set_apart(folder: Path) -> list[Finding]:
         "rows that arrived and had no seq yet are damaged or gone, and in no file: look at what is left of them in "
         f"{folder}, then move it away"
     )
-    return [Finding(folder.name, name, False, text) for name in damaged(folder)]
+    try:
+        return [Finding(folder.name, name, False, text) for name in damaged(folder)]
+    except SegmentError:
+        return []  # said by whoever lists the segments
 
 
 def in_the_future(symbol: str, proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: int) -> list[Finding]:
@@ -423,13 +434,6 @@ def in_the_future(symbol: str, proofs: list[FileProof], spooled: list[SegmentInf
     return [Finding(symbol, "clock", False, f"{text}: it is wrong, or was when that row was received")]
 
 
-def _spooled(config: Config) -> list[str]:
-    try:
-        return sorted(folder.name for folder in config.spool_dir.iterdir() if is_recorded(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _segments(config: Config, symbol: str) -> tuple[list[SegmentInfo], list[Finding]]:
-    found = in_order(config.spool_dir / symbol)
-    return found.readable, [Finding(symbol, path.name, False, str(error)) for path, error in found.unreadable]
+def unread(symbol: str, found: InOrder) -> list[Finding]:
+    """A finding for each part of the spool that cannot be read."""
+    return [Finding(symbol, path.name, False, str(error)) for path, error in found.unreadable]

@@ -10,7 +10,6 @@ from typing import Any
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError
-from mexc_pipeline.export.names import FileName, exported_files
 from mexc_pipeline.export.parquet import FileError, metadata, read_content
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.conservation import Conservation, Side
@@ -18,7 +17,9 @@ from mexc_pipeline.ledger.coverage import Piece
 from mexc_pipeline.ledger.hours import Hour, hours
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.rows import MT_NAMES, Mt
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, in_order
+from mexc_pipeline.spool.names import FileName
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
+from mexc_pipeline.spool.walk import by_symbol, exported_files
 from mexc_pipeline.store.client import compared as store_compared
 from mexc_pipeline.store.client import logged, store_status
 from mexc_pipeline.store.swaps import noted
@@ -172,17 +173,10 @@ def _read_account(segment: SegmentInfo) -> Account:
 
 def unread(config: Config) -> list[str]:
     """A line for each part of the spool that cannot be read: what was received there is in no row of the ledger."""
-    return [str(error) for folder in _folders(config) for _, error in in_order(folder).unreadable]
+    return [str(error) for _, found in by_symbol(config.spool_dir) for _, error in found.unreadable]
 
 
 def _spooled(config: Config) -> Iterator[SegmentInfo]:
     """The segments with rows that can be read."""
-    for folder in _folders(config):
-        yield from (segment for segment in in_order(folder).readable if segment.rows)
-
-
-def _folders(config: Config) -> list[Path]:
-    try:
-        return sorted(config.spool_dir.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    for _, found in by_symbol(config.spool_dir):
+        yield from (segment for segment in found.readable if segment.rows)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from mexc_pipeline.config import Config
-from mexc_pipeline.export.names import exported_files
 from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.ledger.repeats import Given, repeats
-from mexc_pipeline.spool.segment import SegmentInfo, in_order
+from mexc_pipeline.spool.segment import SegmentInfo
+from mexc_pipeline.spool.walk import by_symbol, exported_files
 from mexc_pipeline.verify.report import Finding
 
 
@@ -42,9 +42,5 @@ def of_host(config: Config) -> Iterator[Given]:
             yield Given(name.id, said["spool_id"], int(said["first_seq"]), int(said["last_seq"]), path.name)
         except (FileError, KeyError, ValueError):
             continue
-    try:
-        folders = sorted(config.spool_dir.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for folder in folders:
-        yield from of_segments(in_order(folder).readable)
+    for _, found in by_symbol(config.spool_dir):
+        yield from of_segments(found.readable)
