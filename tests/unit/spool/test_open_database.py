@@ -19,6 +19,7 @@ from mexc_pipeline.spool import open_database, writer
 from mexc_pipeline.spool import pending as pending_rows
 from mexc_pipeline.spool.lifecycle import mark_exported, seal_left_open
 from mexc_pipeline.spool.lock import LockedError, SpoolLock, holder
+from mexc_pipeline.spool.open_database import Transaction
 from mexc_pipeline.spool.pending import FILE, Pending
 from mexc_pipeline.spool.segment import connect_writer, info
 from mexc_pipeline.spool.writer import Spool
@@ -467,3 +468,39 @@ def test_a_segment_that_is_damaged_again_and_again_keeps_nobody_waiting_for_good
     spool.tick(T0 + 10 * SECOND_NS)
     spool.close()
     check(tmp_path, rows + 1)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_transaction_is_whole_or_was_not(tmp_path: Path, single: bool) -> None:
+    """Also where its commit is what fails, and whatever ends it."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "t.db", isolation_level=None)) as db:
+        db.executescript(
+            "PRAGMA foreign_keys=ON; CREATE TABLE p (x PRIMARY KEY);"
+            "CREATE TABLE t (x REFERENCES p DEFERRABLE INITIALLY DEFERRED)"
+        )
+        with pytest.raises(sqlite3.IntegrityError), Transaction(db, single=single):
+            db.execute("INSERT INTO t VALUES (1)")
+        assert not db.in_transaction
+        with contextlib.suppress(KeyboardInterrupt), Transaction(db):
+            db.execute("INSERT INTO t VALUES (NULL)")
+            raise KeyboardInterrupt
+        assert not db.in_transaction
+        with Transaction(db, single=single):
+            db.execute("INSERT INTO t VALUES (NULL)")
+        assert not db.in_transaction
+    with contextlib.closing(sqlite3.connect(tmp_path / "t.db")) as again:
+        assert again.execute("SELECT * FROM t").fetchall() == [(None,)]
+
+
+def test_a_transaction_has_the_lock_from_its_begin(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    with (
+        contextlib.closing(sqlite3.connect(path, isolation_level=None)) as one,
+        contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other,
+    ):
+        one.execute("CREATE TABLE t (x)")
+        with Transaction(one):
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("INSERT INTO t VALUES (2)")
+            one.execute("INSERT INTO t VALUES (1)")
+        assert other.execute("SELECT x FROM t").fetchall() == [(1,)]

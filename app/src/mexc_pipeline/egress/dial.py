@@ -6,6 +6,7 @@ variables of the environment even for direct connections. This module reads no v
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import random
 import socket
@@ -103,17 +104,16 @@ def dial(egress: Egress, url: str, ca_file: str = "") -> Dialled:
     secure = parts.scheme in ("wss", "https")
     port = parts.port or (443 if secure else 80)
     sock = _direct(host, port) if egress.mode == "direct" else _socks(egress, host, port)
-    try:
-        peer, local = _name(sock.getpeername()), _name(sock.getsockname())
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if secure:
-            sock = start_tls(sock, host, ca_file)
-    except OSError as error:
-        sock.close()
-        raise EgressError(f"connect to {host}:{port}: {error.strerror or error}") from error
-    except BaseException:
-        sock.close()
-        raise
+    with contextlib.ExitStack() as undo:
+        undo.callback(sock.close)
+        try:
+            peer, local = _name(sock.getpeername()), _name(sock.getsockname())
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if secure:
+                sock = start_tls(sock, host, ca_file)
+        except OSError as error:
+            raise EgressError(f"connect to {host}:{port}: {error.strerror or error}") from error
+        undo.pop_all()
     return Dialled(sock, egress.mode, peer, local)
 
 
@@ -178,18 +178,17 @@ def _socks(egress: Egress, host: str, port: int) -> socket.socket:
         raise kind(f"{where}: {error}") from error
     sock = socks.socksocket(family, socket.SOCK_STREAM)
     name, password = login or (None, None)
-    sock.set_proxy(socks.SOCKS5, proxy_host, proxy_port, rdns=True, username=name, password=password)
-    sock.settimeout(SOCKS_S)
-    try:
-        with deadline(sock, SOCKS_S, step):
-            sock.connect((host, port))
-        plain = socket.socket(fileno=sock.detach())  # PySocks' own recv is no longer needed
-    except (OSError, UnicodeError, socks.ProxyError) as error:  # UnicodeError: no host can have such a name
-        sock.close()
-        raise EgressError(f"{step}: {_refused(error, login is not None)}") from error
-    except BaseException:
-        sock.close()
-        raise
+    with contextlib.ExitStack() as undo:
+        undo.callback(sock.close)
+        sock.set_proxy(socks.SOCKS5, proxy_host, proxy_port, rdns=True, username=name, password=password)
+        sock.settimeout(SOCKS_S)
+        try:
+            with deadline(sock, SOCKS_S, step):
+                sock.connect((host, port))
+            plain = socket.socket(fileno=sock.detach())  # PySocks' own recv is no longer needed
+        except (OSError, UnicodeError, socks.ProxyError) as error:  # UnicodeError: no host can have such a name
+            raise EgressError(f"{step}: {_refused(error, login is not None)}") from error
+        undo.pop_all()
     plain.settimeout(CONNECT_S)
     return plain
 

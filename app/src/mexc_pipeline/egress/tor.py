@@ -9,6 +9,7 @@ only then is it certain which circuit carries it.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import logging
@@ -237,12 +238,12 @@ class Tor:
         before. It need not be the probed one: Tor may prefer a pair of circuits (conflux) it had in store."""
         before = {stream.id for stream in control.streams()}
         sock = self._socks(user, socks5.CONNECT, host, port, CONNECT_S)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(sock.close)
             carrying = {s.circuit for s in control.streams() if s.status == "SUCCEEDED" and s.id not in before}
-            return sock, self._wait_for_circuit(control, owned, user, lambda c: c.id in carrying)
-        except BaseException:
-            sock.close()
-            raise
+            way = self._wait_for_circuit(control, owned, user, lambda c: c.id in carrying)
+            undo.pop_all()
+        return sock, way
 
     def _wait_for_circuit(
         self,
@@ -299,19 +300,18 @@ class Tor:
         path = self._egress.socks_socket
         step = f"Tor's socket {path}: {host}:{port}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(within_s)
-            sock.connect(path)
-            with deadline(sock, within_s, step):
-                socks5.request(sock, command, host, port, user)
-                if wait:
-                    socks5.answer(sock)
-        except (OSError, socks5.SocksError) as error:
-            sock.close()
-            raise EgressError(f"{step}: {getattr(error, 'strerror', None) or error}") from error
-        except BaseException:
-            sock.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(sock.close)
+            try:
+                sock.settimeout(within_s)
+                sock.connect(path)
+                with deadline(sock, within_s, step):
+                    socks5.request(sock, command, host, port, user)
+                    if wait:
+                        socks5.answer(sock)
+            except (OSError, socks5.SocksError) as error:
+                raise EgressError(f"{step}: {getattr(error, 'strerror', None) or error}") from error
+            undo.pop_all()
         return sock
 
 

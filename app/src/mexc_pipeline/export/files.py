@@ -353,7 +353,8 @@ def _write(info: SegmentInfo, fd: int, check: Callable[[], None], hook: Hook, *,
     with open(fd, "wb", closefd=False) as file:
         hook("created")
         writer = FileWriter(file, _metadata(info, copy=copy) if copy else {**_metadata(info), **_recorded(info)})
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(writer.abandon)
             for block in ahead(blocks(info)):
                 check()
                 writer.add(block)
@@ -365,9 +366,7 @@ def _write(info: SegmentInfo, fd: int, check: Callable[[], None], hook: Hook, *,
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what is read back comes from the disk
             hook("synced")
-        except BaseException:
-            writer.abandon()
-            raise
+            undo.pop_all()
     return writer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -44,11 +45,10 @@ class Simulator:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="simulator", daemon=True)
         self._thread.start()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._end_loop)
             asyncio.run_coroutine_threadsafe(self._exchange.start(), self._loop).result(10)
-        except BaseException:
-            self._end_loop()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(

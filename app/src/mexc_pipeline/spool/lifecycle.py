@@ -15,7 +15,7 @@ from mexc_pipeline.events import Gap, Sealed, begin
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.digest import RowDigest
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
-from mexc_pipeline.spool.open_database import OpenDatabase
+from mexc_pipeline.spool.open_database import OpenDatabase, Transaction
 from mexc_pipeline.spool.segment import (
     SegmentError,
     SegmentInfo,
@@ -123,8 +123,7 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
         [Sealed(cut=cut or None, rows=before.rows + 1).m],
     )
     tally.add(sealed)
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with Transaction(db):
         db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", next(iter(sealed.rows())))
         put_meta(
             db,
@@ -140,11 +139,6 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
                 "digest": tally.digest.total(),
             },
         )
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 def hold(path: Path, tally: Tally) -> OpenDatabase:
@@ -155,14 +149,13 @@ def hold(path: Path, tally: Tally) -> OpenDatabase:
     except SegmentError as error:
         if not is_damage(path, error):
             raise
-        database = OpenDatabase(path, connect(path, readonly=False))
-        try:
+        with contextlib.ExitStack() as undo:
+            database = OpenDatabase(path, connect(path, readonly=False))
+            undo.callback(database.close)
             keep_left_out(database.db, path)
             if not renew(database, path, tally.digest.total(), error):
                 raise
-        except BaseException:
-            database.close()
-            raise
+            undo.pop_all()
         return database
 
 
@@ -267,13 +260,8 @@ def mark_exported(path: Path, exported: dict[str, Any]) -> None:
 
 
 def _mark(path: Path, exported: dict[str, Any]) -> None:
-    db = connect(path, readonly=False)
-    try:
-        db.execute("BEGIN IMMEDIATE")
+    with contextlib.closing(connect(path, readonly=False)) as db, Transaction(db):
         put_meta(db, {"state": "exported", "exported": exported})
-        db.execute("COMMIT")
-    finally:
-        db.close()
 
 
 def remove(path: Path) -> None:

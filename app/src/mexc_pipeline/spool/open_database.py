@@ -24,6 +24,31 @@ log = logging.getLogger("mexc_pipeline.spool")
 _Inodes = tuple[tuple[int, int] | None, ...]
 
 
+class Transaction:
+    """A with-block is one transaction, which nobody else can write beside from its begin on: committed at its end,
+    taken back where anything fails, its commit too. ``single``: of one statement, which is a transaction by itself."""
+
+    __slots__ = ("_db", "_single")  # entered with each commit: a generator would cost twice as much
+
+    def __init__(self, db: sqlite3.Connection, *, single: bool = False) -> None:
+        self._db = db
+        self._single = single
+
+    def __enter__(self) -> None:
+        if not self._single:
+            self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._single:
+            return
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+
 class OpenDatabase:
     """The database at ``path`` in the hands of its writer; :attr:`db` as :func:`connect_writer` returned it."""
 

@@ -30,7 +30,7 @@ from mexc_pipeline.periods import LAST_NS, Period
 from mexc_pipeline.rows import MT_NAMES, Columns, Frame, Mt
 from mexc_pipeline.spool.blobs import LARGE, fetch, fill
 from mexc_pipeline.spool.last_seq import LastSeq
-from mexc_pipeline.spool.open_database import OpenDatabase
+from mexc_pipeline.spool.open_database import OpenDatabase, Transaction
 from mexc_pipeline.spool.segment import (
     CHECK,
     DAMAGE,
@@ -150,11 +150,11 @@ class Pending:
             db = connect_writer(self._path)
         else:
             db = create_database(self._path, FORMAT, _SCHEMA, {"id": uuid.uuid4().hex, "symbol": self._symbol})
-        try:
-            return db, *self._look(db)
-        except BaseException:
-            db.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(db.close)
+            found = self._look(db)
+            undo.pop_all()
+        return db, *found
 
     def _look(self, db: sqlite3.Connection) -> tuple[str, str, int]:
         """The file's id, its symbol's name, and the place of its newest row, whether it is there or was known to be."""
@@ -251,8 +251,7 @@ class Pending:
         db, n = self._database.db, self._last
         places = range(n + 1, n + 1 + len(frames))
         now = time.monotonic()
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with Transaction(db):
             db.executemany(  # what stands in the place of a new row is none that arrived
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
                 [
@@ -265,11 +264,6 @@ class Pending:
                     fill(db, n, frame.m)
             if keep := now - self._kept_at >= KEEP_S:
                 self._say(db, places[-1])
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
         if keep:
             self._kept_at = now
         self._last += len(frames)
@@ -349,8 +343,7 @@ class Pending:
     def _set_apart(self, first: int, last: int, reason: str) -> None:
         """Keep what is in these places, and in those that no row was given, where it can be looked at; and say so."""
         self._apart = target = self._apart or self._path.with_name(f"{FILE}.damaged-{time.time_ns()}")
-        with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as db:
-            db.execute("BEGIN IMMEDIATE")
+        with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as db, Transaction(db):
             db.execute("CREATE TABLE IF NOT EXISTS rows (n INTEGER PRIMARY KEY, rx, ts, mt, m, sum)")
             db.executemany(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
@@ -359,7 +352,6 @@ class Pending:
                     (first, last, self._last),
                 ),
             )
-            db.execute("COMMIT")
         sync_folder(target.parent)
         self._untold = target.name
         log.error("pending rows set apart", extra={"fields": {"file": target.name, "reason": reason}})
@@ -376,15 +368,9 @@ class Pending:
         """Whatever name the file is found under, and whoever adds rows to it: what segments say was moved of it must
         not be taken for those."""
         db = self._database.db
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with Transaction(db):
             db.execute("DELETE FROM rows")
             put_meta(db, {"id": uuid.uuid4().hex, "last": 0})
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:

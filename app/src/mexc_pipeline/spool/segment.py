@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -185,13 +185,13 @@ def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Co
     db = sqlite3.connect(
         f"file:{quoted}?mode={mode}", uri=True, isolation_level=None, timeout=timeout_s, check_same_thread=False
     )
-    try:
-        db.execute("PRAGMA synchronous=FULL")
-    except BaseException as error:
-        db.close()
-        if isinstance(error, UnicodeDecodeError):
+    with ExitStack() as undo:
+        undo.callback(db.close)
+        try:
+            db.execute("PRAGMA synchronous=FULL")
+        except UnicodeDecodeError as error:
             raise sqlite3.DatabaseError(f"its schema is no text: {error}") from error
-        raise
+        undo.pop_all()
     return db
 
 

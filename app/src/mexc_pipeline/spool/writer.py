@@ -26,7 +26,7 @@ from mexc_pipeline.spool.blobs import LARGE, fill
 from mexc_pipeline.spool.checkpoint import Checkpointer
 from mexc_pipeline.spool.lifecycle import Tally, hold, prune, remove, remove_empty, renew, seal
 from mexc_pipeline.spool.names import MOST_PARTS, SegmentName
-from mexc_pipeline.spool.open_database import OpenDatabase
+from mexc_pipeline.spool.open_database import OpenDatabase, Transaction
 from mexc_pipeline.spool.segment import (
     NewerFormatError,
     SegmentError,
@@ -119,11 +119,10 @@ class Spool:
         """The rx of the newest row, whose seq is ``last_seq`` where this folder has that row."""
         self.clean = True
         """Whether the newest row is an orderly stop, ``sealed`` aside."""
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             self.recovered = self._recover(known_seq, time.time_ns() if next_rx is None else next_rx)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         self._untold = self.recovered
         self.spool_id = self.recovered.spool_id
         self.clean = self.recovered.clean
@@ -299,7 +298,8 @@ class Spool:
         values: list[Any] = [None] * (5 * total)
         values[0::5], values[1::5], values[2::5] = block.seq, block.rx, block.ts
         values[3::5], values[4::5] = block.mt, block.m
-        large = [n for n, m in enumerate(block.m) if len(m) > LARGE]
+        is_any_large = max(map(len, block.m), default=0) > LARGE  # seldom: not a step of Python for each frame
+        large = [n for n, m in enumerate(block.m) if len(m) > LARGE] if is_any_large else []
         for n in large:
             values[5 * n + 4] = b""
         now = time.monotonic()
@@ -309,9 +309,7 @@ class Spool:
             tally = tally.copy()
             tally.add(block)
         many = bool(large) or total not in _INSERTS or moved is not None or keep
-        if many:
-            db.execute("BEGIN IMMEDIATE")
-        try:
+        with Transaction(db, single=not many):
             at = 0
             for n in _CHUNKS:
                 while total - at >= n:
@@ -322,12 +320,6 @@ class Spool:
             if moved is not None or keep:
                 told = {"moved": {moved[0]: moved[1] + total}} if moved is not None else {}
                 self._say(db, {**told, **(tally.kept(block.seq[-1]) if keep else {})})
-            if many:
-                db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
         if moved is not None:
             self._moved = {moved[0]: moved[1] + total}
         before = self._tally.bytes
