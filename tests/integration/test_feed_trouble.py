@@ -23,8 +23,8 @@ from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress import dial as dial_module
 from mexc_pipeline.exchange import protocol, silence
 from mexc_pipeline.exchange.protocol import content
-from mexc_pipeline.feed import attempts, turns, watch
-from mexc_pipeline.feed import feed as module
+from mexc_pipeline.feed import attempts, feed, reading, turns, watch
+from mexc_pipeline.feed import session as module
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.feed.link import READ_AHEAD
@@ -85,6 +85,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of a second in place of ten: the same steps, sooner."""
     monkeypatch.setattr(module, "HANDSHAKE_S", 0.4)
     monkeypatch.setattr(module, "TICK_S", 0.05)
+    monkeypatch.setattr(feed, "TICK_S", 0.05)
     monkeypatch.setattr(module, "GOODBYE_S", 2.0)
     monkeypatch.setattr(dial_module, "CONNECT_S", 0.4)
     monkeypatch.setattr(turns, "Backoff", lambda rng: Backoff(rng, first_s=0.2, most_s=0.4))
@@ -370,7 +371,7 @@ def test_a_channel_that_is_retired_is_given_up_and_the_others_flow_on(
             assert status["given_up"] == given_up["reason"]
             assert how in given_up["reason"] if " " in how else True
             (logged,) = [r for r in caplog.records if r.message == "channel given up"]
-            fields = {"symbol": rig.feed._symbol.id, "channel": "push.depth.full", "why": given_up["reason"]}
+            fields = {"symbol": rig.feed.reading.symbol.id, "channel": "push.depth.full", "why": given_up["reason"]}
             assert (logged.levelname, logged.__dict__["fields"]) == ("ERROR", fields)
             last = len(sim.connections)
 
@@ -597,7 +598,8 @@ def test_steps_of_the_clock_are_recorded(monkeypatch: pytest.MonkeyPatch) -> Non
                 return real() + self.offset_ns
 
         clock = Clock()
-        monkeypatch.setattr(module, "time", clock)
+        for part in (feed, module, reading):
+            monkeypatch.setattr(part, "time", clock)
         for n, ms in enumerate(step, 1):
             clock.offset_ns += ms * 10**6
             assert abs(rig.event("clock", n)["step_ms"] - ms) < 100

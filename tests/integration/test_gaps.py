@@ -173,7 +173,7 @@ def test_a_book_is_not_given_up_while_the_connection_goes_on(monkeypatch: pytest
     monkeypatch.setattr(repair, "THROTTLED_S", 0.2)
     with Simulator(SimulatorConfig(rate=40, faults=(Fault(fault),))) as sim, feeding(sim) as rig:
         until(lambda: rig.feed.status()["gaps"]["no_book"], 40, "the word that there is no book")
-        newest = rig.feed._checks.newest
+        newest = rig.feed.reading.checks.newest
         sim.clear_faults()
         until(lambda: any(s["version"] >= newest for s in rig.events("snapshot")), 40, "a book to build on")
         until(lambda: rig.feed.status()["gaps"]["no_book"] is None, 5, "the word that there is one")

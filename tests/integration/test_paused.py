@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mexc_pipeline import config
-from mexc_pipeline.feed import feed as module
-from mexc_pipeline.feed import link
+from mexc_pipeline.feed import feed as loop
+from mexc_pipeline.feed import link, reading, session
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.rows import Frame, Mt
 from support.gathering import Gathered
@@ -63,8 +63,8 @@ def _record(
 ) -> list[tuple[int, str | float]]:
     """Which frames and which pauses stand in which order."""
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(link, "time", clock)
+    for part in (loop, link, reading, session):
+        monkeypatch.setattr(part, "time", clock)
     texts = [b'{"symbol":"BTC_USDT","channel":"push.ticker","data":%d,"ts":1795000000000}' % n for n in range(FRAMES)]
     burst = b"".join(bytes([0x81, len(text)]) + text for text in texts)
 

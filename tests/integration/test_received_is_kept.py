@@ -15,7 +15,7 @@ import websocket
 from mexc_pipeline import config
 from mexc_pipeline.egress import dial as dial_module
 from mexc_pipeline.events import Rotated
-from mexc_pipeline.feed import feed as module
+from mexc_pipeline.feed import session as module
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.feed.link import READ_AHEAD
 from mexc_pipeline.feed.watch import Action, Probe, Reconnect, Resubscribe, Watch
@@ -73,7 +73,8 @@ def _due(action: Action) -> Callable[[Feed, pytest.MonkeyPatch], None]:
 
 
 def _ping(feed: Feed, patch: pytest.MonkeyPatch) -> None:
-    feed._next_ping = 0.0
+    assert feed.session is not None
+    feed.session.next_ping = 0.0
 
 
 def _full(feed: Feed, patch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,9 @@ from mexc_pipeline.exchange.channels import channel_of
 from mexc_pipeline.exchange.protocol import Classifier, request, subscriptions
 from mexc_pipeline.exchange.rest import PING_PATH, commits_path, deals_path, depth_path, detail_path, funding_path
 from mexc_pipeline.feed.attempts import WINDOW_S, Attempts, Budget, key
-from mexc_pipeline.feed.feed import HANDSHAKE_S, TURN_S
+from mexc_pipeline.feed.feed import TURN_S
 from mexc_pipeline.feed.handshake import HandshakeAnswer, HandshakeRefusedError, shake
+from mexc_pipeline.feed.session import HANDSHAKE_S
 from mexc_pipeline.feed.turns import KEPT_S, UNREACHED_S
 from mexc_pipeline.probe.records import (
     Answered,
