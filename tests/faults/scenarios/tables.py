@@ -17,6 +17,7 @@ from faults.lossy import LossyProxy
 from faults.scenarios.clickhouse import LOGGED, answers, conclude, start_engine
 from faults.scenarios.neighbours import damage
 from mexc_pipeline.config import load
+from mexc_pipeline.control import NotRunningError
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from mexc_pipeline.store.client import compared
 from support.clickhouse_server import ClickHouseServer
@@ -110,7 +111,7 @@ def refused(folder: Path, seed: int) -> Outcome:
         site.proxy.refuse(MARK)
         pause(rng.uniform(0.0, 3.0))
         payload = b'{"symbol":"BTC_USDT","channel":"push.deal","data":{"note":"%s"},"ts":1700000000000}' % MARK
-        site.sim.inject(Fault("frame", payload=payload))
+        until(lambda: site.sim.inject(Fault("frame", payload=payload)), 60, "a connection that the row can come over")
         found = "SELECT count() FROM ch_mexc.refused_rows"
         until(lambda: site.fetch(found) == [(1,)], 90, "the refused row to be found")
         outcome.happened("one row refused")
@@ -171,7 +172,10 @@ def altered(folder: Path, seed: int) -> Outcome:
 
 def _compared(site: Site, count: int) -> list[str]:
     names = [path.name for path in (site.place.data / "spool" / "btc").glob("*.sqlite")]
-    found = dict(compared(load(site.place.config), "btc", names))
+    try:
+        found = dict(compared(load(site.place.config), "btc", names))
+    except NotRunningError:
+        return []  # not yet: it is starting
     return list(found) if len(found) >= count else []
 
 
