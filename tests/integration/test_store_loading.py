@@ -16,7 +16,15 @@ from mexc_pipeline.rows import Columns
 from mexc_pipeline.spool.segment import SegmentInfo
 from mexc_pipeline.store import questions, schema
 from mexc_pipeline.store.auditor import Auditor
-from mexc_pipeline.store.engine import Engine, EngineError, EngineFactory, RefusedError, row_table_sql
+from mexc_pipeline.store.engine import (
+    ENUM,
+    ROW_COLUMNS,
+    Engine,
+    EngineError,
+    EngineFactory,
+    RefusedError,
+    row_table_sql,
+)
 from mexc_pipeline.store.loader import Loader
 from support.storing import (
     Backend,
@@ -646,9 +654,74 @@ def test_an_event_that_is_none_of_ours_is_loaded_like_any_row(
 
 
 def test_a_row_table_can_be_altered_only_through_a_numbered_file(backend: Backend, engine: Engine) -> None:
-    assert schema.apply(engine) == ["001_logs.sql", "002_loading.sql"]
+    assert schema.apply(engine) == ["001_logs.sql", "002_loading.sql", "003_row_types.sql"]
     assert schema.apply(engine) == []
-    assert engine.select("SELECT version FROM schema_versions ORDER BY version") == [(1,), (2,)]
+    assert engine.select("SELECT version FROM schema_versions ORDER BY version") == [(1,), (2,), (3,)]
+
+
+FIRST_ENUM = "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4, 'ev' = 5, 'r' = 6)"
+"""What row tables had for their types up to 0.2."""
+
+
+def as_before(engine: Engine, table: str) -> None:
+    """Make the table as earlier versions did, with the rows that it has."""
+    types = [FIRST_ENUM if kind == ENUM else kind for kind in engine.connect().row_types]
+    columns = ", ".join(f"{name} {kind}" for name, kind in zip(ROW_COLUMNS, types, strict=True))
+    engine.execute(f"CREATE TABLE before ({columns}) ENGINE = StripeLog")
+    engine.execute(f"INSERT INTO before SELECT * FROM {table} WHERE CAST(mt AS Int8) <= 6 ORDER BY seq")
+    engine.execute(f"DROP TABLE {table}")
+    engine.execute(f"RENAME TABLE before TO {table}")
+
+
+@pytest.mark.parametrize("rows", [0, 300])
+def test_tables_of_a_version_that_knew_fewer_types_are_carried_over(
+    backend: Backend, engine: Engine, recording: Recording, rows: int
+) -> None:
+    """No engine can alter the column of a StripeLog table, so that it is loaded again; a sealed one stays as it is."""
+    loader = new_loader(backend.engine, recording)
+    recording.add(5)
+    drain(loader, recording)
+    sealed = recording.end_period()
+    drain(loader, recording)
+    for n in range(rows):
+        recording.event(b'{"event":"clock","n":%d}' % n)
+    drain(loader, recording)
+    loader.detach()
+    for table in ("btc_current", sealed_name(sealed)):
+        as_before(engine, table)
+    before = table_rows(engine, sealed_name(sealed))
+
+    later = new_loader(backend.engine, recording)
+    recording.add(20)
+    drain(later, recording)
+    assert later.progress.refused_rows == 0
+    assert table_rows(engine, "btc_current") == [r for r in recording.rows() if r.seq > sealed.last_seq]
+    assert table_rows(engine, sealed_name(sealed)) == before
+    assert {table for table in table_names(engine) if "orphan" in table or "altered" in table} == set()
+    later.detach()
+
+
+def test_logs_of_a_version_that_knew_fewer_types_go_on(backend: Backend, engine: Engine, recording: Recording) -> None:
+    """Columns are added where they are; what was logged stays, and a table made anew has them, too."""
+    _, (_, _, logs), (_, _, loading), *_ = schema.files()
+    for statement in [*logs, *loading]:
+        engine.execute(statement)
+    engine.insert("export_log", [("id", "String"), ("rows", "UInt64")], [("eth", 7)])
+    loader, auditor = new_loader(backend.engine, recording), None
+    recording.add(30)
+    drain(loader, recording)
+    auditor = new_auditor(backend.engine, recording, loader)
+    segment = mark(recording.end_period())
+    drain(loader, recording)
+    audit(auditor)
+    found = engine.select("SELECT id, rows, rows_x FROM export_log ORDER BY id")
+    assert found == [("btc", 31, segment.counts["x"]), ("eth", 7, 0)]
+    assert segment.counts["x"] > 0
+    engine.execute("DROP TABLE export_log")
+    assert schema.apply(engine) == ["001_logs.sql", "003_row_types.sql"]
+    assert engine.select("SELECT count() FROM export_log WHERE rows_x = 0") == [(0,)]
+    loader.detach()
+    auditor.detach()
 
 
 def test_nothing_is_judged_while_an_insert_of_ours_may_still_run(

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from mexc_pipeline.config import Config, parse
 from mexc_pipeline.ledger.digest import RowDigest
 from mexc_pipeline.periods import Period
-from mexc_pipeline.rows import Columns, Frame, Mt, Row
+from mexc_pipeline.rows import MT_NAMES, Columns, Frame, Mt, Row
 from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader
 from mexc_pipeline.spool.segment import info as segment_info
@@ -87,6 +87,9 @@ class ServerBackend:
         self.server.kill()
 
 
+FETCHED_OR_PUSHED = [mt for mt in MT_NAMES if mt not in (Mt.DEAD_LETTER, Mt.EVENT)]
+
+
 class Recording:
     """A symbol's spool folder and its writer, with a clock of its own."""
 
@@ -104,7 +107,8 @@ class Recording:
             self.now += step_ns
             tail = bytes([n % 256]) if n % 7 == 0 else b"x"
             m = b'{"channel":"push.deal","n":%d,"pad":"' % n + tail * size + b'"}'
-            frames.append(Frame(self.now, None if n % 5 == 0 else self.now // 10**6 - 3, n % 3 + 1, m))
+            mt = FETCHED_OR_PUSHED[n % len(FETCHED_OR_PUSHED)]
+            frames.append(Frame(self.now, None if n % 5 == 0 else self.now // 10**6 - 3, mt, m))
         return self.spool.append(frames)
 
     def event(self, m: bytes) -> Columns:

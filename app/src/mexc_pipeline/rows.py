@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -20,11 +20,49 @@ class Mt(IntEnum):
     DEAD_LETTER = 4
     EVENT = 5
     REPAIRED = 6
+    FUNDING = 7
+    INDEX_PRICE = 8
+    FAIR_PRICE = 9
+    KLINE = 10
+    CONTRACT = 11
+    OTHER = 12
 
 
-MT_NAMES: dict[int, str] = {1: "t", 2: "d", 3: "dp", 4: "dl", 5: "ev", 6: "r"}
+MT_NAMES: dict[int, str] = {
+    1: "t",
+    2: "d",
+    3: "dp",
+    4: "dl",
+    5: "ev",
+    6: "r",
+    7: "f",
+    8: "i",
+    9: "p",
+    10: "k",
+    11: "c",
+    12: "x",
+}
 """The short names by which files and tables show a row type."""
+FRAME_TYPES = (
+    Mt.TICKER,
+    Mt.DEAL,
+    Mt.DEPTH,
+    Mt.FUNDING,
+    Mt.INDEX_PRICE,
+    Mt.FAIR_PRICE,
+    Mt.KLINE,
+    Mt.OTHER,
+)
+"""What the exchange pushes of the market as it happens. A contract's specification says nothing of the moment."""
+FIRST_TYPES = tuple(MT_NAMES[code] for code in range(1, 7))
+"""The types that were there from the beginning. Every file counts them; of any other, absent means none."""
 MT_CODES: dict[str, int] = {name: code for code, name in MT_NAMES.items()}
+
+
+def shown_types(counts: Iterable[Mapping[str, int]]) -> tuple[str, ...]:
+    """The types that a table of these rows by type has columns for: the first ones, and any other that has rows."""
+    found = {name for of in counts for name, rows in of.items() if rows}
+    return tuple(name for name in MT_NAMES.values() if name in FIRST_TYPES or name in found)
 
 
 class Row(NamedTuple):

@@ -8,8 +8,10 @@ import sys
 import pytest
 
 from mexc_pipeline.cli import printing
-from mexc_pipeline.cli.reports import _LEDGER, _LEDGER_DROP
+from mexc_pipeline.cli.reports import ledger_columns
+from mexc_pipeline.rows import MT_NAMES
 
+_LEDGER, _LEDGER_DROP = ledger_columns(tuple(MT_NAMES.values()))
 ROW = [f"c{n}x{10**7 + n}" for n in range(len(_LEDGER))]
 
 

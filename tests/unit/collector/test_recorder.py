@@ -17,7 +17,7 @@ from mexc_pipeline.collector.recorder import Recorder, Timing
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.periods import DAY_NS, HOUR_NS, SECOND_NS, Period
-from mexc_pipeline.rows import Columns, Frame
+from mexc_pipeline.rows import MT_CODES, Columns, Frame
 from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.pending import Pending
@@ -105,7 +105,7 @@ def test_everything_is_committed_and_stopped_is_last(rig: Rig) -> None:
     rig.thread.join(10)
     sent = [b"%d-%d" % (n, k) for n in range(20) for k in range(n)]
     assert rig.texts() == [*sent, b'{"event":"stopped"}']
-    assert rig.statistics.snapshot()["rows"] == {"t": len(sent), "d": 0, "dp": 0, "dl": 0, "ev": 1, "r": 0}
+    assert rig.statistics.snapshot()["rows"] == dict.fromkeys(MT_CODES, 0) | {"t": len(sent), "ev": 1}
     assert rig.statistics.snapshot()["bytes"]["t"] == sum(map(len, sent))
     assert rig.recorder.lost == 0
 

@@ -165,8 +165,8 @@ def test_types_are_picked(config: Config) -> None:
     fill(config)
     main(config)
     assert set(read.frames("btc", export_dir=config.export_dir, types=["dl", "ev"]).mt) == {"dl", "ev"}
-    with pytest.raises(ValueError, match="'x' is not a row type"):
-        read.frames("btc", export_dir=config.export_dir, types=["x"])
+    with pytest.raises(ValueError, match="'y' is not a row type"):
+        read.frames("btc", export_dir=config.export_dir, types=["y"])
 
 
 def test_part_files_are_read_like_others(config: Config) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.periods import DAY_NS, SECOND_NS, Period
-from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.rows import MT_CODES, Frame, Mt
 from mexc_pipeline.spool import checkpoint, lifecycle
 from mexc_pipeline.spool.lifecycle import mark_exported, proven_at, prune, seal_left_open
 from mexc_pipeline.spool.segment import SegmentInfo, info
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_a_closed_segment_says_of_itself(folder: Path) -> None:
     found = info(folder / read_segments(folder)[0].file)
-    assert found.counts == {"t": 1, "d": 0, "dp": 0, "dl": 0, "ev": 2, "r": 0}
+    assert found.counts == dict.fromkeys(MT_CODES, 0) | {"t": 1, "ev": 2}
     assert (found.rows, found.gaps, found.first_seq, found.last_seq) == (3, 1, 1, 3)
     assert found.bytes == sum(len(r.m) for r in read_segments(folder)[0].rows)
     check(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from mexc_pipeline.cli.options import Command, SymbolId, configuration, json_opt
 from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, NotRunningError, RefusalError, ask
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.rows import MT_NAMES
+from mexc_pipeline.rows import shown_types
 from mexc_pipeline.text import ago, counted
 
 if TYPE_CHECKING:
@@ -352,8 +352,10 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
             }
         )
         return 0 if ok else 1
-    fit = _LEDGER_DROP if sys.stdout.isatty() else None
-    gone = printing.table(_LEDGER, [_ledger_row(hour) for hour in found], right=_LEDGER[2:-2], drop=fit)
+    types = shown_types(hour.counts for hour in found)
+    headers, drop = ledger_columns(types)
+    rows = [_ledger_row(hour, types) for hour in found]
+    gone = printing.table(headers, rows, right=headers[2:-2], drop=drop if sys.stdout.isatty() else None)
     printing.left_out(gone, "a wider one, a pipe and --json have them")
     printing.line("")
     for i in [*totals, "all"]:
@@ -373,19 +375,22 @@ def _instant(since: str | None) -> int:
 
 
 _SIDES = ("received", "stored", "exported")
-_LEDGER = [
-    "symbol", "period", *MT_NAMES.values(), *_SIDES, "seq", "gaps", "missing", "repaired", "reconnects",
-    "no socket", "covered", "buffered", "ratio", "digest", "verdict",
-]  # fmt: skip
 
 
-_LEDGER_DROP = [
-    "digest", "ratio", "buffered", "seq", *reversed(MT_NAMES.values()), "repaired", "missing", "no socket",
-    "reconnects", "gaps", "covered",
-]  # fmt: skip
+def ledger_columns(types: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The headers of the ledger with those row types, and what goes first where the terminal is too narrow."""
+    headers = [
+        "symbol", "period", *types, *_SIDES, "seq", "gaps", "missing", "repaired", "reconnects",
+        "no socket", "covered", "buffered", "ratio", "digest", "verdict",
+    ]  # fmt: skip
+    drop = [
+        "digest", "ratio", "buffered", "seq", *reversed(types), "repaired", "missing", "no socket",
+        "reconnects", "gaps", "covered",
+    ]  # fmt: skip
+    return headers, drop
 
 
-def _ledger_row(hour: Hour) -> list[object]:
+def _ledger_row(hour: Hour, types: Iterable[str]) -> list[object]:
     first, last = (hour.files[0].first_seq, hour.files[-1].last_seq) if hour.files else (0, 0)
     digest = f"{len(hour.files)} parts" if len(hour.files) > 1 else "".join(f.digest[:12] for f in hour.files)
     verdict: str = hour.verdict
@@ -396,7 +401,7 @@ def _ledger_row(hour: Hour) -> list[object]:
     return [
         hour.id,
         hour.period or (f"{hour.periods} without rows" if hour.periods > 1 else "without rows"),
-        *hour.counts.values(),
+        *(hour.counts[name] for name in types),
         *("–" if (rows := hour.rows(side)) is None else rows for side in _SIDES),  # type: ignore[arg-type]
         f"{first}–{last}",
         hour.gaps,

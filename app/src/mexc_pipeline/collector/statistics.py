@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mexc_pipeline.exchange.deadletters import Letters
-from mexc_pipeline.rows import MT_NAMES, Columns, Mt
+from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Columns, Mt
 
 SAMPLES = 4096
 RECENT_S = 600.0
@@ -60,11 +60,11 @@ class Statistics:
                 count = mts.count(mt)
                 self._rows[mt] += count
                 self._bytes[mt] += sum(n for m, n in zip(mts, sizes, strict=True) if m == mt)
-                if mt < Mt.DEAD_LETTER:
+                if mt in FRAME_TYPES:
                     now.frames[MT_NAMES[mt]] += count
             now.letters.update(letters)
             self._durable_ms.append((at_ns - block.rx[0]) / 1e6)
-            if mts[-1] <= 3:
+            if mts[-1] <= Mt.DEPTH:  # the first pushes of others may repeat what is old
                 self._delay_ms.append(block.rx[-1] / 1e6 - block.ts[-1])
 
     def _slice(self) -> _Slice:

@@ -14,7 +14,25 @@ DEPTH = "push.depth"
 """Incremental depth."""
 FULL_DEPTH = "push.depth.full"
 
-ROW_TYPES = {TICKER: Mt.TICKER, DEAL: Mt.DEAL, DEPTH: Mt.DEPTH, FULL_DEPTH: Mt.DEPTH}
+FUNDING = "push.funding.rate"
+INDEX_PRICE = "push.index.price"
+FAIR_PRICE = "push.fair.price"
+KLINE = "push.kline"
+CONTRACT = "push.contract"
+"""Of all contracts at once, whatever symbol a connection is for."""
+
+ROW_TYPES = {
+    TICKER: Mt.TICKER,
+    DEAL: Mt.DEAL,
+    DEPTH: Mt.DEPTH,
+    FULL_DEPTH: Mt.DEPTH,
+    FUNDING: Mt.FUNDING,
+    INDEX_PRICE: Mt.INDEX_PRICE,
+    FAIR_PRICE: Mt.FAIR_PRICE,
+    KLINE: Mt.KLINE,
+    CONTRACT: Mt.CONTRACT,
+}
+"""The row type of each channel's frames; that of any other channel which was subscribed is ``OTHER``."""
 
 
 def channel_of(topic: str) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -29,7 +29,7 @@ from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.ledger.account import Account, is_restart
 from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
 from mexc_pipeline.paths import not_a_file, not_allowed
-from mexc_pipeline.rows import MT_CODES, MT_NAMES, Mt
+from mexc_pipeline.rows import FIRST_TYPES, MT_CODES, MT_NAMES, Mt
 
 PREFIX = "mexc."
 GROUP_ROWS = 65_536
@@ -220,9 +220,21 @@ def row_metadata(
         "last_seq": str(last_seq),
         "rows": str(rows),
         "raw_bytes": str(raw_bytes),
-        **{f"rows_{name}": str(counts.get(name, 0)) for name in MT_NAMES.values()},
+        **{
+            f"rows_{name}": str(rows)
+            for name in MT_NAMES.values()
+            if (rows := counts.get(name, 0)) or name in FIRST_TYPES
+        },
         "digest": combine(digests),
         **{f"digest_{name}": digests[name] for name in COLUMNS},
+    }
+
+
+def counts_in(said: Mapping[str, str]) -> dict[str, int]:
+    """Rows per type name, as a file's metadata says. KeyError and ValueError where it does not."""
+    return {
+        name: int(said[f"rows_{name}"] if name in FIRST_TYPES else said.get(f"rows_{name}", "0"))
+        for name in MT_NAMES.values()
     }
 
 

@@ -41,7 +41,7 @@ from mexc_pipeline.export.order import Placed, in_order
 from mexc_pipeline.export.parquet import FileError, metadata, open_file, read_content
 from mexc_pipeline.paths import regular, same
 from mexc_pipeline.periods import HOUR_NS
-from mexc_pipeline.rows import MT_NAMES, Mt
+from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, UnavailableError, sync_folder
@@ -51,7 +51,6 @@ from mexc_pipeline.text import counted
 log = logging.getLogger("mexc_pipeline.export")
 
 CHECK_S = 300.0
-MARKET = (Mt.TICKER, Mt.DEAL, Mt.DEPTH)
 """Frames that carry the exchange's time."""
 NEWEST_SEGMENTS = 2
 PROVING = 1 << 30
@@ -259,7 +258,7 @@ def _not_read(path: Path, error: Exception) -> None:
 def _frame_ns(path: Path) -> int:
     """The exchange's newest time (Unix ns) in a file; 0 where there is none, or where it cannot be read, which is said
     where the file would have to go."""
-    wanted = pa.array([MT_NAMES[mt] for mt in MARKET])
+    wanted = pa.array([MT_NAMES[mt] for mt in FRAME_TYPES])
     try:
         with memory.at_most(PROVING), open_file(path) as parquet:
             for group in reversed(range(parquet.num_row_groups)):

@@ -18,6 +18,7 @@ from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.read.arguments import ArgumentError, name_of, shown
 from mexc_pipeline.read.arguments import folder as folder_of
+from mexc_pipeline.rows import FIRST_TYPES
 from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.walk import exported_files
 
@@ -239,7 +240,7 @@ def newest(paths: Sequence[Path], mt: str, rows: int) -> Iterator[Any]:
     """The newest rows of a type from the end of the files: a table in seq order per row group, the newest first. One
     may be large, and is not held beside the next one."""
     for path in reversed(paths):
-        if metadata(path).get(f"rows_{mt}") == "0":
+        if metadata(path).get(f"rows_{mt}", "0" if mt not in FIRST_TYPES else None) == "0":
             continue
         with open_file(path) as parquet:
             for group in reversed(range(parquet.num_row_groups)):

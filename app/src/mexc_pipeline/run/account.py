@@ -11,14 +11,13 @@ from typing import Any
 from mexc_pipeline.config import Config
 from mexc_pipeline.exchange.deadletters import LEAST, Letters
 from mexc_pipeline.health import unread_in_a_run
-from mexc_pipeline.rows import MT_NAMES, Mt
+from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Mt
 from mexc_pipeline.spool.names import SegmentName
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
 from mexc_pipeline.spool.walk import Unread, looked_at, recorded, segments
 
 _EXPORTED = ("rows", "digest", "bytes")
 _DEAD = MT_NAMES[Mt.DEAD_LETTER]
-FRAME_TYPES = (Mt.TICKER, Mt.DEAL, Mt.DEPTH)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mexc_pipeline.rendering import WIDEST
+from mexc_pipeline.rows import FIRST_TYPES, MT_NAMES, shown_types
 from mexc_pipeline.run.children import Lines
 from mexc_pipeline.run.watch import Overview, View
 from mexc_pipeline.text import LONG, clean
 
 PLAIN_EVERY_S = 5.0
 LIVE_EVERY_S = 0.5
-TYPES = ("t", "d", "dp", "dl", "ev", "r")
 
 
 def age(seconds: float | None) -> str:
@@ -29,7 +29,8 @@ def age(seconds: float | None) -> str:
 
 def plain_line(view: View, exported: int) -> str:
     """The line that shows one symbol where there is no table."""
-    rows = " ".join(f"{kind} {view.rows.get(kind, 0)}" for kind in TYPES if view.rows.get(kind) or kind in TYPES[:4])
+    shown = (kind for kind in MT_NAMES.values() if view.rows.get(kind) or kind in FIRST_TYPES[:4])
+    rows = " ".join(f"{kind} {view.rows.get(kind, 0)}" for kind in shown)
     faults = "".join(f"; {fault}" for fault in view.faults)
     return clean(
         f"{view.id:<8} {view.state:<10} frames {view.frames:,} ({view.rate:.1f}/s) {rows} seq {view.last_seq} "
@@ -39,8 +40,8 @@ def plain_line(view: View, exported: int) -> str:
     )
 
 
-_COLUMNS = ("symbol", "state", "frames", "frames/s", *TYPES, "seq", "last frame", "backlog", "segment", "files")
-_DROP = ("segment", *reversed(TYPES), "files", "frames/s", "backlog", "seq", "frames", "last frame")
+_BEFORE, _AFTER = ("symbol", "state", "frames", "frames/s"), ("seq", "last frame", "backlog", "segment", "files")
+_DROP = ("segment", *reversed(MT_NAMES.values()), "files", "frames/s", "backlog", "seq", "frames", "last frame")
 """What goes first where the terminal is too narrow; symbol and state always stay."""
 
 
@@ -53,7 +54,7 @@ def _cells(view: View, exported: int) -> dict[str, Text]:
         "symbol": clean(view.symbol),
         "frames": f"{view.frames:,}",
         "frames/s": f"{view.rate:.1f}",
-        **{kind: f"{view.rows.get(kind, 0):,}" for kind in TYPES},
+        **{kind: f"{view.rows.get(kind, 0):,}" for kind in MT_NAMES.values()},
         "seq": str(view.last_seq),
         "last frame": age(view.frame_age_s),
         "backlog": "–" if view.backlog is None else f"{view.backlog:,}",
@@ -76,12 +77,13 @@ def live_table(snapshot: Overview, exported: Mapping[str, int], heading: str, wi
     """What a terminal of so many columns shows: whole columns go until the rest fits, so that no name and no figure is
     cut; what is wrong stands below, folded."""
     rows = [_cells(view, exported.get(view.id, 0)) for view in snapshot.views]
-    names = list(_COLUMNS)
+    names = [*_BEFORE, *shown_types(view.rows for view in snapshot.views), *_AFTER]
     wide = Console(width=WIDEST)
     for name in _DROP:
         if wide.measure(_table(names, rows)).maximum <= width:
             break
-        names.remove(name)
+        if name in names:
+            names.remove(name)
     told = [
         _line(f"{view.symbol}: {text}", style)
         for view in snapshot.views

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mexc_pipeline.rendering import rendered
+from mexc_pipeline.rows import shown_types
 from mexc_pipeline.run.account import Closing, Line, totals
 from mexc_pipeline.text import LONG, clean, counted
 
 KINDS = 3
 """Different reasons that the last line gives."""
-TYPES = ("t", "d", "dp", "dl", "ev", "r")
 
 
 def closing_json(closing: Closing) -> dict[str, Any]:
@@ -33,12 +34,12 @@ def _count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: Line, types: Iterable[str]) -> list[str]:
     part = "" if line.part is None else f" part {line.part}"
     return [
         line.symbol,
         f"{line.period}{part}",
-        *(f"{line.counts.get(kind, 0):,}" for kind in TYPES),
+        *(f"{line.counts.get(kind, 0):,}" for kind in types),
         f"{line.first_seq}–{line.last_seq}" if line.received else "–",
         f"{line.bytes:,}",
         "–" if line.ratio is None else f"{line.ratio:.1f}",
@@ -52,9 +53,10 @@ def _cells(line: Line) -> list[str]:
 def closing_table(closing: Closing) -> Table:
     """One row per symbol and period: rows per type, seq range, bytes, ratio, digest, the three counts, verdict."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    types = shown_types(line.counts for line in closing.lines)
     for name in ("symbol", "period"):
         table.add_column(name, no_wrap=True)
-    for name in (*TYPES, "seq", "bytes", "ratio"):
+    for name in (*types, "seq", "bytes", "ratio"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("digest", no_wrap=True)
     for name in ("received", "stored", "exported"):
@@ -62,7 +64,7 @@ def closing_table(closing: Closing) -> Table:
     table.add_column("verdict", no_wrap=True)
     for line in closing.lines:
         style = "green" if line.ok else "bold red"
-        table.add_row(*(Text(clean(cell)) for cell in _cells(line)), Text(clean(line.verdict), style=style))
+        table.add_row(*(Text(clean(cell)) for cell in _cells(line, types)), Text(clean(line.verdict), style=style))
     return table
 
 

@@ -23,7 +23,7 @@ import msgspec
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.paths import is_readonly, leads_nowhere, not_a_file, not_allowed
 from mexc_pipeline.periods import END_NS, Period
-from mexc_pipeline.rows import MT_NAMES, Columns, Mt
+from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Columns
 from mexc_pipeline.spool.blobs import LARGE, fetch
 from mexc_pipeline.spool.names import SegmentName
 
@@ -530,7 +530,7 @@ class SegmentReader:
     def newest_frame_ns(self) -> int:
         """The exchange's own time (Unix ns) on the newest frame of the market, looked for among the newest rows; 0
         without one."""
-        newest = [self.tail(mt, 1, NEWEST_ROWS) for mt in (Mt.TICKER, Mt.DEAL, Mt.DEPTH)]
+        newest = [self.tail(mt, 1, NEWEST_ROWS) for mt in FRAME_TYPES]
         return max((block.ts[0] * 1_000_000 for block in newest if len(block)), default=0)
 
     def tail(self, mt: int, limit: int, among: int = 1 << 62, max_bytes: int = 1 << 62) -> Columns:

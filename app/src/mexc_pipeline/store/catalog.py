@@ -13,7 +13,7 @@ from mexc_pipeline.ledger.repeats import Given
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.segment import SegmentInfo
 from mexc_pipeline.store import records
-from mexc_pipeline.store.engine import Capabilities, Engine, quote, row_table_sql
+from mexc_pipeline.store.engine import ENUM, Capabilities, Engine, quote, row_table_sql
 
 
 class SegmentKey(NamedTuple):
@@ -97,6 +97,15 @@ class Catalog:
             f"AND startsWith(name, {quote(self._id + '_')})"
         )
         return {row[0] for row in rows}
+
+    def outdated(self) -> set[str]:
+        """Row tables of this symbol that lack types of rows: an earlier version made them. No engine can alter the
+        column of a StripeLog table."""
+        rows = self._engine.select(
+            "SELECT table, type FROM system.columns WHERE database = currentDatabase() AND name = 'mt' "
+            f"AND startsWith(table, {quote(self._id + '_')})"
+        )
+        return {table for table, kind in rows if kind != ENUM}
 
     def holdings(self) -> dict[str, SegmentKey]:
         """The segment each table holds or held when it last had that name."""

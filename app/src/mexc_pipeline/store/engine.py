@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mexc_pipeline.rows import Columns
+from mexc_pipeline.rows import MT_NAMES, Columns
 
-ENUM = "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4, 'ev' = 5, 'r' = 6)"
+ENUM = "Enum8(" + ", ".join(f"'{name}' = {code}" for code, name in MT_NAMES.items()) + ")"
 ROW_COLUMNS = ("ts", "mt", "m", "rx", "seq")
 TYPES_DATETIME64 = ("DateTime64(3, 'UTC')", ENUM, "String", "DateTime64(9, 'UTC')", "UInt64")
 """Column types of a row table, in the order of :data:`ROW_COLUMNS`."""

@@ -143,7 +143,9 @@ class Loader:
         self._wait_for_statements()
         names, catalog = self._names, self._catalog
         tables, holdings = catalog.tables(), catalog.holdings()
-        logged = catalog.logged()
+        logged, outdated = catalog.logged(), catalog.outdated()
+        for table in outdated & {names.next, names.reload, names.probe}:
+            self._engine.execute(f"DROP TABLE IF EXISTS {table}")  # nothing stands there alone
         present = self._present()
         self._empty_folder = not present
         self._done = set(logged)
@@ -166,7 +168,7 @@ class Loader:
         self.progress.loaded_seq = 0
         self._attached = True
         if present:
-            self._resume(holdings.get(names.current), present)
+            self._resume(holdings.get(names.current), present, is_outdated=names.current in outdated)
 
     def _has_rows(self, table: str) -> bool:
         """A table that cannot be read counts as one with rows: what it had is found out by comparing it."""
@@ -198,9 +200,11 @@ class Loader:
         self._unavailable = next((e for _, e in found.unreadable if isinstance(e, UnavailableError)), None)
         return {SegmentKey.of(segment): segment for segment in found.readable}
 
-    def _resume(self, key: SegmentKey | None, present: dict[SegmentKey, SegmentInfo]) -> None:
+    def _resume(
+        self, key: SegmentKey | None, present: dict[SegmentKey, SegmentInfo], *, is_outdated: bool = False
+    ) -> None:
         """Decide what the current table is good for."""
-        names, current = self._names, self._names.current
+        current = self._names.current
         segment = present.get(key) if key is not None else None
         if key is not None and segment is None and self._unavailable is not None:
             raise self._unavailable  # it may be the one that the table holds
@@ -213,6 +217,8 @@ class Loader:
             extent = None
             log.error("current table cannot be read", extra={"fields": {"table": current, "error": str(error)}})
         if extent is not None and not extent.rows:
+            if is_outdated:
+                self._make_anew()
             return
         if segment is not None:
             self.progress.left_behind = {s.name for s in present.values() if recorded(s) < recorded(segment)}
@@ -225,16 +231,19 @@ class Loader:
             # The spool does not have these rows (it was restored from an earlier day): they must not be lost here.
             self._orphan(current, key)
             self._engine.execute(row_table_sql(current, self._capabilities))
-        elif extent is None or key in self._done or not is_continuous(extent, segment, refused):
+        elif extent is None or key in self._done or is_outdated or not is_continuous(extent, segment, refused):
             log.warning(
                 "current table is loaded anew", extra={"fields": {"table": current, "segment": segment.path.name}}
             )
-            self._engine.execute(f"DROP TABLE IF EXISTS {current}")
-            self._engine.execute(row_table_sql(names.current, self._capabilities))
+            self._make_anew()
             if key not in self._done:
                 self._take(segment, segment.first_seq - 1, refused)
         else:
             self._take(segment, extent.last, refused)
+
+    def _make_anew(self) -> None:
+        self._engine.execute(f"DROP TABLE IF EXISTS {self._names.current}")
+        self._engine.execute(row_table_sql(self._names.current, self._capabilities))
 
     def _orphan(self, table: str, key: SegmentKey | None) -> None:
         name = self._catalog.set_apart(table, "orphan", key)

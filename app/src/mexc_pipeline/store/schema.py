@@ -11,6 +11,7 @@ from mexc_pipeline.store.engine import Engine, quote
 
 _FILE = re.compile(r"(\d{3})_\w+\.sql")
 _CREATES = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
+_ADDS = re.compile(r"ALTER TABLE (\w+) ADD COLUMN (\w+) (\S+)")
 _COLUMN = re.compile(r"^  (\w+) +(.+?),?$", re.MULTILINE)
 
 
@@ -30,20 +31,20 @@ def statements(text: str) -> list[str]:
 
 
 def apply(engine: Engine) -> list[str]:
-    """Apply what has not been applied here yet, and again what made a table that is gone or has other columns, which is
-    set apart; returns the names of those files. Raises EngineError."""
+    """Apply what has not been applied here yet, and again what made a table, or a column of one, that is gone; a table
+    with other columns is set apart. Returns the names of those files. Raises EngineError."""
     (version, name, first), *rest = files()
     _set_others_apart(engine)
     for statement in first:
         engine.execute(statement)
     known = {row[0] for row in records.read(engine, "schema_versions", "SELECT version FROM schema_versions")}
-    there = {row[0] for row in engine.select("SELECT name FROM system.tables WHERE database = currentDatabase()")}
     applied = []
     for version, name, parts in rest:
-        made = {table for statement in parts for table in _CREATES.findall(statement)}
-        if version in known and made <= there:
+        there = _there(engine)
+        lacking = [statement for statement in parts if not set(_made(statement)) <= there]
+        if version in known and not lacking:
             continue
-        for statement in parts:
+        for statement in lacking:
             engine.execute(statement)
         if version not in known:
             columns = [("version", "UInt32"), ("file", "String"), ("at", "DateTime('UTC')")]
@@ -52,21 +53,50 @@ def apply(engine: Engine) -> list[str]:
     return applied
 
 
+def _made(statement: str) -> list[tuple[str, str]]:
+    """The (table, column) that a statement adds; the column is empty where it makes the table."""
+    added = [(table, column) for table, column, _ in _ADDS.findall(statement)]
+    return added or [(table, "") for table in _CREATES.findall(statement)]
+
+
+def _there(engine: Engine) -> set[tuple[str, str]]:
+    """Tables of records and their columns as :func:`_made` names them."""
+    found: set[tuple[str, str]] = set()
+    for table, column in engine.select(
+        f"SELECT table, name FROM system.columns WHERE database = currentDatabase() AND table IN ({_names()})"
+    ):
+        found |= {(table, ""), (table, column)}
+    return found
+
+
+def _names() -> str:
+    return ", ".join(map(quote, columns()))
+
+
 def columns() -> dict[str, set[tuple[str, str]]]:
     """The columns of each table that the files create, each as (name, type)."""
     made = ((_CREATES.match(statement), statement) for _, _, parts in files() for statement in parts)
     return {match[1]: set(_COLUMN.findall(statement)) for match, statement in made if match is not None}
 
 
+def added() -> list[tuple[str, str, str]]:
+    """The columns that later files add to those tables, each as (table, name, type)."""
+    return [column for _, _, parts in files() for statement in parts for column in _ADDS.findall(statement)]
+
+
 def _set_others_apart(engine: Engine) -> None:
     """What has a table's name and lacks its columns takes none of its rows: with it nothing would ever go on."""
     found: dict[str, set[tuple[str, str]]] = {}
     for table, name, kind in engine.select(
-        "SELECT table, name, type FROM system.columns WHERE database = currentDatabase()"
-        f" AND table IN ({', '.join(map(quote, columns()))})"
+        f"SELECT table, name, type FROM system.columns WHERE database = currentDatabase() AND table IN ({_names()})"
     ):
         found.setdefault(table, set()).add((name, kind))
     for table, wanted in columns().items():
-        if table in found and (lacking := wanted - found[table]):
-            named = ", ".join(sorted(name for name, _ in lacking))
+        has = found.get(table)
+        if has is None:
+            continue
+        lacking = {name for name, _ in wanted - has}
+        lacking |= {c for of, c, kind in added() if of == table and (c, kind) not in has and c in dict(has)}
+        if lacking:
+            named = ", ".join(sorted(lacking))
             records.set_apart(engine, table, f"columns that are missing or of another type: {named}")

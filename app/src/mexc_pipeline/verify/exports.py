@@ -22,7 +22,7 @@ from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.ledger.repeats import Given
 from mexc_pipeline.periods import PINNED_NS, SECOND_NS, Period
-from mexc_pipeline.rows import MT_NAMES
+from mexc_pipeline.rows import FIRST_TYPES, MT_NAMES
 from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.pending import damaged
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, ended_ns
@@ -203,6 +203,7 @@ def _metadata_against_rows(name: FileName, said: dict[str, str], held: Content) 
         "raw_bytes": str(held.raw_bytes),
         **{f"rows_{t}": str(held.counts[t]) for t in MT_NAMES.values()},
     }
+    said = {**{f"rows_{t}": "0" for t in MT_NAMES.values() if t not in FIRST_TYPES}, **said}
     if held.damaged:
         expected = {key: expected[key] for key in ("id", "period", "part", "rows")}
     wrong = [

@@ -10,13 +10,13 @@ from typing import Any
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError
-from mexc_pipeline.export.parquet import FileError, metadata, read_content
+from mexc_pipeline.export.parquet import FileError, counts_in, metadata, read_content
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.conservation import Conservation, Side
 from mexc_pipeline.ledger.coverage import Piece
 from mexc_pipeline.ledger.hours import Hour, hours
 from mexc_pipeline.ledger.order import by_seq
-from mexc_pipeline.rows import MT_NAMES, Mt
+from mexc_pipeline.rows import Mt
 from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
 from mexc_pipeline.spool.walk import by_symbol, exported_files
@@ -123,7 +123,7 @@ def _from_metadata(name: FileName, said: Mapping[str, str], path: Path) -> dict[
         "exported": Side(int(said["rows"]), said["digest"]),
         "first_seq": int(said["first_seq"]),
         "last_seq": int(said["last_seq"]),
-        "counts": {name: int(said[f"rows_{name}"]) for name in MT_NAMES.values()},
+        "counts": counts_in(said),
         "gaps": int(said["gaps"]),
         "raw_bytes": int(said["raw_bytes"]),
         "edge_ns": int(said["edge_ns"]),
