@@ -19,7 +19,7 @@ import msgspec
 
 from mexc_pipeline import paths
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.exchange.options import Channels, Deal, Depth, is_name, short_name
+from mexc_pipeline.exchange.options import Channels, Deal, Depth, Interval, is_name, short_name
 from mexc_pipeline.periods import SECOND_NS, Period
 from mexc_pipeline.text import LONG, clean
 
@@ -146,7 +146,13 @@ class _ChannelsOverride(_Table, frozen=True):
 
     ticker: bool | msgspec.UnsetType = msgspec.UNSET
     deal: Deal | msgspec.UnsetType = msgspec.UNSET
-    depth: Depth | msgspec.UnsetType = msgspec.UNSET
+    depth: Depth | tuple[Depth, ...] | msgspec.UnsetType = msgspec.UNSET
+    funding: bool | msgspec.UnsetType = msgspec.UNSET
+    index_price: bool | msgspec.UnsetType = msgspec.UNSET
+    fair_price: bool | msgspec.UnsetType = msgspec.UNSET
+    kline: Interval | msgspec.UnsetType = msgspec.UNSET
+    contract: bool | msgspec.UnsetType = msgspec.UNSET
+    extra: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _EgressOverride(_Table, frozen=True):
@@ -401,14 +407,11 @@ def _symbols(file: _File) -> tuple[Symbol, ...]:
                 silent_s=_silent_s(name, file.health, table.health),
             )
         )
-        if not any(
-            (
-                result[-1].channels.ticker,
-                result[-1].channels.deal != "off",
-                result[-1].channels.depth != "off",
+        if (fault := result[-1].channels.fault) is not None:
+            key, why = fault
+            raise ConfigError(
+                f"channels.{key}: {why}" if key else f"channels: {why} for {name}; nothing would be recorded"
             )
-        ):
-            raise ConfigError(f"channels: all are off for {name}; nothing would be recorded")
     ids = [symbol.id for symbol in result]
     for symbol in result:
         if ids.count(symbol.id) > 1:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from mexc_pipeline.exchange.channels import ROW_TYPES, is_answer, is_push
+from mexc_pipeline.exchange.channels import CONTRACT, INDEX_PRICE, ROW_TYPES, is_answer, is_push
+from mexc_pipeline.exchange.options import index_symbol
 from mexc_pipeline.exchange.protocol import (
     BINARY,
     MAX_CLASSIFIED,
@@ -159,11 +160,18 @@ def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> tuple[Reas
         return Reason.ANSWER, None
     if channel is None or not (is_push(channel) if channels is None else channel in channels):
         return Reason.CHANNEL, None
-    if _text(envelope.symbol) != symbol:
+    if not _is_ours(channel, envelope, symbol):
         return Reason.SYMBOL, channel
     ts = envelope.ts
     good = isinstance(ts, msgspec.UnsetType) or (len(bytes(ts)) == 13 and bytes(ts).isdigit())
     return (Reason.NONE if good else Reason.TS), channel
+
+
+def _is_ours(channel: str, envelope: _Envelope, symbol: str) -> bool:
+    """Whether a frame of a channel that was subscribed is what was subscribed."""
+    if channel == CONTRACT:
+        return True  # a frame of any contract is a row
+    return _text(envelope.symbol) == (index_symbol(symbol) if channel == INDEX_PRICE else symbol)
 
 
 def _no_object(m: bytes) -> Reason:

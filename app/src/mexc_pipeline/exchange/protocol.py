@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from mexc_pipeline.exchange.channels import ack_of, acknowledged, channel_of, is_answer
-from mexc_pipeline.exchange.options import Channels
+from mexc_pipeline.exchange.channels import CONTRACT, ack_of, acknowledged, channel_of, is_answer
+from mexc_pipeline.exchange.options import Channels, index_symbol
 from mexc_pipeline.rows import Mt, is_utf8, wrap
 from mexc_pipeline.text import clean
 
@@ -45,10 +45,14 @@ class Subscription:
     """``rs.sub.…``; it names no symbol."""
     request: bytes
     mt: Mt
+    symbol: str | None
+    """The symbol that its frames name; None: any or none."""
 
 
-def request(topic: str, symbol: str, **param: object) -> bytes:
-    """The text that asks for a topic of a symbol."""
+def request(topic: str, symbol: str | None, **param: object) -> bytes:
+    """The text that asks for a topic of a symbol, or for one that has none."""
+    if symbol is None:
+        return msgspec.json.encode({"method": f"sub.{topic}", "gzip": False})
     return msgspec.json.encode({"method": f"sub.{topic}", "param": {"symbol": symbol, **param}, "gzip": False})
 
 
@@ -57,8 +61,8 @@ def subscriptions(symbol: str, channels: Channels) -> tuple[Subscription, ...]:
     merged ones."""
     wanted: list[Subscription] = []
 
-    def add(method: str, mt: Mt, **param: object) -> None:
-        wanted.append(Subscription(channel_of(method), ack_of(method), request(method, symbol, **param), mt))
+    def add(topic: str, mt: Mt, of: str | None = symbol, **param: object) -> None:
+        wanted.append(Subscription(channel_of(topic), ack_of(topic), request(topic, of, **param), mt, of))
 
     if channels.ticker:
         add("ticker", Mt.TICKER)
@@ -66,12 +70,27 @@ def subscriptions(symbol: str, channels: Channels) -> tuple[Subscription, ...]:
         add("deal", Mt.DEAL)
     elif channels.deal == "each":
         add("deal", Mt.DEAL, compress=False)
-    if channels.depth.startswith("full"):
-        add("depth.full", Mt.DEPTH, limit=int(channels.depth.removeprefix("full")))
-    elif channels.depth == "merged":
-        add("depth", Mt.DEPTH)
-    elif channels.depth == "each":
-        add("depth", Mt.DEPTH, compress=False)
+    for way in channels.depths:
+        if way.startswith("full"):
+            add("depth.full", Mt.DEPTH, limit=int(way.removeprefix("full")))
+        elif way == "merged":
+            add("depth", Mt.DEPTH)
+        else:
+            add("depth", Mt.DEPTH, compress=False)
+    if channels.funding:
+        add("funding.rate", Mt.FUNDING)
+    if channels.index_price:
+        add("index.price", Mt.INDEX_PRICE, index_symbol(symbol))
+    if channels.fair_price:
+        add("fair.price", Mt.FAIR_PRICE)
+    if channels.kline != "off":
+        add("kline", Mt.KLINE, interval=channels.kline)
+    if channels.contract:
+        add("contract", Mt.CONTRACT, None)
+    for method in channels.extra:
+        topic = method.removeprefix("sub.")
+        asked = request(topic, symbol)
+        wanted.append(Subscription(channel_of(topic), ack_of(topic), asked, Mt.OTHER, None))
     return tuple(wanted)
 
 
@@ -129,7 +148,8 @@ class Classifier:
 
     def __init__(self, symbol: str, wanted: tuple[Subscription, ...]) -> None:
         self._symbol = symbol
-        self._mts = {s.channel: s.mt for s in wanted}
+        self._mts = {s.channel: s.mt for s in wanted if s.symbol == symbol}
+        self._others = {s.channel: s for s in wanted if s.symbol != symbol}
         self._decode_push = msgspec.json.Decoder(_Push).decode
         self._decode = msgspec.json.Decoder(_Envelope).decode
         self._decode_loose = msgspec.json.Decoder(_LooseEnvelope).decode
@@ -181,8 +201,8 @@ class Classifier:
             if good_ts:
                 ts = int(text)
         if channel is not None:
-            mt = self._mts.get(channel)
-            if mt is not None and envelope.symbol == self._symbol and good_ts:
+            mt = self._row_type(channel, envelope) if good_ts else None
+            if mt is not None:
                 return Classified(None, mt, ts, payload, channel)
             control = control_of(channel)
             if control is not None:
@@ -192,6 +212,17 @@ class Classifier:
         answer = _text(envelope.data) or channel if channel is not None and is_answer(channel) else None
         return Classified(None, Mt.DEAD_LETTER, ts, _as_text(payload), channel, answer)
 
+    def _row_type(self, channel: str, envelope: _Envelope) -> Mt | None:
+        """What a frame of that channel is; None where its symbol is not the one that was subscribed."""
+        if (mt := self._mts.get(channel)) is not None:
+            return mt if envelope.symbol == self._symbol else None
+        subscribed = self._others.get(channel)
+        if subscribed is None or subscribed.symbol is not None:
+            return subscribed.mt if subscribed is not None and envelope.symbol == subscribed.symbol else None
+        if channel == CONTRACT and contract_of(envelope.symbol, envelope.data) != self._symbol:
+            return Mt.OTHER
+        return subscribed.mt
+
     def _loose_ts(self, payload: bytes) -> int | None:
         try:
             raw = self._decode_loose(payload).ts
@@ -199,6 +230,24 @@ class Classifier:
             return None
         text = bytes(raw) if isinstance(raw, msgspec.Raw) else b""
         return int(text) if len(text) == 13 and text.isdigit() else None
+
+
+class _Contract(msgspec.Struct, gc=False):
+    symbol: str
+
+
+_decode_contract = msgspec.json.Decoder(_Contract).decode
+
+
+def contract_of(symbol: object, data: object) -> str | None:
+    """Whose specification a ``push.contract`` has, by its ``symbol`` or the one in its ``data``, as text that is JSON;
+    None where neither tells."""
+    if isinstance(symbol, str):
+        return symbol
+    try:
+        return _decode_contract(data).symbol if isinstance(data, msgspec.Raw) else None
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
 
 
 def control_of(channel: str) -> Control | None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mexc_pipeline.exchange import channels
 
+_NEVER_S = 10 * 365 * 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class SilenceBounds:
@@ -22,10 +24,27 @@ DEAL = SilenceBounds(floor=120.0, start=600.0, most=3600.0)
 OTHERS = SilenceBounds(floor=30.0, start=60.0, most=300.0)
 """Longest normal silence of depth seen on quiet symbols: 6.4 s; tickers come each 1 to 3 s."""
 
+FUNDING = SilenceBounds(floor=300.0, start=300.0, most=3600.0)
+"""One comes each 25 to 60 s."""
+KLINE = SilenceBounds(floor=120.0, start=600.0, most=3600.0)
+"""Candles come when there are trades."""
+CHANGES = SilenceBounds(floor=_NEVER_S, start=_NEVER_S, most=_NEVER_S)
+"""What comes only when something changes, or of which nothing is known, may rest for ever."""
+
 RECONNECTING = frozenset({channels.TICKER, channels.DEPTH, channels.FULL_DEPTH})
 """Channels whose silence for twice the limit, after a second request, is no rest of the market."""
 
 
+_OF = {
+    channels.DEAL: DEAL,
+    channels.FUNDING: FUNDING,
+    channels.KLINE: KLINE,
+    channels.CONTRACT: CHANGES,
+}
+
+
 def bounds(channel: str) -> SilenceBounds:
     """The bounds that hold for a channel, whatever its pace."""
-    return DEAL if channel == channels.DEAL else OTHERS
+    if channel not in channels.ROW_TYPES:
+        return CHANGES
+    return _OF.get(channel, OTHERS)
