@@ -11,7 +11,20 @@ import zlib
 from typing import Any, NamedTuple
 
 TICKER, DEAL, DEPTH, DEAD_LETTER = 1, 2, 3, 4
+CONTRACT, OTHER = 11, 12
 CHANNELS = {"push.ticker": TICKER, "push.deal": DEAL, "push.depth.full": DEPTH}
+EXTRA = "push.depth.step"
+ALL_CHANNELS = {
+    **CHANNELS,
+    "push.depth": DEPTH,
+    "push.funding.rate": 7,
+    "push.index.price": 8,
+    "push.fair.price": 9,
+    "push.kline": 10,
+    "push.contract": CONTRACT,
+    EXTRA: OTHER,
+}
+"""What a recording has that has all of them on, and one that has no key of its own."""
 
 
 class Expected(NamedTuple):
@@ -86,6 +99,26 @@ def _raw(payload: bytes) -> bytes:
     raise EOFError
 
 
+def _row_type(channel: str, value: dict[str, Any], symbol: str, mt: int) -> int | None:
+    """What a frame of a channel is that was subscribed: None where it is another symbol's."""
+    name = value.get("symbol")
+    if isinstance(name, _Integer):
+        return None
+    if mt not in (CONTRACT, OTHER):
+        inverse = channel == "push.index.price" and symbol.endswith("_USD")
+        return mt if name == (f"{symbol}T" if inverse else symbol) else None
+    if name is not None and not isinstance(name, str):
+        return None
+    if mt == OTHER or name == symbol:
+        return mt
+    if name is None:
+        data = value.get("data")
+        of = [one.get("symbol") for one in (data if isinstance(data, list) else [data]) if isinstance(one, dict)]
+        if any(one == symbol and not isinstance(one, _Integer) for one in of):
+            return mt
+    return OTHER
+
+
 def expected(
     opcode: int, payload: bytes, symbol: str = "BTC_USDT", channels: dict[str, int] | None = None
 ) -> Expected | None:
@@ -111,10 +144,9 @@ def expected(
     channel = value.get("channel")
     if len(payload) <= 1_048_576 and isinstance(channel, str) and not isinstance(channel, _Integer):
         good_ts = "ts" not in value or _time(value) is not None
-        name = value.get("symbol")
-        ours = name == symbol and not isinstance(name, _Integer)
-        if channel in wanted and ours and good_ts:
-            return Expected(wanted[channel], _time(value), payload)
+        mt = _row_type(channel, value, symbol, wanted[channel]) if channel in wanted else None
+        if mt is not None and good_ts:
+            return Expected(mt, _time(value), payload)
         control = channel in ("pong", "clientId") or channel.startswith("rs.sub.")
         plain = value.keys() <= {"channel", "data", "ts"} and not any(
             isinstance(v, dict | list) for v in value.values()

@@ -108,6 +108,38 @@ def test_a_symbols_own_table_overrides_only_what_it_names() -> None:
         config.symbol("eth")
 
 
+def test_all_channels_can_be_had_by_a_symbol_of_its_own() -> None:
+    config = parse(
+        """
+        symbols = ["BTC_USDT", "BTC_USD"]
+        [channels]
+        funding = true
+        [symbol.BTC_USD.channels]
+        depth = ["full50", "merged"]
+        index_price = true
+        fair_price = true
+        kline = "Min1"
+        contract = true
+        extra = ["sub.depth.step"]
+        """,
+        None,
+    )
+    btc, inverse = config.symbols
+    assert btc.channels == Channels(funding=True)
+    assert inverse.channels == Channels(
+        depth=("full50", "merged"),
+        funding=True,
+        index_price=True,
+        fair_price=True,
+        kline="Min1",
+        contract=True,
+        extra=("sub.depth.step",),
+    )
+    assert inverse.channels.depths == ("full50", "merged")
+    for alone in ("funding = true", "index_price = true", "fair_price = true", 'kline = "Day1"', 'extra = ["sub.x"]'):
+        parse(f'[channels]\nticker = false\ndeal = "off"\ndepth = "off"\n{alone}', None)
+
+
 @pytest.mark.parametrize(
     ("text", "named", "allowed"),
     [
@@ -132,9 +164,24 @@ def test_a_symbols_own_table_overrides_only_what_it_names() -> None:
         ("colour = 1", "colour", "symbols, data_dir, export_dir, period"),
         ("[exchange]\ncolour = 1", "exchange.colour", "websocket, rest, ca_file, ping_interval"),
         ("channels = 1", "channels:", "a table"),
-        ('[channels]\ndepth = "full7"', "channels.depth", "full5, full10, full20, merged, each, off"),
+        ('[channels]\ndepth = "full7"', "channels.depth", "full5, full10, full20, full50, merged, each, off"),
+        ('[channels]\ndepth = ["full7"]', "channels.depth", "full5, full10, full20, full50, merged, each, off"),
+        ('[channels]\ndepth = ["full5", "full20"]', "channels.depth", "of fullN only one"),
+        ('[channels]\ndepth = ["merged", "full20", "each"]', "channels.depth", "only one of merged and each"),
+        ('[channels]\nkline = "1m"', "channels.kline", "Min1, Min5, Min15, Min30, Min60, Hour4"),
+        ('[channels]\nfunding = "on"', "channels.funding", "bool"),
+        ('[channels]\nextra = "sub.x"', "channels.extra", "array"),
+        ('[channels]\nextra = ["depth.step"]', "channels.extra", "'depth.step' is no method such as 'sub.depth.step'"),
+        ('[channels]\nextra = ["sub.deal"]', "channels.extra", "sub.deal has a key of its own"),
+        ('[channels]\nextra = ["sub.x", "sub.x"]', "channels.extra", "sub.x is there twice"),
         ('[channels]\nticker = "yes"', "channels.ticker", "bool"),
         ('[channels]\nticker = false\ndeal = "off"\ndepth = "off"', "channels", "nothing would be recorded"),
+        ('[channels]\nticker = false\ndeal = "off"\ndepth = []', "channels", "all are off for BTC_USDT"),
+        (
+            '[channels]\nticker = false\ndeal = "off"\ndepth = "off"\ncontract = true',
+            "channels",
+            "only contract is on, which says nothing of a market for BTC_USDT; nothing would be recorded",
+        ),
         ('period = "7s"', "period", "divides a day"),
         ('period = "1s"', "period", "at least 2 s"),
         ('period = "soon"', "period", "15s or 1h"),

@@ -14,6 +14,7 @@ from mexc_pipeline.collector.statistics import RECENT_S, Statistics
 from mexc_pipeline.config import parse
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.exchange.deadletters import NOT_LOOKED_AT
+from mexc_pipeline.feed import telling
 from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.health import Kind
 from mexc_pipeline.rows import Columns, Mt
@@ -85,11 +86,12 @@ RESTS = {"confirmed": "ack", "age_s": 700.0, "silent_s": 700.0}
 @pytest.mark.parametrize(
     ("channels", "go_on"),
     [
-        ({"a": AWAY, "b": HERE}, True),
-        ({"a": AWAY, "b": AWAY}, False),
-        ({"a": AWAY}, False),
-        ({"a": AWAY, "b": RESTS}, False),
-        ({"a": AWAY, "b": RESTS, "c": HERE}, True),
+        ({"push.ticker": AWAY, "push.deal": HERE}, True),
+        ({"push.ticker": AWAY, "push.deal": AWAY}, False),
+        ({"push.ticker": AWAY}, False),
+        ({"push.ticker": AWAY, "push.deal": RESTS}, False),
+        ({"push.ticker": AWAY, "push.deal": RESTS, "push.depth.full": HERE}, True),
+        ({"push.ticker": AWAY, "push.contract": HERE, "push.depth.step": HERE}, False),
     ],
 )
 def test_that_others_go_on_is_said_where_they_do(channels: dict[str, Any], go_on: bool) -> None:
@@ -101,7 +103,7 @@ def test_that_others_go_on_is_said_where_they_do(channels: dict[str, Any], go_on
 @given(st.floats(0, 1e6), st.booleans())
 def test_a_symbol_that_is_not_listed_stays_that_however_long_it_takes(seconds: float, ever: bool) -> None:
     said = {**waited(seconds, state=UNLISTED, ever=ever), "symbol": "NEW_USDT"}
-    found = health.of_symbol({**said, "channels": {"a": AWAY, "b": AWAY}})
+    found = health.of_symbol({**said, "channels": {"push.ticker": AWAY, "push.deal": AWAY}})
     assert found.state == UNLISTED
     (reason,) = found.reasons
     assert "does not list NEW_USDT" in reason.text
@@ -110,13 +112,25 @@ def test_a_symbol_that_is_not_listed_stays_that_however_long_it_takes(seconds: f
 @pytest.mark.parametrize(
     ("channels", "unasked", "faults"),
     [
-        ({"a": RESTS, "b": HERE}, {}, []),
-        ({"a": HERE, "b": HERE}, {"c": {"count": 5, "age_s": 1.0}}, []),
-        ({"a": RESTS, "b": HERE}, {"c": {"count": 5, "age_s": 800.0}}, []),
-        ({"a": RESTS, "b": HERE}, {"c": {"count": 5, "age_s": 1.0}}, ["a: no frame for 12 min, while"]),
-        ({"a": {**RESTS, "age_s": None}, "b": HERE}, {"c": {"count": 5, "age_s": 1.0}}, ["not one since its start"]),
-        ({"a": RESTS, "b": RESTS}, {"c": {"count": 5, "age_s": 1.0}}, ["a: no frame", "b: no frame"]),
-        ({"a": AWAY, "b": HERE}, {"c": {"count": 5, "age_s": 1.0}}, ["a given up"]),
+        ({"push.ticker": RESTS, "push.deal": HERE}, {}, []),
+        ({"push.ticker": HERE, "push.deal": HERE}, {"push.news": {"count": 5, "age_s": 1.0}}, []),
+        ({"push.ticker": RESTS, "push.deal": HERE}, {"push.news": {"count": 5, "age_s": 800.0}}, []),
+        (
+            {"push.ticker": RESTS, "push.deal": HERE},
+            {"push.news": {"count": 5, "age_s": 1.0}},
+            ["push.ticker: no frame for 12 min, while"],
+        ),
+        (
+            {"push.ticker": {**RESTS, "age_s": None}, "push.deal": HERE},
+            {"push.news": {"count": 5, "age_s": 1.0}},
+            ["not one since its start"],
+        ),
+        (
+            {"push.ticker": RESTS, "push.deal": RESTS},
+            {"push.news": {"count": 5, "age_s": 1.0}},
+            ["push.ticker: no frame", "push.deal: no frame"],
+        ),
+        ({"push.ticker": AWAY, "push.deal": HERE}, {"push.news": {"count": 5, "age_s": 1.0}}, ["push.ticker given up"]),
     ],
 )
 def test_a_channel_that_rests_is_a_fault_where_another_came_that_nobody_asked_for(
@@ -126,6 +140,13 @@ def test_a_channel_that_rests_is_a_fault_where_another_came_that_nobody_asked_fo
     assert len(found) == len(faults)
     assert all(part in reason.text for part, reason in zip(faults, found, strict=True))
     assert all(reason.kind is Kind.CHANNEL for reason in found)
+
+
+def test_of_a_market_that_rests_nothing_is_said_whatever_else_comes_now_and_then() -> None:
+    rest = {"push.ticker": RESTS, "push.contract": HERE, "push.depth.step": HERE}
+    assert telling.silent(rest, {}) == []
+    (told,) = telling.silent({**rest, "push.funding.rate": HERE}, {})
+    assert told.text.startswith("push.ticker: no frame")
 
 
 @pytest.mark.parametrize(

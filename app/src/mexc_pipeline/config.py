@@ -577,7 +577,7 @@ def _type_at(kind: type, path: str) -> Any:
     for step in filter(None, re.sub(r"\[[^\]]*\]", ".[]", path).split(".")):
         members = _members(found)
         if step == "[]":
-            args = next(args for m in members if (args := typing.get_args(m)))
+            args = next(args for m in members if typing.get_origin(m) is not Literal and (args := typing.get_args(m)))
             found = args[0] if args[-1] is Ellipsis else args[-1]
             continue
         found = typing.get_type_hints(next(m for m in members if hasattr(m, "__struct_fields__")), include_extras=True)[

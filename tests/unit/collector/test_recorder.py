@@ -270,3 +270,14 @@ def test_statistics_of_no_rows_are_none() -> None:
     assert found["durable_ms"] == {"p50": 2.0, "p99": 2.0}
     assert found["delay_ms"] == {"p50": 40.0, "p99": 40.0}
     assert (found["rows"]["ev"], found["bytes"]["t"]) == (1, 2)
+
+
+def test_the_delay_is_that_of_frames_that_are_never_old() -> None:
+    """The first index price after a subscription may be one of long ago."""
+    statistics = Statistics()
+    rx = 1_700_000_000_123_000_000
+    ts = rx // 10**6
+    rows = Columns([1, 2, 3], [rx] * 3, [ts - 40, ts - 600_000, ts], [3, 8, 5], [b"a", b"b", b"c"])
+    statistics.committed(rows, rx + 2_000_000)
+    statistics.committed(Columns([4], [rx], [ts - 600_000], [7], [b"f"]), rx + 2_000_000)
+    assert statistics.snapshot()["delay_ms"] == {"p50": 40.0, "p99": 40.0}

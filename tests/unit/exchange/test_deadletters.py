@@ -68,6 +68,9 @@ def test_every_channel_that_can_be_subscribed_has_a_type() -> None:
     for deal, depth in itertools.product(get_args(Deal), get_args(Depth)):
         for wanted in subscriptions("X_USDT", Channels(deal=deal, depth=depth)):
             assert TYPES[wanted.channel] == MT_NAMES[wanted.mt]
+    every = Channels(funding=True, index_price=True, fair_price=True, kline="Min1", contract=True)
+    found = {TYPES[wanted.channel] for wanted in subscriptions("X_USDT", every)}
+    assert found == {"t", "d", "dp", "f", "i", "p", "k", "c"}
 
 
 @pytest.mark.parametrize("channels", [None, CHANNELS])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mexc_pipeline.exchange.deadletters import Letters, Reason, meant, reason
 from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.exchange.protocol import (
     MAX_CLASSIFIED,
@@ -26,24 +27,45 @@ from mexc_pipeline.rows import Mt, is_utf8, wrap
 from mexc_pipeline.simulator import Fault, wire
 from mexc_pipeline.simulator.samples import frames as real_frames
 from support.examples import examples
-from support.oracle import CHANNELS, Ambiguous, expected
+from support.oracle import ALL_CHANNELS, CHANNELS, EXTRA, Ambiguous, expected
 
 NOW = 1_789_498_336_785
+EVERYTHING = Channels(
+    depth=("full20", "merged"),
+    funding=True,
+    index_price=True,
+    fair_price=True,
+    kline="Min1",
+    contract=True,
+    extra=("sub.depth.step",),
+)
 CLASSIFIER = Classifier("BTC_USDT", subscriptions("BTC_USDT", Channels()))
+OF_EVERYTHING = {name: Classifier(name, subscriptions(name, EVERYTHING)) for name in ("BTC_USDT", "BTC_USD")}
+SUBSCRIBED = frozenset(ALL_CHANNELS)
 
 
 def agrees(opcode: int, payload: bytes) -> None:
-    """Assert that classifier and oracle say the same of a frame."""
-    found = CLASSIFIER.classify(opcode, payload)
+    """Assert that classifier and oracle say the same of a frame, whatever is subscribed, and that what is wrong with a
+    dead letter is told likewise."""
+    _agree(CLASSIFIER, opcode, payload, "BTC_USDT", CHANNELS)
+    for name, classifier in OF_EVERYTHING.items():
+        _agree(classifier, opcode, payload, name, ALL_CHANNELS)
+
+
+def _agree(classifier: Classifier, opcode: int, payload: bytes, symbol: str, channels: dict[str, int]) -> None:
+    found = classifier.classify(opcode, payload)
     try:
-        want = expected(opcode, payload)
+        want = expected(opcode, payload, symbol, channels)
     except Ambiguous:
         return  # the contract does not say; it must only not raise
     if want is None:
         assert (found.control is not None, found.mt) == (True, Mt.EVENT), (opcode, payload)
-    else:
-        assert found.control is None or found.mt is Mt.DEAD_LETTER, (opcode, payload)
-        assert (found.mt, found.ts, found.m) == want, (opcode, payload)
+        return
+    assert found.control is None or found.mt is Mt.DEAD_LETTER, (opcode, payload)
+    assert (found.mt, found.ts, found.m) == want, (opcode, payload)
+    if found.control is None:
+        sound = reason(found.m, symbol, channels) is Reason.NONE
+        assert sound == (found.mt is not Mt.DEAD_LETTER), (opcode, payload)
 
 
 def test_subscriptions_are_the_documented_requests() -> None:
@@ -62,6 +84,25 @@ def test_subscriptions_are_the_documented_requests() -> None:
     ]
     assert asked(ticker=False, deal="off", depth="merged") == [{"method": "sub.depth", "param": btc, "gzip": False}]
     assert asked(ticker=False, deal="off", depth="full5")[0]["param"] == {**btc, "limit": 5}
+    assert asked(ticker=False, deal="off", depth=("full50", "each")) == [
+        {"method": "sub.depth.full", "param": {**btc, "limit": 50}, "gzip": False},
+        {"method": "sub.depth", "param": {**btc, "compress": False}, "gzip": False},
+    ]
+    assert asked(
+        ticker=False, deal="off", depth=(), funding=True, index_price=True, fair_price=True, kline="Min60",
+        contract=True, extra=("sub.depth.step",),
+    ) == [
+        {"method": "sub.funding.rate", "param": btc, "gzip": False},
+        {"method": "sub.index.price", "param": btc, "gzip": False},
+        {"method": "sub.fair.price", "param": btc, "gzip": False},
+        {"method": "sub.kline", "param": {**btc, "interval": "Min60"}, "gzip": False},
+        {"method": "sub.contract", "gzip": False},
+        {"method": "sub.depth.step", "param": btc, "gzip": False},
+    ]  # fmt: skip
+    inverse = {s.channel: s for s in subscriptions("BTC_USD", EVERYTHING)}
+    assert json.loads(inverse["push.index.price"].request)["param"] == btc, "an inverse contract has the linear index"
+    assert json.loads(inverse["push.fair.price"].request)["param"] == {"symbol": "BTC_USD"}
+    assert {s.channel: int(s.mt) for s in inverse.values()} == ALL_CHANNELS
     full = subscriptions("BTC_USDT", Channels())[2]
     assert (full.channel, full.ack, full.mt) == ("push.depth.full", "rs.sub.depth.full", Mt.DEPTH)
 
@@ -82,12 +123,26 @@ JSON = st.recursive(
     max_leaves=6,
 )
 TIMES = st.sampled_from([NOW, NOW // 1000, NOW * 10, -NOW, 0, True, None, str(NOW), NOW + 0.5, 1.7e12, [NOW]]) | JSON
-NAMES = st.sampled_from(["BTC_USDT", "ETH_USDT", "btc_usdt", None, 5, ""]) | JSON
+NAMES = st.sampled_from(["BTC_USDT", "BTC_USD", "ETH_USDT", "btc_usdt", None, 5, ""]) | JSON
 TOPICS = st.sampled_from(
-    [*CHANNELS, "push.depth", "pong", "clientId", "rs.sub.ticker", "rs.sub.", "rs.error", "rs.unsub.deal", None, 5, ""]
+    [
+        *ALL_CHANNELS,
+        "push.none",
+        "pong",
+        "clientId",
+        "rs.sub.ticker",
+        "rs.sub.",
+        "rs.error",
+        "rs.unsub.deal",
+        None,
+        5,
+        "",
+    ]
 )
+_NAMED = st.fixed_dictionaries({}, optional={"symbol": NAMES, "contractSize": JSON})
+DATA = JSON | _NAMED | st.lists(_NAMED | JSON, max_size=2)
 ENVELOPES = st.fixed_dictionaries(
-    {}, optional={"symbol": NAMES, "channel": TOPICS | JSON, "ts": TIMES, "data": JSON, "extra": JSON}
+    {}, optional={"symbol": NAMES, "channel": TOPICS | JSON, "ts": TIMES, "data": DATA, "extra": JSON}
 )
 
 
@@ -96,7 +151,12 @@ def near_frames(draw: st.DrawFn) -> bytes:
     """Envelopes, often good ones, spelled in odd ways and sometimes damaged."""
     value = draw(ENVELOPES)
     if draw(st.booleans()):
-        value |= {"symbol": "BTC_USDT", "channel": draw(st.sampled_from(sorted(CHANNELS)))}
+        value |= {
+            "symbol": draw(st.sampled_from(["BTC_USDT", "BTC_USDT", "BTC_USD"])),
+            "channel": draw(st.sampled_from(sorted(ALL_CHANNELS))),
+        }
+        if draw(st.booleans()) and value["channel"] in ("push.contract", EXTRA):
+            del value["symbol"]
     if draw(st.booleans()):
         value["ts"] = NOW
     text = json.dumps(
@@ -294,11 +354,20 @@ def test_every_bad_frame_the_simulator_knows_is_a_dead_letter(kind: str, value: 
     agrees(opcode, payload)
 
 
+DOCUMENTED_CONTRACT = (
+    b'{"channel":"push.contract","data":{"symbol":"BTC_USDT","contractSize":0.0001,"priceScale":1,"volScale":0,'
+    b'"priceUnit":0.1,"volUnit":1,"minVol":1,"maxVol":2000000,"minLeverage":1,"maxLeverage":500,"makerFeeRate":0,'
+    b'"takerFeeRate":0.0002,"state":0},"ts":1789498336785}'
+)
+"""No capture: the fields are the documentation's (official futures WebSocket page, 2026-04)."""
+
+
 def test_the_real_frames_of_our_channels_are_never_dead_letters() -> None:
     seen: set[Mt] = set()
-    for frame in real_frames():
-        symbol = json.loads(frame).get("symbol", "BTC_USDT")
-        for channels in (Channels(), Channels(depth="merged")):
+    for frame in (*real_frames(), DOCUMENTED_CONTRACT):
+        value = json.loads(frame)
+        symbol = value.get("symbol") or (value["data"].get("symbol") if isinstance(value["data"], dict) else "BTC_USDT")
+        for channels in (Channels(), Channels(depth="merged"), EVERYTHING):
             wanted = subscriptions(symbol, channels)
             found = Classifier(symbol, wanted).classify(1, frame)
             if json.loads(frame)["channel"] in {s.channel for s in wanted}:
@@ -306,7 +375,80 @@ def test_the_real_frames_of_our_channels_are_never_dead_letters() -> None:
                 seen.add(found.mt)
             want = expected(1, frame, symbol, {s.channel: int(s.mt) for s in wanted})
             assert (found.control is not None) == (want is None)
-    assert seen == {Mt.TICKER, Mt.DEAL, Mt.DEPTH}
+    assert seen == {
+        Mt.TICKER, Mt.DEAL, Mt.DEPTH, Mt.FUNDING, Mt.INDEX_PRICE, Mt.FAIR_PRICE, Mt.KLINE, Mt.CONTRACT, Mt.OTHER,
+    }  # fmt: skip
+
+
+CONTRACT = '{"channel":"push.contract","data":%s,"ts":1789498336785%s}'
+
+
+@pytest.mark.parametrize(
+    ("payload", "mt"),
+    [
+        (CONTRACT % ('{"symbol":"BTC_USDT","state":0}', ""), Mt.CONTRACT),
+        (CONTRACT % ('{"symbol":"BTC_USDT","state":0}', ',"symbol":null'), Mt.CONTRACT),
+        (CONTRACT % ('{"state":0}', ',"symbol":"BTC_USDT"'), Mt.CONTRACT),
+        (CONTRACT % ('[{"symbol":"ETH_USDT"},7,{"symbol":"BTC_USDT"}]', ""), Mt.CONTRACT),
+        (CONTRACT % ('{"symbol":"BTC_USDT"}', ',"symbol":"ETH_USDT"'), Mt.OTHER),
+        (CONTRACT % ('{"symbol":"ETH_USDT","state":0}', ""), Mt.OTHER),
+        (CONTRACT % ('[{"symbol":"ETH_USDT"}]', ""), Mt.OTHER),
+        (CONTRACT % ('{"symbol":5}', ""), Mt.OTHER),
+        (CONTRACT % ("[]", ""), Mt.OTHER),
+        ('{"channel":"push.contract"}', Mt.OTHER),
+        (CONTRACT % ('{"symbol":"BTC_USDT"}', ',"symbol":5'), Mt.DEAD_LETTER),
+        ('{"channel":"push.contract","data":{"symbol":"BTC_USDT"},"ts":"soon"}', Mt.DEAD_LETTER),
+        ('{"channel":"push.depth.step","data":{}}', Mt.OTHER),
+        ('{"channel":"push.depth.step","symbol":"ETH_USDT","data":{}}', Mt.OTHER),
+        ('{"channel":"push.depth.step","symbol":["ETH_USDT"],"data":{}}', Mt.DEAD_LETTER),
+        ('{"channel":"push.index.price","symbol":"BTC_USDT","data":{"price":1}}', Mt.INDEX_PRICE),
+        ('{"channel":"push.index.price","symbol":"BTC_USD","data":{"price":1}}', Mt.DEAD_LETTER),
+        ('{"channel":"push.fair.price","data":{"price":1}}', Mt.DEAD_LETTER),
+        ('{"channel":"push.none","symbol":"BTC_USDT","data":{}}', Mt.DEAD_LETTER),
+    ],
+)
+@pytest.mark.parametrize("pack", [None, gzip.compress])
+def test_channels_that_have_another_symbol_or_none(payload: str, mt: Mt, pack: Callable[[bytes], bytes] | None) -> None:
+    text = payload.encode()
+    opcode, sent = (1, text) if pack is None else (2, pack(text))
+    assert OF_EVERYTHING["BTC_USDT"].classify(opcode, sent).mt is mt
+    agrees(opcode, sent)
+
+
+def test_the_index_price_of_an_inverse_contract_is_the_linear_ones() -> None:
+    of_inverse = OF_EVERYTHING["BTC_USD"].classify
+    text = b'{"symbol":"%s","data":{"symbol":"BTC_USDT","price":76027.1},"channel":"%s","ts":1789498540911}'
+    assert of_inverse(1, text % (b"BTC_USDT", b"push.index.price")).mt is Mt.INDEX_PRICE
+    assert of_inverse(1, text % (b"BTC_USD", b"push.index.price")).mt is Mt.DEAD_LETTER
+    assert of_inverse(1, text % (b"BTC_USDT", b"push.fair.price")).mt is Mt.DEAD_LETTER
+    assert of_inverse(1, text % (b"BTC_USD", b"push.fair.price")).mt is Mt.FAIR_PRICE
+
+
+@pytest.mark.parametrize(
+    ("symbol", "payload", "why", "kind"),
+    [
+        ("BTC_USDT", CONTRACT.replace("1789498336785", "0") % ('{"symbol":"BTC_USDT"}', ""), Reason.TS, "c"),
+        ("BTC_USDT", CONTRACT.replace("1789498336785", "0") % ('{"symbol":"ETH_USDT"}', ""), Reason.TS, "x"),
+        ("BTC_USDT", CONTRACT % ("{}", ',"symbol":7'), Reason.SYMBOL, "x"),
+        ("BTC_USDT", '{"channel":"push.depth.step","ts":null}', Reason.TS, "x"),
+        ("BTC_USDT", '{"channel":"push.depth.step","symbol":7}', Reason.SYMBOL, "x"),
+        ("BTC_USD", '{"channel":"push.index.price","symbol":"BTC_USDT","ts":1}', Reason.TS, "i"),
+        ("BTC_USD", '{"channel":"push.index.price","symbol":"BTC_USD"}', Reason.SYMBOL, "i"),
+        ("BTC_USDT", '{"channel":"push.funding.rate","symbol":"BTC_USDT","ts":1}', Reason.TS, "f"),
+        ("BTC_USDT", '{"channel":"push.none","symbol":"BTC_USDT"}', Reason.CHANNEL, None),
+    ],
+)
+def test_dead_letters_of_these_channels_have_a_true_reason(
+    symbol: str, payload: str, why: Reason, kind: str | None
+) -> None:
+    found = OF_EVERYTHING[symbol].classify(1, payload.encode())
+    assert found.mt is Mt.DEAD_LETTER
+    assert reason(found.m, symbol, SUBSCRIBED) is why
+    letters = Letters()
+    letters.add(found.m, symbol, SUBSCRIBED)
+    assert letters.meant == ({kind: 1} if kind else {})
+    channel = json.loads(payload)["channel"]
+    assert meant(found.m, symbol, SUBSCRIBED) == (channel if why is Reason.TS else None)
 
 
 PACKINGS: list[Callable[[bytes], bytes]] = [

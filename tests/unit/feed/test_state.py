@@ -55,6 +55,15 @@ def test_where_all_are_given_up_each_ones_limit_counts() -> None:
     assert state(look).describe(101.0)["market"]["limit_s"] == 30.0
 
 
+def test_a_contract_that_changed_says_nothing_of_the_market() -> None:
+    limits = {"push.funding.rate": 300.0, "push.contract": 3e8}
+    said = state(Look(100.0, {}, limits), last_frames={"push.funding.rate": 110.0, "push.contract": 190.0})
+    assert said.describe(200.0)["market"] == {"age_s": 90.0, "waited_s": 90.0, "limit_s": 300.0}
+    assert said.describe(200.0)["channels"]["push.contract"]["age_s"] == 10.0
+    only = state(Look(100.0, {}, limits), last_frames={"push.contract": 190.0})
+    assert only.describe(200.0)["market"]["age_s"] is None
+
+
 def test_it_cannot_be_altered() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         state(Look(100.0, {}, LIMITS)).proven = True  # type: ignore[misc]

@@ -78,6 +78,46 @@ def of(kind: type[Any], found: list[tuple[float, Action]]) -> list[float]:
 
 
 DEPTH = "push.depth.full"
+STEP = "push.depth.step"
+
+
+def test_a_channel_of_which_nothing_is_known_is_given_up_without_leaving_the_connection() -> None:
+    memory = Memory()
+    w = Watch((*CHANNELS, STEP, "push.contract"), 25, 0, memory)
+    w.ack("push.contract", 0.1)
+    found = flowing(w, 0, 3 * LEAVE_S, step=5)
+    assert of(Reconnect, found) == []
+    (given_up,) = [action for _, action in found if isinstance(action, ChannelGivenUp)]
+    assert given_up.channel == STEP
+    assert {action.channel for _, action in found if isinstance(action, Resubscribe)} == {STEP}
+    assert of(ChannelStalled, found) == [], "a contract may stay as it is for ever"
+    assert w.data(STEP, 3 * LEAVE_S + 1) == [ChannelResumed(STEP, "data", pytest.approx(3 * LEAVE_S - 19, abs=6))]
+
+
+def test_what_comes_now_and_then_does_not_hide_that_the_market_is_silent() -> None:
+    w = Watch(("push.ticker", "push.contract"), 1e9, 0)
+    for channel in w.channels:
+        w.ack(channel, 0)
+        w.data(channel, 1)
+    found: list[Action] = []
+    for now in range(2, 600):
+        w.alive(now)
+        found += w.due(now)
+        if any(isinstance(action, Reconnect) for action in found):
+            break
+    assert [type(action) for action in found] == [ChannelStalled, Resubscribe, Reconnect]
+    assert isinstance(found[-1], Reconnect)
+    assert not found[-1].orderly, "nothing flows that would be worth waiting for"
+
+
+@pytest.mark.parametrize("gap_s", [25.0, 60.0])
+def test_funding_alone_is_no_silence_at_its_own_pace(gap_s: float) -> None:
+    w = Watch(("push.funding.rate",), 1e9, 0)
+    w.ack("push.funding.rate", 0.1)
+    for n in range(1, 200):
+        w.alive(n * gap_s)
+        assert w.due(n * gap_s) == []
+        w.data("push.funding.rate", n * gap_s)
 
 
 @pytest.mark.slow

@@ -64,8 +64,9 @@ class Statistics:
                     now.frames[MT_NAMES[mt]] += count
             now.letters.update(letters)
             self._durable_ms.append((at_ns - block.rx[0]) / 1e6)
-            if mts[-1] <= Mt.DEPTH:  # the first pushes of others may repeat what is old
-                self._delay_ms.append(block.rx[-1] / 1e6 - block.ts[-1])
+            timely = _newest_timely(mts)
+            if timely is not None:
+                self._delay_ms.append(block.rx[timely] / 1e6 - block.ts[timely])
 
     def _slice(self) -> _Slice:
         now = self._clock()
@@ -99,6 +100,14 @@ class Statistics:
             "delay_ms": _quantiles(delay),
             "durable_ms": _quantiles(durable),
         }
+
+
+def _newest_timely(mts: list[int]) -> int | None:
+    """Place of the newest row whose ``ts`` is of its moment: the first pushes of other channels may repeat what is
+    old."""
+    if mts[-1] <= Mt.DEPTH:
+        return -1
+    return next((n for n in reversed(range(len(mts))) if mts[n] <= Mt.DEPTH), None)
 
 
 def _quantiles(ordered: list[float]) -> dict[str, float] | None:

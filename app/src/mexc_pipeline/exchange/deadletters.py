@@ -21,11 +21,12 @@ from mexc_pipeline.exchange.protocol import (
     MAX_CLASSIFIED,
     TEXT,
     control_of,
+    is_of_contract,
     opcode_wrapped,
     text_of,
     unwrap,
 )
-from mexc_pipeline.rows import MT_NAMES, is_utf8
+from mexc_pipeline.rows import MT_NAMES, Mt, is_utf8
 from mexc_pipeline.text import clean
 
 TYPES = {channel: MT_NAMES[mt] for channel, mt in ROW_TYPES.items()}
@@ -53,7 +54,7 @@ class Reason(StrEnum):
     CHANNEL = "channel"
     """None, or none that was subscribed."""
     SYMBOL = "symbol"
-    """None, or not the one that the connection is for."""
+    """None, or not the one that was subscribed; where any or none will do, it is no text."""
     TS = "ts"
     """Nothing else is wrong with it: no 13 digits, so that it is not known to be milliseconds."""
     NONE = "none"
@@ -67,6 +68,16 @@ class _Envelope(msgspec.Struct, gc=False):
     channel: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     symbol: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     ts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Looked(NamedTuple):
+    """What is wrong with a dead letter; where it is one of a subscribed channel, that channel, and the type of row that
+    it would be but for its ``ts`` or ``symbol``."""
+
+    why: Reason
+    channel: str | None = None
+    kind: str | None = None
 
 
 _envelope = msgspec.json.Decoder(_Envelope).decode
@@ -76,7 +87,7 @@ _any = msgspec.json.Decoder(msgspec.Raw).decode
 def reason(m: bytes, symbol: str, channels: Collection[str] | None = None) -> Reason:
     """Why a dead letter of that symbol's recording is one. ``channels``: those that were subscribed; None: any
     ``push.…``."""
-    return _look(m, symbol, channels)[0]
+    return _look(m, symbol, channels).why
 
 
 def meant(m: bytes, symbol: str, channels: Collection[str] | None = None) -> str | None:
@@ -85,8 +96,8 @@ def meant(m: bytes, symbol: str, channels: Collection[str] | None = None) -> str
     Its data are as good as any other's: they are checked, repaired and read like the channel's own, with ``rx`` for
     the time that its ``ts`` does not tell.
     """
-    found, channel = _look(m, symbol, channels)
-    return channel if found in (Reason.TS, Reason.NONE) else None
+    found = _look(m, symbol, channels)
+    return found.channel if found.why in (Reason.TS, Reason.NONE) else None
 
 
 class Sign(NamedTuple):
@@ -104,7 +115,7 @@ def sign(channel: str | None, m: bytes, symbol: str, subscribed: Collection[str]
     if channel not in subscribed:
         told = control_of(channel) is not None or is_answer(channel)
         return Sign(None, None if told else clean(channel, 60))
-    own = meant(m, symbol) == channel
+    own = meant(m, symbol, subscribed) == channel
     return Sign(channel, None) if own else Sign(None, f"{channel} of another symbol or none")
 
 
@@ -118,10 +129,10 @@ class Letters:
 
     def add(self, m: bytes, symbol: str, channels: Collection[str] | None = None) -> None:
         """Count a dead letter of that symbol's recording; ``channels`` as for :func:`reason`."""
-        why, channel = _look(m, symbol, channels)
-        self.reasons[why.value] += 1
-        if channel in TYPES:
-            self.meant[TYPES[channel]] += 1
+        found = _look(m, symbol, channels)
+        self.reasons[found.why.value] += 1
+        if found.kind is not None:
+            self.meant[found.kind] += 1
 
     def uncounted(self, count: int) -> None:
         """Count so many that were not looked at."""
@@ -139,39 +150,42 @@ def too_many(dead: int, frames: int) -> bool:
     return dead >= LEAST and dead >= frames * SHARE
 
 
-def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> tuple[Reason, str | None]:
+def _look(m: bytes, symbol: str, channels: Collection[str] | None) -> _Looked:
     if len(m) > 2 * MAX_CLASSIFIED and (opcode := opcode_wrapped(m)) is not None:
-        return _WRAPPED_AS.get(opcode, Reason.NO_MESSAGE), None  # to unpack it would take its size again
+        return _Looked(_WRAPPED_AS.get(opcode, Reason.NO_MESSAGE))  # to unpack it would take its size again
     wrapped = unwrap(m)
     if wrapped is not None:
         why = _WRAPPED_AS.get(wrapped[0], Reason.NO_MESSAGE)
         text = text_of(*wrapped)
         if text is None or not is_utf8(text):
-            return why, None
+            return _Looked(why)
         m = text
     if len(m) > MAX_CLASSIFIED:
-        return Reason.TOO_LARGE, None
+        return _Looked(Reason.TOO_LARGE)
     try:
         envelope = _envelope(m)
     except (msgspec.MsgspecError, RecursionError, ValueError):
-        return _no_object(m), None
+        return _Looked(_no_object(m))
     channel = _text(envelope.channel)
     if channel is not None and is_answer(channel):
-        return Reason.ANSWER, None
+        return _Looked(Reason.ANSWER)
     if channel is None or not (is_push(channel) if channels is None else channel in channels):
-        return Reason.CHANNEL, None
-    if not _is_ours(channel, envelope, symbol):
-        return Reason.SYMBOL, channel
+        return _Looked(Reason.CHANNEL)
+    is_other = channel not in TYPES and channels is not None
+    kind = MT_NAMES[Mt.OTHER] if is_other else TYPES.get(channel)
+    name = _text(envelope.symbol)
+    if channel == CONTRACT or is_other:  # its symbol may be any, or none
+        given = envelope.symbol
+        is_ours = name is not None or isinstance(given, msgspec.UnsetType) or bytes(given) == b"null"
+        if channel == CONTRACT and not is_of_contract(symbol, name, envelope.data):
+            kind = MT_NAMES[Mt.OTHER]
+    else:
+        is_ours = name == (index_symbol(symbol) if channel == INDEX_PRICE else symbol)
+    if not is_ours:
+        return _Looked(Reason.SYMBOL, channel, kind)
     ts = envelope.ts
     good = isinstance(ts, msgspec.UnsetType) or (len(bytes(ts)) == 13 and bytes(ts).isdigit())
-    return (Reason.NONE if good else Reason.TS), channel
-
-
-def _is_ours(channel: str, envelope: _Envelope, symbol: str) -> bool:
-    """Whether a frame of a channel that was subscribed is what was subscribed."""
-    if channel == CONTRACT:
-        return True  # a frame of any contract is a row
-    return _text(envelope.symbol) == (index_symbol(symbol) if channel == INDEX_PRICE else symbol)
+    return _Looked(Reason.NONE if good else Reason.TS, channel, kind)
 
 
 def _no_object(m: bytes) -> Reason:

@@ -62,10 +62,10 @@ class Channels(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
                 return "extra", f"{method} has a key of its own in [channels]"
             if method in self.extra[:n]:
                 return "extra", f"{method} is there twice"
-        if not (self.ticker or self.deal != "off" or self.depths or self.funding or self.index_price):
-            if not (self.fair_price or self.kline != "off" or self.extra):
-                return "", "all are off" if not self.contract else "only contract is on, which says nothing of a market"
-        return None
+        prices = self.ticker or self.funding or self.index_price or self.fair_price
+        if prices or self.deal != "off" or self.depths or self.kline != "off" or self.extra:
+            return None
+        return "", "all are off" if not self.contract else "only contract is on, which says nothing of a market"
 
 
 def is_name(text: str) -> bool:

@@ -132,7 +132,7 @@ class _Push(msgspec.Struct, gc=False):
 
 class _Envelope(msgspec.Struct, gc=False):
     channel: str | msgspec.UnsetType = msgspec.UNSET
-    symbol: str | msgspec.UnsetType = msgspec.UNSET
+    symbol: str | msgspec.UnsetType | None = msgspec.UNSET
     ts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
@@ -217,9 +217,11 @@ class Classifier:
         if (mt := self._mts.get(channel)) is not None:
             return mt if envelope.symbol == self._symbol else None
         subscribed = self._others.get(channel)
-        if subscribed is None or subscribed.symbol is not None:
-            return subscribed.mt if subscribed is not None and envelope.symbol == subscribed.symbol else None
-        if channel == CONTRACT and contract_of(envelope.symbol, envelope.data) != self._symbol:
+        if subscribed is None:
+            return None
+        if subscribed.symbol is not None:
+            return subscribed.mt if envelope.symbol == subscribed.symbol else None
+        if channel == CONTRACT and not is_of_contract(self._symbol, envelope.symbol, envelope.data):
             return Mt.OTHER
         return subscribed.mt
 
@@ -237,15 +239,26 @@ class _Contract(msgspec.Struct, gc=False):
 
 
 _decode_contract = msgspec.json.Decoder(_Contract).decode
+_decode_contracts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def contract_of(symbol: object, data: object) -> str | None:
-    """Whose specification a ``push.contract`` has, by its ``symbol`` or the one in its ``data``, as text that is JSON;
-    None where neither tells."""
+def is_of_contract(name: str, symbol: object, data: object) -> bool:
+    """Whether a ``push.contract`` has the specification of the contract ``name``: by its ``symbol`` where that is text,
+    else by the one in its ``data``, an object or a list of them, as JSON."""
     if isinstance(symbol, str):
-        return symbol
+        return symbol == name
+    if not isinstance(data, msgspec.Raw):
+        return False
     try:
-        return _decode_contract(data).symbol if isinstance(data, msgspec.Raw) else None
+        objects = _decode_contracts(data)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        objects = [data]
+    return any(_contract_in(one) == name for one in objects)
+
+
+def _contract_in(data: msgspec.Raw) -> str | None:
+    try:
+        return _decode_contract(data).symbol
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None
 

@@ -48,3 +48,8 @@ def bounds(channel: str) -> SilenceBounds:
     if channel not in channels.ROW_TYPES:
         return CHANGES
     return _OF.get(channel, OTHERS)
+
+
+def may_rest(channel: str) -> bool:
+    """Whether the silence of a channel never says anything, nor its frames that others should come."""
+    return bounds(channel) is CHANGES

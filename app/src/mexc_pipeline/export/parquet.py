@@ -221,9 +221,9 @@ def row_metadata(
         "rows": str(rows),
         "raw_bytes": str(raw_bytes),
         **{
-            f"rows_{name}": str(rows)
+            f"rows_{name}": str(counts.get(name, 0))
             for name in MT_NAMES.values()
-            if (rows := counts.get(name, 0)) or name in FIRST_TYPES
+            if counts.get(name, 0) or name in FIRST_TYPES
         },
         "digest": combine(digests),
         **{f"digest_{name}": digests[name] for name in COLUMNS},

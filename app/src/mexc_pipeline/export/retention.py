@@ -51,7 +51,6 @@ from mexc_pipeline.text import counted
 log = logging.getLogger("mexc_pipeline.export")
 
 CHECK_S = 300.0
-"""Frames that carry the exchange's time."""
 NEWEST_SEGMENTS = 2
 PROVING = 1 << 30
 """Bytes of memory that reading one file may take."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mexc_pipeline.exchange.channels import CONTRACT
 from mexc_pipeline.feed.handshake import HandshakeAnswer
 
 
@@ -70,7 +71,8 @@ class FeedState:
         """What was delivered, over all connections of this process: ``channels``, each with ``age_s`` since its last
         frame (None before the first), and ``silent_s`` where that is beyond its own pace; ``unasked``: the frames of
         channels and symbols that were not subscribed, with their ``count`` and ``age_s``; ``market``: all channels
-        together, how long was waited for a frame at most, and the silence that means something, in seconds."""
+        but that of contracts together, how long was waited for a frame at most, and the silence that means something,
+        in seconds."""
         look = self.look
         channels: dict[str, Any] = {}
         for name, limit in look.limits.items():
@@ -82,7 +84,7 @@ class FeedState:
             silent_s = now - (self.began if last is None else last)
             if silent_s >= limit:
                 told["silent_s"] = round(silent_s, 3)
-        newest = max(self.last_frames.values(), default=None)
+        newest = max((at for name, at in self.last_frames.items() if name != CONTRACT), default=None)
         expected = [limit for name, limit in look.limits.items() if name not in look.lost]
         market = {
             "age_s": None if newest is None else round(now - newest, 3),

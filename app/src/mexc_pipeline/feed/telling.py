@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mexc_pipeline.exchange.channels import DEPTH
 from mexc_pipeline.exchange.checks import UNVERSIONED
+from mexc_pipeline.exchange.silence import may_rest
 from mexc_pipeline.text import ago
 
 Said = Mapping[str, Mapping[str, Any]]
@@ -37,7 +38,10 @@ def unlisted(symbol: str) -> str:
 
 def given_up(channels: Said) -> list[Told]:
     """Sentences on each channel of which nothing more is expected for the time being."""
-    others = any("given_up" not in said and said.get("silent_s") is None for said in channels.values())
+    others = any(
+        "given_up" not in said and said.get("silent_s") is None and not may_rest(name)
+        for name, said in channels.items()
+    )
     go_on = ", the other channels go on" if others else ""
     found = []
     for name, said in channels.items():
@@ -50,7 +54,7 @@ def given_up(channels: Said) -> list[Told]:
 def silent(channels: Said, unasked: Said) -> list[Told]:
     """Sentences on each other channel that is silent beyond its own pace, where not all are. Deals may rest; but where
     frames came meanwhile that nobody asked for, its data may go by another name."""
-    resting = not unasked and all(said.get("silent_s") is not None for said in channels.values())
+    resting = not unasked and all(said.get("silent_s") is not None or may_rest(name) for name, said in channels.items())
     found = []
     for name, said in channels.items():
         silent_s = said.get("silent_s")

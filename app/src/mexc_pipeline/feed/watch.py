@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mexc_pipeline.exchange.answers import is_unlisted, refused_by
-from mexc_pipeline.exchange.silence import RECONNECTING, bounds
+from mexc_pipeline.exchange.silence import RECONNECTING, bounds, may_rest
 from mexc_pipeline.feed.pace import Pace
 
 CONFIRM_S = 10.0
@@ -302,7 +302,8 @@ class Watch:
         state.delivered = True
         state.stalled = False
         self.memory.tried.discard(channel)
-        self.memory.flowed(now)
+        if not may_rest(channel):
+            self.memory.flowed(now)
         self._delivers(now)
         if state.confirmed is None:
             self.memory.unacked = True
@@ -437,7 +438,9 @@ class Watch:
                 memory.tried.update(new)
                 memory.left(now, self.addresses, resting=confirmed or unanswered)
                 return [Reconnect(said)]
-        hopeful = [name for name in new if name not in memory.tried and states[name].refused is None]
+        hopeful = [
+            name for name in new if name not in memory.tried and states[name].refused is None and not may_rest(name)
+        ]
         if flows and hopeful and (memory.left_at is None or now - memory.left_at >= LEAVE_S):
             memory.left_at = now
             memory.quiet_until = max(memory.quiet_until, now + memory.quiet_s)
@@ -453,7 +456,10 @@ class Watch:
         if self._last_unknown is not None and now - self._last_unknown < QUIET_S:
             return True
         return any(
-            state.delivered and name not in away and now - state.last < self._limit(name)
+            state.delivered
+            and name not in away
+            and now - state.last < self._limit(name)
+            and (now - state.last < QUIET_S or not may_rest(name))
             for name, state in self._channels.items()
         )
 
