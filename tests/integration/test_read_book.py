@@ -132,6 +132,49 @@ def test_full_depth_needs_no_rebuilding(tmp_path: Path) -> None:
         assert df.equals(own)
 
 
+def test_both_kinds_of_depth_side_by_side(tmp_path: Path) -> None:
+    """The book has every level; through a gap, and a restart that misses some, full depth stands in for it."""
+    with Simulator(SimulatorConfig(rate=30)) as sim:
+        site = site_of(tmp_path, sim, extra='[channels]\ndepth = ["full20", "merged"]')
+        with collecting(site) as btc:
+            btc.event("snapshot")
+            btc.wait(lambda s: s["rows"]["dp"] >= 20)
+            assert btc.stop() == 0
+        sim.inject(Fault("rest_403"))
+        with collecting(site) as btc:
+            gap = btc.event("gap")
+            assert gap["after"] == "restart"
+            until(lambda: sum(r.mt == 3 and r.seq > gap["seq"] for r in site.rows()) > 10)
+            rows = exported(site, sim, btc)
+        begun = named(rows, "snapshot")[0]["seq"]
+        again = named(rows, "started")[1]["seq"]
+        seen = set()
+        full_again = False
+        for row in [r for r in rows if r.mt == 3 and r.seq > begun + 10]:
+            full_again = full_again or (row.seq > again and b"push.depth.full" in row.m)
+            if row.seq > again and not full_again:
+                with pytest.raises(GapError):
+                    read.book("btc", at=row.rx, export_dir=site.exports)
+                continue
+            df = read.book("btc", at=row.rx, export_dir=site.exports)
+            own = of_view(sim.book("BTC_USDT", int(df.version[0])))
+            seen.add((df.attrs["channel"], row.seq > again))
+            if df.attrs["channel"] == "push.depth":
+                assert of_frame(df) == own
+            else:
+                assert row.seq > again
+                assert of_frame(df) == {
+                    "ask": dict(sorted(own["ask"].items())[:20]),
+                    "bid": dict(sorted(own["bid"].items(), reverse=True)[:20]),
+                }
+        assert ("push.depth", False) in seen
+        assert ("push.depth.full", True) in seen
+        full = read.book("btc", export_dir=site.exports)
+        depths = sum(r.mt == 3 for r in rows)
+        assert full.seq.nunique() + full.attrs["incremental"] == depths
+        assert 0 < full.attrs["incremental"] < depths
+
+
 @pytest.mark.parametrize("depth", ["merged", "each"])
 def test_versions_that_begin_low_after_a_reconnect_are_a_new_count_at_once(tmp_path: Path, depth: str) -> None:
     with Simulator(SimulatorConfig(rate=40)) as sim:

@@ -30,6 +30,27 @@ BOOK = (
     '{"symbol":"BTC_USDT","data":{"cts":1789498322165,"asks":[[77526.10,48,1],[77526.2,347,1]],'
     '"bids":[[77526,46,1],[77525.90,489,2]],"version":5220571685},"channel":"push.depth.full","ts":1789498322169}'
 )
+FUNDING = (
+    '{"symbol":"BTC_USDT","data":{"symbol":"BTC_USDT","rate":0.000081,"nextSettleTime":1789516800000},'
+    '"channel":"push.funding.rate","ts":1789498561049}'
+)
+INDEX = (
+    '{"symbol":"BTC_USDT","data":{"symbol":"BTC_USDT","price":76027.1},"channel":"push.index.price","ts":1789498540911}'
+)
+FAIR = '{"symbol":"BTC_USDT","data":{"symbol":"BTC_USDT","price":75986},"channel":"push.fair.price","ts":1789498540821}'
+KLINE = (
+    '{"channel":"push.kline","data":{"a":325653.3287,"c":38839,"h":38909.5,"interval":"Min1","l":38833,"o":38901.5,'
+    '"q":83808,"rc":38839,"rh":38909.5,"rl":38833,"ro":38909.5,"symbol":"BTC_USDT","t":1651230660},'
+    '"symbol":"BTC_USDT","ts":1651230713067}'
+)
+SPECIFICATION = (
+    '{"symbol":"BTC_USDT","displayName":"BTC_USDT PERPETUAL","baseCoin":"BTC","quoteCoin":"USDT","settleCoin":"USDT",'
+    '"contractSize":0.0001,"minLeverage":1,"maxLeverage":500,"priceScale":1,"volScale":0,"priceUnit":0.1,"volUnit":1,'
+    '"minVol":1,"maxVol":2000000,"takerFeeRate":0.0002,"makerFeeRate":0,"maintenanceMarginRate":0.004,'
+    '"initialMarginRate":0.002,"state":0,"isHidden":false,"apiAllowed":true,"openingTime":1591242684000}'
+)
+"""As REST has it; no capture: the fields are the documentation's (official futures pages, 2026-04)."""
+CONTRACT = f'{{"channel":"push.contract","data":{SPECIFICATION},"ts":1789498540911}}'
 DEAD = '{"channel":"push.unheard.of","data":"Größe – 大","ts":null}'
 KINDS = ((1, TICKER), (2, DEAL), (3, BOOK), (4, DEAD))
 

@@ -51,7 +51,27 @@ def test_the_newest_frame_counts_also_of_an_earlier_segment(tmp_path: Path) -> N
 
 def test_nothing_is_known_without_incremental_depth(tmp_path: Path) -> None:
     assert last_version(tmp_path / "none") == 0
-    record(tmp_path, (0, Mt.DEPTH, depth(7)), (1, Mt.DEPTH, depth(9, "push.depth.full")))
+    record(tmp_path, *((n, Mt.DEPTH, depth(9 + n, "push.depth.full")) for n in range(6)))
+    assert last_version(tmp_path) == 0
+
+
+def test_incremental_depth_is_found_behind_full_depth_that_came_after_it(tmp_path: Path) -> None:
+    """In the same segment, in an earlier one, and behind what is pending."""
+    full = [(n, Mt.DEPTH, depth(9 + n, "push.depth.full")) for n in range(1, 6)]
+    record(tmp_path, (0, Mt.DEPTH, depth(7)), *full)
+    assert last_version(tmp_path) == 7
+    pending = Pending(tmp_path, "BTC_USDT")
+    pending.append([Frame(AT + 7 * SECOND, None, Mt.DEPTH, depth(30, "push.depth.full"))])
+    assert last_version(tmp_path) == 7
+    pending.append([Frame(AT + 8 * SECOND, None, Mt.DEPTH, depth(31))])
+    pending.append([Frame(AT + 9 * SECOND, None, Mt.DEPTH, depth(33, "push.depth.full"))])
+    assert last_version(tmp_path) == 31
+    pending.close()
+
+
+def test_incremental_depth_of_long_ago_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "NEWEST_DEPTH", 4)
+    record(tmp_path, (0, Mt.DEPTH, depth(7)), *((n, Mt.DEPTH, depth(9 + n, "push.depth.full")) for n in range(1, 6)))
     assert last_version(tmp_path) == 0
 
 

@@ -16,7 +16,17 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.export import main
 from support.spools import T0, configure, fill
 
-FUNCTIONS = [read.frames, read.trades, read.tickers, read.book]
+FUNCTIONS = [
+    read.frames,
+    read.trades,
+    read.tickers,
+    read.book,
+    read.funding,
+    read.index_price,
+    read.fair_price,
+    read.klines,
+    read.contracts,
+]
 
 NEVER = [
     1.5,

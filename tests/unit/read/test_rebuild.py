@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.depth import span
-from mexc_pipeline.read.rebuild import GapError, History, RebuiltBook, Stored
+from mexc_pipeline.read.rebuild import AHEAD, BESIDE_NS, GapError, History, RebuiltBook, Stored
 from mexc_pipeline.simulator.book import Levels
 from mexc_pipeline.simulator.frames import Style, SymbolFeed
 from mexc_pipeline.simulator.market import MarketSettings, contract
@@ -259,6 +259,111 @@ def test_a_rebuilt_book_is_right_or_refused(seed: int, script: list[str]) -> Non
                 tape.check(row)
         except GapError:
             assert "x" in script, "nothing was lost"
+
+
+FULL_ONLY = ("depth.full.20",)
+
+
+class Both(Tape):
+    """A recording of full and of incremental depth."""
+
+    def live(self, count: int = 1, *only: str) -> None:
+        """Both kinds as they come until there are so many incremental frames; or so many of one kind alone."""
+        streams = only or ("depth", *FULL_ONLY)
+        while count > 0:
+            for push in self.feed.tick(0.01, MS, streams):
+                count -= push.stream == streams[0]
+                self.put("dp", push.payload)
+
+    def check_full(self, at: Stored | None = None, *, across_gaps: bool = False) -> RebuiltBook:
+        """Assert that the book at a row is the newest full-depth frame, and the best of the market's own."""
+        last = at or self.rows[-1]
+        book = self.book(last, across_gaps=across_gaps)
+        assert book is not None
+        frames = [row for row in self.rows[: last.seq] if b"push.depth.full" in row.m]
+        assert (book.channel, book.row) == ("push.depth.full", frames[-1])
+        asks, bids = truth(self.feed.market.book.at(book.version))
+        best = ({p: asks[p] for p in sorted(asks)[:20]}, {p: bids[p] for p in sorted(bids, reverse=True)[:20]})
+        assert shape(book) == best
+        return book
+
+
+def test_of_both_kinds_the_rebuilt_book_is_given_at_every_row() -> None:
+    tape = Both(20)
+    tape.put("ev", CONNECTED)
+    tape.live(3)
+    tape.snapshot()
+    begun = len(tape.rows)
+    tape.live(30)
+    books = [tape.check(row) for row in tape.rows[begun + 2 :]]
+    assert {book.channel for book in books} == {"push.depth"}
+    assert len(books) > 40, "there are full-depth frames among them"
+    assert max(len(book.asks) for book in books) > 20
+
+
+def test_a_gap_is_bridged_by_full_depth_until_it_is_repaired() -> None:
+    tape = Both(21)
+    tape.snapshot()
+    tape.live(5)
+    tape.lose(1)
+    tape.live(5)
+    broken = tape.rows[-1]
+    tape.check_full(broken)
+    assert tape.check_full(broken, across_gaps=True).gaps == [], "nothing is missing in it"
+    (span_,) = tape.lost
+    tape.repair(*span_)
+    assert tape.check(broken).channel == "push.depth"
+
+
+def test_without_a_snapshot_full_depth_is_given_and_it_is_said_that_one_would_do() -> None:
+    tape = Both(22)
+    tape.live(5)
+    history = History(len(tape.rows)).add(tape.rows)
+    book = history.book()
+    assert book is not None
+    assert (book.channel, history.without_snapshot) == ("push.depth.full", True)
+    tape.check_full()
+
+
+def test_incremental_depth_that_has_stopped_is_not_built_on() -> None:
+    tape = Both(23)
+    tape.snapshot()
+    tape.live(5)
+    tape.live(AHEAD - 6, *FULL_ONLY)
+    assert tape.check().channel == "push.depth"
+    tape.live(6, *FULL_ONLY)
+    tape.check_full()
+    tape.snapshot()
+    tape.live(1)
+    assert tape.check().channel == "push.depth", "it is there again"
+
+
+def test_a_connection_without_one_kind_ends_what_was_known_of_it() -> None:
+    tape = Both(24)
+    tape.snapshot()
+    tape.live(5)
+    tape.put("ev", CONNECTED)
+    assert tape.check().channel == "push.depth"
+    tape.live(1, *FULL_ONLY)
+    tape.check_full()
+    tape.put("ev", CONNECTED)
+    tape.lose(1)
+    tape.live(2, "depth")
+    with pytest.raises(GapError, match="of the book are in no file"):
+        tape.book()
+
+
+def test_full_depth_of_long_before_is_no_book() -> None:
+    tape = Both(25)
+    tape.snapshot()
+    tape.live(5)
+    tape.lose(1)
+    tape.live(1, "depth")
+    tape.check_full()
+    last = tape.rows[-1]
+    tape.rows[-1] = last._replace(rx=last.rx + BESIDE_NS)
+    with pytest.raises(GapError, match="of the book are in no file"):
+        tape.book()
 
 
 def incremental(first: int, last: int, asks: str = "[]", bids: str = "[]") -> bytes:

@@ -21,7 +21,7 @@ from mexc_pipeline.exchange.depth import Deals, FullDepth, span
 from mexc_pipeline.exchange.holes import unfinished
 from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read.rebuild import GapError, History, Stored
-from support.spools import BOOK, DEAL, TICKER
+from support.spools import BOOK, CONTRACT, DEAL, FUNDING, INDEX, KLINE, TICKER
 
 INCREMENTAL = (
     '{"symbol":"BTC_USDT","data":{"cts":1789498405531,"asks":[[0.080100,2868,1],[0.08039,64,1]],"bids":[[0.07969,0,0]],'
@@ -147,6 +147,15 @@ def shown(read: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
+READERS: dict[str, tuple[Any, str, tuple[tuple[str, str], ...]]] = {
+    "f": (decode.funding, FUNDING, (("rate", "rate"),)),
+    "i": (decode.prices, INDEX, (("price", "price"),)),
+    "k": (decode.klines, KLINE, (("open", "o"), ("close", "c"), ("volume", "q"), ("amount", "a"), ("ro", "ro"))),
+    "c": (decode.contracts, CONTRACT, (("contract_size", "contractSize"), ("taker_fee", "takerFeeRate"))),
+}
+KIND = st.shared(st.sampled_from(sorted(READERS)), key="kind")
+SIMPLE = (KIND, KIND.flatmap(lambda kind: frames(READERS[kind][1])))
+
 FAST = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
@@ -191,6 +200,31 @@ def test_tickers(text: str) -> None:
         for name, key in (("last", "lastPrice"), ("bid", "bid1"), ("index", "indexPrice"), ("volume24", "volume24")):
             assert found[1][name] == number(data.get(key))
             assert (skipped.missing[name] > 0) == (key not in data)
+
+
+@FAST
+@example("f", FUNDING.replace("0.000081", "9" * 140))
+@example("k", KLINE.replace('"Min1"', '"\\ud83d\\ude00"'))
+@example("c", CONTRACT.replace('{"symbol"', '[{"symbol"').replace("000}", "000},[]]"))
+@given(*SIMPLE)
+def test_funding_prices_candles_and_contracts(kind: str, text: str) -> None:
+    build, of, names = READERS[kind]
+    skipped = decode.Skipped()
+    found = shown(build(table([of, text]), skipped))
+    assert skipped.seqs in ([], [2])
+    assert [row["seq"] for row in found].count(1) == 1, "the other frame is read all the same"
+    of_frame = [row for row in found if row["seq"] == 2]
+    if skipped.seqs:
+        assert not of_frame
+        assert skipped.why
+        return
+    value = truth(text)
+    data = value["data"] if kind != "c" else value.get("data", value)
+    held = data if isinstance(data, list) else [data]
+    assert len(of_frame) == len(held)
+    for row, one in zip(of_frame, held, strict=True):
+        for name, key in names:
+            assert row[name] == number(one.get(key, one.get("fundingRate") if key == "rate" else None))
 
 
 @FAST
@@ -264,7 +298,8 @@ def test_what_looks_at_frames_as_they_arrive_takes_anything(text: str) -> None:
 
 @pytest.mark.parametrize("data", ["null", "7", '"x"', "true", "[[]]", "[null]", "[7]"])
 def test_data_of_another_type_is_left_out_and_said(data: str) -> None:
-    for of, read in ((DEAL, decode.trades), (TICKER, decode.tickers), (BOOK, decode.book)):
+    readers = [(of, build) for build, of, _ in READERS.values()]
+    for of, read in ((DEAL, decode.trades), (TICKER, decode.tickers), (BOOK, decode.book), *readers):
         frame = parsed(of)
         at = [key for key, _ in frame.items].index("data")
         frame.items[at] = ("data", parsed(data))

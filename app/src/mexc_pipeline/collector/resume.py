@@ -23,8 +23,10 @@ NEWEST = 2 * NEWEST_ROWS
 """In all that are looked at: two large ones, or many small ones where periods are short or were cut."""
 NEWEST_DEAD = 20
 """Dead letters among which one of depth is looked for whose only fault is its ``ts``."""
+NEWEST_DEPTH = 200
+"""Frames of depth among which one of incremental depth is looked for: as many of full depth may have come after it."""
 NEWEST_BYTES = 8 << 20
-"""Of deals, and of dead letters: a start must not take the memory for frames of unusual size."""
+"""Of deals, of depth, and of dead letters: a start must not take the memory for frames of unusual size."""
 
 
 def read_resumption(folder: Path) -> Resumption:
@@ -108,25 +110,29 @@ def _doubtful(what: str, found: InOrder) -> bool:
 def last_version(folder: Path) -> int:
     """The book's version after the newest frame of incremental depth in a spool folder.
 
-    0 where the newest depth frame is of another channel, where there is none, or where it cannot be read.
+    0 where there is none among the newest of depth, or where it cannot be read.
     """
     found = in_order(folder)
     if _doubtful("last version unknown", found):
         return 0
     symbol = found.readable[-1].symbol if found.readable else ""
     sources = [partial(newest, folder), *(partial(_tail, segment.path) for segment in reversed(found.readable))]
+    left = NEWEST_DEPTH
     for rows in sources:  # pending rows are newer than any segment's
         try:
-            depth, dead = rows(Mt.DEPTH, 1), rows(Mt.DEAD_LETTER, NEWEST_DEAD)
+            depth, dead = rows(Mt.DEPTH, left, NEWEST_BYTES), rows(Mt.DEAD_LETTER, NEWEST_DEAD, NEWEST_BYTES)
         except (SegmentError, sqlite3.Error) as error:
             log.warning("last version unknown", extra={"fields": {"folder": str(folder), "error": str(error)}})
             return 0
         version = resumption.last_version(symbol, depth.rows(), dead.rows())
         if version is not None:
             return version
+        left -= len(depth)
+        if left <= 0:
+            break
     return 0
 
 
-def _tail(path: Path, mt: int, limit: int) -> Columns:
+def _tail(path: Path, mt: int, limit: int, max_bytes: int) -> Columns:
     with SegmentReader(path) as reader:
-        return reader.tail(mt, limit, NEWEST_ROWS if mt == Mt.DEAD_LETTER else 1 << 62)
+        return reader.tail(mt, limit, NEWEST_ROWS if mt == Mt.DEAD_LETTER else 1 << 62, max_bytes)

@@ -36,17 +36,15 @@ class _Named(msgspec.Struct, gc=False):
 
 
 def last_version(symbol: str, depth: Iterable[Row], dead: Iterable[Row]) -> int | None:
-    """The book's version after the newest of these depth frames and dead letters; 0 where that is of another channel
-    than incremental depth or does not tell, None where there is no frame of depth."""
-    candidates = [
-        *((row.seq, row.m) for row in dead if meant(row.m, symbol) == DEPTH),
-        *((row.seq, row.m) for row in depth),
-    ]
-    if not candidates:
-        return None
-    m = content(max(candidates)[1])
-    covered = span(m) if _channel(m) == DEPTH else None
-    return covered.last if covered is not None else 0
+    """The book's version after the newest frame of incremental depth among these depth frames and dead letters; 0 where
+    that does not tell, None where there is none: full depth may be recorded beside it."""
+    frames = [*(row for row in dead if meant(row.m, symbol) == DEPTH), *depth]
+    for row in sorted(frames, key=lambda row: row.seq, reverse=True):
+        m = content(row.m)
+        if _channel(m) == DEPTH:
+            covered = span(m)
+            return covered.last if covered is not None else 0
+    return None
 
 
 def deal_frames(symbol: str, deals: Iterable[Row], dead: Iterable[Row], most: int) -> list[Row]:

@@ -43,6 +43,7 @@ from mexc_pipeline.read.decode import Skipped
 from mexc_pipeline.read.files import Instant, bounds, find, instant_ns, set_back, tables
 from mexc_pipeline.read.numbers import unified
 from mexc_pipeline.read.rebuild import GapError
+from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Mt
 
 __all__ = [
     "ArgumentError",
@@ -52,13 +53,18 @@ __all__ = [
     "LeftOutWarning",
     "StaleBookWarning",
     "book",
+    "contracts",
+    "fair_price",
     "frames",
+    "funding",
+    "index_price",
+    "klines",
     "tickers",
     "trades",
 ]
 
 _CHANNELS = {name: tuple(channel for channel in TYPES if TYPES[channel] == name) for name in TYPES.values()}
-_FRAMES = ("t", "d", "dp", "dl")
+_FRAMES = tuple(MT_NAMES[mt] for mt in (*FRAME_TYPES, Mt.CONTRACT, Mt.DEAD_LETTER))
 _NO_ACCIDENT = 10
 """Changes of a book in succession that lack the same side."""
 
@@ -87,7 +93,8 @@ def frames(
 ) -> pd.DataFrame:
     """Rows as they are in the files, in seq order.
 
-    Columns: ``ts`` timestamp[ms, UTC], the frame's own time; ``mt`` string, one of t, d, dp, dl, ev, r; ``m`` string,
+    Columns: ``ts`` timestamp[ms, UTC], the frame's own time; ``mt`` string, one of t ticker, d deal, dp depth, dl dead
+    letter, ev event, r repaired, f funding, i index price, p fair price, k kline, c contract, x other; ``m`` string,
     the frame as sent; ``rx`` timestamp[ns, UTC], when it was received; ``seq`` uint64. ``types`` picks row types.
     """
     flags(imported=imported)
@@ -143,6 +150,118 @@ def tickers(
     return _decoded(source, lambda table, skipped: decode.tickers(table, skipped, floats=floats))
 
 
+def funding(
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    export_dir: Path | str,
+    floats: bool = False,
+) -> pd.DataFrame:
+    """One row per funding frame, which come about each minute whether the rate has changed or not.
+
+    Columns: ``rx``, ``ts``, ``seq`` of the frame; ``rate`` decimal128(38, 18), the fraction that is paid at the next
+    settlement as it stands; ``next_settle`` timestamp[ms, UTC], when that is. The wire calls the rate ``rate``, the
+    documentation ``fundingRate``: both are read. Fields: official futures WebSocket page, 2026-04, and observed on the
+    wire, 2026-09.
+    """
+    return _simple(symbol, start, end, export_dir, "f", decode.funding, floats)
+
+
+def index_price(
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    export_dir: Path | str,
+    floats: bool = False,
+) -> pd.DataFrame:
+    """One row per frame of the index price; of an inverse contract (``BTC_USD``) it is the linear one's.
+
+    Columns: ``rx``, ``ts``, ``seq`` of the frame; ``price`` decimal128(19, 12) in the quote currency. The first frame
+    of a connection may repeat an old price with its old ``ts``. Fields: official futures WebSocket page, 2026-04, and
+    observed on the wire, 2026-09.
+    """
+    return _simple(symbol, start, end, export_dir, "i", decode.prices, floats)
+
+
+def fair_price(
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    export_dir: Path | str,
+    floats: bool = False,
+) -> pd.DataFrame:
+    """One row per frame of the fair price, by which positions are marked. Columns as for :func:`index_price`."""
+    return _simple(symbol, start, end, export_dir, "p", decode.prices, floats)
+
+
+def klines(
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    export_dir: Path | str,
+    floats: bool = False,
+) -> pd.DataFrame:
+    """One row per kline frame: the exchange's own candles, each many times while it grows. The last row of an
+    ``interval`` and ``start`` is how it stood when the next one began.
+
+    Columns: ``rx``, ``ts``, ``seq`` of the frame; ``interval`` string, Min1 to Month1; ``start`` timestamp[ms, UTC] of
+    its window (on the wire in seconds); ``open``, ``high``, ``low``, ``close`` decimal128(19, 12) in the quote
+    currency; ``volume`` decimal128(18, 6) in contracts; ``amount`` decimal128(38, 18) in the quote currency; ``ro``,
+    ``rh``, ``rl``, ``rc`` decimal128(19, 12), which no documentation explains. Fields: official futures WebSocket page,
+    2026-04, and a capture of 2022.
+    """
+    return _simple(symbol, start, end, export_dir, "k", decode.klines, floats)
+
+
+def contracts(
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    export_dir: Path | str,
+    floats: bool = False,
+) -> pd.DataFrame:
+    """One row per specification of the contract: the first in the stretch, and each that differs from the one before
+    it. ``df.attrs["unchanged"]`` counts those that say again what was said.
+
+    Columns: ``rx``, ``ts``, ``seq`` of the frame; ``symbol``, ``base``, ``quote``, ``settle`` (currency) string;
+    ``contract_size`` decimal128(38, 18), of the base currency in one contract; ``price_scale`` int64, digits behind the
+    point of a price; ``price_unit`` decimal128(19, 12), the tick; ``volume_scale`` int64; ``volume_unit``,
+    ``min_volume``, ``max_volume`` decimal128(18, 6) in contracts; ``min_leverage``, ``max_leverage`` int64;
+    ``maker_fee``, ``taker_fee``, ``maintenance_margin``, ``initial_margin`` decimal128(38, 18), fractions; ``state``
+    int8: 0 trades, 1 in delivery, 2 delivered, 3 off the exchange, 4 paused; ``hidden``, ``api_allowed`` bool;
+    ``opening`` timestamp[ms, UTC]. What a frame leaves out is null. Fields: official futures pages, 2026-04.
+    """
+    df = _simple(symbol, start, end, export_dir, "c", decode.contracts, floats)
+    names = {metadata(file.path).get("symbol", "") for file in find(symbol, export_dir, start, end)}
+    df = df[df["symbol"].isna() | df["symbol"].isin(names)]
+    said = df.drop(columns=["rx", "ts", "seq"]).astype(object)
+    rows = list(said.where(said.notna(), None).itertuples(index=False, name=None))
+    news = [n == 0 or row != rows[n - 1] for n, row in enumerate(rows)]
+    changed = df[news].reset_index(drop=True)
+    changed.attrs = {**df.attrs, "unchanged": len(df) - len(changed)}
+    return changed
+
+
+def _simple(
+    symbol: str,
+    start: Instant | None,
+    end: Instant | None,
+    export_dir: Path | str,
+    mt: str,
+    build: Callable[..., Any],
+    floats: bool,
+) -> pd.DataFrame:
+    """What all rows of one type say."""
+    flags(floats=floats)
+    source = _Stretch(find(symbol, export_dir, start, end), start, end, [mt], meant_too=True)
+    return _decoded(source, lambda table, skipped: build(table, skipped, floats=floats), stacklevel=4)
+
+
 def book(
     symbol: str,
     start: Instant | None = None,
@@ -157,8 +276,12 @@ def book(
     """Books in long form: one row per book, side and level, at most ``levels`` a side.
 
     With ``at``, the one book of that instant, as of the last row in seq order with rx ≤ ``at``: the newest full-depth
-    frame, or, where depth was recorded as ``merged`` or ``each``, rebuilt from a snapshot, the frames since, and what
-    was repaired. ``rx``, ``ts`` and ``seq`` are then those of the newest frame in it. GapError (a UserError) where
+    frame, which has the best levels alone, or, where depth was recorded as ``merged`` or ``each``, rebuilt with every
+    level from a snapshot, the frames since, and what was repaired. ``rx``, ``ts`` and ``seq`` are then those of the
+    newest frame in it. Where both were recorded it is the rebuilt one; the newest full-depth frame where versions are
+    missing in that, where no snapshot lies before, and where incremental frames have stopped (ten full-depth frames,
+    or those of a new connection, came after the last). ``df.attrs["channel"]`` tells: ``push.depth`` for a rebuilt
+    book, ``push.depth.full`` for a frame. GapError (a UserError) where
     versions are missing on the way, unless ``across_gaps``; ``df.attrs["gaps"]`` lists them. UserError where no
     snapshot lies before. ``df.attrs["rx_ns"]`` is that ``rx`` in Unix ns, ``df.attrs["age_ns"]`` how long before the
     instant it was; where nothing was received between the two, or no file holds it, ``df.attrs["stale"]`` says why
@@ -166,7 +289,7 @@ def book(
     that lack a side, which is no change of it; where all do, the same warning says so.
 
     Without ``at``, every full-depth frame. Incremental ones say nothing without the book before them: they are left
-    out and counted in ``df.attrs["incremental"]``.
+    out and counted in ``df.attrs["incremental"]``, also where both were recorded.
 
     Columns: ``rx``, ``ts``, ``seq`` of the frame; ``version`` int64 of the book; ``cts`` timestamp[ms, UTC];
     ``side`` string, ask or bid; ``level`` int32, 1 is the best; ``price`` decimal128(19, 12); ``volume``
@@ -190,7 +313,7 @@ def book(
                 warnings.warn(text, StaleBookWarning, stacklevel=2)
         _tell(df, found.dead, found.frames, stacklevel=3)
         age = at_ns - found.book.row.rx
-        df.attrs |= {"rx_ns": found.book.row.rx, "age_ns": age, "stale": found.stale}
+        df.attrs |= {"channel": found.book.channel, "rx_ns": found.book.row.rx, "age_ns": age, "stale": found.stale}
         if found.stale:
             text = f"this book is {age / 1e9:.3f} s older than the instant and may have changed since: {found.stale}"
             warnings.warn(text, StaleBookWarning, stacklevel=2)
@@ -268,7 +391,8 @@ def _nothing() -> Any:
     return SCHEMA.empty_table().set_column(1, "mt", pa.array([], pa.string()))
 
 
-def _decoded(source: _Stretch, build: Callable[[Any, Skipped], Any]) -> pd.DataFrame:
+def _decoded(source: _Stretch, build: Callable[[Any, Skipped], Any], stacklevel: int = 3) -> pd.DataFrame:
+    """``stacklevel``: of the caller of the reader, whom warnings are for."""
     skipped = Skipped()
     built: list[Any] = []
 
@@ -295,11 +419,13 @@ def _decoded(source: _Stretch, build: Callable[[Any, Skipped], Any]) -> pd.DataF
     if skipped.seqs:
         text = f"{len(skipped.seqs)} frames could not be decoded and were left out (seq {skipped.seqs[0]} first)"
         text += f": {skipped.why[:200]}" if skipped.why else ""
-        warnings.warn(text, LeftOutWarning, stacklevel=3)
+        warnings.warn(text, LeftOutWarning, stacklevel=stacklevel)
     if skipped.untimed:
         said = ", ".join(f"{count:,} {name}" for name, count in skipped.untimed.items())
-        warnings.warn(f"times that are not in Unix milliseconds are null: {said}", LeftOutWarning, stacklevel=3)
-    source.tell(df, 4)
+        warnings.warn(
+            f"times that are not in Unix milliseconds are null: {said}", LeftOutWarning, stacklevel=stacklevel
+        )
+    source.tell(df, stacklevel + 1)
     return df
 
 

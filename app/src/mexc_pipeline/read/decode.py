@@ -1,4 +1,4 @@
-"""Frames decoded into columns: trades, tickers and books as Arrow tables."""
+"""Frames decoded into columns: trades, tickers, books, funding, prices, candles and contracts as Arrow tables."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ _SIDES = pa.array([None, "buy", "sell"], pa.string())
 
 _MOST_WHOLE = 2**63 - 1
 _MOST_CODE = 127
+_FIRST_S, _END_S = 10**9, 10**10
+"""A time of ten digits is one in seconds."""
+_TRUTH = {b"true": True, b"false": False}
 
 
 @dataclass(slots=True)
@@ -56,6 +59,14 @@ class Skipped:
         if odd:
             self.untimed[name] += odd
         return found
+
+    def seconds(self, name: str, values: Any) -> Any:
+        """The same for times in Unix seconds."""
+        told = pc.and_(pc.greater_equal(values, _FIRST_S), pc.less(values, _END_S))
+        if odd := len(values) - values.null_count - (pc.sum(told).as_py() or 0):
+            self.untimed[name] += odd
+        ms = pc.multiply(pc.if_else(told, values, pa.scalar(None, pa.int64())), 1000)
+        return ms.cast(pa.timestamp("ms", "UTC"))
 
 
 class _Deal(msgspec.Struct, gc=False):
@@ -96,6 +107,73 @@ class _Ticker(msgspec.Struct, rename="camel", gc=False):
 
 class _TickerFrame(msgspec.Struct, gc=False):
     data: _Ticker
+
+
+class _Funding(msgspec.Struct, rename="camel", gc=False):
+    rate: Raw = NULL
+    funding_rate: Raw = NULL
+    next_settle_time: Raw = NULL
+
+
+class _FundingFrame(msgspec.Struct, gc=False):
+    data: _Funding
+
+
+class _Price(msgspec.Struct, gc=False):
+    price: Raw = NULL
+
+
+class _PriceFrame(msgspec.Struct, gc=False):
+    data: _Price
+
+
+class _Kline(msgspec.Struct, gc=False):
+    interval: Raw = NULL
+    t: Raw = NULL
+    o: Raw = NULL
+    h: Raw = NULL
+    l: Raw = NULL  # noqa: E741 -- the exchange's name
+    c: Raw = NULL
+    q: Raw = NULL
+    a: Raw = NULL
+    ro: Raw = NULL
+    rh: Raw = NULL
+    rl: Raw = NULL
+    rc: Raw = NULL
+
+
+class _KlineFrame(msgspec.Struct, gc=False):
+    data: _Kline
+
+
+class _Contract(msgspec.Struct, rename="camel", gc=False):
+    symbol: Raw = NULL
+    base_coin: Raw = NULL
+    quote_coin: Raw = NULL
+    settle_coin: Raw = NULL
+    contract_size: Raw = NULL
+    price_scale: Raw = NULL
+    price_unit: Raw = NULL
+    vol_scale: Raw = NULL
+    vol_unit: Raw = NULL
+    min_vol: Raw = NULL
+    max_vol: Raw = NULL
+    min_leverage: Raw = NULL
+    max_leverage: Raw = NULL
+    maker_fee_rate: Raw = NULL
+    taker_fee_rate: Raw = NULL
+    maintenance_margin_rate: Raw = NULL
+    initial_margin_rate: Raw = NULL
+    state: Raw = NULL
+    is_hidden: Raw = NULL
+    api_allowed: Raw = NULL
+    opening_time: Raw = NULL
+
+
+class _ContractFrame(_Contract, rename="camel", gc=False):
+    """A push or an answer with one or several in its ``data``, or one as REST has it among others."""
+
+    data: list[_Contract] | _Contract | UnsetType = UNSET
 
 
 class _Book(msgspec.Struct, gc=False):
@@ -145,6 +223,10 @@ class _Decoder(Generic[_F]):
 _DEALS = _Decoder(_DealFrame)
 _TICKERS = _Decoder(_TickerFrame)
 _BOOKS = _Decoder(_BookFrame)
+_FUNDING = _Decoder(_FundingFrame)
+_PRICES = _Decoder(_PriceFrame)
+_KLINES = _Decoder(_KlineFrame)
+_CONTRACTS = _Decoder(_ContractFrame)
 _CHANNELS = _Decoder(_Channel)
 
 _TICKER_COLUMNS: tuple[tuple[str, str, Any], ...] = (
@@ -164,6 +246,33 @@ _TICKER_COLUMNS: tuple[tuple[str, str, Any], ...] = (
     ("change_rate24", "rise_fall_rate", WIDE),
     ("change24", "rise_fall_value", WIDE),
 )
+_KLINE_COLUMNS: tuple[tuple[str, str, Any], ...] = (
+    ("open", "o", PRICE),
+    ("high", "h", PRICE),
+    ("low", "l", PRICE),
+    ("close", "c", PRICE),
+    ("volume", "q", VOLUME),
+    ("amount", "a", WIDE),
+)
+_KLINE_FURTHER: tuple[tuple[str, str, Any], ...] = tuple((name, name, PRICE) for name in ("ro", "rh", "rl", "rc"))
+"""On the wire since 2022, in no documentation."""
+_CONTRACT_COLUMNS: tuple[tuple[str, str, Any], ...] = (
+    ("contract_size", "contract_size", WIDE),
+    ("price_scale", "price_scale", pa.int64()),
+    ("price_unit", "price_unit", PRICE),
+    ("volume_scale", "vol_scale", pa.int64()),
+    ("volume_unit", "vol_unit", VOLUME),
+    ("min_volume", "min_vol", VOLUME),
+    ("max_volume", "max_vol", VOLUME),
+    ("min_leverage", "min_leverage", pa.int64()),
+    ("max_leverage", "max_leverage", pa.int64()),
+    ("maker_fee", "maker_fee_rate", WIDE),
+    ("taker_fee", "taker_fee_rate", WIDE),
+    ("maintenance_margin", "maintenance_margin_rate", WIDE),
+    ("initial_margin", "initial_margin_rate", WIDE),
+)
+_ALWAYS = ("contract_size", "price_scale", "state")
+"""What every description of a contract has had."""
 
 
 def trades(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
@@ -189,6 +298,34 @@ def tickers(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
     """Ticker frames as one row each."""
     return _without_undecodable(
         _unpacked(table), skipped, _TICKERS, lambda rows, frames: _tickers(rows, frames, skipped, floats)
+    )
+
+
+def funding(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
+    """Funding frames as one row each."""
+    return _without_undecodable(
+        _unpacked(table), skipped, _FUNDING, lambda rows, frames: _funding(rows, frames, skipped, floats)
+    )
+
+
+def prices(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
+    """Frames of the index or the fair price as one row each."""
+    return _without_undecodable(
+        _unpacked(table), skipped, _PRICES, lambda rows, frames: _prices(rows, frames, skipped, floats)
+    )
+
+
+def klines(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
+    """Kline frames as one row each."""
+    return _without_undecodable(
+        _unpacked(table), skipped, _KLINES, lambda rows, frames: _klines(rows, frames, skipped, floats)
+    )
+
+
+def contracts(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
+    """Descriptions of contracts as one row each, in the order of the wire."""
+    return _without_undecodable(
+        _unpacked(table), skipped, _CONTRACTS, lambda rows, frames: _contracts(rows, frames, skipped, floats)
     )
 
 
@@ -331,6 +468,95 @@ def _tickers(rows: Any, frames: Sequence[_TickerFrame], skipped: Skipped, floats
     for name, held in raws.items():
         if absent := sum(raw is NULL for raw in held):
             skipped.missing[name] += absent
+    return built
+
+
+def _fields(which: Any, data: Sequence[Any], columns: Sequence[tuple[str, str, Any]], floats: bool) -> dict[str, Any]:
+    return {
+        name: _number(which, name, [getattr(d, field) for d in data], kind, floats) for name, field, kind in columns
+    }
+
+
+def _lacking(skipped: Skipped, data: Sequence[Any], fields: Sequence[tuple[str, str]]) -> None:
+    """Count by the column's name who leaves a field out."""
+    for name, key in fields:
+        if absent := sum(getattr(d, key) is NULL for d in data):
+            skipped.missing[name] += absent
+
+
+def _strings(raws: Sequence[Raw]) -> Any:
+    """Text, null for what is none."""
+    return pa.array([_string(raw) for raw in raws], pa.string())
+
+
+def _string(raw: Raw) -> str | None:
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except msgspec.MsgspecError:  # of another type
+        return None
+
+
+def _funding(rows: Any, frames: Sequence[_FundingFrame], skipped: Skipped, floats: bool) -> Any:
+    data = [f.data for f in frames]
+    which, head = _spread(rows, [1] * len(data))
+    raws = [d.funding_rate if d.rate is NULL else d.rate for d in data]
+    rate = _number(which, "rate", raws, WIDE, floats)
+    settles = _whole(which, "nextSettleTime", [d.next_settle_time for d in data], _MOST_WHOLE)
+    built = pa.table({**head, "rate": rate, "next_settle": skipped.times("nextSettleTime", settles)})
+    if absent := sum(raw is NULL for raw in raws):
+        skipped.missing["rate"] += absent
+    _lacking(skipped, data, [("next_settle", "next_settle_time")])
+    return built
+
+
+def _prices(rows: Any, frames: Sequence[_PriceFrame], skipped: Skipped, floats: bool) -> Any:
+    data = [f.data for f in frames]
+    which, head = _spread(rows, [1] * len(data))
+    built = pa.table({**head, "price": _number(which, "price", [d.price for d in data], PRICE, floats)})
+    _lacking(skipped, data, [("price", "price")])
+    return built
+
+
+def _klines(rows: Any, frames: Sequence[_KlineFrame], skipped: Skipped, floats: bool) -> Any:
+    data = [f.data for f in frames]
+    which, head = _spread(rows, [1] * len(data))
+    numbers = _fields(which, data, [*_KLINE_COLUMNS, *_KLINE_FURTHER], floats)
+    start = _whole(which, "t", [d.t for d in data], _MOST_WHOLE)
+    interval = _strings([d.interval for d in data])
+    built = pa.table({**head, "interval": interval, "start": skipped.seconds("t", start), **numbers})
+    always = [(name, field) for name, field, _ in _KLINE_COLUMNS]
+    _lacking(skipped, data, [("interval", "interval"), ("start", "t"), *always])
+    return built
+
+
+def _contracts(rows: Any, frames: Sequence[_ContractFrame], skipped: Skipped, floats: bool) -> Any:
+    held: list[list[_Contract]] = []
+    names: list[Raw] = []
+    for frame in frames:
+        inner = frame.data
+        held.append([frame] if isinstance(inner, UnsetType) else inner if isinstance(inner, list) else [inner])
+        names += [frame.symbol if one.symbol is NULL else one.symbol for one in held[-1]]
+    data = list(chain.from_iterable(held))
+    which, head = _spread(rows, [len(inner) for inner in held])
+    numbers = _fields(which, data, _CONTRACT_COLUMNS, floats)
+    state = _whole(which, "state", [d.state for d in data], _MOST_CODE).cast(pa.int8())
+    opens = [NULL if bytes(d.opening_time) == b"0" else d.opening_time for d in data]
+    opening = _whole(which, "openingTime", opens, _MOST_WHOLE)
+    built = pa.table(
+        {
+            **head,
+            "symbol": _strings(names),
+            "base": _strings([d.base_coin for d in data]),
+            "quote": _strings([d.quote_coin for d in data]),
+            "settle": _strings([d.settle_coin for d in data]),
+            **numbers,
+            "state": state,
+            "hidden": pa.array([_TRUTH.get(bytes(d.is_hidden)) for d in data], pa.bool_()),
+            "api_allowed": pa.array([_TRUTH.get(bytes(d.api_allowed)) for d in data], pa.bool_()),
+            "opening": skipped.times("openingTime", opening),
+        }
+    )
+    _lacking(skipped, data, [(name, name) for name in _ALWAYS])
     return built
 
 

@@ -65,6 +65,8 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
         for rows in taken:
             history.add(rows)
         book = history.book(across_gaps=across_gaps)
+        if history.without_snapshot and 0 < place == here:
+            continue  # each file has a snapshot near its beginning: the one before has it, if any
         if book is not None:
             since = range(book.since, last_seq + 1)
             of_depth = {row.seq for rows in taken for row in rows if row.mt == "dp"}
@@ -73,7 +75,8 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
                 _set_back(files[: here + 1], at_ns),
                 Counter(why for seq, why in dead.items() if seq in since),
                 sum(seq in since for seq in of_depth | dead.keys()),
-                _broken_off(book, taken, last_seq) or _not_recorded([f.path for f in files[here:]], last, at_ns),
+                _broken_off(book, taken, last_seq)
+                or _not_recorded([f.path for f in files[here:]], last, at_ns, book.channel),
             )
     letters = f"; {len(dead):,} dead letters lie in them" if dead else ""
     raise UserError(
@@ -93,21 +96,20 @@ def _last(files: Sequence[Placed], at_ns: int) -> tuple[int, Next]:
 def _broken_off(book: RebuiltBook, taken: Sequence[Sequence[Stored]], last_seq: int) -> str:
     """What ended the book's stream between its newest row and the instant."""
     for row in (row for rows in taken for row in rows if book.row.seq < row.seq <= last_seq):
-        if row.mt == "ev" and (name := _ends(row.m)):
+        if row.mt == "ev" and (name := _ends(row.m, book.channel)):
             return f"`{name}` at seq {row.seq} lies between the two"
     return ""
 
 
-def _ends(m: bytes) -> str:
-    """The event's name where no frame of depth comes after it until another one says so."""
+def _ends(m: bytes, channel: str) -> str:
+    """The event's name where no frame of the channel comes after it until another one says so."""
     if not m.startswith(_ENDS):
         return ""
     said = event_of(m) or {}
-    of_depth = said.get("channel", DEPTH) in (DEPTH, FULL_DEPTH)
-    return str(said["event"]) if of_depth and "event" in said else ""
+    return str(said["event"]) if said.get("channel", channel) == channel and "event" in said else ""
 
 
-def _not_recorded(paths: Sequence[Path], last: Next, at_ns: int) -> str:
+def _not_recorded(paths: Sequence[Path], last: Next, at_ns: int, channel: str) -> str:
     """Why what arrived between the last row with rx ≤ the instant and the instant would be in no file. ``paths``: from
     that row's file on."""
     if last.rx == at_ns:
@@ -117,7 +119,7 @@ def _not_recorded(paths: Sequence[Path], last: Next, at_ns: int) -> str:
         if row.seq != expected:
             return f"rows {expected} to {row.seq - 1} after it are in no file"
         if not row.m.startswith(_PASSED_OVER):
-            name = _ends(row.m)
+            name = _ends(row.m, channel)
             return f"nothing was received after seq {last.seq} until `{name}` at seq {row.seq}" if name else ""
         expected += 1
     return f"the files end before it, with seq {last.seq}"

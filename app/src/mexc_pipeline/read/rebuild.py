@@ -3,6 +3,9 @@
 Rule (official futures WebSocket page, 2026-04; observed on the wire, 2026-09): levels carry absolute sizes and size 0
 deletes one, so a frame that covers the versions ``first`` to ``last`` may be applied whole to any book whose version is
 at least ``first - 1``. Prices are compared as numbers: the wire spells one price in several ways.
+
+Where full depth is recorded beside incremental depth, the book is the rebuilt one, which has every level, as long as
+incremental frames come and nothing is missing in it; else the newest full-depth frame, which has the best levels alone.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ from mexc_pipeline.read.numbers import NULL, NotExactError, exact, is_ms
 
 FULL_KEPT = 100
 """Full-depth frames of which one is sure to be readable where others are not and that is accepted."""
+AHEAD = 10
+"""So many full-depth frames without an incremental one among them: incremental depth does not come any more."""
+BESIDE_NS = 10_000_000_000
+"""A full-depth frame that is older than the newest incremental one by more says nothing of the book any more."""
 Level = tuple[Decimal, Decimal | None]
 """Volume in contracts, and number of orders where the exchange says it."""
 
@@ -108,7 +115,8 @@ _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 @dataclass(slots=True)
 class RebuiltBook:
     """A book: price to volume and orders per side. ``row`` is the newest row in it, ``base`` the version of its
-    snapshot, ``gaps`` the missing versions it was put together across."""
+    snapshot, ``gaps`` the missing versions it was put together across; ``channel`` tells whether it was rebuilt from
+    incremental depth or is a full-depth frame."""
 
     version: int
     row: Stored
@@ -117,6 +125,7 @@ class RebuiltBook:
     asks: dict[Decimal, Level] = field(default_factory=dict)
     bids: dict[Decimal, Level] = field(default_factory=dict)
     gaps: list[Span] = field(default_factory=list)
+    channel: str = DEPTH
     updates: int = 0
     """Frames and changes put in since its snapshot."""
     absent: Counter[str] = field(default_factory=Counter)
@@ -175,8 +184,12 @@ class History:
         self._commits: dict[int, Stored] = {}
         self._snapshots: dict[int, Stored] = {}
         self._full: deque[Stored] = deque(maxlen=FULL_KEPT)
+        self._ahead = 0  # full-depth frames since the newest incremental one
+        self.without_snapshot = False
+        """Whether the book is a full-depth frame for want of a snapshot alone, which an earlier file may hold."""
         self._version = 0
-        self._fresh = False  # the next frame is the first of a connection
+        self._fresh = False  # the next incremental frame is the first of a connection
+        self._fresh_full = False  # no full-depth frame has come over the present connection
         self._over = False  # there was a version reset after the instant: what follows fits nothing before it
         self._stale = False  # frames have come since the newest in the book that are below it
         self._unread: Stored | None = None
@@ -197,34 +210,44 @@ class History:
                 self._said(row)
             elif row.m.startswith(_CONNECTED):
                 self._fresh = True
+                if row.seq <= self._last_seq:
+                    self._fresh_full = True
         return self
 
     def _depth(self, row: Stored) -> None:
-        fresh, self._fresh = self._fresh, False
         late = row.seq > self._last_seq
-        if late and not fresh:
+        if late and not self._fresh:
             return
         said = _channel(row.m)
         if said is not None and said.channel == FULL_DEPTH:
             if not late:
                 self._full.append(row)
-                self._frames.clear()
-                self._unread = None
+                self._ahead = AHEAD if self._fresh else self._ahead + 1
+                self._fresh_full = False
             return
+        fresh, self._fresh = self._fresh, False
         covered = span(row.m)
         if covered is None:
             if not late:
                 self._unread = row
+                self._goes_on()
             return
         if fresh and self._frames and covered.last < self._frames[-1][0].last:
             self._reset(late)  # as its recorder says today, and those of 2026-11 and before did only later
         if late:
             return
         self._stale = bool(self._frames) and covered.last <= self._frames[-1][0].last
+        self._goes_on()
         if not self._stale:
-            self._full.clear()
             self._frames.append((covered, row))
             self._unread = None
+
+    def _goes_on(self) -> None:
+        """Incremental depth came. Where its connection has brought no full depth yet, what came of that before it is of
+        a recording that had it, or soon comes again."""
+        self._ahead = 0
+        if self._fresh_full:
+            self._full.clear()
 
     def _version_of(self, row: Stored) -> int | None:
         try:
@@ -263,10 +286,32 @@ class History:
 
         GapError where versions are missing between the two, unless ``across_gaps``.
         """
+        full = self._full[-1] if self._full else None
+        incremental = self._unread or (self._frames[-1][1] if self._frames else None)
+        if full is None or (incremental is not None and incremental.rx - full.rx > BESIDE_NS):
+            return self._rebuilt(across_gaps)
+        if incremental is None or self._ahead >= AHEAD:
+            return self._whole(across_gaps)
+        self.without_snapshot = False
+        try:
+            book = self._rebuilt(False)
+        except GapError:
+            book = None
+        else:
+            self.without_snapshot = book is None
+        if book is not None:
+            return book
+        try:
+            return self._whole(False)
+        except GapError:
+            if not across_gaps:
+                raise
+            return self._rebuilt(True) or self._whole(True)
+
+    def _rebuilt(self, across_gaps: bool) -> RebuiltBook | None:
+        """The book put together from a snapshot and incremental frames."""
         if self._unread is not None and not across_gaps:
             raise unreadable(self._unread, ValueError("data has no version"))
-        if self._full:
-            return self._whole(across_gaps)
         newest = max(self._version, self._frames[-1][0].last if self._frames else 0)
         base = max((v for v in self._snapshots if v <= newest), default=None)
         if base is None:
@@ -299,7 +344,7 @@ class History:
         for row in reversed(self._full):
             try:
                 version = version_of_frame(row.m)
-                book = RebuiltBook(version, row, version)
+                book = RebuiltBook(version, row, version, channel=FULL_DEPTH)
                 book.apply(_frame(row.m).data)
             except _UNREADABLE as error:
                 if not across_gaps:

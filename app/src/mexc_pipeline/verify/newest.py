@@ -14,7 +14,16 @@ from mexc_pipeline.rows import MT_CODES
 from mexc_pipeline.text import clean
 
 _WIDTH = 110
-_READERS = {"t": decode.tickers, "d": decode.trades, "dp": decode.book}
+_READERS = {
+    "t": decode.tickers,
+    "d": decode.trades,
+    "dp": decode.book,
+    "f": decode.funding,
+    "i": decode.prices,
+    "p": decode.prices,
+    "k": decode.klines,
+    "c": decode.contracts,
+}
 
 
 def newest_lines(symbol: str, paths: Sequence[Path], rows: int) -> list[str]:
@@ -63,6 +72,22 @@ def _say(mt: str, row: Any) -> str:
             said = [f"{r['side']} {_n(r['volume'])} at {_n(r['price'])}" for r in _rows(decode.trades, row)]
         elif mt == "dp":
             said = [f"{r['side']} {_n(r['volume'])} at {_n(r['price'])}" for r in _rows(_best, row)]
+        elif mt == "f":
+            said = [f"{_n(r['rate'])}, settled {_at(r['next_settle'])}" for r in _rows(decode.funding, row)]
+        elif mt in ("i", "p"):
+            said = [f"{'index' if mt == 'i' else 'fair'} {_n(r['price'])}" for r in _rows(decode.prices, row)]
+        elif mt == "k":
+            said = [
+                f"{r['interval']} from {_at(r['start'])} open {_n(r['open'])} high {_n(r['high'])} low {_n(r['low'])} "
+                f"close {_n(r['close'])} volume {_n(r['volume'])}"
+                for r in _rows(decode.klines, row)
+            ]
+        elif mt == "c":
+            said = [
+                f"{r['symbol']} contract {_n(r['contract_size'])} {r['base'] or ''} price unit {_n(r['price_unit'])} "
+                f"state {'–' if r['state'] is None else r['state']}"
+                for r in _rows(decode.contracts, row)
+            ]
     except ValueError as error:
         said = [str(error)]
     if said:
@@ -78,6 +103,10 @@ def _best(row: Any, skipped: Skipped) -> Any:
 def _rows(build: Any, row: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = build(row, Skipped()).to_pylist()
     return rows
+
+
+def _at(time: Any) -> str:
+    return "–" if time is None else f"{time:%Y-%m-%d %H:%M}"
 
 
 def _n(value: Any) -> str:
