@@ -21,6 +21,7 @@ from mexc_pipeline.control import ControlServer, ask
 from mexc_pipeline.simulator import Fault, FlatOut, Simulator, SimulatorConfig
 from support.collecting import Collector, Site, check_times, check_whole, collecting, frames, site_of, wanted
 from support.exported import write_export
+from support.oracle import ALL_CHANNELS
 from support.peers import free_port, serving, silent
 from support.spooled import check, events, named, read_segments
 from support.waiting import until
@@ -65,6 +66,46 @@ def test_what_the_simulator_sent_is_in_the_spool_over_edges_and_a_cut(tmp_path: 
     assert {c["confirmed"] for c in status["channels"].values()} <= {"ack", "data"}
     assert status["durable_ms"]["p99"] >= status["durable_ms"]["p50"] > 0
     assert not control.exists()
+
+
+EVERYTHING = """
+[channels]
+depth = ["full50", "merged"]
+funding = true
+index_price = true
+fair_price = true
+kline = "Min1"
+contract = true
+extra = ["sub.depth.step"]
+"""
+
+
+@pytest.mark.parametrize(("symbol", "name"), [("BTC_USDT", "btc"), ("BTC_USD", "btcusd")])
+def test_every_channel_is_recorded_as_what_it_is(tmp_path: Path, symbol: str, name: str) -> None:
+    listed = ("BTC_USDT", "BTC_USD", "ETH_USDT")
+    changes = (Fault("contract_change", every=0.1, at=0.1),)
+    with Simulator(SimulatorConfig(symbols=listed, rate=200, faults=changes)) as sim:
+        sim.inject(Fault("old_prices"))
+        site = site_of(tmp_path, sim, symbols=(symbol,), extra=EVERYTHING)
+        with collecting(site, name) as collector:
+            types = ("t", "d", "dp", "f", "i", "p", "k", "c", "x")
+            status = collector.wait(lambda s: all(s["rows"][mt] >= 2 for mt in types))
+            assert collector.stop() == 0
+        rows = check(site.spool(name))
+        check_whole(rows, sim.sent_on(1), symbol, ALL_CHANNELS)
+        assert not [r for r in rows if r.mt == 4]
+        assert {json.loads(r.m)["channel"] for r in rows if r.mt == 3} == {"push.depth", "push.depth.full"}
+        assert {json.loads(r.m)["data"]["symbol"] for r in rows if r.mt == 11} == {symbol}
+        others = {json.loads(r.m)["channel"]: json.loads(r.m) for r in rows if r.mt == 12}
+        assert others.keys() == {"push.contract", "push.depth.step"}
+        assert {json.loads(r.m)["symbol"] for r in rows if r.mt == 8} == {"BTC_USDT"}, "also of the inverse contract"
+        fifty = next(json.loads(r.m)["data"] for r in rows if b"push.depth.full" in r.m)
+        assert len(fifty["asks"]) == 50
+    assert status["state"] == "live"
+    assert set(status["channels"]) == set(ALL_CHANNELS)
+    assert {c["confirmed"] for c in status["channels"].values()} <= {"ack", "data"}
+    assert status["delay_ms"]["p99"] < 60_000, "prices of ten minutes before say nothing of the way"
+    assert status["recent"]["dead_letters"] == {}
 
 
 def test_every_bad_frame_is_kept_and_recording_goes_on(tmp_path: Path) -> None:

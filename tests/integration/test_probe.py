@@ -339,6 +339,9 @@ SEEN: list[tuple[Fault, str] | tuple[Fault, str, str]] = [
     (Fault("no_ack"), "different: push.ticker: delivered, but not acknowledged; it is recorded all the same"),
     (Fault("slow_ack", delay=0.5), FINE),  # it came
     (Fault("no_pong"), r"different: heartbeat: \d+ pings?, 0 pongs; the recorder reconnects where none come"),
+    (Fault("old_prices"), FINE),  # known of a sister venue; the recorder measures no delay by it
+    (Fault("contract_change", at=0.8), FINE),  # a contract may
+    (Fault("contract_change", at=0.8, symbol="ETH_USDT"), FINE, "[channels]\ncontract = true"),  # and another one
     (Fault("resend_deals", value="30"), r"different: push.deal: \d+ trades came again after a new connection"),
     (Fault("burst", value="3"), FINE),  # a market may
     # handshakes

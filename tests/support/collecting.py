@@ -147,19 +147,26 @@ def frames(rows: list[Stored]) -> list[tuple[int, bytes]]:
     return [(r.mt, r.m) for r in rows if r.mt in FRAMES]
 
 
-def wanted(sent: list[SentFrame], symbol: str = "BTC_USDT") -> list[tuple[int, bytes]]:
+def wanted(
+    sent: list[SentFrame], symbol: str = "BTC_USDT", channels: dict[str, int] | None = None
+) -> list[tuple[int, bytes]]:
     """Type and bytes of the rows that frames sent whole must become, by the oracle."""
-    rows = [expected(f.opcode, f.payload, symbol) for f in sent if f.whole]
+    rows = [expected(f.opcode, f.payload, symbol, channels) for f in sent if f.whole]
     return [(row.mt, row.m) for row in rows if row is not None]
 
 
-def check_whole(rows: list[Stored], sent: list[SentFrame], symbol: str = "BTC_USDT") -> None:
+def check_whole(
+    rows: list[Stored],
+    sent: list[SentFrame],
+    symbol: str = "BTC_USDT",
+    channels: dict[str, int] | None = None,
+) -> None:
     """Assert that the rows of one connection, ended by an orderly stop, hold every frame that was sent on it.
 
     Where the simulator was too busy to answer the close in time (the machine is), its last frames met a closed socket.
     """
     rows = [r for r in rows if not r.m.startswith(b'{"event":"sealed"')]
-    got, want = frames(rows), wanted(sent, symbol)
+    got, want = frames(rows), wanted(sent, symbol, channels)
     if [e.get("reason") for e in events(rows)[-2:-1]] == ["stopped"]:
         assert got == want
     else:

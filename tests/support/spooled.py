@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FRAMES = (1, 2, 3, 4)
+FRAMES = (1, 2, 3, 4, 7, 8, 9, 10, 11, 12)
 
 
 class Stored(NamedTuple):

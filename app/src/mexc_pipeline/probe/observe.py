@@ -8,9 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mexc_pipeline.exchange.channels import DEAL, DEPTH, FULL_DEPTH, acknowledged, channel_of, is_answer, topic_of
+from mexc_pipeline.exchange.channels import (
+    CONTRACT,
+    DEAL,
+    DEPTH,
+    FULL_DEPTH,
+    INDEX_PRICE,
+    ROW_TYPES,
+    acknowledged,
+    channel_of,
+    is_answer,
+    topic_of,
+)
 from mexc_pipeline.exchange.deadletters import reason
 from mexc_pipeline.exchange.depth import Deals, span
+from mexc_pipeline.exchange.options import index_symbol
 from mexc_pipeline.exchange.protocol import BINARY, TEXT, Classifier, Control, control_of, decompressed, packing_of
 from mexc_pipeline.exchange.shapes import SpelledNumber, extent, parse, walk
 from mexc_pipeline.probe.records import (
@@ -253,11 +265,13 @@ class Observer:
     def _push(
         self, channel: Channel, connection: Connection, record: Received, value: dict[str, Any], text: bytes
     ) -> None:
-        symbol = value.get("symbol", connection.symbol)
-        if symbol != connection.symbol:
-            count(channel.foreign, str(symbol))
+        symbol = connection.symbol
+        expected = index_symbol(symbol) if channel.name == INDEX_PRICE else symbol
+        named = value.get("symbol", expected)
+        if named != expected and channel.name in ROW_TYPES and channel.name != CONTRACT:
+            count(channel.foreign, str(named))
             return
-        channel.frames[connection.symbol] += 1
+        channel.frames[symbol] += 1
         channel.rest(symbol, record.at)
         channel.newest[symbol] = record.at
         unit = ts_unit(value)
@@ -278,7 +292,7 @@ class Observer:
         if classifier is not None:
             found = classifier.classify(record.opcode, record.payload)
             if found.control is None and found.mt == Mt.DEAD_LETTER:
-                channel.dead[str(reason(found.m, symbol))] += 1
+                channel.dead[str(reason(found.m, symbol, self.channels))] += 1
 
     def _version(self, channel: Channel, connection: Connection, text: bytes) -> None:
         covered = span(text)

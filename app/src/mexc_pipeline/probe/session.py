@@ -19,6 +19,7 @@ from mexc_pipeline.egress.hosts import Hosts
 from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.egress.way import dial
 from mexc_pipeline.exchange.channels import channel_of
+from mexc_pipeline.exchange.options import index_symbol
 from mexc_pipeline.exchange.protocol import Classifier, request, subscriptions
 from mexc_pipeline.exchange.rest import PING_PATH, commits_path, deals_path, depth_path, detail_path, funding_path
 from mexc_pipeline.feed.attempts import WINDOW_S, Attempts, Budget, key
@@ -75,9 +76,14 @@ def others(symbol: Symbol) -> Plan:
         "fair.price": {},
         "contract": {},
     }
+    of: dict[str, str | None] = {"index.price": index_symbol(symbol.name), "contract": None}
     return Plan(
         symbol,
-        tuple(request(topic, symbol.name, **param) for topic, param in known.items() if channel_of(topic) not in asked),
+        tuple(
+            request(topic, of.get(topic, symbol.name), **param)
+            for topic, param in known.items()
+            if channel_of(topic) not in asked
+        ),
         spare=True,
     )
 

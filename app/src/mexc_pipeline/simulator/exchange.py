@@ -195,7 +195,7 @@ class Exchange:
     def _publish(self, push: Push) -> None:
         if push.channel == "deal":
             self._newest_deals[push.symbol].append(push)
-        for session in sorted(self._subscribers[push.symbol][push.stream], key=lambda s: s.number):
+        for session in sorted(self._subscribers[push.symbol].get(push.stream, ()), key=lambda s: s.number):
             session.deliver(push)
 
     def _pace(self, symbol: str) -> float:
@@ -238,6 +238,10 @@ class Exchange:
         if again and stream.startswith("deal"):
             for push in list(self._newest_deals[symbol])[-int(again.value or 50) :]:
                 session.deliver(push)
+        old = self.board.holding("old_prices", asyncio.get_running_loop().time(), session.number, symbol, stream)
+        if old and stream in ("index.price", "fair.price"):
+            then_ms = self.now_ms() - 1000 * int(old.value or 600)
+            session.deliver(self.feeds[symbol].of_then(stream, then_ms))
         if stream == "tickers":
             self._tickers.full_next()
 
@@ -392,6 +396,10 @@ class Exchange:
         if fault.effect is Effect.LISTENER:
             self._replaced = asyncio.Event()
             self._spawn(self._replace_listener(fault, self._replaced))
+        elif fault.effect is Effect.MARKET:
+            named = [feed for symbol, feed in self.feeds.items() if fault.symbol in (None, symbol)]
+            for _ in range(fault.count if named else 0):
+                self._publish(self._rng.choice(named).change_specification(self.now_ms()))
         elif fault.effect in (Effect.NEXT, Effect.WINDOW):
             self.board.add(fault, asyncio.get_running_loop().time())
         else:

@@ -22,6 +22,7 @@ class Effect(Enum):
     CONNECTION = "ends every matching connection at once"
     WINDOW = "holds for `for` seconds, or until cleared"
     LISTENER = "the port behaves so for `for` seconds (default 5)"
+    MARKET = "happens to the market itself, `count` times"
 
 
 KINDS: dict[str, tuple[Effect, str]] = {
@@ -67,6 +68,8 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "no_pong": (Effect.WINDOW, "pings are not answered"),
     "shape": (Effect.WINDOW, "frames of another shape: value=steps joined by semicolons, listed below; several "
               "apply one after another (channel=control: acks, pongs, errors)"),
+    "old_prices": (Effect.WINDOW, "a subscription to the index or fair price begins with one of value (default 600) "
+                   "seconds before, with its ts of then"),
     "resend_deals": (Effect.WINDOW, "a subscription to deals begins with the newest value (default 50) frames that "
                      "were sent of them before"),
     "burst": (Effect.WINDOW, "the market runs value times as fast (default 10)"),
@@ -81,6 +84,8 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "rest_gzip": (Effect.WINDOW, "REST answers are compressed, whatever was asked for"),
     "rest_byte": (Effect.WINDOW, "REST books and changes hold a byte that is not UTF-8"),
     "rest_slow": (Effect.WINDOW, "REST answers `delay` seconds late (default 2)"),
+    "contract_change": (Effect.MARKET, "the specification of `symbol` (default: of any) changes, in REST too, and is "
+                        "pushed to whoever subscribed to contracts"),
     "refuse_connect": (Effect.LISTENER, "the port is closed"),
     "mute": (Effect.LISTENER, "TCP is accepted, then nothing is said"),
     "tls_failure": (Effect.LISTENER, "TCP is accepted, then answered by bytes that are not TLS, and closed"),
@@ -95,7 +100,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "refuse_handshake": ("200", "302", "403", "404", "429", "500", "503"),
     "detail": ("1001", "510", "empty", "missing", "html", "garbage"),
 }
-_INTEGER_VALUES = ("close", "rest_lag", "burst", "session_limit", "reset_versions", "resend_deals")
+_INTEGER_VALUES = ("close", "rest_lag", "burst", "session_limit", "reset_versions", "resend_deals", "old_prices")
 
 
 @dataclass(frozen=True)

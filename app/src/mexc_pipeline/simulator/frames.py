@@ -180,6 +180,7 @@ class SymbolFeed:
 
     def __init__(self, spec: Contract, seed: int, settings: MarketSettings, style: Style, now_ms: int) -> None:
         self.spec = spec
+        self._changes = 0
         self.market = Market(spec, seed, settings, now_ms)
         self.renderer = Renderer(spec, seed, style)
 
@@ -208,6 +209,32 @@ class SymbolFeed:
         if channel == "deal":
             return [f for group in activity.deals for f in render.deals(group, stream, now_ms)]
         return [self._snapshot(stream, channel, now_ms) for _ in range(activity.due[channel])]
+
+    def specification(self) -> str:
+        """Return the contract's description as REST has it, with keys of the documentation (2026-04)."""
+        spec = self.spec
+        base, _, quote = spec.symbol.partition("_")
+        settle = base if quote == "USD" else quote
+        return (
+            f'{{"symbol":"{spec.symbol}","displayName":"{spec.symbol} PERPETUAL","baseCoin":"{base}",'
+            f'"quoteCoin":"{quote}","settleCoin":"{settle}","contractSize":{spell(spec.size_units, spec.size_scale)},'
+            f'"minLeverage":1,"maxLeverage":200,"priceScale":{spec.scale},"volScale":0,'
+            f'"priceUnit":{spell(1, spec.scale)},"volUnit":1,"minVol":1,"maxVol":{2_000_000 - self._changes},'
+            f'"takerFeeRate":0.0002,"makerFeeRate":0,"maintenanceMarginRate":0.004,"initialMarginRate":0.005,'
+            f'"state":0,"isHidden":false,"apiAllowed":true,"openingTime":1591242684000}}'
+        )
+
+    def change_specification(self, now_ms: int) -> Push:
+        """Change one figure of the contract, and return what is pushed of it: the symbol stands inside of `data` alone
+        (official futures WebSocket page, 2026-04; no capture of it is public)."""
+        self._changes += 1
+        text = f'{{"channel":"push.contract","data":{self.specification()},"ts":{now_ms}}}'
+        return Push("", "contract", "contract", text.encode())
+
+    def of_then(self, stream: str, then_ms: int) -> Push:
+        """Return a push of a price stamped as one of an earlier time."""
+        channel = channel_of(stream)
+        return Push(self.spec.symbol, stream, channel, self._snapshot(stream, channel, then_ms))
 
     def _snapshot(self, stream: str, channel: str, now_ms: int) -> bytes:
         render, market, symbol = self.renderer, self.market, self.spec.symbol

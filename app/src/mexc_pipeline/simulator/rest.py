@@ -14,7 +14,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from mexc_pipeline.simulator.book import Levels
 from mexc_pipeline.simulator.frames import SymbolFeed
-from mexc_pipeline.simulator.market import Contract
 from mexc_pipeline.simulator.numbers import spell
 
 PREFIX = "/api/v1/contract/"
@@ -203,9 +202,9 @@ class Rest:
 
     def _detail(self, symbol: str | None) -> RestAnswer:
         if symbol is None:
-            return success("[" + ",".join(detail(feed.spec) for feed in self._feeds.values()) + "]")
+            return success("[" + ",".join(feed.specification() for feed in self._feeds.values()) + "]")
         feed = self._feeds.get(symbol.upper())
-        return failure(1001, "Contract does not exist") if feed is None else success(detail(feed.spec))
+        return failure(1001, "Contract does not exist") if feed is None else success(feed.specification())
 
 
 def best_first(levels: Levels, count: int) -> tuple[Iterable[tuple[int, int, int]], ...]:
@@ -213,17 +212,6 @@ def best_first(levels: Levels, count: int) -> tuple[Iterable[tuple[int, int, int
     return (
         [(tick, *levels.asks[tick]) for tick in sorted(levels.asks)[:count]],
         [(tick, *levels.bids[tick]) for tick in sorted(levels.bids, reverse=True)[:count]],
-    )
-
-
-def detail(spec: Contract) -> str:
-    """Return the contract's description with the keys clients use."""
-    base, _, quote = spec.symbol.partition("_")
-    return (
-        f'{{"symbol":"{spec.symbol}","displayName":"{spec.symbol} PERPETUAL","baseCoin":"{base}",'
-        f'"quoteCoin":"{quote}","settleCoin":"{quote}","contractSize":{spell(spec.size_units, spec.size_scale)},'
-        f'"priceScale":{spec.scale},"volScale":0,"priceUnit":{spell(1, spec.scale)},"volUnit":1,"minVol":1,'
-        f'"state":0,"apiAllowed":true}}'
     )
 
 

@@ -149,7 +149,7 @@ class Session:
     def send_control(self, payload: bytes) -> None:
         """Send an ack, a pong or an error, unless everything is stalled."""
         if self._venue.board:
-            symbols = {symbol for symbol, _ in self.streams}
+            symbols = {symbol for symbol, _ in self.streams if symbol}
             only = next(iter(symbols)) if len(symbols) == 1 else ""
             if self._venue.board.holding("stall", self._loop.time(), self.number, only, "control"):
                 return
