@@ -29,7 +29,25 @@ TAKEN = ("default", "store", "run", "export", "egress", "collector", "refused", 
 OF_THE_PROGRAM = ("store", "run", "export")
 OWN_FOLDERS = ("spool", "control", "clickhouse", "export", "store")
 DEALS = ("merged", "each", "off")
-DEPTHS = ("full5", "full10", "full20", "merged", "each", "off")
+DEPTHS = ("full5", "full10", "full20", "full50", "merged", "each", "off")
+KLINES = ("Min1", "Min5", "Min15", "Min30", "Min60", "Hour4", "Hour8", "Day1", "Week1", "Month1", "off")
+CHANNELS: dict[str, tuple[Any, ...]] = {
+    "ticker": (True, False),
+    "deal": DEALS,
+    "depth": DEPTHS,
+    "funding": (True, False),
+    "index_price": (True, False),
+    "fair_price": (True, False),
+    "kline": KLINES,
+    "contract": (True, False),
+    "extra": (),
+}
+"""What each key takes; `extra` takes a list of methods, `depth` also a list."""
+METHOD = re.compile(r"sub((?:\.[a-z][a-z0-9]{0,30}){1,4})")
+TOPICS = (
+    "ticker", "deal", "depth", "depth.full", "funding.rate", "index.price", "fair.price", "kline", "contract"
+)  # fmt: skip
+"""Those with a key of their own."""
 UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 NAME = re.compile(r"([^_]+)_([A-Z0-9]{1,20})")
@@ -127,16 +145,54 @@ def proposed_id(name: str) -> str:
 
 
 def _channels(where: str, given: dict[str, Any], *, is_used: bool) -> Iterator[str]:
-    allowed: dict[str, tuple[Any, ...]] = {"ticker": (True, False), "deal": DEALS, "depth": DEPTHS}
+    is_readable = True
+    for fault in _channel_values(where, given):
+        is_readable = False
+        yield fault
+    if is_used and is_readable:
+        yield from _channels_together(where, given)
+
+
+def _channel_values(where: str, given: dict[str, Any]) -> Iterator[str]:
     for key, value in given.items():
-        if key not in allowed:
-            yield f"{where}.{key}: unknown; allowed are {', '.join(allowed)}"
-        elif not any(value is one or (isinstance(value, str) and value == one) for one in allowed[key]):
-            quotes = " (in quotes: YAML reads a bare off as false)" if isinstance(value, bool) else ""
-            yield f"{where}.{key}: {value!r}; allowed are {', '.join(str(one).lower() for one in allowed[key])}{quotes}"
-    is_off = given.get("ticker", True) is False and given.get("deal") == given.get("depth") == "off"
-    if is_used and is_off:
-        yield f"{where}: all are off, nothing would be recorded"
+        if key not in CHANNELS:
+            yield f"{where}.{key}: unknown; allowed are {', '.join(CHANNELS)}"
+        elif key == "extra":
+            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+                yield f"{where}.extra: {value!r}; allowed is a list of methods, such as ['sub.depth.step']"
+        else:
+            for one in value if key == "depth" and isinstance(value, list) else [value]:
+                if not any(one is known or (isinstance(one, str) and one == known) for known in CHANNELS[key]):
+                    quotes = " (in quotes: YAML reads a bare off as false)" if isinstance(one, bool) else ""
+                    allowed = ", ".join(
+                        str(known) if isinstance(known, str) else str(known).lower() for known in CHANNELS[key]
+                    )
+                    yield f"{where}.{key}: {one!r}; allowed are {allowed}{quotes}"
+
+
+def _channels_together(where: str, given: dict[str, Any]) -> Iterator[str]:
+    """What does not go together of values that are good by themselves."""
+    depth, extra = given.get("depth", "full20"), given.get("extra", [])
+    depths = [one for one in (depth if isinstance(depth, list) else [depth]) if one != "off"]
+    full = [one for one in depths if one.startswith("full")]
+    if len(full) > 1 or len(depths) - len(full) > 1:
+        yield f"{where}.depth: {', '.join(depths)}; allowed is one of fullN, and beside it one of merged and each"
+    for n, method in enumerate(extra):
+        match = METHOD.fullmatch(method)
+        if match is None:
+            yield f"{where}.extra: {method!r} is no method; such as 'sub.depth.step'"
+        elif match[1][1:] in TOPICS:
+            yield f"{where}.extra: {method} has a key of its own"
+        elif method in extra[:n]:
+            yield f"{where}.extra: {method} is there twice; name it once"
+    of_market = (
+        given.get("ticker", True),
+        *(given.get(key, False) for key in ("funding", "index_price", "fair_price")),
+    )
+    is_on = given.get("deal", "merged") != "off" or depths or given.get("kline", "off") != "off" or extra
+    if not any(of_market) and not is_on:
+        only = "only contract is on, which says nothing of a market" if given.get("contract") else "all are off"
+        yield f"{where}: {only}, nothing would be recorded"
 
 
 def _egress(where: str, given: dict[str, Any]) -> Iterator[str]:

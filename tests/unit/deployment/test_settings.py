@@ -9,7 +9,7 @@ import re
 import subprocess
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given
@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 
 from mexc_pipeline import config, paths
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.exchange import options
+from mexc_pipeline.exchange.channels import ROW_TYPES
+from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.export import retention
 from support.repository import ROOT
 from support.scripts import ended, script
@@ -86,6 +89,26 @@ SLIPS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"channels": {"deal": False}}, "channels.deal: False; allowed are merged, each, off (in quotes"),
     ({"channels": {"depht": "each"}}, "channels.depht: unknown; allowed are ticker, deal, depth"),
+    (
+        {"channels": {"depth": ["full20", "full7"]}},
+        "channels.depth: 'full7'; allowed are full5, full10, full20, full50",
+    ),
+    (
+        {"symbols": [BTC | {"channels": {"depth": ["full20", "merged", "each"]}}]},
+        "symbols: BTC_USDT: channels.depth: full20, merged, each; allowed is one of fullN, and beside it one of merged",
+    ),
+    (
+        {"channels": {"kline": False}},
+        "channels.kline: False; allowed are Min1, Min5, Min15, Min30, Min60, Hour4, Hour8,",
+    ),
+    ({"channels": {"funding": "yes"}}, "channels.funding: 'yes'; allowed are true, false"),
+    ({"channels": {"extra": "sub.x"}}, "channels.extra: 'sub.x'; allowed is a list of methods"),
+    ({"channels": {"extra": ["depth.step"]}}, "symbols: BTC_USDT: channels.extra: 'depth.step' is no method; such as"),
+    ({"channels": {"extra": ["sub.deal"]}}, "symbols: BTC_USDT: channels.extra: sub.deal has a key of its own"),
+    (
+        {"channels": {"ticker": False, "deal": "off", "depth": "off", "contract": True}},
+        "symbols: BTC_USDT: channels: only contract is on, which says nothing of a market, nothing would be recorded",
+    ),
     ({"channels": {"ticker": False, "deal": "off", "depth": "off"}}, "symbols: BTC_USDT: channels: all are off"),
     ({"egress_mode": "Tor"}, "symbols: BTC_USDT: egress.mode: 'Tor'; allowed are direct, tor and socks5h"),
     ({"min_exits": 0}, "min_exits: 0; allowed is a whole number, at least 1"),
@@ -188,8 +211,23 @@ _MODES = st.sampled_from(
         "socks5h://u:p@h:1", "socks5h://[::1]:9", "socks5h://h:0", "socks5h://h:99999",
     ]
 )  # fmt: skip
-_ANY = st.sampled_from([True, False, "merged", "each", "off", "full5", "full20", "full7", "", 3])
-_CHANNELS = st.dictionaries(st.sampled_from(["ticker", "deal", "depth", "depht"]), _ANY, max_size=3)
+_ANY = st.sampled_from([True, False, "merged", "each", "off", "full5", "full20", "full50", "full7", "Min1", "", 3])
+_SWITCHES = ("ticker", "funding", "index_price", "fair_price", "contract")
+_METHODS = st.sampled_from(
+    ["sub.depth.step", "sub.x", "sub.deal", "sub.funding.rate", "depth.step", "sub.", "sub.X", 5]
+)
+_CHANNELS = st.one_of(
+    st.dictionaries(st.sampled_from([*judge.CHANNELS, "depht"]), _ANY | st.lists(_ANY, max_size=2), max_size=3),
+    st.fixed_dictionaries(
+        {"ticker": st.booleans(), "deal": st.sampled_from(["off", "merged"])},
+        optional={
+            **dict.fromkeys(_SWITCHES[1:], st.booleans()),
+            "depth": st.lists(st.sampled_from([*judge.DEPTHS]), max_size=3) | st.just("off"),
+            "kline": st.sampled_from(["off", "Min1", "Day1", "min1"]),
+            "extra": st.lists(_METHODS, max_size=3),
+        },
+    ),
+)
 _EXITS = st.sampled_from([-1, 0, 1, 3, "3", True])
 _EGRESS = st.fixed_dictionaries(
     {},
@@ -297,6 +335,11 @@ def test_the_ids_of_the_operators_page_are_those_that_are_proposed() -> None:
 
 
 def test_constants_are_the_recorders_own() -> None:
+    assert tuple(judge.CHANNELS) == Channels.__struct_fields__
+    for ours, its in ((judge.DEALS, options.Deal), (judge.DEPTHS, options.Depth), (judge.KLINES, options.Interval)):
+        assert ours == get_args(its)
+    assert [f"push.{topic}" for topic in judge.TOPICS] == list(ROW_TYPES)
+    assert judge.METHOD.pattern == options._METHOD.pattern
     assert set(judge.OF_THE_PROGRAM) == config._RESERVED
     assert set(judge.OWN_FOLDERS) == set(paths.OWN_FOLDERS)
 
