@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from mexc_pipeline.simulator import ConnectionInfo, SentFrame
 from support.oracle import Ambiguous, expected
 
-NAMES = {1: "t", 2: "d", 3: "dp", 4: "dl"}
+NAMES = {1: "t", 2: "d", 3: "dp", 4: "dl", 7: "f", 8: "i", 9: "p", 10: "k", 11: "c", 12: "x"}
 ACKNOWLEDGED = "reset, all acknowledged"
 """How a connection ends of which the recorder's own system had everything."""
 TAIL_NS = 2_000_000_000

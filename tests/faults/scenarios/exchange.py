@@ -8,6 +8,7 @@ import json
 import random
 from pathlib import Path
 
+from faults import channels
 from faults.bench import Bench, Outcome, Process, bench, end, pause
 from faults.oracle import Verdict, read_files
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
@@ -33,16 +34,27 @@ REFUSALS = (
 
 
 def exchange(folder: Path, seed: int) -> Outcome:
-    """One collector whose exchange has retired a channel; the rest goes wrong while that is given up."""
+    """One collector whose exchange has retired a channel; the rest goes wrong while that is given up. In some runs
+    every channel is on, and one that has no key of its own is retired too."""
     rng = random.Random(seed)
+    are_all_on = channels.are_all_on(seed)
+    table = channels.table(*channels.BOTH) if are_all_on else ""
+    changes = channels.CONTRACTS if are_all_on else ()
     outcome = Outcome()
     channel, how = rng.choice(CHANNELS), rng.choice(RETIRED)
     retired = Fault("retired", channel=channel, value=how.format(channel))
     with (
-        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 200.0)), seed=seed)) as sim,
-        bench(folder, sim, rng, period="5s", exchange='ping_interval = "2s"') as place,
+        Simulator(
+            SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 200.0)), seed=seed, faults=changes)
+        ) as sim,
+        bench(folder, sim, rng, period="5s", exchange=f'ping_interval = "2s"{table}') as place,
     ):
         sim.inject(retired)
+        if are_all_on:
+            place.channels = channels.types(*channels.BOTH)
+            channels.old_prices(sim)
+            sim.inject(Fault("retired", channel="depth.step"))
+            outcome.notes["channels"] = "all"
         # Whether it lists the symbol is asked until it says so, and then no more.
         answer = rng.choice(DETAILS)
         sim.inject(Fault("detail", value=answer, seconds=DETAILS_S))
@@ -57,6 +69,9 @@ def exchange(folder: Path, seed: int) -> Outcome:
             _episode(place, sim, rng, outcome)
             outcome.expect(collector.poll() is None, "the collector ended")
         until(lambda: (place.status() or {}).get("listing") == "listed", 60, "the contract to be known by REST")
+        if are_all_on:
+            _given_up(place, "push.depth.step")
+            outcome.happened("silent depth.step")
         if how != "ack":  # one that was confirmed is missed by its pace, which takes minutes
             _given_up(place, f"push.{channel}")
             outcome.happened(f"{how} {channel}" if " " not in how else f"refused {channel}")

@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from faults import channels
 from faults.bench import Bench, Outcome, Process, bench, end, pause
 from faults.oracle import Row, Verdict, read_files
 from mexc_pipeline import read
@@ -82,17 +83,26 @@ class _Said:
 
 
 def shapes(folder: Path, seed: int, size: float = 1.0) -> Outcome:
-    """One collector after another, the exchange's frames another way every second; then everybody is asked."""
+    """One collector after another, the exchange's frames another way every second; then everybody is asked. In some
+    runs every channel is on."""
     rng = random.Random(seed)
     outcome = Outcome()
     said = _Said(rng.choice(("full20", "merged")))
-    extra = f'[channels]\ndepth = "{said.depth}"'
+    are_all_on = channels.are_all_on(seed)
+    extra = channels.table(said.depth) if are_all_on else f'[channels]\ndepth = "{said.depth}"'
+    changes = channels.CONTRACTS if are_all_on else ()
     outcome.notes["depth"] = said.depth
     with (
-        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 150.0)), seed=seed)) as sim,
+        Simulator(
+            SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 150.0)), seed=seed, faults=changes)
+        ) as sim,
         bench(folder, sim, rng, period="5s", exchange=extra) as place,
     ):
-        if said.depth == "merged":
+        if are_all_on:
+            place.channels = channels.types(said.depth)
+            channels.old_prices(sim)
+            outcome.notes["channels"] = "all"
+        elif said.depth == "merged":
             place.channels = {"push.ticker": 1, "push.deal": 2, "push.depth": 3}
         place.witness.start()
         collector = place.fork("collect", "btc")
@@ -168,7 +178,7 @@ def _status_says(place: Bench, outcome: Outcome) -> None:
     """The collector's own numbers are of the last ten minutes, so of all since its start."""
     until(lambda: place._has_caught_up("btc"), 60, "an empty inbox")
     rows = (place.status() or {})["rows"]
-    dead, frames = rows["dl"], sum(rows[name] for name in ("t", "d", "dp", "dl"))
+    dead, frames = rows["dl"], sum(count for name, count in rows.items() if name not in _NO_FRAMES)
     status, text = place.run("status")
     if dead >= LEAST and dead >= frames * TOO_MANY:
         outcome.expect(
@@ -186,14 +196,14 @@ def _verify_says(place: Bench, outcome: Outcome) -> None:
     status, text = place.run("verify", "exports")
     outcome.expect(status == 0, f"verify exports ended with {status}: {text[-400:]}")
     for path in sorted(place.exports.glob("btc*.parquet")):
-        rows = read_files_of(path)
-        frames = [row for row in rows if row.mt in ("t", "d", "dp", "dl")]
+        rows = [row for row in read_files_of(path) if row.mt not in ("ev", "r")]
+        frames = [row for row in rows if row.mt not in _NO_FRAMES]
         dead = sum(row.mt == "dl" for row in frames)
         warned = [line for line in text.splitlines() if line.startswith(f"warn btc {path.name}: ")]
         if must := dead >= LEAST and dead >= len(frames) * TOO_MANY:
             right = any(f": {dead:,} of " in line for line in warned)
         else:
-            kinds = Counter(map(_kind, frames))
+            kinds = Counter(map(_kind, rows))
             right = bool(warned) == any(
                 (n := kinds[True, kind]) >= LEAST and n >= (n + kinds[False, kind]) * TOO_MANY
                 for kind in _KINDS.values()
@@ -202,7 +212,19 @@ def _verify_says(place: Bench, outcome: Outcome) -> None:
         _note(outcome, "said by verify", must)
 
 
-_KINDS = {"push.ticker": "t", "push.deal": "d", "push.depth": "dp", "push.depth.full": "dp"}
+_KINDS = {
+    "push.ticker": "t",
+    "push.deal": "d",
+    "push.depth": "dp",
+    "push.depth.full": "dp",
+    "push.funding.rate": "f",
+    "push.index.price": "i",
+    "push.fair.price": "p",
+    "push.kline": "k",
+    "push.contract": "c",
+}
+_NO_FRAMES = ("ev", "r", "c")
+"""Rows that are no frames of the market."""
 
 
 def _kind(row: Row) -> tuple[bool, str]:
@@ -252,6 +274,16 @@ def _readers(place: Bench, rng: random.Random, outcome: Outcome, said: _Said) ->
             frames.attrs["dead_letters"] == dead, f"read.frames says {frames.attrs['dead_letters']} of {dead}"
         )
     _trades(place, rows, outcome)
+    for mt, name in (("f", "funding"), ("i", "index_price"), ("p", "fair_price"), ("k", "klines")):
+        reader = getattr(read, name)
+        answer = _asked(outcome, name, lambda reader=reader: reader("btc", export_dir=place.exports))  # type: ignore[misc]
+        if answer is not None:
+            _all_there(name, rows, mt, answer, outcome)
+    contracts = _asked(outcome, "contracts", lambda: read.contracts("btc", export_dir=place.exports))
+    if contracts is not None:
+        told = len(contracts) + contracts.attrs["unchanged"] + contracts.attrs["skipped"]
+        held = sum(row.mt == "c" for row in rows)
+        outcome.expect(told >= held, f"read.contracts: {held} rows, {told} given, unchanged or left out")
     tickers = _asked(outcome, "tickers", lambda: read.tickers("btc", export_dir=place.exports))
     if tickers is not None:
         _all_there("tickers", rows, "t", tickers, outcome)

@@ -6,6 +6,7 @@ import contextlib
 import random
 from pathlib import Path
 
+from faults import channels
 from faults.bench import Bench, Outcome, Process, bench, end, pause
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.peers import Server, SocksProxy
@@ -63,16 +64,25 @@ class Proxy:
 
 def sockets(folder: Path, seed: int) -> Outcome:
     """One collector, one fault after another; after each it must be recording again. In some runs a proxy is on the
-    way, in some the exchange sends its newest deals again on every connection."""
+    way, in some the exchange sends its newest deals again on every connection, in some every channel is on."""
     rng = random.Random(seed)
+    are_all_on = channels.are_all_on(seed)
+    table = channels.table(*channels.BOTH) if are_all_on else ""
+    changes = channels.CONTRACTS if are_all_on else ()
     outcome = Outcome()
     proxy = Proxy() if rng.random() < 0.5 else None
     egress = proxy.egress if proxy else ""
     with (
         contextlib.closing(proxy) if proxy else contextlib.nullcontext(),
-        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 300.0)), seed=seed)) as sim,
-        bench(folder, sim, rng, period="5s", exchange=f'ping_interval = "2s"{egress}') as place,
+        Simulator(
+            SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 300.0)), seed=seed, faults=changes)
+        ) as sim,
+        bench(folder, sim, rng, period="5s", exchange=f'ping_interval = "2s"{egress}{table}') as place,
     ):
+        if are_all_on:
+            place.channels = channels.types(*channels.BOTH)
+            channels.old_prices(sim)
+            outcome.notes["channels"] = "all"
         if proxy:
             place.known_as = proxy.known_as
         if rng.random() < 0.5:
