@@ -99,7 +99,7 @@ def test_every_channel_is_recorded_as_what_it_is(tmp_path: Path, symbol: str, na
         others = {json.loads(r.m)["channel"]: json.loads(r.m) for r in rows if r.mt == 12}
         assert others.keys() == {"push.contract", "push.depth.step"}
         assert {json.loads(r.m)["symbol"] for r in rows if r.mt == 8} == {"BTC_USDT"}, "also of the inverse contract"
-        fifty = next(json.loads(r.m)["data"] for r in rows if b"push.depth.full" in r.m)
+        fifty = next(json.loads(r.m)["data"] for r in rows if r.mt == 3 and b"push.depth.full" in r.m)
         assert len(fifty["asks"]) == 50
     assert status["state"] == "live"
     assert set(status["channels"]) == set(ALL_CHANNELS)

@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from mexc_pipeline.config import parse
-from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from support.peers import free_port
 from support.waiting import until
 
@@ -86,6 +86,7 @@ class Recording:
         config.write_text(
             f'period = "4s"\n[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n'
             '[clickhouse]\nmode = "embedded"\n'
+            '[channels]\nfunding = true\nindex_price = true\nfair_price = true\nkline = "Min1"\ncontract = true\n'
         )
         (folder / "demo-data").mkdir()
         (folder / "demo-data" / "latest").symlink_to(folder)  # its name after a demo
@@ -110,7 +111,8 @@ class Recording:
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
-    with Simulator(SimulatorConfig(rate=60.0, seed=11)) as sim:
+    changes = (Fault("contract_change", at=1, every=1),)
+    with Simulator(SimulatorConfig(rate=60.0, seed=11, faults=changes)) as sim:
         running = Recording(tmp_path_factory.mktemp("documented"), sim)
         try:
             until(lambda: len(running.files()) >= 6, 60, "two files per symbol")
