@@ -366,7 +366,8 @@ def test_the_real_frames_of_our_channels_are_never_dead_letters() -> None:
     seen: set[Mt] = set()
     for frame in (*real_frames(), DOCUMENTED_CONTRACT):
         value = json.loads(frame)
-        symbol = value.get("symbol") or (value["data"].get("symbol") if isinstance(value["data"], dict) else "BTC_USDT")
+        inner = value["data"] if isinstance(value["data"], dict) else {}
+        symbol = str(value.get("symbol") or inner.get("symbol", "BTC_USDT"))
         for channels in (Channels(), Channels(depth="merged"), EVERYTHING):
             wanted = subscriptions(symbol, channels)
             found = Classifier(symbol, wanted).classify(1, frame)

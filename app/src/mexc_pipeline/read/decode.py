@@ -61,7 +61,7 @@ class Skipped:
         return found
 
     def seconds(self, name: str, values: Any) -> Any:
-        """The same for times in Unix seconds."""
+        """Whole numbers of the field ``name`` as times in Unix seconds: null where they are none, and counted."""
         told = pc.and_(pc.greater_equal(values, _FIRST_S), pc.less(values, _END_S))
         if odd := len(values) - values.null_count - (pc.sum(told).as_py() or 0):
             self.untimed[name] += odd
