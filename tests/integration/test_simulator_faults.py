@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -506,6 +507,40 @@ def test_scripted_faults_happen_when_they_should() -> None:
         for _ in range(3):
             client.until(lambda p: p == b"")
         assert time.monotonic() - begin >= 1.2
+
+
+@pytest.fixture
+def manual() -> Iterator[Simulator]:
+    """A market that moves only when told."""
+    with Simulator(SimulatorConfig(rate=200.0, manual=True)) as running:
+        yield running
+
+
+def test_contracts_of_any_symbol_are_pushed_when_they_change(manual: Simulator) -> None:
+    with connected(manual, "ticker") as client:
+        before = rest_data(manual, "detail?symbol=ETH_USDT")
+        manual.inject(Fault("contract_change", symbol="ETH_USDT"))
+        assert rest_data(manual, "detail?symbol=ETH_USDT") != before, "also where nobody listens"
+        client.ws.send('{"method":"sub.contract"}')
+        client.channel("rs.sub.contract")
+        manual.inject(Fault("contract_change", symbol="ETH_USDT"))
+        push = client.channel("push.contract")
+        assert list(push) == ["channel", "data", "ts"], "the symbol stands inside of data"
+        assert push["data"]["symbol"] == "ETH_USDT"
+        assert json.loads(json.dumps(push["data"]), parse_float=Decimal) == rest_data(manual, "detail?symbol=ETH_USDT")
+        manual.inject(Fault("contract_change", count=30))
+        seen = {client.channel("push.contract")["data"]["symbol"] for _ in range(30)}
+        assert seen == {"BTC_USDT", "ETH_USDT", "SOL_USDT"}
+
+
+def test_the_first_price_may_be_an_old_one(manual: Simulator) -> None:
+    manual.inject(Fault("old_prices", value="100"))
+    with connected(manual, "index.price", "fair.price", "funding.rate") as client:
+        for channel in ("push.index.price", "push.fair.price"):
+            push = client.channel(channel)
+            assert -101_000 < push["ts"] - time.time() * 1000 < -99_000
+        manual.tick(300)
+        assert abs(client.channel("push.index.price")["ts"] - time.time() * 1000) < 60_000
 
 
 def test_every_kind_of_fault_is_tried_in_this_module() -> None:

@@ -21,7 +21,7 @@ import websocket
 from click.testing import CliRunner
 
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.simulator import Fault, FlatOut, Simulator, SimulatorConfig, Style, read_sent_log
+from mexc_pipeline.simulator import FlatOut, Simulator, SimulatorConfig, Style, read_sent_log
 from mexc_pipeline.simulator.command import simulate
 from support.simulator_client import Client, connected, rest, rest_data
 
@@ -68,33 +68,6 @@ def test_a_topic_that_never_pushes_stops_nothing(sim: Simulator) -> None:
         client.channel("rs.sub.contract")
         assert client.channel("push.deal")
         assert client.channel("push.deal")
-
-
-def test_contracts_of_any_symbol_are_pushed_when_they_change(manual: Simulator) -> None:
-    with connected(manual, "ticker") as client:
-        before = rest_data(manual, "detail?symbol=ETH_USDT")
-        manual.inject(Fault("contract_change", symbol="ETH_USDT"))
-        assert rest_data(manual, "detail?symbol=ETH_USDT") != before, "also where nobody listens"
-        client.ws.send('{"method":"sub.contract"}')
-        client.channel("rs.sub.contract")
-        manual.inject(Fault("contract_change", symbol="ETH_USDT"))
-        push = client.channel("push.contract")
-        assert list(push) == ["channel", "data", "ts"], "the symbol stands inside of data"
-        assert push["data"]["symbol"] == "ETH_USDT"
-        assert json.loads(json.dumps(push["data"]), parse_float=Decimal) == rest_data(manual, "detail?symbol=ETH_USDT")
-        manual.inject(Fault("contract_change", count=30))
-        seen = {client.channel("push.contract")["data"]["symbol"] for _ in range(30)}
-        assert seen == {"BTC_USDT", "ETH_USDT", "SOL_USDT"}
-
-
-def test_the_first_price_may_be_an_old_one(manual: Simulator) -> None:
-    manual.inject(Fault("old_prices", value="100"))
-    with connected(manual, "index.price", "fair.price", "funding.rate") as client:
-        for channel in ("push.index.price", "push.fair.price"):
-            push = client.channel(channel)
-            assert -101_000 < push["ts"] - time.time() * 1000 < -99_000
-        manual.tick(300)
-        assert abs(client.channel("push.index.price")["ts"] - time.time() * 1000) < 60_000
 
 
 def test_a_repeated_subscription_is_acked_and_not_doubled(manual: Simulator) -> None:
