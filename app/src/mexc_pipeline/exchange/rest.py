@@ -15,8 +15,9 @@ import msgspec
 from mexc_pipeline.exchange.depth import MAX_VERSION, whole
 from mexc_pipeline.text import clean
 
-_BASE = "/api/v1/contract/"
-PING_PATH = f"{_BASE}ping"
+BASE = "/api/v1/contract/"
+"""What all paths of contracts begin with."""
+PING_PATH = f"{BASE}ping"
 THROTTLED = 510
 MOST_COMMITS = 1000
 """As many as the documented recipe for a gap asks for."""
@@ -34,7 +35,7 @@ def too_many_values(data: bytes | msgspec.Raw) -> str | None:
 
 def detail_path(symbol: str) -> str:
     """The path of contract details; an exchange that knows no ``symbol`` parameter answers with the whole list."""
-    return f"{_BASE}detail?symbol={quote(symbol)}"
+    return f"{BASE}detail?symbol={quote(symbol)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +91,27 @@ def read_time(status: int, body: bytes) -> int | None:
 
 def depth_path(symbol: str) -> str:
     """The path of a snapshot; the exchange gives at most 1,500 levels a side (observed, 2026-10)."""
-    return f"{_BASE}depth/{quote(symbol)}"
+    return f"{BASE}depth/{quote(symbol)}"
 
 
 def commits_path(symbol: str, count: int = MOST_COMMITS) -> str:
     """The path of the newest changes of the book, one version each."""
-    return f"{_BASE}depth_commits/{quote(symbol)}/{count}"
+    return f"{BASE}depth_commits/{quote(symbol)}/{count}"
 
 
 def deals_path(symbol: str, count: int = 20) -> str:
     """The path of the newest trades, at most 100."""
-    return f"{_BASE}deals/{quote(symbol)}?limit={count}"
+    return f"{BASE}deals/{quote(symbol)}?limit={count}"
 
 
 def funding_path(symbol: str) -> str:
     """The path of the present funding rate."""
-    return f"{_BASE}funding_rate/{quote(symbol)}"
+    return f"{BASE}funding_rate/{quote(symbol)}"
 
 
 def short_path(path: str) -> str:
     """The path as it is shown: without what all have in common."""
-    return path.removeprefix(_BASE)
+    return path.removeprefix(BASE)
 
 
 def endpoint(path: str) -> str:
@@ -157,7 +158,7 @@ _version = msgspec.json.Decoder(_Version).decode
 def read_commits(status: int, body: bytes) -> list[DepthCommit]:
     """The answer to :func:`commits_path`, oldest first, without those that name no version. RestRefusedError for any
     other answer."""
-    data = _data(status, body)
+    data = answered(status, body)
     if (said := too_many_values(data)) is not None:
         raise RestRefusedError(said)
     try:
@@ -180,7 +181,7 @@ def read_commits(status: int, body: bytes) -> list[DepthCommit]:
 
 def read_snapshot(status: int, body: bytes) -> BookSnapshot:
     """The answer to :func:`depth_path`. RestRefusedError for any other answer."""
-    data = _data(status, body)
+    data = answered(status, body)
     try:
         return BookSnapshot(version_of(data), bytes(data))
     except ValueError as error:
@@ -198,7 +199,8 @@ def version_of(piece: bytes | msgspec.Raw) -> int:
     return version
 
 
-def _data(status: int, body: bytes) -> msgspec.Raw:
+def answered(status: int, body: bytes) -> msgspec.Raw:
+    """The ``data`` of an answer that grants what was asked for, as it was sent. RestRefusedError for any other."""
     if status != 200:
         raise RestRefusedError(f"HTTP {status}", throttled=status == 429)
     try:
