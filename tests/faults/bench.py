@@ -302,7 +302,8 @@ class Bench:
             mine = [c for c in seen if len(self.ids) == 1 or self._is_of(c.number, symbol)]
             sent = [f for c in mine for f in self.sim.sent_on(c.number)]
             late = (late_ns, self.channels, self.control.shown, self.stopped, self.repeats, partial(held_ns, waits))
-            check_frames(rows, mine, sent, symbol, verdict, tail_ns, *late)
+            served = self.sim.specifications(symbol)
+            check_frames(rows, mine, sent, symbol, verdict, tail_ns, *late, served=served)
             if symbol_id == self.ids[0]:
                 check_witness(rows, self.witness.rows, verdict)
             outcome.expect(bool(rows), f"{symbol_id}: nothing was recorded at all")

@@ -134,3 +134,21 @@ def test_deals_sent_again_are_held_against_what_was_sent(said: list[tuple[int, l
     connection = ConnectionInfo(1, "127.0.0.1:5000", T0, closed_ns=T0 + 9, end="client (1006)")
     check_frames(rows, [connection], sent, "BTC_USDT", verdict, repeats=True)
     assert len(verdict.violations) == wrong, verdict.violations
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_a_specification_is_one_that_was_served_and_frames_are_compared_all_the_same(served: bool) -> None:
+    m = b'{"symbol":"BTC_USDT","contractSize":0.0001}'
+    sent = [SentFrame(1, T0 + n, 1, "BTC_USDT", _frame(n), True) for n in range(3)]
+    rows = [Row(1, T0, "ev", b'{"event":"connected","local":"127.0.0.1:5000"}'), Row(2, T0, "c", m)]
+    rows += [Row(n + 3, T0, "t", _frame(n)) for n in range(3)]
+    connection = ConnectionInfo(1, "127.0.0.1:5000", T0)
+
+    def judged(rows: list[Row]) -> list[str]:
+        verdict = Verdict()
+        check_frames(rows, [connection], sent, "BTC_USDT", verdict, served=[m] if served else [m + b" "])
+        return verdict.violations
+
+    assert bool(judged(rows)) != served
+    assert judged([*rows[:3], rows[4]]), "a frame is missing"
+    assert judged([*rows, Row(6, T0, "t", m)]), "of another type it is a frame that nobody sent"

@@ -136,6 +136,8 @@ def judge(sim: Simulator, folder: Path, symbol: str, symbol_id: str) -> dict[str
                 current = got.setdefault(local, [])
             elif event["event"] == "disconnected" and event["code"] == 1000:
                 orderly.add(local)
+        elif mt == "c":
+            assert m.encode() in sim.specifications(symbol), "a specification that was not served"
         else:
             current.append(m)
     assert set(got) <= set(sent_on), "frames of a connection that the exchange does not know"

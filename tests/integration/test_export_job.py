@@ -29,7 +29,7 @@ from mexc_pipeline.spool.lock import LockedError, SpoolLock
 from mexc_pipeline.spool.segment import info
 from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.verify import exports
-from support.spooled import Stored, digest, digests, read_rows, read_segments
+from support.spooled import CODES, Stored, digest, digests, read_rows, read_segments
 from support.spools import SECOND, T0, configure, fill, open_spool, some_frames, tamper, written
 
 STEPS = ("created", "block", "written", "synced", "read back", "linked", "unlinked", "folder synced", "marked")
@@ -42,12 +42,11 @@ def names(folder: Path) -> list[str]:
 
 def rows_of(*paths: Path) -> list[Stored]:
     """A file's rows, by nothing but PyArrow."""
-    codes = {"t": 1, "d": 2, "dp": 3, "dl": 4, "ev": 5, "r": 6}
     found: list[Stored] = []
     for path in paths:
         table = pq.read_table(path)
         found += [
-            Stored(seq, rx, ts, codes[mt], m.encode())
+            Stored(seq, rx, ts, CODES[mt], m.encode())
             for ts, mt, m, rx, seq in zip(
                 table["ts"].cast("int64").to_pylist(),
                 table["mt"].to_pylist(),

@@ -28,7 +28,7 @@ from mexc_pipeline.spool.writer import Spool
 from mexc_pipeline.verify import by_hour, exports, ledger
 from support.collecting import Site, collecting
 from support.peers import serving, silent
-from support.spooled import check
+from support.spooled import CODES, check
 from support.spools import configure, written
 
 REPOSITORY = Path(__file__).parents[2]
@@ -68,12 +68,11 @@ def shown(m: bytes) -> str:
 
 def in_files(config: Config) -> list[Row]:
     """The rows of all files, by PyArrow alone."""
-    codes = {"t": 1, "d": 2, "dp": 3, "dl": 4, "ev": 5, "r": 6}
     rows: list[Row] = []
     for path in sorted(config.export_dir.glob("*.parquet")):
         table = pq.read_table(path)
         seq, rx, ts = (table[name].cast("int64").to_pylist() for name in ("seq", "rx", "ts"))
-        mt = [codes[name] for name in table["mt"].to_pylist()]
+        mt = [CODES[name] for name in table["mt"].to_pylist()]
         rows += zip(seq, rx, ts, mt, (shown(m.encode()) for m in table["m"].to_pylist()), strict=True)
     return rows
 

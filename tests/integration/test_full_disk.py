@@ -17,13 +17,12 @@ from mexc_pipeline.simulator import FlatOut, Simulator, SimulatorConfig
 from mexc_pipeline.verify import by_hour, exports, ledger
 from support.collecting import Collector, Site, collecting, frames, site_of, wanted
 from support.small_disk import MIB, small_disk, take
-from support.spooled import Stored, check, events, named
+from support.spooled import CODES, Stored, check, events, named
 
 pytestmark = pytest.mark.timeout(300)  # a disk is filled twice, on a machine that may be busy
 
 RESERVE = "[spool]\nreserve_mib = 8\n"
 FULL = "stopped: spool full"
-MT = {"t": 1, "d": 2, "dp": 3, "dl": 4, "ev": 5, "r": 6}
 
 
 def command(site: Site, *args: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +37,7 @@ def exported(site: Site) -> list[Stored]:
     for path in sorted(site.exports.glob("*.parquet")):
         table = pq.read_table(path)
         columns = [table[name].cast("int64").to_pylist() for name in ("seq", "rx", "ts")]
-        mts = [MT[name] for name in table["mt"].to_pylist()]
+        mts = [CODES[name] for name in table["mt"].to_pylist()]
         rows += map(Stored._make, zip(*columns, mts, (m.encode() for m in table["m"].to_pylist()), strict=True))
     return rows
 

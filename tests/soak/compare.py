@@ -69,7 +69,7 @@ def compare(symbol: str, symbol_id: str, sent_logs: Path, exports: Path) -> Comp
                 source = _sent(path, symbol)
                 found.connections += 1
             orderly |= event["event"] == "disconnected" and event["code"] == 1000
-        elif mt != "r":
+        elif mt not in ("r", "c"):
             found.held += 1
             wanted = next(source, None)
             found.sent += wanted is not None

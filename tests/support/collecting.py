@@ -15,7 +15,7 @@ from typing import Any
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.simulator import SentFrame, Simulator
 from support.oracle import expected
-from support.spooled import FRAMES, Stored, events, named, read_rows
+from support.spooled import FRAMES, Stored, events, is_fetched, named, read_rows
 from support.standin import stand_in
 from support.waiting import until
 
@@ -144,7 +144,7 @@ def collecting(
 
 def frames(rows: list[Stored]) -> list[tuple[int, bytes]]:
     """Type and bytes of the rows that are frames."""
-    return [(r.mt, r.m) for r in rows if r.mt in FRAMES]
+    return [(r.mt, r.m) for r in rows if r.mt in FRAMES and not is_fetched(r.mt, r.m)]
 
 
 def wanted(

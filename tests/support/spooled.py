@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FRAMES = (1, 2, 3, 4, 7, 8, 9, 10, 11, 12)
+CODES = {
+    name: code for code, name in enumerate(("t", "d", "dp", "dl", "ev", "r", "f", "i", "p", "k", "c", "x"), start=1)
+}
+"""What files call the row types."""
+CONTRACT = CODES["c"]
 
 
 class Stored(NamedTuple):
@@ -98,6 +103,16 @@ def restarted(row: Stored) -> bool:
     """Whether the row says that the clock went back and rx with it."""
     said = json.loads(row.m) if row.mt == 5 else {}
     return said.get("event") == "clock" and said.get("restarted") is True and said["step_ms"] <= 0
+
+
+def is_fetched(mt: int, m: bytes) -> bool:
+    """Whether a row is a contract's specification as REST has it: what is pushed of one names its channel."""
+    return mt == CONTRACT and "channel" not in json.loads(m)
+
+
+def specifications(rows: list[Stored]) -> list[bytes]:
+    """What was fetched of the contract itself, in the order of the rows."""
+    return [row.m for row in rows if is_fetched(row.mt, row.m)]
 
 
 def events(rows: list[Stored]) -> list[dict[str, Any]]:

@@ -155,7 +155,9 @@ def judge_neighbours(place: Bench, outcome: Outcome) -> None:
     check_order(rows, verdict)
     mine = [c for c in place.sim.connections if place._is_of(c.number, SYMBOLS[WHOLE])]
     sent = [f for c in mine for f in place.sim.sent_on(c.number)]
-    check_frames(rows, mine, sent, SYMBOLS[WHOLE], verdict, late_ns=LATE_NS + 2 * place.witness.longest_gap_ns)
+    late_ns = LATE_NS + 2 * place.witness.longest_gap_ns
+    served = place.sim.specifications(SYMBOLS[WHOLE])
+    check_frames(rows, mine, sent, SYMBOLS[WHOLE], verdict, late_ns=late_ns, served=served)
     check_witness(rows, place.witness.rows, verdict)
     outcome.expect(bool(rows), f"{WHOLE}: nothing was recorded at all")
     outcome.verdict.add(verdict)

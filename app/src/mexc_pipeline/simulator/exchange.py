@@ -217,6 +217,11 @@ class Exchange:
             self.advance(max(1, behind))
             due = max(due + behind * step, loop.time() - 1.0)
 
+    def specifications(self, symbol: str) -> list[bytes]:
+        """Return every specification of a contract that REST has served, in that order, each once until there was
+        another."""
+        return [text.encode() for text in self._rest.specifications[symbol]]
+
     # Subscriptions
 
     def listed(self, symbol: str) -> bool:

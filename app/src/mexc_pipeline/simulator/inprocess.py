@@ -137,6 +137,14 @@ class Simulator:
         """Every REST request, and handshakes that were refused."""
         return list(self._exchange.requests)
 
+    def asked(self, path: str) -> int:
+        """How many requests of REST were made for that path, without what follows a question mark."""
+        return sum(request.target.partition("?")[0] == path for request in self.requests)
+
+    def specifications(self, symbol: str) -> list[bytes]:
+        """Every specification of a contract that REST has served, in that order, each once until there was another."""
+        return self._call(lambda: self._exchange.specifications(symbol))
+
     def inject(self, fault: Fault) -> int:
         """Make a fault happen now; return, once it does, how many open connections it concerns."""
         concerned = self._call(lambda: self._exchange.inject(fault))

@@ -207,10 +207,12 @@ class Imitation:
         return _response(answer, self._now(request.path, answer.body))
 
     def _answer(self, target: str) -> RecordedAnswer | None:
-        """What was answered to the same request, or else to one of the same kind for the same symbol; in turn."""
-        wanted = _kind(target)
+        """What was answered to the same request, or else to one of the same kind for the same symbol, or for any where
+        all are asked for; in turn."""
+        name, symbol = _kind(target)
+        of_kind = [(path, answers) for path, answers in self._bundle.answers.items() if _kind(path)[0] == name]
         same = self._bundle.answers.get(target) or next(
-            (answers for path, answers in self._bundle.answers.items() if _kind(path) == wanted), None
+            (answers for path, answers in of_kind if not symbol or _kind(path)[1] == symbol), None
         )
         if not same:
             return None

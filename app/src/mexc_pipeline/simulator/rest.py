@@ -110,6 +110,8 @@ class Rest:
         self._rng = Random(f"rest:{seed}")
         self._throttle = Throttle(limit, window)
         self._served: dict[str, int] = {}
+        self.specifications: dict[str, list[str]] = {symbol: [] for symbol in feeds}
+        """Of each contract every specification that was served, in that order, each once until there was another."""
 
     def answer(
         self, target: str, address: str, now: float, now_ms: int, lag: int | None = None, stale: bool = False
@@ -202,9 +204,15 @@ class Rest:
 
     def _detail(self, symbol: str | None) -> RestAnswer:
         if symbol is None:
-            return success("[" + ",".join(feed.specification() for feed in self._feeds.values()) + "]")
+            return success("[" + ",".join(self._specification(feed) for feed in self._feeds.values()) + "]")
         feed = self._feeds.get(symbol.upper())
-        return failure(1001, "Contract does not exist") if feed is None else success(feed.specification())
+        return failure(1001, "Contract does not exist") if feed is None else success(self._specification(feed))
+
+    def _specification(self, feed: SymbolFeed) -> str:
+        text, served = feed.specification(), self.specifications[feed.spec.symbol]
+        if served[-1:] != [text]:
+            served.append(text)
+        return text
 
 
 def best_first(levels: Levels, count: int) -> tuple[Iterable[tuple[int, int, int]], ...]:
