@@ -110,6 +110,20 @@ def test_everything_is_committed_and_stopped_is_last(rig: Rig) -> None:
     assert rig.recorder.lost == 0
 
 
+def test_what_becomes_known_of_the_contract_is_a_row_at_once_and_by_itself_none(rig: Rig) -> None:
+    rig.recorder.specify(b"A")
+    rig.put(b"1")
+    until(lambda: len(rig.texts()) == 2, 40)
+    assert not list(rig.folder.glob("*.part*")), "one segment, which the row began"
+    rig.recorder.specify(b"B")
+    until(lambda: len(rig.texts()) == 3, 40, "a row of it, while nothing else comes")
+    rig.recorder.specify(None)
+    rig.put(b"2")
+    until(lambda: len(rig.texts()) == 4, 40)
+    assert [(r.mt, r.m) for r in check(rig.folder)] == [(1, b"1"), (11, b"A"), (11, b"B"), (1, b"2")]
+    until(lambda: rig.statistics.snapshot()["rows"]["c"] == 2, 40, "the count of both")
+
+
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("database or disk is full"), OSError(5, "I/O error")])
 def test_a_refusing_disk_is_tried_again_until_it_takes_them(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception

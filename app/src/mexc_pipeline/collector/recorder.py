@@ -98,6 +98,7 @@ class Recorder:
         self._spool: Spool | None = None  # from when on rows go there at once
         self._segment: str | None = None
         self._early_cuts: list[Cut] = []
+        self._contract: bytes | None = None
         self._give_up = threading.Event()
         self._next_prune = 0.0
         self.beat = time.monotonic()
@@ -113,6 +114,12 @@ class Recorder:
             self._spool = spool
         self._opened = spool
         self._inbox.wake()
+
+    def specify(self, contract: bytes | None) -> None:
+        """Let each segment have that specification of the contract from now on, the open one at once; None: it is not
+        known. From any thread."""
+        self._contract = contract
+        self._inbox.mark()
 
     def run(self) -> None:
         """Commit until the inbox is closed and empty. What is pending then and cannot be numbered stays so."""
@@ -145,6 +152,7 @@ class Recorder:
         spool, pending = self._opened, self._pending
         assert spool is not None
         assert pending is not None
+        spool.contract = self._contract
         try:
             if self._attempt(lambda: pending.move(spool)) != 0:
                 self._look_at_segment(spool)
@@ -153,6 +161,8 @@ class Recorder:
         except _GivenUpError:
             return
         self._spool = spool
+        if self._contract is not None:
+            self._inbox.mark()  # it may have become known meanwhile
         cuts, self._early_cuts = self._early_cuts, []
         for cut in cuts:
             self._inbox.mark(cut)
@@ -190,8 +200,11 @@ class Recorder:
             if cut is not None:
                 self._early_cuts.append(cut)
         elif cut is None:
+            spool.contract = self._contract
             with suppress(_GivenUpError):
                 self._attempt(lambda: spool.tick(mark.rx))
+                self._attempt(lambda: spool.describe(mark.rx))
+            self._count_described(spool)
         else:
             try:
                 cut.set_result(self._attempt(lambda: spool.cut(mark.rx)))
@@ -215,6 +228,8 @@ class Recorder:
         to = self._spool or self._pending
         assert to is not None
         commit = to.append
+        if self._spool is not None:
+            self._spool.contract = self._contract
         while frames:
             try:
                 block = self._attempt(partial(commit, frames))
@@ -228,9 +243,14 @@ class Recorder:
         return True
 
     def _look_at_segment(self, spool: Spool) -> None:
+        self._count_described(spool)
         before, self._segment = self._segment, spool.segment
         if before not in (None, self._segment):
             self._segment_opened()
+
+    def _count_described(self, spool: Spool) -> None:
+        for block in spool.described():
+            self._statistics.committed(block, self._inbox.clock())
 
     def _attempt(self, action: Callable[[], T]) -> T:
         """What the disk lets be done sooner or later; _GivenUpError where the process has to end before, and where the

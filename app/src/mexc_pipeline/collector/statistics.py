@@ -63,7 +63,8 @@ class Statistics:
                 if mt in FRAME_TYPES:
                     now.frames[MT_NAMES[mt]] += count
             now.letters.update(letters)
-            self._durable_ms.append((at_ns - block.rx[0]) / 1e6)
+            if mts[0] != Mt.CONTRACT:  # written again, with the time of the row it stands behind
+                self._durable_ms.append((at_ns - block.rx[0]) / 1e6)
             timely = _newest_timely(mts)
             if timely is not None:
                 self._delay_ms.append(block.rx[timely] / 1e6 - block.ts[timely])

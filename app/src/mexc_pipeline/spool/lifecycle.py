@@ -48,16 +48,23 @@ class Tally:
         self.bytes = 0
         self.gaps = 0
         self.last_rx = 0
+        self.contract = b""
+        """The newest specification of the contract among the rows, and its seq; 0 without one."""
+        self.contract_seq = 0
 
     def add(self, block: Columns) -> None:
         """Count a block of rows."""
         if not len(block):
             return
         self.digest.update(block)
-        for mt in set(block.mt):
+        mts = set(block.mt)
+        for mt in mts:
             self.counts[mt] += block.mt.count(mt)
         self.bytes += sum(map(len, block.m))
-        if Mt.EVENT in block.mt:
+        if Mt.CONTRACT in mts:
+            at = len(block) - 1 - block.mt[::-1].index(Mt.CONTRACT)
+            self.contract, self.contract_seq = block.m[at], block.seq[at]
+        if Mt.EVENT in mts:
             for rx, mt, m in zip(block.rx, block.mt, block.m, strict=True):
                 if mt == Mt.EVENT:
                     self.gaps += m.startswith(_GAP)
@@ -73,6 +80,7 @@ class Tally:
         other.account = self.account.copy()
         other.counts = dict(self.counts)
         other.bytes, other.gaps, other.last_rx = self.bytes, self.gaps, self.last_rx
+        other.contract, other.contract_seq = self.contract, self.contract_seq
         return other
 
     @classmethod
@@ -134,6 +142,7 @@ def _close(db: sqlite3.Connection, before: SegmentInfo, tally: Tally, *, at_ns: 
                 "counts": {name: tally.counts[code] for code, name in MT_NAMES.items()},
                 "bytes": tally.bytes,
                 "gaps": tally.gaps,
+                **({"contract_seq": tally.contract_seq} if tally.contract_seq else {}),
                 "account": tally.account.to_json(),
                 "digests": tally.digest.columns(),
                 "digest": tally.digest.total(),

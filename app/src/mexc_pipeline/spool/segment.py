@@ -84,9 +84,10 @@ class SegmentInfo:
     ``first_seq`` and ``last_seq`` are 0 while there is no row. ``edge_ns`` is the first instant after its period.
     From ``closed`` on: ``counts`` (rows per type name), ``bytes`` (of ``m``), ``digests`` (hex per column),
     ``digest``, ``gaps``, ``account`` (see ``ledger.account``) and ``final`` (False where the period was cut here and
-    went on) hold the whole segment. ``cut`` is set where it was closed before its edge. ``exported`` describes the
-    file, from ``exported`` on. ``moved``: up to which place pending rows came here, by their file's id.
-    ``checked``: all of this agrees with a check value; false of a segment of a version that had none.
+    went on) hold the whole segment, and ``contract_seq`` is its newest ``c`` row's (0 without one). ``cut`` is set
+    where it was closed before its edge. ``exported`` describes the file, from ``exported`` on. ``moved``: up to which
+    place pending rows came here, by their file's id. ``checked``: all of this agrees with a check value; false of a
+    segment of a version that had none.
     """
 
     path: Path
@@ -110,6 +111,7 @@ class SegmentInfo:
     account: dict[str, Any] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
     kept: Kept | None = None
+    contract_seq: int = 0
     checked: bool = False
 
     @property
@@ -165,6 +167,7 @@ class _Meta(msgspec.Struct):
     exported: dict[str, Any] = {}
     moved: dict[str, int] = {}
     kept: Kept | None = None
+    contract_seq: _Whole = 0
 
 
 def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Connection:

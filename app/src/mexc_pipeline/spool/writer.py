@@ -119,6 +119,12 @@ class Spool:
         """The rx of the newest row, whose seq is ``last_seq`` where this folder has that row."""
         self.clean = True
         """Whether the newest row is an orderly stop, ``sealed`` aside."""
+        self.contract: bytes | None = None
+        """The contract's specification as the exchange has it now, where that is known: each segment gets it, as a row
+        behind its first one and whenever it is another; by itself it makes no segment."""
+        self._described = b""
+        """The specification that the open segment has."""
+        self._unsaid: list[Columns] = []
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             self.recovered = self._recover(known_seq, time.time_ns() if next_rx is None else next_rx)
@@ -199,6 +205,7 @@ class Spool:
         self._path = left.path
         self._edge = left.edge_ns
         self._tally = tally
+        self._described = tally.contract
         self._checkpointer.watch(left.path)
         self.tick(next_rx)
         if left.symbol != self._symbol:  # of an earlier version: its file keeps its own label
@@ -259,6 +266,8 @@ class Spool:
         while True:
             if self._database is None:
                 self._open(frames[0].rx)
+                if self.contract is not None:
+                    frames = frames[:1]  # behind it comes the specification
             block = self._place(frames)
             try:
                 self._commit(block, moved)
@@ -267,7 +276,33 @@ class Spool:
                     raise
             else:
                 self._is_mended = False
+                self._describe(self.last_rx)
                 return block
+
+    def describe(self, rx: int) -> None:
+        """Let the open segment have the present specification as a row of that time (Unix ns), where it has another or
+        none. Nothing older may come afterwards; a segment that is about to end is left as it is."""
+        if self._database is not None and self._tally.digest.rows and self.last_rx <= rx < self._edge:
+            self._describe(rx)
+
+    def _describe(self, rx: int) -> None:
+        contract = self.contract
+        if contract is None or contract == self._described or self.clean:  # an orderly end stays the last row
+            return
+        try:
+            block = self._place([Frame(rx, None, Mt.CONTRACT, contract)])
+            self._commit(block, None)
+        except (sqlite3.Error, OSError, SegmentError) as error:
+            # The next rows meet whatever it is as well, and after them it is tried again.
+            log.warning("specification not written", extra={"fields": {"id": self._id, "why": str(error)}})
+            return
+        self._described = contract
+        self._unsaid.append(block)
+
+    def described(self) -> list[Columns]:
+        """The rows of specifications that were written since this was last asked for."""
+        unsaid, self._unsaid = self._unsaid, []
+        return unsaid
 
     def _mend(self, error: Exception) -> bool:
         """What follows an error that shows the open segment to be damaged: it is written again where all rows that it
@@ -358,6 +393,7 @@ class Spool:
         self._path = self.folder / segment.file
         self._edge = self._period.end(start)
         self._tally = Tally()
+        self._described = b""
         self._kept_at = 0.0
         db = create(
             self._path,
