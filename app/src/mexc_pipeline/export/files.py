@@ -26,13 +26,15 @@ from mexc_pipeline.export.parquet import (
     metadata_of,
     read_content,
     row_metadata,
+    size_text,
 )
 from mexc_pipeline.export.report import Exported
 from mexc_pipeline.export.source import ahead, blocks
 from mexc_pipeline.ledger.digest import differing
+from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.names import FileName
-from mexc_pipeline.spool.segment import SegmentInfo, sync_folder
+from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, sync_folder
 
 _MAGIC = b"PAR1"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -323,9 +325,10 @@ def _write_proven(
 ) -> Content:
     """Write, sync, read back, compare; the content as read back. UserError where what was read by its name is not the
     open file."""
-    writer = _write(info, fd, check, hook, copy=copy)
+    recorded = {} if copy else _recorded(info)
+    writer = _write(info, fd, check, hook, recorded, copy=copy)
     spool = writer.digest.columns()
-    if not copy and metadata_of(writer) != _recorded(info):
+    if not copy and metadata_of(writer) != recorded:
         altered = ", ".join(differing(spool, info.digests)) or "count"
         raise UserError(
             f"segment {info.path.name} no longer holds what the collector recorded (column {altered} differs); "
@@ -349,10 +352,12 @@ def _write_proven(
     return content
 
 
-def _write(info: SegmentInfo, fd: int, check: Callable[[], None], hook: Hook, *, copy: bool) -> FileWriter:
+def _write(
+    info: SegmentInfo, fd: int, check: Callable[[], None], hook: Hook, recorded: dict[str, str], *, copy: bool
+) -> FileWriter:
     with open(fd, "wb", closefd=False) as file:
         hook("created")
-        writer = FileWriter(file, _metadata(info, copy=copy) if copy else {**_metadata(info), **_recorded(info)})
+        writer = FileWriter(file, {**_metadata(info, copy=copy), **recorded})
         with contextlib.ExitStack() as undo:
             undo.callback(writer.abandon)
             for block in ahead(blocks(info)):
@@ -378,7 +383,18 @@ def _first(content: Content) -> str:
 
 def _recorded(info: SegmentInfo) -> dict[str, str]:
     """What the collector recorded of a closed segment's rows, as file metadata."""
-    return row_metadata(info.first_seq, info.last_seq, info.rows, info.bytes, info.counts, info.digests)
+    size = _contract_size(info)
+    return row_metadata(info.first_seq, info.last_seq, info.rows, info.bytes, info.counts, info.digests, size)
+
+
+def _contract_size(info: SegmentInfo) -> str | None:
+    """The contract's size by the newest ``c`` row of a closed segment; looked for where the segment does not say which
+    that is."""
+    if not info.counts.get(MT_NAMES[Mt.CONTRACT]):
+        return None
+    with SegmentReader(info.path) as reader:
+        rows = reader.read(info.contract_seq - 1, 1) if info.contract_seq else reader.tail(Mt.CONTRACT, 1)
+    return size_text(rows.m[0]) if rows.mt == [Mt.CONTRACT] else None
 
 
 def _metadata(info: SegmentInfo, *, copy: bool = False) -> dict[str, str]:

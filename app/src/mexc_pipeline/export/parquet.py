@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Gap, Sealed, begin
+from mexc_pipeline.exchange.contracts import contract_size
 from mexc_pipeline.export import footer, headers
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.ledger.account import Account, is_restart
@@ -91,6 +92,8 @@ class FileWriter:
         self.raw_bytes = 0
         self.first_seq = 0
         self.last_seq = 0
+        self.contract_size: str | None = None
+        """What :func:`size_text` makes of the newest specification of the contract."""
         self._batches: list[Any] = []
         self._rows = 0
         self._size = 0
@@ -143,6 +146,8 @@ class FileWriter:
         for code, count in enumerate(np.bincount(block.mt).tolist()):
             if count:
                 self.counts[MT_NAMES[code]] += count
+        for at in np.flatnonzero(block.mt == Mt.CONTRACT)[-1:].tolist():
+            self.contract_size = size_text(bytes(m[offsets[at] : offsets[at + 1]]))
         self.raw_bytes += len(m)
         self.first_seq = self.first_seq or int(block.seq[0])
         self.last_seq = int(block.seq[-1])
@@ -211,10 +216,23 @@ def _prefixed(metadata: dict[str, str]) -> dict[str, str]:
     return {PREFIX + key: value for key, value in metadata.items()}
 
 
+def size_text(m: bytes) -> str | None:
+    """A contract's size as files have it, decimal, in that ``c`` row; None where it cannot be read."""
+    size = contract_size(m)
+    return None if size is None else f"{size:f}"
+
+
 def row_metadata(
-    first_seq: int, last_seq: int, rows: int, raw_bytes: int, counts: dict[str, int], digests: dict[str, str]
+    first_seq: int,
+    last_seq: int,
+    rows: int,
+    raw_bytes: int,
+    counts: dict[str, int],
+    digests: dict[str, str],
+    size: str | None,
 ) -> dict[str, str]:
-    """The metadata that the rows themselves decide; ``counts`` per type name, ``digests`` hex per column."""
+    """The metadata that the rows themselves decide; ``counts`` per type name, ``digests`` hex per column, ``size`` the
+    contract's."""
     return {
         "first_seq": str(first_seq),
         "last_seq": str(last_seq),
@@ -227,6 +245,7 @@ def row_metadata(
         },
         "digest": combine(digests),
         **{f"digest_{name}": digests[name] for name in COLUMNS},
+        **({"contract_size": size} if size is not None else {}),
     }
 
 
@@ -247,6 +266,7 @@ def metadata_of(writer: FileWriter) -> dict[str, str]:
         writer.raw_bytes,
         writer.counts,
         writer.digest.columns(),
+        writer.contract_size,
     )
 
 
@@ -276,6 +296,8 @@ class Content:
     """Its first row says that the clock was set back: its ``rx`` may lie before that of the rows before it."""
     first_event: str = ""
     """Its first row, where that is an event."""
+    contract_size: str | None = None
+    """Of its newest ``c`` row, decimal; None where there is none or it cannot be read."""
     contradicted: list[str] = field(default_factory=list)
     """What its footer says of its rows and is not so: readers leave out rows by it."""
 
@@ -496,6 +518,7 @@ class _Probe:
         self._event_at: Any = np.zeros(0, dtype=np.int64)
         self._event_rx: list[int] = []
         self._event_seen = 0
+        self._contract_at = -1  # position of the newest ``c`` row
         self._last_event = b""
         self._last_but_one_rx = 0
         self._account = Account()
@@ -515,6 +538,8 @@ class _Probe:
         sources = {"seq": "seq", "rx": "rx", "ts": "ts", "mt": "mt", "len": "m", "m": "m"}
         for name, column in sources.items():
             content.digests[name] = "" if column in content.damaged else self._digest[column].columns()[name]
+        if "m" in content.damaged:
+            content.contract_size = None
         if content.damaged.keys() & {"mt", "rx", "m"}:
             content.gaps = 0
             return
@@ -570,6 +595,8 @@ class _Probe:
                 self._found.range(name.encode(), name.encode())
                 self._found.size += count * len(name)
         self._events.append(np.flatnonzero(codes == Mt.EVENT) + self._rows["mt"])
+        for at in np.flatnonzero(codes == Mt.CONTRACT)[-1:].tolist():
+            self._contract_at = at + self._rows["mt"]
         self._feed("mt", mt=codes)
 
     def _events_in(self, column: str, rows: int) -> Any:
@@ -588,10 +615,13 @@ class _Probe:
             ends = pc.min_max(chunk.cast(pa.binary()))
             self._found.range(ends["min"].as_py(), ends["max"].as_py())
         self._feed("m", len=_le(np.diff(offsets).astype(np.uint32)), m=text)
+        ends = offsets - offsets[0]
+        if "mt" not in self._content.damaged and 0 <= (at := self._contract_at - self._rows["m"]) < len(chunk):
+            self._content.contract_size = size_text(bytes(text[ends[at] : ends[at + 1]]))
         if self._content.damaged.keys() & {"mt", "rx"}:
             return
         for at in self._events_in("m", len(chunk)).tolist():
-            m = bytes(text[offsets[at] - offsets[0] : offsets[at + 1] - offsets[0]])
+            m = bytes(text[ends[at] : ends[at + 1]])
             self._account.event(self._event_rx[self._event_seen], m)
             self._event_seen += 1
             self._content.gaps += m.startswith(_GAP)

@@ -211,6 +211,9 @@ def _metadata_against_rows(name: FileName, said: dict[str, str], held: Content) 
         for key, value in expected.items()
         if said.get(key) != value
     ]
+    size = said.get("contract_size", held.contract_size)  # files may be of before it was said
+    if size != held.contract_size and not held.damaged:
+        wrong.append(f"metadata says contract_size {size}, its rows {held.contract_size or 'nothing of it'}")
     wrong += _account_against_rows(said, held)
     if name.plain and said.get("final") != "true":
         wrong.append("a plain file whose metadata does not say final")
