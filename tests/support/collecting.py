@@ -57,7 +57,8 @@ def site_of(folder: Path, sim: Simulator, **settings: Any) -> Site:
 
 
 class Collector:
-    """A running ``mexc-pipeline collect``; unless it is ``alone``, with a store that knows nothing for its start."""
+    """A running ``mexc-pipeline collect``; unless it is ``alone``, with a store that knows nothing for its start.
+    ``first`` is Python that its process runs before anything else."""
 
     def __init__(
         self,
@@ -67,14 +68,17 @@ class Collector:
         prefix: Sequence[str] = (),
         *,
         alone: bool = False,
+        first: str = "",
     ) -> None:
         self._store = None if alone else stand_in(site.data, [symbol_id])
         self.site = site
         self.id = symbol_id
         self.log = site.folder / f"{symbol_id}.log"
+        module = "import runpy; runpy.run_module('mexc_pipeline', run_name='__main__')"
+        program = ["-c", f"{first}\n{module}"] if first else ["-m", "mexc_pipeline"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "collect", symbol_id],
+                [*prefix, sys.executable, *program, "--config", str(site.config), "collect", symbol_id],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "MEXC_PIPELINE_LOG": "json", **(env or {})},
@@ -132,10 +136,10 @@ class Collector:
 
 @contextmanager
 def collecting(
-    site: Site, symbol_id: str = "btc", env: dict[str, str] | None = None, *, alone: bool = False
+    site: Site, symbol_id: str = "btc", env: dict[str, str] | None = None, *, alone: bool = False, first: str = ""
 ) -> Iterator[Collector]:
     """A collector that is killed at the end where it still runs."""
-    collector = Collector(site, symbol_id, env, alone=alone)
+    collector = Collector(site, symbol_id, env, alone=alone, first=first)
     try:
         yield collector
     finally:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import RestClient
-from mexc_pipeline.exchange.rest import PING_PATH, Listing, detail_path, read_listing, read_time
+from mexc_pipeline.exchange.rest import PING_PATH, Listing, read_time
 
 ANSWER_S = 5.0
 
@@ -18,8 +18,6 @@ AGAIN_MOST_S = 600.0
 """An answer that does not list the symbol is asked for again after the first, twice that, … the second."""
 
 log = logging.getLogger("mexc_pipeline.collector")
-
-__all__ = ["Listing", "ask_listing", "ask_time", "until_listed"]
 
 
 def until_listed(
@@ -44,15 +42,6 @@ def until_listed(
         if stop.wait(max(pause, patience_s())):
             return
         pause = min(2 * pause, AGAIN_MOST_S)
-
-
-def ask_listing(rest: RestClient, name: str) -> Listing:
-    """What REST says of the symbol called ``name``; ``unknown`` where no answer came within 5 s of being connected."""
-    try:
-        answer = rest.get(detail_path(name), ANSWER_S)
-    except EgressError as error:
-        return Listing("unknown", str(error))
-    return read_listing(name, answer.status, answer.body)
 
 
 def ask_time(rest: RestClient) -> tuple[int, int, int, int]:

@@ -17,7 +17,7 @@ from mexc_pipeline.collector import resume
 from mexc_pipeline.collector.exits import Exits
 from mexc_pipeline.collector.inbox import Inbox
 from mexc_pipeline.collector.opening import Opening, OpeningState
-from mexc_pipeline.collector.preflight import Listing, ask_listing, ask_time, until_listed
+from mexc_pipeline.collector.preflight import AGAIN_MOST_S, ask_time, until_listed
 from mexc_pipeline.collector.recorder import Recorder, RecorderState
 from mexc_pipeline.collector.refusals import RefusedCommits
 from mexc_pipeline.collector.state import RecordingState
@@ -28,9 +28,11 @@ from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.events import Stopped
 from mexc_pipeline.exchange.protocol import subscriptions
+from mexc_pipeline.exchange.rest import Listing
 from mexc_pipeline.feed import attempts
 from mexc_pipeline.feed.attempts import Attempts
 from mexc_pipeline.feed.clock import HostClock
+from mexc_pipeline.feed.contracts import HostContracts
 from mexc_pipeline.feed.feed import Feed
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.rows import Frame, Mt
@@ -85,6 +87,7 @@ class Recording:
         self._rest = RestClient(symbol.egress, settings.exchange, tor.request if tor else dial)
         address = attempts.key(symbol)
         self._attempts = Attempts(settings.control_dir / "attempts" / address)
+        self._contracts = HostContracts(settings.control_dir / "contracts", self._rest, settings.exchange.rest_urls)
         self._feed = Feed(
             symbol,
             settings.exchange,
@@ -178,7 +181,7 @@ class Recording:
         self._reading = _started("feed", self._feed.run)
         assert self._opening is not None
         self._opening.spool.add_done_callback(self._opened)
-        _started("listing", self._ask_listing)
+        _started("contract", self._follow_contract)
         if (exits := self._exits) is not None:
             _started("exits", lambda: exits.watch(self._over))
 
@@ -198,17 +201,23 @@ class Recording:
         self._begun.number(spool)
         log.info("recording", extra={"fields": fields})
 
-    def _ask_listing(self) -> None:
+    def _follow_contract(self) -> None:
+        """Ask whether the symbol is listed until it is, and from then on, each hour, what its contract is."""
+        name = self.symbol.name
+
+        def ask() -> Listing:
+            found = self._contracts.ask(name, self._stop)
+            self._begun.specify(found.m)
+            return found.listing
+
         def take(listing: Listing) -> None:
             self._listing = listing
 
-        until_listed(
-            self.symbol.name,
-            lambda: ask_listing(self._rest, self.symbol.name),
-            take,
-            self._over,
-            lambda: self._rest.patience_s,
-        )
+        until_listed(name, ask, take, self._over, lambda: self._rest.patience_s)
+        while not self._over.wait(self._contracts.due_s(name)):
+            take(ask())
+            if self._contracts.due_s(name) <= 0 and self._over.wait(AGAIN_MOST_S):
+                return
 
     def ask_clock(self) -> int | None:
         """The time (Unix ns) by which something may be deleted for its age, where the exchange's shows this host's
@@ -327,7 +336,9 @@ class Recording:
             statistics=self._statistics.snapshot(),
             rest=self._rest.state(),
             listing=self._listing,
-            attempts_trouble=self._attempts.trouble,
+            shared_troubles=tuple(
+                part.trouble for part in (self._attempts, self._contracts) if part.trouble is not None
+            ),
             inbox_bytes=self._inbox.bytes,
         ).describe(self.symbol)
 

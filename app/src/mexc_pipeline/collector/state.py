@@ -27,7 +27,8 @@ class RecordingState:
     statistics: Mapping[str, Any]
     rest: RestState
     listing: Listing
-    attempts_trouble: str | None
+    shared_troubles: tuple[str, ...]
+    """What is wrong with the files that the host's collectors share."""
     inbox_bytes: int
 
     def describe(self, symbol: Symbol) -> dict[str, Any]:
@@ -70,8 +71,7 @@ class RecordingState:
             found.append(feed["refusal"]["said"])
         if rest.patience_s > 0:
             found.append(f"{rest.url} asks for patience: nothing is asked of it for {rest.patience_s:.0f} s")
-        if self.attempts_trouble is not None:
-            found.append(self.attempts_trouble)
+        found += self.shared_troubles
         if feed["not_connected"] is not None:
             found.append(f"not connected: {feed['not_connected']}")
         return found + [f"not asked for the last seq: {problem}" for problem in self.opening.unknown]

@@ -123,7 +123,7 @@ class Attempts:
     ) -> None:
         self._path = path
         self._clock = clock or (lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
-        self._boot = _boot_id()
+        self._boot = boot_id()
         self._own = Budget(self._boot) if own is None else own
         self._alone_lock = threading.Lock()
         self._later: queue.SimpleQueue[Callable[[Budget], None]] = queue.SimpleQueue()
@@ -229,7 +229,8 @@ def _lock(fd: int) -> None:
             return
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """What names this start of the machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
