@@ -54,7 +54,7 @@ def test_a_frame_is_real_and_of_the_type_under_which_it_stands(mt: str, text: st
 def test_every_key_of_the_metadata_is_explained(tmp_path: Path) -> None:
     config = configure(tmp_path)
     spool = open_spool(config)
-    spool.append([Frame(T0 + mt, None, mt, b"{}") for mt in MT_NAMES])
+    spool.append([Frame(T0 + mt, None, mt, b'{"contractSize":1}') for mt in MT_NAMES])
     spool.cut(T0 + 100)
     spool.close()
     assert main(config).ok

@@ -93,9 +93,9 @@ _sized = msgspec.json.Decoder(_Sized).decode
 
 
 def contract_size(m: bytes) -> Decimal | None:
-    """How much of the base currency one contract is, exactly as the exchange spells it in a specification as REST gives
-    it, or in a ``push.contract``; None where that is no positive number of at most 38 digits on either side of the
-    point."""
+    """How much one contract is (of the base currency, where it is a linear one), exactly as the exchange spells it in a
+    specification as REST gives it, or in a ``push.contract``; None where that is no positive number of at most 38
+    digits on either side of the point."""
     try:
         said = _sized(m)
         if said.contractSize is msgspec.UNSET and said.data is not msgspec.UNSET:
