@@ -23,7 +23,7 @@ from support.collecting import Collector, Site, check_times, check_whole, collec
 from support.exported import write_export
 from support.oracle import ALL_CHANNELS
 from support.peers import free_port, serving, silent
-from support.spooled import check, events, named, read_segments
+from support.spooled import check, events, is_fetched, named, read_segments, specifications
 from support.waiting import until
 
 
@@ -95,7 +95,9 @@ def test_every_channel_is_recorded_as_what_it_is(tmp_path: Path, symbol: str, na
         check_whole(rows, sim.sent_on(1), symbol, ALL_CHANNELS)
         assert not [r for r in rows if r.mt == 4]
         assert {json.loads(r.m)["channel"] for r in rows if r.mt == 3} == {"push.depth", "push.depth.full"}
-        assert {json.loads(r.m)["data"]["symbol"] for r in rows if r.mt == 11} == {symbol}
+        pushed = [json.loads(r.m) for r in rows if r.mt == 11 and not is_fetched(r.mt, r.m)]
+        assert {frame["data"]["symbol"] for frame in pushed} == {symbol}
+        assert set(specifications(rows)) <= set(sim.specifications(symbol))
         others = {json.loads(r.m)["channel"]: json.loads(r.m) for r in rows if r.mt == 12}
         assert others.keys() == {"push.contract", "push.depth.step"}
         assert {json.loads(r.m)["symbol"] for r in rows if r.mt == 8} == {"BTC_USDT"}, "also of the inverse contract"
