@@ -206,7 +206,7 @@ class Recording:
         name = self.symbol.name
 
         def ask() -> Listing:
-            found = self._contracts.ask(name, self._stop)
+            found = self._contracts.ask(name, self._over)
             self._begun.specify(found.m)
             return found.listing
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mexc_pipeline.collector.opening import OpeningState
-from mexc_pipeline.collector.preflight import Listing
 from mexc_pipeline.collector.recorder import RecorderState
 from mexc_pipeline.config import Symbol
 from mexc_pipeline.egress.http import RestState
+from mexc_pipeline.exchange.rest import Listing
 from mexc_pipeline.feed import telling
 
 
