@@ -412,3 +412,35 @@ def test_frames_that_came_compressed_are_read_like_any_other(config: Config, pac
     book = read.book("BTC_USDT", export_dir=folder)
     assert len(book) == sum(len(json.loads(BOOK)["data"][side]) for side in ("asks", "bids"))
     assert read.book("BTC_USDT", at=pd.Timestamp(T0 + SECOND, tz="UTC"), export_dir=folder) is not None
+
+
+def test_trades_that_were_fetched_stand_where_they_were_fetched_and_are_marked(config: Config) -> None:
+    """Whatever else was fetched over REST is no trade, however much it looks like one."""
+    fetched = '{"p":7.50e3,"v":3,"T":2,"O":3,"M":1,"t":1788335242156}'
+    with_id = '{ "p":7500, "v":"4", "T":1, "t":1788335242157, "i":"16005949690", "x":"\\u00e4" }'
+    folder = export(
+        config,
+        (2, DEAL),
+        (6, fetched),
+        (6, '{"cts":1788335242156,"asks":[[1,2,3]],"bids":[],"version":9}'),
+        (6, '{"version":9,"p":1,"v":1,"T":1,"t":1788335242156}'),
+        (6, '{"p":1,"v":1,"t":17}'),
+        (6, "[]"),
+        (6, "no JSON"),
+        (6, with_id),
+        (2, DEAL),
+    )
+    for floats in (False, True):
+        df = read.trades("btc", export_dir=folder, floats=floats)
+        rows = df[df.filled]
+        assert list(rows.seq) == [2, 8]
+        assert list(rows.price) == [7500, 7500]
+        assert list(rows.volume) == [3, 4]
+        assert list(rows.side) == ["sell", "buy"]
+        assert rows.id.tolist()[1] == "16005949690"
+        assert rows.id.isna().tolist()[0]
+        assert rows.time.tolist()[0] == pd.Timestamp(1788335242156, unit="ms", tz="UTC")
+        assert list(df[~df.filled].seq.unique()) == [1, 9]
+        assert list(df.seq) == sorted(df.seq)
+        assert df.attrs["skipped"] == 0
+    assert not read.trades("btc", "2030-01-01", export_dir=folder).filled.any()

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from mexc_pipeline.exchange.depth import MAX_VERSION, whole
+from mexc_pipeline.exchange.trades import Trade, readable
 from mexc_pipeline.text import clean
 
 BASE = "/api/v1/contract/"
@@ -21,6 +22,8 @@ PING_PATH = f"{BASE}ping"
 THROTTLED = 510
 MOST_COMMITS = 1000
 """As many as the documented recipe for a gap asks for."""
+MOST_DEALS = 100
+"""As many trades as the exchange gives at most."""
 _MOST_ANSWERED = 10 * MOST_COMMITS
 """An exchange that counts otherwise may give more; beyond this it does not answer what was asked."""
 MOST_VALUES = 500_000
@@ -158,13 +161,7 @@ _version = msgspec.json.Decoder(_Version).decode
 def read_commits(status: int, body: bytes) -> list[DepthCommit]:
     """The answer to :func:`commits_path`, oldest first, without those that name no version. RestRefusedError for any
     other answer."""
-    data = answered(status, body)
-    if (said := too_many_values(data)) is not None:
-        raise RestRefusedError(said)
-    try:
-        found = msgspec.json.decode(data, type=list[msgspec.Raw])
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RestRefusedError(f"commits that cannot be read: {error}") from error
+    found = _pieces("commits", status, body)
     if len(found) > _MOST_ANSWERED:
         raise RestRefusedError(f"{len(found):,} commits, where {MOST_COMMITS:,} were asked for")
     commits: list[DepthCommit] = []
@@ -179,6 +176,18 @@ def read_commits(status: int, body: bytes) -> list[DepthCommit]:
     return sorted(commits)
 
 
+def read_deals(status: int, body: bytes) -> list[Trade]:
+    """The answer to :func:`deals_path`, in its order, without what is no trade. RestRefusedError for any other
+    answer."""
+    found = _pieces("trades", status, body)
+    if len(found) > 10 * MOST_DEALS:
+        raise RestRefusedError(f"{len(found):,} trades, where {MOST_DEALS} were asked for")
+    trades = readable(found)
+    if found and not trades:
+        raise RestRefusedError("trades that cannot be read")
+    return trades
+
+
 def read_snapshot(status: int, body: bytes) -> BookSnapshot:
     """The answer to :func:`depth_path`. RestRefusedError for any other answer."""
     data = answered(status, body)
@@ -186,6 +195,16 @@ def read_snapshot(status: int, body: bytes) -> BookSnapshot:
         return BookSnapshot(version_of(data), bytes(data))
     except ValueError as error:
         raise RestRefusedError(f"a book that cannot be read: {error}") from error
+
+
+def _pieces(what: str, status: int, body: bytes) -> list[msgspec.Raw]:
+    data = answered(status, body)
+    if (said := too_many_values(data)) is not None:
+        raise RestRefusedError(said)
+    try:
+        return msgspec.json.decode(data, type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RestRefusedError(f"{what} that cannot be read: {error}") from error
 
 
 def version_of(piece: bytes | msgspec.Raw) -> int:

@@ -35,6 +35,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mexc_pipeline.exchange.deadletters import SHARE, TYPES, meant, reason
+from mexc_pipeline.exchange.protocol import content
+from mexc_pipeline.exchange.trades import is_trade
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.parquet import SCHEMA, metadata
 from mexc_pipeline.read import decode, moment
@@ -123,10 +125,11 @@ def trades(
     the trade; ``price`` decimal128(19, 12) in the quote currency; ``volume`` decimal128(18, 6) in contracts; ``side``
     string, the taker's: buy or sell; ``open_type`` int8: 1 opens a position, 2 reduces one, 3 neither;
     ``self_trade`` bool; ``id`` string, null in frames before 2026; ``cts`` timestamp[ms, UTC], the matching engine's,
-    null before mid-2026. Fields: official futures WebSocket page, 2026-04, and observed on the wire, 2026-09.
+    null before mid-2026; ``filled`` bool: the socket did not bring it, it was fetched over REST, at its ``rx``, and
+    stands in a row of its own. Fields: official futures WebSocket page, 2026-04, and observed on the wire, 2026-09.
     """
     flags(floats=floats)
-    source = _Stretch(find(symbol, export_dir, start, end), start, end, ["d"], meant_too=True)
+    source = _Stretch(find(symbol, export_dir, start, end), start, end, ["d", "r"], meant_too=True)
     return _decoded(source, lambda table, skipped: decode.trades(table, skipped, floats=floats))
 
 
@@ -329,7 +332,8 @@ def _paths(files: Sequence[Placed]) -> list[Path]:
 class _Stretch:
     """The rows of some types in a stretch of time, table by table, and the dead letters met on the way.
 
-    ``meant_too``: dead letters that would be of these types but for their ``ts`` come along in their places.
+    ``meant_too``: dead letters that would be of these types but for their ``ts`` come along in their places, and of
+    what was fetched over REST only trades.
     """
 
     def __init__(
@@ -344,6 +348,7 @@ class _Stretch:
         self._paths = _paths(files)
         self._low, self._high = bounds(start, end)
         self._types = types
+        self._meant_too = meant_too
         self._channels = {c for t in types or () for c in _CHANNELS.get(t, ())} if meant_too else set()
         self.reasons: Counter[str] = Counter()
         self.frames = 0
@@ -367,9 +372,18 @@ class _Stretch:
         if self._types is None:
             return table
         wanted = pc.is_in(types, pa.array(list(self._types), pa.string()))
+        if self._meant_too and "r" in self._types:
+            wanted = pc.and_(wanted, pc.invert(self._other_than_trades(table)))
         if come_along:
             wanted = pc.or_(wanted, pc.is_in(pa.array(range(len(table))), pa.array(come_along)))
         return table.filter(wanted)
+
+    def _other_than_trades(self, table: Any) -> Any:
+        """Which rows were fetched over REST and are changes of the book."""
+        fetched = pc.indices_nonzero(pc.equal(table.column("mt"), "r")).to_pylist()
+        texts = table.column("m").take(pa.array(fetched, pa.int64())).cast(pa.binary()).to_pylist()
+        other = [n for n, m in zip(fetched, texts, strict=True) if not is_trade(content(m))]
+        return pc.is_in(pa.array(range(len(table)), pa.int64()), pa.array(other, pa.int64()))
 
     def tell(self, df: pd.DataFrame, stacklevel: int) -> None:
         """Say how many dead letters there are, once all was read."""

@@ -276,7 +276,8 @@ _ALWAYS = ("contract_size", "price_scale", "state")
 
 
 def trades(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
-    """Deal frames as one row per trade, in the order of the wire."""
+    """Deal frames, and trades of their own (``filled``), as one row per trade, in the order of the wire."""
+    table = _with_fetched(table)
 
     def one_by_one(rows: Any, frames: Sequence[_DealFrame]) -> Any:
         return _trades(rows, frames, skipped, floats)
@@ -287,11 +288,25 @@ def trades(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
             return _without_undecodable(piece, skipped, _DEALS, one_by_one)
         return _trades_of(piece, *found, skipped)
 
-    built = [build(piece) for piece in _pieces(_unpacked(table), columnar.AT_ONCE)]
+    built = [build(piece) for piece in _pieces(table, columnar.AT_ONCE)]
     sides = sum(one.column("side").null_count for one in built)
     if sides:
         skipped.missing["T"] += sides
     return pa.concat_tables(unified(built))
+
+
+def _with_fetched(table: Any) -> Any:
+    """The rows unpacked, trades that were fetched over REST as frames of one trade, and which those are."""
+    table = _unpacked(table)
+    if "mt" not in table.column_names:
+        return table.append_column("filled", pa.array(np.zeros(len(table), dtype=bool)))
+    fetched = pc.equal(table.column("mt"), "r").combine_chunks()
+    if pc.any(fetched).as_py():
+        m = table.column("m").combine_chunks()
+        framed = pc.binary_join_element_wise('{"data":[', m.filter(fetched), "]}", "")
+        at = table.schema.get_field_index("m")
+        table = table.set_column(at, table.schema.field(at), pc.replace_with_mask(m, fetched, framed))
+    return table.append_column("filled", fetched)
 
 
 def tickers(table: Any, skipped: Skipped, *, floats: bool = False) -> Any:
@@ -440,7 +455,7 @@ def _trades(rows: Any, frames: Sequence[_DealFrame], skipped: Skipped, floats: b
 def _trades_of(rows: Any, counts: Any, deals: Any, skipped: Skipped) -> Any:
     """The table of trades: ``counts`` of them for each row, ``deals`` under the exchange's names."""
     counts = np.asarray(counts, dtype=np.int64)
-    _, head = _spread(rows, counts)
+    which, head = _spread(rows, counts)
     field = {name: deals.field(name) for name in ("p", "v", "t", "T", "O", "M", "i", "cts")}
     return pa.table(
         {
@@ -454,6 +469,7 @@ def _trades_of(rows: Any, counts: Any, deals: Any, skipped: Skipped) -> Any:
             "self_trade": pc.equal(field["M"], 1),
             "id": field["i"],
             "cts": skipped.times("cts", field["cts"]),
+            "filled": rows.column("filled").combine_chunks().take(pa.array(which)),
         }
     )
 
