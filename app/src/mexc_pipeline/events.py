@@ -240,6 +240,27 @@ class Unrepaired(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class Filled(Event, frozen=True, kw_only=True):
+    """It is known what became of the trades between two times (Unix ms) at which some came over the socket: ``count``
+    that did not are in ``r`` rows now."""
+
+    channel: str
+    first: int
+    last: int
+    count: int
+
+
+class Unfilled(Event, frozen=True, kw_only=True):
+    """Between two times (Unix ms) trades may be missing, for a ``reason``; ``count``: so many that REST showed are not
+    kept, because it is not certain that the socket did not bring them."""
+
+    channel: str
+    first: int
+    last: int
+    count: int | None = None
+    reason: str
+
+
 class Snapshot(Event, frozen=True, kw_only=True):
     """A book as the exchange gave it over REST: ``book`` is its JSON, whole."""
 

@@ -224,3 +224,25 @@ def test_rows_given_again_are_counted_once_however_far_the_file_reaches_that_has
     running = piece(2, 50, 10, 19)
     (only,) = hours(files[:1], [("btc", running)], at(19))
     assert (only.seq_repeated, only.verdict) == (49, "hole")
+
+
+def test_what_is_told_of_trades_is_counted_apart_from_versions_of_the_book() -> None:
+    account = Account()
+    told = {"channel": "push.deal", "from": 1788335242156, "to": 1788335243156}
+    account.event(at(1), event("filled", **told, count=3))
+    account.event(at(2), event("unfilled", **told, reason="at most 100 trades could be asked for"))
+    account.event(at(3), event("unfilled", **told, count=9, reason="without ids"))
+    account.event(at(4), event("gap", **{"channel": "push.depth", "from": 3, "to": 4, "count": 2}))
+    assert (account.missing, account.filled, account.unfilled) == (2, 3, 2)
+    assert Account.of(account.to_json()) == account
+    assert account.copy() == account
+    file = Conservation(id="btc", period="2026", part=1, file="x", start_ns=at(0), edge_ns=at(10), account=account)
+    sums = total(hours([file]))
+    assert (sums["missing"], sums["filled"], sums["unfilled"]) == (2, 3, 2)
+
+
+def test_an_account_that_tells_nothing_of_trades_is_that_of_earlier_versions() -> None:
+    """Their files are verified by it, key by key."""
+    said = Account(first_rx=at(1), last_rx=at(2)).to_json()
+    assert list(said) == ["first_rx", "last_rx", "missing", "repaired", "unrepaired", "moments"]
+    assert Account.of(said) == Account(first_rx=at(1), last_rx=at(2))

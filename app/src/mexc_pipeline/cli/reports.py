@@ -417,6 +417,12 @@ def _ledger_row(hour: Hour, types: Iterable[str]) -> list[object]:
     ]
 
 
+def _trades(sums: dict[str, Any]) -> str:
+    """What is told of trades that the socket did not bring, where there is anything to tell."""
+    filled = f"{counted(sums['filled'], 'trade')} filled, " if sums["filled"] else ""
+    return filled + (f"{counted(sums['unfilled'], 'gap')} of trades, " if sums["unfilled"] else "")
+
+
 def _total_line(sums: dict[str, Any]) -> str:
     received, stored, exported = ("–" if sums[side] is None else f"{sums[side]:,}" for side in _SIDES)
     return (
@@ -424,7 +430,7 @@ def _total_line(sums: dict[str, Any]) -> str:
         f"{received} rows received, {stored} stored, {exported} exported where still or "
         f"already there, {counted(sums['dead_letters'], 'dead letter')}, "
         f"{counted(sums['gaps'], 'gap')} of {counted(sums['missing'], 'version')}, "
-        f"{sums['repaired']:,} repaired, {counted(sums['reconnects'], 'reconnect')}, "
+        f"{sums['repaired']:,} repaired, {_trades(sums)}{counted(sums['reconnects'], 'reconnect')}, "
         f"{sums['without_socket_s']:.1f} s without a socket"
     )
 

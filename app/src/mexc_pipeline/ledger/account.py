@@ -6,7 +6,7 @@ Kept with the segment and its file, so that coverage can be told without reading
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,19 +15,22 @@ from mexc_pipeline.events import (
     Clock,
     Connected,
     Disconnected,
+    Filled,
     Gap,
     Repaired,
     Started,
     Stopped,
     Subscribed,
+    Unfilled,
     Unrepaired,
     begin,
 )
 
 _COUNTED = {Gap.name(): "missing", Repaired.name(): "repaired", Unrepaired.name(): "unrepaired"}
+_OF_TRADES = (Filled.name(), Unfilled.name())
 _CLOCK = begin(Clock)
 _MARKS = (Started, Connected, Subscribed, Disconnected, Stopped)
-_WANTED = tuple(begin(kind) for kind in (Gap, Repaired, Unrepaired, *_MARKS))
+_WANTED = tuple(begin(kind) for kind in (Gap, Repaired, Unrepaired, Filled, Unfilled, *_MARKS))
 
 
 class Moment(NamedTuple):
@@ -72,13 +75,16 @@ def is_restart(m: bytes) -> bool:
 @dataclass(slots=True)
 class Account:
     """The account of one segment. ``first_rx`` and ``last_rx`` (Unix ns) of its rows without ``sealed``, 0 while there
-    is none; ``missing``, ``repaired`` and ``unrepaired`` count versions of the book."""
+    is none; ``missing``, ``repaired`` and ``unrepaired`` count versions of the book, ``filled`` trades that were
+    fetched over REST, ``unfilled`` the events that some may be missing."""
 
     first_rx: int = 0
     last_rx: int = 0
     missing: int = 0
     repaired: int = 0
     unrepaired: int = 0
+    filled: int = 0
+    unfilled: int = 0
     moments: list[Moment] = field(default_factory=list)
 
     def rows(self, first_rx: int, last_rx: int) -> None:
@@ -97,22 +103,28 @@ class Account:
         if said.event in _COUNTED:
             name = _COUNTED[said.event]
             setattr(self, name, getattr(self, name) + said.count)
+        elif said.event == Filled.name():
+            self.filled += said.count
+        elif said.event == Unfilled.name():
+            self.unfilled += 1
         else:
             what = "held" if said.event == Stopped.name() and said.reason else said.event
             self.moments.append(Moment(rx, what, said.last_rx))
 
     def copy(self) -> Account:
         """An independent account that goes on from here."""
-        return Account(self.first_rx, self.last_rx, self.missing, self.repaired, self.unrepaired, list(self.moments))
+        return replace(self, moments=list(self.moments))
 
     def to_json(self) -> dict[str, Any]:
-        """The account as JSON, for a segment's meta and a file's metadata."""
+        """The account as JSON, for a segment's meta and a file's metadata: as earlier versions wrote it where nothing
+        is told of trades."""
         return {
             "first_rx": self.first_rx,
             "last_rx": self.last_rx,
             "missing": self.missing,
             "repaired": self.repaired,
             "unrepaired": self.unrepaired,
+            **{name: count for name in _OF_TRADES if (count := getattr(self, name))},
             "moments": [list(moment) for moment in self.moments],
         }
 
@@ -123,4 +135,5 @@ class Account:
         first_rx, last_rx, missing, repaired, unrepaired = (
             int(said[name]) for name in ("first_rx", "last_rx", "missing", "repaired", "unrepaired")
         )
-        return cls(first_rx, last_rx, missing, repaired, unrepaired, moments)
+        filled, unfilled = (int(said.get(name, 0)) for name in _OF_TRADES)
+        return cls(first_rx, last_rx, missing, repaired, unrepaired, filled, unfilled, moments)

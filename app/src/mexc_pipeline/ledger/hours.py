@@ -16,17 +16,18 @@ from mexc_pipeline.ledger.repeats import Given, repeats
 from mexc_pipeline.rows import MT_NAMES
 
 Verdict = Literal["proven", "waiting", "differs", "hole", "absent"]
-_SUMS = ("gaps", "missing", "repaired", "unrepaired", "reconnects")
+_SUMS = ("gaps", "missing", "repaired", "unrepaired", "filled", "unfilled", "reconnects")
 
 
 @dataclass(slots=True)
 class Hour:
     """One period of one symbol, or a stretch of ``periods`` periods without a row.
 
-    ``seq_missing`` counts rows between the symbol's previous file and this one that are in neither, ``acknowledged``
-    those of them that somebody answered for; ``seq_repeated`` those in both. ``covered_ns`` and ``socket_ns`` of its
-    length. ``buffered``: rows that had arrived when its table was swapped out; None where no store of this host swapped
-    it.
+    ``missing``, ``repaired`` and ``unrepaired`` count versions of the book, ``filled`` trades, ``unfilled`` times in
+    which some may be missing. ``seq_missing`` counts rows between the symbol's previous file and this one that are in
+    neither, ``acknowledged`` those of them that somebody answered for; ``seq_repeated`` those in both. ``covered_ns``
+    and ``socket_ns`` of its length. ``buffered``: rows that had arrived when its table was swapped out; None where no
+    store of this host swapped it.
     """
 
     id: str
@@ -41,6 +42,8 @@ class Hour:
     missing: int = 0
     repaired: int = 0
     unrepaired: int = 0
+    filled: int = 0
+    unfilled: int = 0
     reconnects: int = 0
     seq_missing: int = 0
     acknowledged: int = 0
@@ -212,6 +215,8 @@ def _count(lines: Iterable[Hour], accepted: Sequence[Acknowledged]) -> None:
             hour.missing += account.missing
             hour.repaired += account.repaired
             hour.unrepaired += account.unrepaired
+            hour.filled += account.filled
+            hour.unfilled += account.unfilled
             if last_seq and file.first_seq:
                 step = file.first_seq - last_seq - 1
                 hour.seq_missing += max(0, step)
