@@ -10,9 +10,11 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.egress.dial import EgressError, dial
 from mexc_pipeline.egress.http import HttpAnswer, RestClient
+from mexc_pipeline.exchange import fills as filling
 from mexc_pipeline.exchange import recovery
 from mexc_pipeline.exchange.checks import FollowUp
-from mexc_pipeline.exchange.depth import MissingVersions
+from mexc_pipeline.exchange.depth import Deals, MissingVersions
+from mexc_pipeline.exchange.fills import Fills
 from mexc_pipeline.exchange.holes import MOST_TRIES, Row
 from mexc_pipeline.exchange.recovery import BURST, EACH_S, Recovery
 from mexc_pipeline.feed.repair import Repairer
@@ -78,11 +80,12 @@ def test_nothing_is_given_up_while_the_exchange_asks_for_patience(rig: Rig) -> N
         "open": 1,
         "trouble": f"{rig.rest.url} asks for patience",
         "no_book": None,
+        "trades": None,
     }
     rig.rest.wait_s = 0.0
     assert rig.repairer.ask(request) >= 2.0, "the window in which requests are counted"
     assert rig.rest.asked == [request.path]
-    assert rig.repairer.status() == {"seen": 1, "open": 1, "trouble": "HTTP 429", "no_book": None}
+    assert rig.repairer.status() == {"seen": 1, "open": 1, "trouble": "HTTP 429", "no_book": None, "trades": None}
 
 
 def test_requests_keep_to_their_allowance(rig: Rig) -> None:
@@ -167,3 +170,74 @@ def test_what_comes_after_the_end_is_not_kept(rig: Rig) -> None:
     rig.rest.data = b'[{"version":4},{"version":5}]'
     rig.repairer.ask(request)
     assert rig.kept == []
+
+
+class TradesRig(Rig):
+    """A repairer of trades, of which one came before a connection ended and one after the next began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deals = Deals()
+        fills = Fills(self.deals)
+        self.repairer = Repairer("btc", self.rest, self.keep, lambda: 0, self.recovery, fills, "BTC_USDT")
+        self.repairer.connected()
+        self.deals.frame(frame(1))
+        self.repairer.connected()
+        self.repairer.subscribed(None)
+        self.thread = threading.Thread(target=self.repairer.run, daemon=True)
+
+    def events(self) -> list[bytes]:
+        return [m for mt, m in self.kept if mt == Mt.EVENT]
+
+    def close(self) -> None:
+        self.repairer.close()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+def piece(number: int) -> bytes:
+    return b'{"p":1,"v":1,"T":1,"O":1,"M":1,"t":17883350000%02d,"i":"%d"}' % (number, number)
+
+
+def frame(number: int) -> bytes:
+    return b'{"data":[%b]}' % piece(number)
+
+
+def test_the_thread_asks_for_trades_and_keeps_what_is_missing() -> None:
+    rig = TradesRig()
+    rig.rest.data = b"[%b]" % b",".join(map(piece, (3, 2, 1)))
+    rig.thread.start()
+    rig.deals.frame(frame(3))
+    until(lambda: rig.events(), 20, "the word that it is known what is missing")
+    rig.close()
+    assert rig.rest.asked[0] == "/api/v1/contract/deals/BTC_USDT?limit=100"
+    assert rig.kept[0] == (Mt.REPAIRED, piece(2))
+    assert rig.events() == [
+        b'{"event":"filled","channel":"push.deal","from":1788335000001,"to":1788335000003,"count":1}'
+    ]
+    assert rig.repairer.status()["trades"] == {"filled": 1, "unfilled": 0, "open": False}
+
+
+def test_trades_that_are_asked_for_in_vain_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filling, "MOST_TRIES", 2)
+    rig = TradesRig()
+    rig.deals.frame(frame(3))
+    rig.rest.data = b""
+    pauses = [rig.repairer.ask_trades() for _ in range(2)]
+    assert max(pauses) == 0.0
+    assert rig.events() == []
+    rig.rest.data = b"[%b]" % piece(1)
+    rig.thread.start()
+    until(lambda: len(rig.events()) == 2, 30, "the end of the stretch")
+    rig.close()
+    assert b'"reason":"REST lags behind the socket"' in rig.events()[0]
+    assert b'"count":0' in rig.events()[1]
+
+
+def test_nothing_is_asked_for_trades_while_the_exchange_asks_for_patience() -> None:
+    rig = TradesRig()
+    rig.rest.wait_s = 600.0
+    assert rig.repairer.ask_trades() == 600.0
+    assert rig.rest.asked == []
+    rig.rest.status_code, rig.rest.wait_s = 429, 0.0
+    assert rig.repairer.ask_trades() >= 2.0

@@ -35,8 +35,8 @@ def read_resumption(folder: Path) -> Resumption:
 
 
 def newest_deals(folder: Path) -> list[tuple[int, bytes]]:
-    """The newest deal frames as (``mt``, ``m``), oldest first, with the events that :class:`Checks` looks at among
-    them; fewer than :data:`MOST_DEALS` where they are of unusual size."""
+    """The newest deal frames as (``mt``, ``m``), oldest first, with the fetched trades and the events that
+    :class:`Checks` looks at among them; fewer than :data:`MOST_DEALS` where they are of unusual size."""
     segments = _newest_of(in_order(folder))
     symbol = segments[-1].symbol if segments else ""
     moved = {file: n for segment in segments for file, n in segment.moved.items()}
@@ -46,12 +46,12 @@ def newest_deals(folder: Path) -> list[tuple[int, bytes]]:
     for path, rows in [(folder, pending), *((s.path, partial(_newest, s.path)) for s in reversed(segments))]:
         try:
             deals, dead = rows(Mt.DEAL, left, room), rows(Mt.DEAD_LETTER, left, room)
-            events = rows(Mt.EVENT, NEWEST_ROWS)
+            repaired, events = rows(Mt.REPAIRED, NEWEST_ROWS, room), rows(Mt.EVENT, NEWEST_ROWS)
         except (SegmentError, sqlite3.Error) as error:
             log.warning("newest deals unknown", extra={"fields": {"path": str(path), "error": str(error)}})
             break
         frames = resumption.deal_frames(symbol, deals.rows(), dead.rows(), left)
-        found[:0] = resumption.with_events(frames, events.rows())
+        found[:0] = resumption.in_place(frames, repaired.rows(), events.rows())
         left -= len(frames)
         room -= sum(len(row.m) for row in frames)
         if left <= 0 or room <= 0:

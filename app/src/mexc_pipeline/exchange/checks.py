@@ -10,6 +10,8 @@ from typing import NamedTuple
 from mexc_pipeline import events
 from mexc_pipeline.exchange.channels import DEAL, DEPTH, FULL_DEPTH
 from mexc_pipeline.exchange.depth import Deals, FullDepth, Incremental, LowerVersion, MissingVersions, span
+from mexc_pipeline.exchange.protocol import content
+from mexc_pipeline.exchange.trades import trade_of
 from mexc_pipeline.rows import Mt
 
 MOST_IDS = 20
@@ -20,6 +22,7 @@ REPEATED_S = 1.0
 """Least time between two events of repeated deals: an exchange that repeats everything must not double the rows."""
 
 CONNECTED, REPEATED = events.begin(events.Connected), events.begin(events.Repeated)
+FILLED = events.begin(events.Filled)
 
 
 class FollowUp(NamedTuple):
@@ -39,15 +42,16 @@ Check = Callable[[bytes], FollowUp | None]
 
 class Checks:
     """Follows one symbol, for the reading thread; :meth:`segment_opened` may come from another. ``last_version``: the
-    book's after what an earlier process recorded, 0 for none; ``deals``: its newest deal frames as (``mt``, ``m``),
-    oldest first, with the ``connected`` and ``repeated`` events among them. What came again and no event of those says
-    is said by the next one: the process was killed before it could say so."""
+    book's after what an earlier process recorded, 0 for none; ``deals``: its newest deal frames and fetched trades as
+    (``mt``, ``m``), oldest first, with the ``connected``, ``repeated`` and ``filled`` events among them. What came
+    again and no event of those says is said by the next one: the process was killed before it could say so."""
 
     def __init__(self, channels: Iterable[str], last_version: int = 0, deals: Iterable[tuple[int, bytes]] = ()) -> None:
         self._book = Incremental(last_version)
         self._since = "restart" if last_version else "reconnect"
         self._full = FullDepth()
-        self._deals = Deals()
+        self.deals = Deals()
+        """Which deals came."""
         self._first = self._first_full = True
         self._snapshot_due = True
         self.unversioned: dict[str, int] = {}
@@ -64,7 +68,7 @@ class Checks:
         """The next frame is the first of a connection."""
         self._first = self._first_full = True
         self._snapshot_due = True
-        self._deals.connected()
+        self.deals.connected()
 
     def segment_opened(self) -> None:
         """A new segment has its first row: it needs a book of its own."""
@@ -109,19 +113,25 @@ class Checks:
         return FollowUp(events.Unversioned(channel=channel, count=count)) if count == UNVERSIONED else None
 
     def _deal(self, m: bytes) -> FollowUp | None:
-        found = self._deals.frame(m)
+        found = self.deals.frame(m)
         if found is not None:
             self._repeats += len(found)
             self._repeated += [name for name in found if name][: MOST_IDS - len(self._repeated)]
         return None
 
     def _recorded(self, mt: int, m: bytes) -> None:
-        if mt != Mt.EVENT:
+        if mt == Mt.REPAIRED:
+            trade = trade_of(content(m))
+            self.deals.fetch(trade.key, trade.m)
+        elif mt != Mt.EVENT:
             self._deal(m)
         elif m.startswith(CONNECTED):
-            self._deals.connected()
+            self.deals.connected()
+            self.deals.in_doubt(connection=True)
         elif m.startswith(REPEATED):
             self._repeated, self._repeats = [], 0
+        elif m.startswith(FILLED):
+            self.deals.settled()
 
     def repeated(self, now: float) -> bytes | None:
         """The event that deals came again, where they did and it is time (monotonic s) to say so."""

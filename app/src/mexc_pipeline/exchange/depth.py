@@ -9,6 +9,7 @@ decoding it would cost more than everything else that is done with it.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from typing import NamedTuple
 
 import msgspec
@@ -21,6 +22,10 @@ REMEMBERED = 4096
 """Deals kept for comparison: at least so many, at most twice as many."""
 LONGEST_KEY = 64
 """Bytes of what is kept of a deal; of more only a digest is."""
+RETAINED = 64
+"""Newest frames of deals that are held whole, and first ones after a doubt."""
+LONGEST_RETAINED = 16 << 10
+"""Bytes of such a frame; one of more leaves its place empty."""
 _WITHOUT_ID = b"\0"
 """How the keys of deals without an id begin."""
 
@@ -148,11 +153,30 @@ class _DealFrame(msgspec.Struct, gc=False):
     data: list[_Deal] | _Deal
 
 
+class Doubt:
+    """A stretch of which it is to be found out whether all its deals came. Frames as they came, b"" for one that was
+    too long to be held: ``before`` it, ``between`` where it was interrupted, and the ``first`` after it. ``apart``: it
+    lies between connections alone."""
+
+    def __init__(self, before: tuple[bytes, ...], connection: bool) -> None:
+        self.before = before
+        self.between: list[bytes] = []
+        self.first: list[bytes] = []
+        self.apart = connection
+
+    def go_on(self, came: tuple[bytes, ...], connection: bool) -> None:
+        """There is a further one before this one is settled; ``came``: the newest frames."""
+        room = len(self.between) + len(came) <= RETAINED and len(came) < RETAINED
+        self.between = [*self.between, *came] if room else [b""]
+        self.first = []
+        self.apart = self.apart and connection
+
+
 _decode_deals = msgspec.json.Decoder(_DealFrame).decode
 
 
 class Deals:
-    """Which of one symbol's deals came before, also in an earlier connection or process.
+    """Which of one symbol's deals came before, also in an earlier connection or process, and what came last.
 
     Deals are known by their id. Those without one (before 2026) by time, price, volume and side, and only against what
     came before the present connection: within one, two deals may well agree in all of that. Memory is bounded by
@@ -164,10 +188,51 @@ class Deals:
         self._new: set[bytes] = set()
         self._old: set[bytes] = set()
         self._earlier: frozenset[bytes] = frozenset()
+        self.newest: deque[bytes] = deque(maxlen=RETAINED)
+        """The newest frames of the present connection, oldest first: a frame is there once all its deals are known."""
+        self._last: tuple[bytes, ...] = ()
+        self._starting = False
+        self.doubt: Doubt | None = None
+        """Whether all came that there was, where that is to be found out; never before the first deal."""
+        self.fetched: list[bytes] = []
+        """Trades without an id that were fetched over REST and stand behind the doubt."""
 
     def connected(self) -> None:
         """What came until now came before the connection of the frames to come."""
         self._earlier = frozenset(key for part in (self._old, self._new) for key in part if key[:1] == _WITHOUT_ID)
+
+    def in_doubt(self, *, connection: bool = False) -> None:
+        """Deals may be missing before the next frame: between two connections, or within one."""
+        came = tuple(self.newest)
+        self._last = came or self._last
+        if self.doubt is not None:
+            self.doubt.go_on(came, connection)
+        elif self._last:
+            self.doubt, self.fetched = Doubt(self._last, connection), []
+        if connection:
+            self.newest.clear()
+        self._starting = self.doubt is not None
+
+    def settled(self) -> None:
+        """What was in doubt is no more."""
+        self.doubt = None
+        self._starting = False
+
+    def knows(self, key: bytes) -> bool:
+        """Whether the deal of that id came, or was fetched."""
+        return key in self._new or key in self._old
+
+    def fetch(self, key: bytes | None, m: bytes) -> None:
+        """A deal was fetched over REST."""
+        if key is not None:
+            self._new.add(key)
+        elif len(self.fetched) < REMEMBERED:
+            self.fetched.append(m)
+
+    @property
+    def keys(self) -> frozenset[bytes]:
+        """The ids of the newest deals that are known; for any thread."""
+        return frozenset(self._old) | frozenset(self._new)
 
     def frame(self, m: bytes) -> list[str] | None:
         """Ids of the deals in this frame that were there before, "" for one without; None where there are none."""
@@ -185,7 +250,11 @@ class Deals:
             else:
                 found = found or []
                 found.append(key.decode(errors="replace"))
-        self._forget()
+        if len(new) >= self._most:
+            self._forget()
+        self.newest.append(m if len(m) <= LONGEST_RETAINED else b"")
+        if self._starting:
+            self._start(found)
         return found
 
     def _look_properly(self, m: bytes) -> list[str] | None:
@@ -206,9 +275,20 @@ class Deals:
             elif key in self._new or key in self._old:
                 repeated.append(key.decode(errors="replace"))
             self._new.add(key)
-        self._forget()
+        if len(self._new) >= self._most:
+            self._forget()
+        self.newest.append(m if len(m) <= LONGEST_RETAINED else b"")
+        if self._starting:
+            self._start(repeated)
         return repeated or None
 
+    def _start(self, repeated: list[str] | None) -> None:
+        """The newest frame is one of the first after a doubt began. What comes again says nothing of what is
+        missing."""
+        doubt = self.doubt  # which another thread may settle at any time
+        if doubt is not None and not repeated:
+            doubt.first.append(self.newest[-1])
+        self._starting = doubt is not None and len(doubt.first) < RETAINED
+
     def _forget(self) -> None:
-        if len(self._new) >= self._most:
-            self._old, self._new = self._new, set()
+        self._old, self._new = self._new, set()

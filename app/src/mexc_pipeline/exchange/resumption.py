@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import msgspec
 
 from mexc_pipeline.exchange.channels import DEAL, DEPTH
-from mexc_pipeline.exchange.checks import CONNECTED, REPEATED
+from mexc_pipeline.exchange.checks import CONNECTED, FILLED, REPEATED
 from mexc_pipeline.exchange.deadletters import meant
 from mexc_pipeline.exchange.depth import REMEMBERED, span
 from mexc_pipeline.exchange.holes import Unfinished, unfinished
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.exchange.rest import version_of
+from mexc_pipeline.exchange.trades import is_trade
 from mexc_pipeline.rows import Mt, Row
 
 MOST_DEALS = 2 * REMEMBERED
@@ -53,10 +54,13 @@ def deal_frames(symbol: str, deals: Iterable[Row], dead: Iterable[Row], most: in
     return sorted([*deals, *(row for row in dead if meant(row.m, symbol) == DEAL)])[-most:]
 
 
-def with_events(frames: Iterable[Row], events: Iterable[Row]) -> list[tuple[int, bytes]]:
-    """Deal frames as (``mt``, text), oldest first, with the events among them that tell of repeated deals."""
-    told = (row for row in events if row.m.startswith((CONNECTED, REPEATED)))
-    return [(row.mt, row.m if row.mt == Mt.EVENT else content(row.m)) for row in sorted([*frames, *told])]
+def in_place(frames: Iterable[Row], repaired: Iterable[Row], events: Iterable[Row]) -> list[tuple[int, bytes]]:
+    """Deal frames as (``mt``, text), oldest first, with the trades among them that were fetched, and the events that
+    tell of repeated and missing deals."""
+    told = (row for row in events if row.m.startswith((CONNECTED, REPEATED, FILLED)))
+    fetched = (row for row in repaired if is_trade(content(row.m)))
+    found = sorted([*frames, *fetched, *told])
+    return [(row.mt, row.m if row.mt == Mt.EVENT else content(row.m)) for row in found]
 
 
 def versions(repaired: Iterable[bytes]) -> list[int]:

@@ -1,7 +1,8 @@
-"""Fetches over REST what the socket did not bring: missing versions of a book, and snapshots to build on.
+"""Fetches over REST what the socket did not bring: missing versions of a book, snapshots to build on, and trades.
 
-A thread of its own asks; the reading thread only says what is missing. What is asked for, and what an answer decides,
-is :class:`~mexc_pipeline.exchange.recovery.Recovery`'s.
+A thread of its own asks; the reading thread only says what is missing or in doubt. What is asked for, and what an
+answer decides, is :class:`~mexc_pipeline.exchange.recovery.Recovery`'s, of trades
+:class:`~mexc_pipeline.exchange.fills.Fills`'.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.exchange.checks import FollowUp
+from mexc_pipeline.exchange.fills import Fills
 from mexc_pipeline.exchange.holes import Row
 from mexc_pipeline.exchange.recovery import THROTTLED_S, Allowance, Recovery, Request, Step
-from mexc_pipeline.exchange.rest import RestRefusedError
+from mexc_pipeline.exchange.rest import MOST_DEALS, RestRefusedError, deals_path, read_deals
 
 log = logging.getLogger("mexc_pipeline.feed")
 
@@ -30,7 +32,8 @@ PAUSE_S = 0.2
 
 class Repairer:
     """Repairs the recording of one symbol, ``symbol_id`` in the log. ``keep`` takes rows and may block; requests go to
-    ``rest``; ``newest`` is the version of the newest frame."""
+    ``rest``; ``newest`` is the version of the newest frame. ``fills``: what may be missing of the trades of the
+    contract ``symbol``, None where they are not recorded."""
 
     def __init__(
         self,
@@ -39,6 +42,8 @@ class Repairer:
         keep: Callable[[list[Row]], None],
         newest: Callable[[], int],
         recovery: Recovery,
+        fills: Fills | None = None,
+        symbol: str = "",
     ) -> None:
         self._symbol_id = symbol_id
         self._rest = rest
@@ -48,6 +53,10 @@ class Repairer:
         self._allowance = Allowance()
         self._changed = threading.Condition()  # guards what follows
         self._recovery = recovery
+        self._fills = fills
+        self._deals_path = deals_path(symbol, MOST_DEALS)
+        self._trades_backoff = Backoff(random.Random(), first_s=0.25, most_s=8.0)  # noqa: S311 - jitter, not a secret
+        self._trades_at = 0.0  # not before then (monotonic s) are trades asked for
         self._closed = False
         self._book_at = 0.0  # not before then (monotonic s) is a book asked for
         self._no_book: tuple[float, str] | None = None  # since when there is none to build on, and why
@@ -69,6 +78,32 @@ class Repairer:
             self._no_book = None
             return self._recovery.give_up(reason)
 
+    def connected(self) -> None:
+        """A connection begins; from the reading thread, as are the next three."""
+        with self._changed:
+            if self._fills is not None and not self._closed:
+                self._fills.connected()
+
+    def subscribed(self, ts_ms: int | None) -> None:
+        """Deals are delivered, as the exchange said at that time of its own (Unix ms), or as they themselves show."""
+        with self._changed:
+            if self._fills is not None and not self._closed:
+                self._fills.subscribed(time.monotonic(), ts_ms)
+                self._trades_at = 0.0
+                self._changed.notify_all()
+
+    def in_doubt(self) -> None:
+        """Deals may be missing although the connection goes on."""
+        with self._changed:
+            if self._fills is not None and not self._closed:
+                self._fills.in_doubt()
+                self._changed.notify_all()
+
+    def disconnected(self) -> list[Row]:
+        """A connection is over; returns rows to be kept."""
+        with self._changed:
+            return self._fills.disconnected() if self._fills is not None and not self._closed else []
+
     def close(self) -> list[Row]:
         """Stop; what is not repaired yet is given up, and the rows that say so are returned."""
         with self._changed:
@@ -78,7 +113,8 @@ class Repairer:
 
     def status(self) -> dict[str, Any]:
         """Gaps seen and still open since start, and what is in the way; ``no_book``: for how many seconds there has
-        been none to build on although it was asked for again and again, and why."""
+        been none to build on although it was asked for again and again, and why. ``trades``: those that were fetched,
+        how often some may be missing that could not be, and whether that is being found out."""
         with self._changed:
             since = self._no_book if self._recovery.wants_book else None
             return {
@@ -86,22 +122,69 @@ class Repairer:
                 "open": self._recovery.still_open,
                 "trouble": self.trouble,
                 "no_book": None if since is None else {"for_s": round(time.monotonic() - since[0], 1), "why": since[1]},
+                "trades": None if self._fills is None else self._fills.status._asdict(),
             }
 
     def run(self) -> None:
         """Ask until closed."""
         while True:
             with self._changed:
-                while not self._closed and not self._due():
-                    wanted = self._recovery.requests()
-                    self._changed.wait(max(0.0, self._book_at - time.monotonic()) if wanted else None)
+                rows: list[Row] = []
+                while not (self._closed or rows or self._due() or self._trades_due()):
+                    self._changed.wait(self._wait_s())
+                    rows = self._fills.look(time.monotonic()) if self._fills is not None and not self._closed else []
                 if self._closed:
                     return
-                requests, ended = self._due(), self._recovery.ended()
-            self._keep(ended)
-            pause = max(PAUSE_S, *(self.ask(request) for request in requests))
+                requests, trades_due = self._due(), self._trades_due()
+                rows += self._recovery.ended()
+            self._keep(rows)
+            if not requests and not trades_due:
+                continue
+            pause = max([PAUSE_S, *(self.ask(request) for request in requests)])
+            if trades_due:
+                pause = max(pause, self.ask_trades())
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, pause)
+
+    def _wait_s(self) -> float | None:
+        """Seconds until something is due or may have been decided; None: until something is said."""
+        waits = [self._fills.wait_s] if self._fills is not None else []
+        if self._recovery.requests():
+            waits.append(max(0.0, self._book_at - time.monotonic()))
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def _trades_due(self) -> bool:
+        now = time.monotonic()
+        return self._fills is not None and now >= self._trades_at and self._fills.wants(now)
+
+    def ask_trades(self) -> float:
+        """Ask for the newest trades once; returns the seconds to wait before the next request. Trades that are asked
+        for in vain hold up nothing else."""
+        if patience_s := self._rest.patience_s:
+            return patience_s
+        assert self._fills is not None
+        least, again, why = 0.0, True, None
+        try:
+            got = self._rest.get(self._deals_path, ANSWER_S)
+            trades = read_deals(got.status, got.body)
+            with self._changed:
+                rows, again = ([], False) if self._closed else self._fills.answered(trades, time.monotonic())
+        except (EgressError, RestRefusedError) as error:
+            why = str(error)
+            least = THROTTLED_S if isinstance(error, RestRefusedError) and error.throttled else 0.0
+        except Exception as error:  # whatever an answer holds, later trades must be filled; it is logged whole
+            log.exception("trades not filled")
+            why = f"{type(error).__name__}: {error}"
+        if why is not None:
+            log.warning("no trades to fill with", extra={"fields": {"symbol": self._symbol_id, "why": why}})
+            with self._changed:
+                rows = [] if self._closed else self._fills.failed(why)
+        if again:
+            self._trades_at = time.monotonic() + self._trades_backoff.next_s()
+        else:
+            self._trades_backoff.reset()
+        self._keep(rows)
+        return max(least, self._rest.patience_s, self._allowance.take(time.monotonic()))
 
     def _due(self) -> list[Request]:
         early = time.monotonic() < self._book_at
