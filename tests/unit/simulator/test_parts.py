@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from mexc_pipeline import simulator
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.simulator import wire
 from mexc_pipeline.simulator.faults import KINDS, Effect, Fault, FaultBoard, parse_fault
-from mexc_pipeline.simulator.frames import Style, SymbolFeed
+from mexc_pipeline.simulator.frames import DealId, Style, SymbolFeed
 from mexc_pipeline.simulator.market import MarketSettings, contract
 from mexc_pipeline.simulator.rest import Rest
 from mexc_pipeline.simulator.sentlog import (
@@ -248,3 +249,33 @@ def test_the_simulator_shares_no_code_with_what_it_judges() -> None:
     }
     outside = {name for name in used if not name.startswith("mexc_pipeline.simulator")}
     assert outside == {"mexc_pipeline.errors"}
+
+
+@pytest.mark.parametrize("spelled", ["absent", "string", "int"])
+def test_rests_trades_are_those_that_were_made(spelled: DealId) -> None:
+    """With an id or without, up to the version that REST has come to."""
+    settings = MarketSettings(rate=100, keep_deals=True)
+    feed = SymbolFeed(contract("BTC_USDT"), 1, settings, Style(rest_deal_id=spelled), NOW)
+    subject = Rest({"BTC_USDT": feed}, 1, 0, 0, 2.0)
+    for n in range(400):
+        feed.tick(0.01, NOW + 10 * n, [])
+    made = feed.market.made
+    assert made is not None
+    assert len(made) > 150
+
+    def shown(**how: Any) -> list[dict[str, Any]]:
+        found = get(subject, "deals/BTC_USDT?limit=500", **how)["data"]
+        assert isinstance(found, list)
+        return found
+
+    newest = shown()
+    assert [deal["t"] for deal in newest] == [deal.time for deal in made[:-101:-1]]
+    ids = {"absent": None, "string": str(made[-1].number), "int": made[-1].number}
+    assert newest[0].get("i") == ids[spelled]
+    behind = [deal.time for deal in made if deal.version <= feed.market.book.version - 300]
+    assert [deal["t"] for deal in shown(lag=300)] == behind[:-101:-1]
+    back = [shown(stale=True)[0]["v"] for _ in range(3)]
+    place = len(behind)
+    assert back == [made[place - 2 - n].quantity for n in range(3)]
+    feed.market.reset_versions(1000)
+    assert shown() == newest

@@ -7,7 +7,7 @@ from mexc_pipeline.simulator.config import FlatOut, SimulatorConfig
 from mexc_pipeline.simulator.exchange import ClientMessage, RestRequest
 from mexc_pipeline.simulator.faults import KINDS, Effect, Fault, parse_fault
 from mexc_pipeline.simulator.frames import Style
-from mexc_pipeline.simulator.inprocess import BookView, Simulator
+from mexc_pipeline.simulator.inprocess import BookView, MadeTrade, Simulator
 from mexc_pipeline.simulator.sentlog import ConnectionInfo, SentFrame, read_connection, read_sent_log
 from mexc_pipeline.simulator.service import serve
 
@@ -19,6 +19,7 @@ __all__ = [
     "Effect",
     "Fault",
     "FlatOut",
+    "MadeTrade",
     "RestRequest",
     "SentFrame",
     "Simulator",

@@ -15,7 +15,7 @@ from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.simulator.bundle import read_bundle
 from mexc_pipeline.simulator.config import FlatOut, SimulatorConfig
 from mexc_pipeline.simulator.faults import KINDS, parse_fault
-from mexc_pipeline.simulator.frames import Style
+from mexc_pipeline.simulator.frames import DealId, Style
 from mexc_pipeline.simulator.market import NATURAL_RATE
 from mexc_pipeline.simulator.service import serve, serve_like
 from mexc_pipeline.simulator.shapes import STEPS
@@ -125,7 +125,14 @@ class _Number(click.FloatRange):
     default=20,
     show_default=True,
     type=click.IntRange(min=0),
-    help="REST books are up to this many versions behind.",
+    help="REST is up to this many versions behind.",
+)
+@click.option(
+    "--rest-deal-id",
+    default="absent",
+    show_default=True,
+    type=click.Choice(["absent", "string", "int"]),
+    help="Ids of REST's trades; the documentation has none.",
 )
 @click.option(
     "--fault",
@@ -183,6 +190,7 @@ def simulate(
     deal_form: str,
     tickers_rows: int,
     rest_lag: int,
+    rest_deal_id: DealId,
     faults: tuple[str, ...],
     log_dir: Path | None,
     clock_ahead: float,
@@ -215,7 +223,7 @@ def simulate(
         commit_rate=commit_rate,
         heartbeat=heartbeat,
         heartbeat_end="notice" if heartbeat_end == "notice" else "abrupt",
-        style=Style(deal_form="object" if deal_form == "object" else "list"),
+        style=Style(deal_form="object" if deal_form == "object" else "list", rest_deal_id=rest_deal_id),
         tickers_rows=tickers_rows,
         rest_lag=rest_lag,
         faults=tuple(parse_fault(text) for text in faults),

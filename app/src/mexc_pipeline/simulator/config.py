@@ -37,11 +37,11 @@ class SimulatorConfig:
     `port` 0 picks a free one. `rate`: frames/s per symbol of ticker, deal and depth.full together; other channels scale
     with it; `commit_rate`: book versions/s at the natural rate. `heartbeat`: seconds after the last JSON ping until the
     connection is closed (to 1.15 times that), 0 never; `heartbeat_end`: with the rs.error notice and a close frame, or
-    abruptly. `rest_lag`: REST books are 0 to this many versions behind, at random. `rest_limit` requests of `depth` per
+    abruptly. `rest_lag`: REST is 0 to this many versions behind, at random. `rest_limit` requests of `depth` per
     `rest_window` seconds and address, twice as many of `depth_commits` (0: no limit). `tickers_rows`: rows of the first
     push.tickers (the exchange: 1,269). `clock_ns` returns Unix nanoseconds. `manual`: the market moves only by
-    `Simulator.tick`. `keep_sent`: hold the sent log and what clients send and ask in memory; `log_dir`: also write it
-    there.
+    `Simulator.tick`. `keep_sent`: hold the sent log, all trades and what clients send and ask in memory; `log_dir`:
+    also write what was sent there.
     """
 
     host: str = "127.0.0.1"
@@ -73,4 +73,4 @@ class SimulatorConfig:
 
     def market(self) -> MarketSettings:
         """Return the settings of each symbol's market."""
-        return MarketSettings(self.rate, self.commit_rate, self.levels, self.retain)
+        return MarketSettings(self.rate, self.commit_rate, self.levels, self.retain, self.keep_sent)

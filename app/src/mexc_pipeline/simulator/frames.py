@@ -34,19 +34,25 @@ class Push(NamedTuple):
     payload: bytes
 
 
+DealId = Literal["string", "int", "absent"]
+"""How a trade says its id."""
+
+
 @dataclass(frozen=True)
 class Style:
     """Spellings and shapes the exchange has used.
 
     `respelled` is the share of frames with unusual number spellings. `deal_form`: a list since
     2025-08-21, one object before. `deal_id`: a string of digits since 2026, absent before, an
-    integer in the documentation. `deal_cts`: present since 2026-06.
+    integer in the documentation. `deal_cts`: present since 2026-06. `rest_deal_id`: ids of the trades of REST, of which
+    the documentation has none.
     """
 
     respelled: float = 0.25
     deal_form: Literal["list", "object"] = "list"
-    deal_id: Literal["string", "int", "absent"] = "string"
+    deal_id: DealId = "string"
     deal_cts: bool = True
+    rest_deal_id: DealId = "absent"
 
 
 class Renderer:
@@ -112,15 +118,23 @@ class Renderer:
 
     def deal(self, deal: Deal, rng: Random | None = None) -> str:
         """Return one deal item."""
+        text = self._deal(deal, self._style.deal_id, rng)
+        if self._style.deal_cts:
+            text += f',"cts":"{deal.time}"'
+        return text + "}"
+
+    def rest_deal(self, deal: Deal) -> str:
+        """Return one trade as REST gives it."""
+        return self._deal(deal, self._style.rest_deal_id) + "}"
+
+    def _deal(self, deal: Deal, with_id: DealId, rng: Random | None = None) -> str:
         text = (
             f'{{"p":{self.price(deal.tick, rng)},"v":{deal.quantity},"T":{deal.taker},"O":{deal.opens},'
             f'"M":{deal.own},"t":{deal.time}'
         )
-        if self._style.deal_id != "absent":
-            text += f',"i":"{deal.number}"' if self._style.deal_id == "string" else f',"i":{deal.number}'
-        if self._style.deal_cts:
-            text += f',"cts":"{deal.time}"'
-        return text + "}"
+        if with_id != "absent":
+            text += f',"i":"{deal.number}"' if with_id == "string" else f',"i":{deal.number}'
+        return text
 
     def deals(self, group: list[Deal], stream: str, now_ms: int) -> list[bytes]:
         """Render deals given oldest first: merged frames hold them newest first (wire, 2026-09-02)."""

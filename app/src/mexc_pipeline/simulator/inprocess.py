@@ -29,6 +29,14 @@ class BookView(NamedTuple):
     bids: dict[Decimal, tuple[int, int]]
 
 
+class MadeTrade(NamedTuple):
+    """A trade that was made, whoever was told of it: its id, its time (Unix ms) and itself as REST gives it."""
+
+    number: int
+    time_ms: int
+    m: bytes
+
+
 class Simulator:
     """The simulator as a context manager. Every method may be called from any thread.
 
@@ -159,6 +167,16 @@ class Simulator:
     def tick(self, count: int = 1) -> None:
         """Let the market run for `count` ticks (for `manual=True`)."""
         self._call(lambda: self._exchange.advance(count))
+
+    def trades(self, symbol: str) -> list[MadeTrade]:
+        """All trades of a symbol so far, in order (with `keep_sent`)."""
+
+        def look() -> list[MadeTrade]:
+            feed = self._exchange.feeds[symbol]
+            made = feed.market.made or []
+            return [MadeTrade(deal.number, deal.time, feed.renderer.rest_deal(deal).encode()) for deal in made]
+
+        return self._call(look)
 
     def version(self, symbol: str) -> int:
         """The newest version of a symbol's book."""

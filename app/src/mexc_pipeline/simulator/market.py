@@ -64,17 +64,23 @@ class MarketSettings:
 
     `rate` is frames/s of ticker, deal and depth.full together; all other channels scale with it.
     `commit_rate` is book versions per second at the natural rate. `levels` is levels per side,
-    `retain` the number of versions the book can be rebuilt for.
+    `retain` the number of versions the book can be rebuilt for. `keep_deals`: remember all trades.
     """
 
     rate: float = NATURAL_RATE
     commit_rate: float = 50.0
     levels: int = 200
     retain: int = 200_000
+    keep_deals: bool = False
+
+
+_RECENT = 1000
+"""Trades that are remembered; REST shows the newest 100 of those it has come to."""
 
 
 class Deal(NamedTuple):
-    """One trade; `time` in Unix ms; taker 1 buys, 2 sells; opens 1 opens, 2 reduces, 3 unchanged."""
+    """One trade; `time` in Unix ms; taker 1 buys, 2 sells; opens 1 opens, 2 reduces, 3 unchanged; `version` is the
+    book's after it."""
 
     tick: int
     quantity: int
@@ -83,6 +89,7 @@ class Deal(NamedTuple):
     own: int
     time: int
     number: int
+    version: int
 
 
 class Merged(NamedTuple):
@@ -145,7 +152,8 @@ class Market:
 
     def __init__(self, spec: Contract, seed: int, settings: MarketSettings, now_ms: int) -> None:
         self.spec = spec
-        self.recent: deque[Deal] = deque(maxlen=100)
+        self.recent: deque[Deal] = deque(maxlen=_RECENT)
+        self.made: list[Deal] | None = [] if settings.keep_deals else None
         self._rng = rng = Random(f"market:{seed}:{spec.symbol}")
         self._floor = settings.levels
         self.book = Book(rng.randrange(5_000_000_000, 38_000_000_000), settings.retain)
@@ -200,6 +208,7 @@ class Market:
         """Let the book's versions go on from another one, as after the exchange's own restart."""
         self.book.reset_versions(version)
         self._begin, self._changes = version + 1, {}
+        self.recent = deque((deal._replace(version=version) for deal in self.recent), maxlen=_RECENT)
 
     def _size(self) -> tuple[int, int]:
         orders = 1 + int(self._rng.expovariate(0.7))
@@ -248,8 +257,10 @@ class Market:
             commits.append(book.commit(side, tick, quantity - taken, max(1, orders - rng.randint(0, 1)), cts))
         self._deal_number += rng.randint(1, 60)
         opens = rng.choices((1, 2, 3), (2, 2, 6))[0]
-        deal = Deal(tick, taken, taker, opens, rng.choices((1, 2), (1, 3))[0], time, self._deal_number)
+        deal = Deal(tick, taken, taker, opens, rng.choices((1, 2), (1, 3))[0], time, self._deal_number, book.version)
         self.recent.append(deal)
+        if self.made is not None:
+            self.made.append(deal)
         figures = self.ticker
         figures.last, figures.last_time = tick, time
         figures.high24, figures.low24 = max(figures.high24, tick), min(figures.low24, tick)

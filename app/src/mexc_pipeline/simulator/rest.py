@@ -110,6 +110,8 @@ class Rest:
         self._rng = Random(f"rest:{seed}")
         self._throttle = Throttle(limit, window)
         self._served: dict[str, int] = {}
+        self._deals_rng = Random(f"rest deals:{seed}")
+        self._served_deals: dict[str, int] = {}
         self.specifications: dict[str, list[str]] = {symbol: [] for symbol in feeds}
         """Of each contract every specification that was served, in that order, each once until there was another."""
 
@@ -137,7 +139,7 @@ class Rest:
                     return failure(1001, "Contract does not exist")
                 limit = _number(query.get("limit"))
                 if name == "deals":
-                    return self._deals(feed, limit)
+                    return self._deals(feed, limit, lag, stale)
                 if name == "funding_rate":
                     return self._funding(feed, now_ms)
                 if limit != 20 and not self._throttle.allows(address, name, 1, now):
@@ -174,17 +176,17 @@ class Rest:
         newest_first = islice(feed.market.book.commits(), lag, lag + min(count, 1000))
         return success("[" + ",".join(feed.renderer.commit_data(change) for change in newest_first) + "]")
 
-    def _deals(self, feed: SymbolFeed, limit: int | None) -> RestAnswer:
-        newest = list(feed.market.recent)[::-1][: min(limit or 100, 100)]
-        return success(
-            "["
-            + ",".join(
-                f'{{"p":{feed.renderer.price(d.tick)},"v":{d.quantity},"T":{d.taker},"O":{d.opens},'
-                f'"M":{d.own},"t":{d.time}}}'
-                for d in newest
-            )
-            + "]"
-        )
+    def _deals(self, feed: SymbolFeed, limit: int | None, lag: int | None, stale: bool) -> RestAnswer:
+        """The newest trades, newest first, up to the version of the book that REST has come to."""
+        market, symbol = feed.market, feed.spec.symbol
+        version = market.book.version - (self._deals_rng.randint(0, self._lag) if lag is None else lag)
+        shown = [deal for deal in market.recent if deal.version <= version]
+        if stale and symbol in self._served_deals:
+            shown = [deal for deal in shown if deal.number < self._served_deals[symbol]]
+        if shown:
+            self._served_deals[symbol] = shown[-1].number
+        newest = shown[::-1][: min(limit or 100, 100)]
+        return success("[" + ",".join(map(feed.renderer.rest_deal, newest)) + "]")
 
     def _funding(self, feed: SymbolFeed, now_ms: int) -> RestAnswer:
         settle = (now_ms // 28_800_000 + 1) * 28_800_000
