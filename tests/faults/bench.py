@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from faults.forks import Forked, ForkServer
-from faults.oracle import TAIL_NS, Verdict, check_frames, check_order, check_witness, read_files
+from faults.oracle import TAIL_NS, Verdict, check_frames, check_order, check_trades, check_witness, read_files
 from faults.powerloss import lose_power
 from faults.shim import Control, Crash, Kill, crashes, library
 from faults.witness import Witness
-from mexc_pipeline.simulator import Simulator
+from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig, Style
+from mexc_pipeline.simulator.frames import DealId
 from support.scheduling import Scheduling, held_ns
 from support.standin import StandIn, late_store, silent_store, stand_in
 from support.streams import Stream, without_stream
@@ -113,6 +114,10 @@ class Bench:
         """From when to when (Unix ns) a collector was stopped and could read nothing."""
         self.repeats = False
         """Whether each deal that is sent again must be counted: not where what deals look like is changed."""
+        self.shaped = False
+        """Whether frames do not tell what the exchange had to say."""
+        self.all_trades = False
+        """Whether each trade must be there or said to be missing: not where the socket leaves some out unnoticed."""
         self.log = folder / "log"
 
     # -- processes
@@ -304,6 +309,8 @@ class Bench:
             late = (late_ns, self.channels, self.control.shown, self.stopped, self.repeats, partial(held_ns, waits))
             served = self.sim.specifications(symbol)
             check_frames(rows, mine, sent, symbol, verdict, tail_ns, *late, served=served)
+            whole = self.all_trades and self.sim.config.style.rest_deal_id != "absent"
+            check_trades(rows, self.sim.trades(symbol), verdict, shaped=self.shaped, whole=whole)
             if symbol_id == self.ids[0]:
                 check_witness(rows, self.witness.rows, verdict)
             outcome.expect(bool(rows), f"{symbol_id}: nothing was recorded at all")
@@ -331,6 +338,13 @@ class Bench:
         if self._forks is not None:
             self._forks.close()
         self.control.close()
+
+
+def settings_of(seed: int, rate: float, faults: tuple[Fault, ...] = ()) -> SimulatorConfig:
+    """An exchange of one symbol whose REST gives its trades without ids, with text, with numbers."""
+    ids: tuple[DealId, ...] = ("absent", "string", "int")
+    style = Style(rest_deal_id=ids[seed % 3])
+    return SimulatorConfig(symbols=("BTC_USDT",), rate=rate, seed=seed, style=style, faults=faults)
 
 
 @contextlib.contextmanager

@@ -5,11 +5,12 @@ Nothing of the recorder is used here: frames are classified with the json module
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -19,8 +20,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mexc_pipeline.simulator import ConnectionInfo, SentFrame
-from support.oracle import Ambiguous, expected
+from mexc_pipeline.simulator import ConnectionInfo, MadeTrade, SentFrame
+from support.oracle import Ambiguous, expected, unpacked
 
 NAMES = {1: "t", 2: "d", 3: "dp", 4: "dl", 7: "f", 8: "i", 9: "p", 10: "k", 11: "c", 12: "x"}
 ACKNOWLEDGED = "reset, all acknowledged"
@@ -46,7 +47,7 @@ class Row(NamedTuple):
 class Verdict:
     """What was found. ``tail`` counts frames sent in the last moments of a broken connection and not committed,
     ``unborn`` those of them whose process died before it had committed anything of the connection; ``due`` frames that
-    had to be there although their connection broke."""
+    had to be there although their connection broke; ``filled`` trades that were fetched over REST."""
 
     frames: int = 0
     rows: int = 0
@@ -59,6 +60,7 @@ class Verdict:
     tail_ms: float = 0.0
     unborn: int = 0
     due: int = 0
+    filled: int = 0
     violations: list[str] = field(default_factory=list)
 
     def wrong(self, text: str, *, lost: int = 0, repeated: int = 0, unexplained: int = 0) -> None:
@@ -79,6 +81,7 @@ class Verdict:
             "tail",
             "unborn",
             "due",
+            "filled",
         )
         for name in counts:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -217,18 +220,58 @@ def check_frames(
         _compare(connection, frames[connection.number], got.get(connection.number, []), orderly, verdict, tail_ns, held)
     verdict.connections += len(got)
     if repeats:
-        _judge_repeats([frames[number][: len(have)] for number, have in got.items()], rows, verdict)
+        _judge_repeats(rows, verdict)
 
 
-def _judge_repeats(sent: list[list[tuple[int, str, bytes]]], rows: list[Row], verdict: Verdict) -> None:
-    """``sent``: of each connection what was sent on it, as far as it was committed."""
-    deals = [deal for frames in sent for _, mt, m in frames if mt == "d" for deal in json.loads(m)["data"]]
+def check_trades(
+    rows: list[Row], made: Sequence[MadeTrade], verdict: Verdict, *, shaped: bool = False, whole: bool = False
+) -> None:
+    """What was fetched of trades was made, did not come over the socket, and is there once. ``shaped``: the socket's
+    frames were altered, so that they do not tell what came. ``whole``: every trade since the first that came is there,
+    or is said, up to where the recorder knew at last."""
+    fetched = [m for row in rows if row.mt == "r" and "version" not in json.loads(m := row.m)]
+    came = {name for row in rows if row.mt == "d" and not shaped for name in _names(row.m)}
+    missed = Counter(trade.m for trade in made if str(trade.number) not in came)
+    if strange := Counter(fetched) - missed:
+        verdict.wrong(f"{strange.total()} trades were fetched that came, or never were: {min(strange)[:120]!r}")
+    verdict.filled += len(fetched)
+    if not whole or not came:
+        return
+    known = {str(trade["i"]) for trade in map(json.loads, fetched) if "i" in trade}
+    said = [event for row in rows if row.mt == "ev" and (event := json.loads(row.m))["event"] in ("filled", "unfilled")]
+    until = max((event["to"] for event in said if event["event"] == "filled"), default=0)
+    spans = [(event["from"], event["to"]) for event in said if event["event"] == "unfilled"]
+    first = min(map(int, came))
+    lost = [
+        trade
+        for trade in made
+        if trade.number > first and trade.time_ms < until and str(trade.number) not in came | known
+        if not any(since <= trade.time_ms <= to for since, to in spans)
+    ]
+    if lost:
+        verdict.wrong(f"{len(lost)} trades are neither there nor said to be missing (id {lost[0].number} first)")
+
+
+def _names(m: bytes) -> list[str]:
+    """The ids in a frame of deals, however it is packed."""
+    said = json.loads(m)
+    if "base64" in said:
+        payload = base64.b64decode(said["base64"])
+        said = json.loads(unpacked(payload) or payload)
+    data = said["data"]
+    return [str(deal["i"]) for deal in (data if isinstance(data, list) else [data]) if "i" in deal]
+
+
+def _judge_repeats(rows: list[Row], verdict: Verdict) -> None:
     known: set[str] = set()
     again: list[str] = []
-    for name in (str(deal["i"]) for deal in deals):
-        if name in known:
-            again.append(name)
-        known.add(name)
+    for row in rows:
+        if row.mt == "r" and "i" in (trade := json.loads(row.m)):
+            known.add(str(trade["i"]))
+        for name in _names(row.m) if row.mt == "d" else ():
+            if name in known:
+                again.append(name)
+            known.add(name)
     said = [event for row in rows if row.mt == "ev" and (event := json.loads(row.m))["event"] == "repeated"]
     if (count := sum(event["count"] for event in said)) != len(again):
         verdict.wrong(f"{len(again)} deals were sent again, {count} are said to have been")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from faults.oracle import TAIL_NS, Row, Shown, Verdict, check_frames
+from faults.oracle import TAIL_NS, Row, Shown, Verdict, check_frames, check_trades
 from faults.shim import Control
-from mexc_pipeline.simulator import ConnectionInfo, SentFrame
+from mexc_pipeline.simulator import ConnectionInfo, MadeTrade, SentFrame
 
 T0 = 1_764_000_000_000_000_000
 EACH_NS = 100_000_000
@@ -152,3 +152,36 @@ def test_a_specification_is_one_that_was_served_and_frames_are_compared_all_the_
     assert bool(judged(rows)) != served
     assert judged([*rows[:3], rows[4]]), "a frame is missing"
     assert judged([*rows, Row(6, T0, "t", m)]), "of another type it is a frame that nobody sent"
+
+
+def _trade(number: int) -> bytes:
+    return b'{"p":1,"v":1,"T":1,"t":%d,"i":"%d"}' % (T0 // 10**6 + number, number)
+
+
+@pytest.mark.parametrize(
+    ("fetched", "said", "wrong"),
+    [
+        ([2, 3], [], 0),
+        ([2, 3, 3], [], 1),
+        ([2, 3, 4], [], 1),
+        ([2, 3, 9], [], 1),
+        ([2], [], 1),
+        ([2], [(3, 4)], 0),
+        ([2], [(4, 9)], 1),
+    ],
+    ids=["right", "twice", "one that came", "never made", "one too few", "and it is said", "and another is said"],
+)
+def test_fetched_trades_are_held_against_those_that_were_made(
+    fetched: list[int], said: list[tuple[int, int]], wrong: int
+) -> None:
+    made = [MadeTrade(n, T0 // 10**6 + n, _trade(n)) for n in range(6)]
+    rows = [Row(1, T0, "d", b'{"data":[%b,%b]}' % (_trade(4), _trade(1))), Row(2, T0, "d", b'{"data":%b}' % _trade(5))]
+    rows += [Row(3 + n, T0, "r", _trade(number)) for n, number in enumerate(fetched)]
+    events = [("filled", 1, 5), *(("unfilled", *span) for span in said)]
+    for name, first, last in events:
+        times = {"from": T0 // 10**6 + first, "to": T0 // 10**6 + last}
+        rows.append(Row(len(rows) + 1, T0, "ev", json.dumps({"event": name, **times}).encode()))
+    verdict = Verdict()
+    check_trades(rows, made, verdict, whole=True)
+    assert len(verdict.violations) == wrong, verdict.violations
+    assert verdict.filled == len(fetched)

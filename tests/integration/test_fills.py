@@ -111,7 +111,7 @@ def test_what_was_traded_between_connections_is_there_once(ids: DealId) -> None:
     assert not rig.events("unfilled")
     check_union(made, rig.rows(Mt.DEAL), rig.rows(Mt.REPAIRED), [])
     assert len(rig.rows(Mt.REPAIRED)) == sum(said["count"] for said in rig.events("filled"))
-    status = rig.feed.status()["gaps"]["trades"]
+    status = rig.feed.status()["trades"]
     assert status == {"filled": len(rig.rows(Mt.REPAIRED)), "unfilled": 0, "open": False}
 
 

@@ -8,9 +8,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from faults.bench import EXPORTS, SPOOL, Bench, Outcome, Process, bench, pause
+from faults.bench import EXPORTS, SPOOL, Bench, Outcome, Process, bench, pause, settings_of
 from faults.shim import Kill, Op, Where
-from mexc_pipeline.simulator import Simulator, SimulatorConfig
+from mexc_pipeline.simulator import Simulator
 from support.scheduling import Scheduling, spinning
 from support.waiting import until
 
@@ -140,9 +140,10 @@ def _place(folder: Path, seed: int, rng: random.Random, outcome: Outcome, *, jou
     keep = rng.choice(("24h", "1s"))
     outcome.notes |= {"rate": rate, "spool_keep": keep}
     with (
-        Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=rate, seed=seed)) as sim,
+        Simulator(settings_of(seed, rate)) as sim,
         bench(folder, sim, rng, keep=keep, journal=journal) as place,
     ):
+        place.all_trades = True
         yield place
 
 

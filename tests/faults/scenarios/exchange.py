@@ -9,9 +9,9 @@ import random
 from pathlib import Path
 
 from faults import channels
-from faults.bench import Bench, Outcome, Process, bench, end, pause
+from faults.bench import Bench, Outcome, Process, bench, end, pause, settings_of
 from faults.oracle import Verdict, read_files
-from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
+from mexc_pipeline.simulator import Fault, Simulator
 from support.waiting import until
 
 EPISODES = 14
@@ -44,9 +44,7 @@ def exchange(folder: Path, seed: int) -> Outcome:
     channel, how = rng.choice(CHANNELS), rng.choice(RETIRED)
     retired = Fault("retired", channel=channel, value=how.format(channel))
     with (
-        Simulator(
-            SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 200.0)), seed=seed, faults=changes)
-        ) as sim,
+        Simulator(settings_of(seed, rng.choice((60.0, 200.0)), changes)) as sim,
         bench(folder, sim, rng, period="5s", exchange=f'ping_interval = "2s"{table}') as place,
     ):
         sim.inject(retired)

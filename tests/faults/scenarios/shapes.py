@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from faults import channels
-from faults.bench import Bench, Outcome, Process, bench, end, pause
+from faults.bench import Bench, Outcome, Process, bench, end, pause, settings_of
 from faults.oracle import Row, Verdict, read_files
 from mexc_pipeline import read
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
+from mexc_pipeline.simulator import Fault, Simulator
 from support.oracle import unpacked
 from support.waiting import until
 
@@ -93,9 +93,7 @@ def shapes(folder: Path, seed: int, size: float = 1.0) -> Outcome:
     changes = channels.CONTRACTS if are_all_on else ()
     outcome.notes["depth"] = said.depth
     with (
-        Simulator(
-            SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 150.0)), seed=seed, faults=changes)
-        ) as sim,
+        Simulator(settings_of(seed, rng.choice((60.0, 150.0)), changes)) as sim,
         bench(folder, sim, rng, period="5s", exchange=extra) as place,
     ):
         if are_all_on:
@@ -104,6 +102,7 @@ def shapes(folder: Path, seed: int, size: float = 1.0) -> Outcome:
             outcome.notes["channels"] = "all"
         elif said.depth == "merged":
             place.channels = {"push.ticker": 1, "push.deal": 2, "push.depth": 3}
+        place.shaped = True
         place.witness.start()
         collector = place.fork("collect", "btc")
         place.recorded(collector, 20)

@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 
 from faults import channels
-from faults.bench import Bench, Outcome, Process, bench, end, pause
-from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
+from faults.bench import Bench, Outcome, Process, bench, end, pause, settings_of
+from mexc_pipeline.simulator import Fault, Simulator
 from support.peers import Server, SocksProxy
 from support.waiting import until
 
@@ -74,9 +74,7 @@ def sockets(folder: Path, seed: int) -> Outcome:
     egress = proxy.egress if proxy else ""
     with (
         contextlib.closing(proxy) if proxy else contextlib.nullcontext(),
-        Simulator(
-            SimulatorConfig(symbols=("BTC_USDT",), rate=rng.choice((60.0, 300.0)), seed=seed, faults=changes)
-        ) as sim,
+        Simulator(settings_of(seed, rng.choice((60.0, 300.0)), changes)) as sim,
         bench(folder, sim, rng, period="5s", exchange=f'ping_interval = "2s"{egress}{table}') as place,
     ):
         if are_all_on:

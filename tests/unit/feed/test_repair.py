@@ -80,12 +80,11 @@ def test_nothing_is_given_up_while_the_exchange_asks_for_patience(rig: Rig) -> N
         "open": 1,
         "trouble": f"{rig.rest.url} asks for patience",
         "no_book": None,
-        "trades": None,
     }
     rig.rest.wait_s = 0.0
     assert rig.repairer.ask(request) >= 2.0, "the window in which requests are counted"
     assert rig.rest.asked == [request.path]
-    assert rig.repairer.status() == {"seen": 1, "open": 1, "trouble": "HTTP 429", "no_book": None, "trades": None}
+    assert rig.repairer.status() == {"seen": 1, "open": 1, "trouble": "HTTP 429", "no_book": None}
 
 
 def test_requests_keep_to_their_allowance(rig: Rig) -> None:
@@ -215,7 +214,7 @@ def test_the_thread_asks_for_trades_and_keeps_what_is_missing() -> None:
     assert rig.events() == [
         b'{"event":"filled","channel":"push.deal","from":1788335000001,"to":1788335000003,"count":1}'
     ]
-    assert rig.repairer.status()["trades"] == {"filled": 1, "unfilled": 0, "open": False}
+    assert rig.repairer.trades() == {"filled": 1, "unfilled": 0, "open": False}
 
 
 def test_trades_that_are_asked_for_in_vain_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,11 +176,13 @@ class Feed:
             state = UNLISTED
         else:
             state = "live" if connected else "connecting"
+        repairer = self.reading.repairer
         return {
             "state": state,
             **published.describe(time.monotonic()),
             "clock": self.clock.status(time.monotonic_ns()),
-            "gaps": self.reading.repairer.status() if self.reading.repairer is not None else None,
+            "gaps": repairer.status() if repairer is not None and self.reading.checks.repairable else None,
+            "trades": repairer.trades() if repairer is not None else None,
             "unversioned": dict(published.look.unversioned),
         }
 

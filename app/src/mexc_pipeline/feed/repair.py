@@ -113,8 +113,7 @@ class Repairer:
 
     def status(self) -> dict[str, Any]:
         """Gaps seen and still open since start, and what is in the way; ``no_book``: for how many seconds there has
-        been none to build on although it was asked for again and again, and why. ``trades``: those that were fetched,
-        how often some may be missing that could not be, and whether that is being found out."""
+        been none to build on although it was asked for again and again, and why."""
         with self._changed:
             since = self._no_book if self._recovery.wants_book else None
             return {
@@ -122,8 +121,13 @@ class Repairer:
                 "open": self._recovery.still_open,
                 "trouble": self.trouble,
                 "no_book": None if since is None else {"for_s": round(time.monotonic() - since[0], 1), "why": since[1]},
-                "trades": None if self._fills is None else self._fills.status._asdict(),
             }
+
+    def trades(self) -> dict[str, Any] | None:
+        """Of trades, how many were fetched, how often some may be missing that could not be, and whether that is being
+        found out; None where they are not recorded."""
+        with self._changed:
+            return None if self._fills is None else self._fills.status._asdict()
 
     def run(self) -> None:
         """Ask until closed."""
