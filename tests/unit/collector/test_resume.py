@@ -181,3 +181,22 @@ def test_the_newest_version_may_be_in_a_frame_whose_ts_is_wrong(tmp_path: Path) 
     wrong = b'{"symbol":"BTC_USDT","channel":"push.depth","data":{"begin":8,"end":9},"ts":0}'
     record(tmp_path, (0, Mt.DEPTH, depth(7)), (1, Mt.DEAD_LETTER, wrong), (1, Mt.DEAD_LETTER, b"{}"))
     assert last_version(tmp_path) == 9
+
+
+def test_trades_that_were_fetched_are_known_and_are_no_versions(tmp_path: Path) -> None:
+    """Beside changes of the book, and whatever else a hostile exchange gave as one."""
+    trade = b'{"p":1,"v":1,"T":1,"t":1788335242156,"i":"4"}'
+    filled = event("filled", channel="push.deal", count=1)
+    record(
+        tmp_path,
+        (0, Mt.EVENT, about("gap", 3, 6)),
+        (0, Mt.DEAL, deal(3)),
+        (1, Mt.REPAIRED, b'{"version":4,"asks":[]}'),
+        (1, Mt.REPAIRED, trade),
+        (1, Mt.REPAIRED, trade[:-1] + b',"version":5}'),
+        (1, Mt.REPAIRED, b"[]"),
+        (2, Mt.EVENT, filled),
+        (2, Mt.DEAL, deal(5)),
+    )
+    assert newest_deals(tmp_path) == [(2, deal(3)), (6, trade), (5, filled), (2, deal(5))]
+    assert interrupted(tmp_path) == [Unfinished(3, 6, (4, 5))]

@@ -133,3 +133,12 @@ def test_what_came_again_is_said_whole_whatever_kills_took(steps: list[tuple[str
     deals = [m for mt, m in rows if mt == Mt.DEAL]
     told = sum(json.loads(m)["count"] for _, m in rows if m.startswith(b'{"event":"repeated"'))
     assert told == len(deals) - len(set(deals))
+
+
+def test_a_trade_that_was_fetched_is_known_like_one_that_came() -> None:
+    fetched = b'{"p":1,"v":1,"T":1,"t":1788335242156,"i":"4"}'
+    checks = Checks(["push.deal"], 0, [(Mt.DEAL, deal(3)), (Mt.REPAIRED, fetched)])
+    checks.by_channel["push.deal"](deal(5))
+    assert checks.repeated(1.0) is None
+    checks.by_channel["push.deal"](deal(4))
+    assert said(checks.repeated(3.0))["ids"] == ["4"]

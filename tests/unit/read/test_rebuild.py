@@ -144,6 +144,7 @@ def test_a_gap_is_refused_until_it_is_repaired() -> None:
     assert crossed.gaps == [(first, last)]
     broken = tape.rows[-1]
     tape.repair(first, last - 1)
+    tape.put("r", b'{"p":1,"v":1,"T":1,"t":%d,"i":"%d"}' % (MS, last))  # a trade, whatever its id
     with pytest.raises(GapError, match=f"versions {last} to {last} "):
         tape.book(broken)
     tape.repair(last, last)

@@ -28,6 +28,8 @@ from mexc_pipeline.rows import Mt
 
 LOOK_S = 0.25
 """How often what is waited for is looked at."""
+IDLE_S = 1.0
+"""The same while all that is waited for is the first trade after a doubt."""
 SETTLES_S = 1.0
 """Trades of about the same time as the first one after a doubt have come so long after it."""
 PATIENCE_S = 10.0
@@ -114,7 +116,10 @@ class Fills:
     @property
     def wait_s(self) -> float | None:
         """Seconds until something may have to be done; None: nothing is in doubt."""
-        return None if self._stretch is None else LOOK_S
+        stretch = self._stretch
+        if stretch is None:
+            return None
+        return IDLE_S if stretch.first is None and not stretch.waiting else LOOK_S
 
     def wants(self, now: float) -> bool:
         """Whether the newest trades are to be asked for now."""
