@@ -30,7 +30,9 @@ def test_what_stands_in_it_is_left_as_it_is_spelled() -> None:
     assert without.alike == trade.alike, "however a number is spelled"
 
 
-@pytest.mark.parametrize("i", ["null", '"x1"', "1.5", "-1", "01", '""', "1e3", '"' + "9" * 20 + '"', "[1]", '{"a":1}'])
+@pytest.mark.parametrize(
+    "i", ["null", '"x1"', "1.5", "-1", '"01"', '""', "1e3", '"' + "9" * 20 + '"', "[1]", '{"a":1}']
+)
 def test_what_is_no_id_is_none(i: str) -> None:
     assert trade_of(WIRE.replace(b'"16005949540"', i.encode())).number is None
 

@@ -44,11 +44,16 @@ MOST_WAITING = 1000
 """Trades that are waited for at a time."""
 
 
+ORDER_MS = 20
+"""By how much the time of a trade may lie before that of one of a lower id: those of one order have several."""
+
+
 class Mark(NamedTuple):
-    """A place in the stream of trades."""
+    """A place in the stream of trades; ``early_ms``: what comes behind it is not older."""
 
     number: int | None
     time_ms: int
+    early_ms: int
 
     def passed(self, trade: Trade) -> bool:
         """Whether the socket, which has come so far, brings that trade no more."""
@@ -185,20 +190,23 @@ class Fills:
         oldest = min(trades, key=stretch.place)
         if stretch.reached(oldest):
             return []
-        until = oldest.time_ms if stretch.first is None else min(oldest.time_ms, stretch.first.time_ms)
-        return self._give_up(stretch, until, f"at most {MOST_DEALS} trades could be asked for")
+        until_ms = oldest.time_ms if stretch.first is None else min(oldest.time_ms, stretch.first.time_ms)
+        times = [trade.time_ms for trade in trades if trade.time_ms <= until_ms + ORDER_MS]
+        return self._give_up(stretch, max(times, default=until_ms), f"at most {MOST_DEALS} trades could be asked for")
 
     def _in_vain(self, stretch: _Stretch, reason: str) -> list[Row]:
         stretch.tries += 1
         if stretch.tries < MOST_TRIES or stretch.first is None:
             return []
         stretch.covered = True
-        said = self._give_up(stretch, stretch.first.time_ms, reason)
+        until_ms = stretch.first.time_ms
+        times = [time_ms for time_ms in _times(stretch.doubt.first[:NEAR]) if time_ms <= until_ms + ORDER_MS]
+        said = self._give_up(stretch, max(times, default=until_ms), reason)
         return said + (self._settle_by_time(stretch) if stretch.by_time else []) + self._close(stretch)
 
     def _give_up(self, stretch: _Stretch, until_ms: int, reason: str) -> list[Row]:
         self._unfilled += 1
-        since_ms = stretch.after.time_ms
+        since_ms = stretch.after.early_ms
         said = events.Unfilled(channel=DEAL, first=since_ms, last=max(since_ms, until_ms), reason=reason)
         return [(Mt.EVENT, said.m)]
 
@@ -357,7 +365,9 @@ class _Stretch:
         """An answer shows all up to its newest trade."""
         newest = max(trades, key=self.place)
         if self.place(newest) > (self.after.time_ms if self.by_time or self.anew else self.after.number or 0):
-            self.after = Mark(newest.number if newest.number is not None else self.after.number, newest.time_ms)
+            early_ms = min(trade.time_ms for trade in trades if trade.time_ms >= newest.time_ms - ORDER_MS)
+            number = newest.number if newest.number is not None else self.after.number
+            self.after = Mark(number, newest.time_ms, early_ms)
         first = self.first
         if first is not None:
             by_id = not self.by_time and not self.anew and newest.number is not None and first.number is not None
@@ -379,8 +389,9 @@ def _last(frames: Iterable[bytes]) -> Mark | None:
     if not near:
         return None
     numbers = [trade.number for trade in near[-1] if trade.number is not None]
-    time_ms = max(trade.time_ms for trades in near for trade in trades)
-    return Mark(max(numbers) if len(numbers) == len(near[-1]) else None, time_ms)
+    times = [trade.time_ms for trades in near for trade in trades]
+    early_ms = min(time_ms for time_ms in times if time_ms >= max(times) - ORDER_MS)
+    return Mark(max(numbers) if len(numbers) == len(near[-1]) else None, max(times), early_ms)
 
 
 def _first(doubt: Doubt) -> Mark | None:
@@ -389,5 +400,6 @@ def _first(doubt: Doubt) -> Mark | None:
         if trades := trades_in(frame):
             numbers = [trade.number for trade in trades if trade.number is not None]
             number = min(numbers) if len(numbers) == len(trades) else None
-            return Mark(number, min(trade.time_ms for trade in trades))
+            time_ms = min(trade.time_ms for trade in trades)
+            return Mark(number, time_ms, time_ms)
     return None
