@@ -241,8 +241,8 @@ class Unrepaired(Event, frozen=True, kw_only=True):
 
 
 class Filled(Event, frozen=True, kw_only=True):
-    """It is known what became of the trades between two times (Unix ms) at which some came over the socket: ``count``
-    that did not are in ``r`` rows now."""
+    """The trades between two times (Unix ms) were compared with REST: ``count`` that the socket did not bring are in
+    ``r`` rows now."""
 
     channel: str
     first: int

@@ -26,6 +26,7 @@ from mexc_pipeline.exchange.holes import MOST_TRIES
 from mexc_pipeline.exchange.resumption import in_place
 from mexc_pipeline.exchange.trades import Trade, trade_of
 from mexc_pipeline.rows import Mt, Row
+from support.examples import examples
 
 MS = 1_788_335_000_000
 Id = Callable[[int], str]
@@ -510,7 +511,7 @@ def play(world: World, steps: list[tuple[str, int]]) -> None:
     world.settle()
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(STEPS, st.sampled_from(["text", "number"]), st.sampled_from(["text", "number"]))
 def test_each_trade_is_there_once_or_said_to_be_missing(steps: list[tuple[str, int]], socket: str, rest: str) -> None:
     world = World(socket, rest)
@@ -519,7 +520,7 @@ def test_each_trade_is_there_once_or_said_to_be_missing(steps: list[tuple[str, i
     assert world.fills.wait_s is None, "nothing is left in doubt"
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(STEPS, st.sampled_from(["text", "none"]))
 def test_without_ids_no_trade_is_invented(steps: list[tuple[str, int]], socket: str) -> None:
     world = World(socket, "none")

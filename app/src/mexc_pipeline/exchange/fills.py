@@ -48,7 +48,7 @@ ORDER_MS = 20
 """By how much the time of a trade may lie before that of one of a lower id: those of one order have several."""
 
 
-class Mark(NamedTuple):
+class TradePlace(NamedTuple):
     """A place in the stream of trades; ``early_ms``: what comes behind it is not older."""
 
     number: int | None
@@ -310,10 +310,10 @@ class _Stretch:
     ``shown``: of trades without an id, the most that one answer showed of those alike; ``kept_alike``: of those that
     were kept, how many are."""
 
-    def __init__(self, doubt: Doubt, since: Mark) -> None:
+    def __init__(self, doubt: Doubt, since: TradePlace) -> None:
         self.doubt = doubt
         self.since = self.after = since
-        self.first: Mark | None = None
+        self.first: TradePlace | None = None
         self.first_at = self.answered_at = 0.0
         self.anew = self.by_time = self.asked = self.covered = self.settled = False
         self.tries = self.kept = 0
@@ -367,7 +367,7 @@ class _Stretch:
         if self.place(newest) > (self.after.time_ms if self.by_time or self.anew else self.after.number or 0):
             early_ms = min(trade.time_ms for trade in trades if trade.time_ms >= newest.time_ms - ORDER_MS)
             number = newest.number if newest.number is not None else self.after.number
-            self.after = Mark(number, newest.time_ms, early_ms)
+            self.after = TradePlace(number, newest.time_ms, early_ms)
         first = self.first
         if first is not None:
             by_id = not self.by_time and not self.anew and newest.number is not None and first.number is not None
@@ -383,7 +383,7 @@ def _number(key: bytes) -> int | None:
     return int(key) if key.isdigit() and len(key) <= 19 else None
 
 
-def _last(frames: Iterable[bytes]) -> Mark | None:
+def _last(frames: Iterable[bytes]) -> TradePlace | None:
     """The newest of the frames' trades: the highest id of the last frame that can be read, and the latest time."""
     near = [trades for frame in list(frames)[-NEAR:] if (trades := trades_in(frame))]
     if not near:
@@ -391,15 +391,15 @@ def _last(frames: Iterable[bytes]) -> Mark | None:
     numbers = [trade.number for trade in near[-1] if trade.number is not None]
     times = [trade.time_ms for trades in near for trade in trades]
     early_ms = min(time_ms for time_ms in times if time_ms >= max(times) - ORDER_MS)
-    return Mark(max(numbers) if len(numbers) == len(near[-1]) else None, max(times), early_ms)
+    return TradePlace(max(numbers) if len(numbers) == len(near[-1]) else None, max(times), early_ms)
 
 
-def _first(doubt: Doubt) -> Mark | None:
+def _first(doubt: Doubt) -> TradePlace | None:
     """The first trade after a doubt."""
     for frame in doubt.first[:NEAR]:
         if trades := trades_in(frame):
             numbers = [trade.number for trade in trades if trade.number is not None]
             number = min(numbers) if len(numbers) == len(trades) else None
             time_ms = min(trade.time_ms for trade in trades)
-            return Mark(number, time_ms, time_ms)
+            return TradePlace(number, time_ms, time_ms)
     return None

@@ -96,7 +96,7 @@ def trades_in(frame: bytes) -> list[Trade]:
 
 
 def readable(pieces: list[msgspec.Raw]) -> list[Trade]:
-    """Those of the pieces that are trades."""
+    """Return those of the pieces that are trades."""
     found: list[Trade] = []
     for piece in pieces:
         try:

@@ -124,8 +124,8 @@ class Repairer:
             }
 
     def trades(self) -> dict[str, Any] | None:
-        """Of trades, how many were fetched, how often some may be missing that could not be, and whether that is being
-        found out; None where they are not recorded."""
+        """Return how many trades were fetched, how often some may be missing that could not be, and whether that is
+        being found out; None where they are not recorded."""
         with self._changed:
             return None if self._fills is None else self._fills.status._asdict()
 
