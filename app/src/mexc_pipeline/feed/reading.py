@@ -12,7 +12,9 @@ from typing import Any
 from mexc_pipeline import config, events
 from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.exchange.answers import Replies
+from mexc_pipeline.exchange.channels import DEAL
 from mexc_pipeline.exchange.checks import Checks
+from mexc_pipeline.exchange.fills import Fills
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
 from mexc_pipeline.exchange.recovery import Recovery
 from mexc_pipeline.exchange.resumption import Resumption
@@ -50,13 +52,16 @@ class Reading:
         self.classify = Classifier(symbol.name, tuple(self.wanted.values())).classify
         self.checks = checks = Checks(self.wanted, resumption.last_version, resumption.deals)
         self.repairer: Repairer | None = None
-        if checks.repairable:
+        fills = Fills(checks.deals) if DEAL in self.wanted else None
+        if checks.repairable or fills is not None:
             self.repairer = Repairer(
                 symbol.id,
                 rest or RestClient(symbol.egress, exchange),
                 intake.put,
                 lambda: checks.newest,
                 Recovery(symbol.name, resumption.unfinished),
+                fills,
+                symbol.name,
             )
         self.memory = Memory()
         self.clock = HostClock(time.time_ns(), time.monotonic_ns())
@@ -102,12 +107,18 @@ class Reading:
     def say_paused(self, for_s: float) -> None:
         """Record that nothing was read for that long."""
         self.event(events.Paused(for_s=round(for_s, 1)))
+        self.deals_in_doubt()
         self.was_paused(for_s)
 
     def was_paused(self, for_s: float) -> None:
         """Publish and log it; recorded it is."""
         self.publish(paused=(time.monotonic(), for_s))
         log.warning("nothing was read", extra={"fields": {"symbol": self.symbol.id, "for_s": round(for_s, 1)}})
+
+    def deals_in_doubt(self, channel: str = DEAL) -> None:
+        """Where that channel is the trades': some may not have come, and REST is to be asked."""
+        if channel == DEAL and self.repairer is not None:
+            self.repairer.in_doubt()
 
     def look_at_clock(self) -> None:
         """Record what the host's clock has done since the last look."""

@@ -15,6 +15,7 @@ import websocket
 from mexc_pipeline import events
 from mexc_pipeline.egress.dial import Dial, Dialled, deadline
 from mexc_pipeline.exchange.answers import Verdict
+from mexc_pipeline.exchange.channels import DEAL, ack_of, topic_of
 from mexc_pipeline.exchange.checks import FollowUp
 from mexc_pipeline.exchange.deadletters import meant, sign
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Control, Subscription, pong_ms
@@ -74,6 +75,7 @@ class NotSent(Ended):
     """Something could not be sent: that says nothing of what can be read."""
 
 
+_DEALS_ACK = ack_of(topic_of(DEAL))
 _PROTOCOL = (websocket.ABNF.OPCODE_CLOSE, websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG)
 
 
@@ -92,6 +94,7 @@ class Session:
         self._touched: set[str] = set()  # channels that delivered since the last look, "" for whatever else came
         self._late_s = 0.0  # by how much rows of what was read last were late
         self._watch: Watch | None = None
+        self._deals_since: int | None = None  # when the exchange said that it delivers them (Unix ms)
         self.next_ping = 0.0
         """When the exchange is pinged again (monotonic s)."""
         self._asked_to_leave: tuple[str, events.Event] | None = None
@@ -135,6 +138,8 @@ class Session:
             look=self._look(now),
         )
         reading.checks.connected()
+        if reading.repairer is not None:
+            reading.repairer.connected()
         reading.event(events.Connected(egress=dialled.mode, **way))
         try:
             for subscription in reading.wanted.values():
@@ -171,6 +176,8 @@ class Session:
             ws.abort()  # type: ignore[no-untyped-call]
             ws.shutdown()  # type: ignore[no-untyped-call]
         reading.say_repeated(math.inf)
+        if reading.repairer is not None and (rows := reading.repairer.disconnected()):
+            reading.intake.put(rows)
 
     def _look(self, now: float) -> Look:
         return self._reading.look(now, self._watch)
@@ -238,6 +245,7 @@ class Session:
                 if monotonic() > link.late_from:  # it is said before the first such row
                     self._late_s = link.late()
                     add(Frame(rx, None, Mt.EVENT, events.Paused(for_s=round(self._late_s, 1)).m))
+                    reading.deals_in_doubt()
                 control, mt, ts, m, channel, answer, text = classify(opcode, data)
                 if control is None or mt is dead:
                     check = checks.get(channel or "")
@@ -260,6 +268,8 @@ class Session:
                     if text is not None:  # plain data of one read never take long
                         look()
             elif control is Control.ACK:
+                if channel == _DEALS_ACK:
+                    self._deals_since = ts
                 self._on_reply(channel or "", answer)
             elif control is Control.PONG:
                 self._on_pong(ts, m)
@@ -393,16 +403,20 @@ class Session:
             match action:
                 case ChannelConfirmed(channel, by):
                     reading.event(events.Subscribed(channel=channel, by=by))
+                    self._deals_come(channel)
                 case ChannelStalled(channel, age):
                     reading.event(events.Stalled(channel=channel, age_s=round(age, 1)))
                     log.warning("channel stalled", extra={"fields": {"symbol": self._id, "channel": channel}})
+                    reading.deals_in_doubt(channel)
                 case ChannelGivenUp(channel, reason):
                     reading.event(events.GivenUp(channel=channel, reason=reason))
                     fields = {"symbol": self._id, "channel": channel, "why": reason}
                     log.error("channel given up", extra={"fields": fields})
+                    reading.deals_in_doubt(channel)
                 case ChannelResumed(channel, by, after_s):
                     reading.event(events.Resumed(channel=channel, by=by, after_s=after_s))
                     log.warning("channel is back", extra={"fields": {"symbol": self._id, "channel": channel}})
+                    self._deals_come(channel)
                 case Resubscribe(channel):
                     self._subscribe(reading.wanted[channel])
                 case Probe():
@@ -414,6 +428,10 @@ class Session:
                     if not orderly:
                         raise Ended(reason)
                     self.parting = reason
+
+    def _deals_come(self, channel: str) -> None:
+        if channel == DEAL and self._reading.repairer is not None:
+            self._reading.repairer.subscribed(self._deals_since)
 
     def _subscribe(self, subscription: Subscription) -> None:
         self._send(subscription.request)
