@@ -170,7 +170,7 @@ def test_a_rest_that_goes_back_in_time_is_given_up_and_said() -> None:
     with feeding("string") as rig:
         rig.deals(5)
         rig.sim.inject(Fault("rest_stale"))
-        rig.sim.inject(Fault("rest_lag", value="500"))
+        rig.sim.inject(Fault("rest_lag", value="50000"))
         rig.sim.inject(Fault("abort"))
         rig.wait("unfilled")
         rig.wait("filled")
