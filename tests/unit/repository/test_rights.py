@@ -124,7 +124,7 @@ def _sockets(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         made.append((handlers, for_group))
 
     monkeypatch.setattr(process, "ControlServer", server)
-    process.Process._serve(MagicMock())
+    process.Process._serve(MagicMock(_left=[MagicMock()]))
     made.append((store.Store.handlers(MagicMock()), store.FOR_GROUP))
     (mine, mine_group), (stores, stores_group) = made
     return [

@@ -27,7 +27,7 @@ from mexc_pipeline.run.account import Periods
 from mexc_pipeline.spool.lifecycle import seal_left_open
 from mexc_pipeline.spool.names import SegmentName
 from mexc_pipeline.spool.segment import NewerFormatError, SegmentInfo, UnavailableError, create, info
-from mexc_pipeline.spool.walk import Unread, by_symbol, each, exported_files, in_order, looked_at, segments
+from mexc_pipeline.spool.walk import Unreadable, by_symbol, each, exported_files, in_order, looked_at, segments
 from support.examples import examples
 from support.spools import SECOND, T0, configure, fill, open_spool, some_frames
 
@@ -175,14 +175,16 @@ def test_each_segment_is_given_or_named(wholes: list[bytes]) -> None:
             for one in found:
                 kind = there[one.path]
                 assert isinstance(one, SegmentInfo) == (kind == "whole"), kind
-                if isinstance(one, Unread):
+                if isinstance(one, Unreadable):
                     assert one.path.name in str(one.error) or kind == "a link to a denied place"
                     assert isinstance(one.error, NewerFormatError) == (kind == "of a newer format"), one
                     away = kind in ("denied", "a link to a denied place")
                     assert isinstance(one.error, UnavailableError) == away, (kind, one)
             seqs = [FIRST_SEQS[paths.index(path)] for path, kind in there.items() if kind == "whole"]
             assert [segment.first_seq for segment in ordered.readable] == sorted(seqs, key=lambda seq: seq or 99)
-            assert [one.path for one in ordered.unreadable] == [one.path for one in found if isinstance(one, Unread)]
+            assert [one.path for one in ordered.unreadable] == [
+                one.path for one in found if isinstance(one, Unreadable)
+            ]
 
     assert len(kinds_of) <= 3 * 6
     examine()
@@ -263,7 +265,7 @@ def test_what_was_removed_meanwhile_is_left_out_and_what_the_disk_refuses_is_nam
         return info(path)
 
     refused, read = looked_at(paths, look)
-    assert isinstance(refused, Unread)
+    assert isinstance(refused, Unreadable)
     assert refused.path == paths[1]
     assert os.strerror(errno.EIO) in str(refused.error)
     assert isinstance(refused.error, UnavailableError)

@@ -18,7 +18,7 @@ from mexc_pipeline.feed.clock import HostClock
 from mexc_pipeline.feed.handshake import HandshakeRefusedError
 from mexc_pipeline.feed.intake import Intake
 from mexc_pipeline.feed.reading import Reading
-from mexc_pipeline.feed.session import Ended, Session
+from mexc_pipeline.feed.session import Ended, FeedSession
 from mexc_pipeline.feed.state import FeedState
 from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.feed.turns import Turns
@@ -53,7 +53,7 @@ class Feed:
         """For the reading thread."""
         self.reading = Reading(symbol, exchange, intake, self.turns, rest, resumption or Resumption())
         """Of which other threads take what it says they may."""
-        self.session: Session | None = None
+        self.session: FeedSession | None = None
         """The present connection, or the last one; for the reading thread."""
 
     @property
@@ -85,7 +85,7 @@ class Feed:
                 continue
             reading.beat = time.monotonic()
             url = self.turns.url
-            self.session = session = Session(reading, self._dial)
+            self.session = session = FeedSession(reading, self._dial)
             code, reason, said = 1006, "", {}
             try:
                 session.run()

@@ -31,7 +31,7 @@ log = logging.getLogger("mexc_pipeline.feed")
 
 
 class Reading:
-    """Of one symbol, in the hands of its reading thread; see :class:`~mexc_pipeline.feed.feed.Feed`. Any thread may set
+    """One symbol's reading, in the hands of its thread; see :class:`~mexc_pipeline.feed.feed.Feed`. Any thread may set
     :attr:`stop` and :attr:`held` and take :attr:`state` and :attr:`beat`."""
 
     def __init__(

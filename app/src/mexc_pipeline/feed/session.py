@@ -68,7 +68,7 @@ class Ended(Exception):  # noqa: N818 - not an error of ours: the connection is 
 
 
 class ClosedByExchange(Ended):
-    """By its close frame."""
+    """The exchange has ended the connection by its close frame."""
 
 
 class NotSent(Ended):
@@ -79,7 +79,7 @@ _DEALS_ACK = ack_of(topic_of(DEAL))
 _PROTOCOL = (websocket.ABNF.OPCODE_CLOSE, websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG)
 
 
-class Session:
+class FeedSession:
     """A connection of a :class:`~mexc_pipeline.feed.reading.Reading`, to be run once, and closed whatever came of it;
     in the reading thread, but for :meth:`leave`."""
 

@@ -14,7 +14,7 @@ from mexc_pipeline.health import unread_in_a_run
 from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Mt
 from mexc_pipeline.spool.names import SegmentName
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
-from mexc_pipeline.spool.walk import Unread, looked_at, recorded, segments
+from mexc_pipeline.spool.walk import Unreadable, looked_at, recorded, segments
 
 _EXPORTED = ("rows", "digest", "bytes")
 _DEAD = MT_NAMES[Mt.DEAD_LETTER]
@@ -149,7 +149,7 @@ class Periods:
             del self.unreadable[gone]
         settled = {path for path, found in self._found.items() if found.state == "exported"}
         for one in looked_at(sorted(paths - settled)):
-            if isinstance(one, Unread):
+            if isinstance(one, Unreadable):
                 self.unreadable[one.path] = str(one.error)
             else:
                 self._found[one.path] = _slim(one)

@@ -31,7 +31,7 @@ from mexc_pipeline.spool.segment import (
     sync_folder,
 )
 from mexc_pipeline.spool.wal import keep_left_out
-from mexc_pipeline.spool.walk import Unread, each, in_order
+from mexc_pipeline.spool.walk import Unreadable, each, in_order
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -197,7 +197,7 @@ def read_left_open(folder: Path, now_ns: int, cut: bool = False) -> Read:
     and a collector that starts meanwhile must not find the lock taken."""
     found: dict[Path, tuple[SegmentInfo, Tally]] = {}
     for segment in each(folder):
-        if isinstance(segment, Unread) or not _is_left_open(segment, now_ns, cut):
+        if isinstance(segment, Unreadable) or not _is_left_open(segment, now_ns, cut):
             continue  # why it is unread is said where it is to be closed
         with contextlib.suppress(SegmentError):  # so is this
             found[segment.path] = (segment, Tally.of(segment.path))
@@ -229,7 +229,7 @@ def seal_left_open(
     for found in each(folder):
         path = found.path
         try:
-            if isinstance(found, Unread):
+            if isinstance(found, Unreadable):
                 raise found.error
             if not _is_left_open(found, now_ns, cut):
                 continue

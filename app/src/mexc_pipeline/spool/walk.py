@@ -20,7 +20,7 @@ _NO_ROW_YET = 1 << 63
 _APART = re.compile(r"(.*\.sqlite)\.damaged-(\d{1,20})")
 
 
-class Unread(NamedTuple):
+class Unreadable(NamedTuple):
     """A segment that cannot be read, or a folder that cannot be listed, and why."""
 
     path: Path
@@ -31,7 +31,7 @@ class InOrder(NamedTuple):
     """Segments by their rows, and those that cannot be read; the folder itself where that cannot be listed."""
 
     readable: list[SegmentInfo]
-    unreadable: list[Unread]
+    unreadable: list[Unreadable]
 
 
 def entries(folder: Path) -> list[Path]:
@@ -65,7 +65,7 @@ def by_symbol(spool_dir: Path) -> Iterator[tuple[Path, InOrder]]:
     try:
         folders = symbols(spool_dir)
     except UnavailableError as error:
-        yield spool_dir, InOrder([], [Unread(spool_dir, error)])
+        yield spool_dir, InOrder([], [Unreadable(spool_dir, error)])
         return
     for folder in folders:
         yield folder, in_order(folder)
@@ -97,18 +97,18 @@ def is_recorded(folder: Path) -> bool:
         return True
 
 
-def each(folder: Path, look: Callable[[Path], SegmentInfo] = info) -> Iterator[SegmentInfo | Unread]:
+def each(folder: Path, look: Callable[[Path], SegmentInfo] = info) -> Iterator[SegmentInfo | Unreadable]:
     """The segments of one symbol's spool folder by name, as :func:`looked_at` gives them; the folder itself where it
     cannot be listed."""
     try:
         there = segments(folder)
     except UnavailableError as error:
-        yield Unread(folder, error)
+        yield Unreadable(folder, error)
         return
     yield from looked_at((path for _, path in there), look)
 
 
-def looked_at(paths: Iterable[Path], look: Callable[[Path], SegmentInfo] = info) -> Iterator[SegmentInfo | Unread]:
+def looked_at(paths: Iterable[Path], look: Callable[[Path], SegmentInfo] = info) -> Iterator[SegmentInfo | Unreadable]:
     """Segments in the order in which they are given, each opened when its turn comes and closed again: what it says of
     itself (``look``, which raises SegmentError), or why that is not known. One that is of another symbol than its
     folder is among the latter: its rows must not be taken for those of this one. One that was removed since it was
@@ -118,9 +118,9 @@ def looked_at(paths: Iterable[Path], look: Callable[[Path], SegmentInfo] = info)
             found = _of_its_folder(look(path))
         except SegmentError as error:
             if is_there(path, error):
-                yield Unread(path, error)
+                yield Unreadable(path, error)
         except OSError as error:
-            yield Unread(path, UnavailableError(f"{path} cannot be looked at: {error.strerror or error}"))
+            yield Unreadable(path, UnavailableError(f"{path} cannot be looked at: {error.strerror or error}"))
         else:
             yield found
 
@@ -131,7 +131,7 @@ def in_order(folder: Path) -> InOrder:
     period again. Segments that are removed while they are looked at are in neither list."""
     found = InOrder([], [])
     for one in each(folder):
-        if isinstance(one, Unread):
+        if isinstance(one, Unreadable):
             found.unreadable.append(one)
         else:
             found.readable.append(one)

@@ -40,7 +40,7 @@ from mexc_pipeline.spool.segment import (
     sync_folder,
 )
 from mexc_pipeline.spool.wal import keep_left_out
-from mexc_pipeline.spool.walk import Unread, apart, each, in_order, segments
+from mexc_pipeline.spool.walk import Unreadable, apart, each, in_order, segments
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -136,10 +136,10 @@ class Spool:
     # -- opening
 
     def _recover(self, known_seq: int, next_rx: int) -> Recovered:
-        damaged: list[Unread] = []
+        damaged: list[Unreadable] = []
         found: list[SegmentInfo] = []
         for one in each(self.folder, _sound):
-            if not isinstance(one, Unread):
+            if not isinstance(one, Unreadable):
                 found.append(one)
             elif isinstance(one.error, NewerFormatError | UnavailableError):
                 raise one.error  # before anything is moved: it may hold the newest seq

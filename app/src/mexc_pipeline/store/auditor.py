@@ -20,7 +20,7 @@ from mexc_pipeline.ledger.digest import RowDigest, combine, differing
 from mexc_pipeline.rows import Columns
 from mexc_pipeline.spool.names import SegmentName
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
-from mexc_pipeline.spool.walk import Unread, looked_at, segments
+from mexc_pipeline.spool.walk import Unreadable, looked_at, segments
 from mexc_pipeline.store import schema
 from mexc_pipeline.store.catalog import Catalog, SegmentKey
 from mexc_pipeline.store.engine import Capabilities, Engine, EngineError, RefusedError, is_damage, row_table_sql
@@ -165,7 +165,7 @@ class Auditor:
                 return 0.0
             logged = self._catalog.logged() if len(due) > 1 else None
             for found in looked_at(due):
-                if isinstance(found, Unread):  # the loader has said so
+                if isinstance(found, Unreadable):  # the loader has said so
                     self._not_before[due[found.path]] = time.monotonic() + AGAIN_S
                 else:
                     self._audit(found, logged)

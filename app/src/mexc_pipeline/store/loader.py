@@ -22,7 +22,7 @@ from mexc_pipeline.rows import Columns, Mt
 from mexc_pipeline.spool.names import SegmentName
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, UnavailableError
 from mexc_pipeline.spool.segment import info as segment_info
-from mexc_pipeline.spool.walk import Unread, in_order, is_there, looked_at, recorded, segments
+from mexc_pipeline.spool.walk import Unreadable, in_order, is_there, looked_at, recorded, segments
 from mexc_pipeline.store.catalog import Catalog, Extent, SegmentKey
 from mexc_pipeline.store.engine import (
     CIRCUMSTANCES,
@@ -284,7 +284,7 @@ class Loader:
         """The segments that are not left behind and can be read, in the order of their rows."""
         waiting: list[SegmentInfo] = []
         for one in looked_at(path for name, path in found if name not in self.progress.left_behind):
-            if isinstance(one, Unread):
+            if isinstance(one, Unreadable):
                 self._report_unreadable(*one)
             else:
                 waiting.append(one)

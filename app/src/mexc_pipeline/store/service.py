@@ -23,7 +23,7 @@ from mexc_pipeline.paths import identity
 from mexc_pipeline.spool.ending import stopped_at
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentError
-from mexc_pipeline.spool.walk import Unread, in_order, looked_at, segments
+from mexc_pipeline.spool.walk import Unreadable, in_order, looked_at, segments
 from mexc_pipeline.store import questions, swaps
 from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.catalog import Catalog
@@ -171,7 +171,7 @@ class Store:
         except SegmentError:
             return last
         for found in looked_at(path for name, path in there if name not in progress.left_behind):
-            if not isinstance(found, Unread):  # reported by the loader; the others still count
+            if not isinstance(found, Unreadable):  # reported by the loader; the others still count
                 last = max(last, found.last_seq)
         return last
 
