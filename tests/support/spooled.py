@@ -34,16 +34,23 @@ class Segment(NamedTuple):
 
 def read_segments(folder: Path) -> list[Segment]:
     """Every segment file of a folder in the order of its rows."""
-    found = []
-    for path in folder.glob("*.sqlite"):
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        try:
-            meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
-            rows = [Stored._make(row) for row in db.execute("SELECT seq, rx, ts, mt, m FROM rows ORDER BY seq")]
-        finally:
-            db.close()
-        found.append(Segment(path.name, meta, rows))
+    found = [_segment(path) for path in folder.glob("*.sqlite")]
     return sorted(found, key=lambda s: s.rows[0].seq if s.rows else 0)
+
+
+def _segment(path: Path, tries: int = 3) -> Segment:
+    """One file; read again where its writer took the log's index away in the moment in which it was opened."""
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+        rows = [Stored._make(row) for row in db.execute("SELECT seq, rx, ts, mt, m FROM rows ORDER BY seq")]
+    except sqlite3.OperationalError:
+        if tries == 1:
+            raise
+        return _segment(path, tries - 1)
+    finally:
+        db.close()
+    return Segment(path.name, meta, rows)
 
 
 def read_rows(folder: Path) -> list[Stored]:
