@@ -135,7 +135,7 @@ def test_answers_that_are_not_utf8_are_stored_exported_and_built_on(tmp_path: Pa
             btc.event("repaired")
             assert btc.stop() == 0
         rows = site.rows()
-        repaired = [r for r in rows if r.mt == 6]
+        repaired = [r for r in rows if r.mt == 6 and not r.m.startswith(b'{"p":')]  # trades are fetched, too
         assert repaired
         assert all(b"\xff" in (unwrap(r.m) or (0, b""))[1] for r in repaired)
         assert named(rows, "snapshot")
