@@ -124,6 +124,7 @@ def judge(sim: Simulator, folder: Path, symbol: str, symbol_id: str) -> dict[str
         if any(f.symbol == symbol for f in frames):
             sent_on[connection.peer] = frames
             ended[connection.peer] = connection.closed_ns
+    made = {trade.m for trade in sim.trades(symbol)}
     current: list[str] = []
     got: dict[str, list[str]] = {}
     orderly: set[str] = set()
@@ -138,6 +139,8 @@ def judge(sim: Simulator, folder: Path, symbol: str, symbol_id: str) -> dict[str
                 orderly.add(local)
         elif mt == "c":
             assert m.encode() in sim.specifications(symbol), "a specification that was not served"
+        elif mt == "r":
+            assert m.encode() in made, "a trade that was fetched and never made"
         else:
             current.append(m)
     assert set(got) <= set(sent_on), "frames of a connection that the exchange does not know"
