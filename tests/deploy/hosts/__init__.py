@@ -1,4 +1,4 @@
-"""Test hosts: systemd-nspawn guests booted from one Debian 12 tree, on a network that leads nowhere.
+"""Test hosts: systemd-nspawn guests booted from a tree per release of Debian, on a network that leads nowhere.
 
 ``python -m deploy.hosts --help`` (with ``tests`` on the path) is what the Molecule scenarios and the Makefile call.
 """

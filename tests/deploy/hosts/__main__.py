@@ -8,10 +8,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from deploy.hosts import debian, upstream, wheels
+from deploy.hosts import debian, upstream
 from deploy.hosts.errors import HostsError, run
-from deploy.hosts.layout import GUESTS
-from deploy.hosts.scenario import Scenario
+from deploy.hosts.layout import DEBIAN_12, DEBIAN_13, GUESTS
+from deploy.hosts.scenario import Scenario, parts
 
 _NEEDED = {
     "systemd-nspawn": "systemd-container",
@@ -30,7 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.hosts", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("prerequisites", help="install what this machine needs to boot guests, saying so first")
-    commands.add_parser("cache", help="make the tree, the apt repository and the wheelhouse, and print where they are")
+    commands.add_parser("cache", help="make trees, apt repositories and wheelhouses, and print where they are")
     for name, text in (
         ("create", "boot guests"),
         ("destroy", "end the guests of this state folder and leave nothing behind"),
@@ -60,8 +60,9 @@ def _do(arguments: argparse.Namespace) -> None:
         case "prerequisites":
             _prerequisites()
         case "cache":
-            for folder in (debian.tree(), debian.repository(), debian.newer(), wheels.wheelhouse()):
-                print(folder)  # noqa: T201
+            for release in (DEBIAN_12, DEBIAN_13):
+                for folder in (debian.tree(release), *(here for here, _ in parts(release))):
+                    print(folder)  # noqa: T201
         case "create":
             Scenario(arguments.state).create(arguments.guests)
         case "destroy":

@@ -16,6 +16,19 @@ EXITS = tuple(f"203.0.113.{last}" for last in (11, 12, 13, 14, 15, 17, 18, 19, 2
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """A release of Debian: its suite, its Python's version, and the file that lists what its guests may install."""
+
+    suite: str
+    python: str
+    packages: str
+
+
+DEBIAN_12 = Release("bookworm", "3.11", "packages.txt")
+DEBIAN_13 = Release("trixie", "3.13", "packages-trixie.txt")
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
     """One test host; ``groups`` are its inventory groups, ``routes`` are (destination, gateway)."""
 
@@ -23,6 +36,7 @@ class Guest:
     address: str
     groups: tuple[str, ...]
     routes: tuple[tuple[str, str], ...] = ()
+    release: Release = DEBIAN_12
 
 
 _NET1 = "198.51.100.30"
@@ -34,6 +48,7 @@ GUESTS = {
         Guest("ch1", "198.51.100.10", ("clickhouse_hosts",)),
         Guest("col1", "198.51.100.21", ("collector_hosts",), _TO_RELAYS),
         Guest("col2", "198.51.100.22", ("collector_hosts",), _TO_RELAYS),
+        Guest("all1", "198.51.100.40", ("clickhouse_hosts", "collector_hosts"), _TO_RELAYS, DEBIAN_13),
         Guest("net1", _NET1, ("test_network",)),
     )
 }

@@ -13,6 +13,8 @@ from deploy.hosts.guests import Machine, create_bridge, entering, remove_bridge
 from deploy.hosts.layout import (
     AUTHORITY,
     BRIDGE,
+    DEBIAN_12,
+    DEBIAN_13,
     ECHO,
     ECHO_NAME,
     EXCHANGE,
@@ -21,7 +23,16 @@ from deploy.hosts.layout import (
     EXITS,
     GUESTS,
     NAMESERVER,
+    Release,
 )
+
+
+def parts(release: Release) -> list[tuple[Path, str]]:
+    """(folder here, folder there) of what guests of a release install from; makes those that are not there yet."""
+    more = [(debian.newer(), "/srv/apt-newer")] if release == DEBIAN_12 else []
+    if release == DEBIAN_13:
+        more = [(debian.older(), "/srv/apt-bookworm"), (wheels.development(release), "/srv/wheelhouse-dev")]
+    return [(debian.repository(release), "/srv/apt"), (wheels.wheelhouse(release), "/srv/wheelhouse"), *more]
 
 
 class Scenario:
@@ -37,12 +48,8 @@ class Scenario:
         """Boot these guests. Raises HostsError where there are guests already."""
         if Path(f"/sys/class/net/{BRIDGE}").exists():
             raise HostsError(f"there is a bridge {BRIDGE} already: another run is on, or one was not cleaned up")
-        base = debian.tree()
-        binds = {
-            str(debian.repository()): "/srv/apt",
-            str(debian.newer()): "/srv/apt-newer",
-            str(wheels.wheelhouse()): "/srv/wheelhouse",
-        }
+        releases = {GUESTS[name].release for name in names}
+        binds = {release.suite: {str(here): there for here, there in parts(release)} for release in releases}
         self._state.mkdir(parents=True, exist_ok=True)
         self._binds.write_text(json.dumps(binds))
         self._key.unlink(missing_ok=True)
@@ -52,7 +59,7 @@ class Scenario:
         create_bridge()
         for name in names:
             machine = self._machine(name)
-            machine.prepare(base, authorized)
+            machine.prepare(debian.tree(GUESTS[name].release), authorized)
             machine.boot()
         self.inventory.write_text(json.dumps(self._inventory(names), indent=1))
 
@@ -72,8 +79,9 @@ class Scenario:
         shutil.rmtree(self._state, ignore_errors=True)
 
     def _machine(self, name: str) -> Machine:
-        binds = tuple((Path(here), there) for here, there in json.loads(self._binds.read_text()).items())
-        return Machine(GUESTS[name], self._folder(name), binds)
+        guest = GUESTS[name]
+        binds = json.loads(self._binds.read_text())[guest.release.suite]
+        return Machine(guest, self._folder(name), tuple((Path(here), there) for here, there in binds.items()))
 
     def _folder(self, name: str) -> Path:
         return self._state / "guests" / name

@@ -10,20 +10,30 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.hosts.cache import made
 from deploy.hosts.errors import HostsError, run
+from deploy.hosts.layout import Release
 
 ROOT = Path(__file__).resolve().parents[3]
 _APP = ROOT / "app"
-_RECIPE = "1"
-_GUEST_PYTHON = "3.11"  # Debian 12's
+_CONSTRAINTS = _APP / "constraints.txt"
+_DEVELOPMENT = ROOT / "requirements" / "dev.txt"
+_RECIPE = "2"
 
 
-def wheelhouse() -> Path:
-    """The folder of wheels."""
-    return made("wheelhouse", (_RECIPE, *_sources()), _build)
+def wheelhouse(release: Release) -> Path:
+    """The folder of wheels for the release's Python."""
+    return made("wheelhouse", (_RECIPE, release.python, *_sources()), lambda work: _build(work, release.python))
+
+
+def development(release: Release) -> Path:
+    """The folder that guests of Debian 13 see as ``/srv/wheelhouse-dev``: what ``make dev`` installs besides."""
+    inputs = (_RECIPE, release.python, _DEVELOPMENT.read_bytes(), _CONSTRAINTS.read_bytes())
+    names = [line for line in _DEVELOPMENT.read_text().splitlines() if re.match("[a-zA-Z]", line)]
+    return made("development", inputs, lambda work: _download(work, release.python, names))
 
 
 def version() -> str:
@@ -47,7 +57,16 @@ def _made(part: str) -> bool:
     return part in ("__pycache__", "build") or part.endswith(".egg-info")
 
 
-def _build(work: Path) -> None:
+def _build(work: Path, python: str) -> None:
+    projects = made("projects", (_RECIPE, *_sources()), _build_projects)
+    (wheel,) = (w for w in projects.glob("mexc_pipeline-*.whl") if ".post" not in w.name)
+    dependencies = made("wheels", (_RECIPE, python, *_requirements()), lambda into: _download(into, python, [wheel]))
+    for part in [*projects.glob("*.whl"), *dependencies.glob("*.whl")]:
+        if not (work / part.name).exists():
+            os.link(part, work / part.name)
+
+
+def _build_projects(work: Path) -> None:
     source = work / ".src"
     ignore = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
     for suffix in ("", ".post1", ".post2"):
@@ -56,22 +75,19 @@ def _build(work: Path) -> None:
         _rename(source, suffix)
         run([*_pip("wheel"), "--no-deps", "--wheel-dir", work, source])
     shutil.rmtree(source)
-    dependencies = made("wheels", (_RECIPE, *_requirements()), lambda into: _download(into, work))
-    for wheel in dependencies.glob("*.whl"):
-        os.link(wheel, work / wheel.name)
 
 
 def _requirements() -> list[bytes]:
     return [(_APP / name).read_bytes() for name in ("constraints.txt", "pyproject.toml")]
 
 
-def _download(into: Path, app: Path) -> None:
-    (wheel,) = (w for w in app.glob("mexc_pipeline-*.whl") if ".post" not in w.name)
+def _download(into: Path, python: str, names: Sequence[str | Path]) -> None:
     run([
-        *_pip("download"), "--only-binary=:all:", "--python-version", _GUEST_PYTHON, "--dest", into,
-        "--constraint", _APP / "constraints.txt", wheel,
+        *_pip("download"), "--only-binary=:all:", "--python-version", python, "--dest", into,
+        "--constraint", _CONSTRAINTS, *names,
     ])  # fmt: skip
-    (into / wheel.name).unlink()
+    for wheel in into.glob("mexc_pipeline-*.whl"):  # of an older content perhaps, when this one is used again
+        wheel.unlink()
 
 
 def _rename(source: Path, suffix: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from deploy.comparison import Sent, compare
 from deploy.hosts.cache import key
 from deploy.hosts.layout import EXITS, GUESTS, NETWORK, RELAYS
 from mexc_pipeline.egress.partition import owner
+from support.repository import ROOT
 
 
 def connection(*frames: str) -> Sent:
@@ -44,6 +46,13 @@ def test_anything_else_is_refused(frames: list[str]) -> None:
 def test_every_symbol_owns_enough_of_the_test_network(ids: tuple[str, ...]) -> None:
     owned = Counter(owner(address, ids) for address in EXITS)
     assert {symbol: owned[symbol] >= 12 // len(ids) for symbol in ids} == dict.fromkeys(ids, True)
+
+
+def test_every_symbol_owns_three_of_the_fewer_exits() -> None:
+    text = (ROOT / "molecule" / "debian13" / "inventory" / "group_vars" / "all.yml").read_text()
+    exits = re.findall(r"203\.0\.113\.\d+", text)
+    assert set(exits) <= set(EXITS)
+    assert Counter(owner(address, ("btc", "eth", "sol")) for address in exits) == {"btc": 3, "eth": 3, "sol": 3}
 
 
 def test_addresses_are_of_documentation_ranges_only() -> None:
