@@ -5,7 +5,10 @@ PYTHON ?= python3
 ARGS ?=
 TESTS ?= tests/unit tests/integration tests/faults tests/soak
 HOURS ?= 1
-WORKERS ?= 2
+# Tests beside each other: most of them wait, for sockets, edges of periods and processes, more than they compute; the
+# unit tests compute.
+WORKERS ?= 4
+UNIT_WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.run
@@ -43,7 +46,7 @@ dev: $(DEV)
 
 # Fewer examples of each property, and neither slow tests nor those of the embedded engine; its last lines count them.
 unit: $(DEV)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-profile=quick -m "not slow and not engine" tests/unit $(ARGS)
+	$(BIN)/python -m pytest -q -n $(UNIT_WORKERS) --dist worksteal --hypothesis-profile=quick -m "not slow and not engine" tests/unit $(ARGS)
 
 deps:
 	$(PYTHON) tests/support/machine.py --install
