@@ -222,21 +222,33 @@ def test_what_comes_with_the_handshake_is_recorded_where_nothing_can_be_asked_an
 def test_an_exchange_that_goes_on_sending_keeps_nobody(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     monkeypatch.setattr(module, "DRAIN_BYTES", 200_000)
     monkeypatch.setattr(Watch, "due", lambda *_: [Reconnect("no pong", False)])
-    got: list[Frame] = []
+    intake = HeldUp(lambda row: row.mt == Mt.EVENT and b'"connected"' in row.m)
+    full = threading.Event()
 
     def flood(client: socket.socket, over: threading.Event) -> None:
         greet(client)
+        client.setblocking(False)
         while not over.is_set():
-            client.sendall(BURST)
+            try:
+                client.send(BURST)
+            except BlockingIOError:  # the recorder's kernel takes no more: it is full whatever this thread is given
+                full.set()
+                client.settimeout(0.1)
+            except TimeoutError:
+                continue
 
     with serving(flood) as far:
         where = config.ExchangeTable(websocket=f"ws://127.0.0.1:{far.port}/edge")
-        feed = Feed(config.parse("", None).symbols[0], where, Gathered(got.extend))
+        feed = Feed(config.parse("", None).symbols[0], where, intake)
         thread = threading.Thread(target=feed.run)
         thread.start()
         try:
-            until(lambda: any(b'"disconnected"' in row.m for row in got if row.mt == Mt.EVENT), 30, "its end")
+            assert intake.waits.wait(30)
+            assert full.wait(30)
+            intake.may_go.set()
+            until(lambda: any(b'"disconnected"' in row.m for row in intake.got if row.mt == Mt.EVENT), 30, "its end")
         finally:
+            intake.may_go.set()
             feed.stop()
             thread.join(10)
     assert not thread.is_alive()
