@@ -228,9 +228,10 @@ def test_an_exchange_that_goes_on_sending_keeps_nobody(monkeypatch: pytest.Monke
     def flood(client: socket.socket, over: threading.Event) -> None:
         greet(client)
         client.setblocking(False)
+        left = memoryview(BURST)
         while not over.is_set():
             try:
-                client.send(BURST)
+                left = left[client.send(left) :] or memoryview(BURST)  # whole frames, in however many pieces
             except BlockingIOError:  # the recorder's kernel takes no more: it is full whatever this thread is given
                 full.set()
                 client.settimeout(0.1)
