@@ -654,9 +654,9 @@ def test_an_event_that_is_none_of_ours_is_loaded_like_any_row(
 
 
 def test_a_row_table_can_be_altered_only_through_a_numbered_file(backend: Backend, engine: Engine) -> None:
-    assert schema.apply(engine) == ["001_logs.sql", "002_loading.sql", "003_row_types.sql"]
+    assert schema.apply(engine) == ["001_logs.sql", "002_loading.sql", "003_row_types.sql", "004_minutes.sql"]
     assert schema.apply(engine) == []
-    assert engine.select("SELECT version FROM schema_versions ORDER BY version") == [(1,), (2,), (3,)]
+    assert engine.select("SELECT version FROM schema_versions ORDER BY version") == [(1,), (2,), (3,), (4,)]
 
 
 FIRST_ENUM = "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4, 'ev' = 5, 'r' = 6)"
@@ -718,7 +718,7 @@ def test_logs_of_a_version_that_knew_fewer_types_go_on(backend: Backend, engine:
     assert found == [("btc", 31, segment.counts["x"]), ("eth", 7, 0)]
     assert segment.counts["x"] > 0
     engine.execute("DROP TABLE export_log")
-    assert schema.apply(engine) == ["001_logs.sql", "003_row_types.sql"]
+    assert schema.apply(engine) == ["001_logs.sql", "003_row_types.sql", "004_minutes.sql"]
     assert engine.select("SELECT count() FROM export_log WHERE rows_x = 0") == [(0,)]
     loader.detach()
     auditor.detach()

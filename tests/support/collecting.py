@@ -33,6 +33,7 @@ class Site:
         ping: str = "15s",
         extra: str = "",
         exchange: str = "",
+        candles: str = "off",
         symbols: tuple[str, ...] = ("BTC_USDT",),
     ) -> None:
         self.folder = folder
@@ -42,6 +43,7 @@ class Site:
         self.config.write_text(
             f"symbols = {json.dumps(symbols)}\n"
             f'data_dir = "{self.data}"\nexport_dir = "{self.exports}"\nperiod = "{period}"\n'
+            f'[checks]\ncandles = "{candles}"\n'
             f'[exchange]\nwebsocket = "{websocket}"\nrest = "{rest}"\nping_interval = "{ping}"\n{exchange}\n{extra}'
         )
 

@@ -108,6 +108,12 @@ def test_a_symbols_own_table_overrides_only_what_it_names() -> None:
         config.symbol("eth")
 
 
+def test_candles_are_fetched_once_an_hour_unless_told_otherwise() -> None:
+    assert parse("", None).candles_s == 3600
+    assert parse('[checks]\ncandles = "90s"', None).candles_s == 90
+    assert parse('[checks]\ncandles = "off"', None).candles_s is None
+
+
 def test_all_channels_can_be_had_by_a_symbol_of_its_own() -> None:
     config = parse(
         """
@@ -182,6 +188,10 @@ def test_all_channels_can_be_had_by_a_symbol_of_its_own() -> None:
             "channels",
             "only contract is on, which says nothing of a market for BTC_USDT; nothing would be recorded",
         ),
+        ('[checks]\ncandles = "soon"', "checks.candles", "15s or 1h"),
+        ('[checks]\ncandles = "13h"', "checks.candles", "1s to 12h"),
+        ("[checks]\ncandles = false", "checks.candles", "str"),
+        ("[checks]\nminutes = 1", "checks.minutes", "candles"),
         ('period = "7s"', "period", "divides a day"),
         ('period = "1s"', "period", "at least 2 s"),
         ('period = "soon"', "period", "15s or 1h"),

@@ -141,6 +141,14 @@ class _Health(_Table, frozen=True):
     """A symbol without a market frame for so long is silent; empty: by each channel's own pace."""
 
 
+class _Checks(_Table, frozen=True):
+    """The table ``[checks]``: what is fetched to check the recording by."""
+
+    candles: str = "1h"
+    """How often the exchange's candles of one minute are fetched, which recorded trades are held against; ``off``:
+    never."""
+
+
 class _ChannelsOverride(_Table, frozen=True):
     """The table ``[symbol.NAME.channels]``: what differs from ``[channels]``."""
 
@@ -200,6 +208,7 @@ class _File(_Table, frozen=True):
     egress: _EgressTable = _EgressTable()
     clickhouse: ClickHouse = ClickHouse()
     health: _Health = _Health()
+    checks: _Checks = _Checks()
     symbol: dict[str, dict[str, Any]] = {}
     """``[symbol.NAME]`` by the exchange's name, each checked as a :class:`_SymbolTable`."""
 
@@ -230,6 +239,8 @@ class Config:
     clickhouse: ClickHouse
     require_mount: bool | tuple[str, ...] = False
     """Mount points without which nothing is written; True: those of ``data_dir`` and ``export_dir``."""
+    candles_s: float | None = None
+    """Seconds after which the exchange's candles are fetched again; None: never."""
     path: Path | None = None
 
     @property
@@ -364,11 +375,21 @@ def _check(file: _File, path: Path | None) -> Config:
         spool=file.spool,
         exchange=_expanded("exchange", file.exchange, "ca_file"),
         clickhouse=_expanded("clickhouse", file.clickhouse, "password_file", "ca_file"),
+        candles_s=_candles_s(file.checks.candles),
         require_mount=file.require_mount
         if isinstance(file.require_mount, bool)
         else tuple(str(_folder("require_mount", point)) for point in file.require_mount),
         path=path,
     )
+
+
+def _candles_s(text: str) -> float | None:
+    if text == "off":
+        return None
+    seconds = _duration("checks.candles", text) / SECOND_NS
+    if not 1 <= seconds <= 12 * 3600:
+        raise ConfigError("checks.candles: allowed are 1s to 12h (the exchange gives 2,000 minutes at most), or off")
+    return seconds
 
 
 def _folder(key: str, text: str) -> Path:

@@ -34,7 +34,7 @@ def report(settings: Config, symbol: Symbol | None = None) -> dict[str, str]:
             shared = {"deployment": _digest("\n".join(symbol.egress.deployment).encode())}
         egress = msgspec.structs.replace(symbol.egress, deployment=())
         read: tuple[Any, ...] = (symbol.name, symbol.id, symbol.channels, egress, settings.exchange, settings.spool)
-        read += (settings.spool_keep_ns,)
+        read += (settings.spool_keep_ns, settings.candles_s)
     else:
         read = (settings.clickhouse, sorted((s.name, s.id) for s in settings.symbols))
     read += (settings.data_dir, settings.export_dir, settings.period.length_ns)

@@ -283,6 +283,10 @@ def _singles(settings: dict[str, Any]) -> Iterator[str]:
         "keep_versions": (lambda v: v >= 1, "1 or more"),
         "period": (lambda v: is_period(_seconds(v)), period),
         "spool_keep": (lambda v: _seconds(v) is not None, duration),
+        "candles": (
+            lambda v: v == "off" or ((seconds := _seconds(v)) is not None and 1 <= seconds <= 43_200),
+            "1s to 12h, or off",
+        ),
         "clickhouse_host": (lambda v: re.fullmatch(r"[A-Za-z0-9:._-]+", v) is not None, "an address or a name"),
         "clickhouse_port": (lambda v: 1 <= v <= 65535, "1 to 65535"),
         "clickhouse_database": (

@@ -251,3 +251,48 @@ def test_memory_is_bounded_whatever_an_exchange_names() -> None:
         assert len(names) <= 201
         assert max(map(len, names)) < 1_500
     assert len(judge(seen, "", "", "", [BTC], 1.0, False).findings) < 2_000
+
+
+@pytest.mark.parametrize(
+    ("own", "volume", "said"),
+    [
+        (True, 4, "2 are made of all trades, 0 of those without self-trades, 0 of neither"),
+        (False, 4, "0 are made of all trades, 2 of those without self-trades, 0 of neither"),
+        (True, 5, "1 are made of all trades, 0 of those without self-trades, 1 of neither (volume)"),
+    ],
+)
+def test_which_trades_candles_are_made_of_is_measured(own: bool, volume: int, said: str) -> None:
+    """Two whole minutes of one connection: each has a trade of 3 contracts, and one of 1 that is with oneself."""
+    begin = 1_700_000_040_000
+    start = begin - 1_700_000_000_000 - 20_000
+
+    def trade(at: int, contracts: int, flag: int) -> Received:
+        m = (
+            f'{{"symbol":"{BTC}","data":[{{"p":100,"v":{contracts},"T":1,"O":3,"M":{flag},"t":{begin + at}}}],'
+            f'"channel":"push.deal","ts":{begin + at}}}'
+        )
+        return Received(start + 20_000 + at, 1, 1, m.encode())
+
+    def kline(at: int, contracts: int) -> Received:
+        window = (begin + at) // 60_000 * 60
+        figures = '"o":100,"h":100,"l":100,"c":100,"ro":100,"rh":100,"rl":100,"rc":100'
+        m = (
+            f'{{"symbol":"{BTC}","data":{{"symbol":"{BTC}","interval":"Min1","t":{window},{figures},'
+            f'"a":{contracts * 100},"q":{contracts}}},"channel":"push.kline","ts":{begin + at}}}'
+        )
+        return Received(start + 20_000 + at, 2, 1, m.encode())
+
+    spare: list[Record] = [
+        Opened(start, 2, BTC, True),
+        Sent(start, 2, json.dumps({"method": "sub.kline", "param": {"symbol": BTC, "interval": "Min1"}})),
+    ]
+    records: list[Record] = [*asked(1, start, "deal"), *asked(1, start)[1:], book(1, start + 2, 1), *spare]
+    for n in range(2):
+        at = 60_000 * n
+        of = volume if n else 4
+        records += [trade(at + 9_000, 3, 2), trade(at + 19_000, 1, 1), kline(at + 59_000, of if own else of - 1)]
+    records += [kline(121_000, 0), book(1, start + 20_000 + 125_000, 2)]
+    found = report(*records)
+    assert f"candles: of 2 whole minutes of BTC_USDT {said}" in found.notes
+    assert found.to_json()["candles"][BTC]["neither"] == (volume == 5)
+    assert report(*records[:12]).candles == {}, "nothing was heard behind the first minute"

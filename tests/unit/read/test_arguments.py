@@ -26,6 +26,7 @@ FUNCTIONS = [
     read.fair_price,
     read.klines,
     read.contracts,
+    read.completeness,
 ]
 
 NEVER = [

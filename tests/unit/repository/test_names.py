@@ -32,7 +32,16 @@ OTHERS_OWN = {
 }
 """Classes with methods of somebody else's, and whose: what such a method does is said there."""
 
-CONFIGURATION = {"ExchangeTable", "_EgressTable", "ClickHouse", "SpoolTable", "_Health", "_SymbolTable", "_File"}
+CONFIGURATION = {
+    "ExchangeTable",
+    "_EgressTable",
+    "ClickHouse",
+    "SpoolTable",
+    "_Health",
+    "_Checks",
+    "_SymbolTable",
+    "_File",
+}
 """The tables of the configuration; an override says what it overrides, whose keys mean the same."""
 
 
@@ -131,7 +140,8 @@ def test_each_key_of_the_configuration_says_what_it_means() -> None:
     tables["Channels"] = classes("exchange/options.py")["Channels"]
     silent = {f"{name}.{key}" for name, node in tables.items() for key, said in fields(node) if not said}
     # A table of the file says for itself what it is.
-    assert silent == {f"_File.{key}" for key in ("spool", "exchange", "channels", "egress", "clickhouse", "health")}
+    of_tables = ("spool", "exchange", "channels", "egress", "clickhouse", "health", "checks")
+    assert silent == {f"_File.{key}" for key in of_tables}
 
 
 def test_each_action_of_the_feed_says_what_its_fields_are() -> None:

@@ -118,6 +118,42 @@ def is_older_form(frame: Any) -> bool:
     return frame["channel"] == "push.depth.full" and "cts" not in data
 
 
+@pytest.mark.parametrize("style", [Style(), Style(candle_self_trades=False, candle_real=False)])
+def test_candles_are_those_of_the_trades(style: Style) -> None:
+    """Made again from the frames of deals, with nothing of the simulator's."""
+    subject = feed(rate=9.0, style=style)
+    trades: dict[int, list[dict[str, Any]]] = {}
+    last: dict[int, dict[str, Any]] = {}
+    for n in range(4 * 60 * 2):
+        for push in subject.tick(0.5, NOW + 500 * n, ("deal", "kline.Min1")):
+            data = json.loads(push.payload, parse_float=Decimal)["data"]
+            if push.channel == "deal":
+                for deal in data:
+                    trades.setdefault(deal["t"] // 60_000 * 60, []).append(deal)
+            else:
+                last[data["t"]] = data
+    before = None
+    whole = sorted(last)[:-1]
+    assert len(whole) >= 3
+    for start in whole:
+        made, shown = trades[start], last[start]
+        counting = [d for d in made if style.candle_self_trades or d["M"] != 1]
+        assert len(counting) > 9
+        assert shown["q"] == sum(d["v"] for d in counting)
+        assert shown["a"] == sum(d["p"] * d["v"] * Decimal("0.0001") for d in counting)
+        prices = [Decimal(d["p"]) for d in made]
+        first, end = min(d["t"] for d in made), max(d["t"] for d in made)
+        assert shown["c"] in {d["p"] for d in made if d["t"] == end}
+        if before is not None:
+            assert shown["o"] == before
+            assert (shown["h"], shown["l"]) == (max(*prices, before), min(*prices, before))
+        if style.candle_real:
+            assert (shown["rh"], shown["rl"], shown["rc"]) == (max(prices), min(prices), shown["c"])
+            assert shown["ro"] in {d["p"] for d in made if d["t"] == first}
+        assert ("ro" in shown) is style.candle_real
+        before = shown["c"]
+
+
 def test_frames_have_the_key_order_of_the_real_ones() -> None:
     rendered: dict[str, list[Any]] = {}
     for _, payload in run(feed(), ALL_STREAMS, 400):

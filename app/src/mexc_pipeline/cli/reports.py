@@ -381,11 +381,11 @@ def ledger_columns(types: Sequence[str]) -> tuple[list[str], list[str]]:
     """The headers of the ledger with those row types, and what goes first where the terminal is too narrow."""
     headers = [
         "symbol", "period", *types, *_SIDES, "seq", "gaps", "missing", "repaired", "reconnects",
-        "no socket", "covered", "buffered", "ratio", "digest", "verdict",
+        "no socket", "covered", "agree", "differ", "unknown", "buffered", "ratio", "digest", "verdict",
     ]  # fmt: skip
     drop = [
         "digest", "ratio", "buffered", "seq", *reversed(types), "repaired", "missing", "no socket",
-        "reconnects", "gaps", "covered",
+        "reconnects", "unknown", "agree", "gaps", "differ", "covered",
     ]  # fmt: skip
     return headers, drop
 
@@ -410,6 +410,7 @@ def _ledger_row(hour: Hour, types: Iterable[str]) -> list[object]:
         hour.reconnects,
         f"{hour.without_socket_s:.1f} s",
         f"{hour.coverage:.2f} %",
+        *(hour.minutes or ["–"] * 3),
         "–" if hour.buffered is None else hour.buffered,
         f"{raw / size:.1f}" if size else "–",
         digest,
@@ -431,8 +432,16 @@ def _total_line(sums: dict[str, Any]) -> str:
         f"already there, {counted(sums['dead_letters'], 'dead letter')}, "
         f"{counted(sums['gaps'], 'gap')} of {counted(sums['missing'], 'version')}, "
         f"{sums['repaired']:,} repaired, {_trades(sums)}{counted(sums['reconnects'], 'reconnect')}, "
-        f"{sums['without_socket_s']:.1f} s without a socket"
+        f"{sums['without_socket_s']:.1f} s without a socket" + _minutes_line(sums["minutes"])
     )
+
+
+def _minutes_line(minutes: Mapping[str, int] | None) -> str:
+    if minutes is None:
+        return ""
+    agree, differ, unknown = minutes["agree"], minutes["differ"], minutes["unknown"]
+    of = counted(agree + differ + unknown, "minute")
+    return f"; of {of} {agree:,} agree with the exchange's candles, {differ:,} differ, {unknown:,} unknown"
 
 
 @click.command(cls=Command)

@@ -31,6 +31,7 @@ from mexc_pipeline.exchange.protocol import subscriptions
 from mexc_pipeline.exchange.rest import Listing
 from mexc_pipeline.feed import attempts
 from mexc_pipeline.feed.attempts import Attempts
+from mexc_pipeline.feed.candles import Candles
 from mexc_pipeline.feed.clock import HostClock
 from mexc_pipeline.feed.contracts import HostContracts
 from mexc_pipeline.feed.feed import Feed
@@ -182,6 +183,16 @@ class Recording:
         assert self._opening is not None
         self._opening.spool.add_done_callback(self._opened)
         _started("contract", self._follow_contract)
+        if self._settings.candles_s is not None and self.symbol.channels.deal != "off":
+            candles = Candles(
+                self.symbol.name,
+                self.symbol.id,
+                self._rest,
+                lambda m: self.note(Mt.REPAIRED, m),
+                lambda: self._feed.state.connected_since_ns is not None,
+                self._settings.candles_s,
+            )
+            _started("candles", lambda: candles.run(self._over))
         if (exits := self._exits) is not None:
             _started("exits", lambda: exits.watch(self._over))
 
@@ -292,7 +303,7 @@ class Recording:
         self._feed.resume()
 
     def note(self, mt: int, m: bytes) -> None:
-        """Queue an event (row type and JSON text) for the spool; never waits."""
+        """Queue a row (its type and JSON text), such as an event, for the spool; never waits."""
         self._inbox.put([(mt, m)], wait=False)
 
     def repartition(self) -> None:

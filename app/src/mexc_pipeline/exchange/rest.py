@@ -12,8 +12,10 @@ from urllib.parse import quote
 
 import msgspec
 
+from mexc_pipeline.exchange.candles import INTERVAL, fetched
 from mexc_pipeline.exchange.depth import MAX_VERSION, whole
 from mexc_pipeline.exchange.trades import Trade, readable
+from mexc_pipeline.rows import is_utf8
 from mexc_pipeline.text import clean
 
 BASE = "/api/v1/contract/"
@@ -105,6 +107,11 @@ def commits_path(symbol: str, count: int = MOST_COMMITS) -> str:
 def deals_path(symbol: str, count: int = 20) -> str:
     """The path of the newest trades, at most 100."""
     return f"{BASE}deals/{quote(symbol)}?limit={count}"
+
+
+def kline_path(symbol: str, start_s: int) -> str:
+    """The path of the candles of one minute from that time (Unix s) until now, at most 2,000."""
+    return f"{BASE}kline/{quote(symbol)}?interval={INTERVAL}&start={start_s}"
 
 
 def funding_path(symbol: str) -> str:
@@ -205,6 +212,17 @@ def _pieces(what: str, status: int, body: bytes) -> list[msgspec.Raw]:
         return msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RestRefusedError(f"{what} that cannot be read: {error}") from error
+
+
+def read_klines(status: int, body: bytes) -> bytes:
+    """The answer to :func:`kline_path`: the exchange's JSON for the candles, byte for byte. RestRefusedError for any
+    other answer, and for candles that cannot be read."""
+    data = bytes(answered(status, body))
+    if (said := too_many_values(data)) is not None:
+        raise RestRefusedError(said)
+    if not is_utf8(data) or fetched(data) is None:
+        raise RestRefusedError("candles that cannot be read")
+    return data
 
 
 def version_of(piece: bytes | msgspec.Raw) -> int:

@@ -176,6 +176,13 @@ ANSWERS: Mapping[str, Shape] = {
     "deals": _shape(
         _ANSWER + "data list; data[]? object; " + _inside(_DEAL + "i? number|text; cts? number|text", "data[]")
     ),
+    "kline": _shape(
+        _ANSWER
+        + "data object; "
+        + "".join(f"data.{name} list; data.{name}[]? number; " for name in ("time", "vol", "amount"))
+        + "".join(f"data.{name} list; data.{name}[]? number; " for name in ("open", "high", "low", "close"))
+        + "".join(f"data.real{n}? list; data.real{n}[]? number; " for n in ("Open", "High", "Low", "Close"))
+    ),
     "funding_rate": _shape(
         _ANSWER + "data object; data.symbol text; data.fundingRate number; data.nextSettleTime number", more=True
     ),

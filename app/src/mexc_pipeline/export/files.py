@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.export.minutes import MINUTES, FileMinutes
 from mexc_pipeline.export.parquet import (
     Content,
     FileError,
@@ -31,6 +32,7 @@ from mexc_pipeline.export.parquet import (
 from mexc_pipeline.export.report import Exported
 from mexc_pipeline.export.source import ahead, blocks
 from mexc_pipeline.ledger.digest import differing
+from mexc_pipeline.ledger.minutes import from_text, to_text
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.names import FileName
@@ -221,6 +223,7 @@ def export_segment(
                 "first_seq": content.first_seq,
                 "last_seq": content.last_seq,
                 "counts": content.counts,
+                **_minutes(target),
                 "seconds": round(seconds, 3),
                 "version": info.version,
             },
@@ -326,7 +329,7 @@ def _write_proven(
     """Write, sync, read back, compare; the content as read back. UserError where what was read by its name is not the
     open file."""
     recorded = {} if copy else _recorded(info)
-    writer = _write(info, fd, check, hook, recorded, copy=copy)
+    writer, checked = _write(info, fd, check, hook, recorded, copy=copy)
     spool = writer.digest.columns()
     if not copy and metadata_of(writer) != recorded:
         altered = ", ".join(differing(spool, info.digests)) or "count"
@@ -344,7 +347,7 @@ def _write_proven(
         )
     if content.contradicted:
         raise UserError(f"{info.file} read back: {_first(content)}; the file was discarded, the segment stays")
-    if metadata(making) != {**_metadata(info, copy=copy), **metadata_of(writer)}:
+    if metadata(making) != {**_metadata(info, copy=copy), **metadata_of(writer), **checked}:
         raise UserError(f"{info.file}: its metadata read back differs from what was written; the file was discarded")
     hook("read back")
     if not _is_at(making, fd):
@@ -354,7 +357,9 @@ def _write_proven(
 
 def _write(
     info: SegmentInfo, fd: int, check: Callable[[], None], hook: Hook, recorded: dict[str, str], *, copy: bool
-) -> FileWriter:
+) -> tuple[FileWriter, dict[str, str]]:
+    """Write the file; also what its metadata says of its minutes."""
+    minutes = FileMinutes(info.symbol, info.name.start_ns, info.name.part)
     with open(fd, "wb", closefd=False) as file:
         hook("created")
         writer = FileWriter(file, {**_metadata(info, copy=copy), **recorded})
@@ -363,16 +368,20 @@ def _write(
             for block in ahead(blocks(info)):
                 check()
                 writer.add(block)
+                minutes.add(block)
                 del block
                 hook("block")
-            writer.finish(metadata_of(writer) if copy else None)  # an open segment has recorded nothing yet
+            counts = minutes.counts(info.edge_ns, final=info.final and not copy)
+            checked = {MINUTES: to_text(counts)} if counts is not None else {}
+            # An open segment has recorded nothing of its rows yet.
+            writer.finish({**(metadata_of(writer) if copy else {}), **checked})
             file.flush()
             hook("written")
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what is read back comes from the disk
             hook("synced")
             undo.pop_all()
-    return writer
+    return writer, checked
 
 
 def _first(content: Content) -> str:
@@ -411,6 +420,12 @@ def _metadata(info: SegmentInfo, *, copy: bool = False) -> dict[str, str]:
         "version": info.version,
         **({"copy": "true"} if copy else {}),
     }
+
+
+def _minutes(target: Path) -> dict[str, dict[str, int]]:
+    """What a proven file says of its minutes, for the segment's mark."""
+    counts = from_text(metadata(target).get(MINUTES))
+    return {MINUTES: counts._asdict()} if counts is not None else {}
 
 
 def _explained(error: OSError, making: Path) -> UserError:

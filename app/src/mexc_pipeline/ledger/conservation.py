@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mexc_pipeline.ledger.account import Account
+from mexc_pipeline.ledger.minutes import Counts
 
 Verdict = Literal["proven", "waiting", "differs"]
 
@@ -30,7 +31,8 @@ class Conservation:
     ``received`` is what the spool recorded, ``stored`` the compared ClickHouse table, ``exported`` the file; None
     where that place does not have it yet, or has it no longer and nothing tells what it had. ``bytes`` is the file's
     size, ``raw_bytes`` the frames in it. ``start_ns`` and ``edge_ns`` bound its period. ``buffered``: rows that had
-    arrived when its table was swapped out; None where no store of this host swapped it.
+    arrived when its table was swapped out; None where no store of this host swapped it. ``minutes``: what the file says
+    of its trades against the exchange's candles; None where it says nothing.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Conservation:
     edge_ns: int = 0
     account: Account | None = None
     buffered: int | None = None
+    minutes: Counts | None = None
 
     @property
     def digest(self) -> str:
@@ -90,6 +93,7 @@ class Conservation:
             "last_seq": self.last_seq,
             "counts": dict(self.counts),
             "gaps": self.gaps,
+            "minutes": None if self.minutes is None else self.minutes._asdict(),
             "bytes": self.bytes,
             "raw_bytes": self.raw_bytes,
             "digest": self.digest,

@@ -11,6 +11,7 @@ from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.conservation import Conservation
 from mexc_pipeline.ledger.coverage import Coverage, Piece, stretches, within
+from mexc_pipeline.ledger.minutes import Counts
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.ledger.repeats import Given, repeats
 from mexc_pipeline.rows import MT_NAMES
@@ -66,6 +67,11 @@ class Hour:
         return sum(known) if known else None
 
     @property
+    def minutes(self) -> Counts | None:
+        """How many of its files' minutes agree with the exchange's candles; None where no file says."""
+        return _counts(f.minutes for f in self.files)
+
+    @property
     def length_ns(self) -> int:
         """Length (ns) of the newest of its periods, as if it were over."""
         return self.files[-1].edge_ns - self.files[-1].start_ns if self.files else self.end_ns - self.start_ns
@@ -113,6 +119,7 @@ class Hour:
             "without_socket_s": round(self.without_socket_s, 3),
             "coverage": round(self.coverage, 4),
             "buffered": self.buffered,
+            "minutes": None if self.minutes is None else self.minutes._asdict(),
             "verdict": self.verdict,
         }
 
@@ -249,9 +256,16 @@ def _sum(known: Iterable[int | None]) -> int | None:
     return sum(rows) if rows else None
 
 
+def _counts(known: Iterable[Counts | None]) -> Counts | None:
+    """The sum of what is known; None where nothing is."""
+    found = [counts for counts in known if counts is not None]
+    return Counts(*map(sum, zip(*found, strict=True))) if found else None
+
+
 def total(of: Sequence[Hour]) -> dict[str, Any]:
     """Sums over hours, and coverage in percent of all their time. None: rows of a place of which nothing is known."""
     length = sum(h.end_ns - h.start_ns for h in of)
+    minutes = _counts(h.minutes for h in of)
     return {
         "hours": sum(h.periods for h in of),
         "absent": sum(h.periods for h in of if not h.files),
@@ -263,4 +277,5 @@ def total(of: Sequence[Hour]) -> dict[str, Any]:
         "seq_repeated": sum(h.seq_repeated for h in of),
         "without_socket_s": round(sum(h.without_socket_s for h in of), 3),
         "coverage": round(100 * sum(h.covered_ns for h in of) / length, 4) if length else 0.0,
+        "minutes": None if minutes is None else minutes._asdict(),
     }

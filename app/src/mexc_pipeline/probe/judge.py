@@ -79,6 +79,16 @@ class RestFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class CandleFigures:
+    """Whole minutes of a symbol by what their candles are made of: ``all`` trades, those ``without_self_trades``, or
+    ``neither``."""
+
+    all: int
+    without_self_trades: int
+    neither: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeReport:
     """Everything that a probe found."""
 
@@ -101,6 +111,8 @@ class ProbeReport:
     longest_number: int
     notes: list[str]
     findings: list[Deviation]
+    candles: dict[str, CandleFigures]
+    """By symbol, where a whole minute was heard."""
     unsaved: str | None = None
     """Why the bundle is not whole; says nothing of the exchange."""
 
@@ -168,6 +180,7 @@ def judge(
         longest_number=max((c.fields.longest[0] for c in seen.channels.values()), default=0),
         notes=judged.notes,
         findings=judged.findings,
+        candles=judged.candles,
     )
 
 
@@ -179,6 +192,7 @@ class _Judge:
         self.findings: list[Deviation] = []
         self.notes: list[str] = []
         self.answers: list[RestFigures] = []
+        self.candles: dict[str, CandleFigures] = {}
         self._unlisted = self._not_listed()
         self._asked = {symbol for channel in seen.channels.values() for symbol in channel.asked}
         self._unheard = {symbol for symbol in self._asked - set(self._unlisted) if self._nothing_of(symbol)}
@@ -194,6 +208,7 @@ class _Judge:
         self._strange_frames()
         self._heartbeat()
         self._clocks()
+        self._candles()
         self._rest()
 
     def _different(self, text: str) -> None:
@@ -425,6 +440,22 @@ class _Judge:
             self._different(
                 f"clock: this machine is {abs(ahead) / 1000:.1f} s {side} the exchange "
                 f"({len(self.seen.ahead)} answers); set it before recording"
+            )
+
+    def _candles(self) -> None:
+        """What candles are made of is documented nowhere, so that nothing of it is expected: it is told."""
+        for symbol, minutes in self.seen.minutes.items():
+            known = [minute for minute in minutes.result() if minute.verdict != "unknown"]
+            if not known:
+                continue
+            rules = Counter(minute.rule for minute in known)
+            found = CandleFigures(rules["all"], rules["without self-trades"], rules[None])
+            self.candles[symbol] = found
+            wrong = Counter(field for minute in known if minute.rule is None for field in minute.why.split(", "))
+            self._note(
+                f"candles: of {_counted(len(known), 'whole minute')} of {symbol} {found.all} are made of all trades, "
+                f"{found.without_self_trades} of those without self-trades, {found.neither} of neither"
+                + (f" ({', '.join(wrong)})" if wrong else "")
             )
 
     def _rest(self) -> None:

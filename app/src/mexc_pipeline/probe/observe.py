@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mexc_pipeline.events import Connected, Stopped, Subscribed
+from mexc_pipeline.exchange.candles import contract_size
 from mexc_pipeline.exchange.channels import (
     CONTRACT,
     DEAL,
     DEPTH,
     FULL_DEPTH,
     INDEX_PRICE,
+    KLINE,
     ROW_TYPES,
+    TICKER,
     acknowledged,
     channel_of,
     is_answer,
@@ -24,7 +28,9 @@ from mexc_pipeline.exchange.deadletters import reason
 from mexc_pipeline.exchange.depth import Deals, span
 from mexc_pipeline.exchange.options import index_symbol
 from mexc_pipeline.exchange.protocol import BINARY, TEXT, Classifier, Control, control_of, decompressed, packing_of
+from mexc_pipeline.exchange.rest import RestRefusedError, endpoint, read_klines, short_path
 from mexc_pipeline.exchange.shapes import SpelledNumber, extent, parse, walk
+from mexc_pipeline.ledger.minutes import Minutes, SizeSaid, said
 from mexc_pipeline.probe.records import (
     Answered,
     Closed,
@@ -48,6 +54,10 @@ MOST_NAMES = 200
 """Different names (of fields, channels, symbols, answers) that are told apart; what comes after is ``(others)``."""
 MOST_NAME = 300
 _OTHERS = "(others)"
+_CHECKED = {DEAL: Mt.DEAL, TICKER: Mt.TICKER, DEPTH: Mt.DEPTH, FULL_DEPTH: Mt.DEPTH, KLINE: Mt.KLINE}
+_CONNECTED = Connected(egress="", peer="", local="", url="").m
+_SUBSCRIBED = Subscribed(channel=DEAL, by="ack").m
+_STOPPED = Stopped().m
 _UNITS = {10: "s", 13: "ms", 16: "us", 19: "ns"}
 
 
@@ -177,6 +187,8 @@ class Observer:
         self.ahead: list[tuple[float, float]] = []
         """How far our clock is ahead of the exchange's, and by how much that may be wrong; both in ms."""
         self.last_at = 0.0
+        self.minutes: dict[str, Minutes] = {}
+        """By symbol: its trades against the candles that were pushed, and those that REST gave."""
         self._versions: dict[tuple[str, str], int] = {}
         self._deals: dict[str, Deals] = {}
 
@@ -186,6 +198,7 @@ class Observer:
         match record:
             case Opened(at, conn, symbol, spare):
                 self.connections[conn] = Connection(symbol, spare, at)
+                self._check(symbol, Mt.EVENT, _CONNECTED, not spare)
             case Refused():
                 self.refused.append(record)
             case Unreached():
@@ -196,11 +209,30 @@ class Observer:
                 self._received(self.connections[record.conn], record)
             case Closed(_, conn):
                 self.connections[conn].closed = record
+                self._check(self.connections[conn].symbol, Mt.EVENT, _STOPPED, not self.connections[conn].spare)
             case Answered():
                 self.answers.append(record)
+                self._candles_of(record)
                 self._clock_of_ping(record)
             case Unanswered():
                 self.unanswered.append(record)
+
+    def _check(self, symbol: str, mt: Mt, m: bytes, wanted: bool = True, ts: int = 0) -> None:
+        """Have it counted for the comparison of trades and candles."""
+        if wanted:
+            self.minutes.setdefault(symbol, Minutes(symbol)).take(said(symbol, 0, ts, mt, m))
+
+    def _candles_of(self, answer: Answered) -> None:
+        name, _, rest = short_path(answer.path).partition("/")
+        if endpoint(answer.path) == "detail":
+            symbol, size = answer.path.rpartition("symbol=")[2], contract_size(answer.body)
+            if size is not None:
+                self.minutes.setdefault(symbol, Minutes(symbol)).take(SizeSaid(size))
+        elif name == "kline":
+            try:
+                self._check(rest.partition("?")[0], Mt.REPAIRED, read_klines(answer.status, answer.body))
+            except RestRefusedError:
+                return  # said where answers are judged
 
     def _channel(self, connection: Connection, name: str) -> Channel:
         return (self.spare if connection.spare else self.channels).setdefault(name, Channel(name))
@@ -255,6 +287,7 @@ class Observer:
             topic = acknowledged(name)
             if value.get("data") == "success" and topic is not None and topic in connection.topics:
                 self._channel(connection, channel_of(topic)).acked.add(connection.symbol)
+                self._check(connection.symbol, Mt.EVENT, _SUBSCRIBED, topic == topic_of(DEAL) and not connection.spare)
             else:
                 count(self.said, f"{name}: {str(value.get('data'))[:MOST_NAME]}")
         elif topic_of(name) not in connection.topics:
@@ -282,6 +315,8 @@ class Observer:
             channel.fields.add(value)
         if not connection.spare:
             self._classify(channel, connection.symbol, record)
+        if (mt := _CHECKED.get(channel.name)) is not None and (not connection.spare or mt is Mt.KLINE):
+            self._check(connection.symbol, mt, text, ts=int(value["ts"]) if unit == "ms" else 0)
         if channel.name in (DEPTH, FULL_DEPTH):
             self._version(channel, connection, text)
         elif channel.name == DEAL:

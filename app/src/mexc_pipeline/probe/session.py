@@ -21,7 +21,15 @@ from mexc_pipeline.egress.way import dial
 from mexc_pipeline.exchange.channels import channel_of
 from mexc_pipeline.exchange.options import index_symbol
 from mexc_pipeline.exchange.protocol import Classifier, request, subscriptions
-from mexc_pipeline.exchange.rest import PING_PATH, commits_path, deals_path, depth_path, detail_path, funding_path
+from mexc_pipeline.exchange.rest import (
+    PING_PATH,
+    commits_path,
+    deals_path,
+    depth_path,
+    detail_path,
+    funding_path,
+    kline_path,
+)
 from mexc_pipeline.feed.attempts import WINDOW_S, Attempts, Budget, key
 from mexc_pipeline.feed.feed import TURN_S
 from mexc_pipeline.feed.handshake import HandshakeAnswer, HandshakeRefusedError, shake
@@ -42,6 +50,8 @@ from mexc_pipeline.probe.talk import Talk
 
 REST_PAUSE_S = 0.5
 """Between two requests: half of what the exchange allows an address; a recorder beside the probe has the other half."""
+KLINES_S = 600
+"""Candles of so long are asked for, to see what they look like."""
 REST_WINDOW_S = 2.0
 """After it a request that was one too many is answered again (measured, 2026-10)."""
 REST_IN_VAIN = 2
@@ -282,6 +292,7 @@ class ProbeSession:
             (first, commits_path(first.name, 20)),
             (first, deals_path(first.name)),
             (first, funding_path(first.name)),
+            (first, kline_path(first.name, int(time.time()) - KLINES_S)),
             (first, PING_PATH),
         ]
         in_vain = 0

@@ -39,7 +39,9 @@ from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.exchange.trades import is_trade
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.parquet import SCHEMA, metadata
+from mexc_pipeline.ledger.minutes import counted
 from mexc_pipeline.read import decode, moment
+from mexc_pipeline.read import minutes as minute_by_minute
 from mexc_pipeline.read.arguments import ArgumentError, flags, level_count, row_types
 from mexc_pipeline.read.decode import Skipped
 from mexc_pipeline.read.files import Instant, bounds, find, instant_ns, set_back, tables
@@ -55,6 +57,7 @@ __all__ = [
     "LeftOutWarning",
     "StaleBookWarning",
     "book",
+    "completeness",
     "contracts",
     "fair_price",
     "frames",
@@ -323,6 +326,39 @@ def book(
         return df
     source = _Stretch(find(symbol, export_dir, start, end), start, end, ["dp"], meant_too=True)
     return _decoded(source, lambda table, skipped: decode.book(table, skipped, levels=levels, floats=floats))
+
+
+def completeness(
+    symbol: str,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    *,
+    export_dir: Path | str,
+) -> pd.DataFrame:
+    """One row per minute: its recorded trades against the exchange's own candle of it, which the recorder fetches once
+    an hour and which is in the files like everything else. Time is the exchange's: ``start`` ≤ minute < ``end``.
+
+    Columns: ``minute`` timestamp[ms, UTC], its beginning; ``verdict`` string: ``agrees``, ``differs``, or ``unknown``;
+    ``why`` string: of one that differs the fields that do, of one that is unknown the reason, else null; ``rule``
+    string: ``all`` or ``without self-trades``, by which trades the candle is made, null where by neither; ``trades``
+    int64 that are counted, of them ``self_trades`` and ``filled`` (fetched over REST); ``repeated`` int64 that came
+    once more and are not counted. Of each of ``volume`` (contracts), ``amount`` (quote currency; null where a
+    contract's size is not known), ``open``, ``high``, ``low``, ``close`` (the trades' own) the trades' figure, the
+    exchange's (``candle_…``) and the first less the second (``…_difference``), decimals as of :func:`klines`.
+
+    ``df.attrs["agree"]``, ``["differ"]`` and ``["unknown"]`` count the verdicts.
+    """
+    low, high = bounds(start, end)
+    files = find(
+        symbol,
+        export_dir,
+        None if low is None else max(0, low - minute_by_minute.BEFORE_NS),
+        None if high is None else min(high + minute_by_minute.BEHIND_NS, 2**63 - 2),
+    )
+    found = minute_by_minute.minutes_of(files, low, high)
+    df: pd.DataFrame = minute_by_minute.table(found).to_pandas(types_mapper=pd.ArrowDtype)
+    df.attrs |= counted(found)._asdict()
+    return df
 
 
 def _paths(files: Sequence[Placed]) -> list[Path]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import msgspec
@@ -37,6 +37,7 @@ NULL = msgspec.Raw(b"null")
 """What a field holds that is not there; the object itself tells it from a null that was sent."""
 _NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?")
 _MOST_EXPONENT_DIGITS = 6
+_ANY = Context(prec=1000)
 _SHORT = 20
 """Characters: so many digits, and eighteen more behind the point, are below 2^127."""
 _PLAIN_FLOAT = r"^-?[0-9]{1,30}(\.[0-9]{1,30})?$"
@@ -117,6 +118,12 @@ def column(raws: Sequence[msgspec.Raw], kind: Any, *, floats: bool = False) -> A
     if wide == WIDEST:  # Arrow casts no text to it
         return pa.array([None if text is None else Decimal(text) for text in texts.to_pylist()], WIDEST)
     return texts.cast(wide)
+
+
+def decimals(values: Sequence[Decimal | None], kind: Any) -> Any:
+    """An Arrow column of these numbers: ``kind`` where all fit it exactly, else the decimal that holds them."""
+    plain = [None if value is None else Decimal(format(_ANY.normalize(value), "f")) for value in values]
+    return pa.array(plain, _wide(kind, [value for value in plain if value is not None]))
 
 
 def is_ms(value: Decimal | int) -> bool:

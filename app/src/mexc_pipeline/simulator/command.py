@@ -114,6 +114,13 @@ class _Number(click.FloatRange):
     help="Deals as a list, or one object a frame as before 2025-08.",
 )
 @click.option(
+    "--candles",
+    default="all",
+    show_default=True,
+    type=click.Choice(["all", "without-self-trades"]),
+    help="Which trades the volume and the amount of candles are made of.",
+)
+@click.option(
     "--tickers-rows",
     default=100,
     show_default=True,
@@ -188,6 +195,7 @@ def simulate(
     heartbeat: float,
     heartbeat_end: str,
     deal_form: str,
+    candles: str,
     tickers_rows: int,
     rest_lag: int,
     rest_deal_id: DealId,
@@ -223,7 +231,11 @@ def simulate(
         commit_rate=commit_rate,
         heartbeat=heartbeat,
         heartbeat_end="notice" if heartbeat_end == "notice" else "abrupt",
-        style=Style(deal_form="object" if deal_form == "object" else "list", rest_deal_id=rest_deal_id),
+        style=Style(
+            deal_form="object" if deal_form == "object" else "list",
+            rest_deal_id=rest_deal_id,
+            candle_self_trades=candles == "all",
+        ),
         tickers_rows=tickers_rows,
         rest_lag=rest_lag,
         faults=tuple(parse_fault(text) for text in faults),

@@ -83,6 +83,7 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "rest_stale": (Effect.WINDOW, "every REST book, and the newest trade it shows, is older than the one before"),
     "rest_gzip": (Effect.WINDOW, "REST answers are compressed, whatever was asked for"),
     "rest_byte": (Effect.WINDOW, "REST books and changes hold a byte that is not UTF-8"),
+    "no_candles": (Effect.WINDOW, "REST refuses every question for candles by code 510"),
     "rest_slow": (Effect.WINDOW, "REST answers `delay` seconds late (default 2)"),
     "contract_change": (Effect.MARKET, "the specification of `symbol` (default: of any) changes, in REST too, and is "
                         "pushed to whoever subscribed to contracts"),

@@ -14,10 +14,18 @@ from typing import Literal, NamedTuple
 
 from mexc_pipeline.simulator import samples
 from mexc_pipeline.simulator.book import Commit, Side
-from mexc_pipeline.simulator.market import Activity, Contract, Deal, Market, MarketSettings, Merged
+from mexc_pipeline.simulator.market import Activity, Candle, Contract, Deal, Market, MarketSettings, Merged
 from mexc_pipeline.simulator.numbers import respell, spell
 
 FULL_LIMITS = (5, 10, 20, 50)
+INTERVALS = {
+    **{f"Min{n}": 60 * n for n in (1, 5, 15, 30, 60)},
+    **{f"Hour{n}": 3600 * n for n in (4, 8)},
+    "Day1": 86_400,
+    "Week1": 604_800,
+    "Month1": 2_592_000,
+}
+"""Of candles, in seconds."""
 
 _TIMES = re.compile(rb'"(ts|ct)":\d{13}')
 _SYMBOL = re.compile(rb'"symbol":"[A-Z_0-9]+"')
@@ -45,7 +53,9 @@ class Style:
     `respelled` is the share of frames with unusual number spellings. `deal_form`: a list since
     2025-08-21, one object before. `deal_id`: a string of digits since 2026, absent before, an
     integer in the documentation. `deal_cts`: present since 2026-06. `rest_deal_id`: ids of the trades of REST, of which
-    the documentation has none.
+    the documentation has none. `candle_self_trades`: whether volume and amount of candles count trades with oneself
+    (`M` 1), of which no documentation tells. `candle_real`: with the prices of the minute's own trades (`ro` …); the
+    others reach to the close before (both as captured in 2026).
     """
 
     respelled: float = 0.25
@@ -53,6 +63,8 @@ class Style:
     deal_id: DealId = "string"
     deal_cts: bool = True
     rest_deal_id: DealId = "absent"
+    candle_self_trades: bool = True
+    candle_real: bool = True
 
 
 class Renderer:
@@ -180,6 +192,33 @@ class Renderer:
             now_ms,
         )
 
+    def candle(self, candle: Candle, interval: str) -> dict[str, str]:
+        """Return a candle's figures under their names in `push.kline`."""
+        spec, others = self._spec, not self._style.candle_self_trades
+        amount = (candle.amount_others if others else candle.amount) * spec.size_units
+        shown = {
+            "o": candle.before,
+            "c": candle.close,
+            "h": max(candle.high, candle.before),
+            "l": min(candle.low, candle.before),
+        }
+        real = {"ro": candle.open, "rc": candle.close, "rh": candle.high, "rl": candle.low}
+        return {
+            "symbol": f'"{spec.symbol}"',
+            "interval": f'"{interval}"',
+            "t": str(candle.start),
+            **{name: self.price(tick) for name, tick in shown.items()},
+            "a": spell(amount, spec.scale + spec.size_scale),
+            "q": str(candle.volume_others if others else candle.volume),
+            **({name: self.price(tick) for name, tick in real.items()} if self._style.candle_real else {}),
+        }
+
+    def kline(self, candle: Candle, interval: str, now_ms: int) -> bytes:
+        """Render a whole `push.kline`, its keys in the order of the captured one."""
+        data = ",".join(f'"{name}":{value}' for name, value in sorted(self.candle(candle, interval).items()))
+        symbol = self._spec.symbol
+        return f'{{"channel":"push.kline","data":{{{data}}},"symbol":"{symbol}","ts":{now_ms}}}'.encode()
+
     def sampled(self, channel: str, now_ms: int, option: str) -> bytes:
         """Return a real frame of a channel the market does not model, with our symbol and times."""
         frame = samples.of_channel(f"push.{channel}")[0]
@@ -222,7 +261,37 @@ class SymbolFeed:
             return [render.merged(activity.merged, now_ms)] if activity.merged else []
         if channel == "deal":
             return [f for group in activity.deals for f in render.deals(group, stream, now_ms)]
+        if channel == "kline":
+            return self._klines(stream.rpartition(".")[2], activity, now_ms)
         return [self._snapshot(stream, channel, now_ms) for _ in range(activity.due[channel])]
+
+    def _klines(self, interval: str, activity: Activity, now_ms: int) -> list[bytes]:
+        """The candle that runs, as often as it is due; one that is over once more before the next."""
+        newest = self.market.candles[-1].start
+        windows = [newest - newest % INTERVALS[interval]] * activity.due["kline"]
+        if activity.minute_over and newest % INTERVALS[interval] == 0:
+            before = newest - 60
+            windows.insert(0, before - before % INTERVALS[interval])
+        return [self.renderer.kline(self.candle_of(start, interval), interval, now_ms) for start in windows]
+
+    def candle_of(self, start: int, interval: str) -> Candle:
+        """Return the candle of an interval that begins at `start` (Unix s), of the minutes that are there."""
+        end = start + INTERVALS[interval]
+        inside = [minute for minute in self.market.candles if start <= minute.start < end]
+        traded = [minute for minute in inside if minute.volume]
+        first = inside[0] if inside else self.market.candles[0]
+        return Candle(
+            start,
+            first.before,
+            traded[0].open if traded else first.open,
+            max((minute.high for minute in traded), default=first.high),
+            min((minute.low for minute in traded), default=first.low),
+            (inside or [first])[-1].close,
+            sum(minute.volume for minute in inside),
+            sum(minute.amount for minute in inside),
+            sum(minute.volume_others for minute in inside),
+            sum(minute.amount_others for minute in inside),
+        )
 
     def specification(self) -> str:
         """Return the contract's description as REST has it, with keys of the documentation (2026-04)."""
@@ -304,5 +373,6 @@ def stream_of(method: str, param: dict[str, object]) -> str | None:
     if method == "depth.step":
         return f"depth.step.{param.get('step', '10')}"
     if method == "kline":
-        return f"kline.{param.get('interval', 'Min1')}"
+        interval = param.get("interval", "Min1")
+        return f"kline.{interval}" if interval in INTERVALS else None
     return method if method in _CHANNELS else None

@@ -118,13 +118,63 @@ class Ticker:
     funding: int  # units of 1e-6
 
 
+@dataclass
+class Candle:
+    """A candle of the minute that begins at `start` (Unix s): prices in ticks, volume in contracts, amount in
+    tick-contracts; those that end in `others` without trades with oneself. `before` is the close of the one before;
+    `first` and `last` are the times of its first and last trade."""
+
+    start: int
+    before: int
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int = 0
+    amount: int = 0
+    volume_others: int = 0
+    amount_others: int = 0
+    first: int = 0
+    last: int = 0
+
+    def add(self, tick: int, quantity: int, own: bool, time: int) -> None:
+        """Take a trade of that time (Unix ms)."""
+        if not self.volume:
+            self.high = self.low = tick
+        if not self.volume or time < self.first:
+            self.open, self.first = tick, time
+        if time >= self.last:
+            self.close, self.last = tick, time
+        self.high, self.low = max(self.high, tick), min(self.low, tick)
+        self.volume += quantity
+        self.amount += quantity * tick
+        if not own:
+            self.volume_others += quantity
+            self.amount_others += quantity * tick
+
+    def follow(self, close: int) -> None:
+        """Begin after this close."""
+        self.before = close
+        if not self.volume:
+            self.open = self.high = self.low = self.close = close
+
+
 class Activity(NamedTuple):
-    """What one tick brought: commits in version order, groups of deals (oldest first), channels due."""
+    """What one tick brought: commits in version order, groups of deals (oldest first), channels due, and whether a
+    minute is over."""
 
     commits: list[Commit]
     deals: list[list[Deal]]
     merged: Merged | None
     due: dict[str, int]
+    minute_over: bool = False
+
+
+_MOST_CANDLES = 3000
+
+
+def _empty(time: int, close: int) -> Candle:
+    return Candle(time // 60_000 * 60, close, close, close, close, close)
 
 
 class _Pacer:
@@ -154,6 +204,8 @@ class Market:
         self.spec = spec
         self.recent: deque[Deal] = deque(maxlen=_RECENT)
         self.made: list[Deal] | None = [] if settings.keep_deals else None
+        self.candles: deque[Candle] = deque([_empty(now_ms, spec.mid)], maxlen=_MOST_CANDLES)
+        """Of each minute from the beginning on, the newest last."""
         self._rng = rng = Random(f"market:{seed}:{spec.symbol}")
         self._floor = settings.levels
         self.book = Book(rng.randrange(5_000_000_000, 38_000_000_000), settings.retain)
@@ -190,6 +242,7 @@ class Market:
     def tick(self, seconds: float, now_ms: int) -> Activity:
         """Let `seconds` of market time pass, all of it stamped `now_ms` (Unix ms)."""
         rng = self._rng
+        minute_over = now_ms // 60_000 * 60 > self.candles[-1].start
         commits = [self._drift(now_ms - 3) for _ in range(self._commit_pacer.due(seconds, rng))]
         due = {name: pacer.due(seconds, rng) for name, pacer in self._pacers.items()}
         deals = [self._trade_burst(now_ms, commits) for _ in range(due["deal"])]
@@ -202,7 +255,8 @@ class Market:
             merged = Merged(self._begin, self.book.version, now_ms - 3, self._changes)
             self._begin, self._changes = self.book.version + 1, {}
         self._move_ticker(due)
-        return Activity(commits, deals, merged, due)
+        self._candle(now_ms)
+        return Activity(commits, deals, merged, due, minute_over)
 
     def reset_versions(self, version: int) -> None:
         """Let the book's versions go on from another one, as after the exchange's own restart."""
@@ -261,6 +315,10 @@ class Market:
         self.recent.append(deal)
         if self.made is not None:
             self.made.append(deal)
+        candle = self._candle(time)
+        candle.add(tick, taken, deal.own == 1, time)
+        if candle is not self.candles[-1]:  # a moment ago it was still that one's minute
+            self.candles[-1].follow(candle.close)
         figures = self.ticker
         figures.last, figures.last_time = tick, time
         figures.high24, figures.low24 = max(figures.high24, tick), min(figures.low24, tick)
@@ -268,6 +326,16 @@ class Market:
         figures.amount24 += taken * tick
         figures.hold += taken if opens == 1 else -min(taken, figures.hold) if opens == 2 else 0
         return deal
+
+    def _candle(self, time: int) -> Candle:
+        """The candle of a time; those of the minutes before it are there too."""
+        start = time // 60_000 * 60
+        if start - self.candles[-1].start > _MOST_CANDLES * 60:  # a clock that was set by days
+            self.candles.append(_empty(time - 60_000, self.candles[-1].close))
+        while self.candles[-1].start < start:
+            newest = self.candles[-1]
+            self.candles.append(_empty((newest.start + 60) * 1000, newest.close))
+        return next((candle for candle in reversed(self.candles) if candle.start == start), self.candles[-1])
 
     def _move_ticker(self, due: dict[str, int]) -> None:
         rng, figures = self._rng, self.ticker

@@ -13,13 +13,14 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from mexc_pipeline.simulator.book import Levels
-from mexc_pipeline.simulator.frames import SymbolFeed
+from mexc_pipeline.simulator.frames import INTERVALS, SymbolFeed
 from mexc_pipeline.simulator.numbers import spell
 
 PREFIX = "/api/v1/contract/"
 ECHO_PATH = "/echo"
 """Not the exchange's: answers the address the request came from, for clients that go through a proxy."""
 MAX_LEVELS = 1500
+MAX_CANDLES = 2000
 
 FORBIDDEN_PAGE = (
     b"<HTML><HEAD>\n<TITLE>Access Denied</TITLE>\n</HEAD><BODY>\n<H1>Access Denied</H1>\n"
@@ -133,6 +134,9 @@ class Rest:
                 return self._detail(query.get("symbol"))
             case "ticker", []:
                 return self._ticker(query.get("symbol"))
+            case "kline", [symbol]:
+                feed = self._feeds.get(symbol.upper())
+                return failure(1001, "Contract does not exist") if feed is None else self._klines(feed, query)
             case ("depth", [symbol]) | ("deals", [symbol]) | ("funding_rate", [symbol]):
                 feed = self._feeds.get(symbol.upper())
                 if feed is None:
@@ -187,6 +191,29 @@ class Rest:
             self._served_deals[symbol] = shown[-1].number
         newest = shown[::-1][: min(limit or 100, 100)]
         return success("[" + ",".join(map(feed.renderer.rest_deal, newest)) + "]")
+
+    def _klines(self, feed: SymbolFeed, query: Mapping[str, str]) -> RestAnswer:
+        """Candles of a stretch, the newest 2,000 of them, the one that runs included."""
+        interval = query.get("interval", "Min1")
+        if interval not in INTERVALS:
+            return failure(600, "Parameter error")
+        first, last = _number(query.get("start")) or 0, _number(query.get("end")) or 1 << 40
+        starts = dict.fromkeys(
+            candle.start - candle.start % INTERVALS[interval]
+            for candle in feed.market.candles
+            if first <= candle.start <= last
+        )
+        found = [feed.renderer.candle(feed.candle_of(start, interval), interval) for start in [*starts][-MAX_CANDLES:]]
+        names = {
+            "time": "t", "open": "o", "close": "c", "high": "h", "low": "l", "vol": "q", "amount": "a",
+            "realOpen": "ro", "realClose": "rc", "realHigh": "rh", "realLow": "rl",
+        }  # fmt: skip
+        lists = (
+            f'"{name}":[{",".join(candle[short] for candle in found)}]'
+            for name, short in names.items()
+            if all(short in candle for candle in found)
+        )
+        return success("{" + ",".join(lists) + "}")
 
     def _funding(self, feed: SymbolFeed, now_ms: int) -> RestAnswer:
         settle = (now_ms // 28_800_000 + 1) * 28_800_000

@@ -239,6 +239,7 @@ def export_row(segment: SegmentInfo, stored: int, host: str, verdict: str) -> li
     """A file's row in ``export_log`` as (column, type, value)."""
     e: Mapping[str, Any] = segment.exported
     counts: Mapping[str, int] = e.get("counts", segment.counts)
+    minutes: Mapping[str, int] = e.get("minutes", {})
     return [
         ("at", "DateTime('UTC')", e["at_ns"] // 10**9),
         ("id", "String", segment.id),
@@ -257,6 +258,7 @@ def export_row(segment: SegmentInfo, stored: int, host: str, verdict: str) -> li
         ("digest", "String", e["digest"]),
         ("file", "String", e["file"]),
         ("gaps", "UInt64", segment.gaps),
+        *((f"minutes_{name}", "UInt32", minutes.get(name, 0)) for name in ("agree", "differ", "unknown")),
         ("seconds", "Float64", float(e.get("seconds", 0.0))),
         ("spool_id", "String", segment.spool_id),
         ("host", "String", host),

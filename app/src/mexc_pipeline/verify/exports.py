@@ -16,6 +16,7 @@ from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Started
 from mexc_pipeline.events import read as event_of
 from mexc_pipeline.export.files import wrong_place
+from mexc_pipeline.export.minutes import MINUTES
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
@@ -27,7 +28,7 @@ from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.pending import damaged
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, ended_ns
 from mexc_pipeline.spool.walk import InOrder, apart, by_symbol, exported_files
-from mexc_pipeline.verify import deadletters, repeats
+from mexc_pipeline.verify import deadletters, minutes, repeats
 from mexc_pipeline.verify.acknowledge import FILE as ACKNOWLEDGED
 from mexc_pipeline.verify.acknowledge import acknowledged
 from mexc_pipeline.verify.newest import newest_lines
@@ -97,7 +98,9 @@ def exports(
         report.findings += repeats.findings([*given(proofs), *repeats.of_segments(held)])
         report.findings += against_spool(proofs, held, now)
         report.findings += in_the_future(symbol, proofs, held, now)
-        report.notes += notes(symbol, proofs, newest)
+        told, lines = minutes.check(symbol, proofs)
+        report.findings += told
+        report.notes += [*notes(symbol, proofs, newest), *lines]
     if wrong := wrong_place(config):
         report.findings.append(Finding("", str(config.export_dir), False, wrong))
     elif not report.findings:
@@ -174,7 +177,8 @@ def prove(name: FileName, path: Path) -> FileProof:
     promised = {c: said.get(f"digest_{c}", "") for c in COLUMNS}
     if not all(promised.values()) or said.get("digest") != _combined(promised):
         proof.wrong.append("its metadata contradicts itself: digest is not that of the six column digests")
-    twice = sorted(key for key in said.keys() | copy.keys() if said.get(key) != copy.get(key))
+    copied = (said.keys() | copy.keys()) - {MINUTES}  # known only once the rows are written
+    twice = sorted(key for key in copied if said.get(key) != copy.get(key))
     if twice:
         proof.wrong.append(f"the two copies of its metadata differ in {', '.join(twice)}")
     proof.wrong += held.contradicted

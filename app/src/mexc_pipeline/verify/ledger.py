@@ -10,11 +10,13 @@ from typing import Any
 
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError
+from mexc_pipeline.export.minutes import MINUTES
 from mexc_pipeline.export.parquet import FileError, counts_in, metadata, read_content
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.conservation import Conservation, Side
 from mexc_pipeline.ledger.coverage import Piece
 from mexc_pipeline.ledger.hours import Hour, hours
+from mexc_pipeline.ledger.minutes import from_text
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.spool.names import FileName
@@ -125,6 +127,7 @@ def _from_metadata(name: FileName, said: Mapping[str, str], path: Path) -> dict[
         "last_seq": int(said["last_seq"]),
         "counts": counts_in(said),
         "gaps": int(said["gaps"]),
+        "minutes": from_text(said.get(MINUTES)),
         "raw_bytes": int(said["raw_bytes"]),
         "edge_ns": int(said["edge_ns"]),
         "account": Account.of(json.loads(said["account"]))
