@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.candles import MINUTE_MS
-from mexc_pipeline.ledger.minutes import Counts, Minute, Minutes, counted, from_text, said, to_text, whole
+from mexc_pipeline.ledger.minutes import Minute, Minutes, counted
+from mexc_pipeline.ledger.sayings import said
+from mexc_pipeline.ledger.shares import Shares, from_text, to_text, whole
 from mexc_pipeline.rows import Mt
 from support.examples import examples
 
@@ -465,7 +467,7 @@ def test_whole_minutes_and_counts() -> None:
     assert whole(hour + 1, hour) == 0
     trades = made()
     found = judged(recorded(trades, candles(trades, ALL)))
-    assert counted(found.values(), 60) == Counts(MINUTES, 0, 60 - MINUTES)
-    assert from_text(to_text(Counts(1, 2, 3))) == Counts(1, 2, 3)
+    assert counted(found.values(), 60) == Shares(MINUTES, 0, 60 - MINUTES)
+    assert from_text(to_text(Shares(1, 2, 3))) == Shares(1, 2, 3)
     for text in (None, "", "[]", '{"agree":1,"differ":2}', '{"agree":-1,"differ":0,"unknown":0}', "[" * 10_000):
         assert from_text(text) is None

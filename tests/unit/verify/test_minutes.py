@@ -11,7 +11,7 @@ import pytest
 from mexc_pipeline import read
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.export.parquet import FileWriter, metadata, metadata_of
-from mexc_pipeline.ledger.minutes import Counts, to_text
+from mexc_pipeline.ledger.shares import Shares, to_text
 from mexc_pipeline.rows import Columns, Mt
 from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.verify import minutes
@@ -71,7 +71,7 @@ def write(folder: Path, altered: int = -1, said: Mapping[str, str] | None = None
 
 
 def test_a_file_says_all_but_its_first_and_last_minute_and_together_they_say_those_too(tmp_path: Path) -> None:
-    proofs = write(tmp_path, said={"minutes": to_text(Counts(58, 0, 2))})
+    proofs = write(tmp_path, said={"minutes": to_text(Shares(58, 0, 2))})
     findings, lines = minutes.check("btc", proofs)
     assert findings == []
     assert lines == ["     btc of 120 minutes 118 agree with the exchange's candles, 0 differ, 2 unknown"]
@@ -86,7 +86,7 @@ def test_a_file_says_all_but_its_first_and_last_minute_and_together_they_say_tho
     assert part.amount.isna().all(), "the size of a contract is not known"
 
 
-@pytest.mark.parametrize("counts", [Counts(59, 0, 1), Counts(57, 1, 2), Counts(58, 0, 0)])
+@pytest.mark.parametrize("counts", [Shares(59, 0, 1), Shares(57, 1, 2), Shares(58, 0, 0)])
 def test_a_file_that_says_something_else_of_its_minutes_fails(tmp_path: Path, counts: Counts) -> None:
     findings, _ = minutes.check("btc", write(tmp_path, said={"minutes": to_text(counts)}))
     assert [finding.ok for finding in findings] == [False, False]
@@ -96,14 +96,14 @@ def test_a_file_that_says_something_else_of_its_minutes_fails(tmp_path: Path, co
 
 
 def test_what_another_rule_said_and_what_nobody_said_is_no_failure(tmp_path: Path) -> None:
-    other = to_text(Counts(7, 7, 7)).replace('"rule":1', '"rule":2')
+    other = to_text(Shares(7, 7, 7)).replace('"rule":1', '"rule":2')
     for said in ({"minutes": other}, {}):
         assert minutes.check("btc", write(tmp_path, said=said))[0] == []
 
 
 def test_a_minute_that_differs_is_named(tmp_path: Path) -> None:
     at = 3 * 59  # in the last minute of the first hour, which no file knows alone
-    findings, lines = minutes.check("btc", write(tmp_path, altered=at, said={"minutes": to_text(Counts(58, 0, 2))}))
+    findings, lines = minutes.check("btc", write(tmp_path, altered=at, said={"minutes": to_text(Shares(58, 0, 2))}))
     assert findings == []
     assert lines == [
         "warn btc: trades differ from the exchange's candle: 2026-09-21 15:59 volume 21 against 22",

@@ -13,11 +13,13 @@ and ``end`` in Unix seconds, at most 2,000 candles, the newest of them where the
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from mexc_pipeline.exchange.protocol import content
+from mexc_pipeline.exchange.trades import is_trade
 
 MINUTE_MS = 60_000
 INTERVAL = "Min1"
@@ -43,16 +45,10 @@ class MinuteCandle(NamedTuple):
     real: bool
 
 
-class CountedTrade(NamedTuple):
-    """A trade: ``time_ms`` Unix ms, ``volume`` in contracts, ``own``: the exchange marks it as one with oneself
-    (``M`` 1). ``key``: what it is known by, its id where it has one (``named``), else time, price, volume and side."""
-
-    time_ms: int
-    price: Decimal
-    volume: Decimal
-    own: bool
-    key: object
-    named: bool
+CountedTrade = tuple[int, bytes, int | Decimal, object, bool]
+"""A trade: its time (Unix ms), its price as it is spelled (:func:`number` reads it), its volume in contracts, what it
+is known by, and whether the exchange marks it as one with oneself (``M`` 1). Known it is by its id, a number or else
+text, where it has one; otherwise by a tuple of time, price, volume and side. No class: there are thousands a second."""
 
 
 class _Pushed(msgspec.Struct, gc=False):
@@ -88,30 +84,41 @@ class _Fetched(msgspec.Struct, gc=False, rename="camel"):
     real_close: list[Decimal | None] | None = None
 
 
+_Time = Annotated[int, msgspec.Meta(ge=_FIRST_MS, lt=_END_MS)]
+
+
+class _Usual(msgspec.Struct, gc=False):
+    """A trade as it is sent since 2026."""
+
+    p: msgspec.Raw
+    v: int
+    t: _Time
+    i: str
+    M: int = 0
+
+
+class _UsualFrame(msgspec.Struct, gc=False):
+    data: list[_Usual]
+
+
 class _Deal(msgspec.Struct, gc=False):
-    p: Decimal
-    v: Decimal
-    t: int
+    p: msgspec.Raw
+    v: msgspec.Raw
+    t: _Time
     T: int | str | None = None
     M: int | str | None = None
     i: int | str | None = None
-    version: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _DealFrame(msgspec.Struct, gc=False):
     data: list[_Deal] | _Deal
 
 
-class _Sized(msgspec.Struct, gc=False, rename="camel"):
-    contract_size: Decimal | None = None
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
 _decode_pushed = msgspec.json.Decoder(_PushedFrame).decode
 _decode_fetched = msgspec.json.Decoder(_Fetched).decode
+_decode_usual = msgspec.json.Decoder(_UsualFrame).decode
 _decode_deals = msgspec.json.Decoder(_DealFrame).decode
 _decode_deal = msgspec.json.Decoder(_Deal).decode
-_decode_sized = msgspec.json.Decoder(_Sized).decode
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -164,55 +171,65 @@ def _candle(time_s: int, volume: Decimal, amount: Decimal | None, real: _Prices,
     return MinuteCandle(start_ms, volume, amount, opened, high, low, close, is_real)
 
 
-def deals(m: bytes) -> list[CountedTrade] | None:
+def deals(m: bytes | memoryview) -> list[CountedTrade] | None:
     """The trades of a ``push.deal`` frame; None where one of them cannot be read."""
+    found: list[CountedTrade] = []
+    try:
+        for one in _decode_usual(m).data:
+            price, name = bytes(one.p), one.i
+            number(price)
+            key = int(name) if name.isdecimal() and len(name) <= _LONGEST else name
+            found.append((one.t, price, one.v, key, one.M == 1))
+    except _UNREADABLE:
+        return _unusual(bytes(m))
+    return found
+
+
+def _unusual(m: bytes) -> list[CountedTrade] | None:
+    """The same of a frame of any other form, such as a compressed one."""
     try:
         data = _decode_deals(content(m)).data
+        return [_counted(said) for said in (data if isinstance(data, list) else (data,))]
     except _UNREADABLE:
         return None
-    found: list[CountedTrade] = []
-    for said in data if isinstance(data, list) else (data,):
-        if not (_FIRST_MS <= said.t < _END_MS and _is_fit(said.p) and _is_fit(said.v)):
-            return None
-        found.append(_deal(said))
-    return found
 
 
 def deal(m: bytes) -> CountedTrade | None:
     """The trade that was fetched by itself; None for what is none, such as a change of a book."""
+    text = content(m)
+    if not is_trade(text):
+        return None
     try:
-        said = _decode_deal(content(m))
+        return _counted(_decode_deal(text))
     except _UNREADABLE:
         return None
-    if said.version is not msgspec.UNSET or not (_FIRST_MS <= said.t < _END_MS and _is_fit(said.p) and _is_fit(said.v)):
-        return None
-    return _deal(said)
 
 
-def _deal(said: _Deal) -> CountedTrade:
-    own = said.M == 1 or said.M == "1"
-    number = said.i
-    if number is None:
-        return CountedTrade(said.t, said.p, said.v, own, (said.t, said.p, said.v, str(said.T)), False)
-    return CountedTrade(said.t, said.p, said.v, own, int(number) if _is_number(number) else number, True)
+def _counted(said: _Deal) -> CountedTrade:
+    price, volume, name = bytes(said.p), number(bytes(said.v)), said.i
+    key: object = name
+    if name is None:
+        key = (said.t, number(price), volume, str(said.T))
+    elif isinstance(name, str) and name.isdecimal() and len(name) <= _LONGEST:
+        key = int(name)
+    number(price)
+    return said.t, price, volume, key, said.M in (1, "1")
 
 
-def _is_number(text: int | str) -> bool:
-    return isinstance(text, int) or (len(text) <= _LONGEST and text.isascii() and text.isdigit())
+@lru_cache(maxsize=1 << 15)
+def number(text: bytes) -> int | Decimal:
+    """The number in a JSON text, quoted or not, exactly. ValueError where it is none that is reckoned with."""
+    digits = text.strip(b'"')
+    if digits.isdigit() and len(digits) <= _LONGEST // 2:
+        return int(digits)
+    try:
+        found = Decimal(digits.decode("ascii"))
+    except ArithmeticError as error:
+        raise ValueError(f"{text[:_LONGEST]!r} is no number") from error
+    if len(digits) > _LONGEST or not _is_fit(found):
+        raise ValueError(f"{text[:_LONGEST]!r} is no number that is reckoned with")
+    return found
 
 
 def _is_fit(number: Decimal) -> bool:
     return number.is_finite() and -_LONGEST // 2 <= number.adjusted() <= _LONGEST // 2
-
-
-def contract_size(m: bytes) -> Decimal | None:
-    """How much of the base currency one contract is, by its specification as REST gives it, or in a ``push.contract``;
-    None where that does not say."""
-    try:
-        said = _decode_sized(content(m))
-        if said.contract_size is None and isinstance(said.data, msgspec.Raw):
-            said = _decode_sized(said.data)
-    except _UNREADABLE:
-        return None
-    size = said.contract_size
-    return size if size is not None and _is_fit(size) and size > 0 else None

@@ -32,7 +32,7 @@ from mexc_pipeline.export.parquet import (
 from mexc_pipeline.export.report import Exported
 from mexc_pipeline.export.source import ahead, blocks
 from mexc_pipeline.ledger.digest import differing
-from mexc_pipeline.ledger.minutes import from_text, to_text
+from mexc_pipeline.ledger.shares import from_text, to_text
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.names import FileName

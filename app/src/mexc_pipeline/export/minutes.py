@@ -6,44 +6,41 @@ Whatever goes wrong here keeps no file from being made: it then says nothing of 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 
 from mexc_pipeline.export.packed import Packed
-from mexc_pipeline.ledger.minutes import Counts, Minute, Minutes, Said, counted, said, whole
+from mexc_pipeline.ledger.minutes import Minute, Minutes, counted
+from mexc_pipeline.ledger.sayings import FRAMES, Said, frames, said
+from mexc_pipeline.ledger.shares import Shares, whole
 from mexc_pipeline.rows import Mt
 
 log = logging.getLogger("mexc_pipeline.export")
 
 MINUTES = "minutes"
 """The metadata key. It stands in the footer alone, as only all rows together decide it."""
-_BUSY = (Mt.TICKER, Mt.DEPTH)
-"""Of these the times alone count, and of those in succession the first and the last."""
 
 
 def sayings(symbol: str, block: Packed) -> list[Said]:
     """What rows say of trades and candles; their seqs go up by one."""
-    offsets = np.zeros(len(block) + 1, dtype=np.int64)
-    np.cumsum(block.length, out=offsets[1:])
-    view = memoryview(block.m)
+    ends = np.cumsum(block.length, dtype=np.int64)
+    times = np.where(block.ts == block.rx // 1_000_000, 0, block.ts).tolist()
+    is_deal = block.mt == Mt.DEAL
     found: list[Said] = []
-    for at in _looked_at(block.mt).tolist():
-        mt = int(block.mt[at])
-        m = b"" if mt in _BUSY else bytes(view[int(offsets[at]) : int(offsets[at + 1])])
-        what = said(symbol, int(block.rx[at]), int(block.ts[at]), mt, m)
-        if what is not None:
-            found.append(what)
+    begin = 0
+    for at in [*np.flatnonzero(~np.isin(block.mt, FRAMES)).tolist(), len(block)]:
+        if at > begin:
+            places = np.flatnonzero(is_deal[begin:at]) + begin
+            cuts = zip(places.tolist(), (ends - block.length)[places].tolist(), ends[places].tolist(), strict=True)
+            deals = ((place - begin, block.m[first:last]) for place, first, last in cuts)
+            found += frames(times[begin:at], deals)
+        if at < len(block):
+            m = bytes(block.m[int(ends[at] - block.length[at]) : int(ends[at])])
+            what = said(symbol, int(block.rx[at]), int(block.ts[at]), int(block.mt[at]), m)
+            if what is not None:
+                found.append(what)
+        begin = at + 1
     return found
-
-
-def _looked_at(mts: Any) -> Any:
-    """Positions of the rows that are looked at."""
-    busy = np.isin(mts, _BUSY)
-    inside = busy.copy()
-    inside[:1] = inside[-1:] = False
-    inside[1:-1] &= busy[:-2] & busy[2:]
-    return np.flatnonzero(~inside)
 
 
 class FileMinutes:
@@ -79,7 +76,7 @@ class FileMinutes:
         """The verdicts, of minutes outside of the file's period too."""
         return self._minutes.result() if self._minutes is not None else []
 
-    def counts(self, edge_ns: int, *, final: bool) -> Counts | None:
+    def counts(self, edge_ns: int, *, final: bool) -> Shares | None:
         """How many minutes of the file agree, differ and are unknown: those that lie wholly in its period, or in its
         part of it, which ends with its last row where it is not ``final``. None where there is none, and where it is
         not known."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mexc_pipeline.ledger.account import Account
-from mexc_pipeline.ledger.minutes import Counts
+from mexc_pipeline.ledger.shares import Shares
 
 Verdict = Literal["proven", "waiting", "differs"]
 
@@ -52,7 +52,7 @@ class Conservation:
     edge_ns: int = 0
     account: Account | None = None
     buffered: int | None = None
-    minutes: Counts | None = None
+    minutes: Shares | None = None
 
     @property
     def digest(self) -> str:

@@ -11,9 +11,9 @@ from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.conservation import Conservation
 from mexc_pipeline.ledger.coverage import Coverage, Piece, stretches, within
-from mexc_pipeline.ledger.minutes import Counts
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.ledger.repeats import Given, repeats
+from mexc_pipeline.ledger.shares import Shares
 from mexc_pipeline.rows import MT_NAMES
 
 Verdict = Literal["proven", "waiting", "differs", "hole", "absent"]
@@ -67,7 +67,7 @@ class Hour:
         return sum(known) if known else None
 
     @property
-    def minutes(self) -> Counts | None:
+    def minutes(self) -> Shares | None:
         """How many of its files' minutes agree with the exchange's candles; None where no file says."""
         return _counts(f.minutes for f in self.files)
 
@@ -256,10 +256,10 @@ def _sum(known: Iterable[int | None]) -> int | None:
     return sum(rows) if rows else None
 
 
-def _counts(known: Iterable[Counts | None]) -> Counts | None:
+def _counts(known: Iterable[Shares | None]) -> Shares | None:
     """The sum of what is known; None where nothing is."""
     found = [counts for counts in known if counts is not None]
-    return Counts(*map(sum, zip(*found, strict=True))) if found else None
+    return Shares(*map(sum, zip(*found, strict=True))) if found else None
 
 
 def total(of: Sequence[Hour]) -> dict[str, Any]:

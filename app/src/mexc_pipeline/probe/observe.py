@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mexc_pipeline.events import Connected, Stopped, Subscribed
-from mexc_pipeline.exchange.candles import contract_size
 from mexc_pipeline.exchange.channels import (
     CONTRACT,
     DEAL,
@@ -24,13 +23,15 @@ from mexc_pipeline.exchange.channels import (
     is_answer,
     topic_of,
 )
+from mexc_pipeline.exchange.contracts import contract_size
 from mexc_pipeline.exchange.deadletters import reason
 from mexc_pipeline.exchange.depth import Deals, span
 from mexc_pipeline.exchange.options import index_symbol
 from mexc_pipeline.exchange.protocol import BINARY, TEXT, Classifier, Control, control_of, decompressed, packing_of
 from mexc_pipeline.exchange.rest import RestRefusedError, endpoint, read_klines, short_path
 from mexc_pipeline.exchange.shapes import SpelledNumber, extent, parse, walk
-from mexc_pipeline.ledger.minutes import Minutes, SizeSaid, said
+from mexc_pipeline.ledger.minutes import Minutes
+from mexc_pipeline.ledger.sayings import SizeSaid, said
 from mexc_pipeline.probe.records import (
     Answered,
     Closed,

@@ -14,7 +14,9 @@ from mexc_pipeline.export.minutes import sayings
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.export.parquet import metadata
-from mexc_pipeline.ledger.minutes import FIELDS, Minute, Minutes, SizeSaid
+from mexc_pipeline.ledger.minutes import Minute, Minutes
+from mexc_pipeline.ledger.sayings import SizeSaid
+from mexc_pipeline.ledger.sums import FIELDS
 from mexc_pipeline.read.files import tables
 from mexc_pipeline.read.numbers import PRICE, VOLUME, WIDE, decimals
 from mexc_pipeline.rows import MT_CODES

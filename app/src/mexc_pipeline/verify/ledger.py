@@ -16,8 +16,8 @@ from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.conservation import Conservation, Side
 from mexc_pipeline.ledger.coverage import Piece
 from mexc_pipeline.ledger.hours import Hour, hours
-from mexc_pipeline.ledger.minutes import from_text
 from mexc_pipeline.ledger.order import by_seq
+from mexc_pipeline.ledger.shares import from_text
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.minutes import MINUTES, FileMinutes, sayings
-from mexc_pipeline.ledger.minutes import FIELDS, Minute, Minutes, counted, from_text, is_told
+from mexc_pipeline.ledger.minutes import Minute, Minutes, counted
+from mexc_pipeline.ledger.shares import from_text, is_told
+from mexc_pipeline.ledger.sums import FIELDS
 from mexc_pipeline.read.minutes import blocks, size_in
 from mexc_pipeline.text import counted as number_of
 from mexc_pipeline.verify.report import Finding

@@ -1,0 +1,136 @@
+"""What rows say of trades, of the exchange's candles, and of when deals were recorded: the part of a recording that
+minutes are judged by. Pure; times Unix ms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import NamedTuple
+
+import msgspec
+
+from mexc_pipeline.events import (
+    Connected,
+    Disconnected,
+    Filled,
+    GivenUp,
+    Resumed,
+    Stalled,
+    Started,
+    Stopped,
+    Subscribed,
+    Unfilled,
+    begin,
+)
+from mexc_pipeline.exchange import candles
+from mexc_pipeline.exchange.candles import CountedTrade, MinuteCandle
+from mexc_pipeline.exchange.channels import DEAL
+from mexc_pipeline.exchange.contracts import contract_size
+from mexc_pipeline.exchange.deadletters import meant
+from mexc_pipeline.exchange.protocol import content
+from mexc_pipeline.rows import Mt
+
+FRAMES = (Mt.TICKER, Mt.DEAL, Mt.DEPTH)
+"""Types of rows that come by the thousand."""
+
+_EVENTS = tuple(
+    begin(kind)
+    for kind in (Started, Stopped, Connected, Disconnected, Subscribed, Stalled, GivenUp, Resumed, Filled, Unfilled)
+)
+
+
+class FramesSaid(NamedTuple):
+    """Frames in succession: the exchange's time of each, 0 where it has none, and of those with trades the place among
+    them and the trades."""
+
+    times: list[int]
+    deals: list[tuple[int, list[CountedTrade]]]
+
+
+class DealsSaid(NamedTuple):
+    """Trades that came without a time of their frame, or were fetched (``filled``); None: they cannot be read."""
+
+    deals: list[CountedTrade] | None
+    filled: bool = False
+
+
+class CandlesSaid(NamedTuple):
+    """Candles in the order of time; ``ts`` the time of a pushed one's frame."""
+
+    ts: int | None
+    candles: list[MinuteCandle]
+    fetched: bool
+
+
+class SizeSaid(NamedTuple):
+    """How much of the base currency one contract is; None: it is said and cannot be read."""
+
+    size: Decimal | None
+
+
+class EventSaid(msgspec.Struct, gc=False):
+    """What happened to the recording of deals, or of another channel."""
+
+    event: str
+    channel: str = ""
+    first: int | None = msgspec.field(default=None, name="from")
+    last: int | None = msgspec.field(default=None, name="to")
+
+
+Said = FramesSaid | DealsSaid | CandlesSaid | SizeSaid | EventSaid
+
+_decode_event = msgspec.json.Decoder(EventSaid).decode
+
+
+def said(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Said | None:
+    """What a row says of trades and candles of the exchange's ``symbol``; None where that is nothing. ``rx`` is in ns;
+    ``m`` of tickers and depth is not looked at."""
+    match mt:
+        case Mt.TICKER | Mt.DEAL | Mt.DEPTH:
+            return next(frames([own_ts(rx, ts)], [(0, m)] if mt == Mt.DEAL else []))
+        case Mt.EVENT:
+            return _event(m)
+        case Mt.KLINE:
+            pushed = candles.pushed(m)
+            return CandlesSaid(ts, [pushed], False) if pushed is not None else None
+        case Mt.REPAIRED:
+            one = candles.deal(m)
+            if one is not None:
+                return DealsSaid([one], True)
+            found = candles.fetched(m)
+            return CandlesSaid(None, found, True) if found is not None else None
+        case Mt.CONTRACT:
+            return SizeSaid(contract_size(content(m)))
+        case Mt.DEAD_LETTER if meant(m, symbol) == DEAL:
+            return DealsSaid(candles.deals(m))
+    return None
+
+
+def own_ts(rx: int, ts: int) -> int:
+    """A row's ``ts``; 0 where it is ``rx`` (ns) and not of the frame, or happens to be the same."""
+    return 0 if ts == rx // 1_000_000 else ts
+
+
+def frames(times: list[int], deals: Iterable[tuple[int, bytes | memoryview]]) -> Iterator[Said]:
+    """What frames in succession say, by their own times, and the place and text of those of deals."""
+    begin_at, found = 0, list[tuple[int, list[CountedTrade]]]()
+    for at, m in deals:
+        trades = candles.deals(m)
+        if trades is not None:
+            found.append((at - begin_at, trades))
+            continue
+        if at > begin_at:
+            yield FramesSaid(times[begin_at:at], found)
+        yield DealsSaid(None)
+        begin_at, found = at + 1, []
+    if begin_at < len(times):
+        yield FramesSaid(times[begin_at:], found)
+
+
+def _event(m: bytes) -> EventSaid | None:
+    if not m.startswith(_EVENTS):
+        return None
+    try:
+        return _decode_event(m)
+    except (msgspec.MsgspecError, RecursionError):  # none of ours
+        return None
