@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from faults.forks import Forked, ForkServer
-from faults.oracle import TAIL_NS, Verdict, check_frames, check_order, check_trades, check_witness, read_files
+from faults.oracle import (
+    TAIL_NS,
+    Verdict,
+    check_frames,
+    check_minutes,
+    check_order,
+    check_trades,
+    check_witness,
+    read_files,
+)
 from faults.powerloss import lose_power
 from faults.shim import Control, Crash, Kill, crashes, library
 from faults.witness import Witness
@@ -76,6 +85,7 @@ class Bench:
         clickhouse: str = "",
         websocket: str = "",
         exchange: str = "",
+        candles: str = "1h",
         journal: bool = False,
     ) -> None:
         self.folder = folder
@@ -90,7 +100,7 @@ class Bench:
         self.config.write_text(
             f"symbols = {json.dumps([SYMBOLS[i] for i in self.ids])}\n"
             f'data_dir = "{self.data}"\nexport_dir = "{self.exports}"\nperiod = "{period}"\nspool_keep = "{keep}"\n'
-            "[spool]\nreserve_mib = 4\n"
+            f'[spool]\nreserve_mib = 4\n[checks]\ncandles = "{candles}"\n'
             f'[exchange]\nwebsocket = "{websocket or sim.ws_url}"\nrest = "{sim.rest_url}"\n{exchange}\n{clickhouse}\n'
         )
         self.control = Control(folder / "control")
@@ -118,6 +128,8 @@ class Bench:
         """Whether frames do not tell what the exchange had to say."""
         self.all_trades = False
         """Whether each trade must be there or said to be missing: not where the socket leaves some out unnoticed."""
+        self.exact = False
+        """Whether the socket brings trades as they were made, or the recorder can know that it did not."""
         self.log = folder / "log"
 
     # -- processes
@@ -296,6 +308,9 @@ class Bench:
         outcome.expect(status == export_status, f"export ended with {status}: {said[-600:]}")
         status, said = self.run("verify", "exports")
         outcome.expect(status == 0, f"verify exports ended with {status}: {said[-600:]}")
+        if self.exact:
+            agree, unknown = check_minutes(said, outcome.verdict)
+            outcome.notes |= {"minutes agree": agree, "minutes unknown": unknown}
         until(lambda: not self.sim.open_connections, 20, "the end of all connections")
         for symbol_id in self.ids:
             verdict = Verdict()

@@ -9,6 +9,7 @@ from pathlib import Path
 from faults.bench import Outcome
 from faults.scenarios import (
     artefacts,
+    candles,
     clickhouse,
     clock,
     crashes,
@@ -119,6 +120,17 @@ SCENARIOS: tuple[Scenario, ...] = (
         exchange.exchange,
         200,
         16,
+        1,
+    ),
+    Scenario(
+        "candles",
+        "No minute of trades differs from the exchange's candle of it where nothing was taken or altered; one without a "
+        "candle is unknown",
+        "connections ended, the collector killed, frames compressed, answers for candles late, refused by 510 and 429, "
+        "empty, short, a page, garbage, or never there",
+        candles.candles,
+        60,
+        6,
         1,
     ),
     Scenario(

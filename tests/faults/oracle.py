@@ -33,6 +33,7 @@ Shown = Callable[[int, int], list[tuple[int, int]]]
 """What the recorder's clock showed from one true moment to another (Unix ns): each stretch of it, first and last."""
 Delay = Callable[[int, int], int]
 """How much later (ns) than on an idle machine what came at one moment (Unix ns) may be done at another."""
+_MINUTES = re.compile(r"(\d+) agree with the exchange's candles.*, (\d+) unknown")
 _FILE = re.compile(r"([a-z]+)(\d{10}|\d{14})(?:\.part(\d+))?\.parquet")
 
 
@@ -229,7 +230,7 @@ def check_trades(
     """What was fetched of trades was made, did not come over the socket, and is there once. ``shaped``: the socket's
     frames were altered, so that they do not tell what came. ``whole``: every trade since the first that came is there,
     or is said, up to where the recorder knew at last."""
-    fetched = [m for row in rows if row.mt == "r" and "version" not in json.loads(m := row.m)]
+    fetched = [m for row in rows if row.mt == "r" and not {"version", "time"} & json.loads(m := row.m).keys()]
     came = {name for row in rows if row.mt == "d" and not shaped for name in _names(row.m)}
     missed = Counter(trade.m for trade in made if str(trade.number) not in came)
     if strange := Counter(fetched) - missed:
@@ -250,6 +251,15 @@ def check_trades(
     ]
     if lost:
         verdict.wrong(f"{len(lost)} trades are neither there nor said to be missing (id {lost[0].number} first)")
+
+
+def check_minutes(said: str, verdict: Verdict) -> tuple[int, int]:
+    """What ``verify exports`` said of minutes whose trades nothing took or altered: none differs from the exchange's
+    candle. Returns how many agree and how many are unknown."""
+    if "trades differ" in said:
+        verdict.wrong(f"a minute differs that should not: {said[said.index('trades differ') :][:300]}")
+    found = _MINUTES.search(said)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _names(m: bytes) -> list[str]:

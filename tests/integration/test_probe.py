@@ -369,7 +369,7 @@ SEEN: list[tuple[Fault, str] | tuple[Fault, str, str]] = [
     (Fault("detail", value="garbage"), "different: REST detail: HTTP 200 with what is not JSON"),
     (Fault("rest_403"), r"different: REST ping: HTTP 403 \(text/html\)"),
     (Fault("rest_510"), "different: REST detail: code 510, too many requests, each time"),
-    (Fault("no_candles"), "different: REST kline: code 510, too many requests, each time"),
+    (Fault("candles"), "different: REST kline: code 510, too many requests, each time"),
     (Fault("rest_lag"), FINE),  # a repair asks again
     (Fault("rest_stale"), FINE),  # the same
     (Fault("rest_gzip"), FINE),  # we ask for it

@@ -87,7 +87,7 @@ def test_a_file_says_all_but_its_first_and_last_minute_and_together_they_say_tho
 
 
 @pytest.mark.parametrize("counts", [Shares(59, 0, 1), Shares(57, 1, 2), Shares(58, 0, 0)])
-def test_a_file_that_says_something_else_of_its_minutes_fails(tmp_path: Path, counts: Counts) -> None:
+def test_a_file_that_says_something_else_of_its_minutes_fails(tmp_path: Path, counts: Shares) -> None:
     findings, _ = minutes.check("btc", write(tmp_path, said={"minutes": to_text(counts)}))
     assert [finding.ok for finding in findings] == [False, False]
     assert findings[0].text.endswith("its rows 58 agree, 0 differ, 2 unknown")

@@ -320,8 +320,8 @@ class Exchange:
             return rest_api.forbidden()
         if board.holding("rest_510", now):
             return rest_api.throttled()
-        if "/kline/" in target and board.holding("no_candles", now):
-            return rest_api.throttled()
+        if "/kline/" in target and (fault := board.holding("candles", now)):
+            return rest_api.odd_candles(fault.value)
         if "/detail" in target and (fault := board.holding("detail", now)):
             return rest_api.odd_detail(fault.value or "1001")
         lag = board.holding("rest_lag", now)

@@ -83,7 +83,8 @@ KINDS: dict[str, tuple[Effect, str]] = {
     "rest_stale": (Effect.WINDOW, "every REST book, and the newest trade it shows, is older than the one before"),
     "rest_gzip": (Effect.WINDOW, "REST answers are compressed, whatever was asked for"),
     "rest_byte": (Effect.WINDOW, "REST books and changes hold a byte that is not UTF-8"),
-    "no_candles": (Effect.WINDOW, "REST refuses every question for candles by code 510"),
+    "candles": (Effect.WINDOW, "REST answers a question for candles by "
+                "value=510 (default)|429|none|empty|missing|short|html|garbage"),
     "rest_slow": (Effect.WINDOW, "REST answers `delay` seconds late (default 2)"),
     "contract_change": (Effect.MARKET, "the specification of `symbol` (default: of any) changes, in REST too, and is "
                         "pushed to whoever subscribed to contracts"),
@@ -100,6 +101,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "stall": ("lose", "hold", "resubscribe"),
     "refuse_handshake": ("200", "302", "403", "404", "429", "500", "503"),
     "detail": ("1001", "510", "empty", "missing", "html", "garbage"),
+    "candles": ("510", "429", "none", "empty", "missing", "short", "html", "garbage"),
 }
 _INTEGER_VALUES = ("close", "rest_lag", "burst", "session_limit", "reset_versions", "resend_deals", "old_prices")
 

@@ -83,6 +83,28 @@ def odd_detail(kind: str) -> RestAnswer:
             return failure(1001, "Contract does not exist")
 
 
+def odd_candles(kind: str) -> RestAnswer:
+    """Return an answer to a question for candles that does not have them, whole."""
+    match kind:
+        case "429":
+            said = '{"success":false,"code":429,"message":"Too Many Requests"}'
+            return json_answer(said, HTTPStatus.TOO_MANY_REQUESTS)
+        case "none":
+            return success('{"time":[],"open":[],"close":[],"high":[],"low":[],"vol":[],"amount":[]}')
+        case "empty":
+            return success("{}")
+        case "missing":
+            return success('{"time":[1790000040],"open":[1],"close":[1],"high":[1],"low":[1]}')
+        case "short":
+            return success('{"time":[1790000040,1790000100],"vol":[0]}')
+        case "html":
+            return RestAnswer(HTTPStatus.OK, "text/html", FORBIDDEN_PAGE)
+        case "garbage":
+            return RestAnswer(HTTPStatus.OK, "application/json", bytes(range(256)))
+        case _:
+            return throttled()
+
+
 class Throttle:
     """Counts requests per address in fixed windows; the next window always succeeds."""
 
