@@ -124,8 +124,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "candles",
-        "No minute of trades differs from the exchange's candle of it where nothing was taken or altered; one without a "
-        "candle is unknown",
+        "No minute's trades differ from the exchange's candle where nothing was taken or altered; without a candle it "
+        "is unknown",
         "connections ended, the collector killed, frames compressed, answers for candles late, refused by 510 and 429, "
         "empty, short, a page, garbage, or never there",
         candles.candles,

@@ -12,8 +12,10 @@ from mexc_pipeline.simulator import Fault, Simulator
 from mexc_pipeline.simulator.faults import CHOICES
 from support.waiting import until
 
-LASTS_S = 170
-"""Two whole minutes, whenever it begins."""
+ROUGH_S = 45
+"""For so long connections end and the collector is killed."""
+CALM_S = 130
+"""For so long after it they do not: a whole minute with its edges, whenever it begins."""
 LATE_S = 4.0
 ENDS = (("reset", ""), ("abort", ""), ("close", "1001"), ("half", "fin"), ("half", "reset"))
 
@@ -38,9 +40,9 @@ def candles(folder: Path, seed: int) -> Outcome:
         place.witness.start()
         collector = place.fork("collect", "btc")
         place.recorded(collector, 5)
-        until_s = time.monotonic() + LASTS_S
-        while time.monotonic() < until_s:
-            collector = _episode(place, sim, collector, rng, outcome)
+        began = time.monotonic()
+        while (gone_s := time.monotonic() - began) < ROUGH_S + CALM_S:
+            collector = _episode(place, sim, collector, rng, outcome, rough=gone_s < ROUGH_S)
             pause(rng.uniform(2.0, 8.0))
         if not never:
             _ask_again(sim)
@@ -62,8 +64,10 @@ def _ask_again(sim: Simulator) -> None:
     until(lambda: sim.asked("/api/v1/contract/kline/BTC_USDT") >= asked + 2, 90, "candles")
 
 
-def _episode(place: Bench, sim: Simulator, collector: Process, rng: random.Random, outcome: Outcome) -> Process:
-    what = rng.choice(("ended", "ended", "killed", "packed", "no candles", "no candles", "late"))
+def _episode(
+    place: Bench, sim: Simulator, collector: Process, rng: random.Random, outcome: Outcome, *, rough: bool
+) -> Process:
+    what = rng.choice(("packed", "no candles", "no candles", "late", *(("ended", "ended", "killed") if rough else ())))
     seconds = rng.uniform(1.0, 4.0)
     match what:
         case "ended":

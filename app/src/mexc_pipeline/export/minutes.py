@@ -24,18 +24,18 @@ MINUTES = "minutes"
 def sayings(symbol: str, block: Packed) -> list[Said]:
     """What rows say of trades and candles; their seqs go up by one."""
     ends = np.cumsum(block.length, dtype=np.int64)
+    starts = ends - block.length
     times = np.where(block.ts == block.rx // 1_000_000, 0, block.ts).tolist()
-    is_deal = block.mt == Mt.DEAL
+    deals = block.mt == Mt.DEAL
     found: list[Said] = []
     begin = 0
     for at in [*np.flatnonzero(~np.isin(block.mt, FRAMES)).tolist(), len(block)]:
         if at > begin:
-            places = np.flatnonzero(is_deal[begin:at]) + begin
-            cuts = zip(places.tolist(), (ends - block.length)[places].tolist(), ends[places].tolist(), strict=True)
-            deals = ((place - begin, block.m[first:last]) for place, first, last in cuts)
-            found += frames(times[begin:at], deals)
+            places = np.flatnonzero(deals[begin:at])
+            cuts = zip(starts[begin:at][places].tolist(), ends[begin:at][places].tolist(), strict=True)
+            found += frames(times[begin:at], places.tolist(), (block.m[first:last] for first, last in cuts))
         if at < len(block):
-            m = bytes(block.m[int(ends[at] - block.length[at]) : int(ends[at])])
+            m = bytes(block.m[int(starts[at]) : int(ends[at])])
             what = said(symbol, int(block.rx[at]), int(block.ts[at]), int(block.mt[at]), m)
             if what is not None:
                 found.append(what)

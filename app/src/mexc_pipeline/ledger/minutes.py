@@ -100,10 +100,6 @@ class Minutes:
         self._seq = 0
         self._seen: dict[int, dict[object, int]] = {}
         """By minute: what its trades are known by, and over which connection they came first."""
-        self._start = -MINUTE_MS
-        """The minute that trades are counted for, and what is known of it:"""
-        self._tally = _Tally()
-        self._seen_now: dict[object, int] = {}
         self._connection = 0
         self._on = False
         self._since: int | None = None
@@ -138,7 +134,6 @@ class Minutes:
             case SizeSaid(size):
                 self._size = size or _UNREADABLE
                 self._sizes.add(self._size)
-                self._start = -MINUTE_MS  # the next trade is of that size
             case EventSaid():
                 self._happened(what)
 
@@ -148,19 +143,19 @@ class Minutes:
         times = what.times
         if not self._on and what.deals:
             self._on = True
-            times = times[what.deals[0][0] :]
+            times = times[what.places[0] :]
         if self._on:
             at = 0
             if self._since is None:
                 at = next((n for n, ts in enumerate(times) if ts > self._edge), len(times))
                 if at < len(times):
                     place = at + len(what.times) - len(times)
-                    trades = next((trades for n, trades in what.deals if n == place), [])
+                    trades = what.deals[what.places.index(place)] if place in what.places else []
                     self._since = times[at]
                     self._made = min([times[at], *(trade[0] for trade in trades)])
             if self._since is not None:
                 self._last = _last(times[at:]) or self._last
-        self._count(trade for _, trades in what.deals for trade in trades)
+        self._count(trade for trades in what.deals for trade in trades)
 
     def _end(self) -> None:
         if self._since is not None:
@@ -189,36 +184,50 @@ class Minutes:
         if what.deals is None:
             self._end()  # what is in it is not known
         elif what.filled:
-            self._count(what.deals, filled=1)
+            self._count(what.deals, filled=True)
         else:
             self._on = True
             self._count(what.deals)
 
-    def _count(self, trades: Iterable[CountedTrade], filled: int = 0) -> None:
+    def _count(self, trades: Iterable[CountedTrade], *, filled: bool = False) -> None:
+        """Have trades added up, those of a minute at once."""
         connection = self._connection
-        tally, seen, start, end = self._tally, self._seen_now, self._start, self._start + MINUTE_MS
-        for time_ms, price, volume, key, own in trades:
-            if not start <= time_ms < end:
-                tally, seen, start = self._turn_to(time_ms - time_ms % MINUTE_MS)
+        groups: dict[int, tuple[dict[object, int], list[CountedTrade], list[CountedTrade]]] = {}
+        start = end = 0
+        for trade in trades:
+            if not start <= trade[0] < end:
+                start = trade[0] - trade[0] % MINUTE_MS
                 end = start + MINUTE_MS
+                if start not in groups:
+                    groups[start] = self._seen_in(start), [], []
+                seen, own, others = groups[start]
+            key = trade[3]
             # Two trades without ids may well agree in everything within a connection; across one they are the same.
             if key in seen and (not isinstance(key, tuple) or seen[key] != connection):
-                tally.repeated += 1
+                self._tally(start).repeated += 1
                 continue
             seen[key] = connection
-            tally.filled += filled
-            (tally.own if own else tally.others).add(time_ms, price, volume, key)
+            (own if trade[4] else others).append(trade)
+        for start, (_, own, others) in groups.items():
+            tally = self._tally(start)
+            tally.own.add(own)
+            tally.others.add(others)
+            tally.filled += filled * (len(own) + len(others))
+            if self._size is not None:
+                tally.sizes.add(self._size)
 
-    def _turn_to(self, start: int) -> tuple[_Tally, dict[object, int], int]:
-        """Have the next trades counted for that minute."""
-        self._start, self._tally = start, self._tallies.setdefault(start, _Tally())
+    def _tally(self, start: int) -> _Tally:
+        if start not in self._tallies:
+            self._tallies[start] = _Tally()
+        return self._tallies[start]
+
+    def _seen_in(self, start: int) -> dict[object, int]:
+        """What trades of a minute are known by, and over which connection they came first."""
         if start not in self._seen:
             while len(self._seen) > 2 and sum(map(len, self._seen.values())) > KEPT:
                 del self._seen[min(self._seen)]
-        self._seen_now = self._seen.setdefault(start, {})
-        if self._size is not None:
-            self._tally.sizes.add(self._size)
-        return self._tally, self._seen_now, start
+            self._seen[start] = {}
+        return self._seen[start]
 
     # -- candles
 

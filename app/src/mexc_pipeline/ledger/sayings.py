@@ -40,11 +40,12 @@ _EVENTS = tuple(
 
 
 class FramesSaid(NamedTuple):
-    """Frames in succession: the exchange's time of each, 0 where it has none, and of those with trades the place among
+    """Frames in succession: the exchange's time of each, 0 where it has none, and of those with trades the places among
     them and the trades."""
 
     times: list[int]
-    deals: list[tuple[int, list[CountedTrade]]]
+    places: list[int]
+    deals: list[list[CountedTrade]]
 
 
 class DealsSaid(NamedTuple):
@@ -87,7 +88,7 @@ def said(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Said | None:
     ``m`` of tickers and depth is not looked at."""
     match mt:
         case Mt.TICKER | Mt.DEAL | Mt.DEPTH:
-            return next(frames([own_ts(rx, ts)], [(0, m)] if mt == Mt.DEAL else []))
+            return next(frames([own_ts(rx, ts)], *(([0], [m]) if mt == Mt.DEAL else ([], []))))
         case Mt.EVENT:
             return _event(m)
         case Mt.KLINE:
@@ -111,20 +112,22 @@ def own_ts(rx: int, ts: int) -> int:
     return 0 if ts == rx // 1_000_000 else ts
 
 
-def frames(times: list[int], deals: Iterable[tuple[int, bytes | memoryview]]) -> Iterator[Said]:
-    """What frames in succession say, by their own times, and the place and text of those of deals."""
-    begin_at, found = 0, list[tuple[int, list[CountedTrade]]]()
-    for at, m in deals:
-        trades = candles.deals(m)
-        if trades is not None:
-            found.append((at - begin_at, trades))
-            continue
-        if at > begin_at:
-            yield FramesSaid(times[begin_at:at], found)
+def frames(times: list[int], places: list[int], texts: Iterable[bytes | memoryview]) -> Iterator[Said]:
+    """What frames in succession say, by their own times, and the places and texts of those of deals."""
+    deals = [candles.deals(m) for m in texts]
+    begin = first = 0
+    while None in deals[first:]:
+        at = deals.index(None, first)
+        if places[at] > begin:
+            yield _frames(times[begin : places[at]], [n - begin for n in places[first:at]], deals[first:at])
         yield DealsSaid(None)
-        begin_at, found = at + 1, []
-    if begin_at < len(times):
-        yield FramesSaid(times[begin_at:], found)
+        begin, first = places[at] + 1, at + 1
+    if begin < len(times):
+        yield _frames(times[begin:], [n - begin for n in places[first:]] if begin else places, deals[first:])
+
+
+def _frames(times: list[int], places: list[int], deals: list[list[CountedTrade] | None]) -> FramesSaid:
+    return FramesSaid(times, places, [trades for trades in deals if trades is not None])
 
 
 def _event(m: bytes) -> EventSaid | None:

@@ -5,11 +5,12 @@ Trades are added up by the spelling of their price, so that each costs no arithm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import NamedTuple
 
-from mexc_pipeline.exchange.candles import MinuteCandle, number
+from mexc_pipeline.exchange.candles import CountedTrade, MinuteCandle, number
 
 FIELDS = ("volume", "amount", "open", "high", "low", "close")
 """What is compared."""
@@ -40,26 +41,30 @@ class Sums:
     greatest: tuple[int, bytes] = (-_BEYOND, b"")
     """Least and greatest id, and their price; empty where no trade has one."""
 
-    def add(self, time_ms: int, price: bytes, volume: int | Decimal, key: object) -> None:
-        """Take a trade; ``key`` is its id, where that is a number."""
-        self.trades += 1
-        if volume.__class__ is int:
-            self.volumes[price] = self.volumes.get(price, 0) + volume  # type: ignore[assignment]
-        else:
-            self.parts[price] = EXACT.add(self.parts.get(price, Decimal(0)), Decimal(volume))
-        if time_ms >= self.last_ms:
-            if time_ms > self.last_ms:
-                self.last_ms, self.closes = time_ms, []
-            self.closes.append(price)
-        if time_ms <= self.first_ms:
-            if time_ms < self.first_ms:
-                self.first_ms, self.opens = time_ms, []
-            self.opens.append(price)
-        if isinstance(key, int):
-            if key > self.greatest[0]:
-                self.greatest = key, price
-            if key < self.least[0]:
-                self.least = key, price
+    def add(self, trades: Sequence[CountedTrade]) -> None:
+        """Take trades."""
+        volumes, first_ms, last_ms = self.volumes, self.first_ms, self.last_ms
+        least, greatest = self.least, self.greatest
+        for time_ms, price, volume, key, _ in trades:
+            if isinstance(volume, int):
+                volumes[price] = volumes.get(price, 0) + volume
+            else:
+                self.parts[price] = EXACT.add(self.parts.get(price, Decimal(0)), volume)
+            if time_ms > last_ms:
+                last_ms, self.closes = time_ms, [price]
+            elif time_ms == last_ms:
+                self.closes.append(price)
+            if time_ms < first_ms:
+                first_ms, self.opens = time_ms, [price]
+            elif time_ms == first_ms:
+                self.opens.append(price)
+            if isinstance(key, int):
+                if key > greatest[0]:
+                    greatest = key, price
+                if key < least[0]:
+                    least = key, price
+        self.trades += len(trades)
+        self.first_ms, self.last_ms, self.least, self.greatest = first_ms, last_ms, least, greatest
 
     def __add__(self, other: Sums) -> Sums:
         if not self.trades or not other.trades:
