@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,9 @@ import pytest
 from mexc_pipeline import read
 from mexc_pipeline.config import load
 from mexc_pipeline.export import main as export
+from mexc_pipeline.export.minutes import MINUTES
+from mexc_pipeline.export.parquet import FileWriter, metadata
+from mexc_pipeline.read.minutes import blocks
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 from mexc_pipeline.simulator.faults import CHOICES
 from mexc_pipeline.simulator.frames import DealId, Style
@@ -154,6 +158,47 @@ def test_one_dropped_doubled_and_altered_trade_is_each_found(tmp_path: Path) -> 
     warned = [line for line in report.notes if line.startswith("warn btc: trades differ")]
     assert len(warned) == 3
     assert any("3 differ" in line for line in report.notes)
+
+
+def _without_minutes(path: Path) -> None:
+    """Have a file as the release before made it."""
+    said = {name: text for name, text in metadata(path).items() if name != MINUTES}
+    rows = list(blocks(path))
+    made = path.with_suffix(".former")
+    with made.open("wb") as file:
+        writer = FileWriter(file, said)
+        for block in rows:
+            writer.add(block._replace(m=bytes(block.m)))
+        writer.finish()
+    made.replace(path)
+
+
+@pytest.mark.slow
+def test_files_of_the_release_before_say_nothing_of_minutes_and_read_as_before(tmp_path: Path) -> None:
+    market = Market()
+    with market.open():
+        site = site_of(tmp_path, market.sim)
+        with collecting(site) as btc:
+            market.until_subscribed()
+            market.run(2 * MINUTE)
+            assert btc.stop() == 0
+    assert export(load(site.config), once=True).ok
+    trades = read.trades("btc", export_dir=site.exports)
+    assert said_of_minutes(site) != {"agree": 0, "differ": 0, "unknown": 0}
+    for path in site.exports.glob("*.parquet"):
+        _without_minutes(path)
+    shutil.rmtree(site.data / "spool")
+    report = verify(load(site.config), newest=0)
+    assert report.ok, report
+    pd.testing.assert_frame_equal(read.trades("btc", export_dir=site.exports), trades)
+    df = read.completeness("btc", export_dir=site.exports)
+    assert set(df.verdict) == {"unknown"}
+    command = [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "ledger"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout)["totals"]["btc"]["minutes"] is None
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "candles" not in shown.stdout
+    assert (done.returncode, shown.returncode) == (0, 0)
 
 
 @pytest.mark.slow

@@ -714,12 +714,13 @@ def test_logs_of_a_version_that_knew_fewer_types_go_on(backend: Backend, engine:
     segment = mark(recording.end_period())
     drain(loader, recording)
     audit(auditor)
-    found = engine.select("SELECT id, rows, rows_x FROM export_log ORDER BY id")
-    assert found == [("btc", 31, segment.counts["x"]), ("eth", 7, 0)]
+    found = engine.select("SELECT id, rows, rows_x, minutes_agree FROM export_log ORDER BY id")
+    assert found == [("btc", 31, segment.counts["x"], 0), ("eth", 7, 0, 0)]
     assert segment.counts["x"] > 0
     engine.execute("DROP TABLE export_log")
     assert schema.apply(engine) == ["001_logs.sql", "003_row_types.sql", "004_minutes.sql"]
     assert engine.select("SELECT count() FROM export_log WHERE rows_x = 0") == [(0,)]
+    assert engine.select("SELECT count() FROM export_log WHERE minutes_agree = 0") == [(0,)]
     loader.detach()
     auditor.detach()
 

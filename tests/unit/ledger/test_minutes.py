@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
@@ -420,6 +421,35 @@ def test_deals_that_cannot_be_read_leave_their_minute_unknown(data: str) -> None
     odd: Row = Mt.DEAL, f'{{"symbol":"{SYMBOL}","data":{data},"channel":"push.deal","ts":1}}'.encode(), rows[at][2]
     found = judged([*rows[:at], odd, *rows[at:]])
     assert [found[start].verdict for start in STARTS] == ["agrees", "unknown", "agrees", "agrees"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: b'{"base64":"%s","opcode":2}' % base64.b64encode(m),
+        lambda m: b'{"base64":"%s","opcode":1}' % base64.b64encode(m + b"\xff"),
+        lambda m: m[:-1],
+        lambda m: b"[%s]" % m,
+        lambda m: m.replace(b'"symbol"', b'"name"'),
+        lambda m: m.replace(b'"channel"', b'"topic"'),
+    ],
+)
+def test_a_dead_letter_that_may_have_been_deals_leaves_its_minute_unknown(change: Callable[[bytes], bytes]) -> None:
+    """Frames of binary opcode were passed over, and their minutes differed (fault campaign, 2026-11)."""
+    trades = made()
+    rows = recorded(trades, candles(trades, ALL))
+    at = next(n for n, (mt, _, ts) in enumerate(rows) if mt == Mt.DEAL and ts > STARTS[1] + 9_000)
+    _, m, ts = rows[at]
+    found = judged([*rows[:at], (Mt.DEAD_LETTER, change(m), ts), *rows[at + 1 :]])
+    assert [found[start].verdict for start in STARTS] == ["agrees", "unknown", "agrees", "agrees"]
+
+
+@pytest.mark.parametrize("m", [b'{"channel":"push.unheard","data":[],"ts":1}', b'{"channel":"rs.error","data":"no"}'])
+def test_a_dead_letter_that_is_something_else_says_nothing_of_deals(m: bytes) -> None:
+    trades = made()
+    rows = recorded(trades, candles(trades, ALL))
+    found = judged([*rows[:9], (Mt.DEAD_LETTER, m, rows[9][2]), *rows[9:]])
+    assert [found[start].verdict for start in STARTS] == ["agrees"] * MINUTES
 
 
 def test_deals_that_are_dead_letters_for_their_ts_alone_count() -> None:

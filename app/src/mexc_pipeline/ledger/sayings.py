@@ -26,7 +26,7 @@ from mexc_pipeline.exchange import candles
 from mexc_pipeline.exchange.candles import CountedTrade, MinuteCandle
 from mexc_pipeline.exchange.channels import DEAL
 from mexc_pipeline.exchange.contracts import contract_size
-from mexc_pipeline.exchange.deadletters import meant
+from mexc_pipeline.exchange.deadletters import Reason, meant, reason
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.rows import Mt
 
@@ -37,6 +37,8 @@ _EVENTS = tuple(
     begin(kind)
     for kind in (Started, Stopped, Connected, Disconnected, Subscribed, Stalled, GivenUp, Resumed, Filled, Unfilled)
 )
+_OBSCURE = (Reason.NO_MESSAGE, Reason.BINARY, Reason.NOT_UTF8, Reason.TOO_LARGE, Reason.NOT_JSON, Reason.NOT_OBJECT)
+"""Dead letters of which nobody knows what they are."""
 
 
 class FramesSaid(NamedTuple):
@@ -102,8 +104,17 @@ def said(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Said | None:
             return CandlesSaid(None, found, True) if found is not None else None
         case Mt.CONTRACT:
             return SizeSaid(contract_size(content(m)))
-        case Mt.DEAD_LETTER if meant(m, symbol) == DEAL:
-            return DealsSaid(candles.deals(m))
+        case Mt.DEAD_LETTER:
+            return _letter(symbol, m)
+    return None
+
+
+def _letter(symbol: str, m: bytes) -> DealsSaid | None:
+    """What a dead letter says: deals, or that there may have been some, where it cannot be told what it is."""
+    if meant(m, symbol) == DEAL:
+        return DealsSaid(candles.deals(m))
+    if reason(m, symbol) in _OBSCURE or candles.deals(m):
+        return DealsSaid(None)
     return None
 
 

@@ -42,7 +42,7 @@ class Sums:
     """Least and greatest id, and their price; empty where no trade has one."""
 
     def add(self, trades: Sequence[CountedTrade]) -> None:
-        """Take trades."""
+        """Have trades added."""
         volumes, first_ms, last_ms = self.volumes, self.first_ms, self.last_ms
         least, greatest = self.least, self.greatest
         for time_ms, price, volume, key, _ in trades:
@@ -141,7 +141,7 @@ class Made(NamedTuple):
         return wrong
 
     def fields(self, candle: MinuteCandle | None) -> dict[str, Decimal | None]:
-        """By field; of prices that may be the first or the last the candle's own."""
+        """The figures by field: of the prices that may be the first, or the last, that of the candle."""
         return {
             "volume": self.volume,
             "amount": self.amount,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from mexc_pipeline.errors import UserError
@@ -87,5 +88,8 @@ def _differs(minute: Minute) -> str:
     return f"{at} {', '.join(figures)}"
 
 
-def _number(value: object) -> str:
-    return "–" if value is None else f"{value:f}"
+def _number(value: Decimal | None) -> str:
+    if value is None:
+        return "–"
+    text = f"{value:f}"  # some prices are sent with tails of thirty zeros
+    return text.rstrip("0").rstrip(".") if "." in text else text
