@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def _without_minutes(path: Path) -> None:
     with made.open("wb") as file:
         writer = FileWriter(file, said)
         for block in rows:
-            writer.add(block._replace(m=bytes(block.m)))
+            writer.add(replace(block, m=bytes(block.m)))
         writer.finish()
     made.replace(path)
 

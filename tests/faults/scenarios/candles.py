@@ -79,7 +79,13 @@ def _episode(
             collector.wait(10)
             collector = place.fork("collect", "btc")
         case "packed":
-            sim.inject(Fault("shape", value=rng.choice(("gzip", "zlib", "deflate", "binary")), seconds=seconds))
+            packings = (
+                "gzip",
+                "zlib",
+                "deflate",
+                *(("binary",) if rough else ()),
+            )  # of the last nobody knows what it is
+            sim.inject(Fault("shape", value=rng.choice(packings), seconds=seconds))
         case "no candles":
             kind = rng.choice(CHOICES["candles"])
             sim.inject(Fault("candles", value=kind, seconds=seconds))

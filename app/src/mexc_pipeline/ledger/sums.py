@@ -88,11 +88,12 @@ class Sums:
 
     def made(self, size: Decimal | None) -> Made:
         """The candle of these trades; ``size``: how much one contract is, None where that is not known."""
-        prices = {price: Decimal(number(price)) for price in self.volumes | self.parts}
+        prices = {price: Decimal(number(price)) for price in (*self.volumes, *self.parts)}
         volume = gross = Decimal(0)
-        for price, contracts in (*self.volumes.items(), *self.parts.items()):
-            volume = EXACT.add(volume, Decimal(contracts))
-            gross = EXACT.fma(prices[price], Decimal(contracts), gross)
+        for price in prices:
+            contracts = EXACT.add(Decimal(self.volumes.get(price, 0)), self.parts.get(price, Decimal(0)))
+            volume = EXACT.add(volume, contracts)
+            gross = EXACT.fma(prices[price], contracts, gross)
         numbered = self.least[1], self.greatest[1]
         return Made(
             self.trades,
