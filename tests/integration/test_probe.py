@@ -369,7 +369,14 @@ SEEN: list[tuple[Fault, str] | tuple[Fault, str, str]] = [
     (Fault("detail", value="garbage"), "different: REST detail: HTTP 200 with what is not JSON"),
     (Fault("rest_403"), r"different: REST ping: HTTP 403 \(text/html\)"),
     (Fault("rest_510"), "different: REST detail: code 510, too many requests, each time"),
-    (Fault("candles"), "different: REST kline: code 510, too many requests, each time"),
+    (Fault("candles", value="510"), "different: REST kline: code 510, too many requests, each time"),
+    (Fault("candles", value="429"), "different: REST kline: HTTP 429"),
+    (Fault("candles", value="none"), FINE),  # nobody traded for so long
+    (Fault("candles", value="empty"), "different: REST kline: "),
+    (Fault("candles", value="missing"), "different: REST kline: "),
+    (Fault("candles", value="short"), "different: REST kline: "),
+    (Fault("candles", value="html"), r"different: REST kline: HTTP 200 with what is not JSON \(text/html\)"),
+    (Fault("candles", value="garbage"), "different: REST kline: HTTP 200 with what is not JSON"),
     (Fault("rest_lag"), FINE),  # a repair asks again
     (Fault("rest_stale"), FINE),  # the same
     (Fault("rest_gzip"), FINE),  # we ask for it
