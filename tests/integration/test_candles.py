@@ -285,6 +285,7 @@ def test_an_hour_of_ordinary_faults_has_no_false_difference(tmp_path: Path, rest
                 market.sim.clear_faults()
                 if fault.kind == "resend_deals":
                     market.sim.inject(fault)
+                    resent = market.minute
                 through(btc, 6)
             market.sim.clear_faults()
             market.until_second(40)
@@ -308,7 +309,8 @@ def test_an_hour_of_ordinary_faults_has_no_false_difference(tmp_path: Path, rest
     agree = {at for at, verdict in verdicts.items() if verdict == "agrees"}
     inside = set(range(began + MINUTE, market.minute, MINUTE))
     if rest_deal_id == "string":
-        assert inside <= agree, "what the faults took was filled"
+        # Where the socket itself brings old deals again it is not known from when on it brought new ones.
+        assert inside - agree <= {resent}, "what the faults took was filled"
         assert (df.filled > 0).sum() >= 5
     else:
         assert inside - agree <= spoiled, "every other minute is known"
