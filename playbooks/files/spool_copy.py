@@ -12,15 +12,14 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, BinaryIO, NoReturn
 
 try:
     import msgspec
@@ -28,6 +27,8 @@ try:
     from mexc_pipeline import config
     from mexc_pipeline.errors import UserError
     from mexc_pipeline.events import Restored
+    from mexc_pipeline.files import copy as copy_file
+    from mexc_pipeline.files import has_hole
     from mexc_pipeline.ledger.acknowledged import Acknowledged
     from mexc_pipeline.paths import not_a_file, not_allowed
     from mexc_pipeline.rows import Frame, Mt
@@ -145,7 +146,8 @@ def _load(settings: config.Config, folder: Path, name: str) -> None:
 
 def _manifest(source: Path) -> dict[str, Any]:
     try:
-        said: dict[str, Any] = json.loads((source / "manifest.json").read_bytes())
+        with _whole(source / "manifest.json") as manifest:
+            said: dict[str, Any] = json.loads(manifest.read())
         msgspec.convert(said["last_seq"], dict[str, _Seq])
         msgspec.convert(said["exports"], dict[str, str])
         msgspec.convert(said["at"], _Second)
@@ -255,17 +257,16 @@ def _save_file(path: Path, copy: Path) -> tuple[bool, str]:
 
 def _copy_file(source: Path, target: Path) -> None:
     making = _making(target)
-    shutil.copyfile(source, making)
-    with making.open("rb") as file:
-        os.fsync(file.fileno())
-    making.chmod(0o640)
+    making.unlink(missing_ok=True)
+    copy_file(source, making)
     making.rename(target)
     sync_folder(target.parent)
 
 
 def _write(path: Path, data: bytes) -> None:
     making = _making(path)
-    with making.open("wb") as file:
+    making.unlink(missing_ok=True)
+    with making.open("xb") as file:
         file.write(data)
         os.fsync(file.fileno())
     making.rename(path)
@@ -273,9 +274,19 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sha256(path: Path) -> str:
+    with _whole(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to be read to its end. UserError where that is further than anything is in it: no file of ours has a hole,
+    and of one that claims terabytes all of them would be read."""
     _require_file(path)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if has_hole(file.fileno()):
+            raise UserError(f"{path} is longer than what is in it: it is damaged")
+        yield file
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,25 @@ def test_only_an_empty_spool_waits_and_only_for_those_who_did_not_answer(
 ) -> None:
     asked = LastSeq(0, (), None, ("tables: no answer",) if is_unknown else ())
     assert asked.is_enough(has_segments, waited_s) == (not is_unknown or has_segments or waited_s >= ANSWER_S)
+
+
+def test_a_spool_that_does_not_open_in_time_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure(tmp_path)
+    (config.spool_dir / "btc").mkdir(parents=True)
+    opens = threading.Event()
+
+    def slow(*_: object) -> LastSeq:
+        opens.wait(60)
+        return LastSeq(0, (), None, ())
+
+    monkeypatch.setattr(module, "ask_last_seq", slow)
+    opening = Opening(config, config.symbols[0], T0, lambda *_: None)
+    assert opening.state.trouble is None
+    monkeypatch.setattr(module, "LATE_S", 0.0)
+    assert "is not open after 0 s: what is received is kept without a seq" in str(opening.state.trouble)
+    opens.set()
+    spool = opening.within(30)
+    assert spool is not None
+    assert opening.state.trouble is None
+    opening.give_up()
+    spool.close()

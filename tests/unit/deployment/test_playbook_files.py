@@ -206,6 +206,58 @@ def test_one_damaged_part_keeps_nothing_else_from_being_saved(
     assert len(segments(again.spool_dir / "eth")) >= len(sound)
 
 
+@pytest.mark.parametrize("what", ["segment", "file", "copy"])
+def test_a_size_that_is_only_claimed_is_neither_read_nor_saved(tmp_path: Path, what: str) -> None:
+    settings = configure(tmp_path, "BTC_USDT", "ETH_USDT")
+    fill(settings, "btc", periods=2)
+    fill(settings, "eth", periods=2)
+    assert export(settings).ok
+    backup = _made(tmp_path / "backup")
+    spool_copy.save(settings, backup, "20261121T200000Z")
+    file = sorted(path.name for path in settings.export_dir.glob("*.parquet"))[0]
+    segment = segments(settings.spool_dir / "btc")[0][1]
+    victim = {"segment": segment, "file": settings.export_dir / file, "copy": backup / "exports" / file}[what]
+    os.truncate(victim, 3 << 40)
+    if what == "file":
+        (backup / "exports" / file).unlink()
+    troubles = spool_copy.save(settings, backup, "20261121T210000Z")
+    if what == "segment":
+        assert troubles == [], "SQLite knows how long it is"
+    else:
+        (trouble,) = troubles
+        assert trouble.endswith(f"{victim} is longer than what is in it: it is damaged; it was not saved")
+        saved = json.loads((backup / "20261121T210000Z" / "manifest.json").read_bytes())
+        assert file not in saved["exports"]
+        assert len(saved["exports"]) == 3, "the others were"
+    kept = [path for path in backup.rglob("*") if path.is_file() and path != victim]
+    assert sum(path.stat().st_size for path in kept) < 2 << 20
+    if what == "copy":
+        again = configure(_made(tmp_path / "again"), "BTC_USDT", "ETH_USDT")
+        again.data_dir.mkdir()
+        with pytest.raises(UserError, match="is longer than what is in it"):
+            spool_copy.load(again, backup, "20261121T200000Z")
+
+
+def test_a_manifest_that_claims_terabytes_is_refused(tmp_path: Path) -> None:
+    settings = configure(tmp_path)
+    fill(settings, "btc")
+    backup = _made(tmp_path / "backup")
+    spool_copy.save(settings, backup, "20261121T200000Z")
+    os.truncate(backup / "20261121T200000Z" / "manifest.json", 3 << 40)
+    with pytest.raises(UserError, match="is longer than what is in it"):
+        spool_copy.load(settings, backup, "20261121T200000Z")
+
+
+def test_nothing_is_written_through_a_link_in_the_place_of_a_copy(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(b"theirs")
+    (tmp_path / ".copy.new").symlink_to(theirs)
+    spool_copy._write(tmp_path / "copy", b"ours")
+    os.link(theirs, tmp_path / ".again.new")
+    spool_copy._copy_file(tmp_path / "copy", tmp_path / "again")
+    assert (theirs.read_bytes(), (tmp_path / "again").read_bytes()) == (b"theirs", b"ours")
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from mexc_pipeline import memory
-from mexc_pipeline.export.parquet import FileError, open_file
+from mexc_pipeline.export import main as export
+from mexc_pipeline.export.parquet import FileError, metadata, open_file, read_content
 from mexc_pipeline.importer import import_files
 from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.verify.exports import prove
 from support import bombs
+from support.spools import configure, fill
 
 MEASURE = """
 import resource, sys
@@ -78,3 +80,24 @@ def test_the_bound_holds_inside_and_is_gone_afterwards() -> None:
     with memory.at_most(256 << 20):
         assert len(np.zeros(32 << 20, dtype=np.uint8)) == 32 << 20
     assert threading.active_count() >= 1
+
+
+def test_a_size_that_is_only_claimed_is_a_finding(tmp_path: Path) -> None:
+    """Whoever reads, proves or imports it would read all of it; its end is put where its footer is looked for."""
+    config = configure(tmp_path)
+    fill(config)
+    assert export(config).ok
+    (path,) = config.export_dir.glob("*.parquet")
+    tail = path.read_bytes()[-8:]
+    os.truncate(path, (3 << 40) - 8)
+    with path.open("ab") as file:
+        file.write(tail)
+    with pytest.raises(FileError, match="longer than what is in it"):
+        metadata(path)
+    with pytest.raises(FileError, match="longer than what is in it"):
+        read_content(path, lambda: None)
+    with pytest.raises(FileError, match="longer than what is in it"):
+        open_file(path)
+    path.rename(tmp_path / "btc_20250801_1400.parquet")
+    report = import_files(tmp_path / "imported", [tmp_path / "btc_20250801_1400.parquet"])
+    assert "longer than what is in it" in report.failures[0]

@@ -29,6 +29,8 @@ log = logging.getLogger("mexc_pipeline.collector")
 AGAIN_S = 0.5
 UNKNOWN_S, UNKNOWN_MOST_S = 30.0, 600.0
 """Between two questions to those who have not answered yet: at first, and later."""
+LATE_S = 60.0
+"""After which a spool that is not open yet is a fault: longer than anybody is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,20 @@ class Opening:
         self._note = note
         self._began = time.monotonic()
         self._given_up = threading.Event()
-        self.state = OpeningState()
-        """What its thread last said; each moment is a new one, to be taken once and read whole."""
+        self._said = OpeningState()
         self.spool: Future[Spool] = Future()
         """Set once it is open; UserError where nothing is to be recorded here."""
         threading.Thread(target=self._run, name="opening", daemon=True).start()
+
+    @property
+    def state(self) -> OpeningState:
+        """What it says at this moment, to be taken once and read whole. That it takes long its thread may be unable to
+        say: it is in the middle of it."""
+        said, took_s = self._said, time.monotonic() - self._began
+        if said.trouble is None and took_s >= LATE_S and not self.spool.done():
+            late = f"the spool {self._folder} is not open after {took_s:.0f} s: what is received is kept without a seq"
+            return replace(said, trouble=late)
+        return said
 
     def within(self, seconds: float) -> Spool | None:
         """The spool where it is open so long after it was begun to be opened, None where it is not yet. UserError where
@@ -92,7 +103,7 @@ class Opening:
             self.spool.set_exception(UserError(said))
         else:
             self._say(trouble=None)
-            for problem in self.state.unknown:
+            for problem in self._said.unknown:
                 fields = {"symbol": self._symbol.id, "why": problem}
                 log.warning("not asked for the last seq", extra={"fields": fields})
             self.spool.set_result(spool)
@@ -100,13 +111,13 @@ class Opening:
 
     def _say(self, **changes: Any) -> None:
         """From its own thread alone."""
-        self.state = replace(self.state, **changes)
+        self._said = replace(self._said, **changes)
 
     def _ask_again(self, spool: Spool) -> None:
         """Whoever did not answer in time may know of rows whose seq has been given here once more: then both are
         there, and no later step can tell which is meant."""
         pause = UNKNOWN_S
-        while self.state.unknown and not self._given_up.wait(pause):
+        while self._said.unknown and not self._given_up.wait(pause):
             pause = min(2 * pause, UNKNOWN_MOST_S)
             asked = ask_last_seq(self._settings, self._symbol.id, own_ids(self._folder))
             unknown = asked.unknown

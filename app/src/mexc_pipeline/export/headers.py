@@ -7,9 +7,12 @@ says it holds. Here they are walked (Thrift's compact protocol) and counted, not
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from mexc_pipeline.files import has_hole
 
 FOOTER = 256 << 10
 """Bytes of a footer that cannot become much, whatever they say: at most 250 times as many."""
@@ -42,10 +45,13 @@ class Chunk:
 
 
 def check_footer(path: Path) -> None:
-    """Check the size of a footer. HeaderError where it would take more memory than that of any honest file. OSError as
-    of opening it; what is no Parquet file at all is left to the reader to say."""
+    """Check the size of a file and of its footer. HeaderError where the footer would take more memory than that of any
+    honest file, and where the file has a hole: what is read of that is as long as it claims. OSError as of opening it;
+    what is no Parquet file at all is left to the reader to say."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        if stat.S_ISREG(os.fstat(fd).st_mode) and has_hole(fd):
+            raise HeaderError("it is longer than what is in it: it has a hole")
         end = os.fstat(fd).st_size - TAIL
         size = int.from_bytes(os.pread(fd, 4, end), "little") if end > 0 else 0
         if not FOOTER < size <= end:

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sqlite3
 import time
 from pathlib import Path
 
+from mexc_pipeline.files import copy, data_from
 from mexc_pipeline.spool.segment import sync_folder
 
 log = logging.getLogger("mexc_pipeline.spool")
 
 _HEADER, _FRAME = 32, 24
+_FOREIGN = 16 << 20
+"""Bytes in succession that are no frames of this use of the log, after which none is looked for any more: what a log
+says of its size bounds nothing, and behind the newest frames stand those of earlier uses."""
 
 
 def keep_left_out(db: sqlite3.Connection, path: Path) -> str | None:
@@ -32,7 +35,7 @@ def keep_left_out(db: sqlite3.Connection, path: Path) -> str | None:
     log_path = path.with_name(f"{path.name}-wal")
     try:
         _, taken, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        commits = _left_out(path, max(0, taken), page_size)
+        commits, end = _left_out(log_path, max(0, taken), page_size)
     except (OSError, sqlite3.Error) as error:
         log.warning("log not looked at", extra={"fields": {"file": log_path.name, "why": str(error)}})
         return None
@@ -41,7 +44,7 @@ def keep_left_out(db: sqlite3.Connection, path: Path) -> str | None:
     target = path.with_name(f"{log_path.name}.damaged-{time.time_ns()}")
     fields = {"file": target.name, "commits": commits}
     try:
-        shutil.copyfile(log_path, target)
+        copy(log_path, target, end)
         sync_folder(target.parent)
     except OSError as error:  # a full disk; recording goes on
         fields = {"file": log_path.name, "commits": commits, "not_kept": str(error)}
@@ -49,20 +52,34 @@ def keep_left_out(db: sqlite3.Connection, path: Path) -> str | None:
     return str(fields["file"])
 
 
-def _left_out(path: Path, taken: int, page_size: int) -> int:
-    """Commits behind the first ``taken`` frames. A frame of an earlier use of the log is none; nor is the last commit
-    where the process died in it, unless the power failed."""
+def _left_out(log_path: Path, taken: int, page_size: int) -> tuple[int, int]:
+    """Commits behind the first ``taken`` frames, and where the last of them ends. A frame of an earlier use of the log
+    is none; nor is the last commit where the process died in it, unless the power failed."""
     try:
-        fd = os.open(path.with_name(f"{path.name}-wal"), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(log_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return 0
+        return 0, 0
     try:
         size, step = os.fstat(fd).st_size, _FRAME + page_size
         head = os.pread(fd, _HEADER, 0)
         # Where the head is damaged nothing is taken: the first frame says which use of the log they are of.
         salts = head[16:24] if _is_sound(head) else os.pread(fd, 8, _HEADER + 8)
-        frames = (os.pread(fd, _FRAME, at) for at in range(_HEADER + taken * step, size - step + 1, step))
-        return sum(frame[8:16] == salts and any(frame[4:8]) for frame in frames)
+        commits = end = foreign = 0
+        at = _HEADER + taken * step
+        while at + step <= size and foreign < _FOREIGN:
+            frame = os.pread(fd, _FRAME, at)
+            if frame[8:16] == salts and any(salts):
+                foreign = 0
+                if any(frame[4:8]):
+                    commits, end = commits + 1, at + step
+            elif (data := data_from(fd, at)) is None:
+                break
+            elif data >= at + _FRAME:  # in a hole there are no frames
+                at += (data - _FRAME - at) // step * step
+            else:
+                foreign += step
+            at += step
+        return commits, end
     finally:
         os.close(fd)
 
