@@ -9,6 +9,7 @@ there ``rx`` and ``seq`` are null, time means ``ts``, and ``m`` is not a frame, 
 
 Rows are in seq order. ``rx`` goes back in it only where the recorder's clock was set back by more than a minute (its
 ``clock`` event with ``restarted``): ``df.attrs["set_back"]`` lists the seqs at which it does, and a warning says so.
+``seq`` goes back only where files have the same rows: ``df.attrs["repeated"]`` lists the seqs, and a warning says so.
 
 Frames that cannot be decoded, and those with a number of more than 38 digits before or behind its point, are left
 out, counted in ``df.attrs["skipped"]``, the first hundred seqs listed in ``df.attrs["skipped_seq"]``, and warned of
@@ -44,7 +45,7 @@ from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read import minutes as minute_by_minute
 from mexc_pipeline.read.arguments import ArgumentError, flags, level_count, row_types
 from mexc_pipeline.read.decode import Skipped
-from mexc_pipeline.read.files import Instant, bounds, find, instant_ns, set_back, tables
+from mexc_pipeline.read.files import Instant, bounds, find, instant_ns, repeated, set_back, tables
 from mexc_pipeline.read.numbers import unified
 from mexc_pipeline.read.rebuild import GapError
 from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Mt
@@ -488,6 +489,10 @@ def _pandas(table: Any, back: Sequence[int] | None = None) -> pd.DataFrame:
     """``back``: seqs at which the clock was set back, where the rows themselves do not tell."""
     df: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
     df.attrs["set_back"] = list(set_back(table) if back is None else back)
+    df.attrs["repeated"] = repeated(table)
+    if df.attrs["repeated"]:
+        text = f"seq goes back at {', '.join(map(str, df.attrs['repeated'][:5]))}: rows are there twice"
+        warnings.warn(f"{text}; verify exports says in which files", stacklevel=3)
     if df.attrs["set_back"]:
         text = f"the recorder's clock was set back at seq {', '.join(map(str, df.attrs['set_back'][:5]))}: rx goes back"
         warnings.warn(f"{text} there, and what lies before it has times of a clock that was ahead", stacklevel=3)

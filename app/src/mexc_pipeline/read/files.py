@@ -231,8 +231,22 @@ def set_back(table: Any) -> list[int]:
     """seqs of the rows, given in seq order, whose rx lies before that of the row before them: there the host's clock
     was set back."""
     rx = table.column("rx").cast(pa.int64()).combine_chunks()
-    earlier = pc.fill_null(pc.less(rx.slice(1), rx.slice(0, max(0, len(rx) - 1))), False)
-    found: list[int] = table.column("seq").slice(1).filter(earlier).to_pylist()
+    return _where(table, pc.and_kleene(_below(rx), pc.invert(_below(table.column("seq").combine_chunks()))))
+
+
+def repeated(table: Any) -> list[int]:
+    """seqs of the rows, given in the order of their files, that are below the one before them: from there on rows are
+    there twice."""
+    return _where(table, _below(table.column("seq").combine_chunks()))
+
+
+def _below(values: Any) -> Any:
+    """Which of the values, from the second on, are below the one before them."""
+    return pc.less(values.slice(1), values.slice(0, max(0, len(values) - 1)))
+
+
+def _where(table: Any, of: Any) -> list[int]:
+    found: list[int] = table.column("seq").slice(1).filter(pc.fill_null(of, False)).to_pylist()
     return list(dict.fromkeys(found))
 
 

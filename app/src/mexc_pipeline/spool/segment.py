@@ -22,7 +22,7 @@ import msgspec
 
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.paths import is_readonly, leads_nowhere, not_a_file, not_allowed
-from mexc_pipeline.periods import END_NS, Period
+from mexc_pipeline.periods import END_NS, Period, parse_name
 from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Columns
 from mexc_pipeline.spool.blobs import LARGE, fetch
 from mexc_pipeline.spool.names import SegmentName
@@ -71,6 +71,15 @@ class UnavailableError(SegmentError, sqlite3.OperationalError):
 
 class NoFileError(SegmentError, sqlite3.OperationalError):
     """The database, or what SQLite keeps beside it, is a folder, a FIFO or a link to nothing, and will stay one."""
+
+
+class MisnamedError(SegmentError):
+    """A segment under another name than it was written under: a copy, a link, or one that was renamed. ``last_seq`` is
+    its last one, which was given."""
+
+    def __init__(self, said: str, last_seq: int) -> None:
+        super().__init__(said)
+        self.last_seq = last_seq
 
 
 class NewerFormatError(SegmentError):
@@ -168,6 +177,18 @@ class _Meta(msgspec.Struct):
     moved: dict[str, int] = {}
     kept: Kept | None = None
     contract_seq: _Whole = 0
+    period: str = ""
+    part: int | None = None
+
+    def own_name(self, found: SegmentName) -> SegmentName:
+        """The name that it was written under, as far as it says so: an earlier version's says its part once it is
+        exported. What it does not say is as it is ``found``."""
+        part = self.part if self.part is not None else self.exported.get("part")
+        period = self.period or found.period
+        return SegmentName(parse_name(period), part if isinstance(part, int) else found.part, period)
+
+
+_NOT_SHOWN = ("rows", "period", "part")
 
 
 def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Connection:
@@ -400,6 +421,12 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
         if not 0 <= first <= last < MOST:
             raise SegmentError(f"{path}: seq {first} to {last} are none of a recording")
         said = msgspec.convert(meta, _Meta)
+        if (own := said.own_name(name)) != name:
+            raise MisnamedError(
+                f"{path}: named as another period or part than the one it was written as, {own.file}: a copy of that "
+                "one or renamed; move it away, or give it back that name where there is none",
+                last,
+            )
         Period(said.edge_ns - name.start_ns)  # ValueError
         if said.account:
             Account.of(said.account)
@@ -412,7 +439,7 @@ def get_info(db: sqlite3.Connection, path: Path) -> SegmentInfo:
             last_seq=last,
             rows=said.rows if said.rows is not None else last - first + 1 if last else 0,
             checked=CHECK in meta,
-            **{key: getattr(said, key) for key in _Meta.__struct_fields__ if key != "rows"},
+            **{key: getattr(said, key) for key in _Meta.__struct_fields__ if key not in _NOT_SHOWN},
         )
     except (*DAMAGE, KeyError, RecursionError) as error:
         raise failed(path, "not a readable segment", error) from error

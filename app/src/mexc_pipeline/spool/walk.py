@@ -136,7 +136,22 @@ def in_order(folder: Path) -> InOrder:
         else:
             found.readable.append(one)
     found.readable.sort(key=recorded)
-    return found
+    return _each_once(found)
+
+
+def _each_once(found: InOrder) -> InOrder:
+    """Without segments that have the rows of one before them, which no two of a spool have: copies of one whose version
+    did not say yet which part it is."""
+    first: dict[tuple[str, int], SegmentInfo] = {}
+    for segment in found.readable:
+        if (
+            segment.first_seq
+            and (one := first.setdefault((segment.spool_id, segment.first_seq), segment)) is not segment
+        ):
+            said = f"{segment.path}: it has the rows of {one.path.name}: a copy of it; move it away"
+            found.unreadable.append(Unreadable(segment.path, SegmentError(said)))
+    copies = {path for path, _ in found.unreadable}
+    return InOrder([segment for segment in found.readable if segment.path not in copies], found.unreadable)
 
 
 def recorded(segment: SegmentInfo) -> tuple[int, SegmentName]:

@@ -28,6 +28,7 @@ from mexc_pipeline.spool.lifecycle import Tally, hold, prune, remove, remove_emp
 from mexc_pipeline.spool.names import MOST_PARTS, SegmentName
 from mexc_pipeline.spool.open_database import OpenDatabase, Transaction
 from mexc_pipeline.spool.segment import (
+    MisnamedError,
     NewerFormatError,
     SegmentError,
     SegmentInfo,
@@ -146,6 +147,7 @@ class Spool:
             else:
                 damaged.append(one)
         apart = [self._set_apart(path, "damaged", str(error)) for path, error in damaged]
+        known_seq = max([known_seq, *(one.error.last_seq for one in damaged if isinstance(one.error, MisnamedError))])
         for empty in [f for f in found if not f.rows]:  # left by a crash before its first row
             found.remove(empty)
             if empty.kept is not None:
@@ -403,6 +405,7 @@ class Spool:
                 "spool_id": self.spool_id,
                 "version": __version__,
                 "period": name,
+                "part": part,
                 "period_ns": self._period.length_ns,
                 "edge_ns": self._edge,
                 "state": "open",
