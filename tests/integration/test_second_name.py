@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,11 @@ from support.examples import examples
 from support.spools import T0, configure, fill, open_spool, some_frames, tamper
 
 LENGTH = 10 * 10**9
-WAYS = {"link": os.link, "copy": shutil.copyfile, "symlink": lambda one, other: other.symlink_to(one)}
+WAYS: dict[str, Callable[[Path, Path], object]] = {
+    "link": os.link,
+    "copy": shutil.copyfile,
+    "symlink": lambda one, other: other.symlink_to(one),
+}
 
 
 def second_name(path: Path, periods: int, part: int) -> Path:

@@ -1,13 +1,51 @@
-"""What is really in a file, whatever size it says it has: one altered bit of a size makes terabytes of nothing."""
+"""Files of ours that anything may have been done to: what is really in one, whatever size it says it has, and how one
+is opened to be written, whatever else has its name."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 _PIECE = 16 << 20
+
+
+class SharedError(OSError):
+    """A file of ours is a link, no file, or has another name besides: it might be somebody else's that is written."""
+
+
+def own(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """An ``opener`` for :func:`open` of a file of ours that is to be written: nothing is followed, waited for or cut
+    short that is not known to be that file alone. SharedError where it is not, or the OSError of opening."""
+    try:
+        fd = os.open(path, (flags & ~os.O_TRUNC) | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # what a link says, and a FIFO or a socket
+            raise SharedError(error.errno, "is a link or no file: move it away", os.fspath(path)) from error
+        raise
+    if shared := _shared(os.fstat(fd)):
+        os.close(fd)
+        raise SharedError(errno.EEXIST, shared, os.fspath(path))
+    if flags & os.O_TRUNC:
+        os.ftruncate(fd, 0)
+    return fd
+
+
+def own_anew(path: Path, flags: int, mode: int) -> int:
+    """:func:`own` of a file whose content is worth nothing: what is shared loses its name to an empty one."""
+    try:
+        return own(path, flags | os.O_CREAT, mode)
+    except SharedError:
+        path.unlink(missing_ok=True)
+    return own(path, flags | os.O_CREAT | os.O_EXCL, mode)
+
+
+def _shared(found: os.stat_result) -> str:
+    if not stat.S_ISREG(found.st_mode):
+        return "is no file: move it away"
+    return "has another name besides (a hard link): move it away" if found.st_nlink > 1 else ""
 
 
 def data_from(fd: int, at: int) -> int | None:

@@ -25,6 +25,7 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.files import FolderError, prepare_folder, temporary
 from mexc_pipeline.export.headers import check_footer
 from mexc_pipeline.export.parquet import PREFIX, READ_ROWS, SCHEMA, FileError, metadata
+from mexc_pipeline.files import own
 from mexc_pipeline.paths import regular, same
 from mexc_pipeline.read.files import FOLDER
 from mexc_pipeline.rows import MT_NAMES
@@ -141,7 +142,7 @@ def _import(source: Path, folders: Sequence[Path], symbol_id: str | None, most: 
     making = temporary(folder, name)
     making.unlink(missing_ok=True)
     try:
-        with making.open("wb") as file:
+        with open(making, "xb", opener=own) as file:
             schema = SCHEMA.with_metadata(said)
             with pq.ParquetWriter(file, schema, compression="zstd", compression_level=1) as writer:
                 writer.write_table(table, row_group_size=65_536)

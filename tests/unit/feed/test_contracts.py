@@ -208,7 +208,7 @@ def test_a_file_that_cannot_be_used_leaves_each_process_to_itself(
                 place.with_name("contracts.new").mkdir()  # cannot be written, whatever the reason
     process = host.process()
     assert host.ask("BTC_USDT", process) == ("listed", BTC)
-    assert (process.trouble is None) == (what in ("fifo", "link")), process.trouble  # what a rename replaces
+    assert (process.trouble is None) == (what in ("fifo", "link", "lock fifo")), process.trouble  # what is replaced
     assert host.ask("BTC_USDT", process) == ("listed", BTC)
     assert host.exchange.asked == [DETAILS_PATH], "once an hour all the same"
 

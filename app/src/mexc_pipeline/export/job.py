@@ -30,6 +30,7 @@ from mexc_pipeline.export.files import (
 )
 from mexc_pipeline.export.parquet import FileError, metadata
 from mexc_pipeline.export.report import Exported, ExportReport, Failed
+from mexc_pipeline.export.under_way import UnderWay
 from mexc_pipeline.paths import check_apart, same
 from mexc_pipeline.spool import pending
 from mexc_pipeline.spool.last_seq import LastSeq, ask_last_seq, own_ids
@@ -215,7 +216,7 @@ def _export_all(
     config: Config, ids: Sequence[str], missing: bool, report: ExportReport, check: Callable[[], None], hook: Hook
 ) -> None:
     """Every closed segment, and with ``missing`` every one whose file is gone: a symbol's in the order of their rows,
-    the symbols beside each other by time."""
+    the symbols beside each other by time; those last in the midst of which an export was killed."""
     waiting: list[list[SegmentInfo]] = []
     recorded = False
     for symbol_id in ids:
@@ -237,10 +238,12 @@ def _export_all(
         waiting.append(wanted)
     if not recorded:
         report.idle = f"nothing to export: nothing of these symbols is in the spool ({config.spool_dir})"
-    for segment in merge(*waiting, key=lambda segment: segment.name):
+    under_way = UnderWay(config.data_dir / "export")
+    for segment in under_way.last(merge(*waiting, key=lambda segment: segment.name)):
         check()
         try:
-            done = export_segment(segment, config.export_dir, check, hook)
+            with under_way(segment):
+                done = export_segment(segment, config.export_dir, check, hook)
         except StoppedError:
             raise
         except FolderError as error:

@@ -16,7 +16,7 @@ import numpy as np
 
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.rows import MT_NAMES
-from mexc_pipeline.spool.blobs import fetch
+from mexc_pipeline.spool.blobs import MOST, TooLargeError, fetch
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, connect, failed
 
 BLOCK_ROWS = 2048
@@ -50,7 +50,7 @@ def blocks(info: SegmentInfo, max_rows: int = BLOCK_ROWS, max_bytes: int = BLOCK
                 del block  # it may be large: not beside the next one
         finally:
             db.close()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, TooLargeError) as error:
         raise failed(info.path, "cannot be read", error) from error
 
 
@@ -76,6 +76,8 @@ def _block(db: sqlite3.Connection, info: SegmentInfo, after: int, until: int, ma
         if size <= max_bytes or held == 1:
             break
         until = after + held // 2
+    if size > MOST:
+        raise SegmentError(f"{info.path}: the frame of seq {until} has {size:,} bytes, which nobody stored")
     if size > max_bytes:  # a large frame by itself, and no copy of it
         texts, m = db.execute(_ROW, (until,)).fetchone(), fetch(db, until)
     else:

@@ -24,6 +24,7 @@ from mexc_pipeline.egress.http import MAX_BODY, RestClient
 from mexc_pipeline.exchange.contracts import DETAILS_PATH, ContractList, contracts_in, read_contracts
 from mexc_pipeline.exchange.rest import Listing, RestRefusedError, answered, detail_path, read_listing
 from mexc_pipeline.feed.attempts import boot_id
+from mexc_pipeline.files import own, own_anew
 from mexc_pipeline.text import clean
 
 log = logging.getLogger("mexc_pipeline.feed")
@@ -137,7 +138,7 @@ class HostContracts:
             return held, why
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
+            fd = own_anew(self._lock, os.O_RDWR, 0o660)
         except OSError as error:
             self._say(error)
             return self._ask(None, held)
@@ -220,7 +221,7 @@ class HostContracts:
         making = self._path.with_name(f"{self._path.name}.new")
         try:
             making.unlink(missing_ok=True)
-            fd = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
+            fd = own(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o660)
             with open(fd, "wb") as file:
                 file.write(header + b"\n")
                 file.write(data)

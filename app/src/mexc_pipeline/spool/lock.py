@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.files import own_anew
 from mexc_pipeline.paths import identity, not_allowed, regular
 from mexc_pipeline.spool.segment import sync_folder
 
@@ -82,7 +83,7 @@ class SpoolLock:
             return not self._is_replaced
 
     def _hold_file(self) -> int:
-        fd = os.open(self.folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = own_anew(self.folder / FILE, os.O_RDWR, 0o640)
         self._hold(fd)
         entry = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time()), "as": self._whose}
         said = json.dumps(entry).encode()

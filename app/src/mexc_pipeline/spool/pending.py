@@ -28,7 +28,7 @@ from typing import NamedTuple, TypeVar
 from mexc_pipeline.events import Started, begin, read
 from mexc_pipeline.periods import LAST_NS, Period
 from mexc_pipeline.rows import MT_NAMES, Columns, Frame, Mt
-from mexc_pipeline.spool.blobs import LARGE, fetch, fill
+from mexc_pipeline.spool.blobs import LARGE, MOST, fetch, fill
 from mexc_pipeline.spool.last_seq import LastSeq
 from mexc_pipeline.spool.open_database import OpenDatabase, Transaction
 from mexc_pipeline.spool.segment import (
@@ -73,14 +73,15 @@ CREATE TABLE rows (
 ) STRICT;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
-_DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
 _STARTED = begin(Started)
 
 
 _ROWS = f"""
-SELECT n, rx, ts, mt, CASE WHEN length(m) <= {LARGE} THEN m END, sum FROM rows WHERE n BETWEEN ? AND ? ORDER BY n
+SELECT n, rx, ts, mt, CASE WHEN length(m) <= {LARGE} THEN m END, length(m) > {MOST}, sum
+FROM rows WHERE n BETWEEN ? AND ? ORDER BY n
 """
-"""A large row's frame is read by itself."""
+"""A large row's frame is read by itself, and not at all where nobody stored one of that size."""
 _SUMMED = struct.Struct("<qqqq?")
 
 
@@ -147,6 +148,9 @@ class Pending:
 
     def _open(self) -> tuple[sqlite3.Connection, str, str, int]:
         if is_left(self._path.parent):
+            if self._path.is_symlink() or self._path.stat().st_nlink > 1:  # before anything is written to it
+                with contextlib.closing(connect(self._path, readonly=True)) as there:
+                    self._judge(there)
             db = connect_writer(self._path)
         else:
             db = create_database(self._path, FORMAT, _SCHEMA, {"id": uuid.uuid4().hex, "symbol": self._symbol})
@@ -155,6 +159,13 @@ class Pending:
             found = self._look(db)
             undo.pop_all()
         return db, *found
+
+    def _judge(self, db: sqlite3.Connection) -> None:
+        """SegmentError where a file of another name is none of ours."""
+        try:
+            read_meta(db, self._path, "format", FORMAT)
+        except (*DAMAGE, RecursionError) as error:
+            raise failed(self._path, "not a sound file of pending rows", error) from error
 
     def _look(self, db: sqlite3.Connection) -> tuple[str, str, int]:
         """The file's id, its symbol's name, and the place of its newest row, whether it is there or was known to be."""
@@ -328,7 +339,10 @@ class Pending:
         """What stands in the places from there on, one by one; to be left at any."""
         cursor = self._database.db.execute(_ROWS + ("DESC" if newest_first else ""), (first, self._last))
         try:
-            for n, rx, ts, mt, m, kept in cursor:
+            for n, rx, ts, mt, m, is_none, kept in cursor:
+                if is_none:
+                    yield _Place(n, None)
+                    continue
                 frame = Frame(rx, ts, mt, fetch(self._database.db, n) if m is None else m)
                 yield _Place(n, frame if _is_sound(n, frame, kept) else None)
         finally:
@@ -348,8 +362,9 @@ class Pending:
             db.executemany(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
                 self._database.db.execute(
-                    "SELECT n, rx, ts, mt, m, sum FROM rows WHERE n BETWEEN ? AND ? OR n < 1 OR n > ?",
-                    (first, last, self._last),
+                    "SELECT n, rx, ts, mt, CASE WHEN length(m) <= ? THEN m END, sum FROM rows "
+                    "WHERE n BETWEEN ? AND ? OR n < 1 OR n > ?",
+                    (MOST, first, last, self._last),
                 ),
             )
         sync_folder(target.parent)

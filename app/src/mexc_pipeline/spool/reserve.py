@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
+from mexc_pipeline.files import own
 from mexc_pipeline.spool.segment import clear, sync_folder
 
 FILE = "reserve"
@@ -22,24 +24,27 @@ class Reserve:
     def is_held(self) -> bool:
         """Whether all of it is allocated."""
         try:
-            found = self._path.stat()
+            found = self._path.lstat()
         except OSError:
             return False
-        return found.st_size == self.size and found.st_blocks * 512 >= self.size
+        is_ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+        return is_ours and found.st_size == self.size and found.st_blocks * 512 >= self.size
 
     def make(self) -> None:
         """Allocate the reserve. OSError where that cannot be done; then nothing is kept."""
-        if self._path.is_symlink() or not self._path.is_file():
-            clear(self._path)
+        making = self._path.with_name(f".{FILE}.new")
+        for path in (self._path, making):  # its blocks first; whatever else has the name only loses it
+            clear(path)
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+            fd = own(making, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
             try:
                 os.posix_fallocate(fd, 0, self.size)
                 os.fsync(fd)
             finally:
                 os.close(fd)
+            making.rename(self._path)
         except OSError:
-            self._path.unlink(missing_ok=True)
+            making.unlink(missing_ok=True)
             raise
 
     def move(self, folder: Path) -> None:

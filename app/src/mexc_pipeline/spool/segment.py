@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, suppress
@@ -24,7 +25,7 @@ from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.paths import is_readonly, leads_nowhere, not_a_file, not_allowed
 from mexc_pipeline.periods import END_NS, Period, parse_name
 from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Columns
-from mexc_pipeline.spool.blobs import LARGE, fetch
+from mexc_pipeline.spool.blobs import LARGE, fetch, limit
 from mexc_pipeline.spool.names import SegmentName
 
 State = Literal["open", "closed", "exported"]
@@ -200,6 +201,8 @@ def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Co
             raise NoFileError(f"{instead} stands in place of {part.name}")
         if leads_nowhere(part):
             raise NoFileError(f"a link to nothing stands in place of {part.name}")
+        if part is not path and (instead := _not_beside(part)):
+            raise NoFileError(f"{instead} stands in place of {part.name}")
         if denied := not_allowed(part, write=not readonly):
             raise UnavailableError(denied)
     if not readonly and (denied := not_allowed(path.parent, write=True)):
@@ -212,11 +215,42 @@ def connect(path: Path, *, readonly: bool, timeout_s: float = 5.0) -> sqlite3.Co
     with ExitStack() as undo:
         undo.callback(db.close)
         try:
+            limit(db)
             db.execute("PRAGMA synchronous=FULL")
         except UnicodeDecodeError as error:
             raise sqlite3.DatabaseError(f"its schema is no text: {error}") from error
         undo.pop_all()
     return db
+
+
+_LOGS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+"""How a write-ahead log begins (walformat.html)."""
+_INDEX = 32 << 10
+"""Bytes of which the size of a log's index is a multiple. It is not opened to be looked at: to close it again would
+take this process's locks away."""
+
+
+def _not_beside(part: Path) -> str:
+    """What stands in the place of a log, or of its index, that SQLite would write over though it is somebody else's: a
+    link, or a file that has another name besides and does not look like one; empty where none does."""
+    try:
+        found = part.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            return "a link"
+        if found.st_nlink < 2 or not found.st_size:
+            return ""
+        is_one = found.st_size % _INDEX == 0 if part.name.endswith("-shm") else _head(part) in _LOGS
+    except OSError:
+        return ""  # whoever opens it says why
+    return "" if is_one else "a file of another name"
+
+
+def _head(log: Path) -> bytes:
+    fd = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, len(_LOGS[0]), 0)
+    finally:
+        os.close(fd)
 
 
 def _parts(path: Path) -> tuple[Path, ...]:
@@ -251,8 +285,10 @@ _DAMAGED = (
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_MISMATCH,
     sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_TOOBIG,
 )
-"""What statements that always succeed in a sound file say: it has no such table, or rows that nobody gave it."""
+"""What statements that always succeed in a sound file say: it has no such table, or rows that nobody gave it, or of a
+size that nobody did."""
 _CUT_OFF = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
 
 

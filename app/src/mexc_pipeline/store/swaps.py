@@ -11,6 +11,7 @@ import logging
 import os
 from pathlib import Path
 
+from mexc_pipeline.files import own
 from mexc_pipeline.paths import regular
 
 MOST = 16 << 20
@@ -27,7 +28,7 @@ def note(data_dir: Path, symbol_id: str, file: str, rows: int) -> None:
     """The table of the segment that becomes ``file`` was swapped out; ``rows`` had arrived after it by then."""
     line = json.dumps({"file": file, "buffered": rows}, separators=(",", ":"))
     try:
-        with open(_path(data_dir, symbol_id), "ab", buffering=0, opener=regular) as swaps:
+        with open(_path(data_dir, symbol_id), "ab", buffering=0, opener=own) as swaps:
             swaps.write(b"\n" + line.encode())  # after whatever half a line a full disk or a crash has left
     except OSError as error:  # loading goes on without the figure
         log.warning("swap not noted", extra={"fields": {"file": file, "error": str(error)}})

@@ -14,8 +14,9 @@ from typing import NamedTuple
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.parquet import FileError, metadata
+from mexc_pipeline.files import own
 from mexc_pipeline.ledger.acknowledged import Acknowledged
-from mexc_pipeline.paths import not_a_file, not_allowed, regular
+from mexc_pipeline.paths import not_a_file, not_allowed
 from mexc_pipeline.periods import END_NS, SECOND_NS
 from mexc_pipeline.spool.segment import sync_folder
 from mexc_pipeline.spool.walk import exported_files
@@ -93,7 +94,7 @@ def write(config: Config, entry: Acknowledged) -> None:
     path = config.data_dir / FILE
     new = not path.exists()
     try:
-        fd = regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        fd = own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         try:
             os.write(fd, json.dumps(asdict(entry)).encode() + b"\n")
             os.fsync(fd)
