@@ -30,12 +30,12 @@ try:
     from mexc_pipeline.files import copy as copy_file
     from mexc_pipeline.files import has_hole
     from mexc_pipeline.ledger.acknowledged import Acknowledged
-    from mexc_pipeline.paths import not_a_file, not_allowed
+    from mexc_pipeline.paths import not_a_file, not_allowed, sync_folder
     from mexc_pipeline.rows import Frame, Mt
     from mexc_pipeline.spool import pending
     from mexc_pipeline.spool.lock import SpoolLock
     from mexc_pipeline.spool.names import FileName, SegmentName
-    from mexc_pipeline.spool.segment import DAMAGE, NUMBERED, SegmentError, UnavailableError, info, sync_folder
+    from mexc_pipeline.spool.segment import DAMAGE, NUMBERED, SegmentError, UnavailableError, info
     from mexc_pipeline.spool.walk import exported_files, segments
     from mexc_pipeline.spool.writer import Spool
     from mexc_pipeline.text import LONG, clean

@@ -16,7 +16,7 @@ from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.spool.lifecycle import remove
 from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.verify import by_hour, exports, ledger
-from mexc_pipeline.verify.acknowledge import FILE, acknowledge, acknowledged, holes_of
+from mexc_pipeline.verify.acknowledge import FILE, MOST, acknowledge, acknowledged, holes_of
 from support.spools import configure, fill
 
 
@@ -131,3 +131,22 @@ def test_by_the_command_line(config: Config, tmp_path: Path, capsys: pytest.Capt
     found = json.loads(capsys.readouterr().out)
     assert found["ok"]
     assert found["totals"]["all"]["acknowledged"] == found["totals"]["all"]["seq_missing"] > 0
+
+
+@pytest.mark.parametrize("left", [b'{"id":"btc","fi', b'\n{"id"', b"x" * 5000, b"{}\n"])
+def test_an_acknowledgement_is_read_also_behind_half_a_line(config: Config, left: bytes) -> None:
+    (config.data_dir / FILE).write_bytes(left)
+    first, second = holes_of(config, "btc")
+    written = [acknowledge(config, "btc", *hole, by="ada", reason="lost") for hole in (first, second)]
+    found = acknowledged(config)
+    assert found.entries == written
+    assert len(found.troubles) == 1, "what was left is named"
+
+
+def test_an_acknowledgement_that_nobody_would_read_is_refused(config: Config) -> None:
+    path = config.data_dir / FILE
+    path.touch()
+    os.truncate(path, MOST)
+    with pytest.raises(UserError, match=f"cannot write {path}: .*longer"):
+        acknowledge(config, "btc", *holes_of(config, "btc")[0], by="ada", reason="lost")
+    assert path.stat().st_size == MOST

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from mexc_pipeline import paths
 from mexc_pipeline.config import check_mounted, parse
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.paths import NotAFileError, regular
+from mexc_pipeline.paths import NotAFileError, append_line, regular
 
 KEYS = {
     "data_dir": 'data_dir = "{}"',
@@ -183,3 +184,26 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, what: str
                 server.bind(str(path))
     with pytest.raises(NotAFileError, match=what):
         regular(path, flags)
+
+
+@given(st.binary(max_size=300), st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=40)))
+def test_a_line_is_added_whole_behind_whatever_a_crash_has_left(left: bytes, lines: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder, "lines")
+        path.write_bytes(left)
+        patch.setattr(os, "write", lambda fd, data, write=os.write: write(fd, data[:7]))  # as on a disk that fills up
+        for line in lines:
+            append_line(path, line.encode())
+        added = "".join(f"{line}\n" for line in lines).encode()
+        between = b"\n" if lines and left and not left.endswith(b"\n") else b""
+        assert path.read_bytes() == left + between + added
+
+
+def test_a_line_that_is_not_written_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    with pytest.raises(OSError, match="longer than the 5 bytes"):
+        append_line(path, b"123456", most=5)
+    assert path.read_bytes() == b""
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(NotAFileError, match="FIFO"):
+        append_line(tmp_path / "fifo", b"1")

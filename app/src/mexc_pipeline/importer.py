@@ -26,11 +26,10 @@ from mexc_pipeline.export.files import FolderError, prepare_folder, temporary
 from mexc_pipeline.export.headers import check_footer
 from mexc_pipeline.export.parquet import PREFIX, READ_ROWS, SCHEMA, FileError, metadata
 from mexc_pipeline.files import own
-from mexc_pipeline.paths import regular, same
+from mexc_pipeline.paths import regular, same, sync_folder
 from mexc_pipeline.read.files import FOLDER
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.names import FileName
-from mexc_pipeline.spool.segment import sync_folder
 
 log = logging.getLogger("mexc_pipeline.importer")
 

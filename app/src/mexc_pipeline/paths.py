@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.files import own
 
 MOST = 1 << 20
 """Bytes of a file that is read whole: certificates, passwords."""
@@ -106,6 +107,33 @@ def regular(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
         os.close(fd)
         raise NotAFileError(errno.EINVAL, f"is {not_a_file(Path(path))}", os.fspath(path))
     return fd
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def append_line(path: Path, line: bytes, mode: int = 0o666, most: int | None = None) -> None:
+    """Add a line to a file that only ever grows; durable when this returns. Behind half a line, which a crash or a full
+    disk has left, it begins a new one. OSError where it is not written; EFBIG where the file would be longer than
+    ``most`` bytes."""
+    fd = own(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, mode)
+    try:
+        size = os.fstat(fd).st_size
+        rest = memoryview((b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b"") + line + b"\n")
+        if most is not None and size + len(rest) > most:
+            raise OSError(errno.EFBIG, f"it would be longer than the {most} bytes that are read of it", str(path))
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    sync_folder(path.parent)
 
 
 def not_allowed(path: Path, *, write: bool = False) -> str:

@@ -33,10 +33,11 @@ from mexc_pipeline.export.report import Exported
 from mexc_pipeline.export.source import ahead, blocks
 from mexc_pipeline.ledger.digest import differing
 from mexc_pipeline.ledger.shares import from_text, to_text
+from mexc_pipeline.paths import sync_folder
 from mexc_pipeline.rows import MT_NAMES, Mt
 from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.names import FileName
-from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader, sync_folder
+from mexc_pipeline.spool.segment import SegmentInfo, SegmentReader
 
 _MAGIC = b"PAR1"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}

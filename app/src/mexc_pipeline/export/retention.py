@@ -39,12 +39,12 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.clock import wrong_clock
 from mexc_pipeline.export.order import Placed, in_order
 from mexc_pipeline.export.parquet import FileError, metadata, open_file, read_content
-from mexc_pipeline.paths import regular, same
+from mexc_pipeline.paths import regular, same, sync_folder
 from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.names import FileName
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, UnavailableError, sync_folder
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, UnavailableError
 from mexc_pipeline.spool.walk import by_symbol, exported_files, segments
 from mexc_pipeline.text import counted
 

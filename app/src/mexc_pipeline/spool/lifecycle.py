@@ -14,6 +14,7 @@ from typing import Any
 from mexc_pipeline.events import Gap, Sealed, begin
 from mexc_pipeline.ledger.account import Account
 from mexc_pipeline.ledger.digest import RowDigest
+from mexc_pipeline.paths import sync_folder
 from mexc_pipeline.rows import MT_NAMES, Columns, Mt
 from mexc_pipeline.spool.open_database import OpenDatabase, Transaction
 from mexc_pipeline.spool.segment import (
@@ -28,7 +29,6 @@ from mexc_pipeline.spool.segment import (
     get_info,
     is_damage,
     put_meta,
-    sync_folder,
 )
 from mexc_pipeline.spool.wal import keep_left_out
 from mexc_pipeline.spool.walk import Unreadable, each, in_order

@@ -14,8 +14,7 @@ from typing import Any
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.files import own_anew
-from mexc_pipeline.paths import identity, not_allowed, regular
-from mexc_pipeline.spool.segment import sync_folder
+from mexc_pipeline.paths import identity, not_allowed, regular, sync_folder
 
 FILE = "lock"
 

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mexc_pipeline.paths import identity
-from mexc_pipeline.spool.segment import DAMAGE, SegmentError, clear, connect_writer, is_damage, sync_folder
+from mexc_pipeline.paths import identity, sync_folder
+from mexc_pipeline.spool.segment import DAMAGE, SegmentError, clear, connect_writer, is_damage
 
 log = logging.getLogger("mexc_pipeline.spool")
 

@@ -26,6 +26,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from mexc_pipeline.events import Started, begin, read
+from mexc_pipeline.paths import sync_folder
 from mexc_pipeline.periods import LAST_NS, Period
 from mexc_pipeline.rows import MT_NAMES, Columns, Frame, Mt
 from mexc_pipeline.spool.blobs import LARGE, MOST, fetch, fill
@@ -46,7 +47,6 @@ from mexc_pipeline.spool.segment import (
     is_damage,
     put_meta,
     read_meta,
-    sync_folder,
 )
 from mexc_pipeline.spool.wal import keep_left_out
 from mexc_pipeline.spool.walk import entries, in_order

@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 
 from mexc_pipeline.files import own
-from mexc_pipeline.spool.segment import clear, sync_folder
+from mexc_pipeline.paths import sync_folder
+from mexc_pipeline.spool.segment import clear
 
 FILE = "reserve"
 

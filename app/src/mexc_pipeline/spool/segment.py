@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from mexc_pipeline.ledger.account import Account
-from mexc_pipeline.paths import is_readonly, leads_nowhere, not_a_file, not_allowed
+from mexc_pipeline.paths import is_readonly, leads_nowhere, not_a_file, not_allowed, sync_folder
 from mexc_pipeline.periods import END_NS, Period, parse_name
 from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Columns
 from mexc_pipeline.spool.blobs import LARGE, fetch, limit
@@ -370,15 +370,6 @@ def _try_to_write(db: sqlite3.Connection) -> None:
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 CHECK = "check"

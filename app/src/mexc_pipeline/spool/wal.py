@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from mexc_pipeline.files import copy, data_from
-from mexc_pipeline.spool.segment import sync_folder
+from mexc_pipeline.paths import sync_folder
 
 log = logging.getLogger("mexc_pipeline.spool")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from mexc_pipeline import __version__
 from mexc_pipeline.events import Clock, Moved, Sealed, Stopped, begin
-from mexc_pipeline.paths import not_allowed
+from mexc_pipeline.paths import not_allowed, sync_folder
 from mexc_pipeline.periods import Period
 from mexc_pipeline.rows import Columns, Frame, Mt, storable
 from mexc_pipeline.spool.blobs import LARGE, fill
@@ -38,7 +38,6 @@ from mexc_pipeline.spool.segment import (
     info,
     is_damage,
     put_meta,
-    sync_folder,
 )
 from mexc_pipeline.spool.wal import keep_left_out
 from mexc_pipeline.spool.walk import Unreadable, apart, each, in_order, segments

@@ -1,7 +1,7 @@
 """What the loader saw when it swapped a table out: how many rows had arrived since the edge. One file per symbol.
 
 A line per swap in ``data_dir/store/<id>.swaps``, added and never changed, some hundred bytes an hour. Losing it loses
-this one figure of the ledger and nothing else, so it is not synced.
+this one figure of the ledger and nothing else.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import logging
 import os
 from pathlib import Path
 
-from mexc_pipeline.files import own
-from mexc_pipeline.paths import regular
+from mexc_pipeline.paths import append_line, regular
 
 MOST = 16 << 20
 """Bytes of a symbol's file that are read, its newest: years of them."""
@@ -28,8 +27,7 @@ def note(data_dir: Path, symbol_id: str, file: str, rows: int) -> None:
     """The table of the segment that becomes ``file`` was swapped out; ``rows`` had arrived after it by then."""
     line = json.dumps({"file": file, "buffered": rows}, separators=(",", ":"))
     try:
-        with open(_path(data_dir, symbol_id), "ab", buffering=0, opener=own) as swaps:
-            swaps.write(b"\n" + line.encode())  # after whatever half a line a full disk or a crash has left
+        append_line(_path(data_dir, symbol_id), line.encode())
     except OSError as error:  # loading goes on without the figure
         log.warning("swap not noted", extra={"fields": {"file": file, "error": str(error)}})
 

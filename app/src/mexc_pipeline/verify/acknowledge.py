@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,11 +13,9 @@ from typing import NamedTuple
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.parquet import FileError, metadata
-from mexc_pipeline.files import own
 from mexc_pipeline.ledger.acknowledged import Acknowledged
-from mexc_pipeline.paths import not_a_file, not_allowed
+from mexc_pipeline.paths import append_line, not_a_file, not_allowed
 from mexc_pipeline.periods import END_NS, SECOND_NS
-from mexc_pipeline.spool.segment import sync_folder
 from mexc_pipeline.spool.walk import exported_files
 
 FILE = "acknowledged.jsonl"
@@ -92,16 +89,8 @@ def acknowledge(config: Config, symbol_id: str, first_seq: int, last_seq: int, *
 def write(config: Config, entry: Acknowledged) -> None:
     """Add an entry; durable when this returns. Whether there is such a hole is not asked."""
     path = config.data_dir / FILE
-    new = not path.exists()
     try:
-        fd = own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-        try:
-            os.write(fd, json.dumps(asdict(entry)).encode() + b"\n")
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        if new:
-            sync_folder(path.parent)
+        append_line(path, json.dumps(asdict(entry)).encode(), 0o640, MOST)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
