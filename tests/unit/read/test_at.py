@@ -94,7 +94,6 @@ def test_an_outage_is_said_until_a_book_comes_again(config: Config) -> None:
         (OTHER_GIVEN_UP, ""),
         (CLOCK, ""),
         (GAP, ""),
-        ((EV, '{"event":"disconnected"'), ""),
         (DEALS, ""),
     ],
 )

@@ -18,8 +18,10 @@ of other than 13 digits is not known to be in milliseconds: its column is null, 
 the exchange's name of the field, and a warning says so.
 ``df.attrs["dead_letters"]`` counts the dead letters in the stretch, ``df.attrs["dead_letter_reasons"]`` says what is
 wrong with them; one in a hundred frames and more are warned of (:class:`DeadLetterWarning`). Those whose only fault is
-their ``ts`` are decoded with the others. UserError where a symbol has no files, FileError for an unreadable file,
-ArgumentError (a UserError and a ValueError) for an argument that is none.
+their ``ts`` are decoded with the others. ``df.attrs["unknown_types"]`` counts the rows in the stretch whose type this
+version does not know, and a :class:`LeftOutWarning` says where they were left out. UserError where a symbol has no
+files, FileError for an unreadable file and one in which a row lacks a value, ArgumentError (a UserError and a
+ValueError) for an argument that is none.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read import minutes as minute_by_minute
 from mexc_pipeline.read.arguments import ArgumentError, flags, level_count, row_types
 from mexc_pipeline.read.decode import Skipped
-from mexc_pipeline.read.files import Instant, bounds, find, instant_ns, repeated, set_back, tables
+from mexc_pipeline.read.files import Instant, Unknown, bounds, find, instant_ns, repeated, set_back, tables
 from mexc_pipeline.read.numbers import unified
 from mexc_pipeline.read.rebuild import GapError
 from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Mt
@@ -106,10 +108,7 @@ def frames(
     flags(imported=imported)
     types = row_types(types)
     files = find(symbol, export_dir, start, end, imported=imported)
-    if imported:
-        found = list(tables(_paths(files), *bounds(start, end), types, imported=True))
-        return _pandas(pa.concat_tables(found or [_nothing()]))
-    stretch = _Stretch(files, start, end, types)
+    stretch = _Stretch(files, start, end, types, imported=imported)
     df = _pandas(pa.concat_tables([*stretch] or [_nothing()]))
     stretch.tell(df, 3)
     return df
@@ -319,6 +318,7 @@ def book(
                 )
                 warnings.warn(text, StaleBookWarning, stacklevel=2)
         _tell(df, found.dead, found.frames, stacklevel=3)
+        _tell_unknown(df, found.unknown, stacklevel=3)
         age = at_ns - found.book.row.rx
         df.attrs |= {"channel": found.book.channel, "rx_ns": found.book.row.rx, "age_ns": age, "stale": found.stale}
         if found.stale:
@@ -381,19 +381,23 @@ class _Stretch:
         types: Sequence[str] | None,
         *,
         meant_too: bool = False,
+        imported: bool = False,
     ) -> None:
         self._paths = _paths(files)
+        self._imported = imported
         self._low, self._high = bounds(start, end)
         self._types = types
         self._meant_too = meant_too
         self._channels = {c for t in types or () for c in _CHANNELS.get(t, ())} if meant_too else set()
         self.reasons: Counter[str] = Counter()
         self.frames = 0
+        self.unknown = Unknown()
 
     def __iter__(self) -> Iterator[Any]:
         for path in self._paths:
             symbol = metadata(path).get("symbol", "")
-            for table in tables([path], self._low, self._high):
+            for table in tables([path], self._low, self._high, imported=self._imported):
+                self.unknown.take(table, path)
                 yield self._take(table, symbol)
 
     def _take(self, table: Any, symbol: str) -> Any:
@@ -423,8 +427,18 @@ class _Stretch:
         return pc.is_in(pa.array(range(len(table)), pa.int64()), pa.array(other, pa.int64()))
 
     def tell(self, df: pd.DataFrame, stacklevel: int) -> None:
-        """Say how many dead letters there are, once all was read."""
-        _tell(df, self.reasons, self.frames, stacklevel + 1)
+        """Say how many dead letters and rows of unknown types there are, once all was read."""
+        if not self._imported:
+            _tell(df, self.reasons, self.frames, stacklevel + 1)
+        _tell_unknown(df, self.unknown, stacklevel + 1, left_out=self._types is not None)
+
+
+def _tell_unknown(df: pd.DataFrame, unknown: Unknown, stacklevel: int, *, left_out: bool = True) -> None:
+    """Say on the frame how many rows of unknown types lie in what was read, and in a warning where they were left out
+    of it."""
+    df.attrs["unknown_types"] = dict(unknown.counts)
+    if unknown.counts and left_out:
+        warnings.warn(unknown.said, LeftOutWarning, stacklevel=stacklevel)
 
 
 def _tell(df: pd.DataFrame, reasons: Counter[str], frames: int, stacklevel: int) -> None:

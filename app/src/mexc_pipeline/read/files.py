@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,14 +14,15 @@ import pyarrow.compute as pc
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export.order import IMPORTED, Placed, in_order
-from mexc_pipeline.export.parquet import FileError, metadata, open_file
+from mexc_pipeline.export.parquet import SCHEMA, FileError, metadata, open_file
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import DAY_NS
 from mexc_pipeline.read.arguments import ArgumentError, name_of, shown
 from mexc_pipeline.read.arguments import folder as folder_of
-from mexc_pipeline.rows import FIRST_TYPES
+from mexc_pipeline.rows import FIRST_TYPES, MT_CODES
 from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.walk import exported_files
+from mexc_pipeline.text import clean
 
 Instant = int | str | date | np.datetime64
 """Unix nanoseconds, ISO 8601 text, a datetime (also ``pandas.Timestamp``, ``numpy.datetime64``) or a date, which is its
@@ -30,6 +32,11 @@ FOLDER = IMPORTED
 """Folder in ``export_dir`` that holds what was imported."""
 
 _NS = 1_000_000_000
+_ABSENT = ("mt", "rx", "seq")
+"""What rows of imported files may lack."""
+_KNOWN = pa.array(MT_CODES, pa.string())
+_MOST_NAME = 40
+"""Characters of an unknown type that are shown."""
 _LEAST_NS = 10**17
 """In 1973. Integers of fewer digits are seconds, ms or µs."""
 _LAST_NS, _LAST_YEAR = (1 << 63) - 2, 2262
@@ -170,8 +177,55 @@ def tables(
             column = "ts" if imported else "rx"
             unit = _NS // 1000 if imported else 1
             for group in range(parquet.num_row_groups):
-                if _holds(parquet, group, column, unit, low, high):
-                    yield _pick(parquet.read_row_group(group), column, unit, low, high, types)
+                if _holds(parquet, path, group, column, unit, low, high):
+                    table = _read(parquet, path, group, SCHEMA.names, _ABSENT if imported else ())
+                    yield _pick(table, column, unit, low, high, types)
+
+
+def _read(parquet: Any, path: Path, group: int, columns: Sequence[str], absent: Sequence[str] = ()) -> Any:
+    """Columns of a row group. FileError where one of them lacks a value, other than those that may be ``absent``: no
+    comparison holds for what is not there, and the row would be in no result without a word."""
+    table = parquet.read_row_group(group, columns)
+    for name in columns:
+        if name not in absent and table.column(name).null_count:
+            row = pc.index(pc.is_null(table.column(name)), True).as_py()
+            row += sum(parquet.metadata.row_group(before).num_rows for before in range(group))
+            raise FileError(
+                f"{path}: row {row:,} (from 0) has no {name}; verify exports says what else is wrong with it"
+            )
+    return table
+
+
+class Unknown:
+    """Rows of types that this version does not know, met on the way: of a newer version, or damaged. ``counts`` by
+    type; ``first`` is where the first one is."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.first = ""
+
+    def note(self, seq: int, path: Path, what: str) -> None:
+        """Count in a row."""
+        self.counts[what] += 1
+        self.first = self.first or f"seq {seq} in {path}"
+
+    def take(self, table: Any, path: Path) -> None:
+        """Count in a table of rows."""
+        unknown = table.filter(pc.invert(pc.is_in(table.column("mt"), _KNOWN)))
+        names = unknown.column("mt").cast(pa.binary()).to_pylist()
+        for name, seq in zip(names, unknown.column("seq").to_pylist(), strict=True):
+            self.note(seq, path, "none" if name is None else clean(name, _MOST_NAME))
+
+    @property
+    def said(self) -> str:
+        """What was passed over, and why that may be; empty where nothing was."""
+        if not self.counts:
+            return ""
+        named = ", ".join(f"{count:,} {name}" for name, count in self.counts.most_common(5))
+        return (
+            f"rows that this version does not know were left out ({named}; first {self.first}): "
+            "a newer version wrote them, or the file is damaged"
+        )
 
 
 class Next(NamedTuple):
@@ -179,6 +233,7 @@ class Next(NamedTuple):
 
     seq: int
     rx: int
+    mt: str
     m: bytes
 
 
@@ -186,11 +241,11 @@ def last_at(path: Path, at_ns: int) -> Next | None:
     """The last row with rx ≤ ``at_ns`` (Unix ns), without its ``m``. Within a file rx never goes back."""
     with open_file(path) as parquet:
         for group in reversed(range(parquet.num_row_groups)):
-            table = parquet.read_row_group(group, ["rx", "seq"])
+            table = _read(parquet, path, group, ["rx", "seq"])
             rows = table.filter(pc.less_equal(table.column("rx").cast(pa.int64()), at_ns))
             if len(rows):
                 newest = rows.slice(len(rows) - 1)
-                return Next(newest.column("seq")[0].as_py(), newest.column("rx").cast(pa.int64())[0].as_py(), b"")
+                return Next(newest.column("seq")[0].as_py(), newest.column("rx").cast(pa.int64())[0].as_py(), "", b"")
     return None
 
 
@@ -199,21 +254,22 @@ def rows_after(paths: Iterable[Path], seq: int) -> Iterator[Next]:
     for path in paths:
         with open_file(path) as parquet:
             for group in range(parquet.num_row_groups):
-                table = _behind(parquet, group, seq)
+                table = _behind(parquet, path, group, seq)
                 for n in range(len(table)):
                     row = table.slice(n, 1)
-                    is_event = row.column("mt")[0].as_py() == "ev"
-                    m = parquet.read_row_group(group, ["m"]).column(0)[row.column("n")[0].as_py()] if is_event else None
+                    mt = clean(row.column("mt").cast(pa.binary())[0].as_py(), _MOST_NAME)
+                    frames = _read(parquet, path, group, ["m"]).column(0) if mt == "ev" else None
                     yield Next(
                         row.column("seq")[0].as_py(),
                         row.column("rx").cast(pa.int64())[0].as_py(),
-                        b"" if m is None else m.cast(pa.binary()).as_py(),
+                        mt,
+                        b"" if frames is None else frames[row.column("n")[0].as_py()].cast(pa.binary()).as_py(),
                     )
 
 
-def _behind(parquet: Any, group: int, seq: int) -> Any:
+def _behind(parquet: Any, path: Path, group: int, seq: int) -> Any:
     """Type, time and place of a row group's rows behind a seq; their frames may be large."""
-    table = parquet.read_row_group(group, ["mt", "rx", "seq"])
+    table = _plain(_read(parquet, path, group, ["mt", "rx", "seq"]))
     table = table.append_column("n", pa.array(range(len(table)), pa.int64()))
     return table.filter(pc.greater(table.column("seq"), pa.scalar(seq, pa.uint64())))
 
@@ -223,7 +279,7 @@ def last_rx(path: Path) -> int:
     with open_file(path) as parquet:
         if not parquet.num_row_groups:
             return 0
-        column = parquet.read_row_group(parquet.num_row_groups - 1, ["rx"]).column("rx")
+        column = _read(parquet, path, parquet.num_row_groups - 1, ["rx"]).column("rx")
         return int(column[-1].cast(pa.int64()).as_py()) if len(column) else 0
 
 
@@ -258,7 +314,7 @@ def newest(paths: Sequence[Path], mt: str, rows: int) -> Iterator[Any]:
             continue
         with open_file(path) as parquet:
             for group in reversed(range(parquet.num_row_groups)):
-                table = _pick(parquet.read_row_group(group), "rx", 1, None, None, [mt])
+                table = _pick(_read(parquet, path, group, SCHEMA.names), "rx", 1, None, None, [mt])
                 table = table.slice(max(0, len(table) - rows))
                 rows -= len(table)
                 yield table
@@ -272,12 +328,12 @@ _LAST = 2**63 - 1
 """The latest that a column of times can hold, in any unit."""
 
 
-def _holds(parquet: Any, group: int, column: str, unit: int, low: int | None, high: int | None) -> bool:
+def _holds(parquet: Any, path: Path, group: int, column: str, unit: int, low: int | None, high: int | None) -> bool:
     """Whether a row group has rows of that time, by the times themselves: its statistics say so too, and a flipped bit
     there would leave its rows out without a word."""
     if low is None and high is None:
         return True
-    ends = pc.min_max(parquet.read_row_group(group, [column]).column(0).cast(pa.int64()))
+    ends = pc.min_max(_read(parquet, path, group, [column]).column(0).cast(pa.int64()))
     first, last = ends["min"].as_py(), ends["max"].as_py()
     if first is None:
         return True
@@ -286,7 +342,8 @@ def _holds(parquet: Any, group: int, column: str, unit: int, low: int | None, hi
 
 def _plain(table: Any) -> Any:
     """Without metadata and with ``mt`` as text: the same in every file, and no surprise in pandas."""
-    return table.replace_schema_metadata(None).set_column(1, "mt", table.column("mt").cast(pa.string()))
+    at = table.schema.get_field_index("mt")
+    return table.replace_schema_metadata(None).set_column(at, "mt", table.column("mt").cast(pa.string()))
 
 
 def _pick(table: Any, column: str, unit: int, low: int | None, high: int | None, types: Sequence[str] | None) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Raw
 
 from mexc_pipeline.errors import UserError
@@ -21,14 +22,17 @@ from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.parquet import metadata
 from mexc_pipeline.periods import DAY_NS
-from mexc_pipeline.read.files import Next, last_at, last_rx, rows_after, tables
+from mexc_pipeline.read.files import Next, Unknown, last_at, last_rx, rows_after, tables
 from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, NotNumbers, column
 from mexc_pipeline.read.rebuild import GapError, History, Level, RebuiltBook, Stored
+from mexc_pipeline.rows import MT_CODES
 
 LATER_NS = 120_000_000_000
 """How long after an instant rows that repair what was before it can come: longer than all tries take."""
 
+_OF_A_BOOK = pa.array(["dp", "r", "ev", "dl"], pa.string())
 _ENDS = (begin(Disconnected), begin(Stopped), begin(Started), begin(GivenUp), begin(Stalled))
+NO_EVENT = "an event that cannot be read"
 _PASSED_OVER = (begin(Sealed), begin(Clock))
 """What may stand before the row that tells whether the recording went on. A whole period is sealed at its end, whenever
 its last row came."""
@@ -37,13 +41,15 @@ its last row came."""
 class BookAt(NamedTuple):
     """The book of an instant; the seqs at which the host's clock was set back from after the instant to before it; why
     the dead letters from the book's snapshot to the instant are dead letters, and how many frames of depth and dead
-    letters lie there; why the book may have changed unseen by the instant, empty where nothing says so."""
+    letters lie there; why the book may have changed unseen by the instant, empty where nothing says so; the rows of
+    unknown types in what was read."""
 
     book: RebuiltBook
     set_back: list[int]
     dead: Counter[str]
     frames: int
     stale: str
+    unknown: Unknown
 
 
 def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -> BookAt:
@@ -57,10 +63,11 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
     last_seq = last.seq
     after = [file.path for file in files[here + 1 :] if file.name.start_ns <= at_ns + LATER_NS]
     dead: dict[int, str] = {}
-    taken: list[list[Stored]] = [list(_rows(after, at_ns, dead))]
+    unknown = Unknown()
+    taken: list[list[Stored]] = [list(_rows(after, at_ns, dead, unknown))]
     for place in range(here, -1, -1):
         # What was recorded before a clock was set back may have times of after the instant.
-        taken.insert(0, list(_rows([files[place].path], at_ns if place == here else None, dead)))
+        taken.insert(0, list(_rows([files[place].path], at_ns if place == here else None, dead, unknown)))
         history = History(last_seq)
         for rows in taken:
             history.add(rows)
@@ -77,8 +84,10 @@ def book_at(files: Sequence[Placed], at_ns: int, *, across_gaps: bool = False) -
                 sum(seq in since for seq in of_depth | dead.keys()),
                 _broken_off(book, taken, last_seq)
                 or _not_recorded([f.path for f in files[here:]], last, at_ns, book.channel),
+                unknown,
             )
     letters = f"; {len(dead):,} dead letters lie in them" if dead else ""
+    letters += f"; {unknown.said}" if unknown.counts else ""
     raise UserError(
         f"no snapshot of the book at or before {at_ns} ns in {here + 1} files; "
         f"depth frames alone do not make one{letters}"
@@ -90,7 +99,7 @@ def _last(files: Sequence[Placed], at_ns: int) -> tuple[int, Next]:
     for place in range(len(files) - 1, -1, -1):
         if files[place].name.start_ns <= at_ns and (row := last_at(files[place].path, at_ns)):
             return place, row
-    return -1, Next(0, 0, b"")
+    return -1, Next(0, 0, "", b"")
 
 
 def _broken_off(book: RebuiltBook, taken: Sequence[Sequence[Stored]], last_seq: int) -> str:
@@ -118,6 +127,10 @@ def _not_recorded(paths: Sequence[Path], last: Next, at_ns: int, channel: str) -
     for row in rows_after(paths, last.seq):
         if row.seq != expected:
             return f"rows {expected} to {row.seq - 1} after it are in no file"
+        if row.mt not in MT_CODES:
+            return f"the row after it, seq {row.seq}, is of the type {row.mt}, which is not known"
+        if row.mt == "ev" and event_of(row.m) is None:
+            return f"the row after it, seq {row.seq}, is {NO_EVENT}"
         if not row.m.startswith(_PASSED_OVER):
             name = _ends(row.m, channel)
             return f"nothing was received after seq {last.seq} until `{name}` at seq {row.seq}" if name else ""
@@ -169,12 +182,15 @@ def table(book: RebuiltBook, *, levels: int | None = None, floats: bool = False)
     )
 
 
-def _rows(paths: Sequence[Path], at_ns: int | None, dead: dict[int, str]) -> Iterator[Stored]:
-    """Rows that matter to a book. ``dead`` gets the seq of each dead letter, and what is wrong with it."""
+def _rows(paths: Sequence[Path], at_ns: int | None, dead: dict[int, str], unknown: Unknown) -> Iterator[Stored]:
+    """Rows that matter to a book. ``dead`` gets the seq of each dead letter, and what is wrong with it; ``unknown`` is
+    told of all rows."""
     for path in paths:
         symbol = metadata(path).get("symbol", "")
         until = None if at_ns is None else at_ns + LATER_NS
-        for found in tables([path], None, until, ["dp", "r", "ev", "dl"]):
+        for table in tables([path], None, until):
+            unknown.take(table, path)
+            found = table.filter(pc.is_in(table.column("mt"), _OF_A_BOOK))
             columns = [
                 found.column("seq").to_pylist(),
                 found.column("rx").cast(pa.int64()).to_pylist(),
@@ -183,6 +199,8 @@ def _rows(paths: Sequence[Path], at_ns: int | None, dead: dict[int, str]) -> Ite
                 found.column("m").cast(pa.binary()).to_pylist(),
             ]
             for seq, rx, ts, mt, m in zip(*columns, strict=True):
+                if mt == "ev" and event_of(m) is None:
+                    unknown.note(seq, path, NO_EVENT)
                 if mt != "dl":
                     yield Stored(seq, rx, ts, mt, content(m), path.name)
                     continue

@@ -225,6 +225,8 @@ class History:
                 self._ahead = AHEAD if self._fresh else self._ahead + 1
                 self._fresh_full = False
             return
+        if self._full and not late and (said is None or said.channel != DEPTH):
+            self._full.append(row)  # it may have been one: those before it are no longer the newest
         fresh, self._fresh = self._fresh, False
         covered = span(row.m)
         if covered is None:
