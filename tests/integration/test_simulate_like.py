@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import websocket
 
 from mexc_pipeline.config import Config, parse
+from mexc_pipeline.feed.handshake import HandshakeRefusedError, shake
 from mexc_pipeline.probe import session
+from mexc_pipeline.probe.bundle import BundleWriter
 from mexc_pipeline.probe.judge import ProbeReport
 from mexc_pipeline.probe.main import probe
+from mexc_pipeline.probe.records import Closed, Opened, Received, Record, Refused, Sent
 from mexc_pipeline.simulator import Fault, Simulator, SimulatorConfig
 
 SECONDS = 2.6
@@ -185,3 +190,47 @@ def test_other_settings_do_not_go_with_it(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "--rate does not go with --like" in done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 999, 1000, 1004, 1015, 3000, 5000, 65535])
+def test_a_connection_ends_with_the_code_that_was_seen(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "bundle"
+    reason = "ä" * 123
+    records: list[Record] = [
+        Opened(0.0, 1, "BTC_USDT"),
+        Sent(0.0, 1, '{"method":"sub.deal","param":{"symbol":"BTC_USDT"}}'),
+        Received(1.0, 1, 1, b'{"channel":"push.deal","data":{"version":%b},"ts":1}' % (b"9" * 5000)),
+        Closed(2.0, 1, code, reason, False),
+    ]
+    with BundleWriter(path, ["BTC_USDT"], 1.0) as bundle:
+        for record in records:
+            bundle.keep(record)
+    with imitating(path) as (ws, _):
+        for _ in range(2):
+            client = websocket.create_connection(ws, timeout=10, http_no_proxy=["*"])
+            client.send("[" * 500_000)
+            client.send('{"method":"sub.deal","param":{"symbol":"BTC_USDT"}}')
+            assert client.sock is not None
+            came = b""
+            end = b"\x88\x7c" + code.to_bytes(2, "big") + reason.encode()[:122]
+            while not came.endswith(end) and (piece := client.sock.recv(65_536)):
+                came += piece
+            assert came.endswith(end)
+            assert came.count(b"9") >= 5000
+            client.close()
+
+
+def test_a_handshake_that_was_none_is_played(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    with BundleWriter(path, ["BTC_USDT"], 1.0) as bundle:
+        for status in (101, 42, 503):
+            bundle.keep(Refused(0.0, 1, "BTC_USDT", status, {}, b"no"))
+    with imitating(path) as (ws, _):
+        for status in (101, 42, 503):
+            where = urlsplit(ws)
+            with (
+                socket.create_connection((where.hostname, where.port), 10) as sock,
+                pytest.raises(HandshakeRefusedError) as said,
+            ):
+                shake(sock, ws)
+            assert said.value.answer.status == status

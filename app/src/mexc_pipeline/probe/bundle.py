@@ -51,7 +51,9 @@ FORMAT = 1
 FLUSH_MS = 1_000
 """What a probe that is killed loses of its bundle."""
 MOST_BYTES = 64 << 20
-"""Of the lines, before compression."""
+"""Of the lines, before compression, each with :data:`PER_LINE`."""
+PER_LINE = 128
+"""What a line costs whoever reads it, besides its bytes: an exchange that sends nothing but tiny frames makes many."""
 _V4 = re.compile(r"(?<!\d)(?<!\d\.)\d{1,3}(?:\.\d{1,3}){3}(?!\d|\.\d)")
 _V6 = re.compile(r"[0-9A-Fa-f]*(?::[0-9A-Fa-f]*){2,}(?:(?:\.\d{1,3}){3})?")
 
@@ -98,7 +100,7 @@ class BundleWriter:
         if self._file is None or self._left < 0 or self.trouble is not None:
             return
         line = as_line(record)
-        self._left -= len(line)
+        self._left -= len(line) + PER_LINE
         with self._attempted():
             self._file.write((_dump({"full": True}) if self._left < 0 else line) + b"\n")
             if record.at - self._flushed >= FLUSH_MS:

@@ -40,7 +40,9 @@ from mexc_pipeline.simulator.bundle import (
 from mexc_pipeline.simulator.exchange import WS_PATH
 from mexc_pipeline.simulator.listening import cannot_listen
 
-_AGAIN = ("content-type", "content-encoding", "retry-after", "location")
+_GOODBYE_S = 2.0
+"""How long a client may take to end a connection that was closed."""
+_AGAIN = ("content-type", "retry-after", "location")
 
 log = logging.getLogger("mexc_pipeline.simulator")
 
@@ -188,18 +190,27 @@ class Imitation:
             connection.transport.write(wire.BREACHES[end.breach])
         elif end.code == 1006:
             connection.transport.abort()
-        elif end.code == 1005:
-            connection.protocol.send_close()
-            connection.send_data()
-        else:
-            await connection.close(end.code, end.reason)
+        else:  # written as it came: codes that RFC 6455 has no use for were seen, too
+            connection.transport.write(wire.close(None if end.code == 1005 else end.code, end.reason))
+            try:
+                await asyncio.wait_for(connection.wait_closed(), _GOODBYE_S)
+            except TimeoutError:
+                connection.transport.abort()
 
     # HTTP
 
-    async def _request(self, _connection: ServerConnection, request: Request) -> Response | None:
+    async def _request(self, connection: ServerConnection, request: Request) -> Response | None:
         if request.path.partition("?")[0] == WS_PATH and "upgrade" in request.headers:
             refusal = self._bundle.handshakes[next(self._handshakes) % len(self._bundle.handshakes)]
-            return None if refusal is None else _response(RecordedAnswer(*refusal), refusal.body)
+            if refusal is None:
+                return None
+            response = _response(RecordedAnswer(*refusal), refusal.body)
+            if refusal.status <= HTTPStatus.SWITCHING_PROTOCOLS:  # what no library sends: a 101 that is none, and 042
+                head, _, rest = response.serialize().partition(b" %d " % refusal.status)
+                connection.transport.write(head + b" %03d " % refusal.status + rest)
+                connection.transport.close()
+                response.status_code = HTTPStatus.BAD_REQUEST  # goes nowhere, and the library asks for one
+            return response
         answer = self._answer(request.path)
         if answer is None:
             body = b'{"success":false,"code":404,"message":"Not Found"}'
@@ -237,19 +248,13 @@ async def _send(connection: ServerConnection, frame: RecordedFrame, shift: Shift
 
 
 def _request_of(message: str | bytes) -> dict[str, Any] | None:
-    try:
-        request = json.loads(message)
-    except ValueError:
-        return None
+    request = wire.parsed(message)
     return request if isinstance(request, dict) and isinstance(request.get("method"), str) else None
 
 
 def _time_of(body: bytes) -> int:
     """The time of an answer in ms; 0 where it holds none."""
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return 0
+    value = wire.parsed(body)
     if not isinstance(value, dict):
         return 0
     times = (
@@ -269,9 +274,10 @@ def _kind(target: str) -> tuple[str, str]:
 
 
 def _response(answer: RecordedAnswer, body: bytes) -> Response:
-    if answer.headers.get("content-encoding", "") == "gzip":
-        body = gzip.compress(body, mtime=0)
     headers = Headers({name: answer.headers[name] for name in _AGAIN if name in answer.headers})
+    if "gzip" in answer.headers.get("content-encoding", "").lower():  # the bundle has it unpacked
+        body = gzip.compress(body, mtime=0)
+        headers["Content-Encoding"] = "gzip"
     headers["Content-Length"] = str(len(body))
     headers["Connection"] = "close"
     phrase = HTTPStatus(answer.status).phrase if answer.status in set(HTTPStatus) else "Unknown"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 import socket
 import struct
@@ -308,10 +307,7 @@ class Session:
 
     def message(self, text: str | bytes) -> None:
         """Act on one frame of the client. What is not a known method gets no answer (wire, 2026-09)."""
-        try:
-            request = json.loads(text)
-        except ValueError:
-            return
+        request = wire.parsed(text)
         if not isinstance(request, dict) or not isinstance(method := request.get("method"), str):
             return
         if method == "ping":

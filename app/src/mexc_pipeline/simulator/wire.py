@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
+from typing import Any
 
 from mexc_pipeline.simulator.faults import Fault
 
@@ -27,6 +29,21 @@ def encode(opcode: int, payload: bytes, fin: bool = True) -> bytes:
     if size < 65_536:
         return struct.pack(">BBH", first, 126, size) + payload
     return struct.pack(">BBQ", first, 127, size) + payload
+
+
+def close(code: int | None, reason: str) -> bytes:
+    """Return a close frame of any code, also of those that RFC 6455 forbids; what does not fit of the reason is cut."""
+    if code is None:
+        return encode(OP_CLOSE, b"")
+    return encode(OP_CLOSE, struct.pack(">H", code) + reason.encode()[:123].decode(errors="ignore").encode())
+
+
+def parsed(text: str | bytes) -> Any:
+    """Return what JSON says, None where it is none that can be read, nested however deep."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def fragments(opcode: int, payload: bytes) -> bytes:
