@@ -35,7 +35,7 @@ try:
     from mexc_pipeline.spool import pending
     from mexc_pipeline.spool.lock import SpoolLock
     from mexc_pipeline.spool.names import FileName, SegmentName
-    from mexc_pipeline.spool.segment import DAMAGE, NUMBERED, SegmentError, UnavailableError, info
+    from mexc_pipeline.spool.segment import DAMAGE, NUMBERED, SegmentError, UnavailableError, connect, info
     from mexc_pipeline.spool.walk import exported_files, segments
     from mexc_pipeline.spool.writer import Spool
     from mexc_pipeline.text import LONG, clean
@@ -209,7 +209,7 @@ def _copy_segment(source: Path, target: Path) -> None:
     making.unlink(missing_ok=True)
     try:
         with (
-            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)) as here,
+            closing(connect(source, readonly=True, timeout_s=30)) as here,
             closing(sqlite3.connect(making)) as there,
         ):
             here.backup(there)  # in one step: in pieces it begins again whenever the collector commits

@@ -68,7 +68,7 @@ class Witness:
 
     def _look(self, path: Path) -> None:
         try:
-            db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.2)
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)
             try:
                 rows = db.execute("SELECT seq, m FROM rows WHERE seq > ? ORDER BY seq", (self._last,)).fetchall()
             finally:

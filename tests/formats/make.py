@@ -40,7 +40,7 @@ DEADLINE_S = 60
 
 def read(path: Path) -> dict[str, Any]:
     """State and rows of a segment."""
-    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         (state,) = db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()
         rows = db.execute("SELECT seq, rx, ts, mt, m FROM rows ORDER BY seq").fetchall()

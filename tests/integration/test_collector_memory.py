@@ -62,7 +62,7 @@ def _dead_letters(folder: Path) -> list[int]:
     """Sizes of the dead letters that are committed."""
     sizes: list[int] = []
     for _, path in segments(folder):
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         sizes += [size for (size,) in db.execute("SELECT length(m) FROM rows WHERE mt = 4")]
         db.close()
     return sizes

@@ -44,7 +44,7 @@ opened, last = {}, {}
 here = sys.argv[1] + "/*/data/spool/btc/*"
 for path in glob.glob(here):
     if path.endswith(".sqlite"):
-        opened[path] = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.2)
+        opened[path] = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)
         last[path] = opened[path].execute("SELECT max(rowid) FROM rows").fetchone()[0]
 print(flush=True)
 while True:
@@ -53,7 +53,7 @@ while True:
             continue
         try:
             if path not in opened:
-                opened[path] = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.2)
+                opened[path] = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)
             rows = opened[path].execute("SELECT rowid, m FROM rows WHERE rowid > ?", (last.get(path, 0),)).fetchall()
         except sqlite3.Error:
             continue  # not there yet, or just being made or removed

@@ -124,7 +124,7 @@ class Place:
         """Frames in the spool, as far as segments are still there."""
         count = 0
         for path in (self.spool / symbol_id).glob("*.sqlite"):
-            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
                 count += db.execute("SELECT count(*) FROM rows WHERE mt <= 4").fetchone()[0]
         return count
 

@@ -40,7 +40,7 @@ def read_segments(folder: Path) -> list[Segment]:
 
 def _segment(path: Path, tries: int = 3) -> Segment:
     """One file; read again where its writer took the log's index away in the moment in which it was opened."""
-    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         meta = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
         rows = [Stored._make(row) for row in db.execute("SELECT seq, rx, ts, mt, m FROM rows ORDER BY seq")]

@@ -58,6 +58,10 @@ SPAN = re.compile(
     r"([0-9]{1,9}(\.[0-9]{1,6})? *"
     r"(usec|us|msec|ms|seconds?|sec|s|minutes?|min|m|hours?|hr|h|days?|d|weeks?|w)?(?![a-z]) *)+"
 )
+MARKS = "%\\\"'"
+"""What systemd takes for a specifier, an escape or a quote where it reads a path; a symbol's id has none."""
+OFF_UNITS = ("archive_dir", "wheelhouse")
+"""Folders that stand in no file of systemd's."""
 UNIT = re.compile(r"[A-Za-z0-9:_.@%\\-]+\.(service|target|path|timer)")
 EVERY = ("minutely", "hourly", "daily", "weekly", "monthly", "quarterly", "semiannually", "yearly", "annually")
 DAY = r"(?:mon(?:day)?|tue(?:sday)?|wed(?:nesday)?|thu(?:rsday)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?)"
@@ -262,6 +266,9 @@ def _folders(settings: dict[str, Any]) -> Iterator[str]:
     for key, path in folders.items():
         if not _is_path(path):
             yield f"{key}: {path!r}; allowed is an absolute path without blanks and control characters"
+            return
+        if not key.startswith(OFF_UNITS) and (odd := next((c for c in path if c in MARKS), None)):
+            yield f"{key}: {path!r}; allowed is a path without {odd}, which systemd's files read otherwise"
             return
     data, exports = (os.path.normpath(settings[key]).split("/") for key in ("data_dir", "export_dir"))
     if data == exports:

@@ -114,7 +114,9 @@ def _damage_in_use(place: Bench, becomes: str, damage: Callable[[Path], None]) -
 
 def _flip_in_header(path: Path, rng: random.Random) -> None:
     """A bit of what a commit goes by and no reader, once the log has been moved into the file."""
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)) as db:
+    with contextlib.closing(
+        sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+    ) as db:
         if json.loads(db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()[0]) != "open":
             return
         db.execute("INSERT INTO meta VALUES ('', '')")
@@ -130,7 +132,7 @@ def _flip_in_header(path: Path, rng: random.Random) -> None:
 
 
 def _change(path: Path, statement: str) -> None:
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as db, db:
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db, db:
         if json.loads(db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()[0]) == "open":
             db.execute(statement)
 
@@ -175,7 +177,7 @@ def _meta(path: Path) -> dict[str, bytes]:
     if path.suffix not in (".sqlite", ".db"):
         return {}
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             db.text_factory = bytes
             return {key.decode(): value for key, value in db.execute("SELECT key, value FROM meta")}
     except (sqlite3.Error, ValueError):

@@ -26,6 +26,7 @@ from mexc_pipeline.export import main as export
 from mexc_pipeline.ledger.acknowledged import Acknowledged
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.lock import SpoolLock
+from mexc_pipeline.spool.segment import info
 from mexc_pipeline.spool.walk import segments
 from mexc_pipeline.verify.acknowledge import acknowledged, write
 from support.repository import ROOT
@@ -140,6 +141,23 @@ def test_a_manifest_of_no_seq_that_was_given_changes_nothing(tmp_path: Path, alt
     with pytest.raises(UserError, match="cannot be read; nothing was changed"):
         spool_copy.load(settings, backup, "20261121T200000Z")
     assert list(settings.spool_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["100%25", "a?mode=rw", "a#b", "%41"])
+def test_a_spool_is_saved_from_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    """Another folder's segments, which the name is another spelling of, are not taken for its own."""
+    other = tmp_path / {"100%25": "100%", "%41": "A"}.get(name, "a")
+    for folder, periods in ((tmp_path / name, 3), (other, 1)):
+        folder.mkdir()
+        fill(configure(folder), periods=periods)
+    settings = configure(tmp_path / name)
+    backup = tmp_path / name / "backup"
+    backup.mkdir()
+    assert spool_copy.save(settings, backup, "20261121T200000Z") == []
+    saved = segments(backup / "20261121T200000Z" / "spool" / "btc")
+    assert [info(path).last_seq for _, path in saved] == [
+        info(path).last_seq for _, path in segments(settings.spool_dir / "btc")
+    ]
 
 
 def _spoil_with_noise(path: Path) -> None:

@@ -276,3 +276,10 @@ def test_each_file_of_tests_says_what_it_proves() -> None:
     said = {str(path.relative_to(ROOT)): ast.get_docstring(ast.parse(path.read_text())) or "" for path in files}
     assert len(said) >= 150
     assert {file: text for file, text in said.items() if len(text.split()) < 8 or not text.endswith((".", "``"))} == {}
+
+
+def test_a_database_is_named_by_a_quoted_address() -> None:
+    """In a bare one `?`, `#` and `%` of a folder's name are not that folder: another one's database would be opened."""
+    bare = re.compile(r"""f["']file:\{(?!quoted\})""")
+    parts = ("app", "playbooks", "roles", "bench", "tests")
+    assert [str(p) for part in parts for p in sorted((ROOT / part).rglob("*.py")) if bare.search(p.read_text())] == []

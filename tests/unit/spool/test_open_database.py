@@ -182,7 +182,7 @@ def test_pending_rows_keep_their_file(tmp_path: Path, lose: Callable[[Path], Non
     pending.append(frames(0, 10))
     lose(tmp_path / FILE)
     pending.append(frames(10, 10))
-    db = sqlite3.connect(f"file:{tmp_path / FILE}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{(tmp_path / FILE).as_uri()}?mode=ro", uri=True)
     assert [m for (m,) in db.execute("SELECT m FROM rows ORDER BY n")] == [frame.m for frame in frames(0, 20)]
     db.close()
     spool = Spool(tmp_path, "btc", "BTC_USDT", PERIOD, next_rx=T0)

@@ -576,7 +576,7 @@ class Recording(RuleBasedStateMachine):
     def _unmoved(self) -> list[tuple[int, bytes]]:
         if not is_left(self.folder):
             return []
-        db = sqlite3.connect(f"file:{self.folder / FILE}?mode=ro", uri=True)
+        db = sqlite3.connect(f"{(self.folder / FILE).as_uri()}?mode=ro", uri=True)
         try:
             (found,) = db.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()
             rows = db.execute("SELECT n, rx, m FROM rows WHERE mt != 5 ORDER BY n").fetchall()
