@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mexc_pipeline import text
 from support import needs
 
 KEPT_OUT = pytest.StashKey[Counter[str]]()
@@ -63,3 +64,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         why[MARKS.get(mark, "not asked for")] += count
     for reason, count in sorted(why.items()):
         terminalreporter.write_line(f"not run: {count}: {reason}")
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_of_another_test() -> Iterator[None]:
+    """What one test has read as a password is a word like any other to the next."""
+    text._secrets = ()
+    yield
+    text._secrets = ()

@@ -16,6 +16,7 @@ def test_a_server_counts_only_with_the_stores_own_name_and_password(tmp_path: Pa
     guarded = ClickHouseServer(tmp_path / "server", password="s3cret")
     guarded.start()
     secret = tmp_path / "password"
+    secret.touch(0o600)
 
     def config(more: str = "") -> Config:
         return parse(f'[clickhouse]\nmode = "server"\nport = {guarded.port}\npassword_file = "{secret}"\n{more}', None)

@@ -293,6 +293,7 @@ def test_no_table_of_the_servers_own_shows_its_password(tmp_path: Path) -> None:
     clickhouse = ClickHouseServer(tmp_path / "server", "S3CRET")
     clickhouse.start()
     secret = tmp_path / "password"
+    secret.touch(0o600)
     secret.write_text(clickhouse.password)
     text = f'[clickhouse]\nmode = "server"\nport = {clickhouse.port}\npassword_file = "{secret}"\n'
     settings = parse(text, None).clickhouse

@@ -358,6 +358,7 @@ def test_a_wrong_password_is_one_clear_line_and_is_read_again(tmp_path: Path) ->
     guarded.start()
     try:
         secret = tmp_path / "password"
+        secret.touch(0o600)
         secret.write_text("wrong\n")
         text = f'[clickhouse]\nmode = "server"\nport = {guarded.port}\npassword_file = "{secret}"\n'
         engine = ServerEngine(parse(text, None).clickhouse)

@@ -244,6 +244,7 @@ def test_configured_files_that_are_missing_or_of_no_use_are_hard_and_named(
 ) -> None:
     (tmp_path / "junk").write_text("no certificate")
     (tmp_path / "good").write_text("secret\n")
+    (tmp_path / "good").chmod(0o640)
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
     good, authority = tmp_path / "good", certificate.authority
@@ -259,7 +260,10 @@ def test_configured_files_that_are_missing_or_of_no_use_are_hard_and_named(
         text = f'[exchange]\nca_file = "{tmp_path}/{name}"'
         assert not doctor.files(parse(text, None)).ok
     by_proxy = '[egress]\nmode = "socks5h://h:1"\ncredentials_file = "{}"'
+    good.chmod(0o644)
     assert "others may use it" in doctor.files(parse(by_proxy.format(good), None)).text
+    check = doctor.files(_server(tmp_path, 1, f'password_file = "{good}"'))
+    assert check.text == f"clickhouse.password_file: {good}: others may use it; chmod 600 it"
 
 
 def test_what_must_be_mounted_and_is_not_is_hard(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mexc_pipeline import paths
 from mexc_pipeline.config import check_mounted, parse
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.paths import NotAFileError, append_line, regular
+from mexc_pipeline.paths import NotAFileError, append_line, make_folder, regular
 
 KEYS = {
     "data_dir": 'data_dir = "{}"',
@@ -207,3 +207,22 @@ def test_a_line_that_is_not_written_is_said(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(NotAFileError, match="FIFO"):
         append_line(tmp_path / "fifo", b"1")
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_a_folder_of_the_recorders_own_is_not_for_others(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        make_folder(tmp_path / "data" / "control")
+        make_folder(tmp_path / "data" / "control")
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "data", tmp_path / "data" / "control"):
+        assert folder.stat().st_mode & 0o777 == 0o750 & ~mask
+
+
+def test_no_folder_is_made_for_others_by_a_slip() -> None:
+    """Only the files' own folder, which others may read, and the simulator's are made with the user's mask alone."""
+    sources = Path(paths.__file__).parent
+    makers = {str(p.relative_to(sources)) for p in sources.rglob("*.py") if ".mkdir(" in p.read_text()}
+    assert makers == {"paths.py", "run/main.py", "run/demo.py", "export/files.py", "simulator/exchange.py"}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import mexc_pipeline
-from mexc_pipeline import logs
+from mexc_pipeline import logs, text
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.app import invoke
 from mexc_pipeline.doctor import Check
@@ -183,3 +183,31 @@ def test_a_tables_first_line_is_its_headers(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(("n", "said"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (1234, "1,234 files")])
 def test_one_of_a_thing_is_singular(n: int, said: str) -> None:
     assert counted(n, "file") == said
+
+
+SECRETS = st.text(st.characters(codec="utf-8"), min_size=4, max_size=30)
+
+
+@given(st.lists(SECRETS, min_size=1, max_size=3), st.text(max_size=60), st.integers(1, 200), st.data())
+def test_a_known_secret_is_in_nothing_that_is_shown(
+    secrets: list[str], around: str, most: int, data: st.DataObject
+) -> None:
+    secret = data.draw(st.sampled_from(secrets))
+    said = around + secret + around + secret
+    text._secrets = ()
+    text.keep_secret(*secrets)
+    try:
+        once = text.without_secrets(said)
+        assert all(one not in once or one in "***" for one in secrets)
+        for shown in (clean(said, most), clean(said.encode(errors="surrogatepass"), most)):
+            assert len(shown) <= most
+            assert secret not in shown or secret in "***"
+        assert secret not in json.loads(json_line({"why": said}))["why"] or secret in "***"
+    finally:
+        text._secrets = ()
+
+
+@pytest.mark.parametrize("cut", range(4, 20))
+def test_what_is_left_of_a_secret_that_was_cut_is_masked_too(cut: int) -> None:
+    text.keep_secret("open sesame of the cave")
+    assert "open" not in clean("it said: " + "open sesame of the cave"[:cut])

@@ -106,7 +106,7 @@ class ClickHouse(_Table, frozen=True):
     user: str = "default"
     """Whom the store logs in as."""
     password_file: str = ""
-    """A file whose first line is the password; empty: there is none."""
+    """A file whose first line is the password, for nobody else to read; empty: there is none."""
     database: str = "ch_mexc"
     """The database that the store makes its tables in."""
     secure: bool = False
@@ -118,7 +118,7 @@ class ClickHouse(_Table, frozen=True):
         """Raise ConfigError where a file is missing or of no use that a server is reached with."""
         if self.mode == "server":
             if self.password_file:
-                paths.read("clickhouse.password_file", self.password_file)
+                paths.read("clickhouse.password_file", self.password_file, private=True)
             if self.ca_file:
                 paths.check_certificates("clickhouse.ca_file", self.ca_file)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.paths import not_a_file, not_a_folder, not_allowed
+from mexc_pipeline.paths import make_folder, not_a_file, not_a_folder, not_allowed
 
 log = logging.getLogger("mexc_pipeline.control")
 
@@ -168,7 +168,7 @@ class ControlServer:
         about it."""
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+            make_folder(self.path.parent)
             if not_a_file(self.path) == "a folder":
                 self.path.rename(self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}"))
             self.path.unlink(missing_ok=True)  # the caller holds the lock of what this socket controls

@@ -23,18 +23,50 @@ _HIDDEN = re.compile(
 )
 
 
+_secrets: tuple[str, ...] = ()
+"""What must not be shown: logins that this process has read. Only ever added to."""
+_LEAST_SECRET = 4
+"""Characters below which a secret is none that could be told from other text."""
+_MASK = "***"
+
+
+def keep_secret(*texts: str) -> None:
+    """From now on none of these is in what :func:`clean` and :func:`json_line` give: whoever was told it could say it
+    again, in an answer that is shown and kept."""
+    global _secrets
+    new = {text for text in texts if len(text) >= _LEAST_SECRET}
+    if not new <= set(_secrets):
+        _secrets = tuple(sorted(new.union(_secrets), key=len, reverse=True))
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with every known secret masked, and the beginning of one at its end, where it was cut."""
+    return _masked(text, _secrets) if _secrets else text
+
+
+def _masked(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, _MASK)
+    for secret in secrets:
+        for size in range(min(len(secret), len(text)), _LEAST_SECRET - 1, -1):
+            if text.endswith(secret[:size]):
+                return text[:-size] + _MASK
+    return text
+
+
 def clean(text: object, most: int = SHORT) -> str:
     """``text`` (bytes: UTF-8, the rest as ``\\xNN``) as one line of at most ``most`` characters.
 
     What it holds is shown: controls (C0, C1, ESC, line ends), marks of direction, what has no width, lone surrogates
     and unassigned code points become ``\\n``, ``\\x1b``, ``\\u202e`` …; what does not fit is cut, shown by ``…``.
-    Cleaning twice changes nothing.
+    Known secrets are masked. Cleaning twice changes nothing.
     """
+    longest = len(_secrets[0]) if _secrets else 0
     if isinstance(text, bytes):
-        shown = text[: 4 * most + 4].decode(errors="backslashreplace")
+        shown = text[: 4 * (most + longest + 1)].decode(errors="backslashreplace")
     else:
         shown = text if isinstance(text, str) else str(text)
-    shown = shown[: most + 1]
+    shown = without_secrets(shown[: most + longest + 1])[: most + 1]
     if not shown.isprintable() or _HIDDEN.search(shown):
         shown = "".join(c if _is_visible(c) else c.encode("unicode_escape").decode() for c in shown)
     return shown if len(shown) <= most else shown[: max(0, most - 1)] + _CUT
@@ -50,10 +82,19 @@ def json_line(value: Any) -> str:
     """``value`` as JSON on one line. It means the same and every character of it can be shown: what is not printable is
     escaped as JSON does. What is no JSON type becomes its text."""
     shown = json.dumps(value, default=str, ensure_ascii=False)
+    if _secrets:
+        shown = _without(shown)
     if shown.isprintable() and not _HIDDEN.search(shown):
         return shown
     # Outside of strings JSON is plain ASCII, so whatever is left to escape stands in a string.
     return "".join(c if _is_visible(c) else json.dumps(c)[1:-1] for c in shown)
+
+
+def _without(shown: str) -> str:
+    """JSON without known secrets, as they are spelled in it."""
+    for secret in _secrets:
+        shown = shown.replace(json.dumps(secret, ensure_ascii=False)[1:-1], _MASK)
+    return shown
 
 
 def _is_visible(char: str) -> bool:

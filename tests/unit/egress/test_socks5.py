@@ -18,6 +18,7 @@ from mexc_pipeline.egress.credentials import read_login
 from mexc_pipeline.egress.dial import EgressError, dial
 from mexc_pipeline.egress.socks5 import SocksError
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.feed.handshake import HandshakeRefusedError, shake
 from support.peers import SocksProxy, saying, serving, silent
 
 LOGIN = (b"me", b"open sesame")
@@ -154,3 +155,22 @@ def test_any_host_is_written_or_refused(host: str) -> None:
         return
     assert written[0] in (1, 3, 4)
     assert len(written) == {1: 5, 4: 17}.get(written[0], 2 + written[1])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 403 no\r\nlocation: /%b\r\n\r\n%b", b"%b %b\r\n\r\n", b"HTTP/1.1 302 %b\r\nLocation: %b\r\n\r\n"],
+)
+def test_a_login_that_whoever_got_it_says_again_is_not_shown(tmp_path: Path, answer: bytes) -> None:
+    secret = LOGIN[1]
+    egress = _egress(1, _file(tmp_path, b"me\n" + secret + b"\n"))
+    read_login(egress.credentials_file)
+    with (
+        serving(saying(answer % (secret, secret))) as server,
+        socket.create_connection(("127.0.0.1", server.port), 10) as sock,
+        pytest.raises(HandshakeRefusedError) as said,
+    ):
+        shake(sock, "ws://x/edge")
+    shown = f"{said.value} {said.value.answer.fields()} {EgressError(f'GET x: {secret.decode()}')}"
+    assert secret.decode() not in shown
+    assert "***" in shown

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mexc_pipeline import paths
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.text import keep_secret
 
 _KEY = "egress.credentials_file"
 _MOST = 255
@@ -29,6 +30,8 @@ def read_login(path: str) -> Login:
     if len(lines) != 2 or not all(1 <= len(line) <= _MOST for line in lines):
         raise ConfigError(f"{_KEY}: {path}: two lines are needed, name and password, 1 to {_MOST} bytes each")
     try:
-        return Login(*(line.decode() for line in lines))
+        login = Login(*(line.decode() for line in lines))
     except UnicodeDecodeError:
         raise ConfigError(f"{_KEY}: {path}: not UTF-8") from None
+    keep_secret(*login)  # the proxy, or whoever stands behind it, may say it again
+    return login

@@ -24,6 +24,7 @@ from mexc_pipeline.config import Egress
 from mexc_pipeline.egress.connect import Address, NoWayError, connect
 from mexc_pipeline.egress.credentials import read_login
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.text import LONG, clean
 
 CONNECT_S = 10.0
 SOCKS_S = 20.0
@@ -31,7 +32,11 @@ TLS_S = 10.0
 
 
 class EgressError(UserError):
-    """The connection could not be made; the message names the step that failed."""
+    """The connection could not be made; the message names the step that failed. Much of it may be the words of whoever
+    answered."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(clean(said, LONG))
 
 
 class UnreachedError(EgressError):

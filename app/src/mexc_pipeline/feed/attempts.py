@@ -23,6 +23,7 @@ import msgspec
 from mexc_pipeline import config
 from mexc_pipeline.egress.patience import PATIENCE_MOST_S
 from mexc_pipeline.files import own_anew
+from mexc_pipeline.paths import make_folder
 
 log = logging.getLogger("mexc_pipeline.feed")
 
@@ -175,7 +176,7 @@ class Attempts:
         if self._path is None:
             return change(self._own)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             fd = own_anew(self._path, os.O_RDWR, 0o660)
         except OSError as error:
             return self._alone(error, change)

@@ -25,6 +25,7 @@ from mexc_pipeline.exchange.contracts import DETAILS_PATH, ContractList, contrac
 from mexc_pipeline.exchange.rest import Listing, RestRefusedError, answered, detail_path, read_listing
 from mexc_pipeline.feed.attempts import boot_id
 from mexc_pipeline.files import own, own_anew
+from mexc_pipeline.paths import make_folder
 from mexc_pipeline.text import clean
 
 log = logging.getLogger("mexc_pipeline.feed")
@@ -137,7 +138,7 @@ class HostContracts:
         if held is not None and self._is_fresh(held[0]):
             return held, why
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             fd = own_anew(self._lock, os.O_RDWR, 0o660)
         except OSError as error:
             self._say(error)

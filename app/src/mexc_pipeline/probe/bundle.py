@@ -46,6 +46,7 @@ from mexc_pipeline.probe.records import (
     Unanswered,
     Unreached,
 )
+from mexc_pipeline.text import without_secrets
 
 FORMAT = 1
 FLUSH_MS = 1_000
@@ -147,8 +148,9 @@ def as_line(record: Record) -> bytes:
 
 
 def masked(text: str) -> str:
-    """The text with every address of the Internet (IPv4, IPv6) overwritten; numbers and times stay."""
-    return _V4.sub(_mask_v4, _V6.sub(_mask_v6, text))
+    """The text without known secrets and with every address of the Internet (IPv4, IPv6) overwritten; numbers and times
+    stay."""
+    return _V4.sub(_mask_v4, _V6.sub(_mask_v6, without_secrets(text)))
 
 
 def _mask_v4(found: re.Match[str]) -> str:

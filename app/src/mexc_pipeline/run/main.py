@@ -14,7 +14,7 @@ from pathlib import Path
 from mexc_pipeline import doctor, logs, signals
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.paths import not_allowed
+from mexc_pipeline.paths import make_folder, not_allowed
 from mexc_pipeline.run.account import Closing
 from mexc_pipeline.run.children import Lifeline
 from mexc_pipeline.run.display import Display
@@ -113,12 +113,13 @@ def _examine(config: Config) -> None:
 
 
 def _make_folders(config: Config) -> None:
-    for folder in (config.data_dir, config.export_dir):
-        _make_folder(folder)
+    for folder, make in ((config.data_dir, make_folder), (config.export_dir, _make_for_all)):
+        try:
+            make(folder)
+        except OSError as error:
+            raise UserError(f"cannot make {folder}: {error.strerror or error}") from error
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror or error}") from error
+def _make_for_all(folder: Path) -> None:
+    """Files are for others to read, as far as the user's mask lets them."""
+    folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.files import own_anew
-from mexc_pipeline.paths import identity, not_allowed, regular, sync_folder
+from mexc_pipeline.paths import identity, make_folder, not_allowed, regular
 
 FILE = "lock"
 
@@ -46,7 +46,7 @@ class SpoolLock:
     def __enter__(self) -> SpoolLock:
         path = self.folder / FILE
         try:
-            _make(self.folder)
+            make_folder(self.folder)
             where = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._hold(where)
             with contextlib.ExitStack() as undo:
@@ -125,15 +125,6 @@ def _take(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _make(folder: Path) -> None:
-    """Make a folder and what is missing above it, each entry durable: a segment must not vanish with its folder when
-    the power fails."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(exist_ok=True, mode=0o750)
-        sync_folder(path.parent)
 
 
 def holder(folder: Path) -> dict[str, Any] | None:

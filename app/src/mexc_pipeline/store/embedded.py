@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mexc_pipeline.errors import UserError
+from mexc_pipeline.paths import make_folder
 from mexc_pipeline.rows import Columns
 from mexc_pipeline.store import native, readonly
 from mexc_pipeline.store.engine import (
@@ -173,7 +174,7 @@ def _chdb(folder: Path) -> Callable[[str], Any]:
     of C++ where that cannot be written: it gets a folder beside the engine's own, which must be writable anyway."""
     before = os.environ.get("TMPDIR")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".clickhouse-") as own:
             os.environ["TMPDIR"] = own
             try:

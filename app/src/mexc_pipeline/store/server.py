@@ -43,6 +43,7 @@ from mexc_pipeline.store.engine import (
     read_sql,
 )
 from mexc_pipeline.store.leftovers import Leftovers
+from mexc_pipeline.text import keep_secret
 
 log = logging.getLogger("mexc_pipeline.store")
 
@@ -293,11 +294,14 @@ def read_password(settings: ClickHouse) -> str:
     if not settings.password_file:
         return ""
     try:
-        return paths.read("clickhouse.password_file", settings.password_file).decode().partition("\n")[0]
+        text = paths.read("clickhouse.password_file", settings.password_file, private=True).decode()
     except ConfigError as error:
         raise UnreachableError(str(error)) from error
     except UnicodeDecodeError as error:
         raise UnreachableError(f"clickhouse.password_file: {settings.password_file}: not UTF-8") from error
+    password = text.partition("\n")[0]
+    keep_secret(password)
+    return password
 
 
 def _understood(client: Any, sql: str) -> str:

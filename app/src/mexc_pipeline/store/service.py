@@ -19,7 +19,7 @@ from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.heap import Heap
 from mexc_pipeline.output import Output
-from mexc_pipeline.paths import identity
+from mexc_pipeline.paths import identity, make_folder
 from mexc_pipeline.spool.ending import stopped_at
 from mexc_pipeline.spool.lock import SpoolLock
 from mexc_pipeline.spool.segment import SegmentError
@@ -275,7 +275,7 @@ def _serve(config: Config, stop: threading.Event, parent_fd: int | None) -> int:
     heap.map_large()
     config.clickhouse.check_files()
     check_mounted(config)
-    config.data_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(config.data_dir)
     lost = False
     try:
         with _lock(config, "another store") as lock, engines(config) as factory:
