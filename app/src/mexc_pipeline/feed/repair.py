@@ -12,18 +12,20 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress.dial import EgressError
-from mexc_pipeline.egress.http import RestClient
+from mexc_pipeline.egress.http import HttpAnswer, RestClient
 from mexc_pipeline.exchange.checks import FollowUp
 from mexc_pipeline.exchange.fills import Fills
 from mexc_pipeline.exchange.holes import Row
 from mexc_pipeline.exchange.recovery import THROTTLED_S, Allowance, Recovery, Request, Step
 from mexc_pipeline.exchange.rest import MOST_DEALS, RestRefusedError, deals_path, read_deals
+from mexc_pipeline.text import clean
 
 log = logging.getLogger("mexc_pipeline.feed")
+T = TypeVar("T")
 
 ANSWER_S = 10.0
 PAUSE_S = 0.2
@@ -166,23 +168,20 @@ class Repairer:
         for in vain hold up nothing else."""
         if patience_s := self._rest.patience_s:
             return patience_s
-        assert self._fills is not None
-        least, again, why = 0.0, True, None
-        try:
-            got = self._rest.get(self._deals_path, ANSWER_S)
+        fills = self._fills
+        assert fills is not None
+
+        def take(got: HttpAnswer) -> tuple[list[Row], bool]:
             trades = read_deals(got.status, got.body)
             with self._changed:
-                rows, again = ([], False) if self._closed else self._fills.answered(trades, time.monotonic())
-        except (EgressError, RestRefusedError) as error:
-            why = str(error)
-            least = THROTTLED_S if isinstance(error, RestRefusedError) and error.throttled else 0.0
-        except Exception as error:  # whatever an answer holds, later trades must be filled; it is logged whole
-            log.exception("trades not filled")
-            why = f"{type(error).__name__}: {error}"
-        if why is not None:
+                return ([], False) if self._closed else fills.answered(trades, time.monotonic())
+
+        taken, why, least = self._get(self._deals_path, take)
+        rows, again = taken or ([], True)
+        if why:
             log.warning("no trades to fill with", extra={"fields": {"symbol": self._symbol_id, "why": why}})
             with self._changed:
-                rows = [] if self._closed else self._fills.failed(why)
+                rows = [] if self._closed else fills.failed(why)
         if again:
             self._trades_at = time.monotonic() + self._trades_backoff.next_s()
         else:
@@ -221,22 +220,17 @@ class Repairer:
             return put_off_s
 
     def _asked(self, request: Request) -> float:
-        least = 0.0
-        try:
-            got = self._rest.get(request.path, ANSWER_S)
+        def take(got: HttpAnswer) -> Step:
             answer = request.read(got.status, got.body)
             with self._changed:
                 step = Step([]) if self._closed else self._recovery.answered(answer, self._newest())
             self._take(step, log.warning)
-        except (EgressError, RestRefusedError) as error:
-            reason = str(error)
-            least = THROTTLED_S if isinstance(error, RestRefusedError) and error.throttled else 0.0
-        except Exception as error:  # whatever an answer holds, later gaps must be repaired; it is logged whole
-            log.exception("repair failed unexpectedly")
-            reason = f"{type(error).__name__}: {error}"
-        else:
+            return step
+
+        taken, reason, least = self._get(request.path, take)
+        if taken is not None:
             self.trouble = None
-            if step.done:
+            if taken.done:
                 self._backoff.reset()
                 return 0.0
             return self._backoff.next_s()  # the answer lags behind the socket
@@ -246,6 +240,18 @@ class Repairer:
             step = Step([]) if self._closed else self._recovery.failed(request, reason)
         self._take(step, log.error)
         return max(least, self._backoff.next_s())
+
+    def _get(self, path: str, take: Callable[[HttpAnswer], T]) -> tuple[T | None, str, float]:
+        """What ``take`` makes of the answer, None where nothing can be made of it; then why, and the seconds for which
+        nothing is to be asked."""
+        try:
+            return take(self._rest.get(path, ANSWER_S)), "", 0.0
+        except (EgressError, RestRefusedError) as error:
+            throttled = isinstance(error, RestRefusedError) and error.throttled
+            return None, clean(error), THROTTLED_S if throttled else 0.0
+        except Exception as error:  # whatever an answer holds, the rest is asked for; it is logged whole
+            log.exception("answer not understood", extra={"fields": {"symbol": self._symbol_id, "path": path}})
+            return None, clean(f"{type(error).__name__}: {error}"), 0.0
 
     def _take(self, step: Step, say: Callable[..., None]) -> None:
         if step.warning is not None:
