@@ -427,3 +427,11 @@ def test_a_value_in_a_tables_place_is_said_in_the_files_own_words(text: str, sai
     with pytest.raises(ConfigError) as raised:
         parse(text, None)
     assert str(raised.value) == f"configuration: {said}"
+
+
+def test_a_configuration_of_gigabytes_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.touch()
+    os.truncate(path, 6 << 30)
+    with pytest.raises(ConfigError, match=f"^{path}: larger than 4 MiB, which no configuration is$"):
+        load(path)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mexc_pipeline import importer, read
+from mexc_pipeline.cli.app import invoke
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.export.parquet import SCHEMA, metadata
 from mexc_pipeline.importer import import_files
@@ -160,3 +161,40 @@ def test_whatever_one_file_leads_to_the_next_is_taken_over(tmp_path: Path, monke
     report = import_files(tmp_path / "exports", [odd, good])
     assert [f.source for f in report.files] == [good.name]
     assert report.failures == [f"{odd}: it cannot be taken over: ZeroDivisionError: not foreseen"]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_text_that_is_not_utf8_is_refused_of_whatever_column(tmp_path: Path, kind: Any) -> None:
+    path = v4_file(tmp_path, "btc_20250801_1400.parquet")
+    table = pq.read_table(path)
+    raw = pa.array([b"\xff\xfe", b"a", b"b", b"c"], pa.binary())
+    text = raw if kind == pa.binary() else raw.cast(pa.string(), safe=False)
+    pq.write_table(
+        table.set_column(2, "m", text.dictionary_encode() if pa.types.is_dictionary(kind) else text.cast(kind)), path
+    )
+    report = import_files(tmp_path / "exports", [path])
+    assert not report.files
+    assert "does not fit our columns exactly" in report.failures[0]
+    assert not (tmp_path / "exports").exists()
+
+
+def test_a_folder_among_the_files_is_named_and_the_others_are_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    good = v4_file(tmp_path / "in", "btc_20250801_1400.parquet")
+    (tmp_path / "in" / "old").mkdir()
+    words = ["import", str(tmp_path / "in" / "old"), str(good), "--to", str(tmp_path / "out")]
+    assert invoke(words) == 1
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["btc2025080114.parquet"]
+    assert f"{tmp_path}/in/old: not a plain file" in capsys.readouterr().err
+
+
+def test_a_file_of_thousands_of_columns_is_one_short_line(tmp_path: Path) -> None:
+    table = pa.table({f"column_{n}_of_many": pa.array([1]) for n in range(3000)})
+    path = tmp_path / "btc2025080114.parquet"
+    pq.write_table(table, path)
+    (failure,) = import_files(tmp_path / "exports", [path]).failures
+    with pytest.raises(UserError, match="not those of an export") as said:
+        read.frames("btc", export_dir=tmp_path)
+    assert max(len(failure), len(str(said.value))) < 800

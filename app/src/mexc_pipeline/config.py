@@ -29,6 +29,8 @@ _T = TypeVar("_T")
 _S = TypeVar("_S", bound=msgspec.Struct)
 _ID = re.compile(r"[a-z][a-z0-9]{0,19}")
 _LONGEST = 20
+MOST_BYTES = 4 << 20
+"""Of a configuration; one with every contract of the exchange, each with a table, has a tenth of it."""
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _RESERVED = frozenset({"store", "run", "export"})
 """Names of control sockets that are no symbol's."""
@@ -301,7 +303,10 @@ def load(path: Path | None) -> Config:
         return parse("", None)
     try:
         with open(path, "rb", opener=paths.regular) as file:
-            text = file.read().decode("utf-8-sig")  # editors put a mark at the head
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ConfigError(f"{path}: larger than {MOST_BYTES >> 20} MiB, which no configuration is")
+        text = data.decode("utf-8-sig")  # editors put a mark at the head
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

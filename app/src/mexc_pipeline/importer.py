@@ -30,6 +30,7 @@ from mexc_pipeline.paths import regular, same, sync_folder
 from mexc_pipeline.read.files import FOLDER
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.spool.names import FileName
+from mexc_pipeline.text import clean
 
 log = logging.getLogger("mexc_pipeline.importer")
 
@@ -169,7 +170,7 @@ def _read(source: Path, most: int) -> Any:
         schema = parquet.schema_arrow
         columns = [c for c in schema.names if c != "__index_level_0__"]  # pandas' own, where it was written
         if sorted(columns) != ["m", "mt", "ts"]:
-            raise FileError(f"not a v4 file: its columns are {', '.join(columns)}, not ts, mt, m")
+            raise FileError(f"not a v4 file: its columns are {clean(', '.join(columns))}, not ts, mt, m")
         batches, size = [], 0
         for group in range(parquet.num_row_groups):
             for batch in parquet.iter_batches(READ_ROWS, [group], columns, use_threads=False):
@@ -197,6 +198,7 @@ def _converted(source: Path, most: int) -> Any:
         naive = ts.cast(pa.timestamp("ms", ts.type.tz))
         exact = naive.cast(pa.int64()).cast(SCHEMA.field("ts").type)
         text = m.cast(pa.string())
+        text.validate(full=True)  # a text column is cast as it is: only this looks whether it is UTF-8
         types = _types(table.column("mt"))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise FileError(f"a value does not fit our columns exactly ({str(error).splitlines()[0]})") from error

@@ -170,7 +170,7 @@ def completion(shell: str) -> None:
 
 
 @click.command("import", cls=Command)
-@click.argument("files", nargs=-1, required=True, type=UserPath(dir_okay=False))
+@click.argument("files", nargs=-1, required=True, type=UserPath())
 @click.option(
     "--to",
     type=UserPath(file_okay=False),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,7 @@ from mexc_pipeline.ledger.account import Account, is_restart
 from mexc_pipeline.ledger.digest import COLUMNS, RowDigest, combine
 from mexc_pipeline.paths import not_a_file, not_allowed
 from mexc_pipeline.rows import FIRST_TYPES, MT_CODES, MT_NAMES, Mt
+from mexc_pipeline.text import clean
 
 PREFIX = "mexc."
 GROUP_ROWS = 65_536
@@ -68,6 +70,9 @@ _PROBED = "seq", "mt", "rx", "ts", "m"
 """The order in which columns are read: which rows are events is known before their times and texts come."""
 _GAP, _SEALED = begin(Gap), begin(Sealed)
 _LITTLE = sys.byteorder == "little"
+
+
+_SHOWN_COLUMNS = 10
 
 
 class FileError(UserError):
@@ -415,7 +420,8 @@ def _foreign(parquet: File) -> str:
     except (OSError, ValueError, pa.ArrowException) as error:
         return f"not a readable Parquet file: {_first_line(error)}"
     if not schema.equals(SCHEMA):
-        found = ", ".join(f"{f.name} {f.type}" for f in schema)
+        found = clean(", ".join(f"{f.name} {f.type}" for f in islice(schema, _SHOWN_COLUMNS)))
+        found += f" and {len(schema) - _SHOWN_COLUMNS:,} more" if len(schema) > _SHOWN_COLUMNS else ""
         return f"its columns are not those of an export (ts, mt, m, rx, seq): {found}"
     wrong = _oversized(said)
     return f"not written by this program: {wrong}" if wrong else ""
