@@ -23,6 +23,7 @@ from mexc_pipeline.export import main
 from mexc_pipeline.export.parquet import SCHEMA, FileError
 from mexc_pipeline.read import LeftOutWarning
 from mexc_pipeline.rows import MT_NAMES, Frame, Mt
+from support.examples import examples
 from support.spools import BOOK, CONTRACT, DEAL, FAIR, FUNDING, INDEX, KLINE, SECOND, T0, TICKER, configure, open_spool
 
 FRAMES = (
@@ -110,7 +111,7 @@ NO_FRAMES = (
 CHANGES = st.tuples(st.just("mt"), OTHER_TYPES) | st.tuples(st.just("m"), NO_FRAMES)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(200))
 @given(reader=st.sampled_from(list(READERS)), row=st.integers(0, len(FRAMES)), change=CHANGES)
 def test_no_value_changes_a_result_without_a_word(
     config: Config,
