@@ -295,6 +295,13 @@ class Repeated(Event, frozen=True, kw_only=True):
     ids: list[str]
 
 
+class IdsShared(Event, frozen=True, kw_only=True):
+    """Two deals that are not the same have one id: ids are not unique, and deals are told apart without them until it
+    was long ago."""
+
+    channel: str
+
+
 def read(m: bytes | str) -> dict[str, Any] | None:
     """An event's fields; None for anything that is no JSON object, of which damaged files may hold any."""
     try:

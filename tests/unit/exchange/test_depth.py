@@ -230,3 +230,58 @@ def test_deals_read_anything(frames: list[bytes], remembered: int) -> None:
         seen.frame(m)
         seen.frame(b'{"data":[{"i":"%s"},{"p":%s}]}' % (m, m))
         seen.connected()
+
+
+def trades(*said: tuple[object, int, object]) -> bytes:
+    items = [{"p": price, "v": 3, "T": 1, "t": 1788335242000 + t, "i": i, "cts": "1"} for i, t, price in said]
+    return json.dumps({"symbol": "X_USDT", "data": items, "channel": "push.deal"}, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("i", ["0", 0, ""])
+def test_an_id_that_other_deals_have_as_well_makes_none_a_repeat(i: object, last: bool) -> None:
+    seen = Deals()
+    frames = [trades((i, n, 1.5)) for n in range(5)]
+    if last:
+        frames = [m.replace(b',"cts":"1"', b"") for m in frames]
+    assert [seen.frame(m) for m in frames] == [None] * 5
+    assert not seen.unique
+    seen.connected()
+    assert seen.frame(frames[3]) == [""], "by what it says"
+    assert seen.frame(trades((i, 9, 1.5))) is None
+
+
+def test_the_same_deal_in_another_spelling_is_a_repeat() -> None:
+    seen = Deals()
+    assert seen.frame(trades(("7", 1, 1.5))) is None
+    assert seen.frame(b'{"data":[{"i":7,"T":1,"v":3.0,"p":1.50,"t":1788335242001}]}') == ["7"]
+    assert seen.unique
+
+
+def test_ids_are_believed_again_once_those_that_were_shared_are_forgotten() -> None:
+    seen = Deals(remembered=10)
+    seen.frame(trades(("1", 1, 1.5), ("1", 2, 1.5)))
+    believed = [seen.unique]
+    for n in range(30):
+        seen.frame(trades((str(100 + n), n, 1.5)))
+        believed.append(seen.unique)
+    assert believed == sorted(believed)
+    assert believed.count(False) >= 10
+    assert believed[-1]
+    assert seen.frame(trades(("129", 29, 1.5))) == ["129"]
+
+
+def test_a_fetched_trade_of_another_numbering_is_no_repeat() -> None:
+    seen = Deals()
+    seen.fetch(b"7", b'{"p":9,"v":3,"T":1,"t":1788335242001,"i":"7"}')
+    assert seen.frame(trades(("7", 1, 1.5))) is None
+    assert seen.unique
+
+
+@pytest.mark.parametrize(("i", "named"), [(b"[1]", "[1]"), (b"[1,2]", "[1,2]"), (b' {"a":[1]}', '{"a":[1]}')])
+def test_an_id_that_is_no_number_nor_text_is_named_whole(i: bytes, named: str) -> None:
+    seen = Deals()
+    m = b'{"data":[{"p":1,"i":%s,"cts":"1"}],"channel":"push.deal"}' % i
+    assert seen.frame(m) is None
+    assert seen.frame(m) == [named]
+    assert seen.frame(b'{"data":[{"i": null},{"i" : null}]}') is None

@@ -64,6 +64,8 @@ class World:
         self.number = 16_000_000_000
         self.pending: list[list[Made]] = []
         self.online = self.subscribed = False
+        self.told_apart = False
+        """Whether each trade has a volume of its own."""
         self.rows: list[Row] = []
         self._begin()
 
@@ -89,7 +91,7 @@ class World:
         made = []
         for _ in range(count):
             self.number += step
-            made.append(Made(self.number, self.ms, volume))
+            made.append(Made(self.number, self.ms, self.number if self.told_apart else volume))
         self.made += made
         if self.subscribed:
             self.pending.append(made)
@@ -105,7 +107,8 @@ class World:
         for _ in range(min(frames, len(self.pending))):
             newest_first = ",".join(trade.text(self.socket) for trade in reversed(self.pending.pop(0)))
             m = f'{{"symbol":"X","data":[{newest_first}],"channel":"push.deal","ts":{self.ms}}}'.encode()
-            self.checks.by_channel["push.deal"](m)
+            found = self.checks.by_channel["push.deal"](m)
+            self.keep([(Mt.EVENT, found.said.m)] if found is not None and found.said is not None else [])
             self.keep([(Mt.DEAL, m)])
 
     def connect(self) -> None:
@@ -176,7 +179,7 @@ class World:
     def _found(self, mt: Mt, m: bytes) -> list[Made]:
         said = json.loads(m)
         pieces = said["data"] if mt == Mt.DEAL else [said]
-        return [Made(int(piece.get("i", 0)), piece["t"], piece["v"]) for piece in pieces]
+        return [Made(int(piece.get("i", 0) or 0), piece["t"], piece["v"]) for piece in pieces]
 
     def alike(self, mt: Mt) -> Counter[tuple[int, int]]:
         return Counter(trade.alike for m in self.texts(mt) for trade in self._found(mt, m))
@@ -527,3 +530,112 @@ def test_without_ids_no_trade_is_invented(steps: list[tuple[str, int]], socket: 
     play(world, steps)
     made = Counter(trade.alike for trade in world.made)
     assert world.alike(Mt.DEAL) + world.alike(Mt.REPAIRED) <= made
+
+
+OFFSETS = [10**10, -(10**9), 1, -1, 7, -7, 14, -21, 70]
+NUMBERINGS: list[Callable[[int], object]] = [
+    lambda number: number,
+    *(lambda number, by=by: number + by for by in OFFSETS),
+    lambda number: 0,
+    lambda number: number // 21,
+    lambda number: number % 35,
+    lambda number: 32_000_000_000 - number,
+    lambda number: number if number < 16_000_000_200 else number + 7,
+    lambda number: number * 7_919 % 10_007,
+    lambda number: "",
+]
+"""Relations of the ids of one side to the true ones."""
+
+
+IN_ORDER = range(16_000_000_007, 16_000_000_700, 7)
+
+
+def spelled(numbering: Callable[[int], object]) -> Id:
+    return lambda number: f',"i":"{numbering(number)}"'
+
+
+ROUND = st.tuples(
+    st.integers(1, 30).map(lambda n: [("trades", n), ("deliver", 1_000)]),
+    st.sampled_from(
+        [[("disconnect", 0)], [("doubt", 0)], [("drop", 2)], [("kill", 2)], [("burst", 3), ("disconnect", 0)]]
+    ),
+    st.one_of(st.integers(0, 120).map(lambda n: [("trades", n)]), st.integers(1, 5).map(lambda n: [("burst", n)])),
+    st.just([("pause", 3), ("connect", 0), ("subscribe", 0)]),
+    STEPS.map(lambda steps: steps[:6]),
+    st.integers(0, 5).map(lambda n: [("ask", n), ("trades", n), ("deliver", 1_000), ("pause", 15), ("ask", n)]),
+)
+ROUNDS = st.lists(ROUND, min_size=1, max_size=4).map(
+    lambda rounds: [("connect", 0), ("subscribe", 0), *(step for parts in rounds for part in parts for step in part)]
+)
+
+
+@settings(max_examples=examples(150), deadline=None)
+@given(st.one_of(ROUNDS, STEPS), st.sampled_from(NUMBERINGS), st.sampled_from(NUMBERINGS), st.booleans())
+def test_whatever_ids_the_two_sides_have_no_trade_is_there_twice_nor_invented(
+    steps: list[tuple[str, int]], socket: Callable[[int], object], rest: Callable[[int], object], told_apart: bool
+) -> None:
+    """Also trades of which nothing but the id tells one from the other: no more are there than were made."""
+    world = World()
+    world.socket, world.rest, world.told_apart = spelled(socket), spelled(rest), told_apart
+    play(world, steps)
+    made = Counter(trade.alike for trade in world.made)
+    there = world.alike(Mt.DEAL) + world.alike(Mt.REPAIRED)
+    assert there <= made
+    unfilled = [(said["from"], said["to"]) for said in world.events("unfilled")]
+    times = [time_ms for time_ms, _ in world.alike(Mt.DEAL)]
+    in_order = socket is not rest or sorted(map(str, map(socket, IN_ORDER))) == list(map(str, map(socket, IN_ORDER)))
+    for time_ms, _ in made - there:
+        if in_order and times and min(times) < time_ms < max(times):
+            assert any(first <= time_ms <= last for first, last in unfilled), time_ms
+    assert world.fills.wait_s is None, "nothing is left in doubt"
+
+
+@pytest.mark.parametrize("by", OFFSETS)
+def test_another_numbering_is_found_out(by: int) -> None:
+    world = recording()
+    world.rest = spelled(lambda number: number + by)
+    world.told_apart = True
+    for _ in range(3):
+        world.trades(5)
+        world.deliver()
+        world.connect()
+        world.subscribe()
+        world.ask()
+        world.settle()
+    assert world.alike(Mt.DEAL) + world.alike(Mt.REPAIRED) <= Counter(trade.alike for trade in world.made)
+
+
+def test_ids_that_two_trades_share_are_none() -> None:
+    """Said once; what is missing is then told as without ids."""
+    world = World()
+    world.socket = spelled(lambda number: 0)
+    world.told_apart = True
+    world.connect()
+    world.subscribe()
+    world.trades(5)
+    world.deliver()
+    assert not world.checks.deals.unique
+    world.disconnect()
+    world.pause(1)
+    missed = world.trade(3)
+    world.pause(1)
+    world.settle()
+    assert world.alike(Mt.REPAIRED) == Counter(trade.alike for trade in missed)
+    assert world.checks.repeated(world.now) is None, "no deal came again"
+    assert len(world.events("ids_shared")) == 1
+
+
+def test_tries_of_all_sessions_count_where_each_is_too_short() -> None:
+    world = recording()
+    for _ in range(3):
+        world.connect()
+        world.subscribe()
+        world.trades(1)
+        world.deliver()
+        world.pause(LOOK_S)
+        for _ in range(MOST_TRIES // 2):
+            if world.fills.wants(world.now):
+                world.keep(world.fills.failed("HTTP 510"))
+    assert world.events("unfilled"), "not put off from session to session"
+    world.settle()
+    world.check()

@@ -113,11 +113,12 @@ class Checks:
         return FollowUp(events.Unversioned(channel=channel, count=count)) if count == UNVERSIONED else None
 
     def _deal(self, m: bytes) -> FollowUp | None:
+        unique = self.deals.unique
         found = self.deals.frame(m)
         if found is not None:
             self._repeats += len(found)
             self._repeated += [name for name in found if name][: MOST_IDS - len(self._repeated)]
-        return None
+        return FollowUp(events.IdsShared(channel=DEAL)) if unique and not self.deals.unique else None
 
     def _recorded(self, mt: int, m: bytes) -> None:
         if mt == Mt.REPAIRED:

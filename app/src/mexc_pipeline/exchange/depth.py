@@ -8,11 +8,15 @@ decoding it would cost more than everything else that is done with it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 from collections import deque
 from typing import NamedTuple
 
 import msgspec
+
+from mexc_pipeline.exchange.trades import Alike, trade_of
 
 STALE_FRAMES = 10
 """So many stale frames in a row within a connection mean a version reset, not that some came late. Taking them for one
@@ -21,7 +25,9 @@ MAX_VERSION = 2**63 - 1
 REMEMBERED = 4096
 """Deals kept for comparison: at least so many, at most twice as many."""
 LONGEST_KEY = 64
-"""Bytes of what is kept of a deal; of more only a digest is."""
+"""Bytes of what a deal is known by; of more only a digest is kept."""
+LONGEST_SAID = 2 << 10
+"""Bytes of a frame that is held for what each of its deals says; those of a longer one contradict none."""
 RETAINED = 64
 """Newest frames of deals that are held whole, and first ones after a doubt."""
 LONGEST_RETAINED = 16 << 10
@@ -148,6 +154,12 @@ class _Deal(msgspec.Struct, gc=False):
     v: msgspec.Raw = msgspec.Raw(b"")
     T: msgspec.Raw = msgspec.Raw(b"")
 
+    @property
+    def key(self) -> bytes:
+        """What it is known by; empty where it has no id."""
+        text = bytes(self.i)
+        return b"" if text == b"null" else _short(text.strip(b'"'))
+
 
 class _DealFrame(msgspec.Struct, gc=False):
     data: list[_Deal] | _Deal
@@ -167,27 +179,35 @@ class Doubt:
     def go_on(self, came: tuple[bytes, ...], connection: bool) -> None:
         """There is a further one before this one is settled; ``came``: the newest frames."""
         room = len(self.between) + len(came) <= RETAINED and len(came) < RETAINED
-        self.between = [*self.between, *came] if room else [b""]
+        held = set(map(id, (*self.before, *self.between)))  # of before a doubt within the connection
+        self.between = [*self.between, *(m for m in came if not m or id(m) not in held)] if room else [b""]
         self.first = []
         self.apart = self.apart and connection
 
 
+_odd = re.compile(rb'"i":[^"0-9]').search
+"""Whether a frame has an id that is neither text nor a number and nothing but that."""
 _decode_deals = msgspec.json.Decoder(_DealFrame).decode
 
 
 class Deals:
     """Which of one symbol's deals came before, also in an earlier connection or process, and what came last.
 
-    Deals are known by their id. Those without one (before 2026) by time, price, volume and side, and only against what
-    came before the present connection: within one, two deals may well agree in all of that. Memory is bounded by
-    ``remembered``, whatever the frames hold.
+    Deals are known by their id, as long as no two of those that are remembered share one. Otherwise, and where they
+    have none (before 2026), by time, price, volume and side, and only against what came before the present connection:
+    within one, two deals may well agree in all of that. Memory is bounded by ``remembered``, whatever the frames hold.
     """
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._most = remembered
-        self._new: set[bytes] = set()
-        self._old: set[bytes] = set()
+        self._new: dict[bytes, bytes] = {}
+        """The frame that brought each deal, by what it is known by; b"" where it is not held."""
+        self._old: dict[bytes, bytes] = {}
         self._earlier: frozenset[bytes] = frozenset()
+        self._shared = 0
+        """How often deals are still to be forgotten until none is left that shares its id with another one."""
+        self._fetched: dict[bytes, bytes] = {}
+        """Trades that were fetched, by REST's ids, which need not be the socket's."""
         self.newest: deque[bytes] = deque(maxlen=RETAINED)
         """The newest frames of the present connection, oldest first: a frame is there once all its deals are known."""
         self._last: tuple[bytes, ...] = ()
@@ -195,7 +215,7 @@ class Deals:
         self.doubt: Doubt | None = None
         """Whether all came that there was, where that is to be found out; never before the first deal."""
         self.fetched: list[bytes] = []
-        """Trades without an id that were fetched over REST and stand behind the doubt."""
+        """Trades that were fetched over REST and stand behind the doubt."""
 
     def connected(self) -> None:
         """What came until now came before the connection of the frames to come."""
@@ -218,36 +238,50 @@ class Deals:
         self.doubt = None
         self._starting = False
 
+    @property
+    def unique(self) -> bool:
+        """Whether each id that is remembered is that of one deal."""
+        return not self._shared
+
     def knows(self, key: bytes) -> bool:
         """Whether the deal of that id came, or was fetched."""
-        return key in self._new or key in self._old
+        return key in self._new or key in self._old or key in self._fetched
+
+    def alike(self, key: bytes) -> Alike | None:
+        """Time, price, volume and side of the deal of that id that the socket brought; None where that is not known."""
+        came = self._brought(key)
+        return None if came is None else next(iter(_alikes(came, key)), None)
 
     def fetch(self, key: bytes | None, m: bytes) -> None:
         """A deal was fetched over REST."""
         if key is not None:
-            self._new.add(key)
-        elif len(self.fetched) < REMEMBERED:
+            if len(self._fetched) >= 2 * self._most:
+                del self._fetched[next(iter(self._fetched))]
+            self._fetched[key] = b'{"data":%b}' % m
+        if len(self.fetched) < REMEMBERED:
             self.fetched.append(m)
 
     @property
     def keys(self) -> frozenset[bytes]:
-        """The ids of the newest deals that are known; for any thread."""
+        """The ids of the newest deals that came; for any thread."""
         return frozenset(self._old) | frozenset(self._new)
 
     def frame(self, m: bytes) -> list[str] | None:
-        """Ids of the deals in this frame that were there before, "" for one without; None where there are none."""
+        """Ids of the deals in this frame that were there before, "" for one known without; None where there are
+        none."""
         pieces = m.split(b'"i":')
-        if len(pieces) == 1 or b'"i":null' in m:
+        if len(pieces) == 1 or self._shared or _odd(m):
             return self._look_properly(m)
         found: list[str] | None = None
-        new, old = self._new, self._old
+        new, old, fetched = self._new, self._old, self._fetched
+        said = m if len(m) <= LONGEST_SAID else b""
         for piece in pieces[1:]:
             key = piece.split(b",", 1)[0].strip(b'"}] ')
             if len(key) > LONGEST_KEY:
-                key = hashlib.sha256(key).hexdigest().encode()
-            if key not in new and key not in old:
-                new.add(key)
-            else:
+                key = _short(key)
+            if key not in new and key not in old and key not in fetched:
+                new[key] = said
+            elif ((came := new.get(key) or old.get(key)) is not said and came == said) or self._comes_again(key, said):
                 found = found or []
                 found.append(key.decode(errors="replace"))
         if len(new) >= self._most:
@@ -263,24 +297,39 @@ class Deals:
         except (msgspec.MsgspecError, RecursionError):
             return None  # not known to be deals
         repeated: list[str] = []
+        said = m if len(m) <= LONGEST_SAID else b""
         for deal in data if isinstance(data, list) else [data]:
-            without = bytes(deal.i) == b"null"
-            key = b"|".join((deal.t, deal.p, deal.v, deal.T)) if without else bytes(deal.i).strip(b'"')
-            if len(key) > LONGEST_KEY:
-                key = hashlib.sha256(key).hexdigest().encode()
-            if without:
-                key = _WITHOUT_ID + key
-                if key in self._earlier:
-                    repeated.append("")
-            elif key in self._new or key in self._old:
-                repeated.append(key.decode(errors="replace"))
-            self._new.add(key)
+            key = deal.key
+            again = bool(key) and self._comes_again(key, said)
+            if key and not self._shared:
+                repeated += [key.decode(errors="replace")] if again else []
+                continue
+            known = _WITHOUT_ID + _short(b"|".join((deal.t, deal.p, deal.v, deal.T)))
+            if known in self._earlier:
+                repeated.append("")
+            self._new[known] = b""
         if len(self._new) >= self._most:
             self._forget()
         self.newest.append(m if len(m) <= LONGEST_RETAINED else b"")
         if self._starting:
             self._start(repeated)
         return repeated or None
+
+    def _comes_again(self, key: bytes, m: bytes) -> bool:
+        """Take note of a deal in a frame; whether the same one, by its id and by what it says, was there before."""
+        came = self._brought(key)
+        if came is not None:
+            again = len(_alikes(came, key) | _alikes(m, key)) < 2
+            if not again:
+                self._shared = 2
+            return again
+        self._new[key] = m
+        fetched = self._fetched.get(key)
+        return fetched is not None and len(_alikes(fetched, key) | _alikes(m, key)) < 2
+
+    def _brought(self, key: bytes) -> bytes | None:
+        m = self._new.get(key)
+        return self._old.get(key) if m is None else m
 
     def _start(self, repeated: list[str] | None) -> None:
         """The newest frame is one of the first after a doubt began. What comes again says nothing of what is
@@ -291,4 +340,23 @@ class Deals:
         self._starting = doubt is not None and len(doubt.first) < RETAINED
 
     def _forget(self) -> None:
-        self._old, self._new = self._new, set()
+        self._old, self._new = self._new, {}
+        self._shared = max(0, self._shared - 1)
+
+
+def _short(key: bytes) -> bytes:
+    return key if len(key) <= LONGEST_KEY else hashlib.sha256(key).hexdigest().encode()
+
+
+def _alikes(m: bytes, key: bytes) -> set[Alike]:
+    """What the deals of that id in a frame say, as far as they can be read, however it is spelled."""
+    try:
+        data = _decode_deals(m).data
+    except (msgspec.MsgspecError, RecursionError):
+        return set()
+    found: set[Alike] = set()
+    for deal in data if isinstance(data, list) else [data]:
+        if deal.key == key:
+            with contextlib.suppress(ValueError):
+                found.add(trade_of(b'{"t":%b,"p":%b,"v":%b,"T":%b}' % (deal.t, deal.p, deal.v, deal.T)).alike)
+    return found

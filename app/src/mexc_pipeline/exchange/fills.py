@@ -5,15 +5,17 @@ monotonic seconds unless they are named ms (Unix, the exchange's). Whoever drive
 the socket brings is followed by :class:`~mexc_pipeline.exchange.depth.Deals`, without a word to this one.
 
 A trade that REST shows is missing once the socket has passed it: it brought one of a higher id, or its connection is
-over, or the trade is older than the connection's subscription and nothing came for a while. Trades without an id are
-missing only where their time lies strictly between those of the last one before a connection ended and the first one
-after the next began.
+over, or the trade is older than the connection's subscription and nothing came for a while. That takes ids that both
+number alike, which is found out anew in each doubt: at least one trade that the socket brought is shown under its id,
+with the same time, price, volume and side, and none contradicts. Trades without such an id are missing only where their
+time lies strictly between those of the last one before a connection ended and the first one after the next began.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -43,7 +45,6 @@ NEAR = 16
 MOST_WAITING = 1000
 """Trades that are waited for at a time."""
 
-
 ORDER_MS = 20
 """By how much the time of a trade may lie before that of one of a lower id: those of one order have several."""
 
@@ -58,15 +59,17 @@ class TradePlace(NamedTuple):
     def passed(self, trade: Trade) -> bool:
         """Whether the socket, which has come so far, brings that trade no more."""
         later = self.number is not None and trade.number is not None and self.number > trade.number
-        return later or self.time_ms > trade.time_ms + PASSED_MS
+        return (later and self.time_ms >= trade.time_ms - ORDER_MS) or self.time_ms > trade.time_ms + PASSED_MS
 
 
 class Filling(NamedTuple):
-    """What is known of fills, for status: trades kept and stretches given up since the start, whether one is open."""
+    """What is known of fills, for status: trades kept and stretches given up since the start, whether one is open, and
+    whether deals share their ids with others."""
 
     filled: int
     unfilled: int
     open: bool
+    ids_shared: bool
 
 
 class Fills:
@@ -103,7 +106,7 @@ class Fills:
         stretch = self._stretch
         if stretch is None:
             return []
-        return self._keep(stretch, self._missing(stretch.waiting.values())) + self._close(stretch)
+        return self._keep_of(stretch, self._missing(stretch.waiting.values())) + self._close(stretch)
 
     def look(self, now: float) -> list[Row]:
         """What has been decided by what the socket brought, and by time: rows to be kept."""
@@ -111,7 +114,7 @@ class Fills:
         if stretch is None:
             return []
         stretch.look(now)
-        rows = self._keep(stretch, self._passed(stretch, now))
+        rows = self._keep_of(stretch, self._passed(stretch, now))
         if stretch.by_time and stretch.covered and now >= stretch.first_at + SETTLES_S:
             rows += self._settle_by_time(stretch)
         return rows + self._close(stretch)
@@ -145,13 +148,17 @@ class Fills:
         stretch.look(now)
         if not trades:
             return self._in_vain(stretch, "REST shows no trade"), True
-        by_id = stretch.after.number is not None and all(t.number is not None for t in trades)
+        self._compare(stretch, trades)
+        by_id = stretch.alike is True and stretch.after.number is not None and all(t.number is not None for t in trades)
         stretch.by_time = not (by_id and (stretch.first is None or stretch.first.number is not None))
         rows = self._reach(stretch, trades)
+        stretch.show(trades)
         if stretch.by_time:
-            stretch.show(trades)
+            stretch.unsorted |= stretch.waiting
+            stretch.waiting.clear()
         else:
-            rows += self._wait_for(stretch, trades)
+            rows += self._wait_for(stretch, stretch.unsorted.values())
+            stretch.unsorted.clear()
         stretch.reach_to(trades)
         if stretch.first is not None and not stretch.covered:
             return rows + self._in_vain(stretch, "REST lags behind the socket"), True
@@ -168,7 +175,7 @@ class Fills:
     @property
     def status(self) -> Filling:
         """What is known of fills."""
-        return Filling(self._filled, self._unfilled, self._stretch is not None)
+        return Filling(self._filled, self._unfilled, self._stretch is not None, not self._deals.unique)
 
     # -- what that decides
 
@@ -185,10 +192,39 @@ class Fills:
         else:
             stretch.again()
 
+    def _compare(self, stretch: _Stretch, trades: Sequence[Trade]) -> None:
+        """Find out whether REST numbers its trades as the socket does: where it does, an answer has all that came
+        within its time, each under its id."""
+        shown = {trade.number: trade for trade in trades if trade.number is not None}
+        if stretch.alike is False or not shown:
+            return
+        agreed = 0
+        for trade in shown.values():
+            assert trade.key is not None
+            came = self._deals.alike(trade.key)
+            if came is not None and came != trade.alike:
+                stretch.alike = False
+            agreed += came is not None
+        held = self._held(stretch)
+        times = [trade.time_ms for trade in trades]
+        within = range(min(times) + ORDER_MS + 1, max(times) - ORDER_MS)
+        if any(trade.time_ms in within and trade.number not in shown for trade in held):
+            stretch.alike = False
+        if not self._deals.unique or len(shown) < len(trades) or not _rise([*trades, *held]):
+            stretch.alike = False
+        if agreed and stretch.alike is None:
+            stretch.alike = True
+
+    def _held(self, stretch: _Stretch) -> list[Trade]:
+        """What the socket brought near the doubt, and last."""
+        doubt = stretch.doubt
+        frames = [*doubt.before, *doubt.between, *doubt.first.copy(), *self._deals.newest.copy()]
+        return [trade for frame in frames for trade in trades_in(frame)]
+
     def _reach(self, stretch: _Stretch, trades: Sequence[Trade]) -> list[Row]:
         """What the answer does not reach back to."""
         oldest = min(trades, key=stretch.place)
-        if stretch.reached(oldest):
+        if stretch.reached(oldest, whole=len(trades) < MOST_DEALS):
             return []
         until_ms = oldest.time_ms if stretch.first is None else min(oldest.time_ms, stretch.first.time_ms)
         times = [trade.time_ms for trade in trades if trade.time_ms <= until_ms + ORDER_MS]
@@ -210,16 +246,17 @@ class Fills:
         said = events.Unfilled(channel=DEAL, first=since_ms, last=max(since_ms, until_ms), reason=reason)
         return [(Mt.EVENT, said.m)]
 
-    def _wait_for(self, stretch: _Stretch, trades: Sequence[Trade]) -> list[Row]:
+    def _wait_for(self, stretch: _Stretch, trades: Iterable[Trade]) -> list[Row]:
         """Those of an answer that did not come are waited for."""
-        known = self._deals.keys
-        oldest = min((number for key in known if (number := _number(key)) is not None), default=None)
+        oldest = min((number for key in self._deals.keys if (number := _number(key)) is not None), default=None)
         if oldest is None:
             return []
         too_many: list[Trade] = []
         for trade in trades:
             assert trade.number is not None
-            if b"%d" % trade.number in known or trade.number in stretch.waiting:
+            if self._deals.knows(b"%d" % trade.number) or trade.number in stretch.waiting:
+                continue
+            if trade.number in stretch.dismissed:
                 continue
             if stretch.is_old(trade) if stretch.anew else trade.number < oldest:
                 continue  # of before the recording, or of a former count and perhaps of before it
@@ -247,13 +284,39 @@ class Fills:
                 passed.append(trade)
         return passed
 
+    def _keep_of(self, stretch: _Stretch, trades: Iterable[Trade]) -> list[Row]:
+        """Keep those of the missing trades of which REST shows more than came: of several that nothing but the id tells
+        apart, one must not be kept for another that came."""
+        missing = list(trades)
+        if not missing:
+            return []
+        came: dict[Alike, set[int]] = {}
+        for trade in self._held(stretch):
+            if trade.number is not None:
+                came.setdefault(trade.alike, set()).add(trade.number)
+        kept: list[Trade] = []
+        unsure: list[Trade] = []
+        room: dict[Alike, int] = {}
+        for trade in missing:
+            alike = trade.alike
+            if alike not in room:
+                shown = stretch.numbers.get(alike, set())
+                known = {number for number in shown if self._deals.knows(b"%d" % number)}
+                room[alike] = len(shown) - len(known | came.get(alike, set()))
+            room[alike] -= 1
+            (kept if room[alike] >= 0 else unsure).append(trade)
+        for trade in unsure:
+            assert trade.number is not None
+            stretch.waiting.pop(trade.number, None)
+            stretch.dismissed.add(trade.number)
+        return self._keep(stretch, kept) + self._not_kept(unsure, "REST does not show more of its like than came")
+
     def _keep(self, stretch: _Stretch, trades: Iterable[Trade]) -> list[Row]:
         rows: list[Row] = []
         for trade in sorted(trades, key=lambda trade: (trade.number or 0, trade.time_ms)):
             self._deals.fetch(trade.key, trade.m)
             stretch.waiting.pop(-1 if trade.number is None else trade.number, None)
             rows.append((Mt.REPAIRED, trade.m))
-            stretch.kept_alike[trade.alike] += 1
         stretch.kept += len(rows)
         self._filled += len(rows)
         return rows
@@ -285,7 +348,7 @@ class Fills:
         doubt = stretch.doubt
         first = doubt.first.copy()
         frames = [*doubt.before, *doubt.between, *first]
-        came = Counter(trade.alike for frame in frames for trade in trades_in(frame)) + stretch.kept_alike
+        came = Counter(trade.alike for frame in frames for trade in trades_in(frame))
         came.update(trade.alike for trade in readable([msgspec.Raw(m) for m in self._deals.fetched]))
         since_ms = max(_times(doubt.before[-NEAR:]), default=stretch.since.time_ms)
         until_ms = min(_times(first[:NEAR]), default=0)
@@ -300,40 +363,50 @@ class Fills:
                 elif since_ms <= trade.time_ms <= until_ms or min(held) < trade.time_ms < max(held):
                     unsure.append(trade)  # all that came between the two, or from one to the other, is held
         rows = self._keep(stretch, kept)
-        return rows + self._not_kept(unsure, "without ids it is not certain that they did not come")
+        return rows + self._not_kept(unsure, f"{self._why_by_time(stretch)} it is not certain that they did not come")
+
+    def _why_by_time(self, stretch: _Stretch) -> str:
+        if not self._deals.unique:
+            return "as ids are not unique"
+        return "without ids" if stretch.alike is None else "as REST has other ids than the socket"
 
 
 class _Stretch:
     """A doubt that is being settled. ``since``: the last trade before it; ``after``: that, or the newest of an answer
     that reaches back to it; ``first``: the first one after the doubt, which came at ``first_at``; ``anew``: ids begin
     below there; ``covered``: an answer shows it all; ``waiting``: trades by id that the socket may still bring;
-    ``shown``: of trades without an id, the most that one answer showed of those alike; ``kept_alike``: of those that
-    were kept, how many are."""
+    ``shown``: the most that one answer showed of trades that nothing but an id tells apart; ``numbers``: all of their
+    ids that were shown; ``alike``: whether REST's ids were found to be the socket's, None before that; ``unsorted``:
+    trades that were shown until then; ``dismissed``: those that may have come."""
 
     def __init__(self, doubt: Doubt, since: TradePlace) -> None:
         self.doubt = doubt
         self.since = self.after = since
         self.first: TradePlace | None = None
         self.first_at = self.answered_at = 0.0
-        self.anew = self.by_time = self.asked = self.covered = self.settled = False
+        self.anew = self.by_time = self.asked = self.covered = self.settled = self.renewed = False
         self.tries = self.kept = 0
         self.waiting: dict[int, Trade] = {}
         self.shown: dict[Alike, list[Trade]] = {}
-        self.kept_alike: Counter[Alike] = Counter()
+        self.numbers: dict[Alike, set[int]] = {}
+        self.alike: bool | None = None
+        self.unsorted: dict[int, Trade] = {}
+        self.dismissed: set[int] = set()
 
     def look(self, now: float) -> None:
         """See whether the first trade after the doubt has come."""
         if self.first is not None or (first := _first(self.doubt)) is None:
             return
         self.first, self.first_at = first, now
-        self.tries = 0
-        numbers = first.number, self.after.number
+        if not self.renewed:  # where sessions are too short for all tries, those of all of them count
+            self.tries = 0
+        numbers = first.number, self.since.number
         self.anew = numbers[0] is not None and numbers[1] is not None and numbers[0] < numbers[1]
         self.by_time = self.by_time or None in numbers
 
     def again(self) -> None:
         """There is a further doubt before this one is settled."""
-        self.first, self.tries = None, 0
+        self.first, self.alike, self.renewed = None, None, True
         self.asked = self.covered = self.settled = False
 
     def is_old(self, trade: Trade) -> bool:
@@ -346,20 +419,25 @@ class _Stretch:
         """Where a trade stands among others."""
         return trade.time_ms if self.by_time or self.anew or trade.number is None else trade.number
 
-    def reached(self, oldest: Trade) -> bool:
-        """Whether an answer whose oldest trade that is reaches back to what was known."""
+    def reached(self, oldest: Trade, *, whole: bool) -> bool:
+        """Whether an answer whose oldest trade that is reaches back to what was known. One that is not ``whole`` may
+        begin amid the trades of one time."""
         if self.by_time or self.anew or self.after.number is None or oldest.number is None:
-            return oldest.time_ms <= self.after.time_ms
+            return oldest.time_ms < self.after.time_ms or (whole and oldest.time_ms == self.after.time_ms)
         return oldest.number <= self.after.number
 
     def show(self, trades: Sequence[Trade]) -> None:
-        """Note trades without an id that an answer shows."""
+        """Note trades that an answer shows."""
         alike: dict[Alike, list[Trade]] = {}
         for trade in trades:
             alike.setdefault(trade.alike, []).append(trade)
         for key, shown in alike.items():
             if len(shown) > len(self.shown.get(key, ())):
                 self.shown[key] = shown
+            self.numbers.setdefault(key, set()).update(t.number for t in shown if t.number is not None)
+        for trade in trades:
+            if trade.number is not None and len(self.unsorted) < 2 * MOST_WAITING:
+                self.unsorted[trade.number] = trade
 
     def reach_to(self, trades: Sequence[Trade]) -> None:
         """An answer shows all up to its newest trade."""
@@ -373,6 +451,13 @@ class _Stretch:
             by_id = not self.by_time and not self.anew and newest.number is not None and first.number is not None
             ahead = newest.number >= first.number if by_id else newest.time_ms >= first.time_ms  # type: ignore[operator]
             self.covered = ahead
+
+
+def _rise(trades: Iterable[Trade]) -> bool:
+    """Whether ids rise with time, but for one time at most at which they begin anew."""
+    in_time = sorted((trade.time_ms, trade.number) for trade in trades if trade.number is not None)
+    falls = sum(b < a and late - early > ORDER_MS for (early, a), (late, b) in pairwise(in_time))
+    return falls <= 1
 
 
 def _times(frames: Iterable[bytes]) -> list[int]:

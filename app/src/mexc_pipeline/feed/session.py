@@ -282,6 +282,8 @@ class FeedSession:
                 log.warning("versions missing", extra={"fields": fields})
             case events.Unversioned(channel=channel, count=count):
                 log.error("versions cannot be read", extra={"fields": {"channel": channel, "frames": count}})
+            case events.IdsShared(channel=channel):
+                log.error("ids are not unique", extra={"fields": {"channel": channel}})
             case events.Regressed(channel=channel, first=first, last=last) if found.reset_after:
                 log.warning("version reset", extra={"fields": {"channel": channel, "from": first, "to": last}})
         if self._reading.repairer is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from mexc_pipeline.exchange.channels import DEPTH
+from mexc_pipeline.exchange.channels import DEAL, DEPTH
 from mexc_pipeline.exchange.checks import UNVERSIONED
 from mexc_pipeline.exchange.silence import may_rest
 from mexc_pipeline.text import ago
@@ -86,6 +86,15 @@ def cannot_follow(unversioned: Mapping[str, int], gaps: Mapping[str, Any] | None
         text = f"{DEPTH}: no book to build on for {ago(no_book['for_s'])}: {no_book['why']}"
         found.append(Told(text, no_book["for_s"], True))
     return found
+
+
+def ids_shared(trades: Mapping[str, Any] | None) -> list[str]:
+    """A sentence where trades share their ids, so that they are told apart without."""
+    return (
+        [f"{DEAL}: ids are not unique, and trades are told apart without them"]
+        if (trades or {}).get("ids_shared")
+        else []
+    )
 
 
 def not_asked_for(unasked: Said) -> list[str]:
