@@ -214,7 +214,7 @@ def test_the_thread_asks_for_trades_and_keeps_what_is_missing() -> None:
     assert rig.events() == [
         b'{"event":"filled","channel":"push.deal","from":1788335000001,"to":1788335000003,"count":1}'
     ]
-    assert rig.repairer.trades() == {"filled": 1, "unfilled": 0, "open": False}
+    assert rig.repairer.trades() == {"filled": 1, "unfilled": 0, "open": False, "ids_shared": False}
 
 
 def test_trades_that_are_asked_for_in_vain_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,3 +240,20 @@ def test_nothing_is_asked_for_trades_while_the_exchange_asks_for_patience() -> N
     assert rig.rest.asked == []
     rig.rest.status_code, rig.rest.wait_s = 429, 0.0
     assert rig.repairer.ask_trades() >= 2.0
+
+
+def test_that_there_is_no_book_is_said_however_short_the_sessions_are(rig: Rig) -> None:
+    """A connection that asks for another book, or a gap that is given up, does not end that there is none."""
+    rig.rest.data = b""
+    for session in range(MOST_TRIES):
+        rig.repairer.found(FollowUp(book=7 + session))
+        rig.repairer.ask(rig.recovery.requests()[-1])
+    said = rig.repairer.status()["no_book"]
+    assert said is not None
+    rig.repairer.give_up("no room")
+    assert rig.repairer.status()["no_book"] is None, "none is wanted"
+    rig.repairer.found(FollowUp(book=99))
+    assert rig.repairer.status()["no_book"]["for_s"] >= said["for_s"]
+    rig.rest.data = b'{"version":100}'
+    rig.repairer.ask(rig.recovery.requests()[-1])
+    assert rig.repairer.status()["no_book"] is None

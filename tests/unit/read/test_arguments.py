@@ -14,6 +14,7 @@ import pytest
 from mexc_pipeline import read
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.export import main
+from mexc_pipeline.read.files import instant_ns
 from support.spools import T0, configure, fill
 
 FUNCTIONS = [
@@ -109,3 +110,16 @@ def test_what_means_the_same_is_taken(folder: Path) -> None:
     one = read.book("btc", at=T0 + 10**9, export_dir=folder, levels=1)
     assert read.book("btc", at=T0 + 10**9, export_dir=folder, levels=np.int64(1), floats=np.bool_(False)).equals(one)  # type: ignore[arg-type]
     assert len(one) == 2
+
+
+@pytest.mark.parametrize("unit", ["Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"])
+@pytest.mark.parametrize("value", [0, 1, -1, 2**31, 2**62, -(2**62), 2**63 - 1])
+def test_a_numpy_time_of_any_unit_is_one_or_is_refused_in_words(unit: Any, value: int) -> None:
+    try:
+        ns = instant_ns(np.datetime64(value, unit))
+    except UserError:
+        assert value < 0 or unit in ("Y", "M", "W")
+    else:
+        assert ns >= 0
+        if unit in ("ps", "fs", "as"):
+            assert ns == value // {"ps": 10**3, "fs": 10**6, "as": 10**9}[unit]

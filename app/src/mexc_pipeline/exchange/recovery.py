@@ -89,6 +89,8 @@ class Recovery:
         self._ended: list[Row] = []
         self._snapshot_tries = 0
         self._warned = False  # of a book that is late
+        self.vain = 0
+        """How often a book was asked for since there was one, whatever was wanted and lost meanwhile."""
         self.seen = 0
         """Gaps so far."""
 
@@ -159,6 +161,7 @@ class Recovery:
             self._build_on_after_loss()
             return Step(rows)
         self._snapshot_tries += 1
+        self.vain += 1
         if self._snapshot_tries < MOST_TRIES or self._warned:
             return Step([])
         self._warned = True
@@ -175,6 +178,7 @@ class Recovery:
         if wanted is None:
             return Step([])
         self._snapshot_tries += 1
+        self.vain += 1
         again = self._snapshot_tries < MOST_TRIES
         if snapshot.version < wanted and (again or self._warned):
             return Step([], False)
@@ -186,7 +190,7 @@ class Recovery:
         said = events.Snapshot(channel=DEPTH, version=snapshot.version, book=msgspec.Raw(book))
         rows: list[Row] = [(Mt.EVENT, said.m)]
         if snapshot.version >= wanted:
-            self._wanted, self._left_count = None, 0
+            self._wanted, self._reset_after, self.vain = None, 0, 0
             return Step(rows)
         self._warned = True  # kept, as it may do; one that surely does is asked for all the same
         return Step(rows, True, "book lags behind the socket", {"version": snapshot.version, "wanted": wanted})

@@ -19,7 +19,7 @@ from mexc_pipeline.egress.dial import EgressError
 from mexc_pipeline.egress.http import HttpAnswer, RestClient
 from mexc_pipeline.exchange.checks import FollowUp
 from mexc_pipeline.exchange.fills import Fills
-from mexc_pipeline.exchange.holes import Row
+from mexc_pipeline.exchange.holes import MOST_TRIES, Row
 from mexc_pipeline.exchange.recovery import THROTTLED_S, Allowance, Recovery, Request, Step
 from mexc_pipeline.exchange.rest import MOST_DEALS, RestRefusedError, deals_path, read_deals
 from mexc_pipeline.text import clean
@@ -77,7 +77,6 @@ class Repairer:
     def give_up(self, reason: str) -> list[Row]:
         """Ask for nothing more of what was missing so far; returns the rows that say so."""
         with self._changed:
-            self._no_book = None
             return self._recovery.give_up(reason)
 
     def connected(self) -> None:
@@ -117,7 +116,7 @@ class Repairer:
         """Gaps seen and still open since start, and what is in the way; ``no_book``: for how many seconds there has
         been none to build on although it was asked for again and again, and why."""
         with self._changed:
-            since = self._no_book if self._recovery.wants_book else None
+            since = self._no_book if self._recovery.wants_book and self._recovery.vain >= MOST_TRIES else None
             return {
                 "seen": self._recovery.seen,
                 "open": self._recovery.still_open,
@@ -211,11 +210,12 @@ class Repairer:
         """How long no book is asked for, after one was; 0 where it came, or may still come at once."""
         with self._changed:
             put_off_s = self._recovery.book_pause_s
+            now = time.monotonic()
             if put_off_s:
-                now = time.monotonic()
                 self._book_at = now + put_off_s
+            if self._recovery.vain:  # however often a connection, or what it lost, asked for another one meanwhile
                 self._no_book = (self._no_book or (now, ""))[0], self.trouble or "it lags behind the socket"
-            elif not self._recovery.wants_book:
+            else:
                 self._no_book = None
             return put_off_s
 

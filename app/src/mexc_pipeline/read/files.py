@@ -53,8 +53,11 @@ def instant_ns(value: Instant) -> int:
     elif isinstance(value, date) and value == value:
         ns = _exact(datetime(value.year, value.month, value.day, tzinfo=UTC))
     elif isinstance(value, np.datetime64) and not np.isnat(value):
-        # Looked at by its year first: NumPy lets what does not fit turn over into another time.
-        year = 1970 + int(value.astype("datetime64[Y]").astype(np.int64))
+        unit, _ = np.datetime_data(value.dtype)
+        # Looked at by its year first: NumPy lets what does not fit turn over into another time. Of the finest units it
+        # cannot tell the year, and they do not reach far.
+        fine = unit in ("ps", "fs", "as")
+        year = 1970 if fine else 1970 + int(value.astype("datetime64[Y]").astype(np.int64))
         inside = 1970 <= year < _LAST_YEAR or np.datetime_data(value.dtype) == ("ns", 1)
         ns = int(value.astype("datetime64[ns]").astype(np.int64)) if inside else (year - 1970) * _LAST_NS
     elif isinstance(value, int | np.integer) and not isinstance(value, bool):
