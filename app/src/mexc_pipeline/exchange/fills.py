@@ -127,7 +127,7 @@ class Fills:
         stretch = self._stretch
         if stretch is None:
             return None
-        return IDLE_S if stretch.first is None and not stretch.waiting else LOOK_S
+        return IDLE_S if stretch.first is None and not (stretch.waiting or stretch.unsorted) else LOOK_S
 
     def wants(self, now: float) -> bool:
         """Whether the newest trades are to be asked for now."""
@@ -136,7 +136,9 @@ class Fills:
             return False
         if stretch.first is None:
             return not stretch.asked
-        return not stretch.by_time or now >= stretch.first_at + SETTLES_S
+        # Where ids may still agree soon, or the answer has left the first trade behind.
+        may_agree = stretch.alike is None and bool(stretch.unsorted)
+        return not stretch.by_time or may_agree or now >= stretch.first_at + SETTLES_S
 
     def answered(self, trades: Sequence[Trade], now: float) -> tuple[list[Row], bool]:
         """Take an answer; returns rows to be kept, and whether the same is to be asked for once more because the answer
