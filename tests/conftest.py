@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mexc_pipeline import text
-from support import needs
+from support import examples, needs  # noqa: F401 - examples: the profile that it loads
 
 KEPT_OUT = pytest.StashKey[Counter[str]]()
 MARKS = {

@@ -60,9 +60,11 @@ def event(name: str, **fields: Any) -> bytes:
     return json.dumps({"event": name, **fields}, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def configure(folder: Path, *symbols: str, period: str = "10s") -> Config:
+def configure(folder: Path, *symbols: str, period: str = "10s", more: str = "") -> Config:
     names = ", ".join(f'"{s}"' for s in symbols or ("BTC_USDT",))
-    text = f'symbols = [{names}]\nperiod = "{period}"\ndata_dir = "{folder}/data"\nexport_dir = "{folder}/exports"\n'
+    text = (
+        f'symbols = [{names}]\nperiod = "{period}"\ndata_dir = "{folder}/data"\nexport_dir = "{folder}/exports"\n{more}'
+    )
     path = folder / "config.toml"
     path.write_text(text)
     return parse(text, path)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mexc_pipeline import paths
 from mexc_pipeline.config import check_mounted, parse
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.files import SharedError
 from mexc_pipeline.paths import NotAFileError, append_line, make_folder, regular
 
 KEYS = {
@@ -205,7 +206,7 @@ def test_a_line_that_is_not_written_is_said(tmp_path: Path) -> None:
         append_line(path, b"123456", most=5)
     assert path.read_bytes() == b""
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(NotAFileError, match="FIFO"):
+    with pytest.raises(SharedError, match="no file"):
         append_line(tmp_path / "fifo", b"1")
 
 

@@ -392,8 +392,9 @@ def _is_date(text: str) -> bool:
     match = re.fullmatch(r"(?:([^-~]+)-)?([^-~]+)([-~])([^-~]+)", text)
     if match is None:
         return False
-    year, month, _, day = match.groups()
-    return (year is None or _is_part(year, 1970, 2199)) and _is_part(month, 1, 12) and _is_part(day, 1, 31)
+    year, month, sep, day = match.groups()
+    days = 28 if sep == "~" else 31  # from a month's end only as many as every month has
+    return (year is None or _is_part(year, 1970, 2199)) and _is_part(month, 1, 12) and _is_part(day, 1, days)
 
 
 def _is_time(text: str) -> bool:

@@ -387,7 +387,7 @@ def test_where_the_simulator_cannot_listen_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, advice: str, like: bool
 ) -> None:
     bundle = tmp_path / "bundle.ndjson"
-    refused = {"conn": 1, "at": 0, "refused": True, "status": 503, "headers": {}, "body": ""}
+    refused = {"conn": 1, "at": 0, "refused": "BTC_USDT", "status": 503, "headers": {}, "body": ""}
     bundle.write_text(json.dumps({"bundle": FORMAT, "symbols": ["BTC_USDT"]}) + "\n" + json.dumps(refused) + "\n")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -413,6 +413,7 @@ _CALENDARS = st.one_of(
 
 @given(_CALENDARS)
 @example("*:*:00.5")
+@example("7~31")
 @example("Mon")
 @example("UTC")
 def test_a_schedule_that_is_taken_is_one_of_systemds(text: str) -> None:
