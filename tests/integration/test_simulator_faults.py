@@ -18,6 +18,7 @@ import websocket
 from websocket import ABNF
 
 from mexc_pipeline.simulator import KINDS, Effect, Fault, Simulator, SimulatorConfig, read_sent_log
+from mexc_pipeline.simulator.faults import CHOICES
 from support.simulator_client import Client, connected, rest, rest_data
 
 RATE = 400.0
@@ -351,6 +352,30 @@ def test_details_that_do_not_tell(sim: Simulator, kind: str) -> None:
     assert rest(sim, "ping")[0] == 200
     sim.clear_faults()
     assert rest_data(sim, "detail?symbol=BTC_USDT")["symbol"] == "BTC_USDT"
+
+
+CANDLES: dict[str, Callable[[int, bytes], bool]] = {
+    "510": lambda status, body: status == 200 and json.loads(body)["code"] == 510,
+    "429": lambda status, body: status == 429 and json.loads(body)["code"] == 429,
+    "none": lambda _, body: json.loads(body)["data"]["time"] == json.loads(body)["data"]["vol"] == [],
+    "empty": lambda _, body: json.loads(body)["success"] and json.loads(body)["data"] == {},
+    "missing": lambda _, body: not {"vol", "amount"} & set(json.loads(body)["data"]),
+    "short": lambda _, body: len(json.loads(body)["data"]["time"]) > len(json.loads(body)["data"]["vol"]),
+    "html": lambda _, body: body.lstrip().lower().startswith(b"<html"),
+    "garbage": lambda _, body: body == bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("kind", CHOICES["candles"])
+def test_candles_that_are_none(sim: Simulator, kind: str) -> None:
+    wanted = f"kline/BTC_USDT?interval=Min1&start={int(time.time()) - 600}"
+    sim.inject(Fault("candles", value=kind))
+    assert CANDLES[kind](*rest(sim, wanted))
+    assert rest_data(sim, "detail?symbol=BTC_USDT")["symbol"] == "BTC_USDT", "nothing else is touched"
+    sim.clear_faults()
+    found = rest_data(sim, wanted)
+    assert found["time"]
+    assert len({len(values) for values in found.values()}) == 1
 
 
 def test_a_refusal_says_when_and_where(sim: Simulator) -> None:

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.candles import MINUTE_MS
+from mexc_pipeline.ledger.evidence import evidence
 from mexc_pipeline.ledger.minutes import Minute, Minutes, counted
-from mexc_pipeline.ledger.sayings import said
 from mexc_pipeline.ledger.shares import Shares, from_text, to_text, whole
 from mexc_pipeline.rows import Mt
 from support.examples import examples
@@ -94,7 +94,7 @@ def judged(rows: Iterable[Row], size: Decimal | None = Decimal("0.0001")) -> dic
     checker = Minutes(SYMBOL, size)
     for seq, (mt, m, ts) in enumerate(rows, 1):
         checker.goes_on(seq, seq)
-        checker.take(said(SYMBOL, ts * 1_000_000 + 77_000_000, ts, mt, m))
+        checker.take(evidence(SYMBOL, ts * 1_000_000 + 77_000_000, ts, mt, m))
     return {minute.start_ms: minute for minute in checker.result()}
 
 
@@ -322,7 +322,7 @@ def test_rows_that_are_missing_end_what_was_recorded() -> None:
     for seq, (mt, m, ts) in enumerate(rows, 1):
         if seq != hole:
             checker.goes_on(seq, seq)
-            checker.take(said(SYMBOL, ts * 1_000_000 + 1_000_000, ts, mt, m))
+            checker.take(evidence(SYMBOL, ts * 1_000_000 + 1_000_000, ts, mt, m))
     found = {minute.start_ms: minute.verdict for minute in checker.result()}
     assert sorted(found[start] for start in STARTS) == ["agrees", "agrees", "agrees", "unknown"]
 
@@ -484,7 +484,7 @@ hostile = st.recursive(
 def test_any_rows_are_taken(rows: list[tuple[int, Any, int]]) -> None:
     checker = Minutes(SYMBOL)
     for mt, value, ts in rows:
-        checker.take(said(SYMBOL, ts, ts, mt, json.dumps(value).encode()))
+        checker.take(evidence(SYMBOL, ts, ts, mt, json.dumps(value).encode()))
     assert len(checker.result()) <= 4 * 1440 * len(rows) + 1
 
 

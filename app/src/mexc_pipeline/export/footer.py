@@ -65,7 +65,7 @@ class ColumnContent:
 
 
 @dataclass(slots=True)
-class Said:
+class Footer:
     """A footer: its row groups by the numbers of their fields, all rows, and what of it no file of ours has."""
 
     groups: list[dict[int, Any]]
@@ -83,7 +83,7 @@ class Said:
         return any(said.keys() & {1, 2, 5, 6} for said in statistics)
 
 
-def parse(footer: bytes) -> Said:
+def parse(footer: bytes) -> Footer:
     """Read a footer. HeaderError where it lacks what every one has. What it says of columns is asked for here: PyArrow
     ends the process where it does not like one."""
     walk = Walk(footer, len(footer))
@@ -100,10 +100,10 @@ def parse(footer: bytes) -> Said:
         raise HeaderError("its footer does not say what a column is")
     if not all({1, 2, 3} <= group.keys() for group in groups):
         raise HeaderError("its footer does not say what a row group is")
-    return Said(groups, said.get(3, 0), odd)
+    return Footer(groups, said.get(3, 0), odd)
 
 
-def contradictions(said: Said, columns: Sequence[str], found: Mapping[tuple[int, str], ColumnContent]) -> list[str]:
+def contradictions(said: Footer, columns: Sequence[str], found: Mapping[tuple[int, str], ColumnContent]) -> list[str]:
     """What a footer says otherwise than the rows ``found`` by row group and column; nothing is said of columns that
     could not be read."""
     wrong = list(said.odd)

@@ -10,8 +10,8 @@ import logging
 import numpy as np
 
 from mexc_pipeline.export.packed import Packed
+from mexc_pipeline.ledger.evidence import FRAMES, Evidence, evidence, frames
 from mexc_pipeline.ledger.minutes import Minute, Minutes, counted
-from mexc_pipeline.ledger.sayings import FRAMES, Said, frames, said
 from mexc_pipeline.ledger.shares import Shares, whole
 from mexc_pipeline.rows import Mt
 
@@ -21,13 +21,13 @@ MINUTES = "minutes"
 """The metadata key. It stands in the footer alone, as only all rows together decide it."""
 
 
-def sayings(symbol: str, block: Packed) -> list[Said]:
+def evidence_in(symbol: str, block: Packed) -> list[Evidence]:
     """What rows say of trades and candles; their seqs go up by one."""
     ends = np.cumsum(block.length, dtype=np.int64)
     starts = ends - block.length
     times = np.where(block.ts == block.rx // 1_000_000, 0, block.ts).tolist()
     deals = block.mt == Mt.DEAL
-    found: list[Said] = []
+    found: list[Evidence] = []
     begin = 0
     for at in [*np.flatnonzero(~np.isin(block.mt, FRAMES)).tolist(), len(block)]:
         if at > begin:
@@ -36,7 +36,7 @@ def sayings(symbol: str, block: Packed) -> list[Said]:
             found += frames(times[begin:at], places.tolist(), (block.m[first:last] for first, last in cuts))
         if at < len(block):
             m = bytes(block.m[int(starts[at]) : int(ends[at])])
-            what = said(symbol, int(block.rx[at]), int(block.ts[at]), int(block.mt[at]), m)
+            what = evidence(symbol, int(block.rx[at]), int(block.ts[at]), int(block.mt[at]), m)
             if what is not None:
                 found.append(what)
         begin = at + 1
@@ -58,12 +58,12 @@ class FileMinutes:
         if self._minutes is None or not len(block):
             return
         try:
-            self.take(block, sayings(self._symbol, block))
+            self.take(block, evidence_in(self._symbol, block))
         except Exception:  # a file is made all the same
             log.exception("minutes not checked", extra={"fields": {"symbol": self._symbol}})
             self._minutes = None
 
-    def take(self, block: Packed, what: list[Said]) -> None:
+    def take(self, block: Packed, what: list[Evidence]) -> None:
         """Take rows of which it is known what they say."""
         assert self._minutes is not None
         self._first_rx = self._first_rx or int(block.rx[0])

@@ -360,7 +360,7 @@ class File(pq.ParquetFile):  # type: ignore[misc]  # PyArrow's has no types
             raise FileError(f"{self._path}: {where} cannot be read: {_first_line(error)}") from error
 
     @cached_property
-    def said(self) -> footer.Said:
+    def said(self) -> footer.Footer:
         """The file's footer. HeaderError where that is none."""
         end = os.fstat(self._fd).st_size - headers.TAIL
         size = int.from_bytes(os.pread(self._fd, 4, end), "little")
@@ -427,7 +427,7 @@ def _foreign(parquet: File) -> str:
     return f"not written by this program: {wrong}" if wrong else ""
 
 
-def _oversized(said: footer.Said) -> str:
+def _oversized(said: footer.Footer) -> str:
     """What a small file would grow to that no file of ours does, by its footer; empty where nothing is."""
     for number, group in enumerate(said.groups):
         if group[3] > GROUP_ROWS:

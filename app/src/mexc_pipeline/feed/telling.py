@@ -13,7 +13,7 @@ from mexc_pipeline.exchange.checks import UNVERSIONED
 from mexc_pipeline.exchange.silence import may_rest
 from mexc_pipeline.text import ago
 
-Said = Mapping[str, Mapping[str, Any]]
+ByChannel = Mapping[str, Mapping[str, Any]]
 
 UNLISTED = "waiting: not listed"
 """The state of a symbol of which the socket says that there is no such contract: it may be a listing to come."""
@@ -36,7 +36,7 @@ def unlisted(symbol: str) -> str:
     return f"the exchange does not list {symbol} (yet); it is asked again by itself"
 
 
-def given_up(channels: Said) -> list[Told]:
+def given_up(channels: ByChannel) -> list[Told]:
     """Sentences on each channel of which nothing more is expected for the time being."""
     others = any(
         "given_up" not in said and said.get("silent_s") is None and not may_rest(name)
@@ -51,7 +51,7 @@ def given_up(channels: Said) -> list[Told]:
     return found
 
 
-def silent(channels: Said, unasked: Said) -> list[Told]:
+def silent(channels: ByChannel, unasked: ByChannel) -> list[Told]:
     """Sentences on each other channel that is silent beyond its own pace, where not all are. Deals may rest; but where
     frames came meanwhile that nobody asked for, its data may go by another name."""
     resting = not unasked and all(said.get("silent_s") is not None or may_rest(name) for name, said in channels.items())
@@ -97,7 +97,7 @@ def ids_shared(trades: Mapping[str, Any] | None) -> list[str]:
     )
 
 
-def not_asked_for(unasked: Said) -> list[str]:
+def not_asked_for(unasked: ByChannel) -> list[str]:
     """Sentences on frames of channels or symbols that were not subscribed."""
     recent = [name for name, what in unasked.items() if what["age_s"] < _RECENT_S]
     return [f"not asked for, kept as dead letters: {_named(recent, unasked)}"] if recent else []
@@ -110,7 +110,7 @@ def paused(said: Mapping[str, float] | None) -> list[str]:
     return [f"nothing was read for {said['for_s']:.0f} s, {ago(said['age_s'])} ago: rows after that are late"]
 
 
-def _named(names: Collection[str], unasked: Said) -> str:
+def _named(names: Collection[str], unasked: ByChannel) -> str:
     most = sorted(names, key=lambda name: -unasked[name]["count"])
     shown = ", ".join(f"{name} ({unasked[name]['count']:,} frames)" for name in most[:_NAMED])
     return shown + (f" and {len(most) - _NAMED} more" if len(most) > _NAMED else "")

@@ -18,7 +18,14 @@ from typing import Literal, NamedTuple
 from mexc_pipeline.events import Connected, Filled, GivenUp, Resumed, Stalled, Started, Subscribed, Unfilled
 from mexc_pipeline.exchange.candles import MINUTE_MS, CountedTrade, MinuteCandle
 from mexc_pipeline.exchange.channels import DEAL
-from mexc_pipeline.ledger.sayings import CandlesSaid, DealsSaid, EventSaid, FramesSaid, Said, SizeSaid
+from mexc_pipeline.ledger.evidence import (
+    CandleEvidence,
+    EventEvidence,
+    Evidence,
+    FrameEvidence,
+    SizeEvidence,
+    TradeEvidence,
+)
 from mexc_pipeline.ledger.shares import Shares
 from mexc_pipeline.ledger.sums import EXACT, FIELDS, Sums
 
@@ -120,26 +127,26 @@ class Minutes:
             self._end()
         self._seq = last_seq
 
-    def take(self, what: Said | None) -> None:
+    def take(self, what: Evidence | None) -> None:
         """Take what the next row says, or the next ones."""
         match what:
             case None:
                 pass
-            case FramesSaid():
+            case FrameEvidence():
                 self._frames(what)
-            case DealsSaid():
+            case TradeEvidence():
                 self._deals(what)
-            case CandlesSaid():
+            case CandleEvidence():
                 self._candles(what)
-            case SizeSaid(size):
+            case SizeEvidence(size):
                 self._size = size or _UNREADABLE
                 self._sizes.add(self._size)
-            case EventSaid():
+            case EventEvidence():
                 self._happened(what)
 
     # -- what was recorded when
 
-    def _frames(self, what: FramesSaid) -> None:
+    def _frames(self, what: FrameEvidence) -> None:
         times = what.times
         if not self._on and what.deals:
             self._on = True
@@ -163,7 +170,7 @@ class Minutes:
             self._edge = max(self._edge, self._last)
         self._on, self._since = False, None
 
-    def _happened(self, event: EventSaid) -> None:
+    def _happened(self, event: EventEvidence) -> None:
         name = event.event
         if name in (Subscribed.name(), Resumed.name()):
             self._on = self._on or event.channel == DEAL
@@ -180,7 +187,7 @@ class Minutes:
 
     # -- trades
 
-    def _deals(self, what: DealsSaid) -> None:
+    def _deals(self, what: TradeEvidence) -> None:
         if what.deals is None:
             self._end()  # what is in it is not known
         elif what.filled:
@@ -231,7 +238,7 @@ class Minutes:
 
     # -- candles
 
-    def _candles(self, what: CandlesSaid) -> None:
+    def _candles(self, what: CandleEvidence) -> None:
         for n, candle in enumerate(what.candles):
             # One that another follows is over, by the exchange's own clock.
             over = n + 1 < len(what.candles) if what.fetched else candle.start_ms < self._later_push

@@ -30,8 +30,8 @@ from mexc_pipeline.exchange.options import index_symbol
 from mexc_pipeline.exchange.protocol import BINARY, TEXT, Classifier, Control, control_of, decompressed, packing_of
 from mexc_pipeline.exchange.rest import RestRefusedError, endpoint, read_klines, short_path
 from mexc_pipeline.exchange.shapes import SpelledNumber, extent, parse, walk
+from mexc_pipeline.ledger.evidence import SizeEvidence, evidence
 from mexc_pipeline.ledger.minutes import Minutes
-from mexc_pipeline.ledger.sayings import SizeSaid, said
 from mexc_pipeline.probe.records import (
     Answered,
     Closed,
@@ -221,14 +221,14 @@ class Observer:
     def _check(self, symbol: str, mt: Mt, m: bytes, wanted: bool = True, ts: int = 0) -> None:
         """Have it counted for the comparison of trades and candles."""
         if wanted:
-            self.minutes.setdefault(symbol, Minutes(symbol)).take(said(symbol, 0, ts, mt, m))
+            self.minutes.setdefault(symbol, Minutes(symbol)).take(evidence(symbol, 0, ts, mt, m))
 
     def _candles_of(self, answer: Answered) -> None:
         name, _, rest = short_path(answer.path).partition("/")
         if endpoint(answer.path) == "detail":
             symbol, size = answer.path.rpartition("symbol=")[2], contract_size(answer.body)
             if size is not None:
-                self.minutes.setdefault(symbol, Minutes(symbol)).take(SizeSaid(size))
+                self.minutes.setdefault(symbol, Minutes(symbol)).take(SizeEvidence(size))
         elif name == "kline":
             try:
                 self._check(rest.partition("?")[0], Mt.REPAIRED, read_klines(answer.status, answer.body))

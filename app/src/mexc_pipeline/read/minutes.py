@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mexc_pipeline.export.minutes import sayings
+from mexc_pipeline.export.minutes import evidence_in
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.export.parquet import metadata
+from mexc_pipeline.ledger.evidence import SizeEvidence
 from mexc_pipeline.ledger.minutes import Minute, Minutes
-from mexc_pipeline.ledger.sayings import SizeSaid
 from mexc_pipeline.ledger.sums import FIELDS
 from mexc_pipeline.read.files import tables
 from mexc_pipeline.read.numbers import PRICE, VOLUME, WIDE, decimals
@@ -65,7 +65,7 @@ def _without_holes(block: Packed) -> Iterator[Packed]:
         begin = end
 
 
-def size_in(said: Mapping[str, str]) -> SizeSaid | None:
+def size_in(said: Mapping[str, str]) -> SizeEvidence | None:
     """How much one contract is, as a file's metadata says; None where it does not."""
     text = said.get("contract_size")
     if text is None:
@@ -73,8 +73,8 @@ def size_in(said: Mapping[str, str]) -> SizeSaid | None:
     try:
         size = Decimal(text)
     except InvalidOperation:
-        return SizeSaid(None)
-    return SizeSaid(size if size.is_finite() and 0 < size < 10**38 else None)
+        return SizeEvidence(None)
+    return SizeEvidence(size if size.is_finite() and 0 < size < 10**38 else None)
 
 
 def minutes_of(files: Sequence[Placed], low: int | None, high: int | None) -> list[Minute]:
@@ -91,7 +91,7 @@ def minutes_of(files: Sequence[Placed], low: int | None, high: int | None) -> li
         found.take(size_in(said))
         for block in blocks(file.path):
             found.goes_on(int(block.seq[0]), int(block.seq[-1]))
-            for one in sayings(symbol, block):
+            for one in evidence_in(symbol, block):
                 found.take(one)
     if found is None:
         return []

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.export.minutes import MINUTES, FileMinutes, sayings
+from mexc_pipeline.export.minutes import MINUTES, FileMinutes, evidence_in
 from mexc_pipeline.ledger.minutes import Minute, Minutes, counted
 from mexc_pipeline.ledger.shares import from_text, is_told
 from mexc_pipeline.ledger.sums import FIELDS
@@ -39,7 +39,7 @@ def check(symbol_id: str, proofs: Sequence[FileProof]) -> tuple[list[Finding], l
         alone = FileMinutes(symbol, proof.name.start_ns, proof.name.part)
         try:
             for block in blocks(proof.path):
-                what = sayings(symbol, block)
+                what = evidence_in(symbol, block)
                 alone.take(block, what)
                 together.goes_on(int(block.seq[0]), int(block.seq[-1]))
                 for one in what:

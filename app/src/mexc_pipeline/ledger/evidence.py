@@ -1,4 +1,4 @@
-"""What rows say of trades, of the exchange's candles, and of when deals were recorded: the part of a recording that
+"""Evidence in rows of trades, of the exchange's candles, and of when deals were recorded: the part of a recording that
 minutes are judged by. Pure; times Unix ms."""
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _OBSCURE = (Reason.NO_MESSAGE, Reason.BINARY, Reason.NOT_UTF8, Reason.TOO_LARGE,
 """Dead letters of which nobody knows what they are."""
 
 
-class FramesSaid(NamedTuple):
+class FrameEvidence(NamedTuple):
     """Frames in succession: the exchange's time of each, 0 where it has none, and of those with trades the places among
     them and the trades."""
 
@@ -50,14 +50,14 @@ class FramesSaid(NamedTuple):
     deals: list[list[CountedTrade]]
 
 
-class DealsSaid(NamedTuple):
+class TradeEvidence(NamedTuple):
     """Trades that came without a time of their frame, or were fetched (``filled``); None: they cannot be read."""
 
     deals: list[CountedTrade] | None
     filled: bool = False
 
 
-class CandlesSaid(NamedTuple):
+class CandleEvidence(NamedTuple):
     """Candles in the order of time; ``ts`` the time of a pushed one's frame."""
 
     ts: int | None
@@ -65,13 +65,13 @@ class CandlesSaid(NamedTuple):
     fetched: bool
 
 
-class SizeSaid(NamedTuple):
+class SizeEvidence(NamedTuple):
     """How much of the base currency one contract is; None: it is said and cannot be read."""
 
     size: Decimal | None
 
 
-class EventSaid(msgspec.Struct, gc=False):
+class EventEvidence(msgspec.Struct, gc=False):
     """What happened to the recording of deals, or of another channel."""
 
     event: str
@@ -80,14 +80,14 @@ class EventSaid(msgspec.Struct, gc=False):
     last: int | None = msgspec.field(default=None, name="to")
 
 
-Said = FramesSaid | DealsSaid | CandlesSaid | SizeSaid | EventSaid
+Evidence = FrameEvidence | TradeEvidence | CandleEvidence | SizeEvidence | EventEvidence
 
-_decode_event = msgspec.json.Decoder(EventSaid).decode
+_decode_event = msgspec.json.Decoder(EventEvidence).decode
 
 
-def said(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Said | None:
-    """What a row says of trades and candles of the exchange's ``symbol``; None where that is nothing. ``rx`` is in ns;
-    ``m`` of tickers and depth is not looked at."""
+def evidence(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Evidence | None:
+    """The evidence in a row of trades and candles of the exchange's ``symbol``, None where there is none. ``rx`` is in
+    ns; ``m`` of tickers and depth is not looked at."""
     match mt:
         case Mt.TICKER | Mt.DEAL | Mt.DEPTH:
             return next(frames([own_ts(rx, ts)], *(([0], [m]) if mt == Mt.DEAL else ([], []))))
@@ -95,26 +95,26 @@ def said(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Said | None:
             return _event(m)
         case Mt.KLINE:
             pushed = candles.pushed(m)
-            return CandlesSaid(ts, [pushed], False) if pushed is not None else None
+            return CandleEvidence(ts, [pushed], False) if pushed is not None else None
         case Mt.REPAIRED:
             one = candles.deal(m)
             if one is not None:
-                return DealsSaid([one], True)
+                return TradeEvidence([one], True)
             found = candles.fetched(m)
-            return CandlesSaid(None, found, True) if found is not None else None
+            return CandleEvidence(None, found, True) if found is not None else None
         case Mt.CONTRACT:
-            return SizeSaid(contract_size(content(m)))
+            return SizeEvidence(contract_size(content(m)))
         case Mt.DEAD_LETTER:
             return _letter(symbol, m)
     return None
 
 
-def _letter(symbol: str, m: bytes) -> DealsSaid | None:
+def _letter(symbol: str, m: bytes) -> TradeEvidence | None:
     """What a dead letter says: deals, or that there may have been some, where it cannot be told what it is."""
     if meant(m, symbol) == DEAL:
-        return DealsSaid(candles.deals(m))
+        return TradeEvidence(candles.deals(m))
     if reason(m, symbol) in _OBSCURE or candles.deals(m):
-        return DealsSaid(None)
+        return TradeEvidence(None)
     return None
 
 
@@ -123,7 +123,7 @@ def own_ts(rx: int, ts: int) -> int:
     return 0 if ts == rx // 1_000_000 else ts
 
 
-def frames(times: list[int], places: list[int], texts: Iterable[bytes | memoryview]) -> Iterator[Said]:
+def frames(times: list[int], places: list[int], texts: Iterable[bytes | memoryview]) -> Iterator[Evidence]:
     """What frames in succession say, by their own times, and the places and texts of those of deals."""
     deals = [candles.deals(m) for m in texts]
     begin = first = 0
@@ -131,17 +131,17 @@ def frames(times: list[int], places: list[int], texts: Iterable[bytes | memoryvi
         at = deals.index(None, first)
         if places[at] > begin:
             yield _frames(times[begin : places[at]], [n - begin for n in places[first:at]], deals[first:at])
-        yield DealsSaid(None)
+        yield TradeEvidence(None)
         begin, first = places[at] + 1, at + 1
     if begin < len(times):
         yield _frames(times[begin:], [n - begin for n in places[first:]] if begin else places, deals[first:])
 
 
-def _frames(times: list[int], places: list[int], deals: list[list[CountedTrade] | None]) -> FramesSaid:
-    return FramesSaid(times, places, [trades for trades in deals if trades is not None])
+def _frames(times: list[int], places: list[int], deals: list[list[CountedTrade] | None]) -> FrameEvidence:
+    return FrameEvidence(times, places, [trades for trades in deals if trades is not None])
 
 
-def _event(m: bytes) -> EventSaid | None:
+def _event(m: bytes) -> EventEvidence | None:
     if not m.startswith(_EVENTS):
         return None
     try:
