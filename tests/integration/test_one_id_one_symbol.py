@@ -52,7 +52,7 @@ def refused(config: Config) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert 'set [symbol.ETH_USDT] id = "…"' in done.stderr
+    assert 'set [symbol.ETH_USDT] id = "eth"' in done.stderr
 
 
 def waiting(config: Config) -> None:

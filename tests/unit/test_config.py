@@ -215,7 +215,19 @@ def test_all_channels_can_be_had_by_a_symbol_of_its_own() -> None:
         ("[exchange]\nrest = 5", "exchange.rest", "str"),
         ('[exchange]\nrest = "https://me:secret@a"', "exchange.rest", "no user or password"),
         ('[exchange]\nrest = "https://a/x?key=secret"', "exchange.rest", "no query"),
-        ('[exchange]\nrest = "https://a:99999"', "exchange.rest", "http:// or https://"),
+        ('[exchange]\nrest = "https://a:99999"', "exchange.rest: '99999' is no port", "1 to 65535"),
+        ('[exchange]\nwebsocket = "wss://h:0/edge"', "exchange.websocket: '0' is no port", "1 to 65535"),
+        ('[exchange]\nwebsocket = ["wss://[::1]:70000"]', "exchange.websocket: '70000' is no port", "1 to 65535"),
+        ('[exchange]\nrest = "https://me:secret/x@h"', "exchange.rest: what follows the host is no port", "65535"),
+        ('[egress]\nmode = "socks5h://me:secret@h:99999"', "egress.mode: '99999' is no port", "1 to 65535"),
+        ('[egress]\necho_url = "http://h:99999"', "egress.echo_url: '99999' is no port", "1 to 65535"),
+        ('[clickhouse]\nmode = "server"\nhost = "h:9440"', "clickhouse.host: 'h:9440'", "the port is clickhouse.port"),
+        ('[clickhouse]\nmode = "server"\nhost = ""', "clickhouse.host", "a name or an address"),
+        ("period = '1h'\nperiod = '1m'", "key period", "a second time, at line 2; leave one"),
+        ("[spool]\nwarn_percent = 1\nwarn_percent = 2\n", "key spool.warn_percent", "at line 3; leave one"),
+        ("symbols = ['A_B']\n\nsymbols = [\n  'A_B',\n]\n", "key symbols", "at line 3; leave one"),
+        ("[spool]\n[egress]\n[spool]\n", "table [spool]", "at line 3; leave one"),
+        ("[symbol]\nBTC_USDT = { id = 'btc', id = 'b' }", "key id", "at line 2; leave one"),
         ('[egress]\nmode = "x"', "my.toml: egress.mode", "direct, tor"),
         ('[egress]\necho_url = "x"\n[symbol.BTC_USDT.egress]\nmin_exits = 4', "my.toml: egress.echo_url", "http://"),
         ('[symbol.BTC_USDT.egress]\nmode = "x"', "my.toml: symbol.BTC_USDT.egress.mode", "direct, tor"),
@@ -243,6 +255,32 @@ def test_a_mistake_is_named_in_one_line_with_what_is_allowed(text: str, named: s
     assert allowed in message
     assert "\n" not in message
     assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("symbols", "tables", "id_of"),
+    [
+        (["BTC_USDT", "ETH_USDT"], {"ETH_USDT": "btc"}, "ETH_USDT"),
+        (["BTC_USDT", "ETH_USDT"], {"BTC_USDT": "eth"}, "BTC_USDT"),
+        (["BTC_USDT", "BTC_USDC"], {"BTC_USDC": "btc"}, "BTC_USDC"),
+        (["BTC_USDT", "BTC_USDC"], {"BTC_USDT": "btcusdc"}, "BTC_USDT"),
+        (["BTCUSDC_USDT", "BTC_USDC"], {}, "BTC_USDC"),
+        (["BTC_USDT", "币_USDT"], {"币_USDT": "btc"}, "币_USDT"),
+    ],
+)
+def test_of_two_symbols_with_one_id_another_is_proposed_that_does(
+    symbols: list[str], tables: dict[str, str], id_of: str
+) -> None:
+    def text() -> str:
+        return f"symbols = {symbols}\n" + "".join(f'[symbol."{n}"]\nid = "{i}"\n' for n, i in tables.items())
+
+    with pytest.raises(ConfigError) as caught:
+        parse(text(), None)
+    advice = re.search(r'for (\w+) and (\w+); set \[symbol\."?(\w+)"?\] id = "(\w+)"$', str(caught.value))
+    assert advice is not None
+    assert [*advice.groups()[:2], advice[3]] == [*symbols, id_of]
+    tables[advice[3]] = advice[4]
+    assert len({symbol.id for symbol in parse(text(), None).symbols}) == 2
 
 
 def test_the_exchange_may_have_several_addresses() -> None:

@@ -78,6 +78,43 @@ def test_every_fault_is_said_with_what_to_do(change: dict[str, Any], kind: Kind,
     assert found.reasons[0].advice
 
 
+def test_one_advice_stands_once() -> None:
+    """What a part says of a fault comes with its own advice, in place of that of the kind."""
+    for change, kind in (
+        ({"state": "stopped: spool full", "disk": {"warning": "it is full", "todo": "free some"}}, Kind.STOPPED),
+        ({"clock": {"suspect": True, "warning": "90.0 s ahead", "todo": "set it (NTP)"}}, Kind.CLOCK),
+        ({"disk": {"level": "alert", "warning": "92 % full", "todo": "free some"}}, Kind.DISK),
+    ):
+        (reason,) = health.of_symbol({**LIVE, **change}).reasons
+        assert (reason.kind, reason.text.count(reason.advice)) == (kind, 0)
+        assert reason.is_said_by(f"{reason.text}; {reason.advice}")
+        assert not reason.is_said_by("something else")
+
+
+TICKER = {"confirmed": "none", "age_s": None, "silent_s": 121.0, "limit_s": 60.0}
+
+
+@pytest.mark.parametrize(
+    ("channel", "said", "other", "fault"),
+    [
+        ("push.ticker", TICKER, HERE_S := 0.5, True),
+        ("push.ticker", {**TICKER, "confirmed": "ack"}, HERE_S, True),
+        ("push.ticker", {**TICKER, "silent_s": 119.0}, HERE_S, False),
+        ("push.ticker", TICKER, 100.0, False),  # nothing at all comes: that is another fault
+        ("push.ticker", TICKER, None, False),
+        ("push.deal", {**TICKER, "silent_s": 1300.0, "limit_s": 600.0}, HERE_S, True),
+        ("push.deal", {"confirmed": "ack", "age_s": 1300.0, "silent_s": 1300.0, "limit_s": 600.0}, HERE_S, False),
+    ],
+)
+def test_a_channel_that_stays_away_is_a_fault_however_short_the_sessions(
+    channel: str, said: dict[str, Any], other: float | None, fault: bool
+) -> None:
+    channels = {channel: said, "push.depth.full": {"confirmed": "ack", "age_s": other}}
+    found = [r for r in health.of_symbol({**LIVE, "channels": channels}).reasons if r.kind is Kind.CHANNEL]
+    assert bool(found) is fault
+    assert all(f"{channel}: no frame for" in reason.text for reason in found)
+
+
 AWAY = {"given_up": "no", "given_up_s": 70.0, "age_s": None}
 HERE = {"confirmed": "ack", "age_s": 0.2}
 RESTS = {"confirmed": "ack", "age_s": 700.0, "silent_s": 700.0}

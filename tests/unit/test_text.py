@@ -24,7 +24,7 @@ from mexc_pipeline.run.account import Closing, Line
 from mexc_pipeline.run.display import Display, live_table, plain_line
 from mexc_pipeline.run.table import closing_text
 from mexc_pipeline.run.watch import Overview, View
-from mexc_pipeline.text import clean, clean_lines, counted, json_line
+from mexc_pipeline.text import ago, clean, clean_lines, counted, duration, json_line
 from mexc_pipeline.verify.report import Finding, Report
 from support.examples import examples
 
@@ -211,3 +211,19 @@ def test_a_known_secret_is_in_nothing_that_is_shown(
 def test_what_is_left_of_a_secret_that_was_cut_is_masked_too(cut: int) -> None:
     text.keep_secret("open sesame of the cave")
     assert "open" not in clean("it said: " + "open sesame of the cave"[:cut])
+
+
+@given(st.floats(-1e9, 1e9), st.integers(0, 1))
+def test_no_age_and_no_duration_is_negative(seconds: float, decimals: int) -> None:
+    """A file's time lies ahead of a clock that was set back since."""
+    assert "-" not in ago(seconds, decimals) + duration(seconds)
+    assert ago(seconds, decimals).endswith(" in the future" if seconds <= -1 else " ago")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-7200, "2.0 h in the future"), (-44, "44 s in the future"), (-0.2, "0.0 s ago"), (1.26, "1.3 s ago"),
+     (70, "70 s ago"), (600, "10 min ago"), (200_000, "2.3 days ago")],
+)  # fmt: skip
+def test_an_age_in_words(seconds: float, said: str) -> None:
+    assert ago(seconds, 1) == said

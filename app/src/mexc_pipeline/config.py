@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
+import itertools
 import re
 import tomllib
 import types
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import reduce
 from hashlib import sha256
@@ -29,9 +32,13 @@ _T = TypeVar("_T")
 _S = TypeVar("_S", bound=msgspec.Struct)
 _ID = re.compile(r"[a-z][a-z0-9]{0,19}")
 _LONGEST = 20
+LEAST_RESERVE_MIB = 4
+"""The smallest reserve that may be configured."""
 MOST_BYTES = 4 << 20
 """Of a configuration; one with every contract of the exchange, each with a table, has a tenth of it."""
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
+_BEGINS = re.compile(r"""\s*(?:(\[[^\]]*\]{1,2})|([\w.'"-][\w.'" -]*?)\s*=)""")
+"""The heading of a table, or a key, at the beginning of a line of TOML."""
 _RESERVED = frozenset({"store", "run", "export"})
 """Names of control sockets that are no symbol's."""
 _UNITS_NS = {"ms": 10**6, "s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECOND_NS, "d": 86400 * SECOND_NS}
@@ -289,6 +296,13 @@ def proposed_id(name: str) -> str:
     return text + "x" if text[-1].isdigit() or text in _RESERVED else text
 
 
+def free_id(name: str, taken: Collection[str]) -> str:
+    """An id for a symbol that is none of those ``taken``, and always fits."""
+    plain = proposed_id(name)
+    more = (f"{plain[: _LONGEST - len(end)]}{end}" for end in ("x" * n for n in range(1, _LONGEST)))
+    return next(one for one in itertools.chain([plain], more) if one not in taken)
+
+
 def duration_ns(text: str) -> int:
     """Nanoseconds of a duration such as ``15s``, ``500ms``, ``1h``; ValueError otherwise."""
     match = _DURATION.fullmatch(text)
@@ -322,10 +336,32 @@ def parse(text: str, path: Path | None) -> Config:
     except tomllib.TOMLDecodeError as error:
         # tomllib names line and column, but for what is missing at the very end
         at_end = f"at line {text.count(chr(10)) + 1}, the end"
-        raise ConfigError(clean(f"{where}: {str(error).replace('at end of document', at_end)}", LONG)) from error
+        said = _given_twice(text, str(error)) or str(error).replace("at end of document", at_end)
+        raise ConfigError(clean(f"{where}: {said}", LONG)) from error
     except (ValueError, RecursionError) as error:  # of a number or a list as no configuration has them
         raise ConfigError(clean(f"{where}: {str(error).partition(';')[0]}", LONG)) from error
     return _read(raw, path)
+
+
+def _given_twice(text: str, error: str) -> str | None:
+    """What to say of a key or a table that a TOML text has twice, by tomllib's ``error``; None for any other."""
+    lines = text.splitlines()
+    at = re.search(r"\(at line (\d+)", error)
+    number = int(at[1]) if at else len(lines)
+    if inline := re.match(r"Duplicate inline table key '?(.*?)'? \(at ", error):
+        what = f"key {inline[1]}"
+    elif re.match(r"Cannot declare .* twice|Cannot overwrite a value|Cannot mutate immutable", error):
+        while number > 1 and not _BEGINS.match(lines[number - 1]):  # a value may go on over lines
+            number -= 1
+        begins = _BEGINS.match(lines[number - 1])
+        if begins is None:
+            return None
+        tables = (found[1] for line in lines[:number] if (found := _BEGINS.match(line)) and found[1])
+        table = (["", *tables][-1]).strip("[] \t")
+        what = f"table [{table}]" if begins[1] else f"key {'.'.join(filter(None, (table, begins[2])))}"
+    else:
+        return None
+    return f"{what} is there a second time, at line {number}; leave one of the two"
 
 
 def _read(raw: dict[str, Any], path: Path | None) -> Config:
@@ -355,12 +391,16 @@ def _check(file: _File, path: Path | None) -> Config:
         raise ConfigError(
             "spool.warn_percent, spool.alert_percent: allowed are 1 to 99, the second not below the first"
         )
-    if not 4 <= file.spool.reserve_mib <= 65536:
-        raise ConfigError("spool.reserve_mib: allowed are 4 to 65536")
+    if not LEAST_RESERVE_MIB <= file.spool.reserve_mib <= 65536:
+        raise ConfigError(f"spool.reserve_mib: allowed are {LEAST_RESERVE_MIB} to 65536")
     _urls("exchange.websocket", file.exchange.websocket_urls, ("ws", "wss"))
     _urls("exchange.rest", file.exchange.rest_urls, ("http", "https"))
     if not 1 <= file.clickhouse.port <= 65535:
         raise ConfigError(f"clickhouse.port: {file.clickhouse.port} is outside 1 to 65535")
+    if file.clickhouse.mode == "server" and not is_host(file.clickhouse.host):
+        raise ConfigError(
+            f"clickhouse.host: {file.clickhouse.host!r} is not a name or an address alone; the port is clickhouse.port"
+        )
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", file.clickhouse.database):
         raise ConfigError("clickhouse.database: allowed are letters, digits and _, not starting with a digit")
     data_dir, export_dir = _folder("data_dir", file.data_dir), _folder("export_dir", file.export_dir)
@@ -438,10 +478,15 @@ def _symbols(file: _File) -> tuple[Symbol, ...]:
             raise ConfigError(
                 f"channels.{key}: {why}" if key else f"channels: {why} for {name}; nothing would be recorded"
             )
-    ids = [symbol.id for symbol in result]
+    by_id: dict[str, str] = {}
     for symbol in result:
-        if ids.count(symbol.id) > 1:
-            raise ConfigError(f"symbols: id {symbol.id!r} is there twice; [symbol.{symbol.name}] id sets another")
+        if (other := by_id.setdefault(symbol.id, symbol.name)) != symbol.name:
+            # Of a symbol that was given the id of another its own table is wrong; the plain one fits the other.
+            name = other if tables.get(other, _SymbolTable()).id else symbol.name
+            raise ConfigError(
+                f"symbols: id {symbol.id!r} is there twice, for {other} and {symbol.name}; set {table_of(name)} "
+                f'id = "{free_id(name, {one.id for one in result})}"'
+            )
     return _share_exits(result, file.egress.deployment)
 
 
@@ -457,7 +502,7 @@ def _silent_s(name: str, of_all: _Health, own: _Health) -> float | None:
 
 def _symbol_id(name: str, given: str) -> str:
     candidate = given or short_name(name)
-    advice = f'set {_table(name)} id = "{proposed_id(name)}"'
+    advice = f'set {table_of(name)} id = "{proposed_id(name)}"'
     if not _ID.fullmatch(candidate) or candidate[-1].isdigit():
         raise ConfigError(
             f"symbol.{name}.id: {candidate!r} does not fit (lower-case letters and digits, at most {_LONGEST}, "
@@ -468,7 +513,7 @@ def _symbol_id(name: str, given: str) -> str:
     return candidate
 
 
-def _table(name: str) -> str:
+def table_of(name: str) -> str:
     """The heading of a symbol's own table; TOML wants quotes around what is not plain."""
     return f"[symbol.{name}]" if name.isascii() else f'[symbol."{name}"]'
 
@@ -480,7 +525,7 @@ def _override(base: Any, over: Any) -> Any:
 
 def _egress(key: str, egress: _EgressTable) -> Egress:
     if egress.mode not in ("direct", "tor"):
-        parts = _split(egress.mode)
+        parts = _split(f"{key}.mode", egress.mode, "socks5h")
         if parts is None or parts.scheme != "socks5h" or not parts.hostname or not parts.port or parts.path:
             raise ConfigError(f"{key}.mode: {egress.mode!r} is not allowed; use direct, tor or socks5h://host:port")
         if parts.username or parts.password:
@@ -532,13 +577,30 @@ def _share_exits(symbols: list[Symbol], deployment: tuple[str, ...]) -> tuple[Sy
     return tuple(shared)
 
 
-def _split(url: str) -> Any:
+def _split(key: str, url: str, *schemes: str) -> Any:
+    """The parts of an address, None where it is none. ConfigError where nothing but its port is wrong."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises ValueError where it is no port
+        host = parts.hostname  # raises ValueError where it is none
     except ValueError:
         return None
-    return parts
+    try:
+        wrong = parts.port == 0
+    except ValueError:
+        wrong = True
+    if wrong and parts.scheme in schemes and host:
+        given = parts.netloc.rpartition("@")[2].rpartition(":")[2]
+        shown = repr(given) if given.isdigit() else "what follows the host"
+        raise ConfigError(f"{key}: {shown} is no port; allowed are 1 to 65535")
+    return None if wrong else parts
+
+
+def is_host(text: str) -> bool:
+    """Whether that is a host's name or address, with nothing before or behind it."""
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return re.fullmatch(r"[^\s:/?#@\[\]]+", text) is not None
 
 
 def _several(given: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -557,7 +619,7 @@ def _urls(key: str, values: tuple[str, ...], schemes: tuple[str, ...]) -> None:
 
 
 def _url(key: str, value: str, schemes: tuple[str, ...]) -> None:
-    parts = _split(value)
+    parts = _split(key, value, *schemes)
     if parts is None or parts.scheme not in schemes or not parts.hostname:
         raise ConfigError(f"{key}: {value!r} is not an address starting with {' or '.join(s + '://' for s in schemes)}")
     if parts.username is not None or parts.password is not None:

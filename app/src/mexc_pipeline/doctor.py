@@ -181,7 +181,10 @@ def spool_room(config: Config) -> Check:
     text = f"{usage.percent:.0f} % used; warned of from {spool.warn_percent} % on"
     if usage.free < need:
         text += f"; {lacking} symbols lack their reserve of {spool.reserve_mib} MiB" if lacking else ""
-        return Check(name, False, True, text, f"free some: recording needs {need >> 20} MiB")
+        advice = f"free some: recording needs {need >> 20} MiB"
+        if (too_small := limits.too_small(usage)) is not None:
+            advice = f"recording needs {limits.again >> 20} MiB free, and {too_small}"
+        return Check(name, False, True, text, advice)
     return Check(name, usage.percent < spool.warn_percent, False, text, "free some, or record elsewhere")
 
 

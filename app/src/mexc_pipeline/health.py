@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mexc_pipeline.exchange.deadletters import SHARE, Letters, too_many
 from mexc_pipeline.feed import telling
-from mexc_pipeline.text import ago
+from mexc_pipeline.text import ago, duration, with_advice
 
 QUIET_S = 10.0
 """Without a market frame for so long a symbol is quiet, as long as that is within its own pace."""
@@ -73,6 +73,10 @@ class HealthFault:
     def advice(self) -> str:
         """What to do about it."""
         return self.todo or _ADVICE[self.kind]
+
+    def is_said_by(self, line: str) -> bool:
+        """Whether a line, as of a collector's warnings, tells no more than the fault does."""
+        return line in (self.text, with_advice(self.text, self.advice))
 
     def to_json(self) -> dict[str, Any]:
         """The fault in JSON: ``kind``, ``text``, ``for_s``, ``advice``."""
@@ -139,7 +143,7 @@ def of_symbol(
             found += _channels(collector)
     if unexported_s is not None and unexported_s >= EXPORT_S:
         found.append(
-            HealthFault(Kind.NOT_EXPORTED, f"a period that ended {ago(unexported_s)} ago has no file", unexported_s)
+            HealthFault(Kind.NOT_EXPORTED, f"a period that ended {ago(unexported_s)} has no file", unexported_s)
         )
     found += _loading(store or {})
     found.sort(key=lambda reason: _RANK[reason.kind])
@@ -200,8 +204,8 @@ def unread_in_a_run(rows: Mapping[str, int], letters: Letters) -> list[str]:
 
 def _recording(collector: Mapping[str, Any], state: str, silent_s: float | None) -> list[HealthFault]:
     if state.startswith("stopped"):
-        warning = (collector.get("disk") or {}).get("warning")
-        return [HealthFault(Kind.STOPPED, str(warning or state))]
+        disk = collector.get("disk") or {}
+        return [HealthFault(Kind.STOPPED, str(disk.get("warning") or state), todo=str(disk.get("todo") or ""))]
     if state == telling.UNLISTED:  # from its beginning: a name that was mistyped must not look like a recording
         return [
             HealthFault(Kind.UNLISTED, telling.unlisted(str(collector.get("symbol", "the symbol"))), _waited(collector))
@@ -212,7 +216,7 @@ def _recording(collector: Mapping[str, Any], state: str, silent_s: float | None)
     if state == "stopping" or limit is None or waited < limit:
         return []
     since = "" if market.get("age_s") is not None else ", not one since its start"
-    text = f"no market frame for {ago(waited)}{since}"
+    text = f"no market frame for {duration(waited)}{since}"
     why = said(collector)
     return [
         HealthFault(
@@ -245,10 +249,12 @@ def _what_it_says(collector: Mapping[str, Any]) -> list[HealthFault]:
         found.append(HealthFault(Kind.SPOOL, str(collector["trouble"])))
     clock = collector.get("clock") or {}
     if clock.get("suspect"):
-        found.append(HealthFault(Kind.CLOCK, str(clock.get("warning") or "this host's clock is wrong")))
+        text = str(clock.get("warning") or "this host's clock is wrong")
+        found.append(HealthFault(Kind.CLOCK, text, todo=str(clock.get("todo") or "")))
     disk = collector.get("disk") or {}
     if disk.get("level") == "alert":
-        found.append(HealthFault(Kind.DISK, str(disk.get("warning") or "the spool's disk is nearly full")))
+        text = str(disk.get("warning") or "the spool's disk is nearly full")
+        found.append(HealthFault(Kind.DISK, text, todo=str(disk.get("todo") or "")))
     return found + _dead_letters(collector.get("recent") or {})
 
 
@@ -261,7 +267,7 @@ def _channels(collector: Mapping[str, Any]) -> list[HealthFault]:
 
 def _dead_letters(recent: Mapping[str, Any]) -> list[HealthFault]:
     letters = Letters(Counter(recent.get("dead_letters") or {}), Counter(recent.get("meant") or {}))
-    within = f"in the last {ago(float(recent.get('seconds') or 0.0))}"
+    within = f"in the last {duration(float(recent.get('seconds') or 0.0))}"
     why = ", ".join(f"{name} {count:,}" for name, count in letters.reasons.most_common())
     found: list[HealthFault] = []
     for unread in of_dead_letters(recent.get("frames") or {}, letters):

@@ -101,13 +101,27 @@ def _is_visible(char: str) -> bool:
     return char.isprintable() and not _HIDDEN.match(char)
 
 
+def with_advice(text: str, todo: str) -> str:
+    """What is the matter and what to do about it, as one line."""
+    return f"{text}; {todo}" if todo else text
+
+
 def counted(n: int, what: str) -> str:
     """A number with its noun, as ``1 file`` or ``2 files``."""
     return f"{n:,} {what}" + ("" if n == 1 else "s")
 
 
-def ago(seconds: float) -> str:
-    """A duration in words as short as a table needs."""
+def ago(seconds: float, decimals: int = 0) -> str:
+    """How long ago something was, by the wall clock's time of it too: that may be ahead of this host's, where it was
+    set back since. Seconds below a minute have so many ``decimals``."""
+    if seconds <= -1:
+        return f"{duration(-seconds)} in the future"
+    return f"{max(0.0, seconds):.{decimals}f} s ago" if seconds < 60 else f"{duration(seconds)} ago"
+
+
+def duration(seconds: float) -> str:
+    """A duration in words as short as a table needs; there is none below 0."""
+    seconds = max(0.0, seconds)
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

@@ -65,6 +65,23 @@ def test_what_was_not_stopped_in_order_is_a_fault_of_its_own(two: Config, capsys
     assert "why did it end?" in lines[1]
 
 
+def test_what_several_have_in_common_is_advised_once(two: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(two, "btc", start_ns=time.time_ns() - 10**10)
+    fill(two, "eth", start_ns=time.time_ns() - 10**10)
+    lines = faults(two, capsys)
+    assert [line.split(": ")[0] for line in lines] == ["FAULT btc", "FAULT eth", "FAULT store"]
+    assert sum(line.count("why did it end?") for line in lines) == 1
+
+
+def test_a_file_of_a_time_to_come_has_no_negative_age(two: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    found = reports.gather(two)
+    found["symbols"][0]["last_export"] = {"file": "btc2026112120.parquet", "bytes": 1, "age_s": -44.0}
+    reports._print_status(found)
+    out = capsys.readouterr().out
+    assert "44 s in the future" in out
+    assert "-44" not in out
+
+
 @pytest.mark.parametrize(("width", "gone"), [(40, ["reconnects", "peer"]), (200, [])])
 def test_a_narrow_terminal_is_told_which_columns_it_lacks(
     two: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, gone: Sequence[str]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexc_pipeline.collector import preflight
-from mexc_pipeline.exchange.rest import Listing, detail_path, read_listing
+from mexc_pipeline.exchange.rest import Listing, detail_path, read_listing, refusal
 
 
 def ok(data: object) -> bytes:
@@ -26,7 +26,7 @@ def ok(data: object) -> bytes:
         (200, ok({"symbol": "ETH_USDT"}), "unlisted", "not among"),
         (200, b'{"success":false,"code":1001,"message":"Contract does not exist"}', "unlisted", "does not exist"),
         (200, b'{"success":false,"code":510,"message":"Requests are too frequent"}', "unknown", "code 510"),
-        (200, b'{"success":"true","data":[]}', "unknown", "code None"),
+        (200, b'{"success":"true","data":[]}', "unknown", "no code"),
         (200, ok([]), "unknown", "without contracts"),
         (200, ok({}), "unknown", "without contracts"),
         (200, ok([{"symbol": ["BTC_USDT"]}, {"symbol": {}}, 1, None]), "unknown", "without contracts"),
@@ -84,3 +84,11 @@ def test_it_is_not_asked_while_the_exchange_asks_for_patience() -> None:
     preflight.until_listed("BTC_USDT", lambda: next(answers), taken.append, Stop(), lambda: next(looks))
     assert [listing.verdict for listing in taken] == ["unknown", "listed"]
     assert waited == [100.0, 30.0]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "said"),
+    [(1001, "gone", "code 1001: gone"), (1001, None, "code 1001"), (1001, "", "code 1001"), (None, None, "no code")],
+)
+def test_what_an_answer_does_not_say_is_left_away(code: int | None, message: str | None, said: str) -> None:
+    assert refusal(code, message) == said

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mexc_pipeline.exchange.protocol import pong_ms
 from mexc_pipeline.exchange.rest import read_time
 from mexc_pipeline.feed.clock import FAULT_MS, SAID_MS, UNCOMPARED_S, ClockWatch, HostClock
+from mexc_pipeline.text import with_advice
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -63,11 +64,12 @@ class Host:
 
     @property
     def status(self) -> dict[str, Any]:
-        return {name: said for name, said in self.clock.status(self.mono).items() if name != "warning"}
+        return {name: said for name, said in self.clock.status(self.mono).items() if name not in ("warning", "todo")}
 
     @property
     def warning(self) -> str | None:
-        warning: str | None = self.clock.status(self.mono)["warning"]
+        status = self.clock.status(self.mono)
+        warning: str | None = status["warning"] and with_advice(status["warning"], status["todo"])
         return warning
 
 

@@ -18,7 +18,7 @@ def state(look: Look, **more: object) -> FeedState:
 def test_before_the_first_frame_silence_counts_from_the_start() -> None:
     said = state(Look(100.0, {}, LIMITS)).describe(140.0)
     assert said["channels"] == {
-        "push.ticker": {"confirmed": "none", "age_s": None, "silent_s": 40.0},
+        "push.ticker": {"confirmed": "none", "age_s": None, "silent_s": 40.0, "limit_s": 30.0},
         "push.deal": {"confirmed": "none", "age_s": None},
     }
     assert said["market"] == {"age_s": None, "waited_s": 40.0, "limit_s": 30.0}

@@ -12,8 +12,10 @@ from mexc_pipeline.events import read as read_event
 from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
 from mexc_pipeline.export import main
-from mexc_pipeline.export.parquet import metadata
+from mexc_pipeline.export.parquet import SCHEMA, metadata
 from mexc_pipeline.rows import MT_NAMES, Frame
+from mexc_pipeline.run.account import Closing, Line
+from mexc_pipeline.run.table import closing_table
 from mexc_pipeline.simulator.samples import frames as real_frames
 from support.repository import ROOT
 from support.spools import T0, configure, open_spool
@@ -61,3 +63,40 @@ def test_every_key_of_the_metadata_is_explained(tmp_path: Path) -> None:
     (path,) = config.export_dir.glob("*.parquet")
     named = set(re.findall(r"`mexc\.(\w+)`", PAGE))
     assert named - {"copy"} == set(metadata(path))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/user-guide.md", "docs/reading.md"])
+def test_the_table_of_columns_is_the_schema(page: str) -> None:
+    text = (ROOT / page).read_text()
+    head = re.search(r"^\| column \| type[^|]*\| meaning \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert head is not None
+    rows = [row.split(" | ") for row in head[1].splitlines()]
+    types = {"string": "string", "uint64": "uint64"}
+    said = {row[0].strip("|` "): row[1] for row in rows}
+    assert list(said) == SCHEMA.names
+    for name, shown in said.items():
+        kind = str(SCHEMA.field(name).type)
+        if kind.startswith("dictionary"):
+            assert shown == "dictionary&lt;string&gt;"
+        else:
+            assert shown == types.get(kind, kind.replace("tz=", ""))
+    (meaning,) = (row[2] for row in rows if row[0] == "| `mt`")
+    assert set(re.findall(r"`(\w+)`", meaning)) >= set(MT_NAMES.values())
+
+
+def test_the_table_of_a_demo_has_the_columns_that_one_has() -> None:
+    """Each file has the contract's specification."""
+    text = (ROOT / "README.md").read_text()
+    shown = text[text.index("symbol    period") :].partition("\n```\n")[0].splitlines()
+    columns, rows = shown[0].split(), [line.split() for line in shown[2:] if "verified" in line and "USDT" in line]
+    types = columns[2 : columns.index("seq")]
+    line = Line(
+        id="btc", symbol="BTC_USDT", period="20261127083130", part=None, counts={"t": 1, "c": 1}, first_seq=1,
+        last_seq=2, received=2, stored=2, exported=2, bytes=2, ratio=1.0, digest="", file="", verdict="verified",
+    )  # fmt: skip
+    assert columns == [str(column.header) for column in closing_table(Closing([line], [])).columns]
+    assert rows
+    for row in rows:
+        counts = dict(zip(types, map(int, row[2:]), strict=False))
+        assert counts["c"]
+        assert sum(counts.values()) == int(row[columns.index("received")])

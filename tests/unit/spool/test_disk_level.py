@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -204,10 +205,31 @@ def test_a_full_disk_is_said_with_what_to_do(tmp_path: Path) -> None:
     fake.others = 999
     disk.look(0.0)
     status = disk.status()
-    assert status.pop("warning") == disk.warning()
+    assert f"{status.pop('warning')}; {status.pop('todo')}" == disk.warning()
     assert status == {"level": "full", "used_percent": 99.9, "free_mib": 1, "reserve_mib": 0}
     assert "free some: with 36 MiB free recording goes on by itself" in (disk.warning() or "")
     assert not disk.roomy
+
+
+@pytest.mark.parametrize("total", [2, 9, 17, 18, 64, 110, 143, 144, 1000])
+@pytest.mark.parametrize("reserve", [4, 16, 64, 512])
+def test_what_is_advised_can_be_on_a_disk_of_that_size(total: int, reserve: int) -> None:
+    limits, usage = Limits(80, 90, reserve * MIB), Usage(total * MIB - MIB, MIB)
+    told = limits.too_small(usage)
+    assert (told is None) == (limits.again <= total * MIB)
+    if told is not None:
+        assert f"this disk has {total} MiB in all: record on a larger one" in told
+        advised = re.search(r"set spool.reserve_mib to (\d+)", told)
+        assert (advised is not None) == (total >= 9), "with the smallest reserve"
+        if advised:
+            assert Limits(80, 90, int(advised[1]) * MIB).too_small(usage) is None
+
+
+def test_a_disk_that_is_too_small_is_not_asked_to_be_emptied(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, Limits(80, 90, 64 * MIB), lambda _: Usage(10 * MIB, 10 * MIB))
+    said = disk.warning() or ""
+    assert "recording needs 144 MiB free, and this disk has 20 MiB in all: record on a larger one" in said
+    assert "free some" not in said
 
 
 def test_a_start_on_a_full_disk_uses_the_reserve_that_is_there(tmp_path: Path) -> None:

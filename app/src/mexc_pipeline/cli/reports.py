@@ -20,7 +20,7 @@ from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, NotRunningError, RefusalError, ask
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.rows import shown_types
-from mexc_pipeline.text import ago, counted
+from mexc_pipeline.text import ago, counted, with_advice
 
 if TYPE_CHECKING:
     from mexc_pipeline.ledger.hours import Hour
@@ -216,9 +216,12 @@ def _print_status(found: dict[str, Any]) -> None:
     faults += [("store", reason) for reason in store["health"]["reasons"]]
     faults = _without_stopped(found, faults)
     order = [kind.value for kind in health.Kind]
+    advised: set[str] = set()  # what several have in common, as a full disk, is done once
     for who, reason in sorted(faults, key=lambda fault: order.index(fault[1]["kind"])):
         since = "" if reason["for_s"] is None else f" (since {_clock_time(reason['for_s'])})"
-        printing.folded(f"FAULT {who}: {reason['kind']}: {reason['text']}{since}; {reason['advice']}")
+        advice = "" if reason["advice"] in advised else reason["advice"]
+        advised.add(advice)
+        printing.folded(with_advice(f"FAULT {who}: {reason['kind']}: {reason['text']}{since}", advice))
     if store["health"]["ok"]:
         printing.folded(f"store: ClickHouse ({store.get('engine')}) answers")
     if store.get("outdated"):
@@ -235,7 +238,7 @@ def _print_status(found: dict[str, Any]) -> None:
                 said.get("last_seq"),
                 loaded.get("backlog"),
                 said.get("reconnects"),
-                f"{ago(export['age_s'])} ago" if export else "none",
+                ago(export["age_s"]) if export else "none",
                 far_end(said.get("egress") or {}),
             ]
         )
@@ -263,7 +266,8 @@ def _print_status(found: dict[str, Any]) -> None:
     printing.left_out(gone, "a wider one and --json have them")
     for symbol in symbols:
         said = symbol["collector"]
-        told = {reason["text"] for reason in symbol["health"]["reasons"]}
+        reasons = symbol["health"]["reasons"]
+        told = {text for r in reasons for text in (r["text"], with_advice(r["text"], r["advice"]))}
         if said.get("outdated"):
             printing.folded(f"{symbol['id']}: {said['outdated']}; {said['mended_by']} it")
         if said.get("exchange_said"):
@@ -300,7 +304,7 @@ def _clock_time(seconds_ago: float) -> str:
 
 
 def _age(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{seconds:.1f} s ago" if seconds < 60 else f"{ago(seconds)} ago"
+    return "never" if seconds is None else ago(seconds, 1)
 
 
 @click.command(cls=Command)

@@ -10,6 +10,7 @@ from typing import Any
 from mexc_pipeline.events import SpoolLow
 from mexc_pipeline.spool.disk_level import Level, Limits, Usage, judge
 from mexc_pipeline.spool.reserve import Reserve
+from mexc_pipeline.text import with_advice
 
 log = logging.getLogger("mexc_pipeline.collector")
 
@@ -122,27 +123,35 @@ class Disk:
         return SpoolLow(**self._figures()).m
 
     def status(self) -> dict[str, Any]:
-        """``level``, ``used_percent``, ``free_mib``, ``reserve_mib`` (0 while it is free), ``warning`` for people."""
+        """``level``, ``used_percent``, ``free_mib``, ``reserve_mib`` (0 while it is free), ``warning`` for people, None
+        while there is nothing, and ``todo``: what to do then."""
         held = 0 if self.level is Level.FULL else self._limits.reserve // _MIB
-        return {**self._figures(), "reserve_mib": held, "warning": self.warning()}
+        warning, todo = self._told()
+        return {**self._figures(), "reserve_mib": held, "warning": warning, "todo": todo}
 
     def warning(self) -> str | None:
-        """What a user should know and do; None while there is nothing."""
-        usage = self._usage
+        """What a user should know and do, as one line; None while there is nothing."""
+        text, todo = self._told()
+        return None if text is None else with_advice(text, todo)
+
+    def _told(self) -> tuple[str | None, str]:
+        usage, trouble = self._usage, f"; {self._trouble}" if self._trouble else ""
         if self.level is Level.FULL and self._refusal is not None:
-            return (
-                f"recording has stopped: {self._folder} refuses what is written to it ({self._refusal}); mend that, "
-                "and recording goes on by itself"
-            )
+            text = f"recording has stopped: {self._folder} refuses what is written to it ({self._refusal})"
+            return text, "mend that, and recording goes on by itself"
         if self.level is Level.FULL:
-            why = f"; {self._trouble}" if self._trouble else ""
-            return (
-                f"recording has stopped: the file system of {self._folder} is full ({usage.free // _MIB} MiB free"
-                f"{why}); free some: with {self._limits.again // _MIB} MiB free recording goes on by itself"
-            )
+            figures = f"{usage.free // _MIB} MiB free{trouble}"
+            return f"recording has stopped: the file system of {self._folder} is full ({figures})", self._room()
         if self.level is Level.OK:
-            return f"spool disk: {self._trouble}" if self._trouble else None
+            return (f"spool disk: {self._trouble}" if self._trouble else None), ""
         return (
             f"the file system of {self._folder} is {usage.percent:.0f} % full ({usage.free // _MIB} MiB free); "
-            f"recording stops with less than {self._limits.low // _MIB} MiB: free some"
-        )
+            f"recording stops with less than {self._limits.low // _MIB} MiB"
+        ), "free some"
+
+    def _room(self) -> str:
+        """What makes recording go on, where that can be on a file system of this size."""
+        again = self._limits.again // _MIB
+        if (too_small := self._limits.too_small(self._usage)) is not None:
+            return f"recording needs {again} MiB free, and {too_small}"
+        return f"free some: with {again} MiB free recording goes on by itself"

@@ -237,7 +237,7 @@ class Process:
     def _status(self, recording: Recording, _: dict[str, Any]) -> dict[str, Any]:
         said = recording.status()
         disk = self._disk.status()
-        warning = disk["warning"]
+        warning = self._disk.warning()
         return {
             **said,
             **({} if recording.has_begun else {"state": f"stopped: {self._disk.reason}"}),

@@ -13,6 +13,7 @@ from mexc_pipeline.config import Symbol
 from mexc_pipeline.egress.http import RestState
 from mexc_pipeline.exchange.rest import Listing
 from mexc_pipeline.feed import telling
+from mexc_pipeline.text import with_advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class RecordingState:
 
     def _warnings(self, name: str) -> list[str]:
         feed, rest = self.feed, self.rest
-        found = [warning] if (warning := feed["clock"]["warning"]) else []
+        clock = feed["clock"]
+        found = [with_advice(clock["warning"], clock["todo"])] if clock["warning"] else []
         if feed["state"] == telling.UNLISTED:
             found.append(telling.unlisted(name))
         else:

@@ -52,6 +52,12 @@ class Listing:
     said: str
 
 
+def refusal(code: object, message: object) -> str:
+    """The words for an answer that refuses, by as much as it says."""
+    said = "no code" if code is None else f"code {clean(code, 200)}"
+    return said + (f": {clean(message, 200)}" if message else "")
+
+
 def read_listing(symbol: str, status: int, body: bytes) -> Listing:
     """Read the answer to :func:`detail_path`."""
     if status != 200:
@@ -64,9 +70,9 @@ def read_listing(symbol: str, status: int, body: bytes) -> Listing:
         return Listing("unknown", "an answer that is not JSON")
     if not isinstance(answer, dict):
         return Listing("unknown", "an answer that is not an object")
-    code, message = answer.get("code"), answer.get("message") or answer.get("msg")
+    code = answer.get("code")
     if answer.get("success") is not True:
-        said = f"code {code}" + (f": {clean(message, 200)}" if message else "")
+        said = refusal(code, answer.get("message") or answer.get("msg"))
         # 1001 "contract does not exist" (official error code list); anything else says nothing about the symbol.
         return Listing("unlisted" if code == 1001 else "unknown", said)
     data: Any = answer.get("data")
@@ -245,6 +251,6 @@ def answered(status: int, body: bytes) -> msgspec.Raw:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RestRefusedError("an answer that is not JSON") from error
     if not answer.success:
-        said = f"code {answer.code}" + (f": {clean(answer.message, 200)}" if answer.message else "")
+        said = refusal(answer.code, answer.message)
         raise RestRefusedError(said, throttled=answer.code == THROTTLED)
     return answer.data

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mexc_pipeline import events
-from mexc_pipeline.text import ago
+from mexc_pipeline.text import duration
 
 LEAST_STEP_MS = 100.0
 """A smaller step is not told from a clock that is steered."""
@@ -125,30 +125,35 @@ class HostClock:
     def status(self, mono_ns: int) -> dict[str, Any]:
         """``error_ms``: by how much it is ahead of the exchange's, None while that is not known; ``compared_at_ns``;
         ``suspect``: it differs by more than a minute, or has stepped by more since it
-        was compared; ``warning``: what is the matter, for people, None while nothing is."""
+        was compared; ``warning``: what is the matter, for people, None while nothing is; ``todo``: what to do then."""
         with self._lock:
             error = self._known
+            warning, todo = self._warning(mono_ns)
             return {
                 "error_ms": None if error is None else _middle(error),
                 "compared_at_ns": self._compared_at_ns,
                 "suspect": self._is_suspect(),
-                "warning": self._warning(mono_ns),
+                "warning": warning,
+                "todo": todo,
             }
 
-    def _warning(self, mono_ns: int) -> str | None:
+    def _warning(self, mono_ns: int) -> tuple[str | None, str]:
         error, stepped = self._known, self._stepped_ms
+        kept = "nothing is deleted by age meanwhile"
         if error is not None and _least(error) > SAID_MS:
             way = "ahead of" if error.low > 0 else "behind"
-            return f"this host's clock is {abs(_middle(error)) / 1000:,.1f} s {way} the exchange's; set it (NTP)"
+            text = f"this host's clock is {abs(_middle(error)) / 1000:,.1f} s {way} the exchange's"
+            return text, f"set it (NTP); {kept}" if self._is_suspect() else "set it (NTP)"
         if abs(stepped) > FAULT_MS:
-            return f"this host's clock was set by {stepped / 1000:+,.0f} s and not compared since; check it (NTP)"
+            text = f"this host's clock was set by {stepped / 1000:+,.0f} s and not compared since"
+            return text, f"check it (NTP); {kept}"
         if (for_s := self._uncompared_s(mono_ns)) >= UNCOMPARED_S:
-            kept = "; nothing is deleted by age meanwhile" if error is None else ""
-            return (
-                f"this host's clock was not compared with the exchange's for {ago(for_s)}: neither pongs nor REST "
-                f"tell the time{kept}"
+            text = (
+                f"this host's clock was not compared with the exchange's for {duration(for_s)}: neither pongs nor REST "
+                "tell the time"
             )
-        return None
+            return text, kept if error is None else ""
+        return None, ""
 
     def trusted_ns(self, wall_ns: int, mono_ns: int) -> int | None:
         """The time (Unix ns) by which something may be deleted for its age: ``wall_ns``, where the clock was compared,

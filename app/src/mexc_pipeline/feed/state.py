@@ -69,10 +69,10 @@ class FeedState:
 
     def _market(self, now: float) -> dict[str, Any]:
         """What was delivered, over all connections of this process: ``channels``, each with ``age_s`` since its last
-        frame (None before the first), and ``silent_s`` where that is beyond its own pace; ``unasked``: the frames of
-        channels and symbols that were not subscribed, with their ``count`` and ``age_s``; ``market``: all channels
-        but that of contracts together, how long was waited for a frame at most, and the silence that means something,
-        in seconds."""
+        frame (None before the first), and ``silent_s`` where that is beyond its own pace, ``limit_s``; ``unasked``: the
+        frames of channels and symbols that were not subscribed, with their ``count`` and ``age_s``; ``market``: all
+        channels but that of contracts together, how long was waited for a frame at most, and the silence that means
+        something, in seconds."""
         look = self.look
         channels: dict[str, Any] = {}
         for name, limit in look.limits.items():
@@ -83,7 +83,7 @@ class FeedState:
                 told["given_up_s"] = round(given_up_s + now - look.at, 1)
             silent_s = now - (self.began if last is None else last)
             if silent_s >= limit:
-                told["silent_s"] = round(silent_s, 3)
+                told |= {"silent_s": round(silent_s, 3), "limit_s": round(limit, 3)}
         newest = max((at for name, at in self.last_frames.items() if name != CONTRACT), default=None)
         expected = [limit for name, limit in look.limits.items() if name not in look.lost]
         market = {

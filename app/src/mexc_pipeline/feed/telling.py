@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from mexc_pipeline.exchange.channels import DEAL, DEPTH
 from mexc_pipeline.exchange.checks import UNVERSIONED
-from mexc_pipeline.exchange.silence import may_rest
-from mexc_pipeline.text import ago
+from mexc_pipeline.exchange.silence import RECONNECTING, may_rest
+from mexc_pipeline.text import ago, duration
 
 ByChannel = Mapping[str, Mapping[str, Any]]
 
@@ -47,14 +47,17 @@ def given_up(channels: ByChannel) -> list[Told]:
     for name, said in channels.items():
         if "given_up" in said:
             since = float(said.get("given_up_s") or 0.0)
-            found.append(Told(f"{name} given up {since:.0f} s ago{go_on}: {said['given_up']}", since, True))
+            found.append(Told(f"{name} given up {ago(since)}{go_on}: {said['given_up']}", since, True))
     return found
 
 
 def silent(channels: ByChannel, unasked: ByChannel) -> list[Told]:
     """Sentences on each other channel that is silent beyond its own pace, where not all are. Deals may rest; but where
-    frames came meanwhile that nobody asked for, its data may go by another name."""
+    frames came meanwhile that nobody asked for, its data may go by another name; and where others delivered for twice
+    its limit, one whose silence is no rest of the market stays away, however short the sessions are in which it would
+    be given up."""
     resting = not unasked and all(said.get("silent_s") is not None or may_rest(name) for name, said in channels.items())
+    ages = [said["age_s"] for name, said in channels.items() if said.get("age_s") is not None and not may_rest(name)]
     found = []
     for name, said in channels.items():
         silent_s = said.get("silent_s")
@@ -62,11 +65,13 @@ def silent(channels: ByChannel, unasked: ByChannel) -> list[Told]:
             continue
         ever = "" if said.get("age_s") is not None else ", not one since its start"
         answered = f" (answered by: {said['answered']})" if said.get("answered") else ""
-        text = f"{name}: no frame for {ago(silent_s)}{ever}{answered}"
+        text = f"{name}: no frame for {duration(silent_s)}{ever}{answered}"
         others = [other for other, what in unasked.items() if what["age_s"] < silent_s]
         if others:
             text += f", while these come that nobody asked for: {_named(others, unasked)}; was it renamed?"
-        found.append(Told(text, silent_s, bool(others)))
+        due = name in RECONNECTING or said.get("confirmed") == "none"
+        behind_s = silent_s - min(ages, default=silent_s)  # to the newest frame of any: not while there is none at all
+        found.append(Told(text, silent_s, bool(others) or (due and behind_s >= 2 * said.get("limit_s", silent_s))))
     return found
 
 
@@ -83,7 +88,7 @@ def cannot_follow(unversioned: Mapping[str, int], gaps: Mapping[str, Any] | None
         if count >= UNVERSIONED
     ]
     if no_book := (gaps or {}).get("no_book"):
-        text = f"{DEPTH}: no book to build on for {ago(no_book['for_s'])}: {no_book['why']}"
+        text = f"{DEPTH}: no book to build on for {duration(no_book['for_s'])}: {no_book['why']}"
         found.append(Told(text, no_book["for_s"], True))
     return found
 
@@ -107,7 +112,7 @@ def paused(said: Mapping[str, float] | None) -> list[str]:
     """Sentences on a reading loop that stood still, where that was in the last hour."""
     if said is None or said["age_s"] >= _RECENT_S:
         return []
-    return [f"nothing was read for {said['for_s']:.0f} s, {ago(said['age_s'])} ago: rows after that are late"]
+    return [f"nothing was read for {duration(said['for_s'])}, {ago(said['age_s'])}: rows after that are late"]
 
 
 def _named(names: Collection[str], unasked: ByChannel) -> str:

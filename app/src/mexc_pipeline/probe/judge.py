@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from mexc_pipeline.exchange.answers import is_unlisted
 from mexc_pipeline.exchange.channels import DEAL, DEPTH, FULL_DEPTH, TICKER
 from mexc_pipeline.exchange.protocol import MAX_STORED
-from mexc_pipeline.exchange.rest import THROTTLED, endpoint, read_listing, too_many_values
+from mexc_pipeline.exchange.rest import THROTTLED, endpoint, read_listing, refusal, too_many_values
 from mexc_pipeline.exchange.shapes import ANSWERS, FITS, PUSHES, Shape, parse
 from mexc_pipeline.probe.observe import Channel, Connection, Fields, Observer
 from mexc_pipeline.probe.records import Answered, Refused, Unreached
@@ -502,7 +502,9 @@ class _Judge:
         if name == "detail":
             return self._listing(answer, value)
         if not isinstance(value, dict) or value.get("success") is not True:
-            said = f"code {value.get('code')}: {value.get('message')}" if isinstance(value, dict) else "no object"
+            said = "no object"
+            if isinstance(value, dict):
+                said = refusal(value.get("code"), value.get("message") or value.get("msg"))
             if self._unlisted.keys().isdisjoint(_words(answer.path)):
                 self._different(f"REST {name}: {said}")
             return said

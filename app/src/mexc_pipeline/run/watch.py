@@ -12,6 +12,7 @@ from typing import Any
 from mexc_pipeline import health
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.text import with_advice
 
 RATE_WINDOW_S = 10.0
 
@@ -66,7 +67,8 @@ def view_of(
     if status is None:
         return View(symbol_id, name, "down", backlog=backlog)
     found = health.of_symbol(status, loaded, silent_s=silent_s)
-    faults = tuple(reason.text for reason in found.reasons)
+    faults = tuple(with_advice(reason.text, reason.todo) for reason in found.reasons)
+    told = [str(text) for text in status.get("warnings") or ()]
     return View(
         id=symbol_id,
         symbol=name,
@@ -79,7 +81,7 @@ def view_of(
         backlog=backlog,
         reconnects=int(status.get("reconnects") or 0),
         faults=faults,
-        warnings=tuple(text for text in map(str, status.get("warnings") or ()) if text not in faults),
+        warnings=tuple(text for text in told if not any(reason.is_said_by(text) for reason in found.reasons)),
         why=health.said(status),
     )
 

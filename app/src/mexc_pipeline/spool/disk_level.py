@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from mexc_pipeline.config import LEAST_RESERVE_MIB
+
 REFUSED_S = 5.0
 """Writes refused for this long mean that nothing can be recorded, whatever room the file system says it has (a quota,
 no inodes, a limit, a file system that became read-only): what is received is in memory only, which no kill survives."""
@@ -48,6 +50,15 @@ class Limits:
         """Bytes that must be free without the reserve before recording goes on: it is made again, and then as much as
         it holds must be left, or one busy minute would stop it anew."""
         return 2 * self.reserve + self.low
+
+    def too_small(self, usage: Usage) -> str | None:
+        """How large the file system is and what to do, where it can never have :attr:`again` free; else None."""
+        total = usage.used + usage.free
+        if total >= self.again:
+            return None
+        mib = max(LEAST_RESERVE_MIB, (total * 2 // 9) >> 20)  # half of the file system is then room enough
+        less = f", or set spool.reserve_mib to {mib}" if Limits(0, 0, mib << 20).again <= total else ""
+        return f"this disk has {total >> 20} MiB in all: record on a larger one{less}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mexc_pipeline.config import Config, Symbol
+from mexc_pipeline.config import Config, Symbol, free_id, table_of
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.spool.pending import FILE, label
 from mexc_pipeline.spool.walk import exported_files, in_order
@@ -41,9 +41,11 @@ def check_label(config: Config, symbol: Symbol) -> None:
         there = _of_newest(config.export_dir, symbol.id)
     for path, other in there:
         if other not in ("", symbol.name):
+            recorded = (path.name for path in config.spool_dir.glob("*"))
+            taken = {symbol.id, *(one.id for one in config.symbols), *recorded}
             raise ConfigError(
                 f"id {symbol.id!r} holds what was recorded of {other}, so {symbol.name} needs an id of its own: "
-                f'set [symbol.{symbol.name}] id = "…" (found in {path})'
+                f'set {table_of(symbol.name)} id = "{free_id(symbol.name, taken)}" (found in {path})'
             )
 
 

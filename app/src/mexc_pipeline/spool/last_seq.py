@@ -21,6 +21,7 @@ from mexc_pipeline.ledger.repeats import Given, Repeat, repeats
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.spool.segment import NUMBERED
 from mexc_pipeline.spool.walk import exported_files, in_order
+from mexc_pipeline.text import ago
 
 log = logging.getLogger("mexc_pipeline.spool")
 
@@ -127,7 +128,7 @@ def _alive_elsewhere(writer: dict[str, object] | None, spool_ids: frozenset[str]
     host, pid = str(writer["host"]), int(str(writer.get("pid", 0)))
     if host == socket.gethostname() and pid and not _runs(pid):
         return None  # of a data folder that is gone
-    return f"process {pid or '?'} on {host}, spool {writer['spool_id']}, seen {float(str(writer['age_s'])):.0f} s ago"
+    return f"process {pid or '?'} on {host}, spool {writer['spool_id']}, seen {ago(float(str(writer['age_s'])))}"
 
 
 def _runs(pid: int) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from mexc_pipeline import health, running
 from mexc_pipeline.config import Config, Symbol
 from mexc_pipeline.control import ControlError, ask
+from mexc_pipeline.text import with_advice
 from mexc_pipeline.verify.report import Finding, Report
 
 SILENT_S = 60.0
@@ -66,7 +67,7 @@ def _clock(symbol_id: str, said: dict[str, Any]) -> Finding:
     error = said.get("error_ms")
     text = "not compared yet" if error is None else f"{error / 1000:+,.3f} s against the exchange's"
     if said.get("suspect"):
-        text += "; nothing is deleted by age; set it (NTP)"
+        text += f"; {with_advice(str(said.get('warning') or ''), str(said.get('todo') or ''))}"
     return Finding(symbol_id, "clock", not said.get("suspect"), text)
 
 
