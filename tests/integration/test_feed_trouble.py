@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from mexc_pipeline import config
+from mexc_pipeline import config, health
 from mexc_pipeline.backoff import Backoff
 from mexc_pipeline.egress import dial as dial_module
 from mexc_pipeline.exchange import protocol, silence
@@ -182,6 +182,24 @@ def test_sessions_that_end_are_followed_by_the_next_at_once(tmp_path: Path, monk
         assert len(sim.connections) >= 4
         assert longest_pause(sim) < 3.0, "no pause was made"
         assert rig.frames() == wanted(sim.sent)
+
+
+def test_a_channel_that_never_delivers_is_told_also_where_no_session_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exchange ends each connection long before the channel could be given up."""
+    monkeypatch.setattr(silence, "OTHERS", silence.SilenceBounds(2.0, 2.0, 2.0))
+    monkeypatch.setattr(turns, "Backoff", lambda rng: Backoff(rng, first_s=0.1, most_s=0.1))
+    faults = (Fault("session_limit", value="1"), Fault("retired", channel="ticker"))
+    with Simulator(SimulatorConfig(rate=100, faults=faults)) as sim, feeding(sim.ws_url) as rig:
+        found: list[health.HealthFault] = []
+
+        def told() -> bool:
+            found[:] = health.of_symbol(rig.feed.status()).reasons
+            return any(reason.kind is health.Kind.CHANNEL for reason in found)
+
+        until(told, 30, "the fault")
+        assert [reason.text.partition(":")[0] for reason in found] == ["push.ticker"]
+        assert not rig.events("given_up")
+        assert len(sim.connections) >= 3
 
 
 @pytest.mark.parametrize("why", ["another process holds the file", "the disk stands still"])
