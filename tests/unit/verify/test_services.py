@@ -77,6 +77,7 @@ def test_nothing_runs(config: Config) -> None:
         ({}, {"reachable": False, "error": "refused"}, "does not answer: refused"),
         ({}, {"symbols": {"btc": {"backlog": 1, "skipped_rows": 2}}}, "2 rows refused by ClickHouse"),
         ({}, {"symbols": {"btc": {"unreadable_segment": "x.sqlite"}}}, "segment x.sqlite cannot be read"),
+        ({}, {"symbols": {"btc": {"skipped_rows": 2}}}, "backlog not known; 2 rows refused"),
         (
             {},
             {"symbols": {"btc": {"compared": {"x.sqlite": {"ok": False, "columns": ["m"]}}}}},
@@ -144,3 +145,11 @@ def test_the_far_end_must_be_what_the_mode_says(mode: str, peer: str, websocket:
     found, text = judge_peer(mode, peer, websocket)
     assert found is ok, text
     assert peer in text
+
+
+def test_of_a_wrong_clock_it_is_said_once_what_to_do(config: Config) -> None:
+    clock = {"error_ms": 90_000.0, "suspect": True, "warning": "this host's clock is 90.0 s ahead", "todo": "set it"}
+    said = {**LIVE, "clock": clock, "warnings": ["this host's clock is 90.0 s ahead; set it"]}
+    with running(config, said, STORE):
+        report = verify.services(config)
+    assert sum(line.count("set it") for line in report.lines()) == 1

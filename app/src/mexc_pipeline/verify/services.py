@@ -81,5 +81,6 @@ def _loading(symbol_id: str, loaded: dict[str, Any]) -> Finding:
         for file, compared in (loaded.get("compared") or {}).items()
         if not compared.get("ok")
     ]
-    text = f"backlog {loaded.get('backlog')} rows"
+    backlog = loaded.get("backlog")
+    text = "backlog not known" if backlog is None else f"backlog {backlog} rows"
     return Finding(symbol_id, "loading", not wrong, "; ".join([text, *wrong]))
