@@ -135,10 +135,11 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "shapes",
-        "Frames of another shape are kept as they came; too many dead letters are said by status, verify and readers; "
-        "a reader gives what the frames hold, or names the frame and what in it cannot be read",
-        "ts in microseconds, as text, 0, null or absent, fields renamed, dropped, retyped, numbers of 140 digits, "
-        "sides null or absent, versions that begin low, deals again, unknown channels, no JSON",
+        "Frames of another shape are kept as they came; too many dead letters are said by status, verify and readers, "
+        "times that stay wrong by run; a reader gives what the frames hold, or names the frame and what in it cannot "
+        "be read",
+        "ts in microseconds, as text, 0, null or absent, hours ahead, years behind, fields renamed, dropped, retyped, "
+        "numbers of 140 digits, sides null or absent, versions that begin low, deals again, unknown channels, no JSON",
         shapes.shapes,
         100,
         12,

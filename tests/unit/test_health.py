@@ -201,6 +201,14 @@ def test_depth_that_cannot_be_followed_is_a_fault(said: dict[str, Any], faults: 
     assert all(reason.kind is Kind.CHANNEL for reason in found)
 
 
+def test_times_that_are_wrong_are_a_fault() -> None:
+    wrong = {"push.ticker": {"why": "ahead", "late_ms": -28_800_000.0, "ts": 1_790_000_000_000, "for_s": 75.0}}
+    (reason,) = health.of_symbol({**LIVE, "mistimed": wrong}).reasons
+    assert (reason.kind, reason.for_s) == (Kind.TIMES, 75.0)
+    assert reason.text == "push.ticker: ts is 8.0 h ahead of the exchange's clock, for 75 s now"
+    assert health.of_symbol({**LIVE, "mistimed": {}}).ok
+
+
 def test_the_worst_comes_first() -> None:
     found = health.of_symbol(
         {**waited(99, state="connecting"), "trouble": "x", "disk": {"level": "alert"}},

@@ -287,6 +287,19 @@ class Unversioned(Event, frozen=True, kw_only=True):
     count: int
 
 
+class Mistimed(Event, frozen=True, kw_only=True):
+    """The times of a channel's frames are wrong, ``why``: ``behind``, ``ahead``, ``still`` or ``absent``. ``ts`` is the
+    newest (Unix ms), which lies ``late_ms`` behind the exchange's clock at least (negative: ahead). It has been so for
+    ``for_s``, or was until this ``ended``."""
+
+    channel: str
+    why: str
+    ts: int | None = None
+    late_ms: int | None = None
+    for_s: float
+    ended: bool | None = None
+
+
 class Repeated(Event, frozen=True, kw_only=True):
     """So many deals came that had come before; ``ids`` are some of theirs."""
 

@@ -34,10 +34,16 @@ class Kind(StrEnum):
     SILENT = "silent"
     DEAD_LETTERS = "dead letters"
     CLOCK = "clock wrong"
+    TIMES = "times wrong"
     DISK = "disk"
     CHANNEL = "channel away"
     NOT_EXPORTED = "not exported"
     NOT_LOADED = "not loaded"
+
+    @property
+    def advice(self) -> str:
+        """What is to be done about it."""
+        return _ADVICE[self]
 
 
 START_AGAIN = "start it again where it is to record"
@@ -52,6 +58,7 @@ _ADVICE = {
     Kind.SILENT: "mexc-pipeline probe shows what the exchange sends",
     Kind.DEAD_LETTERS: "every frame is kept; mexc-pipeline probe shows what changed",
     Kind.CLOCK: "set it (NTP); nothing is deleted by age meanwhile",
+    Kind.TIMES: "every frame is kept, and rx says when it came; mexc-pipeline probe shows what changed",
     Kind.DISK: "make room before recording stops",
     Kind.CHANNEL: "it is asked for again by itself; mexc-pipeline probe shows what there is",
     Kind.NOT_EXPORTED: "mexc-pipeline export says what is in the way",
@@ -72,7 +79,7 @@ class HealthFault:
     @property
     def advice(self) -> str:
         """What to do about it."""
-        return self.todo or _ADVICE[self.kind]
+        return self.todo or self.kind.advice
 
     def is_said_by(self, line: str) -> bool:
         """Whether a line, as of a collector's warnings, tells no more than the fault does."""
@@ -197,7 +204,7 @@ def unread_in_a_run(rows: Mapping[str, int], letters: Letters) -> list[str]:
     """A sentence for each fault of the rows of a whole run."""
     return [
         f"{unread.dead:,} of {unread.frames:,} {unread.of} are dead letters ({unread.share}; a fault from {SHARE:.0%}; "
-        f"{wrong_with(letters)}); {_ADVICE[Kind.DEAD_LETTERS]}"
+        f"{wrong_with(letters)}); {Kind.DEAD_LETTERS.advice}"
         for unread in of_dead_letters(rows, letters)
     ]
 
@@ -262,7 +269,9 @@ def _channels(collector: Mapping[str, Any]) -> list[HealthFault]:
     channels = collector.get("channels") or {}
     told = telling.given_up(channels) + telling.silent(channels, collector.get("unasked") or {})
     told += telling.cannot_follow(collector.get("unversioned") or {}, collector.get("gaps"))
-    return [HealthFault(Kind.CHANNEL, text, for_s or None) for text, for_s, fault in told if fault]
+    found = [HealthFault(Kind.CHANNEL, text, for_s or None) for text, for_s, fault in told if fault]
+    wrong = telling.mistimed(collector.get("mistimed") or {})
+    return found + [HealthFault(Kind.TIMES, text, for_s) for text, for_s, _ in wrong]
 
 
 def _dead_letters(recent: Mapping[str, Any]) -> list[HealthFault]:

@@ -50,7 +50,12 @@ ANY = (
     "zlib",
     "deflate",
     "ts=us; gzip",
+    "shift=ts:28800000",
+    "set=ts:1700000000000",
 )
+OF_TIME = ("shift=ts:28800000", "shift=ts:-3600000", "set=ts:1700000000000", "ts=absent")
+_TIMES_SAID = ("the exchange's clock", "ts stands still", "no ts any more")
+"""What is said of times that stay wrong."""
 OF_CHANNELS: dict[str, tuple[str, ...]] = {
     "deal": ("rename=data.p:price", "drop=data.v", "digits=data.p:12", "digits=data.t:140", "set=data:null",
              "object=data", "set=data.i:99999999999999999999999999999999999999", "set=data.T:300",
@@ -179,6 +184,7 @@ def _status_says(place: Bench, outcome: Outcome) -> None:
     rows = (place.status() or {})["rows"]
     dead, frames = rows["dl"], sum(count for name, count in rows.items() if name not in _NO_FRAMES)
     status, text = place.run("status")
+    outcome.expect("times wrong" not in text, f"status speaks of times that were wrong for a second: {text[:300]}")
     if dead >= LEAST and dead >= frames * TOO_MANY:
         outcome.expect(
             status == 1 and "dead letters" in text,
@@ -233,15 +239,19 @@ def _kind(row: Row) -> tuple[bool, str]:
 
 def _run_says(place: Bench, sim: Simulator, rng: random.Random, outcome: Outcome) -> None:
     """A run in which nothing was understood, or everything, ends accordingly."""
-    shape = rng.choice(("ts=us", "ts=text", "rename=symbol:s", "", ""))
+    shape = rng.choice(("ts=us", "ts=text", "rename=symbol:s", *OF_TIME, "", "", ""))
+    of_time = shape in OF_TIME
     if shape:
         sim.inject(Fault("shape", value=shape, seconds=600))
         outcome.happened(f"{shape} all through a run")
-    for seconds in (4, 16, 64):
+    for seconds in (25, 64) if of_time else (4, 16, 64):
         status, text = place.run("run", "--duration", f"{seconds}s", timeout_s=180)
-        told = any("are dead letters" in line for line in text.splitlines())
+        lines = _answer(text).splitlines()
+        times = [line for line in lines if any(words in line for words in _TIMES_SAID)]
+        told = bool(times) if of_time else any("are dead letters" in line for line in lines)
         if told or "no market frame was received" not in text:
             break  # else a busy machine, on which it had not connected by its end
+    outcome.expect(of_time or not times, f"run with {shape or 'nothing wrong'} speaks of times: {times}")
     outcome.expect((status, told) == (1, True) if shape else (status, told) == (0, False),
                    f"run with {shape or 'nothing wrong'} ended with {status}: {_answer(text)}")  # fmt: skip
 

@@ -300,6 +300,38 @@ def test_whatever_the_way_the_error_lies_within_its_bounds(error: float, ways: l
         assert host.status["suspect"]
 
 
+@given(st.floats(-1e9, 1e9), st.floats(1, 20_000), st.lists(st.floats(-2_000, 2_000), max_size=20))
+def test_what_is_known_of_the_exchanges_clock_holds_its_time(error: float, away_ms: float, steps: list[float]) -> None:
+    """Also where steps were too small to be told, or nobody has looked since."""
+    host = Host(error)
+    assert host.clock.exchange(host.wall, host.mono) is None
+    host.ping(away_ms / 2, away_ms / 2)
+    host.wait(1000)
+    host.ping(20, away_ms)
+    for step in steps:
+        host.wait(100)
+        host.error += round(step * MS)
+        known = host.clock.exchange(host.wall, host.mono)
+        true_ms = (TRUE + host.mono) / MS
+        assert known is None or known.earliest - 1 <= true_ms <= known.latest + 1
+        host.step(0)
+
+
+def test_the_exchanges_clock_is_not_known_after_a_step_nor_for_ever() -> None:
+    host = Host(-300_000)
+    host.ping()
+    host.wait(1000)
+    host.ping()
+    known = host.clock.exchange(host.wall, host.mono)
+    assert known is not None
+    assert known.latest - known.earliest < 100
+    host.error += 3600 * SECOND
+    assert host.clock.exchange(host.wall, host.mono) is None, "and nobody has noticed yet"
+    host.error -= 3600 * SECOND
+    host.wait(UNCOMPARED_S * 1000)
+    assert host.clock.exchange(host.wall, host.mono) is None
+
+
 def test_two_threads_may_learn_at_a_time() -> None:
     host = Host(-70_000)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.ledger.account import Account, Moment
+from mexc_pipeline.ledger.account import Account, Moment, WrongTimes
 from mexc_pipeline.ledger.conservation import Conservation, Side
 from mexc_pipeline.ledger.coverage import Coverage, Piece, within
 from mexc_pipeline.ledger.hours import Hour, hours, total
@@ -106,6 +106,10 @@ def test_an_account_of_events() -> None:
             event("repaired", count=3),
             event("unrepaired", count=2),
             event("snapshot", version=7),
+            event("mistimed", channel="push.ticker", why="still", for_s=10.0),
+            event("mistimed", channel="push.ticker", why="behind", late_ms=70_000, for_s=20.0),
+            event("mistimed", channel="push.deal", why="absent", for_s=9.0, ended=True),
+            event("mistimed", channel=7),
             b'{"event":"gap","count":"many"}',
             b"not json",
         )
@@ -114,12 +118,19 @@ def test_an_account_of_events() -> None:
     assert (account.first_rx, account.last_rx) == (5, 9)
     assert (account.missing, account.repaired, account.unrepaired) == (5, 3, 2)
     assert account.moments == [Moment(0, "started", 3), Moment(1, "connected")]
+    assert account.mistimed == {"push.ticker": WrongTimes("behind", 70_000)}
     other = account.copy()
     other.event(9, event("stopped"))
+    other.event(9, event("mistimed", channel="push.deal", why="absent", for_s=9.0))
     assert len(account.moments) == 2
+    assert len(account.mistimed) == 1
+    assert Account().to_json().keys().isdisjoint({"mistimed", "filled"}), "as earlier versions wrote it"
     assert Account.of(other.to_json()) == other
     with pytest.raises((KeyError, TypeError, ValueError)):
         Account.of({"moments": [[1]]})
+    for mistimed in (7, [1], {"x": 7}, {"x": ["behind", "y"]}):
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            Account.of({**other.to_json(), "mistimed": mistimed})
 
 
 def entry(n: int, first: int, last: int, account: Account | None = None, part: int = 1) -> Conservation:

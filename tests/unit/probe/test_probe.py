@@ -58,6 +58,51 @@ def test_delay_and_clock_are_counted_from_the_frames() -> None:
     assert found.channels[0].versions == "continuous"
 
 
+NOW = 1_700_000_000_000
+HOUR = 3_600_000
+PINGS = [
+    Answered(at, "/api/v1/contract/ping", 200, {}, b'{"success":true,"code":0,"data":%d}' % (NOW + at), 4.0)
+    for at in (10, 20)
+]
+
+
+def deal(at: int, ts: int, t: int | str) -> Received:
+    item = {"p": 1, "v": 1, "T": 1, "O": 3, "M": 2, "t": t, "i": str(at)}
+    frame = {"symbol": BTC, "data": [item], "channel": "push.deal", "ts": NOW + at + ts}
+    return Received(float(at), 1, 1, json.dumps(frame).encode())
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ([deal(100 * n, -20, NOW + 100 * n) for n in range(1, 12)], []),
+        (
+            [deal(100 * n, 8 * HOUR, NOW + 100 * n) for n in range(1, 12)],
+            ["push.deal: ts is 8.0 h ahead of the exchange's clock in 10 of 10"],
+        ),
+        (
+            [deal(100 * n, -20, NOW + 100 * n - 3 * HOUR) for n in range(1, 12)],
+            ["push.deal: data[].t is 3.0 h behind the exchange's clock in 10 of 10"],
+        ),
+        (
+            [deal(100 * n, -20, 1000 * (NOW + 100 * n)) for n in range(1, 12)],
+            ["push.deal: data[].t is in microseconds in 10 of 10; expected milliseconds"],
+        ),
+        (
+            [deal(2000 * n, -2000 * n, NOW + 2000 * n) for n in range(1, 13)],
+            ["push.deal: ts stood still for 20 s while frames came"],
+        ),
+        ([deal(100, -HOUR, NOW), deal(200, -20, NOW), deal(300, HOUR, NOW), deal(400, -20, NOW)], []),
+    ],
+)
+def test_times_that_cannot_be_are_a_difference(frames: list[Record], said: list[str]) -> None:
+    """But for one odd frame, and what a connection begins with."""
+    found = report(*asked(1, topic="deal"), *PINGS, *frames)
+    assert [text for text in texts(found) if "push.deal" in text] == said
+    if "clock" in "".join(said):
+        assert not texts(report(*asked(1, topic="deal"), *frames)), "the clock is not known"
+
+
 def test_versions_that_begin_lower_after_a_new_connection() -> None:
     found = report(*asked(1), book(1, 100, 7000), Closed(150, 1, 1000, "", True), *asked(2, 160), book(2, 200, 3))
     assert texts(found) == ["push.depth.full: versions began lower after a new connection, once"]

@@ -62,6 +62,7 @@ class RecordingState:
         else:
             told = telling.given_up(feed["channels"]) + telling.silent(feed["channels"], feed["unasked"])
             told += telling.cannot_follow(feed["unversioned"], feed["gaps"])
+            told += telling.mistimed(feed["mistimed"])
             found += [text for text, _, _ in told]
         found += telling.ids_shared(feed.get("trades"))
         found += telling.not_asked_for(feed["unasked"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mexc_pipeline import events
+from mexc_pipeline.exchange.times import Between
 from mexc_pipeline.text import duration
 
 LEAST_STEP_MS = 100.0
@@ -164,6 +165,17 @@ class HostClock:
             if self._known is None or self._is_suspect() or abs(self._stepped_ms + unseen_ms) > FAULT_MS:
                 return None
             return wall_ns
+
+    def exchange(self, wall_ns: int, mono_ns: int) -> Between | None:
+        """The exchange's clock at that moment; None where this one was not compared with it lately, or has stepped
+        since. Small steps, which leave it known, count as doubt."""
+        with self._lock:
+            unseen_ms = ((wall_ns - self._watch.wall_ns) - (mono_ns - self._watch.mono_ns)) / _MS
+            stepped_ms = abs(self._stepped_ms + unseen_ms)
+            if self._known is None or stepped_ms > SAID_MS or self._uncompared_s(mono_ns) >= UNCOMPARED_S:
+                return None
+            here_ms = wall_ns / _MS
+            return Between(here_ms - self._known.high - stepped_ms, here_ms - self._known.low + stepped_ms)
 
     def is_known(self, mono_ns: int) -> bool:
         """Whether the clock was compared lately, and has not stepped since."""

@@ -161,8 +161,10 @@ class Feed:
             session.leave(connection, reason, said)
 
     def segment_opened(self) -> None:
-        """The spool has begun a new segment; from any thread. Incremental depth then needs a snapshot to build on."""
+        """The spool has begun a new segment; from any thread. Incremental depth then needs a snapshot to build on, and
+        what is wrong with the exchange's times is said again."""
         self.reading.checks.segment_opened()
+        self.reading.times.segment_opened()
 
     def status(self) -> dict[str, Any]:
         """Channels, egress, what the exchange said; see the control socket's ``status``."""
@@ -184,6 +186,7 @@ class Feed:
             "gaps": repairer.status() if repairer is not None and self.reading.checks.repairable else None,
             "trades": repairer.trades() if repairer is not None else None,
             "unversioned": dict(published.look.unversioned),
+            "mistimed": {name: dict(said) for name, said in published.look.mistimed.items()},
         }
 
     def _is_our_turn(self) -> bool:

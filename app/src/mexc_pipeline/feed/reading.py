@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from mexc_pipeline.exchange.fills import Fills
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
 from mexc_pipeline.exchange.recovery import Recovery
 from mexc_pipeline.exchange.resumption import Resumption
+from mexc_pipeline.exchange.times import Times
 from mexc_pipeline.feed.clock import HostClock
 from mexc_pipeline.feed.intake import Intake
 from mexc_pipeline.feed.repair import Repairer
@@ -28,6 +30,9 @@ from mexc_pipeline.rows import Mt
 from mexc_pipeline.text import clean
 
 log = logging.getLogger("mexc_pipeline.feed")
+
+_TIMES = {False: (logging.ERROR, "times of frames are wrong"), True: (logging.WARNING, "times of frames are right")}
+"""What is logged of a channel whose times are wrong, and where that has ended."""
 
 
 class Reading:
@@ -63,6 +68,7 @@ class Reading:
                 fills,
                 symbol.name,
             )
+        self.times = Times(self.wanted)
         self.memory = Memory()
         self.clock = HostClock(time.time_ns(), time.monotonic_ns())
         self.stop = threading.Event()
@@ -83,9 +89,10 @@ class Reading:
         limits = {name: self.memory.limit(name) for name in self.wanted}
         lost = frozenset(self.memory.lost)
         unversioned = {name: count for name, count in self.checks.unversioned.items() if count}
+        mistimed = self.times.status(now)
         if watch is None:
-            return Look(now, {}, limits, lost, unversioned=unversioned)
-        return Look(now, watch.status(now), limits, lost, watch.unlisted, unversioned)
+            return Look(now, {}, limits, lost, unversioned=unversioned, mistimed=mistimed)
+        return Look(now, watch.status(now), limits, lost, watch.unlisted, unversioned, mistimed)
 
     def event(self, said: events.Event) -> None:
         """Record an event of this moment."""
@@ -119,6 +126,15 @@ class Reading:
         """Where that channel is the trades': some may not have come, and REST is to be asked."""
         if channel == DEAL and self.repairer is not None:
             self.repairer.in_doubt()
+
+    def look_at_times(self, newest: Mapping[str, int | None], now: float) -> None:
+        """Record and log what is wrong with the ``ts`` of the channels' newest frames, received just now (monotonic
+        s)."""
+        clock = self.clock.exchange(time.time_ns(), time.monotonic_ns())
+        for said in self.times.saw(newest, now, clock):
+            self.event(said)
+            fields = {"symbol": self.symbol.id, "said": said.m.decode()}
+            log.log(*_TIMES[bool(said.ended)], extra={"fields": fields})
 
     def look_at_clock(self) -> None:
         """Record what the host's clock has done since the last look."""

@@ -19,6 +19,7 @@ from mexc_pipeline.exchange.channels import DEAL, ack_of, topic_of
 from mexc_pipeline.exchange.checks import FollowUp
 from mexc_pipeline.exchange.deadletters import meant, sign
 from mexc_pipeline.exchange.protocol import MAX_STORED, PING, Control, Subscription, pong_ms
+from mexc_pipeline.exchange.times import NOT_JUDGED
 from mexc_pipeline.feed.handshake import shake
 from mexc_pipeline.feed.link import Messages, ReadAhead
 from mexc_pipeline.feed.reading import Reading
@@ -45,6 +46,8 @@ TICK_S = 0.5
 """Longest wait for a frame before timers are looked at."""
 LOOK_S = 0.1
 """How often what is known of the channels is published, where nothing is done about them."""
+TIMES_S = 1.0
+"""How often the times of the channels' newest frames are looked at."""
 PATIENCE_S = 10.0
 """Seconds beyond the ping interval in which at least a pong must have come."""
 MOST_UNASKED = 20
@@ -91,7 +94,10 @@ class FeedSession:
         self._link: ReadAhead | None = None
         self._messages: Messages | None = None
         self._received = 0
-        self._touched: set[str] = set()  # channels that delivered since the last look, "" for whatever else came
+        # Channels that delivered since the last look, "" for whatever else came, with the ts of their newest frame.
+        self._touched: dict[str, int | None] = {}
+        self._newest: dict[str, int | None] = {}  # the same since their times were last looked at
+        self._next_times = 0.0
         self._late_s = 0.0  # by how much rows of what was read last were late
         self._watch: Watch | None = None
         self._deals_since: int | None = None  # when the exchange said that it delivers them (Unix ms)
@@ -138,6 +144,7 @@ class FeedSession:
             look=self._look(now),
         )
         reading.checks.connected()
+        reading.times.connected()
         if reading.repairer is not None:
             reading.repairer.connected()
         reading.event(events.Connected(egress=dialled.mode, **way))
@@ -227,7 +234,7 @@ class FeedSession:
 
     def _read(self, message: Callable[[], tuple[int, bytes]], link: ReadAhead) -> None:
         reading, intake = self._reading, self._reading.intake
-        classify, touch, checks = reading.classify, self._touched.add, reading.checks.by_channel
+        classify, touched, checks = reading.classify, self._touched, reading.checks.by_channel
         dead, look = Mt.DEAD_LETTER, link.look
         found: FollowUp | None = None
         lock, stamp, add, monotonic = intake.lock, intake.stamp, intake.add, time.monotonic
@@ -264,7 +271,7 @@ class FeedSession:
                     self._on_dead_letter(channel, data if text is None else text)
                     look()
                 else:
-                    touch(channel or "")
+                    touched[channel or ""] = ts
                     if text is not None:  # plain data of one read never take long
                         look()
             elif control is Control.ACK:
@@ -301,7 +308,7 @@ class FeedSession:
         """A sign of life of the connection; of a channel only where its own data of our symbol came."""
         reading = self._reading
         own, name = sign(channel, content, reading.symbol.name, reading.wanted)
-        self._touched.add(own or "")
+        self._touched.setdefault(own or "", NOT_JUDGED)
         if name is None:
             return
         unasked = reading.state.unasked
@@ -369,6 +376,8 @@ class FeedSession:
         if self._late_s:
             reading.was_paused(self._late_s)
             self._late_s = 0.0
+        else:  # what was held up here says nothing of when it was sent
+            self._newest.update(self._touched)
         if self._link is not None and self._link.received != self._received:
             self._received = self._link.received
             watch.alive(now)
@@ -383,6 +392,10 @@ class FeedSession:
             else:
                 watch.unknown(now)
         self._touched.clear()
+        if now >= self._next_times:
+            self._next_times = now + TIMES_S
+            reading.look_at_times(self._newest, now)
+            self._newest.clear()
         if now - reading.state.look.at >= LOOK_S:
             reading.publish(look=self._look(now))
         reading.say_repeated(now)

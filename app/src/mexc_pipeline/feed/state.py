@@ -14,8 +14,8 @@ from mexc_pipeline.feed.handshake import HandshakeAnswer
 @dataclass(frozen=True, slots=True)
 class Look:
     """The channels at a moment (``at``, monotonic s): what :meth:`~mexc_pipeline.feed.watch.Watch.status` says of the
-    present connection, the silence that means something, in seconds, whether the exchange lists no such contract, and
-    how many frames of each channel had no version that can be read."""
+    present connection, the silence that means something, in seconds, whether the exchange lists no such contract, how
+    many frames of each channel had no version that can be read, and of which channels the times are wrong."""
 
     at: float
     channels: Mapping[str, Mapping[str, str | float | None]]
@@ -23,6 +23,7 @@ class Look:
     lost: frozenset[str] = frozenset()
     unlisted: bool = False
     unversioned: Mapping[str, int] = field(default_factory=dict)
+    mistimed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mexc_pipeline.exchange.channels import DEAL, DEPTH
 from mexc_pipeline.exchange.checks import UNVERSIONED
 from mexc_pipeline.exchange.silence import RECONNECTING, may_rest
+from mexc_pipeline.exchange.times import sentence
 from mexc_pipeline.text import ago, duration
 
 ByChannel = Mapping[str, Mapping[str, Any]]
@@ -91,6 +92,14 @@ def cannot_follow(unversioned: Mapping[str, int], gaps: Mapping[str, Any] | None
         text = f"{DEPTH}: no book to build on for {duration(no_book['for_s'])}: {no_book['why']}"
         found.append(Told(text, no_book["for_s"], True))
     return found
+
+
+def mistimed(said: ByChannel) -> list[Told]:
+    """Sentences on channels whose frames have wrong times, as :meth:`~mexc_pipeline.feed.feed.Feed.status` has them."""
+    return [
+        Told(f"{sentence(name, what['why'], what['late_ms'])}, for {duration(what['for_s'])} now", what["for_s"], True)
+        for name, what in said.items()
+    ]
 
 
 def ids_shared(trades: Mapping[str, Any] | None) -> list[str]:

@@ -17,6 +17,7 @@ from mexc_pipeline.events import (
     Disconnected,
     Filled,
     Gap,
+    Mistimed,
     Repaired,
     Started,
     Stopped,
@@ -28,7 +29,7 @@ from mexc_pipeline.events import (
 
 _COUNTED = {Gap.name(): "missing", Repaired.name(): "repaired", Unrepaired.name(): "unrepaired"}
 _OF_TRADES = (Filled.name(), Unfilled.name())
-_CLOCK = begin(Clock)
+_CLOCK, _MISTIMED = begin(Clock), begin(Mistimed)
 _MARKS = (Started, Connected, Subscribed, Disconnected, Stopped)
 _WANTED = tuple(begin(kind) for kind in (Gap, Repaired, Unrepaired, Filled, Unfilled, *_MARKS))
 
@@ -62,6 +63,23 @@ class _Clock(msgspec.Struct, gc=False):
 _decode_clock = msgspec.json.Decoder(_Clock).decode
 
 
+class _Mistimed(msgspec.Struct, gc=False):
+    channel: str
+    why: str
+    late_ms: int | None = None
+    ended: bool = False
+
+
+_decode_mistimed = msgspec.json.Decoder(_Mistimed).decode
+
+
+class WrongTimes(NamedTuple):
+    """What an event ``mistimed`` says of a channel."""
+
+    why: str
+    late_ms: int | None
+
+
 def is_restart(m: bytes) -> bool:
     """Whether an event row says that ``rx`` goes back here, with a clock that was more than 60 s ahead before."""
     if not m.startswith(_CLOCK):
@@ -76,7 +94,8 @@ def is_restart(m: bytes) -> bool:
 class Account:
     """The account of one segment. ``first_rx`` and ``last_rx`` (Unix ns) of its rows without ``sealed``, 0 while there
     is none; ``missing``, ``repaired`` and ``unrepaired`` count versions of the book, ``filled`` trades that were
-    fetched over REST, ``unfilled`` the events that some may be missing."""
+    fetched over REST, ``unfilled`` the events that some may be missing; ``mistimed`` has the channels whose frames had
+    wrong times."""
 
     first_rx: int = 0
     last_rx: int = 0
@@ -85,6 +104,7 @@ class Account:
     unrepaired: int = 0
     filled: int = 0
     unfilled: int = 0
+    mistimed: dict[str, WrongTimes] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
 
     def rows(self, first_rx: int, last_rx: int) -> None:
@@ -94,6 +114,8 @@ class Account:
 
     def event(self, rx: int, m: bytes) -> None:
         """An event row came."""
+        if m.startswith(_MISTIMED):
+            self._mistimed(m)
         if not m.startswith(_WANTED):
             return
         try:
@@ -111,13 +133,21 @@ class Account:
             what = "held" if said.event == Stopped.name() and said.reason else said.event
             self.moments.append(Moment(rx, what, said.last_rx))
 
+    def _mistimed(self, m: bytes) -> None:
+        try:
+            said = _decode_mistimed(m)
+        except (msgspec.MsgspecError, RecursionError):  # none of ours
+            return
+        if not said.ended:  # what ended had begun, here or in the segment before
+            self.mistimed[said.channel] = WrongTimes(said.why, said.late_ms)
+
     def copy(self) -> Account:
         """An independent account that goes on from here."""
-        return replace(self, moments=list(self.moments))
+        return replace(self, moments=list(self.moments), mistimed=dict(self.mistimed))
 
     def to_json(self) -> dict[str, Any]:
         """The account as JSON, for a segment's meta and a file's metadata: as earlier versions wrote it where nothing
-        is told of trades."""
+        is told of trades and times."""
         return {
             "first_rx": self.first_rx,
             "last_rx": self.last_rx,
@@ -125,6 +155,7 @@ class Account:
             "repaired": self.repaired,
             "unrepaired": self.unrepaired,
             **{name: count for name in _OF_TRADES if (count := getattr(self, name))},
+            **({"mistimed": {name: list(said) for name, said in self.mistimed.items()}} if self.mistimed else {}),
             "moments": [list(moment) for moment in self.moments],
         }
 
@@ -136,4 +167,8 @@ class Account:
             int(said[name]) for name in ("first_rx", "last_rx", "missing", "repaired", "unrepaired")
         )
         filled, unfilled = (int(said.get(name, 0)) for name in _OF_TRADES)
-        return cls(first_rx, last_rx, missing, repaired, unrepaired, filled, unfilled, moments)
+        mistimed = {
+            str(channel): WrongTimes(str(why), None if late_ms is None else int(late_ms))
+            for channel, (why, late_ms) in dict(said.get("mistimed", {})).items()
+        }
+        return cls(first_rx, last_rx, missing, repaired, unrepaired, filled, unfilled, mistimed, moments)

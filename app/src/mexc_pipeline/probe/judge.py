@@ -15,9 +15,11 @@ from mexc_pipeline.exchange.channels import DEAL, DEPTH, FULL_DEPTH, TICKER
 from mexc_pipeline.exchange.protocol import MAX_STORED
 from mexc_pipeline.exchange.rest import THROTTLED, endpoint, read_listing, refusal, too_many_values
 from mexc_pipeline.exchange.shapes import ANSWERS, FITS, PUSHES, Shape, parse
+from mexc_pipeline.exchange.silence import may_rest
+from mexc_pipeline.exchange.times import MAY_BE_OLD, Between, persists, wrong
 from mexc_pipeline.probe.observe import Channel, Connection, Fields, Observer
 from mexc_pipeline.probe.records import Answered, Refused, Unreached
-from mexc_pipeline.text import clean
+from mexc_pipeline.text import clean, duration
 
 PATIENCE_MS = 2_000
 """An acknowledgement or a pong that has not come by then was not on its way (usual: 100 to 500 ms)."""
@@ -363,9 +365,37 @@ class _Judge:
             if unit != "ms":
                 self._different(f"{name}: ts is {_UNITS.get(unit, unit)} in {count} of {total}; expected milliseconds")
         self._shape(name, channel.fields, shape)
+        self._times(channel)
         if dead := channel.dead.total():
             why = ", ".join(channel.dead)
             self._different(f"{name}: {dead} of {total} would be recorded as dead letters ({why})")
+
+    def _times(self, channel: Channel) -> None:
+        """What the exchange's times say, by its own clock as far as that is known."""
+        name = channel.name
+        for path, units in channel.units.items():
+            for unit, count in units.items():
+                if unit != "ms":
+                    said = _UNITS.get(unit, unit)
+                    self._different(f"{name}: {path} is {said} in {count} of {units.total()}; expected milliseconds")
+        if may_rest(name):
+            return
+        if channel.stood_s:
+            self._different(f"{name}: ts stood still for {duration(channel.stood_s)} while frames came")
+        if len(self.seen.ahead) < 2:
+            return
+        ahead, doubt = _clock(self.seen.ahead)
+        for path, delays in channel.within.items():
+            late = [Between(delay - ahead - doubt, delay - ahead + doubt).late_ms(0) for delay in delays]
+            may_be_old = path.rpartition(".")[2] in MAY_BE_OLD
+            off = sorted(ms for ms in late if wrong(ms) is not None and not (may_be_old and ms > 0))
+            if persists(len(off), len(late)):
+                middle = off[len(off) // 2]
+                way = "behind" if middle > 0 else "ahead of"
+                self._different(
+                    f"{name}: {path} is {duration(abs(middle) / 1000)} {way} the exchange's clock "
+                    f"in {len(off)} of {len(late)}"
+                )
 
     def _shape(self, name: str, fields: Fields, shape: Shape | None) -> None:
         if shape is None:

@@ -30,6 +30,7 @@ from mexc_pipeline.exchange.options import index_symbol
 from mexc_pipeline.exchange.protocol import BINARY, TEXT, Classifier, Control, control_of, decompressed, packing_of
 from mexc_pipeline.exchange.rest import RestRefusedError, endpoint, read_klines, short_path
 from mexc_pipeline.exchange.shapes import SpelledNumber, extent, parse, walk
+from mexc_pipeline.exchange.times import WITHIN, Standing
 from mexc_pipeline.ledger.evidence import SizeEvidence, evidence
 from mexc_pipeline.ledger.minutes import Minutes
 from mexc_pipeline.probe.records import (
@@ -124,6 +125,14 @@ class Channel:
     """Frames by what their ``ts`` is: ``ms``, ``us``, ``ns``, ``s``, ``zero``, ``text``, ``null``, ``absent`` …"""
     delays: list[float] = field(default_factory=list)
     """ms, the difference of the clocks included."""
+    within: dict[str, list[float]] = field(default_factory=dict)
+    """The same of the times that are judged, but for the first frame of each connection, which may be old: of ``ts``
+    itself, and of the times within ``data``, by their paths."""
+    units: dict[str, Counter[str]] = field(default_factory=dict)
+    """What the times within ``data`` are, as :attr:`ts`."""
+    standing: dict[str, Standing] = field(default_factory=dict)
+    stood_s: float = 0.0
+    """For how long frames came with one and the same ``ts``, where that is too long."""
     dead: Counter[str] = field(default_factory=Counter)
     """Frames that the recorder would keep as dead letters, by reason."""
     fields: Fields = field(default_factory=Fields)
@@ -160,6 +169,8 @@ class Connection:
     topics: set[str] = field(default_factory=set)
     begun: set[str] = field(default_factory=set)
     """Channels that have brought a version or a trade on this connection."""
+    timed: set[str] = field(default_factory=set)
+    """Channels that have brought a frame on this connection."""
 
 
 class Observer:
@@ -312,6 +323,9 @@ class Observer:
         count(channel.ts, unit)
         if unit == "ms" and self._start_ms is not None and len(channel.delays) < MOST_DELAYS:
             channel.delays.append(self._start_ms + record.at - int(value["ts"]))
+        if channel.name in connection.timed:
+            self._times(channel, symbol, record.at, value)
+        connection.timed.add(channel.name)
         if channel.fields.looked < LOOKED_AT:
             channel.fields.add(value)
         if not connection.spare:
@@ -322,6 +336,28 @@ class Observer:
             self._version(channel, connection, text)
         elif channel.name == DEAL:
             self._trades(channel, connection, text)
+
+    def _times(self, channel: Channel, symbol: str, at: float, frame: Mapping[str, Any]) -> None:
+        if ts_unit(frame) == "ms":
+            ts, standing = int(frame["ts"]), channel.standing.setdefault(symbol, Standing())
+            if standing.saw(ts, at / 1000):
+                channel.stood_s = max(channel.stood_s, at / 1000 - standing.since)
+            self._delay(channel, "ts", at, ts)
+        data = frame.get("data")
+        objects: list[Any] = data if isinstance(data, list) else [data]
+        for one in filter(lambda one: isinstance(one, dict), objects):
+            for name in WITHIN.get(channel.name, ()):
+                if isinstance(text := one.get(name), str):  # a number as it is spelled, or text
+                    path = f"data[].{name}" if isinstance(data, list) else f"data.{name}"
+                    unit = _unit(SpelledNumber(text))
+                    count(channel.units.setdefault(path, Counter()), unit)
+                    if unit == "ms":
+                        self._delay(channel, path, at, int(text))
+
+    def _delay(self, channel: Channel, path: str, at: float, time_ms: int) -> None:
+        delays = channel.within.setdefault(path, [])
+        if self._start_ms is not None and len(delays) < MOST_DELAYS:
+            delays.append(self._start_ms + at - time_ms)
 
     def _classify(self, channel: Channel, symbol: str, record: Received) -> None:
         classifier = self._classifiers.get(symbol)

@@ -20,6 +20,7 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.exchange.deadletters import Letters
+from mexc_pipeline.health import Kind
 from mexc_pipeline.output import say_now
 from mexc_pipeline.paths import NotAFileError, regular
 from mexc_pipeline.run.account import Closing, Line, Periods, dead_letters, line_of
@@ -407,7 +408,7 @@ def verify_files(config: Config, ours: Sequence[SegmentInfo]) -> tuple[dict[str,
 
     What is wrong per file name, and all of it as lines. Files of earlier runs are not read: ``verify exports`` does.
     """
-    from mexc_pipeline.verify.exports import against_spool, by_rows, continuity, prove
+    from mexc_pipeline.verify.exports import against_spool, by_rows, continuity, mistimed, prove
 
     wanted = {segment.file for segment in ours if segment.rows and segment.state == "exported"}
     files: dict[str, str] = {}
@@ -422,4 +423,5 @@ def verify_files(config: Config, ours: Sequence[SegmentInfo]) -> tuple[dict[str,
                 files.setdefault(finding.subject, finding.text)
         # A hole is no fault of the files on either side of it.
         problems += [f"{f.subject}: {f.text}" for f in of_files + continuity(proofs) if not f.ok]
+        problems += [f"{symbol.id}: {line}; {Kind.TIMES.advice}" for line in mistimed(proofs)]
     return files, problems

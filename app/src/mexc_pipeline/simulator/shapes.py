@@ -23,6 +23,7 @@ MARKED = 0x40
 STEPS: dict[str, str] = {
     "ts=KIND": "the frame's ts as us, ns, s, float, text, zero, null or absent",
     "set=PATH:JSON": "the field gets this value; made where it is missing (a word that is no JSON is text)",
+    "shift=PATH:N": "every number there, or text that is one, is N more, at any depth: a clock that is wrong",
     "drop=PATH": "the field is missing",
     "rename=PATH:NAME": "the field has another name",
     "text=PATH": "every number there becomes text, at any depth",
@@ -51,6 +52,7 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
 TS = ("us", "ns", "s", "float", "text", "zero", "null", "absent")
 
 
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 _SPELLED = re.compile(r"(-?)(\d+)(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -84,6 +86,8 @@ def parse_shape(text: str) -> tuple[_Step, ...]:
             path, argument = "ts", path
         if name == "digits" and not argument.isdigit():
             raise ConfigError(f"shape {text!r}: digits takes a whole number, not {argument!r}")
+        if name == "shift" and _WHOLE.fullmatch(argument) is None:
+            raise ConfigError(f"shape {text!r}: shift takes a whole number, not {argument!r}")
         if name in ("drop", "rename", "set") and not path:
             raise ConfigError(f"shape {text!r}: {name} needs a field")
         steps.append(_Step(name, tuple(filter(None, path.split("."))), argument))
@@ -164,6 +168,9 @@ def _change(owner: dict[str, Any], key: str, step: _Step) -> None:
             owner[key] = _each(value, str, _to_number)
         case "exponent":
             owner[key] = _each(value, _Number, _exponent)
+        case "shift":
+            owner[key] = _each(value, str, lambda text: _shifted(text, int(step.argument)))
+            owner[key] = _each(owner[key], _Number, lambda number: _Number(_shifted(number, int(step.argument))))
         case "digits":
             owner[key] = _each(value, _Number, lambda number: _digits(number, int(step.argument)))
 
@@ -206,6 +213,10 @@ def _to_number(text: str) -> Any:
 
 def _exponent(number: _Number) -> _Number:
     return number if "e" in number.lower() else _Number(f"{number}E+0")
+
+
+def _shifted(text: str, by: int) -> str:
+    return str(int(text) + by) if _WHOLE.fullmatch(text) else text
 
 
 def _digits(number: _Number, wanted: int) -> _Number:

@@ -15,9 +15,11 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Started
 from mexc_pipeline.events import read as event_of
+from mexc_pipeline.exchange.times import sentence
 from mexc_pipeline.export.files import wrong_place
 from mexc_pipeline.export.minutes import MINUTES
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
+from mexc_pipeline.ledger.account import WrongTimes
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.ledger.order import by_seq
@@ -28,6 +30,7 @@ from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.pending import damaged
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, ended_ns
 from mexc_pipeline.spool.walk import InOrder, apart, by_symbol, exported_files
+from mexc_pipeline.text import clean
 from mexc_pipeline.verify import deadletters, minutes, repeats
 from mexc_pipeline.verify.acknowledge import FILE as ACKNOWLEDGED
 from mexc_pipeline.verify.acknowledge import acknowledged
@@ -68,8 +71,8 @@ def exports(
 ) -> Report:
     """Re-prove the files of the symbols (none: all that ``export_dir`` or the spool has).
 
-    Notes warn of files of which too much is dead letters, and hold the ``newest`` rows per type and symbol. Never
-    raises for what is wrong with a file.
+    Notes warn of files of which too much is dead letters or whose frames had wrong times, and hold the ``newest`` rows
+    per type and symbol. Never raises for what is wrong with a file.
     """
     report = Report("exports")
     now = time.time_ns() if now_ns is None else now_ns
@@ -121,6 +124,7 @@ def notes(symbol: str, proofs: Iterable[FileProof], newest: int) -> list[str]:
     sound = [proof for proof in proofs if not proof.wrong]
     try:
         for proof in sound:
+            found += [f"warn {symbol} {proof.path.name}: {line}" for line in mistimed([proof])]
             said = proof.said.get("symbol", "")
             if line := deadletters.warning(symbol, said, proof.path, proof.content.counts):
                 found.append(line)
@@ -129,6 +133,17 @@ def notes(symbol: str, proofs: Iterable[FileProof], newest: int) -> list[str]:
     except (UserError, OSError) as error:
         found.append(f"warn {symbol}: newest rows and dead letters not shown: {error}")
     return found
+
+
+def mistimed(proofs: Iterable[FileProof]) -> list[str]:
+    """A sentence for each channel whose frames had wrong times, as the events in these files of a symbol say: the
+    recorder knew by how much its own clock could be trusted. It is no failure of a file: what it holds is what was
+    received."""
+    said: dict[str, WrongTimes] = {}
+    for proof in proofs:
+        if proof.content.account is not None:
+            said |= proof.content.account.mistimed
+    return [clean(sentence(channel, what.why, what.late_ms)) for channel, what in said.items()]
 
 
 _GONE = "the file is gone; put it back, set export_dir to where it is, or run export --missing"
