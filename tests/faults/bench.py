@@ -317,6 +317,8 @@ class Bench:
             rows = read_files(self.exports, symbol_id, verdict)
             verdict.rows = len(rows)
             check_order(rows, verdict)
+            blamed = [row.seq for row in rows if row.mt == "ev" and row.m.startswith(b'{"event":"mistimed"')]
+            outcome.expect(not blamed, f"the exchange's times, which were right, are called wrong at seq {blamed[:5]}")
             symbol = SYMBOLS[symbol_id]
             seen = [replace(c, peer=self.known_as.get(c.peer, c.peer)) for c in self.sim.connections]
             mine = [c for c in seen if len(self.ids) == 1 or self._is_of(c.number, symbol)]

@@ -134,6 +134,8 @@ class Times:
     def __init__(self, channels: Iterable[str]) -> None:
         self._channels = {channel: _Channel() for channel in channels if not may_rest(channel)}
         self._segment = 0
+        self._wrong: dict[str, _Episode] = {}
+        """What was said and has not ended, by channel."""
 
     def connected(self) -> None:
         """The next frame of each channel is the first of a connection."""
@@ -163,8 +165,7 @@ class Times:
         many seconds now."""
         return {
             channel: {"why": found.why, "late_ms": found.late_ms, "ts": found.ts, "for_s": round(now - found.began, 1)}
-            for channel, state in self._channels.items()
-            if (found := state.episode) is not None and found.said_in is not None
+            for channel, found in self._wrong.items()
         }
 
     def _look(
@@ -182,7 +183,7 @@ class Times:
             if now - episode.newest < SETTLED_S:
                 return None
             state.episode = None
-            return None if episode.said_in is None else episode.event(channel, ended=True)
+            return episode.event(channel, ended=True) if self._wrong.pop(channel, None) else None
         if episode is None or (episode.said_in is None and now - episode.began > ANEW_S):
             began = state.standing.since if stands else now
             state.episode = episode = _Episode(began, now)
@@ -194,5 +195,5 @@ class Times:
                 return None
         elif episode.said_in == self._segment:
             return None
-        episode.said_in = self._segment
+        episode.said_in, self._wrong[channel] = self._segment, episode
         return episode.event(channel)
