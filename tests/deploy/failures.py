@@ -1,7 +1,8 @@
 """What failed, for the end of a run: ``python -m deploy.failures FOLDER SCENARIO…``, folders of reports below FOLDER.
 
-Whoever sees only the end of a long output sees here which tests failed and the end of what each has to say: from the
-JUnit files ``*.xml`` of a scenario, and where these name no failure from its ``log``, before a step failed.
+Whoever sees only the last screen of a long output sees which tests failed, and why the first of them did: those after
+it are often its consequences. From the JUnit files ``*.xml`` of a scenario, and where these name no failure from its
+``log``, before a step failed; what the others have to say stands there too.
 """
 
 # ruff: noqa: T201 - what it prints is its answer
@@ -9,17 +10,23 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-LINES = 30
-"""Of one failure, from its end."""
-MOST = 200
-"""Lines in all."""
-WIDTH = 300
+LINES = 10
+"""Of the first failure, below its name."""
+WIDTH = 120
+"""Of a line; with ``LINES`` it keeps the first failure within the last 1,500 characters of what is printed."""
+MOST = 100
+"""Names."""
+LONGEST = 100_000
+"""Characters that are read of a line: a failed command is one, with all that it printed."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_WHY = re.compile(r"E  |\S+:\d+: \w*(Error|Exception|Failed|Exit|Interrupt)\b")
+"""pytest's lines that say why, and its line of where."""
 _STEP_FAILED = re.compile(r"\[\S+ > (\w+)\] Executed: Failed")
 
 
@@ -71,20 +78,29 @@ def of_log(text: str) -> Failure:
 def _lines(text: str) -> list[str]:
     lines = (line.rstrip() for line in _COLOURS.sub("", text).splitlines())
     shown = ("".join(c if c.isprintable() else "?" for c in line.expandtabs()) for line in lines)
-    return [line[:WIDTH] for line in shown if line]
+    return [line[:LONGEST] for line in shown if line]
+
+
+def why(said: Sequence[str]) -> list[str]:
+    """At most ``LINES`` lines of what a failure says: pytest's of why and where, else its end, from Ansible's last
+    error on; what is too long lacks its middle."""
+    chosen = [line for line in said if _WHY.match(line)]
+    if not chosen:
+        starts = [n for n, line in enumerate(said) if line.startswith(("fatal: [", "failed: ["))]
+        chosen = list(said[starts[-1] :] if starts else said[-LINES:])
+    pieces = [piece for line in chosen for piece in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
+    if len(pieces) <= LINES:
+        return pieces
+    return [*pieces[: LINES // 2], "…", *pieces[len(pieces) - LINES + LINES // 2 + 1 :]]
 
 
 def summary(failed: dict[str, list[Failure]]) -> list[str]:
-    """At most ``MOST`` lines: the end of what each failure says, then the names of all, which are seen in any case."""
+    """The names of all, then the name of the first and why it failed."""
     every = [(scenario, failure) for scenario, failures in failed.items() for failure in failures]
-    names = [" ".join(_lines(f"failed: {scenario}: {failure.name}")) for scenario, failure in every]
-    if len(names) > MOST // 2:
-        names = [*names[: MOST // 2 - 1], f"and {len(names) - MOST // 2 + 1} more"]
-    shown: list[str] = []
-    each = min(LINES, (MOST - len(names)) // len(every) - 1)
-    for name, (_, failure) in zip(names, every if each > 0 else (), strict=False):
-        shown += [name.replace("failed:", "==", 1), *failure.said[-each:]]
-    return shown + names
+    names = [" ".join(_lines(f"{scenario}: {failure.name}"))[: WIDTH - len("failed: ")] for scenario, failure in every]
+    more = [f"and {len(names) - MOST} more"] if len(names) > MOST else []
+    shown = [f"failed: {name}" for name in names[:MOST]]
+    return [*shown, *more, f"first: {names[0]}", *why(every[0][1].said)]
 
 
 def main() -> int:
