@@ -1,10 +1,14 @@
-"""For all tests: what the marks ask for, a log that is left as it was, and a closing word on what was not run."""
+"""For all tests: folders in memory, what the marks ask for, a log left as it was, a closing word on the rest."""
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,11 +16,26 @@ import pytest
 from mexc_pipeline import text
 from support import examples, needs  # noqa: F401 - examples: the profile that it loads
 
+MEMORY = "/dev/shm"
+ROOM = 4 << 30
+"""Bytes that must be free in memory; a container often has no more than 64 MiB there."""
 KEPT_OUT = pytest.StashKey[Counter[str]]()
 MARKS = {
     "slow": "slow (make test runs them)",
     "engine": "need the embedded engine (make test installs it and runs them)",
 }
+
+
+def _keep_folders_in_memory() -> None:
+    """Everything here syncs what it writes, thousands of times a test of spools, and what a disk needs for that proves
+    nothing: losses of power are made by the shim of tests/faults, which sees every call. ``TMPDIR`` asks for a disk."""
+    with suppress(OSError):
+        if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
+            os.environ["TMPDIR"] = MEMORY
+            tempfile.tempdir = None
+
+
+_keep_folders_in_memory()
 
 
 @pytest.fixture(autouse=True)
