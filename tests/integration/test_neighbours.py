@@ -31,46 +31,74 @@ VALUES = [
     "null", '"text"', "[]", "{}", "-1", "1.5", "NaN", "true", NESTED, "9" * 5000, str(2**63), '"../../x"', "", "{",
     "\xff",
 ]  # fmt: skip
-KEYS = ["id", "symbol", "spool_id", "version", "edge_ns", "state", "cut", "period", "period_ns", "part"]
-KEYS += ["rows", "counts", "bytes", "digests", "digest", "gaps", "account", "exported"]
+OPEN = ("id", "symbol", "spool_id", "version", "edge_ns", "state", "cut", "period", "period_ns", "part", "kept")
+CLOSED = (*OPEN, "rows", "counts", "bytes", "digests", "digest", "gaps", "account", "exported")
+"""What a segment says of itself, the last once it is exported."""
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    """BTC with two closed segments and an open one, ETH the same."""
-    config = configure(tmp_path, "BTC_USDT", "ETH_USDT")
-    for symbol_id in ("btc", "eth"):
-        fill(config, symbol_id, periods=2)
-        spool = open_spool(config, symbol_id)
-        spool.append(some_frames(20, T0 + 2 * config.period.length_ns))
+ONE_EACH = tuple(f"V{chr(65 + n)}_USDT" for n in range(len(VALUES)))
+
+
+def recorded(folder: Path, closed: int, *symbols: str) -> Config:
+    """Each symbol with so many closed segments and an open one, all with the same frames."""
+    config = configure(folder, *symbols)
+    for symbol in config.symbols:
+        fill(config, symbol.id, periods=closed)
+        spool = open_spool(config, symbol.id)
+        spool.append(some_frames(20, T0 + closed * config.period.length_ns))
         spool.close()
     return config
 
 
-def everything(config: Config, damaged: Path) -> None:
-    """All that reads segments, with one of BTC's damaged: nothing raises, ETH's files are proven, BTC records on, and
-    the damaged one is named or set apart, or its file holds what arrived."""
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """To be copied: BTC and ETH with two closed segments and an open one."""
+    return recorded(tmp_path_factory.mktemp("two"), 2, "BTC_USDT", "ETH_USDT")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """To be copied: ETH and a symbol for each value, with a closed segment and an open one."""
+    return recorded(tmp_path_factory.mktemp("many"), 1, "ETH_USDT", *ONE_EACH)
+
+
+def copied(whole: Config, folder: Path) -> Config:
+    shutil.copytree(whole.data_dir, folder / "data")
+    return configure(folder, *(symbol.name for symbol in whole.symbols))
+
+
+@pytest.fixture
+def config(two: Config, tmp_path: Path) -> Config:
+    """BTC with two closed segments and an open one, ETH the same."""
+    return copied(two, tmp_path)
+
+
+def everything(config: Config, *damaged: Path) -> None:
+    """All that reads segments, with one of some symbols damaged, never of ETH: nothing raises, ETH's files are proven,
+    the symbols record on, and a damaged one is named or set apart, or its file holds what arrived."""
+    files = [f"eth{path.stem}.parquet" for _, path in segments(config.spool_dir / "eth")]
     report = main(config)
-    assert {f.segment for f in report.failures} <= {damaged.name}
-    assert sorted(f.file for f in report.files if f.id == "eth" and f.file) == [
-        f"eth{p}.parquet" for p in ("20260915185200", "20260915185210", "20260915185220")
-    ]
+    assert {(f.id, f.segment) for f in report.failures} <= {(path.parent.name, path.name) for path in damaged}
+    assert sorted(f.file for f in report.files if f.id == "eth" and f.file) == files
     proofs = exports(config)
     assert [f for f in proofs.findings if not f.ok and f.symbol == "eth"] == []
     by_hour(config, ledger(config))
-    prune(config.spool_dir / "btc", 1 << 61, 1)
-    spool = open_spool(config)
-    after = spool.append(some_frames(5, T0 + 20 * config.period.length_ns))
-    assert len(after) == 5
-    spool.close()
-    named = [f.segment for f in report.failures]
-    named += [f"{f.subject} {f.text}" for f in proofs.findings if not f.ok and f.symbol == "btc"]
-    named += [path.name for path in (config.spool_dir / "btc").iterdir() if path.name != damaged.name]
-    if not any(said and (damaged.name in said or f"btc{damaged.stem}" in said) for said in named):
-        made = list(config.export_dir.glob(f"btc{damaged.stem}*.parquet"))  # .part1 where it is believed to be cut
-        assert len(made) == 1, "it is in no file, and nobody says so"
-        other = config.export_dir / f"eth{damaged.stem}.parquet"
-        assert pq.read_table(made[0]).equals(pq.read_table(other)), "both were given the same frames"
+    for path in damaged:
+        symbol_id = path.parent.name
+        prune(path.parent, 1 << 61, 1)
+        spool = open_spool(config, symbol_id)
+        after = spool.append(some_frames(5, T0 + 20 * config.period.length_ns))
+        assert len(after) == 5
+        spool.close()
+        named = [f.segment for f in report.failures if f.id == symbol_id]
+        named += [f"{f.subject} {f.text}" for f in proofs.findings if not f.ok and f.symbol == symbol_id]
+        named += [other.name for other in path.parent.iterdir() if other.name != path.name]
+        if not any(said and (path.name in said or f"{symbol_id}{path.stem}" in said) for said in named):
+            # .part1 where it is believed to be cut
+            made = list(config.export_dir.glob(f"{symbol_id}{path.stem}*.parquet"))
+            assert len(made) == 1, f"{symbol_id}: it is in no file, and nobody says so"
+            other = config.export_dir / f"eth{path.stem}.parquet"
+            assert pq.read_table(made[0]).equals(pq.read_table(other)), "both were given the same frames"
 
 
 def damage(path: Path, change: Callable[[sqlite3.Connection], object]) -> None:
@@ -136,16 +164,14 @@ def test_a_value_of_another_type(config: Config, number: int, column: str, value
     everything(config, path)
 
 
-@pytest.mark.parametrize("number", [1, 2], ids=["closed", "open"])
-@pytest.mark.parametrize("key", KEYS)
-def test_meta_that_is_none(config: Config, tmp_path: Path, number: int, key: str) -> None:
-    """Each value by itself, as everything that reads segments finds it."""
-    path = segments(config.spool_dir / "btc")[number][1]
-    whole = shutil.copytree(config.data_dir, tmp_path / "whole")
-    for value in VALUES:
-        shutil.rmtree(config.data_dir)
-        shutil.rmtree(config.export_dir, ignore_errors=True)
-        shutil.copytree(whole, config.data_dir)
+@pytest.mark.parametrize(
+    ("number", "key"), [(number, key) for number, keys in enumerate((CLOSED, OPEN)) for key in keys]
+)
+def test_meta_that_is_none(many: Config, tmp_path: Path, number: int, key: str) -> None:
+    """Each value in a symbol of its own, as everything that reads segments finds it."""
+    config = copied(many, tmp_path)
+    paths = [segments(config.spool_dir / symbol.id)[number][1] for symbol in config.symbols if symbol.id != "eth"]
+    for path, value in zip(paths, VALUES, strict=True):
         damage(path, partial(_set, key, value))
         try:
             found = info(path)
@@ -153,16 +179,12 @@ def test_meta_that_is_none(config: Config, tmp_path: Path, number: int, key: str
             pass
         else:
             assert "/" not in found.file
-        try:
-            everything(config, path)
-        except Exception as error:
-            error.add_note(f"{key} = {value[:40]!r}")
-            raise
+    everything(config, *paths)
 
 
 def _set(key: str, value: str, db: sqlite3.Connection) -> None:
     """As a version without a check value wrote it: with one, none of them is looked at."""
-    db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+    db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
     db.execute("DELETE FROM meta WHERE key = 'check'")
 
 
