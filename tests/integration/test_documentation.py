@@ -84,7 +84,7 @@ class Recording:
         self.folder = folder
         config = folder / "config.toml"
         config.write_text(
-            f'period = "4s"\n[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n'
+            f'period = "8s"\n[exchange]\nwebsocket = "{sim.ws_url}"\nrest = "{sim.rest_url}"\n'
             '[clickhouse]\nmode = "embedded"\n'
             '[channels]\nfunding = true\nindex_price = true\nfair_price = true\nkline = "Min1"\ncontract = true\n'
         )
@@ -109,11 +109,11 @@ class Recording:
         return sorted((self.folder / "exports").glob("*.parquet"))
 
 
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
+@pytest.fixture
+def recording(tmp_path: Path) -> Iterator[Recording]:
     changes = (Fault("contract_change", at=1, every=1),)
     with Simulator(SimulatorConfig(rate=60.0, seed=11, faults=changes)) as sim:
-        running = Recording(tmp_path_factory.mktemp("documented"), sim)
+        running = Recording(tmp_path, sim)
         try:
             until(lambda: len(running.files()) >= 6, 60, "two files per symbol")
             yield running
@@ -129,45 +129,41 @@ def test_pages_show_something() -> None:
     assert len(commands()) >= 10
 
 
-@pytest.mark.parametrize("block", blocks("python"), ids=lambda b: b.name)
-def test_python(recording: Recording, block: Block) -> None:
-    done = recording.call(sys.executable, "-c", block.text)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout or "print" not in block.text
-
-
-@pytest.mark.parametrize("block", blocks("sql", "duckdb"), ids=lambda b: b.name)
-def test_duckdb(recording: Recording, block: Block) -> None:
-    with duckdb.connect() as db:
-        db.execute(f"SET file_search_path = '{recording.folder}'")
-        assert db.execute(block.text).fetchall()
-
-
-@pytest.mark.parametrize("block", blocks("sql", "clickhouse"), ids=lambda b: b.name)
-def test_clickhouse(recording: Recording, block: Block) -> None:
-    # An engine of its own: the recording's one stands under the store's care and reads no files.
-    code = "import sys, chdb; print(chdb.query(sys.argv[1], 'TSV'))"
-    done = recording.call(sys.executable, "-c", code, block.text)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+@pytest.mark.timeout(300)
+def test_all_that_needs_a_recording(recording: Recording, subtests: pytest.Subtests) -> None:
+    """One test: each that is run beside others would make a recording of its own."""
+    for block in blocks("python"):
+        with subtests.test(block.name):
+            done = recording.call(sys.executable, "-c", block.text)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout or "print" not in block.text
+    for block in blocks("sql", "duckdb"):
+        with subtests.test(block.name), duckdb.connect() as db:
+            db.execute(f"SET file_search_path = '{recording.folder}'")
+            assert db.execute(block.text).fetchall()
+    for block in blocks("sql", "clickhouse"):
+        with subtests.test(block.name):
+            # An engine of its own: the recording's one stands under the store's care and reads no files.
+            code = "import sys, chdb; print(chdb.query(sys.argv[1], 'TSV'))"
+            done = recording.call(sys.executable, "-c", code, block.text)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.strip()
+    for command in commands():
+        with subtests.test(command):
+            words = [_WORDS.get(word, word) for word in shlex.split(command)]
+            arguments = [sys.executable, "-m", "mexc_pipeline", *words[1:]]
+            if words[1] in ("run", "demo", "collect", "store", "simulate", "egress"):
+                # Each lasts until told otherwise, or needs what is not here; their own tests run them.
+                arguments.append("--help")
+            done = recording.call(*arguments)
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            assert done.stdout
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=lambda b: b.name)
 def test_configuration(block: Block) -> None:
     assert tomllib.loads(block.text)
     assert parse(block.text, None).symbols
-
-
-@pytest.mark.parametrize("command", commands())
-def test_command(recording: Recording, command: str) -> None:
-    words = [_WORDS.get(word, word) for word in shlex.split(command)]
-    arguments = [sys.executable, "-m", "mexc_pipeline", *words[1:]]
-    if words[1] in ("run", "demo", "collect", "store", "simulate", "egress"):
-        # Each lasts until told otherwise, or needs what is not here; their own tests run them.
-        arguments.append("--help")
-    done = recording.call(*arguments)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    assert done.stdout
 
 
 def test_recording_the_simulator_goes_as_the_guide_says(tmp_path: Path) -> None:
