@@ -42,6 +42,8 @@ from mexc_pipeline.simulator.listening import cannot_listen
 
 _GOODBYE_S = 2.0
 """How long a client may take to end a connection that was closed."""
+_SAME_MS = 1_000
+"""By so much at most the next connection begins later or earlier than it did in the bundle, for all that is known."""
 _AGAIN = ("content-type", "retry-after", "location")
 
 log = logging.getLogger("mexc_pipeline.simulator")
@@ -84,6 +86,7 @@ class Imitation:
         self.port = port
         self._bundle = bundle
         self._handshakes = count()
+        self._later_ms = 0
         self._played: dict[tuple[str, str], int] = {}
         self._versions = {key: Counting(tracks, True) for key, tracks in bundle.tracks.items() if "depth" in key[1]}
         self._ids = {key: Counting(tracks, False) for key, tracks in bundle.tracks.items() if key[1] == "deal"}
@@ -170,8 +173,14 @@ class Imitation:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     def _ms_since(self, now_ms: int, at: float) -> int:
-        """How much later it is now than it was for the exchange at `at` of the bundle."""
-        return round(now_ms - self._bundle.base - at) if self._bundle.base is not None else 0
+        """How much later it is now than it was for the exchange at `at` of the bundle. What is nearly so late is just
+        so late: a trade that comes again on the next connection has the time that it had."""
+        if self._bundle.base is None:
+            return 0
+        later = round(now_ms - self._bundle.base - at)
+        if abs(later - self._later_ms) > _SAME_MS:
+            self._later_ms = later
+        return self._later_ms
 
     async def _pong(self, connection: ServerConnection, number: int) -> None:
         if not self._bundle.pongs:
