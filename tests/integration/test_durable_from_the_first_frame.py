@@ -12,6 +12,7 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -39,12 +40,12 @@ DURABLE_S = 0.25
 """What a frame may take to the disk on a machine that runs nothing else."""
 LARGE_ROWS = 200_000
 _READER = """
-import glob, hashlib, sqlite3, sys, time
+import glob, hashlib, pathlib, sqlite3, sys, time
 opened, last = {}, {}
 here = sys.argv[1] + "/*/data/spool/btc/*"
 for path in glob.glob(here):
     if path.endswith(".sqlite"):
-        opened[path] = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)
+        opened[path] = sqlite3.connect(f"{pathlib.Path(path).as_uri()}?mode=ro", uri=True, timeout=0.2)
         last[path] = opened[path].execute("SELECT max(rowid) FROM rows").fetchone()[0]
 print(flush=True)
 while True:
@@ -53,7 +54,7 @@ while True:
             continue
         try:
             if path not in opened:
-                opened[path] = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)
+                opened[path] = sqlite3.connect(f"{pathlib.Path(path).as_uri()}?mode=ro", uri=True, timeout=0.2)
             rows = opened[path].execute("SELECT rowid, m FROM rows WHERE rowid > ?", (last.get(path, 0),)).fetchall()
         except sqlite3.Error:
             continue  # not there yet, or just being made or removed
@@ -114,6 +115,13 @@ def watching(folder: Path) -> Iterator[Watch]:
             yield Watch(looked, scheduling)
         finally:
             reader.kill()
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """On a disk: in memory, where other tests have their folders, nothing has to be synced."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(folder)
 
 
 def store_that_is(how: str, data: Path) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from mexc_pipeline.events import Connected, Stopped, Subscribed
@@ -349,6 +350,7 @@ class Observer:
             for name in WITHIN.get(channel.name, ()):
                 if isinstance(text := one.get(name), str):  # a number as it is spelled, or text
                     path = f"data[].{name}" if isinstance(data, list) else f"data.{name}"
+                    text = _plain(text)
                     unit = _unit(SpelledNumber(text))
                     count(channel.units.setdefault(path, Counter()), unit)
                     if unit == "ms":
@@ -430,6 +432,10 @@ class Observer:
             self.ahead.append((self._start_ms + at - took / 2 - theirs, took / 2))
 
 
+_MOST_DIGITS = 25
+"""No time has more, in whatever unit, and arithmetic on so many is exact."""
+
+
 def unpack(opcode: int, payload: bytes) -> tuple[bytes, str]:
     """What is inside of a frame, and how it was packed (nothing for plain text)."""
     if opcode == TEXT and is_utf8(payload):
@@ -443,6 +449,17 @@ def unpack(opcode: int, payload: bytes) -> tuple[bytes, str]:
 def ts_unit(frame: Mapping[str, Any]) -> str:
     """What a frame's ``ts`` is; see :attr:`Channel.ts`."""
     return _unit(frame["ts"]) if "ts" in frame else "absent"
+
+
+def _plain(spelled: str) -> str:
+    """A whole number without exponent and point, as it is read; anything else as it is."""
+    try:
+        number = Decimal(spelled) if len(spelled) <= _MOST_DIGITS else None
+    except InvalidOperation:
+        number = None
+    if number is None or not number.is_finite() or number.adjusted() > _MOST_DIGITS or number % 1:
+        return spelled
+    return f"{number:.0f}"
 
 
 def _unit(value: Any) -> str:
