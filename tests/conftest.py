@@ -1,51 +1,23 @@
-"""For all tests: folders in memory, what the marks ask for, a log left as it was, a closing word on the rest."""
+"""For all tests: what the marks ask for, and a closing word on what was not run."""
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-from mexc_pipeline import text
-from support import examples, needs  # noqa: F401 - examples: the profile that it loads
+from support import needs
 
-MEMORY = "/dev/shm"
-ROOM = 4 << 30
-"""Bytes that must be free in memory; a container often has no more than 64 MiB there."""
+if find_spec("mexc_pipeline") is not None:  # the tests on hosts do without
+    from support.recorder import log_as_before, no_secret_of_another_test  # noqa: F401
+
 KEPT_OUT = pytest.StashKey[Counter[str]]()
 MARKS = {
     "slow": "slow (make test runs them)",
     "engine": "need the embedded engine (make test installs it and runs them)",
 }
-
-
-def _keep_folders_in_memory() -> None:
-    """Everything here syncs what it writes, thousands of times a test of spools, and what a disk needs for that proves
-    nothing: losses of power are made by the shim of tests/faults, which sees every call. ``TMPDIR`` asks for a disk."""
-    with suppress(OSError):
-        if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
-            os.environ["TMPDIR"] = MEMORY
-            tempfile.tempdir = None
-
-
-_keep_folders_in_memory()
-
-
-@pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    """A handler that a test left would write to that test's standard error, which is closed by then."""
-    root = logging.getLogger("mexc_pipeline")
-    before = (root.handlers[:], root.level, root.propagate)
-    yield
-    root.handlers[:], root.propagate = before[0], before[2]
-    root.setLevel(before[1])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -83,11 +55,3 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         why[MARKS.get(mark, "not asked for")] += count
     for reason, count in sorted(why.items()):
         terminalreporter.write_line(f"not run: {count}: {reason}")
-
-
-@pytest.fixture(autouse=True)
-def _no_secret_of_another_test() -> Iterator[None]:
-    """What one test has read as a password is a word like any other to the next."""
-    text._secrets = ()
-    yield
-    text._secrets = ()
