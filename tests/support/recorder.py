@@ -1,5 +1,5 @@
-"""What all tests of the recorder have: folders in memory, no log handler and no secret of another test, no time limit of
-an example. The tests on hosts do without; the recorder is not installed where they run."""
+"""What all tests of the recorder have: folders in memory, no log handler and no secret of another test, no time limit
+of an example. The tests on hosts do without; the recorder is not installed where they run."""
 
 from __future__ import annotations
 
