@@ -13,6 +13,7 @@ from clickhouse_driver import errors as driver_errors
 
 from support import needs
 from support.machine import program
+from support.peers import free_port
 
 BINARY = program("clickhouse-server")
 
@@ -49,12 +50,6 @@ def require_server() -> str:
     needs.programs("clickhouse-server")
     assert BINARY is not None
     return BINARY
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ClickHouseServer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import hashlib
+import random
 import socket
 import struct
 import termios
@@ -215,7 +216,10 @@ def certificates(
 
 
 def free_port() -> int:
-    """A loopback port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A loopback port where nobody listens. It is none of those that are given to whoever asks for any, so that it
+    stays free while what belongs there is away."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
