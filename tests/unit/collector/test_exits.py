@@ -239,6 +239,21 @@ def test_a_symbol_more_takes_only_its_own_exits(stage: Stage, tmp_path: Path, mi
     assert [said.name() for _, said in stage.feed.left] == ([] if mine else ["reassigned"])
 
 
+def test_an_exit_that_became_anothers_is_being_left_until_its_connection_has_ended(
+    stage: Stage, tmp_path: Path
+) -> None:
+    everybody = (*EVERYBODY, "doge")
+    taken = (f"203.0.113.{n}" for n in range(1, 250))
+    stage.feed.egress["exit"] = next(a for a in taken if owner(a, EVERYBODY) == "eth" and owner(a, everybody) == "doge")
+    stage.settings = grown(stage, tmp_path, "doge")
+    exits = stage.exits()
+    before = exits.is_leaving
+    exits.repartition()
+    asked = exits.is_leaving
+    stage.feed.connection = None
+    assert (before, asked, exits.is_leaving) == (False, True, False)
+
+
 def test_a_list_that_cannot_be_read_changes_nothing(stage: Stage, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("symbols = [")

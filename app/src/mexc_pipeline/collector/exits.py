@@ -36,6 +36,8 @@ class Exits:
         self._tor = tor
         self._unknown = ""
         """Why it cannot be told which exits other hosts use."""
+        self._left: object | None = None
+        """The connection that was to end because its exit is another's by the present list."""
 
     def watch(self, stop: threading.Event) -> None:
         """Look every 15 s whether somebody else uses our exit, until told to stop."""
@@ -88,8 +90,14 @@ class Exits:
         ours = self._use(state)
         if ours is not None and (other := owner(ours.exit, deployment)) != self._symbol.id:
             reason = f"exit {ours.exit} belongs to {other} now"
+            self._left = state.connection
             self._feed.leave(state.connection, reason, Reassigned(exit=ours.exit, other=other))
         return settings
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether a connection by an exit that became another's has not ended yet."""
+        return self._left is not None and self._feed.state.connection is self._left
 
     def rotate(self, _: dict[str, Any]) -> dict[str, Any]:
         """The control command: connect anew by another exit; answers with the one before and the one now. UserError

@@ -184,6 +184,8 @@ class Process:
                 self._repartition.clear()
                 for recording in going:
                     recording.repartition()
+            for recording in going:
+                recording.note_repartitioned()
             if now >= next_trim:
                 next_trim = now + TRIM_S
                 self._heap.give_back()

@@ -69,6 +69,7 @@ class Recording:
         self.symbol = symbol
         self.folder = settings.spool_dir / symbol.id
         self.running = running.report(settings, symbol)
+        self._repartitioned: dict[str, Any] = {}
         """What it was started with, for ``status``."""
         self.is_held = False
         """Whether nothing is to be received for the time being."""
@@ -311,7 +312,15 @@ class Recording:
         settings = self._exits.repartition() if self._exits is not None else None
         if settings is not None:
             now = running.report(settings, settings.symbol(self.symbol.id))
-            self.running = self.running | {key: now[key] for key in now if key == "deployment"}
+            self._repartitioned = {key: now[key] for key in now if key == "deployment"}
+        self.note_repartitioned()
+
+    def note_repartitioned(self) -> None:
+        """Report the list of symbols that was read again, once an exit that is another's by it has been left: whoever
+        starts that other symbol waits for it."""
+        if self._repartitioned and not (self._exits is not None and self._exits.is_leaving):
+            self.running = self.running | self._repartitioned
+            self._repartitioned = {}
 
     def ask_time(self, now: float) -> None:
         """Ask the exchange's time where the clock has not been compared with it lately, every 30 s (``now``:
