@@ -227,12 +227,26 @@ def check_frames(
 def check_trades(
     rows: list[Row], made: Sequence[MadeTrade], verdict: Verdict, *, shaped: bool = False, whole: bool = False
 ) -> None:
-    """What was fetched of trades was made, did not come over the socket, and is there once. ``shaped``: the socket's
-    frames were altered, so that they do not tell what came. ``whole``: every trade since the first that came is there,
-    or is said, up to where the recorder knew at last."""
-    fetched = [m for row in rows if row.mt == "r" and not {"version", "time"} & json.loads(m := row.m).keys()]
-    came = {name for row in rows if row.mt == "d" and not shaped for name in _names(row.m)}
-    missed = Counter(trade.m for trade in made if str(trade.number) not in came)
+    """What was fetched of trades was made, is there once, and had not come over the socket, nor came on that connection
+    afterwards; on a later one it may come, where the exchange sends its newest again: that is said to be a repeat.
+    ``shaped``: the socket's frames were altered, so that they do not tell what came. ``whole``: every trade since the
+    first that came is there, or is said, up to where the recorder knew at last."""
+    fetched: list[bytes] = []
+    fetched_on: dict[bytes, int] = {}
+    came: dict[str, int] = {}
+    connection = 0
+    for row in rows:
+        if row.mt == "ev":
+            connection += json.loads(row.m)["event"] == "connected"
+        elif row.mt == "r" and not {"version", "time"} & json.loads(row.m).keys():
+            fetched.append(row.m)
+            fetched_on.setdefault(row.m, connection)
+        elif row.mt == "d" and not shaped:
+            for name in _names(row.m):
+                came.setdefault(name, connection)
+    missed = Counter(
+        trade.m for trade in made if came.get(str(trade.number), len(rows)) > fetched_on.get(trade.m, connection)
+    )
     if strange := Counter(fetched) - missed:
         verdict.wrong(f"{strange.total()} trades were fetched that came, or never were: {min(strange)[:120]!r}")
     verdict.filled += len(fetched)
@@ -246,7 +260,7 @@ def check_trades(
     lost = [
         trade
         for trade in made
-        if trade.number > first and trade.time_ms < until and str(trade.number) not in came | known
+        if trade.number > first and trade.time_ms < until and str(trade.number) not in came.keys() | known
         if not any(since <= trade.time_ms <= to for since, to in spans)
     ]
     if lost:

@@ -185,3 +185,18 @@ def test_fetched_trades_are_held_against_those_that_were_made(
     check_trades(rows, made, verdict, whole=True)
     assert len(verdict.violations) == wrong, verdict.violations
     assert verdict.filled == len(fetched)
+
+
+@pytest.mark.parametrize(("between", "wrong"), [("connected", 0), ("stalled", 1)])
+def test_a_fetched_trade_may_come_again_on_a_later_connection(between: str, wrong: int) -> None:
+    """Where the exchange sends its newest once more; what comes on the same connection was only late."""
+    made = [MadeTrade(n, T0 // 10**6 + n, _trade(n)) for n in range(3)]
+    frames = [
+        ("d", b'{"data":[%b,%b]}' % (_trade(0), _trade(2))),
+        ("r", _trade(1)),
+        ("ev", b'{"event":"%b"}' % between.encode()),
+        ("d", b'{"data":[%b,%b]}' % (_trade(1), _trade(2))),
+    ]
+    verdict = Verdict()
+    check_trades([Row(1 + n, T0, *frame) for n, frame in enumerate(frames)], made, verdict)
+    assert len(verdict.violations) == wrong, verdict.violations
