@@ -122,10 +122,13 @@ def test_full_depth_may_repeat_a_version_but_not_go_back() -> None:
     assert book.frame(b'{"data":{"asks":[]},"channel":"push.depth.full"}') is None
 
 
+VERSIONS: list[Any] = [5, "5", 0, "0", -5, True, None, 5.0, 10**18, 10**19, 2**63, [5], {}]
+
+
 @pytest.mark.parametrize(
     "data",
     [
-        *({"asks": [], "version": v} for v in (5, "5", 0, "0", -5, True, None, 5.0, 10**18, 10**19, 2**63, [5], {})),
+        *({"asks": [], "version": version} for version in VERSIONS),
         {"version": 5, "more": {"version": 7}},
         {"more": {"version": 7}},
         {"asks": [{"version": 7}]},
