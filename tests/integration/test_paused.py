@@ -23,13 +23,19 @@ FRAMES = 60
 
 
 class Clock:
-    """Time that stands still for the process, and goes on for all others."""
+    """Time that stands still for the process, and goes on for all others. While a machine is suspended its monotonic
+    clock stands still as well."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, suspended: bool) -> None:
         self.ahead_s = 0.0
+        self._suspended = suspended
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.ahead_s
+        return time.monotonic() + (0.0 if self._suspended else self.ahead_s)
+
+    def clock_gettime(self, clock: int) -> float:
+        assert clock == time.CLOCK_BOOTTIME
+        return time.clock_gettime(clock) + self.ahead_s
 
     def time_ns(self) -> int:
         return time.time_ns() + int(self.ahead_s * 1e9)
@@ -59,10 +65,10 @@ class Stopping(Gathered):
 
 
 def _record(
-    monkeypatch: pytest.MonkeyPatch, stops: dict[int, float], *, at_once: bool
+    monkeypatch: pytest.MonkeyPatch, stops: dict[int, float], *, at_once: bool, suspended: bool
 ) -> list[tuple[int, str | float]]:
     """Which frames and which pauses stand in which order."""
-    clock = Clock()
+    clock = Clock(suspended=suspended)
     for part in (loop, link, reading, session):
         monkeypatch.setattr(part, "time", clock)
     texts = [b'{"symbol":"BTC_USDT","channel":"push.ticker","data":%d,"ts":1795000000000}' % n for n in range(FRAMES)]
@@ -98,6 +104,7 @@ def _record(
     return found
 
 
+@pytest.mark.parametrize("suspended", [False, True], ids=["the process stops", "the machine is suspended"])
 @pytest.mark.parametrize("at_once", [False, True], ids=["by itself", "with the handshake"])
 @pytest.mark.parametrize(
     ("stops", "said"),
@@ -112,9 +119,9 @@ def _record(
     ids=["before the first", "between two", "before the last", "twice", "bit by bit", "hardly"],
 )
 def test_a_pause_is_said_before_the_first_row_that_it_makes_late(
-    stops: dict[int, float], said: dict[int, float], at_once: bool, monkeypatch: pytest.MonkeyPatch
+    stops: dict[int, float], said: dict[int, float], at_once: bool, suspended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = _record(monkeypatch, stops, at_once=at_once)
+    rows = _record(monkeypatch, stops, at_once=at_once, suspended=suspended)
     assert [n for n, what in rows if what == "frame"] == list(range(FRAMES))
     pauses = {n: what for n, what in rows if what != "frame"}
     assert pauses == {n: pytest.approx(for_s, abs=0.35) for n, for_s in said.items()}

@@ -64,6 +64,21 @@ def test_a_main_thread_deep_in_a_library_does_not_hold_signals_up() -> None:
     assert done.stdout == "acted\n", done.stderr
 
 
+def test_a_signal_that_whoever_started_us_had_blocked_is_acted_on() -> None:
+    """A mask is inherited over fork and exec: a process that its parent started so could only be killed."""
+    acted = threading.Event()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with signals.handled({signal.SIGTERM: acted.set}):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert acted.wait(5)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before | {signal.SIGTERM}, "as it was"
+    finally:
+        if not acted.is_set():  # it would end us once it is let through
+            signal.sigwait({signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_hangup_ends_unless_it_was_ignored_at_the_start(ignored: bool) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)

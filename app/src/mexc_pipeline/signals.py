@@ -36,9 +36,11 @@ def handled(actions: Mapping[int, Action]) -> Iterator[None]:
     thread.start()
     fd_before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
     before = {number: signal.signal(number, _nothing) for number in actions}
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, actions)  # whoever started us may have blocked them
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(fd_before)

@@ -15,7 +15,7 @@ from support.waiting import until
 EPISODES = 12
 STOOD_STILL_S = 1.6
 """From then on a reading loop says that it was away."""
-CHANNELS = ("push.ticker", "push.deal", "push.depth.full")
+CHANNELS = ("ticker", "deal", "depth.full")
 
 # kind and value; those of the last group need the connection to be made anew
 ENDS = (

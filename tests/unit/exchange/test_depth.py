@@ -122,6 +122,36 @@ def test_full_depth_may_repeat_a_version_but_not_go_back() -> None:
     assert book.frame(b'{"data":{"asks":[]},"channel":"push.depth.full"}') is None
 
 
+VERSIONS: list[Any] = [5, "5", 0, "0", -5, True, None, 5.0, 10**18, 10**19, 2**63, [5], {}]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *({"asks": [], "version": version} for version in VERSIONS),
+        {"version": 5, "more": {"version": 7}},
+        {"more": {"version": 7}},
+        {"asks": [{"version": 7}]},
+        [{"asks": [], "version": 5}],
+        [[{"version": 5}]],
+        '{"version":5}',
+        7,
+    ],
+    ids=json.dumps,
+)
+@pytest.mark.parametrize("last", [False, True], ids=["data before the channel", "data at the end"])
+def test_full_depth_has_the_version_that_readers_find(data: Any, last: bool) -> None:
+    frame: dict[str, Any] = {"symbol": "X_USDT", "data": data, "channel": "push.depth.full", "ts": 1789498322169}
+    if last:
+        frame["data"] = frame.pop("data")
+    m = json.dumps(frame, separators=(",", ":")).encode()
+    book, covered = FullDepth(), span(m)
+    book.frame((FULL % (10**18 - 1)).encode())
+    found = book.frame(m)
+    assert book.read == (covered is not None)
+    assert (found.got if found else None) == (covered.last if covered and covered.last < 10**18 - 1 else None)
+
+
 def deals(*ids: object) -> bytes:
     items = [{"p": 1.5, "v": 3, "T": 1, **({} if i is None else {"i": i}), "cts": "1788335242156"} for i in ids]
     return json.dumps({"symbol": "X_USDT", "data": items, "channel": "push.deal"}, separators=(",", ":")).encode()

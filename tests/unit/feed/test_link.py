@@ -58,7 +58,7 @@ def test_a_timeout_loses_nothing_and_the_wait_may_end_it() -> None:
 
 def test_what_was_decoded_is_passed_on_while_the_rest_of_a_read_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("mexc_pipeline.feed.link.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("mexc_pipeline.feed.link.elapsed_s", lambda: clock[0])
     ours, theirs = socket.socketpair()
     passed_on: list[float] = []
     with ours, theirs:
@@ -75,7 +75,7 @@ def test_where_nothing_was_read_for_long_it_is_told_before_what_came_meanwhile(
     monkeypatch: pytest.MonkeyPatch, away_s: float, is_told: bool
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("mexc_pipeline.feed.link.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mexc_pipeline.feed.link.elapsed_s", lambda: now[0])
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(0.5)

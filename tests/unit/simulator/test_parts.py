@@ -50,6 +50,8 @@ def test_a_fault_is_parsed_whole() -> None:
         ("kind=close value=soon", "whole number"),
         ("kind='reset", "No closing quotation"),
         ("kind=refuse_handshake value=101", "403|404"),
+        ("kind=stall channel=push.ticker", "channel 'push.ticker' is unknown; known are ticker, deal, depth.full,"),
+        ("kind=shape channel= value=gzip", "channel '' is unknown"),
     ],
 )
 def test_a_wrong_fault_is_refused_in_one_line(text: str, complaint: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.collector.disk import Disk
+from mexc_pipeline.collector.disk import NO_ROOM, REFUSED, Disk
 from mexc_pipeline.spool.disk_level import REFUSED_S, Level, Limits, Usage, judge, no_room
 from mexc_pipeline.spool.reserve import FILE, Reserve
 
@@ -254,6 +255,31 @@ def test_a_reserve_that_cannot_be_made_keeps_recording_stopped(tmp_path: Path, m
         assert "the reserve cannot be made: Disk quota exceeded" in (disk.warning() or "")
     assert disk.look(0.0) is Level.OK
     assert disk.warning() is None
+
+
+@pytest.mark.parametrize("error", [errno.EFBIG, errno.EPERM, errno.EROFS])
+def test_a_reserve_refused_for_another_reason_than_room_is_not_called_want_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Nothing that anybody frees makes recording go on."""
+
+    def refuse(_: Reserve) -> None:
+        raise OSError(error, os.strerror(error))
+
+    fake = FakeDisk(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reserve, "make", refuse)
+        disk = fake.open()
+        assert (disk.level, disk.reason, disk.status()["level"]) == (Level.FULL, REFUSED, "refused")
+        said = disk.warning() or ""
+        assert f"refuses what is written to it (the reserve cannot be made: {os.strerror(error)})" in said
+        assert "mend that" in said
+        assert "free" not in said
+    assert disk.look(0.0) is Level.OK
+    assert disk.warning() is None
+    fake.others = 995 * MIB
+    assert disk.look(0.0) is Level.FULL
+    assert (disk.reason, "is full" in (disk.warning() or "")) == (NO_ROOM, True)
 
 
 def test_writes_refused_for_long_mean_full_whatever_the_figures_say(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.events import SpoolLow
-from mexc_pipeline.spool.disk_level import Level, Limits, Usage, judge
+from mexc_pipeline.spool.disk_level import Level, Limits, Usage, judge, no_room
 from mexc_pipeline.spool.reserve import Reserve
 from mexc_pipeline.text import with_advice
 
@@ -85,8 +85,9 @@ class Disk:
             self._reserve.make()
             self._usage = self._usage_of(self._folder)
         except OSError as error:
-            self._say_trouble(f"the reserve cannot be made: {error.strerror or error}")
-            self.level = Level.FULL
+            trouble = f"the reserve cannot be made: {error.strerror or error}"
+            self._say_trouble(trouble)
+            self.level, self._refusal = Level.FULL, None if no_room(error) else trouble
         else:
             self._trouble = None
             self.level = judge(Level.OK, self._usage, self._limits)

@@ -133,10 +133,9 @@ class FullDepth:
     def frame(self, m: bytes, *, first_of_connection: bool = False) -> LowerVersion | None:
         """Whether the frame's version lies before that of the frame before it."""
         at = m.rfind(b'"version":')
-        text = m[at + 10 : m.find(b"}", at)]
-        if at >= 0 and text.isdigit() and len(text) < 19:
-            version = int(text)
-        else:  # not the last key of its object, as it always was: look properly
+        text = m[at + 10 : m.find(b'},"channel":', at)]
+        version = int(text) if at >= 0 and text.isdigit() and len(text) < 19 else 0
+        if version == 0:  # not the last key of the frame's data, as it always was: look properly
             covered = span(m)
             if covered is None:
                 self.read = False

@@ -88,15 +88,20 @@ class HostClock:
     def look(self, wall_ns: int, mono_ns: int) -> list[bytes]:
         """Look whether the clock has stepped. What was known of it before a step is not known any more."""
         with self._lock:
-            step = self._watch.step_ms(wall_ns, mono_ns)
-            if step is None:
-                return []
-            self._stepped_ms += step
-            if abs(step) > SAID_MS:
-                self._before = None  # who set it may have set it right
-            if abs(self._stepped_ms) > SAID_MS:
-                self._known = None
-            return [events.Clock(step_ms=round(step, 3)).m]
+            return self._look(wall_ns, mono_ns)
+
+    def _look(self, wall_ns: int, mono_ns: int) -> list[bytes]:
+        step = self._watch.step_ms(wall_ns, mono_ns)
+        if step is None:
+            return []
+        self._stepped_ms += step
+        if abs(step) > SAID_MS:
+            self._before = None  # who set it may have set it right
+            # Or the machine was suspended, when the monotonic clock stands still: how long a pong takes is not known.
+            self._asked.clear()
+        if abs(self._stepped_ms) > SAID_MS:
+            self._known = None
+        return [events.Clock(step_ms=round(step, 3)).m]
 
     def connected(self) -> None:
         """Note another connection: what was asked on the one before will not be answered."""
@@ -112,11 +117,12 @@ class HostClock:
         """A pong came, with the exchange's time (Unix ms). One that nobody asked for, or that might belong to either of
         two pings, tells nothing: two pongs may come for one ping."""
         with self._lock:
+            said = self._look(wall_ns, mono_ns)
             asked = list(self._asked)
             self._asked.clear()
             if server_ms is None or len(asked) != 1:
-                return []
-            return self._compare(server_ms, wall_ns, mono_ns, mono_ns - asked[0])
+                return said
+            return said + self._compare(server_ms, wall_ns, mono_ns, mono_ns - asked[0])
 
     def compare(self, server_ms: int, wall_ns: int, mono_ns: int, took_ns: int) -> list[bytes]:
         """Compare the clock with the exchange's time (Unix ms) in an answer over REST that took so long (ns)."""
@@ -162,9 +168,11 @@ class HostClock:
         verdict and reads the clock afterwards may have read another clock."""
         with self._lock:
             unseen_ms = ((wall_ns - self._watch.wall_ns) - (mono_ns - self._watch.mono_ns)) / _MS
-            if self._known is None or self._is_suspect() or abs(self._stepped_ms + unseen_ms) > FAULT_MS:
+            known, stepped_ms = self._known, self._stepped_ms + unseen_ms
+            if known is None or self._is_suspect() or abs(stepped_ms) > FAULT_MS:
                 return None
-            return wall_ns
+            now = ClockBounds(known.low + stepped_ms, known.high + stepped_ms)  # a step adds to what was wrong before
+            return None if _least(now) > FAULT_MS else wall_ns
 
     def exchange(self, wall_ns: int, mono_ns: int) -> Between | None:
         """The exchange's clock at that moment; None where this one was not compared with it lately, or has stepped

@@ -27,6 +27,12 @@ _MOST_PING = 125
 """Bytes of a control frame: a longer one cannot be answered."""
 
 
+def elapsed_s() -> float:
+    """Seconds that have passed since some moment, those in which the machine was suspended among them: for these
+    ``time.monotonic`` stands still."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class ReadAhead:
     """Stands in for a connected socket where ``websocket-client`` reads and writes one.
 
@@ -50,10 +56,10 @@ class ReadAhead:
         self.fileno = sock.fileno
         self.shutdown = sock.shutdown
         self.received = 0
-        self._passed_on = 0.0  # when bytes last came from the network, or the last call since (monotonic s)
-        self._tried = time.monotonic()  # when the last attempt to read was over (monotonic s)
+        self._passed_on = 0.0  # when bytes last came from the network, or the last call since (elapsed s)
+        self._tried = elapsed_s()  # when the last attempt to read was over (elapsed s)
         self.late_from = self._tried + PAUSED_S
-        """From when on what is given out is late: so long after it was read, or after :meth:`late` (monotonic s)."""
+        """From when on what is given out is late: so long after it was read, or after :meth:`late` (elapsed s)."""
         self._paused: Callable[[float], None] = lambda _: None
 
     def watch(self, paused: Callable[[float], None]) -> None:
@@ -61,12 +67,12 @@ class ReadAhead:
         may take and a second: the process or the machine stood still, or the disk held us up. It is told before
         anything that was read after it is given out."""
         self._paused = paused
-        self._tried = time.monotonic()
+        self._tried = elapsed_s()
 
     def late(self) -> float:
         """For how many seconds what is given out now has been held up since it was read; the caller tells that, and it
         is not told again by :meth:`watch`'s callback."""
-        now = time.monotonic()
+        now = elapsed_s()
         away = now - self.late_from + PAUSED_S
         self._tried, self.late_from = now, now + PAUSED_S
         return away
@@ -121,7 +127,7 @@ class ReadAhead:
         try:
             piece = self._sock.recv(READ_AHEAD)
         finally:
-            now = time.monotonic()
+            now = elapsed_s()
             away = now - self._tried
             self._tried, self.late_from = now, now + PAUSED_S
             if away > PAUSED_S + (self._sock.gettimeout() or 0.0):
@@ -132,9 +138,9 @@ class ReadAhead:
 
     def look(self) -> None:
         """Pass on what has been decoded of the last read, where that is taking long."""
-        if time.monotonic() - self._passed_on > HELD_S:
+        if elapsed_s() - self._passed_on > HELD_S:
             self._late()
-            self._passed_on = time.monotonic()
+            self._passed_on = elapsed_s()
 
     @property
     def _closed(self) -> bool:  # websocket-client asks before it closes

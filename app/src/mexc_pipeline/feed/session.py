@@ -237,7 +237,8 @@ class FeedSession:
         classify, touched, checks = reading.classify, self._touched, reading.checks.by_channel
         dead, look = Mt.DEAD_LETTER, link.look
         found: FollowUp | None = None
-        lock, stamp, add, monotonic = intake.lock, intake.stamp, intake.add, time.monotonic
+        lock, stamp, add = intake.lock, intake.stamp, intake.add
+        read_clock, elapsed = time.clock_gettime, time.CLOCK_BOOTTIME  # the link's; a call less for each frame
         while True:
             data = m = b""  # the last ones may be large, and the next ones long in coming
             try:
@@ -249,7 +250,7 @@ class FeedSession:
                 continue
             with lock:  # what is stamped must not be overtaken, nor wait anywhere but in the queue
                 rx = stamp()
-                if monotonic() > link.late_from:  # it is said before the first such row
+                if read_clock(elapsed) > link.late_from:  # it is said before the first such row
                     self._late_s = link.late()
                     add(Frame(rx, None, Mt.EVENT, events.Paused(for_s=round(self._late_s, 1)).m))
                     reading.deals_in_doubt()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.simulator import frames
 from mexc_pipeline.simulator.shapes import parse_shape
 
 
@@ -103,6 +104,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "detail": ("1001", "510", "empty", "missing", "html", "garbage"),
     "candles": ("510", "429", "none", "empty", "missing", "short", "html", "garbage"),
 }
+CHANNELS = (*frames.CHANNELS, *frames.UNLINKED, "control")
+"""What `channel` may name; `control` are acks, pongs and errors."""
 _INTEGER_VALUES = ("close", "rest_lag", "burst", "session_limit", "reset_versions", "resend_deals", "old_prices")
 
 
@@ -134,6 +137,10 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"fault kind {self.kind!r} is unknown; known are {', '.join(KINDS)}")
+        if self.channel is not None and self.channel not in CHANNELS:
+            raise ConfigError(
+                f"fault {self.kind}: channel {self.channel!r} is unknown; known are {', '.join(CHANNELS)}"
+            )
         choices = CHOICES.get(self.kind, ())
         if self.value and choices and self.value not in choices:
             raise ConfigError(

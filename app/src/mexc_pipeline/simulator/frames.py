@@ -338,7 +338,7 @@ class SymbolFeed:
         return render.sampled(channel, now_ms, stream.rpartition(".")[2])
 
 
-_CHANNELS = (
+CHANNELS = (
     "ticker",
     "deal",
     "depth.full",
@@ -349,11 +349,13 @@ _CHANNELS = (
     "funding.rate",
     "kline",
 )
+UNLINKED = ("tickers", "contract")
+"""Channels without a symbol."""
 
 
 def channel_of(stream: str) -> str:
     """Return the channel a stream belongs to: `depth.full` for `depth.full.20`."""
-    for channel in _CHANNELS:
+    for channel in CHANNELS:
         if stream == channel or stream.startswith(channel + "."):
             return channel
     raise ValueError(f"unknown stream {stream}")
@@ -375,4 +377,4 @@ def stream_of(method: str, param: dict[str, object]) -> str | None:
     if method == "kline":
         interval = param.get("interval", "Min1")
         return f"kline.{interval}" if interval in INTERVALS else None
-    return method if method in _CHANNELS else None
+    return method if method in CHANNELS else None

@@ -18,15 +18,13 @@ from websockets.protocol import State
 from mexc_pipeline.simulator import wire
 from mexc_pipeline.simulator.config import SimulatorConfig
 from mexc_pipeline.simulator.faults import Fault, FaultBoard
-from mexc_pipeline.simulator.frames import Push, channel_of, stream_of
+from mexc_pipeline.simulator.frames import UNLINKED, Push, channel_of, stream_of
 from mexc_pipeline.simulator.sentlog import ConnectionLog
 from mexc_pipeline.simulator.shapes import MARKED, shaped
 from mexc_pipeline.simulator.wire import OP_TEXT
 
 ACKNOWLEDGED = "reset, all acknowledged"
 ACKNOWLEDGED_S = 5.0
-UNLINKED = ("tickers", "contract")
-"""Topics without a symbol."""
 
 
 class Venue(Protocol):
