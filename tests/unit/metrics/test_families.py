@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from mexc_pipeline.histogram import Histogram
-from mexc_pipeline.metrics.families import MEANINGS, Disk, families
+from mexc_pipeline.metrics.families import MEANINGS, FileSystem, families
 from support.examples import examples
 from support.repository import ROOT
 
@@ -76,7 +76,7 @@ class Source:
 def read(found: Mapping[str, Any]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Samples by name and labels, as a reader of the text has them; no two are alike."""
     registry = CollectorRegistry()
-    registry.register(Source(list(families(found, {"spool": Disk(100, 25)}, "1.2.3", 0.25))))
+    registry.register(Source(list(families(found, {"spool": FileSystem(100, 25)}, "1.2.3", 0.25))))
     text = generate_latest(registry).decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     keys = [(sample.name, frozenset(sample.labels.items())) for sample in samples]

@@ -129,12 +129,13 @@ class Number(click.FloatRange):
         return number
 
 
-class Address(click.ParamType[tuple[str, int]]):
+class ListenAt(click.ParamType[tuple[str, int]]):
     """Where to listen: ``HOST:PORT``, an IPv6 address in brackets. The value is host and port; port 0 picks one."""
 
     name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Host and port; a usage error where it is neither."""
         if isinstance(value, tuple):
             return value
         host, colon, port = str(value).rpartition(":")

@@ -10,9 +10,9 @@ import click
 from click.shell_completion import get_completion_class
 
 from mexc_pipeline.cli.options import (
-    Address,
     ChildCommand,
     Command,
+    ListenAt,
     SymbolId,
     UserPath,
     configuration,
@@ -55,7 +55,7 @@ def store(ctx: click.Context) -> int:
 @click.command(cls=Command)
 @click.option(
     "--listen",
-    type=Address(),
+    type=ListenAt(),
     default="127.0.0.1:9464",
     show_default=True,
     metavar="HOST:PORT",

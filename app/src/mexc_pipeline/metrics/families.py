@@ -116,7 +116,7 @@ MEANINGS: dict[str, Meaning] = {
 """Every metric that there may be, in the order in which they are exposed."""
 
 
-class Disk(NamedTuple):
+class FileSystem(NamedTuple):
     """One file system: bytes in all, and bytes that this user may still fill."""
 
     total: int
@@ -170,7 +170,9 @@ class _Samples:
         return self._families[name]
 
 
-def families(found: Mapping[str, Any], disks: Mapping[str, Disk], version: str, took_s: float) -> Iterator[Metric]:
+def families(
+    found: Mapping[str, Any], disks: Mapping[str, FileSystem], version: str, took_s: float
+) -> Iterator[Metric]:
     """The metrics of what :func:`mexc_pipeline.overview.gather` found within ``took_s``, and of the disks by what is on
     them."""
     samples = _Samples()

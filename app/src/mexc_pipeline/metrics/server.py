@@ -30,7 +30,7 @@ import mexc_pipeline
 from mexc_pipeline import health, notify, overview, paths, signals
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.metrics.families import Disk, families
+from mexc_pipeline.metrics.families import FileSystem, families
 from mexc_pipeline.text import keep_secret
 
 log = logging.getLogger("mexc_pipeline.metrics")
@@ -58,7 +58,7 @@ class Access:
     password_file: Path | None = None
 
     def check(self) -> None:
-        """ConfigError where it would let in whom it should not, or a file cannot be used."""
+        """Raise ConfigError where it would let in whom it should not, or a file cannot be used."""
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("--certificate and --key belong together: name both, or neither")
         if not self.is_loopback and (self.certificate is None or self.password_file is None):
@@ -90,7 +90,7 @@ class Access:
         return password
 
     def tls(self) -> ssl.SSLContext | None:
-        """For one connection; None without a certificate. ConfigError where it cannot be used."""
+        """The context of one connection; None without a certificate. ConfigError where it cannot be used."""
         if self.certificate is None or self.key is None:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -292,14 +292,14 @@ def health_of(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _disks(config: Config) -> dict[str, Disk]:
+def _disks(config: Config) -> dict[str, FileSystem]:
     found = {}
     for name, folder in (("spool", config.data_dir), ("exports", config.export_dir)):
         try:
             said = os.statvfs(folder)
         except OSError:
             continue  # not made yet, or not there: no number says so
-        found[name] = Disk(said.f_blocks * said.f_frsize, said.f_bavail * said.f_frsize)
+        found[name] = FileSystem(said.f_blocks * said.f_frsize, said.f_bavail * said.f_frsize)
     return found
 
 
