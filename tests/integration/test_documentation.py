@@ -152,7 +152,7 @@ def test_all_that_needs_a_recording(recording: Recording, subtests: pytest.Subte
         with subtests.test(command):
             words = [_WORDS.get(word, word) for word in shlex.split(command)]
             arguments = [sys.executable, "-m", "mexc_pipeline", *words[1:]]
-            if words[1] in ("run", "demo", "collect", "store", "simulate", "egress"):
+            if words[1] in ("run", "demo", "collect", "store", "simulate", "egress", "metrics"):
                 # Each lasts until told otherwise, or needs what is not here; their own tests run them.
                 arguments.append("--help")
             done = recording.call(*arguments)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mexc_pipeline import health
-from mexc_pipeline.cli.reports import gather
 from mexc_pipeline.config import Config, parse
+from mexc_pipeline.overview import gather
 from mexc_pipeline.periods import DAY_NS, HOUR_NS
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.walk import in_order

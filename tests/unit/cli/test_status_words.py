@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mexc_pipeline import overview
 from mexc_pipeline.cli import reports
 from mexc_pipeline.cli.app import invoke
 from mexc_pipeline.config import Config
@@ -74,7 +75,7 @@ def test_what_several_have_in_common_is_advised_once(two: Config, capsys: pytest
 
 
 def test_a_file_of_a_time_to_come_has_no_negative_age(two: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    found = reports.gather(two)
+    found = overview.gather(two)
     found["symbols"][0]["last_export"] = {"file": "btc2026112120.parquet", "bytes": 1, "age_s": -44.0}
     reports._print_status(found)
     out = capsys.readouterr().out
@@ -86,7 +87,7 @@ def test_a_file_of_a_time_to_come_has_no_negative_age(two: Config, capsys: pytes
 def test_a_narrow_terminal_is_told_which_columns_it_lacks(
     two: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, gone: Sequence[str]
 ) -> None:
-    found = reports.gather(two)
+    found = overview.gather(two)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(width))
     reports._print_status(found)

@@ -39,6 +39,7 @@ _COMMANDS = {
     "query": "mexc_pipeline.cli.reports:query",
     "egress": "mexc_pipeline.cli.egress:egress",
     "doctor": "mexc_pipeline.cli.reports:doctor",
+    "metrics": "mexc_pipeline.cli.parts:metrics",
     "probe": "mexc_pipeline.cli.probe:probe",
     "import": "mexc_pipeline.cli.parts:import_files",
     "simulate": "mexc_pipeline.simulator.command:simulate",

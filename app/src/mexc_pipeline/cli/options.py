@@ -129,6 +129,22 @@ class Number(click.FloatRange):
         return number
 
 
+class ListenAt(click.ParamType[tuple[str, int]]):
+    """Where to listen: ``HOST:PORT``, an IPv6 address in brackets. The value is host and port; port 0 picks one."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Host and port; a usage error where it is neither."""
+        if isinstance(value, tuple):
+            return value
+        host, colon, port = str(value).rpartition(":")
+        host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+        if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+            self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464", param, ctx)
+        return host, int(port)
+
+
 class SymbolId(click.ParamType[str]):
     """A configured symbol by id or exchange name, completed from the configuration; checked by the command."""
 

@@ -9,7 +9,16 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from mexc_pipeline.cli.options import ChildCommand, Command, SymbolId, UserPath, configuration, json_option, start_logs
+from mexc_pipeline.cli.options import (
+    ChildCommand,
+    Command,
+    ListenAt,
+    SymbolId,
+    UserPath,
+    configuration,
+    json_option,
+    start_logs,
+)
 from mexc_pipeline.config import check_mounted
 
 
@@ -41,6 +50,38 @@ def store(ctx: click.Context) -> int:
     config = configuration(ctx)
     start_logs(ctx)
     return part.main(config)
+
+
+@click.command(cls=Command)
+@click.option(
+    "--listen",
+    type=ListenAt(),
+    default="127.0.0.1:9464",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where to answer.",
+)
+@click.option("--certificate", type=UserPath(), metavar="FILE", help="Certificate (PEM) to answer over TLS with.")
+@click.option("--key", type=UserPath(), metavar="FILE", help="Its private key (PEM).")
+@click.option("--password-file", type=UserPath(), metavar="FILE", help="Whoever asks needs the password in this file.")
+@click.pass_context
+def metrics(
+    ctx: click.Context,
+    listen: tuple[str, int],
+    certificate: Path | None,
+    key: Path | None,
+    password_file: Path | None,
+) -> int:
+    """Answer Prometheus until SIGTERM.
+
+    /metrics has the state of every part in numbers, /healthz status 200 or 503 and the faults as JSON. Beyond this host
+    only over TLS and with a password.
+    """
+    from mexc_pipeline import metrics as part
+
+    config = configuration(ctx)
+    start_logs(ctx)
+    return part.serve(config, part.Access(*listen, certificate, key, password_file))
 
 
 @click.command(cls=ChildCommand)

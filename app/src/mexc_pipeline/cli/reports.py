@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import stat
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
-from mexc_pipeline import health, running
+from mexc_pipeline import health, overview
 from mexc_pipeline.cli import printing
 from mexc_pipeline.cli.options import Command, SymbolId, configuration, json_option, start_logs
-from mexc_pipeline.config import Config, Symbol
-from mexc_pipeline.control import ControlError, NotRunningError, RefusalError, ask
+from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlError, RefusalError, ask
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.rows import shown_types
 from mexc_pipeline.text import ago, counted, with_advice
@@ -91,7 +88,7 @@ def status(ctx: click.Context, as_json: bool) -> int:
     Each symbol's health, last market frame per channel, backlog, last export. Exit 1 on any fault.
     """
     config = configuration(ctx)
-    found = gather(config)
+    found = overview.gather(config)
     if as_json:
         printing.as_json(found)
     elif not found["recorded"]:
@@ -99,82 +96,6 @@ def status(ctx: click.Context, as_json: bool) -> int:
     else:
         _print_status(found)
     return 0 if found["ok"] else 1
-
-
-def gather(config: Config) -> dict[str, Any]:
-    """What every part says of itself and how it is: ``ok``, ``recorded`` (whether anything ever was), ``store``,
-    ``symbols`` (each with ``health``, collector, store and last export)."""
-    store = _status_of(config, "store")
-    loaded: Mapping[str, Any] = store.get("symbols") or {}
-    symbols: list[dict[str, Any]] = []
-    faults = not health.of_store(store).ok
-    for symbol in config.symbols:
-        said = _status_of(config, symbol.id, symbol)
-        unexported_s = _unexported_s(config, symbol.id)
-        found = health.of_symbol(said, loaded.get(symbol.id), silent_s=symbol.silent_s, unexported_s=unexported_s)
-        faults = faults or not found.ok
-        symbols.append(
-            {
-                "id": symbol.id,
-                "symbol": symbol.name,
-                "health": found.to_json(),
-                "collector": said,
-                "store": loaded.get(symbol.id),
-                "last_export": last_export(config, symbol.id),
-            }
-        )
-    return {
-        "ok": not faults,
-        "recorded": not _is_new(config, symbols),
-        "store": {
-            **{key: value for key, value in store.items() if key != "symbols"},
-            "health": health.of_store(store).to_json(),
-        },
-        "symbols": symbols,
-    }
-
-
-def _is_new(config: Config, symbols: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether nothing runs here, nothing was exported and there is no spool: what cannot be looked into is not new."""
-    if any("problem" not in symbol["collector"] or symbol["last_export"] for symbol in symbols):
-        return False
-    try:
-        config.spool_dir.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _status_of(config: Config, who: str, symbol: Symbol | None = None) -> dict[str, Any]:
-    try:
-        said = ask(config.control_dir / f"{who}.sock", "status")
-    except NotRunningError as error:
-        return {"problem": str(error), **(_stopped(config.spool_dir / symbol.id) if symbol is not None else {})}
-    except ControlError as error:
-        return {"problem": str(error)}
-    found = running.outdated(said.get("running"), running.report(config, symbol))
-    return {**said, "outdated": found and found.why, "mended_by": found and found.verb}
-
-
-def _stopped(folder: Path) -> dict[str, float]:
-    """``stopped_s``: for how long it has been stopped in order; nothing where it ended otherwise."""
-    from mexc_pipeline.spool.ending import stopped_at
-
-    at_ns = stopped_at(folder)
-    return {} if at_ns is None else {"stopped_s": round(max(0.0, (time.time_ns() - at_ns) / 1e9), 1)}
-
-
-def _unexported_s(config: Config, symbol_id: str) -> float | None:
-    """Seconds since the end of the oldest period in the spool that has rows and no file yet; None: each has its own."""
-    from mexc_pipeline.spool.segment import ended_ns
-    from mexc_pipeline.spool.walk import in_order
-
-    now = time.time_ns()
-    waiting = [found for found in in_order(config.spool_dir / symbol_id).readable if found.state != "exported"]
-    ended = [at for found in waiting if found.rows and (at := ended_ns(found, now)) is not None]
-    return (now - min(ended)) / 1e9 if ended else None
 
 
 def far_end(egress: Mapping[str, Any]) -> str | None:
@@ -193,21 +114,6 @@ def rest_in_use(symbols: Sequence[Mapping[str, Any]]) -> list[str]:
             unproven = "" if rest.get("answered") else ", which has not answered yet"
             by_url.setdefault(f"{rest['url']}{unproven}", []).append(symbol["id"])
     return [f"REST in use by {', '.join(ids)}: {url}" for url, ids in by_url.items()]
-
-
-def last_export(config: Config, symbol_id: str) -> dict[str, Any] | None:
-    """The file of a symbol that was written last: ``file``, ``bytes`` and ``age_s`` since then; None without any."""
-    from mexc_pipeline.spool.walk import exported_files
-
-    stats = []
-    for _, path in exported_files(config.export_dir, symbol_id):
-        with suppress(OSError):  # deleted just now, or a link to nowhere
-            if stat.S_ISREG((found := path.stat()).st_mode):
-                stats.append((found, path.name))
-    if not stats:
-        return None
-    newest, name = max(stats, key=lambda found: found[0].st_mtime_ns)
-    return {"file": name, "bytes": newest.st_size, "age_s": round(time.time() - newest.st_mtime, 1)}
 
 
 def _print_status(found: dict[str, Any]) -> None:

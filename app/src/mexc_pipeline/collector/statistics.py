@@ -8,13 +8,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mexc_pipeline import events
 from mexc_pipeline.exchange.deadletters import Letters
+from mexc_pipeline.histogram import Histogram
 from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Columns, Mt
 
 SAMPLES = 4096
 RECENT_S = 600.0
 """What is judged of late: a change of shape shows within minutes however much was right before."""
 _SLICES = 10
+DELAY_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+DURABLE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+"""Classes of delays. A frame is to be durable within 0.05 s for nearly all, and within 0.25 s always."""
 LOOKED_AT = 64
 """Dead letters of one commit that are looked at again; of a flood the rest is counted only."""
 
@@ -44,6 +49,9 @@ class Statistics:
         self._delay_ms: deque[float] = deque(maxlen=SAMPLES)
         self._durable_ms: deque[float] = deque(maxlen=SAMPLES)
         self._recent: deque[_Slice] = deque()
+        self._dead_letters: Counter[str] = Counter()
+        self._events: Counter[str] = Counter()
+        self._delays, self._durables = Histogram(DELAY_S), Histogram(DURABLE_S)
 
     def committed(self, block: Columns, at_ns: int) -> None:
         """A block became durable at ``at_ns`` (Unix ns). Its oldest frame gives the time to durable, its newest one
@@ -54,6 +62,7 @@ class Statistics:
         for m in dead[:LOOKED_AT]:
             letters.add(m, self._symbol, self._channels)
         letters.uncounted(len(dead[LOOKED_AT:]))
+        told = [m for mt, m in zip(mts, block.m, strict=True) if mt == Mt.EVENT] if Mt.EVENT in mts else []
         with self._lock:
             now = self._slice()
             for mt in set(mts):
@@ -63,11 +72,15 @@ class Statistics:
                 if mt in FRAME_TYPES:
                     now.frames[MT_NAMES[mt]] += count
             now.letters.update(letters)
+            self._dead_letters.update(letters.reasons)
+            self._events.update(str((events.read(m) or {}).get("event")) for m in told)
             if mts[0] != Mt.CONTRACT:  # written again, with the time of the row it stands behind
-                self._durable_ms.append((at_ns - block.rx[0]) / 1e6)
+                self._durable_ms.append(durable_ms := (at_ns - block.rx[0]) / 1e6)
+                self._durables.add(durable_ms / 1e3)
             timely = _newest_timely(mts)
             if timely is not None:
-                self._delay_ms.append(block.rx[timely] / 1e6 - block.ts[timely])
+                self._delay_ms.append(delay_ms := block.rx[timely] / 1e6 - block.ts[timely])
+                self._delays.add(delay_ms / 1e3)
 
     def _slice(self) -> _Slice:
         now = self._clock()
@@ -78,9 +91,11 @@ class Statistics:
         return self._recent[-1]
 
     def snapshot(self) -> dict[str, Any]:
-        """Rows and bytes per type since start; ``recent``: frames of the market by type, dead letters by reason and by
-        the type meant, in the last minutes; quantiles in ms of the newest samples, None without any."""
+        """All since the start: rows and bytes per type, dead letters by reason, events by name, delays as histograms in
+        s. ``recent``: frames of the market by type, dead letters by reason and by the type meant, in the last minutes.
+        Of the newest samples quantiles in ms, None without any."""
         with self._lock:
+            dead_letters, told = dict(self._dead_letters), dict(self._events)
             rows, sizes = dict(self._rows), dict(self._bytes)
             delay, durable = sorted(self._delay_ms), sorted(self._durable_ms)
             self._slice()
@@ -100,6 +115,9 @@ class Statistics:
             },
             "delay_ms": _quantiles(delay),
             "durable_ms": _quantiles(durable),
+            "dead_letters": dead_letters,
+            "events": told,
+            "histograms": {"delay": self._delays.snapshot(), "durable": self._durables.snapshot()},
         }
 
 

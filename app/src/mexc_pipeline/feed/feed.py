@@ -18,8 +18,8 @@ from mexc_pipeline.feed.clock import HostClock
 from mexc_pipeline.feed.handshake import HandshakeRefusedError
 from mexc_pipeline.feed.intake import Intake
 from mexc_pipeline.feed.reading import Reading
-from mexc_pipeline.feed.session import Ended, FeedSession
-from mexc_pipeline.feed.state import FeedState
+from mexc_pipeline.feed.session import ClosedByExchange, Ended, FeedSession
+from mexc_pipeline.feed.state import Ending, FeedState
 from mexc_pipeline.feed.telling import UNLISTED
 from mexc_pipeline.feed.turns import Turns
 from mexc_pipeline.text import clean
@@ -87,27 +87,30 @@ class Feed:
             url = self.turns.url
             self.session = session = FeedSession(reading, self._dial)
             code, reason, said = 1006, "", {}
+            kind = Ending.BROKEN
             try:
                 session.run()
             except Ended as ended:
                 code, reason = ended.code, str(ended)
+                kind = Ending.CLOSED if isinstance(ended, ClosedByExchange) else Ending.BROKEN
             except HandshakeRefusedError as refused:
-                reason = str(refused)
+                reason, kind = str(refused), Ending.REFUSED
                 said = refused.answer.fields()
                 reading.publish(refusal=refused.answer)
                 self.turns.refused(refused.answer)
             except UnreachedError as error:
-                reason = str(error)
+                reason, kind = str(error), Ending.UNREACHABLE
                 self.turns.unreached()
             except (EgressError, OSError, websocket.WebSocketException) as error:
                 reason = str(error) or type(error).__name__
             except Exception as error:  # the library's own surprises must not end a recording; they are logged whole
                 log.exception("connection failed unexpectedly")
-                reason = f"{type(error).__name__}: {error}"
+                reason, kind = f"{type(error).__name__}: {error}", Ending.UNEXPECTED
             finally:
                 session.close()
             ending = "stopped" if reading.stop.is_set() else reading.held or session.parting
             if ending is not None:
+                kind = Ending.LEFT
                 code, reason = (1006, f"{ending}, our close was not answered") if session.unanswered else (1000, ending)
             reason = clean(reason)  # much of it may be the exchange's own words
             reading.event(events.Disconnected(code=code, reason=reason, exit=session.exit, **said))
@@ -115,7 +118,8 @@ class Feed:
             if reading.stop.is_set():
                 break
             reading.intake.hand_over()
-            reading.publish(reconnects=self.state.reconnects + 1)
+            count = self.state.endings.get(kind, 0) + 1
+            reading.publish(reconnects=self.state.reconnects + 1, endings={**self.state.endings, kind.value: count})
             if ending is not None:
                 self.turns.left()
                 continue

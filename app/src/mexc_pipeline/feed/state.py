@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from mexc_pipeline.exchange.channels import CONTRACT
@@ -26,6 +27,22 @@ class Look:
     mistimed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
+class Ending(StrEnum):
+    """Why there is no connection any more, or was none: few words, for counting; the log and the files tell more."""
+
+    CLOSED = "closed"
+    """By the exchange, with a close frame."""
+    BROKEN = "broken"
+    """Without one: by the network, the host, or a silence too long."""
+    REFUSED = "refused"
+    """The exchange answered with something else than a handshake."""
+    UNREACHABLE = "unreachable"
+    """Nobody answered."""
+    LEFT = "left"
+    """By us: for a channel's sake, another exit, or because there is no room."""
+    UNEXPECTED = "unexpected"
+
+
 @dataclass(frozen=True, slots=True)
 class FeedState:
     """One moment of a feed. Only the reading thread makes a new one; times in monotonic seconds unless named ``_ns``.
@@ -37,6 +54,8 @@ class FeedState:
     connection: object | None = None
     connected_since_ns: int | None = None
     reconnects: int = 0
+    endings: Mapping[str, int] = field(default_factory=dict)
+    """How often a connection ended, or could not be made, by :class:`Ending`."""
     exchange_said: str | None = None
     not_connected: str | None = None
     """Why the last connection ended or could not be made, while there is no other."""
@@ -58,6 +77,7 @@ class FeedState:
         refusal, waits, paused = self.refusal, self.waits, self.paused
         return {
             "reconnects": self.reconnects,
+            "endings": dict(self.endings),
             "connected_since_ns": self.connected_since_ns,
             **self._market(now),
             "egress": dict(self.egress),

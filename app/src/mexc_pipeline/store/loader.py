@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.events import Connected, Disconnected, begin, read
+from mexc_pipeline.histogram import Histogram
 from mexc_pipeline.rows import Columns, Mt
 from mexc_pipeline.spool.names import SegmentName
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, UnavailableError
@@ -47,6 +48,8 @@ IDLE_S = 0.2
 MAX_ROWS = 10_000
 MAX_BYTES = 16 << 20
 ATTEMPTS = 3
+INSERT_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 30.0)
+"""Classes of how long an insert took."""
 _CONNECTION_EVENTS = (begin(Connected), begin(Disconnected))
 
 
@@ -68,6 +71,8 @@ class Progress:
     segment: SegmentName | None = None
     left_behind: set[SegmentName] = field(default_factory=set)
     loaded_seq: int = 0
+    loaded_rx: int | None = None
+    """``rx`` (Unix ns) of the row ``loaded_seq``; None until this process has loaded one."""
     spool_id: str = ""
     refused_rows: int = 0
     unreadable: str = ""
@@ -75,8 +80,8 @@ class Progress:
 
 class Loader:
     """Loads one symbol; used by one thread. ``swapped`` is told the file a table that was swapped out will become, and
-    how many rows had arrived after it. ``step`` raises EngineError and SegmentError, after which it starts over
-    from what the engine says it has."""
+    how many rows had arrived after it. ``inserts`` counts how long each insert took. ``step`` raises EngineError and
+    SegmentError, after which it starts over from what the engine says it has."""
 
     def __init__(
         self,
@@ -85,8 +90,10 @@ class Loader:
         engine: Engine,
         schema_lock: threading.Lock,
         swapped: Callable[[str, int], None] = lambda _file, _rows: None,
+        inserts: Histogram | None = None,
     ) -> None:
         self._swapped = swapped
+        self._inserts = inserts if inserts is not None else Histogram(INSERT_S)
         self._id = symbol_id
         self._folder = folder
         self._engine = engine
@@ -165,7 +172,7 @@ class Loader:
         self._after = None
         self.progress.segment = None
         self.progress.left_behind = set()
-        self.progress.loaded_seq = 0
+        self.progress.loaded_seq, self.progress.loaded_rx = 0, None
         self._attached = True
         if present:
             self._resume(holdings.get(names.current), present, is_outdated=names.current in outdated)
@@ -277,7 +284,7 @@ class Loader:
                 return True
             self._after = segment
             self.progress.left_behind.add(segment.name)
-            self.progress.loaded_seq = max(self.progress.loaded_seq, segment.last_seq)
+            self.progress.loaded_seq, self.progress.loaded_rx = max(self.progress.loaded_seq, segment.last_seq), None
         return False
 
     def _waiting(self, found: list[tuple[SegmentName, Path]]) -> list[SegmentInfo]:
@@ -308,7 +315,7 @@ class Loader:
         self._refused = refused
         self.progress.spool_id = segment.spool_id
         self.progress.segment = segment.name
-        self.progress.loaded_seq = loaded_seq
+        self.progress.loaded_seq, self.progress.loaded_rx = loaded_seq, None
         self.progress.refused_rows = len(refused)
 
     def _load(self) -> float:
@@ -371,15 +378,17 @@ class Loader:
         last = block.seq[-1]
         wanted = without(block, self._refused)
         if len(wanted):
+            began = time.monotonic()
             try:
                 self._engine.insert_block(self._names.current, wanted, self._new_query_id())
             except RefusedError as error:
                 self._consider(segment, wanted, error)
                 raise
+            self._inserts.add(time.monotonic() - began)
         self._refusals = 0
         if last >= self._suspect_until:
             self._limit = MAX_ROWS
-        self.progress.loaded_seq = last
+        self.progress.loaded_seq, self.progress.loaded_rx = last, block.rx[-1]
 
     def _consider(self, segment: SegmentInfo, block: Columns, error: RefusedError) -> None:
         """After a refusal: try again, with half as many rows, or skip the one row that is to blame. A table that

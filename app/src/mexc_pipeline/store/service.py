@@ -18,6 +18,7 @@ from mexc_pipeline.config import Config, check_mounted
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.heap import Heap
+from mexc_pipeline.histogram import Histogram
 from mexc_pipeline.output import Output
 from mexc_pipeline.paths import identity, make_folder
 from mexc_pipeline.spool.ending import stopped_at
@@ -28,7 +29,7 @@ from mexc_pipeline.store import questions, swaps
 from mexc_pipeline.store.auditor import Auditor
 from mexc_pipeline.store.catalog import Catalog
 from mexc_pipeline.store.engine import QUERY_S, EngineError, EngineFactory, InUseError
-from mexc_pipeline.store.loader import Loader
+from mexc_pipeline.store.loader import INSERT_S, Loader
 from mexc_pipeline.store.stats import EVERY_S, StatisticsLoader
 from mexc_pipeline.store.workers import EngineHealth, Worker
 
@@ -54,6 +55,7 @@ class Store:
         self._running = running.report(config)
         self._stopping = threading.Event()
         self.health = EngineHealth()
+        self._inserts = Histogram(INSERT_S)
         self._schema_lock = threading.Lock()
         self._querying = threading.BoundedSemaphore(QUERIES)
         self._telling_exits = threading.BoundedSemaphore(QUERIES)
@@ -64,7 +66,7 @@ class Store:
         for symbol in config.symbols:
             folder = config.spool_dir / symbol.id
             swapped = partial(swaps.note, config.data_dir, symbol.id)
-            loader = Loader(symbol.id, folder, factory(), self._schema_lock, swapped)
+            loader = Loader(symbol.id, folder, factory(), self._schema_lock, swapped, self._inserts)
             auditor = Auditor(symbol.id, folder, factory(), loader.progress, self._stopping)
             self._loaders[symbol.id], self._auditors[symbol.id] = loader, auditor
             self._workers.append(Worker(f"load-{symbol.id}", loader, self._stopping, self.health))
@@ -117,6 +119,7 @@ class Store:
             "reachable": self.health.error is None,
             "error": self.health.error,
             "running": self._running,
+            "inserts": self._inserts.snapshot(),
             "symbols": {
                 symbol_id: self._symbol_status(symbol_id, tables.get(symbol_id, set())) for symbol_id in self._loaders
             },
@@ -141,6 +144,7 @@ class Store:
         return {
             "current_segment": progress.segment.file if progress.segment else None,
             "loaded_seq": progress.loaded_seq,
+            "loaded_rx_ns": progress.loaded_rx,
             "spool_last_seq": last,
             "backlog": max(0, last - progress.loaded_seq),
             "sealed": sorted(t for t in tables if names.is_sealed(t)),

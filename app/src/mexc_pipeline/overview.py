@@ -1,0 +1,121 @@
+"""What every part on this host says of itself, and how it is: asked for over the control sockets, all at a time and
+under one deadline, so that a part that hangs keeps nobody from the others. ``status`` and metrics are made of it."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mexc_pipeline import health, running
+from mexc_pipeline.config import Config, Symbol
+from mexc_pipeline.control import ControlError, NotRunningError, ask
+from mexc_pipeline.spool.ending import stopped_at
+from mexc_pipeline.spool.segment import ended_ns
+from mexc_pipeline.spool.walk import exported_files, in_order
+
+DEADLINE_S = 5.0
+AT_A_TIME = 32
+"""Parts that are asked at a time: each answers within milliseconds, unless it hangs."""
+_LEAST_S = 0.05
+"""What the last to be asked is given, however long the others took."""
+
+
+def gather(config: Config, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
+    """What every part says of itself and how it is: ``ok``, ``recorded`` (whether anything ever was), ``store``,
+    ``symbols`` (each with ``health``, collector, store and last export). What does not answer within ``deadline_s`` has
+    a ``problem``."""
+    deadline = time.monotonic() + deadline_s
+    with ThreadPoolExecutor(min(AT_A_TIME, 1 + len(config.symbols)), "asking") as pool:
+        asked_store = pool.submit(_status_of, config, "store", None, deadline)
+        asked = [pool.submit(_symbol, config, symbol, deadline) for symbol in config.symbols]
+        store = asked_store.result()
+        told = [one.result() for one in asked]
+    loaded: Mapping[str, Any] = store.get("symbols") or {}
+    faults = not health.of_store(store).ok
+    symbols: list[dict[str, Any]] = []
+    for symbol, (said, unexported_s, last) in zip(config.symbols, told, strict=True):
+        found = health.of_symbol(said, loaded.get(symbol.id), silent_s=symbol.silent_s, unexported_s=unexported_s)
+        faults = faults or not found.ok
+        symbols.append(
+            {
+                "id": symbol.id,
+                "symbol": symbol.name,
+                "health": found.to_json(),
+                "collector": said,
+                "store": loaded.get(symbol.id),
+                "last_export": last,
+            }
+        )
+    return {
+        "ok": not faults,
+        "recorded": not _is_new(config, symbols),
+        "store": {
+            **{key: value for key, value in store.items() if key != "symbols"},
+            "health": health.of_store(store).to_json(),
+        },
+        "symbols": symbols,
+    }
+
+
+def _symbol(
+    config: Config, symbol: Symbol, deadline: float
+) -> tuple[dict[str, Any], float | None, dict[str, Any] | None]:
+    said = _status_of(config, symbol.id, symbol, deadline)
+    return said, _unexported_s(config, symbol.id), last_export(config, symbol.id)
+
+
+def _is_new(config: Config, symbols: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether nothing runs here, nothing was exported and there is no spool: what cannot be looked into is not new."""
+    if any("problem" not in symbol["collector"] or symbol["last_export"] for symbol in symbols):
+        return False
+    try:
+        config.spool_dir.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _status_of(config: Config, who: str, symbol: Symbol | None, deadline: float) -> dict[str, Any]:
+    try:
+        left_s = max(_LEAST_S, deadline - time.monotonic())
+        said = ask(config.control_dir / f"{who}.sock", "status", timeout_s=left_s)
+    except NotRunningError as error:
+        return {"problem": str(error), **(_stopped(config.spool_dir / symbol.id) if symbol is not None else {})}
+    except ControlError as error:
+        return {"problem": str(error)}
+    found = running.outdated(said.get("running"), running.report(config, symbol))
+    return {**said, "outdated": found and found.why, "mended_by": found and found.verb}
+
+
+def _stopped(folder: Path) -> dict[str, float]:
+    """``stopped_s``: for how long it has been stopped in order; nothing where it ended otherwise."""
+    at_ns = stopped_at(folder)
+    return {} if at_ns is None else {"stopped_s": round(max(0.0, (time.time_ns() - at_ns) / 1e9), 1)}
+
+
+def _unexported_s(config: Config, symbol_id: str) -> float | None:
+    """Seconds since the end of the oldest period in the spool that has rows and no file yet; None: each has its own."""
+    now = time.time_ns()
+    waiting = [found for found in in_order(config.spool_dir / symbol_id).readable if found.state != "exported"]
+    ended = [at for found in waiting if found.rows and (at := ended_ns(found, now)) is not None]
+    return (now - min(ended)) / 1e9 if ended else None
+
+
+def last_export(config: Config, symbol_id: str) -> dict[str, Any] | None:
+    """The file of a symbol that was written last: ``file``, ``bytes`` and ``age_s`` since then; None without any."""
+    stats = []
+    for _, path in exported_files(config.export_dir, symbol_id):
+        with suppress(OSError):  # deleted just now, or a link to nowhere
+            if stat.S_ISREG((found := path.stat()).st_mode):
+                stats.append((found, path.name))
+    if not stats:
+        return None
+    newest, name = max(stats, key=lambda found: found[0].st_mtime_ns)
+    return {"file": name, "bytes": newest.st_size, "age_s": round(time.time() - newest.st_mtime, 1)}
