@@ -225,7 +225,7 @@ def test_a_symbol_of_two_ids_is_not_read_by_half(config: Config) -> None:
     fill(other, "bitcoin", periods=1, start_ns=T0 + 3 * config.period.length_ns)
     assert export(other).ok
     folder = config.export_dir
-    with pytest.raises(UserError, match="recorded under bitcoin and btc, .*: name the one that is meant"):
+    with pytest.raises(UserError, match=r"recorded under bitcoin and btc, .*: name the one that is meant"):
         read.frames("BTC_USDT", export_dir=folder)
     changed = T0 + 3 * config.period.length_ns
     assert len(read.frames("BTC_USDT", end=changed, export_dir=folder)) == len(read.frames("btc", export_dir=folder))

@@ -138,8 +138,8 @@ def find(
         found = [file for file in found if file.symbol == symbol]
         if len(named := dict.fromkeys(file.name.id for file in found)) > 1:
             raise UserError(
-                f"files of {symbol!r} in {folder} were recorded under {' and '.join(named)}, each with a numbering of its "
-                "own: name the one that is meant"
+                f"files of {symbol!r} in {folder} were recorded under {' and '.join(named)}, each with a numbering of "
+                "its own: name the one that is meant"
             )
     elif len(labels := dict.fromkeys(file.symbol for file in found if file.symbol)) > 1:
         raise UserError(f"files of {symbol!r} in {folder} are of {' and '.join(labels)}: name the one that is meant")
