@@ -36,7 +36,7 @@ try:
     from mexc_pipeline.spool.lock import SpoolLock
     from mexc_pipeline.spool.names import FileName, SegmentName
     from mexc_pipeline.spool.segment import DAMAGE, NUMBERED, SegmentError, UnavailableError, connect, info
-    from mexc_pipeline.spool.walk import exported_files, segments
+    from mexc_pipeline.spool.walk import exported_files, may_be_a_symbols, segments
     from mexc_pipeline.spool.writer import Spool
     from mexc_pipeline.text import LONG, clean
     from mexc_pipeline.verify.acknowledge import acknowledged, entry_of, write
@@ -62,7 +62,7 @@ def save(settings: config.Config, folder: Path, name: str) -> list[str]:
     at = int(time.time())
     symbols: dict[str, int] = {}
     troubles: list[str] = []
-    for source in sorted(path for path in settings.spool_dir.iterdir() if path.is_dir()):
+    for source in sorted(p for p in settings.spool_dir.iterdir() if p.is_dir() and may_be_a_symbols(p)):
         copies = target / "spool" / source.name
         copies.mkdir(parents=True)
         last_seq, missing = _save_spool(source, copies)

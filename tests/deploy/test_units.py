@@ -81,7 +81,8 @@ def test_limits_are_set(collector: Host) -> None:
     [
         ("/etc/mexc-pipeline/config.toml", 0o640, "root", "mexc"),
         ("/etc/mexc-pipeline/clickhouse-password", 0o400, "root", "root"),
-        ("/var/lib/mexc-pipeline/spool", 0o750, "mexc", "mexc"),
+        ("/var/lib/mexc-pipeline/spool", 0o700, "mexc", "mexc"),
+        ("/var/lib/mexc-pipeline/store", 0o700, "mexc", "mexc"),
         ("/var/lib/mexc-pipeline/control", 0o750, "mexc", "mexc"),
     ],
 )

@@ -20,6 +20,7 @@ from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support import needs
 from support.collecting import Collector, Site, site_of
+from support.repository import ROOT
 from support.spooled import check, named
 from support.spools import T0, configure, fill, open_spool, some_frames
 from support.waiting import until
@@ -159,6 +160,28 @@ def test_a_spool_that_cannot_be_listed_is_named_and_keeps_no_file_from_being_pro
         assert len(list(config.export_dir.glob("*.parquet"))) == 5
     path.write_bytes(whole)
     assert command(file, "verify", "exports")[0] == 0
+
+
+def test_what_a_mounted_file_system_keeps_for_root_is_no_symbols(config: Config, tmp_path: Path) -> None:
+    """A disk of its own under the spool has a ``lost+found``: once every export, check and backup failed for it."""
+    for folder in (config.spool_dir, config.export_dir):
+        (folder / "lost+found").mkdir(parents=True)
+    file = config.data_dir.parent / "config.toml"
+    with taken_away(config.spool_dir / "lost+found"), taken_away(config.export_dir / "lost+found"):
+        for asked in (["export"], ["verify", "exports"]):
+            status, said = command(file, *asked)
+            assert (status, "lost+found" in said) == (0, False), said
+        assert "lost+found" not in command(file, "ledger")[1]
+        backup = tmp_path / "backup"
+        backup.mkdir()
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); import spool_copy; from pathlib import Path\n"
+            "sys.exit(len(spool_copy.save(spool_copy.config.load(Path(sys.argv[2])), Path(sys.argv[3]), 'x')))"
+        )
+        words = [str(ROOT / "playbooks" / "files"), str(file), str(backup)]
+        done = subprocess.run([*restrained(), sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((backup / "x" / "spool").iterdir())) == 2
 
 
 def test_one_exported_file_is_named_and_keeps_no_other(config: Config) -> None:

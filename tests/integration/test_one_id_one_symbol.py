@@ -213,6 +213,25 @@ def test_files_are_read_by_their_own_label(config: Config) -> None:
         read.frames("SOL_USDT", export_dir=folder)
 
 
+def test_a_symbol_of_two_ids_is_not_read_by_half(config: Config) -> None:
+    """Its id was changed, and each has a numbering of its own: by the exchange's name one of them was given, without a
+    word of the other."""
+    other = parse(
+        f'symbols = ["BTC_USDT"]\nperiod = "10s"\ndata_dir = "{config.data_dir}"\nexport_dir = "{config.export_dir}"\n'
+        '[symbol.BTC_USDT]\nid = "bitcoin"\n',
+        None,
+    )
+    fill(config, "btc", periods=2)
+    fill(other, "bitcoin", periods=1, start_ns=T0 + 3 * config.period.length_ns)
+    assert export(other).ok
+    folder = config.export_dir
+    with pytest.raises(UserError, match=r"recorded under bitcoin and btc, .*: name the one that is meant"):
+        read.frames("BTC_USDT", export_dir=folder)
+    changed = T0 + 3 * config.period.length_ns
+    assert len(read.frames("BTC_USDT", end=changed, export_dir=folder)) == len(read.frames("btc", export_dir=folder))
+    assert len(read.frames("BTC_USDT", "2026-09-17", export_dir=folder)) == 0
+
+
 def test_verify_names_an_id_of_two_symbols(config: Config) -> None:
     report = verify_exports(mixed(config))
     assert [f.text for f in report.findings if not f.ok] == [

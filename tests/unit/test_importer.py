@@ -198,3 +198,10 @@ def test_a_file_of_thousands_of_columns_is_one_short_line(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="not those of an export") as said:
         read.frames("btc", export_dir=tmp_path)
     assert max(len(failure), len(str(said.value))) < 800
+
+
+def test_an_unknown_row_type_of_a_million_letters_is_one_short_line(tmp_path: Path) -> None:
+    path = v4_file(tmp_path, "btc_20250801_1400.parquet", ["t", "d", "dp", "x" * 1_000_000])
+    (failure,) = import_files(tmp_path / "exports", [path]).failures
+    assert "unknown row type 'xxx" in failure
+    assert len(failure) < 800

@@ -39,6 +39,8 @@ _HOUR_MS = 3_600_000
 _DECODED, _RATIO = 32 << 20, 100
 """Bytes of rows that any file may hold, and how many more for each byte of its own: v4 files hold five to ten."""
 _COPIES, _SPARE = 5, 192 << 20
+_MOST_NAME = 40
+"""Characters of an unknown row type that are shown."""
 _TOO_LARGE = "it holds more than an honest file of its size could: refused"
 
 
@@ -217,7 +219,7 @@ def _types(column: Any) -> Any:
     text = column.cast(pa.string())
     unknown = sorted({str(t) for t in pc.unique(text).to_pylist() if t not in ("t", "d", "dp", "dl", None)})
     if unknown:
-        raise FileError(f"unknown row type {unknown[0]!r}")
+        raise FileError(f"unknown row type {clean(unknown[0], _MOST_NAME)!r}")
     return text.combine_chunks()
 
 

@@ -90,11 +90,13 @@ def leads_nowhere(path: Path) -> bool:
         return False
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder of the recorder's own and what is missing above it: its group may look, others may not. Each entry
-    is durable: a segment must not vanish with its folder when the power fails. OSError where it cannot be made."""
+def make_folder(path: Path, *, private: bool = False) -> None:
+    """Make a folder of the recorder's own and what is missing above it: its group may look, others may not;
+    ``private``: nobody else may look into the folder itself. Whoever may read a file may lock it too, and a lock keeps
+    the writer from writing. Each entry is durable: a segment must not vanish with its folder when the power fails.
+    OSError where it cannot be made."""
     for missing in reversed([one for one in (path, *path.parents) if not one.exists()]):
-        missing.mkdir(mode=0o750, exist_ok=True)
+        missing.mkdir(mode=0o700 if private and missing == path else 0o750, exist_ok=True)
         sync_folder(missing.parent)
 
 

@@ -290,6 +290,7 @@ def test_config_before_after_and_by_variable(
         (ConfigError("no such key"), 2, "no such key"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (RuntimeError("a\nb"), 1, "unexpected RuntimeError: a b"),
+        (MemoryError(), 1, "mexc-pipeline: Cannot allocate memory: let it have more (ulimit -v)"),
     ],
 )
 def test_errors_become_one_line_and_a_status(

@@ -24,3 +24,11 @@ def test_a_symbol_that_is_not_configured_is_refused(tmp_path: Path, capsys: pyte
     assert (out, err.count("\n")) == ("", 1)
     assert "nope" in err
     assert "btc" in err
+
+
+def test_nothing_is_imported_among_what_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configure(tmp_path)
+    folder = config.spool_dir / "btc"
+    assert invoke(["--config", str(config.path), "import", str(tmp_path / "x.parquet"), "--to", str(folder)]) == 2
+    said = f"mexc-pipeline: --to: {folder} lies in spool, which the recorder keeps for itself\n"
+    assert capsys.readouterr() == ("", said)

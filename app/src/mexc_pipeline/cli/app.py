@@ -55,6 +55,7 @@ _REMEDIES = {
     errno.ENOTDIR: "move what stands in a folder's place away, or choose another",
     errno.EMFILE: "let this user open more files (ulimit -n)",
     errno.ENFILE: "let this machine open more files (sysctl fs.file-max)",
+    errno.ENOMEM: "let it have more (ulimit -v), or end what else takes it",
     errno.EIO: "look at the disk: the kernel's log tells more",
 }
 
@@ -160,6 +161,8 @@ def invoke(args: list[str]) -> int:
     except Exception as error:
         if log.isEnabledFor(logging.DEBUG) and logging.getLogger("mexc_pipeline").handlers:
             log.exception("unexpected error")
+        if isinstance(error, MemoryError):
+            return _fail(f"{os.strerror(errno.ENOMEM)}: {_REMEDIES[errno.ENOMEM]}", 1)
         if isinstance(error, OSError) and (said := _of_the_system(error, args)):
             return _fail(said, 1)
         return _fail(f"unexpected {type(error).__name__}: {error} (--debug logs the traceback)", 1)

@@ -230,10 +230,13 @@ def import_files(
     """
     from mexc_pipeline import importer
     from mexc_pipeline.cli import printing
+    from mexc_pipeline.paths import check_apart
 
     config = configuration(ctx)
     check_mounted(config)
     start_logs(ctx, quiet=True)
+    if to is not None:
+        check_apart(config.data_dir, to, "--to")
     wanted = config.symbol(symbol).id if symbol is not None else None
     report = importer.import_files(config.export_dir, files, to, wanted)
     status = printing.done(report, as_json)

@@ -109,8 +109,9 @@ def find(
 
     ArgumentError for what is no time, symbol or path, and where ``start`` is after ``end``. UserError naming what
     there is where the symbol has none, where there is no folder or none that may be read, where an imported file lies
-    among recorded ones, and where an id holds files of more than one of the exchange's symbols (an id that was given
-    to another one later): the exchange's name then chooses among them.
+    among recorded ones, where an id holds files of more than one of the exchange's symbols (an id that was given to
+    another one later): the exchange's name then chooses among them; and where a symbol's files in the stretch are of
+    more than one id (its id was changed): each has a numbering of its own, and its id chooses.
     """
     symbol, folder = name_of(symbol), folder_of(export_dir)
     try:
@@ -122,10 +123,8 @@ def find(
     except OSError as error:
         raise UserError(not_allowed(folder) or f"{folder}: {error.strerror}") from error
     ids = sorted({name.id for name, _ in files})
-    wanted = symbol
-    if symbol not in ids:
-        wanted = _id_of(symbol, files)
-    of_symbol = [(name, path) for name, path in files if name.id == wanted]
+    wanted = {symbol} if symbol in ids else _ids_of(symbol, files)
+    of_symbol = [(name, path) for name, path in files if name.id in wanted]
     if not of_symbol:
         there = f"there are files of {', '.join(ids)}" if ids else "there are no exported files"
         raise UserError(f"no files of {shown(symbol)} in {folder}: {there}")
@@ -135,8 +134,13 @@ def find(
         for name, path in of_symbol
         if (low is None or name.start_ns + DAY_NS > low) and (high is None or name.start_ns < high)
     )
-    if wanted != symbol:
+    if symbol not in wanted:
         found = [file for file in found if file.symbol == symbol]
+        if len(named := dict.fromkeys(file.name.id for file in found)) > 1:
+            raise UserError(
+                f"files of {symbol!r} in {folder} were recorded under {' and '.join(named)}, each with a numbering of "
+                "its own: name the one that is meant"
+            )
     elif len(labels := dict.fromkeys(file.symbol for file in found if file.symbol)) > 1:
         raise UserError(f"files of {symbol!r} in {folder} are of {' and '.join(labels)}: name the one that is meant")
     for file in found:
@@ -147,12 +151,12 @@ def find(
     return found
 
 
-def _id_of(symbol: str, files: Sequence[tuple[FileName, Path]]) -> str:
-    """The id under which files of an exchange's symbol are; empty where there are none. One file of each id tells
+def _ids_of(symbol: str, files: Sequence[tuple[FileName, Path]]) -> set[str]:
+    """The ids under which files of an exchange's symbol are; empty where there are none. One file of each id tells
     nearly always; the others are looked at before it is said that there is none."""
-    last = {name.id: (name, path) for name, path in files}
-    ordered = [*last.values(), *files]
-    return next((name.id for name, path in ordered if _label(path) == symbol), "")
+    last = {name.id: path for name, path in files}
+    found = {symbol_id for symbol_id, path in last.items() if _label(path) == symbol}
+    return found or {name.id for name, path in files if _label(path) == symbol}
 
 
 def _label(path: Path) -> str:

@@ -46,7 +46,7 @@ class SpoolLock:
     def __enter__(self) -> SpoolLock:
         path = self.folder / FILE
         try:
-            make_folder(self.folder)
+            make_folder(self.folder, private=True)
             where = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._hold(where)
             with contextlib.ExitStack() as undo:

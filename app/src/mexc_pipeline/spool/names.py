@@ -12,7 +12,13 @@ MOST_PARTS = 10**8
 """Of a period, in which others may be named so by nobody but us: a file of more says nothing of the next one's name,
 which would be longer than any that is looked for."""
 _SEGMENT = re.compile(r"(\d{10}|\d{14})(?:\.part([1-9]\d{0,8}))?\.sqlite", re.ASCII)
-_FILE = re.compile(r"([a-z](?:[a-z0-9]{0,18}[a-z])?)(\d{10}|\d{14})(?:\.part([1-9]\d{0,8}))?\.parquet")
+_ID = "[a-z](?:[a-z0-9]{0,18}[a-z])?"
+_FILE = re.compile(rf"({_ID})(\d{{10}}|\d{{14}})(?:\.part([1-9]\d{{0,8}}))?\.parquet")
+
+
+def is_symbol_id(name: str) -> bool:
+    """Whether a symbol's folder can have that name."""
+    return re.fullmatch(_ID, name) is not None
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mexc_pipeline.paths import leads_nowhere, not_allowed
-from mexc_pipeline.spool.names import FileName, SegmentName
+from mexc_pipeline.spool.names import FileName, SegmentName, is_symbol_id
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, UnavailableError, info
 
 _NO_ROW_YET = 1 << 63
@@ -50,14 +50,20 @@ def entries(folder: Path) -> list[Path]:
 def symbols(spool_dir: Path) -> list[Path]:
     """The folders of a spool directory by name, one for each symbol, also those that may be one and cannot be looked
     at. Empty where there is no such directory; UnavailableError where it cannot be listed."""
-    return sorted(path for path in entries(spool_dir) if _may_be_a_folder(path))
+    return sorted(path for path in entries(spool_dir) if may_be_a_symbols(path))
 
 
-def _may_be_a_folder(path: Path) -> bool:
+def may_be_a_symbols(path: Path) -> bool:
+    """Whether something in a spool directory may be a symbol's folder. What cannot be looked into is none under a name
+    that no symbol has: ``lost+found``, which is root's, of a file system that is mounted there."""
     try:
-        return stat.S_ISDIR(path.stat().st_mode)
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return False
+        if os.access(path, os.R_OK | os.X_OK):
+            return True
     except OSError:
-        return True  # whoever looks into it says what is wrong with it
+        pass  # whoever looks into it says what is wrong with it
+    return is_symbol_id(path.name)
 
 
 def by_symbol(spool_dir: Path) -> Iterator[tuple[Path, InOrder]]:
