@@ -118,7 +118,7 @@ def test_files_are_proven_by_themselves_and_accounted_for_without_the_spool(left
 def test_files_of_a_version_are_read_as_what_is_in_them(left: Left) -> None:
     """Every reader gives what the frames say, by json alone; of what a version did not write there is nothing."""
     folder = left.config.export_dir
-    told: dict[str, list[dict[str, Any]]] = {"d": [], "t": []}
+    told: dict[str, list[Any]] = {"d": [], "t": []}
     for path in sorted(folder.glob("*.parquet"), key=lambda path: int(pq.read_table(path)["seq"][0].as_py())):
         table = pq.read_table(path)
         for mt, m in zip(table["mt"].to_pylist(), table["m"].to_pylist(), strict=True):

@@ -114,23 +114,23 @@ def test_everything_is_committed_and_stopped_is_last(rig: Rig) -> None:
 
 def test_a_contract_that_is_pushed_takes_the_place_of_what_was_asked_for(tmp_path: Path) -> None:
     """The next segment began with what the contract had been before."""
-    rig = Rig(tmp_path, contract_pushed=lambda m: rig.recorder.specify(m.strip(b"<>")))
+    mine: Rig = Rig(tmp_path, contract_pushed=lambda m: mine.recorder.specify(m.strip(b"<>")))
 
     def told() -> list[list[bytes]]:
-        return [[r.m for r in s.rows if r.mt != 5] for s in read_segments(rig.folder)]
+        return [[r.m for r in s.rows if r.mt != 5] for s in read_segments(mine.folder)]
 
     try:
-        rig.recorder.specify(b"A")
-        rig.put(b"1")
-        until(lambda: rig.texts() == [b"1", b"A"], 40)
-        rig.inbox.put([(11, b"<B>"), (1, b"2"), (11, b"<C>")])
-        until(lambda: rig.texts()[-1:] == [b"C"], 40)
-        rig.recorder.cut(40)
-        rig.put(b"3")
+        mine.recorder.specify(b"A")
+        mine.put(b"1")
+        until(lambda: mine.texts() == [b"1", b"A"], 40)
+        mine.inbox.put([(11, b"<B>"), (1, b"2"), (11, b"<C>")])
+        until(lambda: mine.texts()[-1:] == [b"C"], 40)
+        mine.recorder.cut(40)
+        mine.put(b"3")
         until(lambda: len(told()) == 2 and told()[-1] == [b"3", b"C"], 40)
         assert told()[0] == [b"1", b"A", b"<B>", b"2", b"<C>", b"C"]
     finally:
-        rig.end()
+        mine.end()
 
 
 def test_what_becomes_known_of_the_contract_is_a_row_at_once_and_by_itself_none(rig: Rig) -> None:
