@@ -181,7 +181,7 @@ def check_frames(
     given each has been stamped within so much of being sent, by the recorder's clock as it was ``shown`` then. From
     one to the other moment of ``stopped`` (Unix ns) nobody could read: what was sent then was read at its end.
     With ``repeats`` the deals that were sent again are counted too. What was ``held`` comes on top of both times.
-    ``served`` are the contract's specifications that REST has served: of them alone may there be rows besides."""
+    ``served`` are the contract's specifications, served or pushed: of them alone may there be rows besides."""
     frames: dict[int, list[tuple[int, str, bytes]]] = defaultdict(list)
     for frame in sent:
         if frame.whole and (wanted := _expected(frame, symbol, channels)) is not None:

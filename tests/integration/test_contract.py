@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from mexc_pipeline import read
 from mexc_pipeline.config import load
 from mexc_pipeline.export import main
 from mexc_pipeline.export.parquet import metadata
@@ -102,6 +103,30 @@ def test_a_change_while_it_runs_is_one_more_row(tmp_path: Path) -> None:
     assert exports(config).ok
     sizes = [metadata(path).get("contract_size") for path in sorted(site.exports.glob("*.parquet"))]
     assert sizes == ["0.0001", "0.01"] or len(sizes) > 2, "a day may have ended meanwhile"
+
+
+def test_a_change_that_is_pushed_is_in_every_file_from_then_on(tmp_path: Path) -> None:
+    """The host's copy of the list is up to an hour older than what the socket brought."""
+    with Simulator(SimulatorConfig(rate=30)) as sim, ExitStack() as running:
+        site = site_of(tmp_path, sim, period="4s", extra="[channels]\ncontract = true")
+        btc = running.enter_context(collecting(site))
+        btc.wait(lambda s: s["rows"]["c"] and s["channels"]["push.contract"]["confirmed"])
+        sim.inject(Fault("contract_change", symbol="BTC_USDT"))
+        until(lambda: len(set(specifications(site.rows()))) == 2, 60, "it")
+        before, changed = sim.specifications("BTC_USDT")
+        after = (btc.status() or {})["last_seq"]
+        until(lambda: len(closed_after(site, "btc", after)) >= 2, 90, "periods")
+        assert btc.stop() == 0
+        assert sim.asked(DETAILS) == 1, "nothing is asked for it"
+    rows = check(site.spool())
+    told = specifications(rows)
+    first = told.index(changed)
+    assert (set(told[:first]), set(told[first:])) == ({before}, {changed}), "never again what was before"
+    for segment in closed_after(site, "btc", after):
+        if any(row.mt in MARKET for row in segment.rows):
+            assert specifications(segment.rows[:NEAR]) == [changed]
+    assert main(load(site.config), once=True).ok
+    assert len(read.contracts("btc", export_dir=site.exports)) == 2
 
 
 def test_a_listing_to_come_is_described_once_it_is_there(tmp_path: Path) -> None:

@@ -10,15 +10,18 @@ import json
 import re
 import shutil
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from mexc_pipeline import read
 from mexc_pipeline.collector.resume import last_version
 from mexc_pipeline.config import Config
 from mexc_pipeline.export.job import run
+from mexc_pipeline.export.parquet import metadata
 from mexc_pipeline.read import frames
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
@@ -110,6 +113,28 @@ def test_files_are_proven_by_themselves_and_accounted_for_without_the_spool(left
     assert report.ok, report.lines()
     assert in_files(left.config) == left.rows("exported")
     assert by_hour(left.config, ledger(left.config, {}), left.after_ns)[1].coverage > 90
+
+
+def test_files_of_a_version_are_read_as_what_is_in_them(left: Left) -> None:
+    """Every reader gives what the frames say, by json alone; of what a version did not write there is nothing."""
+    folder = left.config.export_dir
+    told: dict[str, list[Any]] = {"d": [], "t": []}
+    for path in sorted(folder.glob("*.parquet"), key=lambda path: int(pq.read_table(path)["seq"][0].as_py())):
+        table = pq.read_table(path)
+        for mt, m in zip(table["mt"].to_pylist(), table["m"].to_pylist(), strict=True):
+            if mt in told:
+                told[mt].append(json.loads(m, parse_float=Decimal, parse_int=Decimal)["data"])
+    deals = [deal for data in told["d"] for deal in data]
+    assert deals
+    trades = read.trades("btc", export_dir=folder)
+    assert [*zip(trades.price, trades.volume, trades.id, strict=True)] == [(d["p"], d["v"], d["i"]) for d in deals]
+    assert not trades.filled.any()
+    assert list(read.tickers("btc", export_dir=folder)["last"]) == [data["lastPrice"] for data in told["t"]]
+    assert not trades.attrs["skipped"]
+    for reader in (read.funding, read.index_price, read.fair_price, read.klines, read.contracts):
+        assert len(reader("btc", export_dir=folder)) == 0
+    assert set(read.completeness("btc", export_dir=folder).verdict) <= {"unknown"}
+    assert all("minutes" not in metadata(path) for path in folder.glob("*.parquet"))
 
 
 def test_a_recording_goes_on_where_a_version_left_it(left: Left) -> None:

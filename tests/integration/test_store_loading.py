@@ -701,6 +701,86 @@ def test_tables_of_a_version_that_knew_fewer_types_are_carried_over(
     later.detach()
 
 
+def as_texts(names: list[str], table: str) -> str:
+    return f"SELECT {', '.join(f'toString({name})' for name in names)} FROM {table}"
+
+
+def logged(engine: Engine) -> dict[str, tuple[list[str], list[Any]]]:
+    """Of each table of records the columns that it has, and its rows."""
+    found = {}
+    for table in sorted(schema.columns()):
+        names = [row[0] for row in engine.select(
+            f"SELECT name FROM system.columns WHERE database = currentDatabase() AND table = '{table}'"
+        )]  # fmt: skip
+        found[table] = names, sorted(engine.select(as_texts(names, table)))
+    return found
+
+
+@pytest.mark.parametrize("applied", range(2, len(schema.files()) - 1))
+@pytest.mark.parametrize("spool", ["there", "lost"])
+def test_what_any_earlier_version_left_is_carried_over_without_losing_a_row(
+    backend: Backend, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, applied: int, spool: str
+) -> None:
+    """The first release had applied the files up to 002; the engine goes on running throughout."""
+    with monkeypatch.context() as before:
+        former = schema.files()[: applied + 1]
+        before.setattr(schema, "files", lambda: former)
+        recording = Recording(tmp_path / "spool")
+        loader = new_loader(backend.engine, recording)
+        for _ in range(2):
+            recording.event(b'{"event":"connected","egress":"direct"}')
+            recording.add(5)
+            drain(loader, recording)
+            sealed = recording.end_period()
+            drain(loader, recording)
+        for n in range(40):
+            recording.event(b'{"event":"clock","n":%d}' % n)
+        drain(loader, recording)
+        loader.detach()
+        for table in ("export_log", "collector_stats"):
+            engine.insert(table, [("id", "String"), ("last_seq", "UInt64")], [("eth", n) for n in range(7)])
+    if applied < 3:
+        for table in ("btc_current", sealed_name(sealed)):
+            as_before(engine, table)
+    records = logged(engine)
+    tables = {table: table_rows(engine, table) for table in ("btc_current", sealed_name(sealed))}
+    rows = recording.rows()
+    if spool == "lost":
+        recording.close()
+        shutil.rmtree(recording.folder)
+        recording = Recording(tmp_path / "spool", known_seq=recording.spool.last_seq)
+
+    later = new_loader(backend.engine, recording)
+    auditor = new_auditor(backend.engine, recording, later)
+    recording.add(30)
+    drain(later, recording)
+    assert later.progress.refused_rows == 0
+    now = {table: table_rows(engine, table) for table in table_names(engine) if table.startswith("btc_")}
+    apart = sorted(table for table in now if "orphan" in table)
+    if spool == "there":
+        assert not apart
+        assert now["btc_current"] == [row for row in recording.rows() if row.seq > sealed.last_seq]
+        assert now["btc_current"][:-30] == tables["btc_current"]
+        assert now[sealed_name(sealed)] == tables[sealed_name(sealed)]
+    else:
+        assert now["btc_current"] == recording.rows()
+        known = {row.seq: row for table in apart for row in now[table]}
+        assert all(known[row.seq] == row for row in rows if row.seq > sealed.last_seq), "the spool has them no more"
+        assert [now[table] for table in apart if now[table] == tables[sealed_name(sealed)]]
+    for table, (names, had) in records.items():
+        kept = engine.select(as_texts(names, table))
+        assert set(had) <= set(kept), table
+    mark(recording.end_period())
+    drain(later, recording)
+    audit(auditor)
+    verdicts = engine.select("SELECT id, verdict, minutes_agree, rows_x > 0 FROM export_log WHERE id = 'btc'")
+    assert verdicts == [("btc", "verified", 0, 1)]
+    assert engine.select("SELECT count() FROM export_log WHERE id = 'eth' AND minutes_differ = 0") == [(7,)]
+    later.detach()
+    auditor.detach()
+    recording.close()
+
+
 def test_logs_of_a_version_that_knew_fewer_types_go_on(backend: Backend, engine: Engine, recording: Recording) -> None:
     """Columns are added where they are; what was logged stays, and a table made anew has them, too."""
     _, (_, _, logs), (_, _, loading), *_ = schema.files()

@@ -51,6 +51,32 @@ SPECIFICATION = (
 )
 """As REST has it; no capture: the fields are the documentation's (official futures pages, 2026-04)."""
 CONTRACT = f'{{"channel":"push.contract","data":{SPECIFICATION},"ts":1789498540911}}'
+DETAIL = (
+    '{"symbol":"BTC_USDT","displayName":"BTC_USDT永续","displayNameEn":"BTC_USDT PERPETUAL","positionOpenTy'
+    'pe":3,"baseCoin":"BTC","quoteCoin":"USDT","baseCoinName":"BTC","quoteCoinName":"USDT","futureType":1'
+    ',"settleCoin":"USDT","contractSize":0.0001,"minLeverage":1,"maxLeverage":400,"countryConfigContractM'
+    'axLeverage":0,"priceScale":1,"volScale":0,"amountScale":4,"priceUnit":0.1,"volUnit":1,"minVol":1,"ma'
+    'xVol":1500000,"bidLimitPriceRate":0.1,"askLimitPriceRate":0.1,"takerFeeRate":0.0002,"makerFeeRate":0'
+    ',"maintenanceMarginRate":0.0015,"initialMarginRate":0.0025,"riskBaseVol":15000,"riskIncrVol":200000,'
+    '"riskLongShortSwitch":0,"riskIncrMmr":0.005,"riskIncrImr":0.008,"riskLevelLimit":13,"priceCoefficien'
+    'tVariation":0.004,"indexOrigin":["BITGET","BYBIT","BINANCE","HTX","OKX","MEXC","KUCOIN"],"state":0,"'
+    'isNew":false,"isHot":false,"isHidden":false,"conceptPlate":["mc-trade-zone-pow"],"conceptPlateId":[1'
+    '2],"riskLimitType":"BY_VOLUME","maxNumOrders":[200,50],"marketOrderMaxLevel":20,"marketOrderPriceLim'
+    'itRate1":0.2,"marketOrderPriceLimitRate2":0.005,"triggerProtect":0.1,"appraisal":0,"showAppraisalCou'
+    'ntdown":0,"automaticDelivery":0,"apiAllowed":false,"depthStepList":["0.1","1","10","100"],"limitMaxV'
+    'ol":10000000,"threshold":0,"baseCoinIconUrl":"https://public.mocortech.com/coin/F20210514192151938RO'
+    'hGjOFp2Fpgb7.png","id":10,"vid":"128f589271cb4951b03e71e6323eb7be","baseCoinId":"febc9973be4d4d53bb3'
+    '74476239eb219","createTime":1591242684000,"openingTime":0,"openingCountdownOption":1,"showBeforeOpen'
+    '":true,"isMaxLeverage":true,"isZeroFeeRate":false}'
+)
+"""The same in a public capture of 2025."""
+CANDLES = (
+    '{"time":[1788328500,1788328560],"open":[77683.8,77630.9],"close":[77630.9,77607.9],"high":[77690.1,7'
+    '7631.0],"low":[77546.4,77604.7],"vol":[936229.0,610923.0],"amount":[7267948.65201,4741871.26514],"re'
+    'alOpen":[77683.7,77631.0],"realClose":[77630.9,77607.9],"realHigh":[77690.1,77631.0],"realLow":[7754'
+    "6.4,77604.7]}"
+)
+"""REST's candles in a public capture of 2026-09, the first two of them."""
 DEAD = '{"channel":"push.unheard.of","data":"Größe – 大","ts":null}'
 KINDS = ((1, TICKER), (2, DEAL), (3, BOOK), (4, DEAD))
 

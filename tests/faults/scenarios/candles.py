@@ -7,6 +7,7 @@ import random
 import time
 from pathlib import Path
 
+from faults import channels
 from faults.bench import Bench, Outcome, Process, bench, end, pause, settings_of
 from mexc_pipeline.simulator import Fault, Simulator
 from mexc_pipeline.simulator.faults import CHOICES
@@ -22,15 +23,23 @@ ENDS = (("reset", ""), ("abort", ""), ("close", "1001"), ("half", "fin"), ("half
 
 def candles(folder: Path, seed: int) -> Outcome:
     """One collector that asks for candles every two seconds. In every third run there never are any; otherwise there
-    are none, or they come late, at times, and the last answer is a good one."""
+    are none, or they come late, at times, and the last answer is a good one. In some runs every channel is on, pushed
+    candles and contracts that change among them."""
     rng = random.Random(seed)
     outcome = Outcome()
     never = seed % 3 == 2
+    are_all_on = channels.are_all_on(seed) and not never  # of pushed candles there would be some
+    table = channels.table(*channels.BOTH) if are_all_on else ""
+    changes = channels.CONTRACTS if are_all_on else ()
     with (
-        Simulator(settings_of(seed, rng.choice((60.0, 200.0)))) as sim,
-        bench(folder, sim, rng, period=rng.choice(("1m", "5s")), candles="2s") as place,
+        Simulator(settings_of(seed, rng.choice((60.0, 200.0)), changes)) as sim,
+        bench(folder, sim, rng, period=rng.choice(("1m", "5s")), exchange=table, candles="2s") as place,
     ):
         place.exact = True
+        if are_all_on:
+            place.channels = channels.types(*channels.BOTH)
+            channels.old_prices(sim)
+            outcome.notes["channels"] = "all"
         if rng.random() < 0.5:
             sim.inject(Fault("resend_deals"))
         if never:

@@ -41,7 +41,9 @@ QUICK = Timing(idle_s=0.01, retry_s=0.01)
 class Rig:
     """A recorder on its thread; ``now`` is its clock where it is set, trusted or not."""
 
-    def __init__(self, folder: Path, period_ns: int = DAY_NS, keep_ns: int = HOUR_NS, timing: Timing = QUICK) -> None:
+    def __init__(
+        self, folder: Path, period_ns: int = DAY_NS, keep_ns: int = HOUR_NS, timing: Timing = QUICK, **told: Any
+    ) -> None:
         self.folder = folder
         self.now: int | None = None
         self.trusted = True
@@ -52,7 +54,7 @@ class Rig:
         self.lock = SpoolLock(folder).__enter__()
         pending = Pending(folder, "BTC_USDT")
         self.recorder = Recorder(
-            pending, self.inbox, self.statistics, keep_ns, self.lock.keep, self._trusted_ns, timing=timing
+            pending, self.inbox, self.statistics, keep_ns, self.lock.keep, self._trusted_ns, timing=timing, **told
         )
         self.recorder.number(self.spool)
         self.thread = threading.Thread(target=self.recorder.run)
@@ -108,6 +110,27 @@ def test_everything_is_committed_and_stopped_is_last(rig: Rig) -> None:
     assert rig.statistics.snapshot()["rows"] == dict.fromkeys(MT_CODES, 0) | {"t": len(sent), "ev": 1}
     assert rig.statistics.snapshot()["bytes"]["t"] == sum(map(len, sent))
     assert rig.recorder.lost == 0
+
+
+def test_a_contract_that_is_pushed_takes_the_place_of_what_was_asked_for(tmp_path: Path) -> None:
+    """The next segment began with what the contract had been before."""
+    mine: Rig = Rig(tmp_path, contract_pushed=lambda m: mine.recorder.specify(m.strip(b"<>")))
+
+    def told() -> list[list[bytes]]:
+        return [[r.m for r in s.rows if r.mt != 5] for s in read_segments(mine.folder)]
+
+    try:
+        mine.recorder.specify(b"A")
+        mine.put(b"1")
+        until(lambda: mine.texts() == [b"1", b"A"], 40)
+        mine.inbox.put([(11, b"<B>"), (1, b"2"), (11, b"<C>")])
+        until(lambda: mine.texts()[-1:] == [b"C"], 40)
+        mine.recorder.cut(40)
+        mine.put(b"3")
+        until(lambda: len(told()) == 2 and told()[-1] == [b"3", b"C"], 40)
+        assert told()[0] == [b"1", b"A", b"<B>", b"2", b"<C>", b"C"]
+    finally:
+        mine.end()
 
 
 def test_what_becomes_known_of_the_contract_is_a_row_at_once_and_by_itself_none(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from decimal import Decimal
 from typing import Any
@@ -16,9 +17,11 @@ from mexc_pipeline.exchange.contracts import (
     ContractList,
     contract_size,
     contracts_in,
+    pushed_specification,
     read_contracts,
 )
 from mexc_pipeline.exchange.rest import RestRefusedError, read_listing
+from mexc_pipeline.rows import wrap
 
 JSON_VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False, allow_infinity=False))
@@ -33,6 +36,26 @@ ETH = b'{ "contractSize":1E-2,"symbol":"ETH_USDT"}'
 
 def answer(*objects: bytes) -> bytes:
     return b'{"success":true,"code":0,"data": [' + b" ,\n".join(objects) + b"]}"
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (BTC, BTC),
+        (b"[ %s,%s ]" % (ETH, BTC), BTC),
+        (ETH, None),
+        (b"[%s,%s]" % (BTC, BTC.replace(b"0.0001", b"0.001")), None),
+        (b"[]", None),
+        (b"7", None),
+        (b'{"symbol":7}', None),
+    ],
+)
+def test_what_is_pushed_of_a_contract_is_its_object(data: bytes, found: bytes | None) -> None:
+    m = b'{"channel":"push.contract","data":%s,"ts":1789498336785}' % data
+    assert pushed_specification("BTC_USDT", m) == found
+    assert pushed_specification("BTC_USDT", wrap(2, gzip.compress(m))) == found
+    assert pushed_specification("BTC_USDT", m[:-9]) is None
+    assert pushed_specification("BTC_USDT", b'{"channel":"push.contract"}') is None
 
 
 def test_each_specification_is_what_was_sent_byte_for_byte() -> None:

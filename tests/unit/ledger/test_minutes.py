@@ -370,6 +370,35 @@ def test_amounts_are_compared_where_the_size_of_a_contract_is_known() -> None:
     assert verdicts(unreadable) == ["agrees"] * MINUTES
 
 
+def rescaled(answer: bytes, from_ms: int, by: int) -> bytes:
+    """The same candles as of a contract that is so many times as large from a minute on."""
+    columns = json.loads(answer, parse_float=Decimal)
+    columns["amount"] = [
+        value * by if time * 1000 >= from_ms else value
+        for time, value in zip(columns["time"], columns["amount"], strict=True)
+    ]
+    return (
+        "{" + ",".join(f'"{name}":[{",".join(map(str, values))}]' for name, values in columns.items()) + "}"
+    ).encode()
+
+
+@pytest.mark.parametrize("known", [0, 1, 2, 3])
+@pytest.mark.parametrize("changed", [0, 1, 2, 3])
+def test_a_contract_that_changes_its_size_makes_no_minute_differ(changed: int, known: int) -> None:
+    """It is known up to an hour after it was so, and meanwhile a row says what was known before."""
+    trades = made()
+    rows = recorded(trades, rescaled(candles(trades, ALL), STARTS[changed], 10))
+    for start, size in ((BEGIN - 5_000, "0.0001"), (STARTS[known] + 30_000, "0.001" if known >= changed else "0.0001")):
+        place = next(n for n, row in enumerate(rows) if row[2] > start)
+        rows.insert(place, (Mt.CONTRACT, b'{"symbol":"BTC_USDT","contractSize":%s}' % size.encode(), start))
+    later: Row = Mt.CONTRACT, b'{"symbol":"BTC_USDT","contractSize":0.001}', STARTS[-1] + MINUTE_MS + 30_000
+    found = judged([*rows, later], None)
+    assert [found[start].verdict for start in STARTS] == ["agrees"] * MINUTES
+    for start in STARTS[known + 1 :]:
+        if known >= changed:
+            assert found[start].own["amount"] == found[start].candle["amount"] is not None, "it is compared again"
+
+
 def test_amounts_of_binary_floats_may_be_off_by_their_last_digits() -> None:
     trades = [Trade(BEGIN + k * 50, Fraction(763_761 + k * 13, 10), 1 + k % 89, False, k + 1) for k in range(1000)]
     total = sum(float(t.p) * t.v * 0.0001 for t in trades)

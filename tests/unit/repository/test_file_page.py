@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from mexc_pipeline.events import read as read_event
+from mexc_pipeline.exchange import candles
+from mexc_pipeline.exchange.contracts import contract_size, contracts_in
 from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.exchange.protocol import Classifier, subscriptions
+from mexc_pipeline.exchange.rest import version_of
+from mexc_pipeline.exchange.trades import is_trade
 from mexc_pipeline.export import main
 from mexc_pipeline.export.parquet import SCHEMA, metadata
 from mexc_pipeline.rows import MT_NAMES, Frame
@@ -18,11 +23,12 @@ from mexc_pipeline.run.account import Closing, Line
 from mexc_pipeline.run.table import closing_table
 from mexc_pipeline.simulator.samples import frames as real_frames
 from support.repository import ROOT
-from support.spools import T0, configure, open_spool
+from support.spools import CANDLES, DETAIL, SECOND, T0, configure, open_spool
 
 PAGE = (ROOT / "docs" / "what-is-in-a-file.md").read_text()
 SHOWN = re.findall(r"^```json (\w+)\n(.*?)\n```$", PAGE, re.MULTILINE | re.DOTALL)
-OF_SOCKET = [(mt, text) for mt, text in SHOWN if mt != "ev"]
+OF_REST = [(mt, text) for mt, text in SHOWN if mt == "r" or (mt == "c" and '"channel"' not in text)]
+OF_SOCKET = [(mt, text) for mt, text in SHOWN if mt != "ev" and (mt, text) not in OF_REST]
 EVERYTHING = Channels(
     depth=("full20", "merged"),
     funding=True,
@@ -35,11 +41,25 @@ EVERYTHING = Channels(
 
 
 def test_each_type_is_shown() -> None:
-    assert {mt for mt, _ in SHOWN} == set(MT_NAMES.values()) - {"r"}
+    assert {mt for mt, _ in SHOWN} == set(MT_NAMES.values())
     assert re.findall(r"^### `(\w+)`", PAGE, re.MULTILINE) == [
         "t", "d", "dp", "f", "i", "p", "k", "c", "x", "dl", "r", "ev"
     ]  # fmt: skip
     assert all(read_event(text.encode()) for mt, text in SHOWN if mt == "ev")
+
+
+def test_what_rest_gives_is_real_or_said_not_to_be_and_read_as_the_kind_it_stands_under() -> None:
+    contract, commit, trade, answer = (text.encode() for _, text in OF_REST)
+    assert (contract, answer) == (DETAIL.encode(), CANDLES.encode())
+    assert contracts_in(b"[%s]" % contract).specifications == {"BTC_USDT": contract}
+    assert contract_size(contract) == Decimal("0.0001")
+    assert (version_of(commit), is_trade(commit), candles.fetched(commit)) == (8752808003, False, None)
+    assert (is_trade(trade), candles.fetched(trade)) == (True, None)
+    found = candles.fetched(answer)
+    assert found is not None
+    assert [candle.volume for candle in found] == [936229, 610923]
+    assert all(candle.real for candle in found)
+    assert "No capture of this and the next kind is public" in PAGE.partition(commit.decode())[0][-200:]
 
 
 @pytest.mark.parametrize(("mt", "text"), OF_SOCKET, ids=[mt for mt, _ in OF_SOCKET])
@@ -54,10 +74,10 @@ def test_a_frame_is_real_and_of_the_type_under_which_it_stands(mt: str, text: st
 
 
 def test_every_key_of_the_metadata_is_explained(tmp_path: Path) -> None:
-    config = configure(tmp_path)
+    config = configure(tmp_path, period="1m")
     spool = open_spool(config)
     spool.append([Frame(T0 + mt, None, mt, b'{"contractSize":1}') for mt in MT_NAMES])
-    spool.cut(T0 + 100)
+    spool.tick(T0 + 60 * SECOND)
     spool.close()
     assert main(config).ok
     (path,) = config.export_dir.glob("*.parquet")

@@ -212,6 +212,10 @@ def test_an_export_row_has_the_columns_of_its_table() -> None:
     assert len(set(given)) == len(given)
     row = {name: value for name, _, value in values}
     assert (row["part"], row["final"], row["received"], row["stored"], row["at"]) == (0, 1, 10, 10, 1_795_294_810)
+    assert [row[f"minutes_{name}"] for name in ("agree", "differ", "unknown")] == [0, 0, 0], "nothing was compared"
+    checked = a_segment(exported={**a_segment().exported, "minutes": {"agree": 57, "differ": 1, "unknown": 2}})
+    row = {name: value for name, _, value in export_row(checked, 10, "host1", "verified")}
+    assert [row[f"minutes_{name}"] for name in ("agree", "differ", "unknown")] == [57, 1, 2]
 
 
 class _Session:

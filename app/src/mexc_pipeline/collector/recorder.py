@@ -16,7 +16,7 @@ from typing import TypeVar
 from mexc_pipeline.collector.inbox import Cut, Inbox, Mark
 from mexc_pipeline.collector.statistics import Statistics
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.rows import Frame
+from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.disk_level import no_room
 from mexc_pipeline.spool.lock import LockedError
 from mexc_pipeline.spool.pending import Pending
@@ -84,6 +84,7 @@ class Recorder:
         keep_lock: Callable[[], object],
         trusted_ns: Callable[[], int | None],
         segment_opened: Callable[[], None] = lambda: None,
+        contract_pushed: Callable[[bytes], None] = lambda _m: None,
         timing: Timing = Timing(),
     ) -> None:
         self._timing = timing
@@ -93,6 +94,7 @@ class Recorder:
         self._keep_ns = keep_ns
         self._keep_lock = keep_lock
         self._segment_opened = segment_opened
+        self._contract_pushed = contract_pushed
         self._trusted_ns = trusted_ns
         self._opened: Spool | None = None
         self._spool: Spool | None = None  # from when on rows go there at once
@@ -237,6 +239,8 @@ class Recorder:
                 self.lost += len(frames)
                 return False
             self._statistics.committed(block, self._inbox.clock())
+            if Mt.CONTRACT in block.mt:
+                self._contract_pushed(block.m[len(block) - 1 - block.mt[::-1].index(Mt.CONTRACT)])
             if self._spool is not None:
                 self._look_at_segment(self._spool)
             frames = frames[len(block) :]

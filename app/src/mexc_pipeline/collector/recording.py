@@ -27,6 +27,7 @@ from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.events import Stopped
+from mexc_pipeline.exchange.contracts import pushed_specification
 from mexc_pipeline.exchange.protocol import subscriptions
 from mexc_pipeline.exchange.rest import Listing
 from mexc_pipeline.feed import attempts
@@ -102,6 +103,8 @@ class Recording:
         )
         self._exits = Exits(settings, symbol, self._feed, tor) if tor else None
         self._listing = Listing("unknown", "not asked yet")
+        self._pushed_at = 0.0
+        """When the exchange pushed the contract: what was asked for before (s since the machine's start) is older."""
         self._began_ns = 0
         self._pending: Pending | None = None
         self._recorder: Recorder | None = None
@@ -169,6 +172,7 @@ class Recording:
             self._lock.keep,
             lambda: self._feed.clock.trusted_ns(time.time_ns(), time.monotonic_ns()),
             self._feed.segment_opened,
+            self._contract_pushed,
         )
         if spool is not None:
             self._recorder.number(spool)
@@ -219,7 +223,8 @@ class Recording:
 
         def ask() -> Listing:
             found = self._contracts.ask(name, self._over)
-            self._begun.specify(found.m)
+            if found.at >= self._pushed_at:
+                self._begun.specify(found.m)
             return found.listing
 
         def take(listing: Listing) -> None:
@@ -230,6 +235,10 @@ class Recording:
             take(ask())
             if self._contracts.due_s(name) <= 0 and self._over.wait(AGAIN_MOST_S):
                 return
+
+    def _contract_pushed(self, m: bytes) -> None:
+        self._pushed_at = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._begun.specify(pushed_specification(self.symbol.name, m))
 
     def ask_clock(self) -> int | None:
         """The time (Unix ns) by which something may be deleted for its age, where the exchange's shows this host's

@@ -13,6 +13,7 @@ from decimal import Decimal
 
 import msgspec
 
+from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.exchange.rest import BASE, Listing, RestRefusedError, answered, too_many_values
 from mexc_pipeline.exchange.shapes import FITS, extent
 from mexc_pipeline.rows import is_utf8
@@ -82,6 +83,21 @@ def contracts_in(data: bytes) -> ContractList:
 
 def _is_whole(m: bytes) -> bool:
     return len(m) <= MOST_BYTES and is_utf8(m)
+
+
+class _Pushed(msgspec.Struct):
+    data: msgspec.Raw
+
+
+_pushed = msgspec.json.Decoder(_Pushed).decode
+
+
+def pushed_specification(name: str, m: bytes) -> bytes | None:
+    """The contract's object in a ``push.contract``, byte for byte; None where it is not known."""
+    try:
+        return contracts_in(bytes(_pushed(content(m)).data)).specifications.get(name)
+    except (msgspec.MsgspecError, ValueError, RecursionError, RestRefusedError):
+        return None
 
 
 class _Sized(msgspec.Struct):

@@ -359,8 +359,13 @@ class Fills:
         kept: list[Trade] = []
         unsure: list[Trade] = []
         for alike, shown in stretch.shown.items():
-            for trade in shown[came[alike] :]:
-                if surely and since_ms < trade.time_ms < until_ms:
+            said: set[int | None] = set()
+            for n, trade in enumerate(shown):
+                again = trade.number is not None and trade.number in said  # one trade, or two that share an id
+                said.add(trade.number)
+                if n < came[alike]:
+                    continue
+                if surely and since_ms < trade.time_ms < until_ms and not again:
                     kept.append(trade)
                 elif since_ms <= trade.time_ms <= until_ms or min(held) < trade.time_ms < max(held):
                     unsure.append(trade)  # all that came between the two, or from one to the other, is held

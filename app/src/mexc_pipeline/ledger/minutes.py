@@ -41,6 +41,8 @@ KEPT = 200_000
 """Trades that are remembered, at least, to know those that come again."""
 _MOST_MINUTES = 2 * 1440
 """A hole in what was recorded that is longer has no minutes of its own in a list."""
+SIZE_KNOWN_MS = 86_400_000
+"""A contract's size is known so long after it changed, at most: a copy of the exchange's list may be so old."""
 _UNREADABLE = Decimal(0)
 """Stands for a contract's size that is said and cannot be read."""
 
@@ -100,6 +102,10 @@ class Minutes:
         self._inverse = symbol.endswith("_USD")
         self._size = size
         self._sizes: set[Decimal] = set() if size is None else {size}
+        self._size_told = 0
+        """The time by which the size was last said."""
+        self._resized: list[tuple[int, int]] = []
+        """Within each of these stretches the size changed, at a time that is not known."""
         self._tallies: dict[int, _Tally] = {}
         self._held: dict[int, _Held] = {}
         self._later_push = 0
@@ -139,10 +145,15 @@ class Minutes:
             case CandleEvidence():
                 self._candles(what)
             case SizeEvidence(size):
-                self._size = size or _UNREADABLE
-                self._sizes.add(self._size)
+                self._sized(size or _UNREADABLE)
             case EventEvidence():
                 self._happened(what)
+
+    def _sized(self, size: Decimal) -> None:
+        if self._size is not None and size != self._size:
+            self._resized.append((min(self._size_told, self._last - SIZE_KNOWN_MS), self._last))
+        self._size, self._size_told = size, self._last
+        self._sizes.add(size)
 
     # -- what was recorded when
 
@@ -273,7 +284,7 @@ class Minutes:
     def _judge(self, start: int, strict: _Cover, loose: _Cover) -> Minute:
         end = start + MINUTE_MS
         tally = self._tallies.get(start) or _Tally()
-        size = self._size_for(tally)
+        size = self._size_for(start, tally)
         made = everything = (tally.own + tally.others).made(size)
         held = self._held.get(start)
         candle = held.candle if held is not None else None
@@ -319,8 +330,10 @@ class Minutes:
             tally.repeated,
         )
 
-    def _size_for(self, tally: _Tally) -> Decimal | None:
-        """None also where it changed: which trades were made before is not certain."""
+    def _size_for(self, start: int, tally: _Tally) -> Decimal | None:
+        """None also where it may have changed: which trades were made before is not certain."""
+        if any(first < start + MINUTE_MS and last >= start for first, last in self._resized):
+            return None
         sizes = tally.sizes or self._sizes
         size = next(iter(sizes)) if len(sizes) == 1 and not self._inverse else None
         return size or None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from mexc_pipeline.export.minutes import evidence_in
 from mexc_pipeline.export.order import Placed
 from mexc_pipeline.export.packed import Packed
 from mexc_pipeline.export.parquet import metadata
-from mexc_pipeline.ledger.evidence import SizeEvidence
 from mexc_pipeline.ledger.minutes import Minute, Minutes
 from mexc_pipeline.ledger.sums import FIELDS
 from mexc_pipeline.read.files import tables
@@ -65,18 +63,6 @@ def _without_holes(block: Packed) -> Iterator[Packed]:
         begin = end
 
 
-def size_in(said: Mapping[str, str]) -> SizeEvidence | None:
-    """How much one contract is, as a file's metadata says; None where it does not."""
-    text = said.get("contract_size")
-    if text is None:
-        return None
-    try:
-        size = Decimal(text)
-    except InvalidOperation:
-        return SizeEvidence(None)
-    return SizeEvidence(size if size.is_finite() and 0 < size < 10**38 else None)
-
-
 def minutes_of(files: Sequence[Placed], low: int | None, high: int | None) -> list[Minute]:
     """The minutes that begin within ``low`` ≤ time < ``high`` (Unix ns, the exchange's clock), of files in the order of
     their rows, which may reach beyond. FileError for a file that cannot be read."""
@@ -88,7 +74,6 @@ def minutes_of(files: Sequence[Placed], low: int | None, high: int | None) -> li
             continue
         symbol = said.get("symbol", file.symbol)
         found = found or Minutes(symbol)
-        found.take(size_in(said))
         for block in blocks(file.path):
             found.goes_on(int(block.seq[0]), int(block.seq[-1]))
             for one in evidence_in(symbol, block):

@@ -406,7 +406,9 @@ class Exchange:
         elif fault.effect is Effect.MARKET:
             named = [feed for symbol, feed in self.feeds.items() if fault.symbol in (None, symbol)]
             for _ in range(fault.count if named else 0):
-                self._publish(self._rng.choice(named).change_specification(self.now_ms()))
+                feed = self._rng.choice(named)
+                self._publish(feed.change_specification(self.now_ms()))
+                self._rest.specification(feed)
         elif fault.effect in (Effect.NEXT, Effect.WINDOW):
             self.board.add(fault, asyncio.get_running_loop().time())
         else:

@@ -150,7 +150,8 @@ class Simulator:
         return sum(request.target.partition("?")[0] == path for request in self.requests)
 
     def specifications(self, symbol: str) -> list[bytes]:
-        """Every specification of a contract that REST has served, in that order, each once until there was another."""
+        """Every specification of a contract that was served or pushed, in that order, each once until there was
+        another."""
         return self._call(lambda: self._exchange.specifications(symbol))
 
     def inject(self, fault: Fault) -> int:

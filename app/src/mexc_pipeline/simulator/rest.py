@@ -136,7 +136,8 @@ class Rest:
         self._deals_rng = Random(f"rest deals:{seed}")
         self._served_deals: dict[str, int] = {}
         self.specifications: dict[str, list[str]] = {symbol: [] for symbol in feeds}
-        """Of each contract every specification that was served, in that order, each once until there was another."""
+        """Of each contract every specification that was served or pushed, in that order, each once until there was
+        another."""
 
     def answer(
         self, target: str, address: str, now: float, now_ms: int, lag: int | None = None, stale: bool = False
@@ -255,11 +256,12 @@ class Rest:
 
     def _detail(self, symbol: str | None) -> RestAnswer:
         if symbol is None:
-            return success("[" + ",".join(self._specification(feed) for feed in self._feeds.values()) + "]")
+            return success("[" + ",".join(self.specification(feed) for feed in self._feeds.values()) + "]")
         feed = self._feeds.get(symbol.upper())
-        return failure(1001, "Contract does not exist") if feed is None else success(self._specification(feed))
+        return failure(1001, "Contract does not exist") if feed is None else success(self.specification(feed))
 
-    def _specification(self, feed: SymbolFeed) -> str:
+    def specification(self, feed: SymbolFeed) -> str:
+        """Return a contract's specification as it is now, which is about to be served or pushed."""
         text, served = feed.specification(), self.specifications[feed.spec.symbol]
         if served[-1:] != [text]:
             served.append(text)

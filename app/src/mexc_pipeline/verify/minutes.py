@@ -13,7 +13,7 @@ from mexc_pipeline.export.minutes import MINUTES, FileMinutes, evidence_in
 from mexc_pipeline.ledger.minutes import Minute, Minutes, counted
 from mexc_pipeline.ledger.shares import from_text, is_told
 from mexc_pipeline.ledger.sums import FIELDS
-from mexc_pipeline.read.minutes import blocks, size_in
+from mexc_pipeline.read.minutes import blocks
 from mexc_pipeline.text import counted as number_of
 from mexc_pipeline.verify.report import Finding
 
@@ -35,7 +35,6 @@ def check(symbol_id: str, proofs: Sequence[FileProof]) -> tuple[list[Finding], l
             continue
         symbol = proof.said.get("symbol", "")
         together = together or Minutes(symbol)
-        together.take(size_in(proof.said))
         alone = FileMinutes(symbol, proof.name.start_ns, proof.name.part)
         try:
             for block in blocks(proof.path):
