@@ -186,6 +186,7 @@ def check_frames(
     for frame in sent:
         if frame.whole and (wanted := _expected(frame, symbol, channels)) is not None:
             frames[frame.conn].append((frame.time_ns, *wanted))
+    pushed: list[bytes] = []
     by_peer: dict[str, deque[ConnectionInfo]] = defaultdict(deque)
     for connection in connections:
         by_peer[connection.peer].append(connection)
@@ -205,12 +206,14 @@ def check_frames(
             got[current] = []
         elif event.get("event") == "disconnected" and event["code"] == 1000:
             orderly.add(current)
-        elif not event and row.mt != "r" and not (row.mt == "c" and row.m in served):
+        elif not event and row.mt != "r" and not (row.mt == "c" and (row.m in served or _is_in(pushed, row.m))):
             if current not in got:
                 verdict.wrong(f"seq {row.seq}: a frame before any connection")
                 got[current] = []
             got[current].append((row.mt, row.m))
             stamps[current].append((last, row.rx))
+            if row.mt == "c":
+                pushed.append(_content(row.m))
         last = row.rx
     for connection in connections:
         if connection.number not in got and connection.closed_ns is not None:
@@ -276,13 +279,23 @@ def check_minutes(said: str, verdict: Verdict) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
+def _content(m: bytes) -> bytes:
+    """The text of a frame, however it is packed."""
+    said = json.loads(m)
+    if "base64" not in said:
+        return m
+    payload = base64.b64decode(said["base64"])
+    return unpacked(payload) or payload
+
+
+def _is_in(pushes: list[bytes], m: bytes) -> bool:
+    """Whether a contract's object stands in one of the frames as it is, and not as a whole one."""
+    return any(m != push and m in push for push in pushes)
+
+
 def _names(m: bytes) -> list[str]:
     """The ids in a frame of deals, however it is packed."""
-    said = json.loads(m)
-    if "base64" in said:
-        payload = base64.b64decode(said["base64"])
-        said = json.loads(unpacked(payload) or payload)
-    data = said["data"]
+    data = json.loads(_content(m))["data"]
     return [str(deal["i"]) for deal in (data if isinstance(data, list) else [data]) if "i" in deal]
 
 

@@ -102,7 +102,8 @@ def _episode(
     place: Bench, sim: Simulator, collector: Process, proxy: Proxy | None, rng: random.Random, outcome: Outcome
 ) -> None:
     draw = rng.random()
-    before = sum((place.status() or {"rows": {}})["rows"].values())
+    was = place.status() or {"rows": {}}
+    before = sum(was["rows"].values())
     if draw < 0.55:
         kind, value = rng.choice(ENDS)
         if proxy:
@@ -131,8 +132,10 @@ def _episode(
 
     until(goes_on, 90, f"recording after {name}")
     outcome.expect(collector.poll() is None, f"{name}: the collector ended")
-    if name == "stood still":
-        said = (place.status() or {}).get("paused")
+    now = place.status() or {}
+    connection = now.get("connected_since_ns")
+    if name == "stood still" and connection is not None and connection == was.get("connected_since_ns"):
+        said = now.get("paused")  # without a connection there was nothing to be read
         outcome.expect(said is not None and said["for_s"] >= STOOD_STILL_S, f"nothing was said of a pause: {said}")
 
 
