@@ -71,7 +71,7 @@ def _under_its_writer(folder: Path, seed: int, outcome: Outcome) -> None:
         collector = place.fork("collect", "btc")
         for n in range(1, IN_USE + 1):
             place.recorded(collector, 40 * n)
-            _damage_in_use(place, "replaced", lambda path: _flip_in_header(path, rng))
+            _damage_in_use(place, "replaced", lambda path, inode: _flip_in_header(path, inode, rng))
             outcome.happened("the header of a segment in use altered")
         outcome.expect(end(collector) == 0, f"the collector ended otherwise: {place.said()[-500:]}")
         place.settle(outcome)
@@ -80,7 +80,7 @@ def _under_its_writer(folder: Path, seed: int, outcome: Outcome) -> None:
         for n in range(1, IN_USE + 1):
             place.recorded(collector, 40 * n)
             statement = rng.choice(IN_ROWS)
-            _damage_in_use(place, "damaged", lambda path, sql=statement: _change(path, sql))  # type: ignore[misc]
+            _damage_in_use(place, "damaged", lambda path, inode, sql=statement: _change(path, inode, sql))  # type: ignore[misc]
             outcome.happened("a segment in use altered: rows or keys")
         place.recorded(collector, 40 * IN_USE + 40)
         outcome.expect(end(collector) == 0, f"the collector ended otherwise: {place.said()[-500:]}")
@@ -95,25 +95,28 @@ def _under_its_writer(folder: Path, seed: int, outcome: Outcome) -> None:
         outcome.expect(bool(rows) and not strange, f"{len(rows)} rows, of which nobody sent seq {strange[:5]}")
 
 
-def _damage_in_use(place: Bench, becomes: str, damage: Callable[[Path], None]) -> None:
-    """Again and again: a commit that comes at the same time writes over it."""
+def _damage_in_use(place: Bench, becomes: str, damage: Callable[[Path, int], None]) -> None:
+    """Again and again: a commit that comes at the same time writes over it. Never what was written in its place, which
+    may already have its name: a copy that is damaged before anything is committed to it is set apart with its rows."""
     folder = place.spool / "btc"
     before = len(list(folder.glob(f"*.sqlite.{becomes}-*[0-9]")))
 
     def noticed() -> bool:
-        if len(list(folder.glob(f"*.sqlite.{becomes}-*[0-9]"))) > before:
-            return True
         with contextlib.suppress(sqlite3.Error, FileNotFoundError):
             # There may be none: the one was set apart, and the next is not there yet.
-            for newest in sorted(folder.glob("*.sqlite"), key=lambda path: path.stat().st_mtime_ns)[-1:]:
-                damage(newest)
+            newest = max(folder.glob("*.sqlite"), key=lambda path: path.stat().st_mtime_ns, default=None)
+            inode = 0 if newest is None else newest.stat().st_ino
+            if len(list(folder.glob(f"*.sqlite.{becomes}-*[0-9]"))) > before:
+                return True
+            if newest is not None:
+                damage(newest, inode)
         return False
 
     until(noticed, 60, f"a segment that is {becomes}")
 
 
-def _flip_in_header(path: Path, rng: random.Random) -> None:
-    """A bit of what a commit goes by and no reader, once the log has been moved into the file."""
+def _flip_in_header(path: Path, inode: int, rng: random.Random) -> None:
+    """A bit of what a commit goes by and no reader, once the log has been moved into the file; of that file alone."""
     with contextlib.closing(
         sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
     ) as db:
@@ -124,16 +127,18 @@ def _flip_in_header(path: Path, rng: random.Random) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         fd = os.open(path, os.O_RDWR)
         try:
-            at = rng.choice(UNREAD)
-            os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ 1 << rng.randrange(8)]), at)
+            at, bit = rng.choice(UNREAD), 1 << rng.randrange(8)
+            if os.fstat(fd).st_ino == inode:
+                os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ bit]), at)
         finally:
             # Closing it gives up locks of this process alone, which writes nothing more.
             os.close(fd)
 
 
-def _change(path: Path, statement: str) -> None:
+def _change(path: Path, inode: int, statement: str) -> None:
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db, db:
-        if json.loads(db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()[0]) == "open":
+        state = json.loads(db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()[0])
+        if state == "open" and path.stat().st_ino == inode:
             db.execute(statement)
 
 
