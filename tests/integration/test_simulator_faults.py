@@ -219,6 +219,16 @@ def test_a_reset_after_everything_was_acknowledged_comes_behind_all_that_was_sen
         assert sim.connections[0].end == "reset, all acknowledged"
 
 
+@pytest.mark.parametrize("how", ["fin", "reset"])
+def test_what_comes_for_a_connection_that_has_ended_keeps_the_market_going(sim: Simulator, how: str) -> None:
+    with connected(sim, "deal"), connected(sim, "deal") as other:
+        sim.inject(Fault("burst", value="50", seconds=2))
+        sim.inject(Fault("half", value=how, count=100, conn=1))
+        sim.wait_for(lambda s: len(s.open_connections) == 1)
+        for _ in range(200):
+            other.channel("push.deal")
+
+
 def test_faults_hit_only_the_connection_or_symbol_they_name(sim: Simulator) -> None:
     with connected(sim, "deal") as first, connected(sim) as second:
         second.subscribe("deal", "ETH_USDT")

@@ -87,7 +87,7 @@ class Session:
 
     def deliver(self, push: Push) -> None:
         """Send one market frame, or what the faults that are on make of it."""
-        if self._venue.board and not self._passes_faults(push):
+        if self._venue.board and not (self.open and self._passes_faults(push)):
             return
         self.send(OP_TEXT, push.payload, push.symbol)
 
@@ -236,7 +236,8 @@ class Session:
         """End with a TCP reset."""
         self.end_reason = self.end_reason or reason
         sock = self._transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if sock.fileno() >= 0:  # else it is closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
     async def reset_acknowledged(self) -> None:
