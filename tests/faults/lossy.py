@@ -65,6 +65,7 @@ class LossyProxy:
                     self.refused += 1
                     client.sendall(_exception(_REFUSAL, "a row that is not wanted"))
                     client.shutdown(socket.SHUT_WR)
+                    _drain(client)
                     break
                 seen = seen[-len(self._mark) :]
                 server.sendall(data)
@@ -87,6 +88,13 @@ def _exception(code: int, message: str) -> bytes:
     """The packet by which a ClickHouse server refuses a statement (native protocol)."""
     texts = (b"DB::Exception", message.encode(), b"")
     return b"\x02" + code.to_bytes(4, "little") + b"".join(bytes([len(t)]) + t for t in texts) + b"\x00"
+
+
+def _drain(client: socket.socket) -> None:
+    """Read what still comes: to close a socket with something unread resets it, and the answer is lost on its way."""
+    client.settimeout(5)
+    while client.recv(1 << 16):
+        pass
 
 
 def _end(*sockets: socket.socket) -> None:

@@ -86,6 +86,13 @@ before, and stands in the campaign above where it is one of processes, disks, cl
 - *One file's word for the last seq was believed unseen*; a store that was not up yet was taken for one that knows
   nothing. (tests of their own)
 - *What an operator changed, mistyped or broke off cost data, or was not what ran afterwards.* (`make test-deploy`)
+- *Who may read may lock*: a member of the recorder's group, who may change nothing, kept a symbol from being recorded.
+  (tests of its own)
+- *A clock that stands still while the machine is suspended was asked how long it had stood still.* (tests of its own;
+  the campaign cannot suspend a machine)
+- *What a contract had been was taken for what it is*, for up to an hour after it changed: minutes differed that did
+  not, and files began with its old size. (tests of their own; changes of contracts in `sockets`, `exchange`, `shapes`,
+  `candles`)
 """
 
 _LIMITS = """## What this does not show
