@@ -106,9 +106,9 @@ _LIMITS = """## What this does not show
   row of the table and not among the lost: what is promised is that the rest is in order and that the next `started` row
   calls the stop unclean. Of the damaged one of two symbols only this is judged: what is in its files was sent, and is
   there once.
-- Not in the table: one run of `together`, in which a store hung in its start after the embedded engine's folder had been
-  damaged, and did not answer for a minute. Its rows and files were whole, and its other runs held. The cause is open:
-  systemd ends such a start after two minutes, `run` does not.
+- Not in the table: one run of `together`, in which a store hung in its start after the embedded engine's folder had
+  been damaged, and did not answer for a minute. Its rows and files were whole, and its other runs held. The cause is
+  open: systemd ends such a start after two minutes, `run` does not.
 - A collector killed while it waits for room on a full disk loses what it had received and not committed, at most the
   seconds until it would have left the exchange.
 - A collector that is told to end has five seconds. What a disk, or a machine, keeps it from committing for longer than
