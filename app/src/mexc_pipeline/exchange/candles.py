@@ -12,6 +12,8 @@ and ``end`` in Unix seconds, at most 2,000 candles, the newest of them where the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, NamedTuple
@@ -49,6 +51,8 @@ CountedTrade = tuple[int, bytes, int | Decimal, object, bool]
 """A trade: its time (Unix ms), its price as it is spelled (:func:`number` reads it), its volume in contracts, what it
 is known by, and whether the exchange marks it as one with oneself (``M`` 1). Known it is by its id, a number or else
 text, where it has one; otherwise by a tuple of time, price, volume and side. No class: there are thousands a second."""
+Deals = tuple[list[int], list[CountedTrade]]
+"""How many trades each of some frames in succession has, and all these trades."""
 
 
 class _Pushed(msgspec.Struct, gc=False):
@@ -118,6 +122,7 @@ _decode_pushed = msgspec.json.Decoder(_PushedFrame).decode
 _decode_fetched = msgspec.json.Decoder(_Fetched).decode
 _decode_usual = msgspec.json.Decoder(_UsualFrame).decode
 _decode_deals = msgspec.json.Decoder(_DealFrame).decode
+_decode_numbers = msgspec.json.Decoder(list[int]).decode
 _decode_deal = msgspec.json.Decoder(_Deal).decode
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -171,27 +176,48 @@ def _candle(time_s: int, volume: Decimal, amount: Decimal | None, real: _Prices,
     return MinuteCandle(start_ms, volume, amount, opened, high, low, close, is_real)
 
 
-def deals(m: bytes | memoryview) -> list[CountedTrade] | None:
-    """The trades of a ``push.deal`` frame; None where one of them cannot be read."""
-    found: list[CountedTrade] = []
+def deals(texts: Sequence[bytes | memoryview]) -> list[Deals | None]:
+    """What ``push.deal`` frames in succession hold: of as many at once as can be, None for one with a trade that cannot
+    be read."""
     try:
-        for one in _decode_usual(m).data:
-            price, name = bytes(one.p), one.i
-            number(price)
-            key = int(name) if name.isdecimal() and len(name) <= _LONGEST else name
-            found.append((one.t, price, one.v, key, one.M == 1))
+        return [_usual(texts)]
     except _UNREADABLE:
-        return _unusual(bytes(m))
-    return found
+        half = len(texts) // 2
+        return deals(texts[:half]) + deals(texts[half:]) if half else [_unusual(bytes(texts[0]))]
 
 
-def _unusual(m: bytes) -> list[CountedTrade] | None:
+def _usual(texts: Sequence[bytes | memoryview]) -> Deals:
+    frames = [_decode_usual(m).data for m in texts]
+    trades = [one for data in frames for one in data]
+    keys = _numbers([one.i for one in trades])
+    found: list[CountedTrade] = [
+        (one.t, bytes(one.p), one.v, key, one.M == 1) for one, key in zip(trades, keys, strict=True)
+    ]
+    for price in {trade[1] for trade in found}:
+        number(price)
+    return list(map(len, frames)), found
+
+
+def _numbers(names: list[str]) -> Sequence[int | str]:
+    """Ids, as numbers those that are."""
+    if "".join(names).isdecimal() and max(map(len, names)) <= _LONGEST:
+        with suppress(msgspec.MsgspecError):  # of a leading nought
+            return _decode_numbers(f"[{','.join(names)}]")
+    return [_id(name) for name in names]
+
+
+def _id(name: str) -> int | str:
+    return int(name) if name.isdecimal() and len(name) <= _LONGEST else name
+
+
+def _unusual(m: bytes) -> Deals | None:
     """The same of a frame of any other form, such as a compressed one."""
     try:
         data = _decode_deals(content(m)).data
-        return [_counted(said) for said in (data if isinstance(data, list) else (data,))]
+        trades = [_counted(said) for said in (data if isinstance(data, list) else (data,))]
     except _UNREADABLE:
         return None
+    return [len(trades)], trades
 
 
 def deal(m: bytes) -> CountedTrade | None:
@@ -210,8 +236,8 @@ def _counted(said: _Deal) -> CountedTrade:
     key: object = name
     if name is None:
         key = (said.t, number(price), volume, str(said.T))
-    elif isinstance(name, str) and name.isdecimal() and len(name) <= _LONGEST:
-        key = int(name)
+    elif isinstance(name, str):
+        key = _id(name)
     number(price)
     return said.t, price, volume, key, said.M in (1, "1")
 

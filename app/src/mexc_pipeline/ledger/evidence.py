@@ -3,7 +3,7 @@ minutes are judged by. Pure; times Unix ms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -42,12 +42,21 @@ _OBSCURE = (Reason.NO_MESSAGE, Reason.BINARY, Reason.NOT_UTF8, Reason.TOO_LARGE,
 
 
 class FrameEvidence(NamedTuple):
-    """Frames in succession: the exchange's time of each, 0 where it has none, and of those with trades the places among
-    them and the trades."""
+    """Frames in succession: the exchange's time of each, 0 where it has none; of those of deals the places among them
+    and how many trades each has, and all these trades."""
 
     times: list[int]
     places: list[int]
-    deals: list[list[CountedTrade]]
+    counts: list[int]
+    trades: list[CountedTrade]
+
+    def made_at(self, place: int) -> list[int]:
+        """The times of the trades in the frame at that place."""
+        if place not in self.places:
+            return []
+        at = self.places.index(place)
+        before = sum(self.counts[:at])
+        return [trade[0] for trade in self.trades[before : before + self.counts[at]]]
 
 
 class TradeEvidence(NamedTuple):
@@ -111,9 +120,11 @@ def evidence(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Evidence | Non
 
 def _letter(symbol: str, m: bytes) -> TradeEvidence | None:
     """What a dead letter says: deals, or that there may have been some, where it cannot be told what it is."""
+    (found,) = candles.deals([m])
+    trades = found[1] if found is not None else None
     if meant(m, symbol) == DEAL:
-        return TradeEvidence(candles.deals(m))
-    if reason(m, symbol) in _OBSCURE or candles.deals(m):
+        return TradeEvidence(trades)
+    if reason(m, symbol) in _OBSCURE or trades:
         return TradeEvidence(None)
     return None
 
@@ -123,22 +134,22 @@ def own_ts(rx: int, ts: int) -> int:
     return 0 if ts == rx // 1_000_000 else ts
 
 
-def frames(times: list[int], places: list[int], texts: Iterable[bytes | memoryview]) -> Iterator[Evidence]:
+def frames(times: list[int], places: list[int], texts: Sequence[bytes | memoryview]) -> Iterator[Evidence]:
     """What frames in succession say, by their own times, and the places and texts of those of deals."""
-    deals = [candles.deals(m) for m in texts]
-    begin = first = 0
-    while None in deals[first:]:
-        at = deals.index(None, first)
-        if places[at] > begin:
-            yield _frames(times[begin : places[at]], [n - begin for n in places[first:at]], deals[first:at])
-        yield TradeEvidence(None)
-        begin, first = places[at] + 1, at + 1
+    begin = at = 0
+    for run in candles.deals(texts):
+        if run is None:
+            if begin < places[at]:
+                yield FrameEvidence(times[begin : places[at]], [], [], [])
+            yield TradeEvidence(None)
+            begin, at = places[at] + 1, at + 1
+        else:
+            after = at + len(run[0])
+            end = places[after] if after < len(places) else len(times)
+            yield FrameEvidence(times[begin:end], [n - begin for n in places[at:after]] if begin else places, *run)
+            begin, at = end, after
     if begin < len(times):
-        yield _frames(times[begin:], [n - begin for n in places[first:]] if begin else places, deals[first:])
-
-
-def _frames(times: list[int], places: list[int], deals: list[list[CountedTrade] | None]) -> FrameEvidence:
-    return FrameEvidence(times, places, [trades for trades in deals if trades is not None])
+        yield FrameEvidence(times[begin:], [], [], [])
 
 
 def _event(m: bytes) -> EventEvidence | None:

@@ -10,6 +10,7 @@ to the minute's very edges, or filled where it was not, is known where it agrees
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -159,7 +160,7 @@ class Minutes:
 
     def _frames(self, what: FrameEvidence) -> None:
         times = what.times
-        if not self._on and what.deals:
+        if not self._on and what.places:
             self._on = True
             times = times[what.places[0] :]
         if self._on:
@@ -167,13 +168,11 @@ class Minutes:
             if self._since is None:
                 at = next((n for n, ts in enumerate(times) if ts > self._edge), len(times))
                 if at < len(times):
-                    place = at + len(what.times) - len(times)
-                    trades = what.deals[what.places.index(place)] if place in what.places else []
                     self._since = times[at]
-                    self._made = min([times[at], *(trade[0] for trade in trades)])
+                    self._made = min([times[at], *what.made_at(at + len(what.times) - len(times))])
             if self._since is not None:
                 self._last = _last(times[at:]) or self._last
-        self._count(trade for trades in what.deals for trade in trades)
+        self._count(what.trades)
 
     def _end(self) -> None:
         if self._since is not None:
@@ -209,30 +208,35 @@ class Minutes:
 
     def _count(self, trades: Iterable[CountedTrade], *, filled: bool = False) -> None:
         """Have trades added up, those of a minute at once."""
-        connection = self._connection
-        groups: dict[int, tuple[dict[object, int], list[CountedTrade], list[CountedTrade]]] = {}
-        start = end = 0
+        of: dict[int, list[CountedTrade]] = defaultdict(list)
         for trade in trades:
-            if not start <= trade[0] < end:
-                start = trade[0] - trade[0] % MINUTE_MS
-                end = start + MINUTE_MS
-                if start not in groups:
-                    groups[start] = self._seen_in(start), [], []
-                seen, own, others = groups[start]
-            key = trade[3]
-            # Two trades without ids may well agree in everything within a connection; across one they are the same.
-            if key in seen and (not isinstance(key, tuple) or seen[key] != connection):
-                self._tally(start).repeated += 1
-                continue
-            seen[key] = connection
-            (own if trade[4] else others).append(trade)
-        for start, (_, own, others) in groups.items():
+            of[trade[0] // MINUTE_MS].append(trade)
+        for minute, listed in of.items():
+            start = minute * MINUTE_MS
+            new = self._unseen(start, listed)
             tally = self._tally(start)
-            tally.own.add(own)
-            tally.others.add(others)
-            tally.filled += filled * (len(own) + len(others))
+            tally.own.add([trade for trade in new if trade[4]])
+            tally.others.add([trade for trade in new if not trade[4]])
+            tally.repeated += len(listed) - len(new)
+            tally.filled += filled * len(new)
             if self._size is not None:
                 tally.sizes.add(self._size)
+
+    def _unseen(self, start: int, trades: list[CountedTrade]) -> list[CountedTrade]:
+        """Those of a minute's trades that have not come before; they are remembered."""
+        seen, connection = self._seen_in(start), self._connection
+        keys = dict.fromkeys([trade[3] for trade in trades], connection)
+        if len(keys) == len(trades) and seen.keys().isdisjoint(keys.keys()):
+            seen.update(keys)
+            return trades
+        unseen = []
+        for trade in trades:
+            key = trade[3]
+            # Two trades without ids may well agree in everything within a connection; across one they are the same.
+            if key not in seen or (isinstance(key, tuple) and seen[key] == connection):
+                seen[key] = connection
+                unseen.append(trade)
+        return unseen
 
     def _tally(self, start: int) -> _Tally:
         if start not in self._tallies:

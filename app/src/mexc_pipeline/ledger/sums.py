@@ -35,8 +35,8 @@ class Sums:
     parts: dict[bytes, Decimal] = field(default_factory=dict)
     first_ms: int = _LATEST_MS
     last_ms: int = 0
-    opens: list[bytes] = field(default_factory=list)
-    closes: list[bytes] = field(default_factory=list)
+    opens: set[bytes] = field(default_factory=set)
+    closes: set[bytes] = field(default_factory=set)
     least: tuple[int, bytes] = (_BEYOND, b"")
     greatest: tuple[int, bytes] = (-_BEYOND, b"")
     """Least and greatest id, and their price; empty where no trade has one."""
@@ -51,13 +51,13 @@ class Sums:
             else:
                 self.parts[price] = EXACT.add(self.parts.get(price, Decimal(0)), volume)
             if time_ms > last_ms:
-                last_ms, self.closes = time_ms, [price]
+                last_ms, self.closes = time_ms, {price}
             elif time_ms == last_ms:
-                self.closes.append(price)
+                self.closes.add(price)
             if time_ms < first_ms:
-                first_ms, self.opens = time_ms, [price]
+                first_ms, self.opens = time_ms, {price}
             elif time_ms == first_ms:
-                self.opens.append(price)
+                self.opens.add(price)
             if isinstance(key, int):
                 if key > greatest[0]:
                     greatest = key, price
@@ -80,8 +80,8 @@ class Sums:
             },
             first,
             last,
-            [price for one in both if one.first_ms == first for price in one.opens],
-            [price for one in both if one.last_ms == last for price in one.closes],
+            {price for one in both if one.first_ms == first for price in one.opens},
+            {price for one in both if one.last_ms == last for price in one.closes},
             min(self.least, other.least),
             max(self.greatest, other.greatest),
         )
