@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
+from itertools import compress
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -47,12 +48,31 @@ class MinuteCandle(NamedTuple):
     real: bool
 
 
-CountedTrade = tuple[int, bytes, int | Decimal, object, bool]
-"""A trade: its time (Unix ms), its price as it is spelled (:func:`number` reads it), its volume in contracts, what it
-is known by, and whether the exchange marks it as one with oneself (``M`` 1). Known it is by its id, a number or else
-text, where it has one; otherwise by a tuple of time, price, volume and side. No class: there are thousands a second."""
-Deals = tuple[list[int], list[CountedTrade]]
-"""How many trades each of some frames in succession has, and all these trades."""
+class Trades(NamedTuple):
+    """Trades by columns, as there are thousands a second: times (Unix ms), prices as they are spelled (:func:`number`
+    reads them), volumes in contracts, what they are known by, and whether the exchange marks them as ones with oneself
+    (``M`` 1). Known a trade is by its id, a number or else text, where it has one; otherwise by a tuple of time, price,
+    volume and side."""
+
+    times: Sequence[int] = ()
+    prices: Sequence[bytes] = ()
+    volumes: Sequence[int | Decimal] = ()
+    keys: Sequence[object] = ()
+    own: Sequence[bool] = ()
+
+    def where(self, which: Sequence[bool]) -> Trades:
+        """Those for which it says so."""
+        return Trades(*(list(compress(column, which)) for column in self))
+
+
+class Deals(NamedTuple):
+    """The trades of frames in succession, and how many each has."""
+
+    counts: list[int]
+    trades: Trades
+
+
+_Row = tuple[int, bytes, int | Decimal, object, bool]
 
 
 class _Pushed(msgspec.Struct, gc=False):
@@ -189,13 +209,23 @@ def deals(texts: Sequence[bytes | memoryview]) -> list[Deals | None]:
 def _usual(texts: Sequence[bytes | memoryview]) -> Deals:
     frames = [_decode_usual(m).data for m in texts]
     trades = [one for data in frames for one in data]
-    keys = _numbers([one.i for one in trades])
-    found: list[CountedTrade] = [
-        (one.t, bytes(one.p), one.v, key, one.M == 1) for one, key in zip(trades, keys, strict=True)
-    ]
-    for price in {trade[1] for trade in found}:
+    if not trades:
+        return Deals([0] * len(frames), Trades())
+    prices = b",".join([one.p for one in trades]).split(b",")
+    for price in set(prices):
         number(price)
-    return list(map(len, frames)), found
+    if len(prices) != len(trades):
+        raise ValueError
+    return Deals(
+        list(map(len, frames)),
+        Trades(
+            [one.t for one in trades],
+            prices,
+            [one.v for one in trades],
+            _numbers([one.i for one in trades]),
+            [one.M == 1 for one in trades],
+        ),
+    )
 
 
 def _numbers(names: list[str]) -> Sequence[int | str]:
@@ -214,30 +244,28 @@ def _unusual(m: bytes) -> Deals | None:
     """The same of a frame of any other form, such as a compressed one."""
     try:
         data = _decode_deals(content(m)).data
-        trades = [_counted(said) for said in (data if isinstance(data, list) else (data,))]
+        trades = [_row(said) for said in (data if isinstance(data, list) else (data,))]
     except _UNREADABLE:
         return None
-    return [len(trades)], trades
+    return Deals([len(trades)], Trades(*zip(*trades, strict=True)))
 
 
-def deal(m: bytes) -> CountedTrade | None:
+def deal(m: bytes) -> Trades | None:
     """The trade that was fetched by itself; None for what is none, such as a change of a book."""
     text = content(m)
     if not is_trade(text):
         return None
     try:
-        return _counted(_decode_deal(text))
+        return Trades(*zip(_row(_decode_deal(text)), strict=True))
     except _UNREADABLE:
         return None
 
 
-def _counted(said: _Deal) -> CountedTrade:
+def _row(said: _Deal) -> _Row:
     price, volume, name = bytes(said.p), number(bytes(said.v)), said.i
-    key: object = name
+    key: object = _id(name) if isinstance(name, str) else name
     if name is None:
         key = (said.t, number(price), volume, str(said.T))
-    elif isinstance(name, str):
-        key = _id(name)
     number(price)
     return said.t, price, volume, key, said.M in (1, "1")
 

@@ -23,7 +23,7 @@ from mexc_pipeline.events import (
     begin,
 )
 from mexc_pipeline.exchange import candles
-from mexc_pipeline.exchange.candles import CountedTrade, MinuteCandle
+from mexc_pipeline.exchange.candles import Deals, MinuteCandle, Trades
 from mexc_pipeline.exchange.channels import DEAL
 from mexc_pipeline.exchange.contracts import contract_size
 from mexc_pipeline.exchange.deadletters import Reason, meant, reason
@@ -47,22 +47,21 @@ class FrameEvidence(NamedTuple):
 
     times: list[int]
     places: list[int]
-    counts: list[int]
-    trades: list[CountedTrade]
+    deals: Deals
 
-    def made_at(self, place: int) -> list[int]:
+    def made_at(self, place: int) -> Sequence[int]:
         """The times of the trades in the frame at that place."""
         if place not in self.places:
             return []
         at = self.places.index(place)
-        before = sum(self.counts[:at])
-        return [trade[0] for trade in self.trades[before : before + self.counts[at]]]
+        before = sum(self.deals.counts[:at])
+        return self.deals.trades.times[before : before + self.deals.counts[at]]
 
 
 class TradeEvidence(NamedTuple):
     """Trades that came without a time of their frame, or were fetched (``filled``); None: they cannot be read."""
 
-    deals: list[CountedTrade] | None
+    trades: Trades | None
     filled: bool = False
 
 
@@ -108,7 +107,7 @@ def evidence(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Evidence | Non
         case Mt.REPAIRED:
             one = candles.deal(m)
             if one is not None:
-                return TradeEvidence([one], True)
+                return TradeEvidence(one, True)
             found = candles.fetched(m)
             return CandleEvidence(None, found, True) if found is not None else None
         case Mt.CONTRACT:
@@ -121,10 +120,9 @@ def evidence(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Evidence | Non
 def _letter(symbol: str, m: bytes) -> TradeEvidence | None:
     """What a dead letter says: deals, or that there may have been some, where it cannot be told what it is."""
     (found,) = candles.deals([m])
-    trades = found[1] if found is not None else None
     if meant(m, symbol) == DEAL:
-        return TradeEvidence(trades)
-    if reason(m, symbol) in _OBSCURE or trades:
+        return TradeEvidence(found.trades if found is not None else None)
+    if reason(m, symbol) in _OBSCURE or (found is not None and found.trades.times):
         return TradeEvidence(None)
     return None
 
@@ -140,16 +138,16 @@ def frames(times: list[int], places: list[int], texts: Sequence[bytes | memoryvi
     for run in candles.deals(texts):
         if run is None:
             if begin < places[at]:
-                yield FrameEvidence(times[begin : places[at]], [], [], [])
+                yield FrameEvidence(times[begin : places[at]], [], Deals([], Trades()))
             yield TradeEvidence(None)
             begin, at = places[at] + 1, at + 1
         else:
-            after = at + len(run[0])
+            after = at + len(run.counts)
             end = places[after] if after < len(places) else len(times)
-            yield FrameEvidence(times[begin:end], [n - begin for n in places[at:after]] if begin else places, *run)
+            yield FrameEvidence(times[begin:end], [n - begin for n in places[at:after]] if begin else places, run)
             begin, at = end, after
     if begin < len(times):
-        yield FrameEvidence(times[begin:], [], [], [])
+        yield FrameEvidence(times[begin:], [], Deals([], Trades()))
 
 
 def _event(m: bytes) -> EventEvidence | None:

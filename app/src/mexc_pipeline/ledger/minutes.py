@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Literal, NamedTuple
 
 from mexc_pipeline.events import Connected, Filled, GivenUp, Resumed, Stalled, Started, Subscribed, Unfilled
-from mexc_pipeline.exchange.candles import MINUTE_MS, CountedTrade, MinuteCandle
+from mexc_pipeline.exchange.candles import MINUTE_MS, MinuteCandle, Trades
 from mexc_pipeline.exchange.channels import DEAL
 from mexc_pipeline.ledger.evidence import (
     CandleEvidence,
@@ -172,7 +172,7 @@ class Minutes:
                     self._made = min([times[at], *what.made_at(at + len(what.times) - len(times))])
             if self._since is not None:
                 self._last = _last(times[at:]) or self._last
-        self._count(what.trades)
+        self._count(what.deals.trades)
 
     def _end(self) -> None:
         if self._since is not None:
@@ -198,45 +198,39 @@ class Minutes:
     # -- trades
 
     def _deals(self, what: TradeEvidence) -> None:
-        if what.deals is None:
+        if what.trades is None:
             self._end()  # what is in it is not known
         elif what.filled:
-            self._count(what.deals, filled=True)
+            self._count(what.trades, filled=True)
         else:
             self._on = True
-            self._count(what.deals)
+            self._count(what.trades)
 
-    def _count(self, trades: Iterable[CountedTrade], *, filled: bool = False) -> None:
+    def _count(self, trades: Trades, *, filled: bool = False) -> None:
         """Have trades added up, those of a minute at once."""
-        of: dict[int, list[CountedTrade]] = defaultdict(list)
-        for trade in trades:
-            of[trade[0] // MINUTE_MS].append(trade)
-        for minute, listed in of.items():
-            start = minute * MINUTE_MS
-            new = self._unseen(start, listed)
+        for start, some in _by_minute(trades):
+            new = self._unseen(start, some)
             tally = self._tally(start)
-            tally.own.add([trade for trade in new if trade[4]])
-            tally.others.add([trade for trade in new if not trade[4]])
-            tally.repeated += len(listed) - len(new)
-            tally.filled += filled * len(new)
+            tally.own.add(new.where(new.own))
+            tally.others.add(new.where([not own for own in new.own]))
+            tally.repeated += len(some.times) - len(new.times)
+            tally.filled += filled * len(new.times)
             if self._size is not None:
                 tally.sizes.add(self._size)
 
-    def _unseen(self, start: int, trades: list[CountedTrade]) -> list[CountedTrade]:
+    def _unseen(self, start: int, trades: Trades) -> Trades:
         """Those of a minute's trades that have not come before; they are remembered."""
         seen, connection = self._seen_in(start), self._connection
-        keys = dict.fromkeys([trade[3] for trade in trades], connection)
-        if len(keys) == len(trades) and seen.keys().isdisjoint(keys.keys()):
+        keys = dict.fromkeys(trades.keys, connection)
+        if len(keys) == len(trades.keys) and seen.keys().isdisjoint(keys.keys()):
             seen.update(keys)
             return trades
-        unseen = []
-        for trade in trades:
-            key = trade[3]
+        unseen = list[bool]()
+        for key in trades.keys:
             # Two trades without ids may well agree in everything within a connection; across one they are the same.
-            if key not in seen or (isinstance(key, tuple) and seen[key] == connection):
-                seen[key] = connection
-                unseen.append(trade)
-        return unseen
+            unseen.append(key not in seen or (isinstance(key, tuple) and seen[key] == connection))
+            seen.setdefault(key, connection)
+        return trades.where(unseen)
 
     def _tally(self, start: int) -> _Tally:
         if start not in self._tallies:
@@ -349,6 +343,21 @@ def counted(minutes: Iterable[Minute], expected: int | None = None) -> Shares:
     agree, differ = verdicts.count("agrees"), verdicts.count("differs")
     unknown = verdicts.count("unknown") if expected is None else max(0, expected - agree - differ)
     return Shares(agree, differ, unknown)
+
+
+def _by_minute(trades: Trades) -> Iterator[tuple[int, Trades]]:
+    """The trades of each minute, and when it begins."""
+    if not trades.times:
+        return
+    minute = trades.times[0] // MINUTE_MS
+    if minute * MINUTE_MS <= min(trades.times) and max(trades.times) < (minute + 1) * MINUTE_MS:
+        yield minute * MINUTE_MS, trades
+        return
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, time in enumerate(trades.times):
+        places[time // MINUTE_MS].append(place)
+    for minute, of in places.items():
+        yield minute * MINUTE_MS, Trades(*([column[place] for place in of] for column in trades))
 
 
 def _last(times: list[int]) -> int:

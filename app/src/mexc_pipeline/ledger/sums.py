@@ -5,12 +5,12 @@ Trades are added up by the spelling of their price, so that each costs no arithm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
+from itertools import compress
 from typing import NamedTuple
 
-from mexc_pipeline.exchange.candles import CountedTrade, MinuteCandle, number
+from mexc_pipeline.exchange.candles import MinuteCandle, Trades, number
 
 FIELDS = ("volume", "amount", "open", "high", "low", "close")
 """What is compared."""
@@ -41,30 +41,38 @@ class Sums:
     greatest: tuple[int, bytes] = (-_BEYOND, b"")
     """Least and greatest id, and their price; empty where no trade has one."""
 
-    def add(self, trades: Sequence[CountedTrade]) -> None:
+    def add(self, trades: Trades) -> None:
         """Have trades added."""
-        volumes, first_ms, last_ms = self.volumes, self.first_ms, self.last_ms
-        least, greatest = self.least, self.greatest
-        for time_ms, price, volume, key, _ in trades:
+        if not trades.times:
+            return
+        volumes = self.volumes
+        for price, volume in zip(trades.prices, trades.volumes, strict=True):
             if isinstance(volume, int):
                 volumes[price] = volumes.get(price, 0) + volume
             else:
                 self.parts[price] = EXACT.add(self.parts.get(price, Decimal(0)), volume)
-            if time_ms > last_ms:
-                last_ms, self.closes = time_ms, {price}
-            elif time_ms == last_ms:
-                self.closes.add(price)
-            if time_ms < first_ms:
-                first_ms, self.opens = time_ms, {price}
-            elif time_ms == first_ms:
-                self.opens.add(price)
-            if isinstance(key, int):
-                if key > greatest[0]:
-                    greatest = key, price
-                if key < least[0]:
-                    least = key, price
-        self.trades += len(trades)
-        self.first_ms, self.last_ms, self.least, self.greatest = first_ms, last_ms, least, greatest
+        self.trades += len(trades.times)
+        self._add_ends(trades)
+        self._add_ids(trades)
+
+    def _add_ends(self, trades: Trades) -> None:
+        first, last = min(trades.times), max(trades.times)
+        if first <= self.first_ms:
+            kept = self.opens if first == self.first_ms else set()
+            self.first_ms, self.opens = first, kept.union(compress(trades.prices, map(first.__eq__, trades.times)))
+        if last >= self.last_ms:
+            kept = self.closes if last == self.last_ms else set()
+            self.last_ms, self.closes = last, kept.union(compress(trades.prices, map(last.__eq__, trades.times)))
+
+    def _add_ids(self, trades: Trades) -> None:
+        ids = [key for key in trades.keys if isinstance(key, int)]
+        if not ids:
+            return
+        low, high = min(ids), max(ids)
+        if low < self.least[0]:
+            self.least = low, trades.prices[trades.keys.index(low)]
+        if high > self.greatest[0]:
+            self.greatest = high, trades.prices[trades.keys.index(high)]
 
     def __add__(self, other: Sums) -> Sums:
         if not self.trades or not other.trades:
