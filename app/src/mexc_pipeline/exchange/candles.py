@@ -33,6 +33,10 @@ _LONGEST = 76
 _FIRST_MS, _END_MS = 10**12, 10**13
 
 
+_NO_DIGITS = " \t\r\n-.eE"
+"""What may be in a JSON number, or around it, other than digits."""
+
+
 class MinuteCandle(NamedTuple):
     """A candle of the minute that begins at ``start_ms`` (Unix ms). ``volume`` in contracts, ``amount`` in the quote
     currency, prices in the quote currency; None: the exchange does not say. ``real``: the prices are those of the
@@ -63,6 +67,10 @@ class Trades(NamedTuple):
     def where(self, which: Sequence[bool]) -> Trades:
         """Those for which it says so."""
         return Trades(*(list(compress(column, which)) for column in self))
+
+
+Cut = tuple[int, int]
+"""Where a frame begins in many, and where it ends."""
 
 
 class Deals(NamedTuple):
@@ -108,6 +116,7 @@ class _Fetched(msgspec.Struct, gc=False, rename="camel"):
     real_close: list[Decimal | None] | None = None
 
 
+_Small = Annotated[int, msgspec.Meta(le=2**63 - 1)]
 _Time = Annotated[int, msgspec.Meta(ge=_FIRST_MS, lt=_END_MS)]
 
 
@@ -122,7 +131,7 @@ class _Usual(msgspec.Struct, gc=False):
 
 
 class _UsualFrame(msgspec.Struct, gc=False):
-    data: list[_Usual]
+    data: tuple[_Usual, ...]
 
 
 class _Deal(msgspec.Struct, gc=False):
@@ -142,7 +151,7 @@ _decode_pushed = msgspec.json.Decoder(_PushedFrame).decode
 _decode_fetched = msgspec.json.Decoder(_Fetched).decode
 _decode_usual = msgspec.json.Decoder(_UsualFrame).decode
 _decode_deals = msgspec.json.Decoder(_DealFrame).decode
-_decode_numbers = msgspec.json.Decoder(list[int]).decode
+_decode_numbers = msgspec.json.Decoder(list[_Small]).decode
 _decode_deal = msgspec.json.Decoder(_Deal).decode
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -196,18 +205,18 @@ def _candle(time_s: int, volume: Decimal, amount: Decimal | None, real: _Prices,
     return MinuteCandle(start_ms, volume, amount, opened, high, low, close, is_real)
 
 
-def deals(texts: Sequence[bytes | memoryview]) -> list[Deals | None]:
-    """What ``push.deal`` frames in succession hold: of as many at once as can be, None for one with a trade that cannot
-    be read."""
+def deals(m: bytes | memoryview, cuts: Sequence[Cut]) -> list[Deals | None]:
+    """What ``push.deal`` frames in succession hold, which are there in ``m``: of as many at once as can be, None for
+    one with a trade that cannot be read."""
     try:
-        return [_usual(texts)]
+        return [_usual(m, cuts)]
     except _UNREADABLE:
-        half = len(texts) // 2
-        return deals(texts[:half]) + deals(texts[half:]) if half else [_unusual(bytes(texts[0]))]
+        half = len(cuts) // 2
+        return deals(m, cuts[:half]) + deals(m, cuts[half:]) if half else [_unusual(bytes(m[slice(*cuts[0])]))]
 
 
-def _usual(texts: Sequence[bytes | memoryview]) -> Deals:
-    frames = [_decode_usual(m).data for m in texts]
+def _usual(m: bytes | memoryview, cuts: Sequence[Cut]) -> Deals:
+    frames = [_decode_usual(m[begin:end]).data for begin, end in cuts]
     trades = [one for data in frames for one in data]
     if not trades:
         return Deals([0] * len(frames), Trades())
@@ -230,9 +239,12 @@ def _usual(texts: Sequence[bytes | memoryview]) -> Deals:
 
 def _numbers(names: list[str]) -> Sequence[int | str]:
     """Ids, as numbers those that are."""
-    if "".join(names).isdecimal() and max(map(len, names)) <= _LONGEST:
-        with suppress(msgspec.MsgspecError):  # of a leading nought
-            return _decode_numbers(f"[{','.join(names)}]")
+    text = ",".join(names)
+    if not any(other in text for other in _NO_DIGITS):
+        with suppress(msgspec.MsgspecError):  # of a leading nought, or of many digits
+            keys = _decode_numbers(f"[{text}]")
+            if len(keys) == len(names):
+                return keys
     return [_id(name) for name in names]
 
 

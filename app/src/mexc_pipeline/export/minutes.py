@@ -32,8 +32,8 @@ def evidence_in(symbol: str, block: Packed) -> list[Evidence]:
     for at in [*np.flatnonzero(~np.isin(block.mt, FRAMES)).tolist(), len(block)]:
         if at > begin:
             places = np.flatnonzero(deals[begin:at])
-            cuts = zip(starts[begin:at][places].tolist(), ends[begin:at][places].tolist(), strict=True)
-            found += frames(times[begin:at], places.tolist(), [block.m[first:last] for first, last in cuts])
+            cuts = list(zip(starts[begin:at][places].tolist(), ends[begin:at][places].tolist(), strict=True))
+            found += frames(times[begin:at], places.tolist(), block.m, cuts)
         if at < len(block):
             m = bytes(block.m[int(starts[at]) : int(ends[at])])
             what = evidence(symbol, int(block.rx[at]), int(block.ts[at]), int(block.mt[at]), m)

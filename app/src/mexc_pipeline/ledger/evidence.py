@@ -23,7 +23,7 @@ from mexc_pipeline.events import (
     begin,
 )
 from mexc_pipeline.exchange import candles
-from mexc_pipeline.exchange.candles import Deals, MinuteCandle, Trades
+from mexc_pipeline.exchange.candles import Cut, Deals, MinuteCandle, Trades
 from mexc_pipeline.exchange.channels import DEAL
 from mexc_pipeline.exchange.contracts import contract_size
 from mexc_pipeline.exchange.deadletters import Reason, meant, reason
@@ -98,7 +98,7 @@ def evidence(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Evidence | Non
     ns; ``m`` of tickers and depth is not looked at."""
     match mt:
         case Mt.TICKER | Mt.DEAL | Mt.DEPTH:
-            return next(frames([own_ts(rx, ts)], *(([0], [m]) if mt == Mt.DEAL else ([], []))))
+            return next(frames([own_ts(rx, ts)], *(([0], m, [(0, len(m))]) if mt == Mt.DEAL else ([], m, []))))
         case Mt.EVENT:
             return _event(m)
         case Mt.KLINE:
@@ -119,7 +119,7 @@ def evidence(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Evidence | Non
 
 def _letter(symbol: str, m: bytes) -> TradeEvidence | None:
     """What a dead letter says: deals, or that there may have been some, where it cannot be told what it is."""
-    (found,) = candles.deals([m])
+    (found,) = candles.deals(m, [(0, len(m))])
     if meant(m, symbol) == DEAL:
         return TradeEvidence(found.trades if found is not None else None)
     if reason(m, symbol) in _OBSCURE or (found is not None and found.trades.times):
@@ -132,10 +132,10 @@ def own_ts(rx: int, ts: int) -> int:
     return 0 if ts == rx // 1_000_000 else ts
 
 
-def frames(times: list[int], places: list[int], texts: Sequence[bytes | memoryview]) -> Iterator[Evidence]:
-    """What frames in succession say, by their own times, and the places and texts of those of deals."""
+def frames(times: list[int], places: list[int], m: bytes | memoryview, cuts: Sequence[Cut]) -> Iterator[Evidence]:
+    """What frames in succession say, by their own times, and those of deals by their places among them and in ``m``."""
     begin = at = 0
-    for run in candles.deals(texts):
+    for run in candles.deals(m, cuts):
         if run is None:
             if begin < places[at]:
                 yield FrameEvidence(times[begin : places[at]], [], Deals([], Trades()))

@@ -85,6 +85,16 @@ class _Tally:
     """Of a contract, as they were said before its trades came."""
 
 
+class _Seen(NamedTuple):
+    """What the trades of a minute are known by: ids, and, of those without, over which connection they came first."""
+
+    ids: set[object]
+    others: dict[object, int]
+
+    def count(self) -> int:
+        return len(self.ids) + len(self.others)
+
+
 class _Held(NamedTuple):
     candle: MinuteCandle
     fetched: bool
@@ -112,8 +122,7 @@ class Minutes:
         self._later_push = 0
         """The newest window that was pushed."""
         self._seq = 0
-        self._seen: dict[int, dict[object, int]] = {}
-        """By minute: what its trades are known by, and over which connection they came first."""
+        self._seen: dict[int, _Seen] = {}
         self._connection = 0
         self._on = False
         self._since: int | None = None
@@ -211,8 +220,11 @@ class Minutes:
         for start, some in _by_minute(trades):
             new = self._unseen(start, some)
             tally = self._tally(start)
-            tally.own.add(new.where(new.own))
-            tally.others.add(new.where([not own for own in new.own]))
+            if any(new.own):
+                tally.own.add(new.where(new.own))
+                tally.others.add(new.where([not own for own in new.own]))
+            else:
+                tally.others.add(new)
             tally.repeated += len(some.times) - len(new.times)
             tally.filled += filled * len(new.times)
             if self._size is not None:
@@ -220,16 +232,21 @@ class Minutes:
 
     def _unseen(self, start: int, trades: Trades) -> Trades:
         """Those of a minute's trades that have not come before; they are remembered."""
-        seen, connection = self._seen_in(start), self._connection
-        keys = dict.fromkeys(trades.keys, connection)
-        if len(keys) == len(trades.keys) and seen.keys().isdisjoint(keys.keys()):
-            seen.update(keys)
-            return trades
+        ids, others = self._seen_in(start)
+        if tuple not in set(map(type, trades.keys)) and ids.isdisjoint(trades.keys):
+            before = len(ids)
+            ids.update(trades.keys)
+            if len(ids) - before == len(trades.keys):
+                return trades
+            ids.difference_update(trades.keys)  # some are the same
         unseen = list[bool]()
         for key in trades.keys:
-            # Two trades without ids may well agree in everything within a connection; across one they are the same.
-            unseen.append(key not in seen or (isinstance(key, tuple) and seen[key] == connection))
-            seen.setdefault(key, connection)
+            if isinstance(key, tuple):
+                # Two may well agree in everything within a connection; across one they are the same.
+                unseen.append(others.setdefault(key, self._connection) == self._connection)
+            else:
+                unseen.append(key not in ids)
+                ids.add(key)
         return trades.where(unseen)
 
     def _tally(self, start: int) -> _Tally:
@@ -237,12 +254,11 @@ class Minutes:
             self._tallies[start] = _Tally()
         return self._tallies[start]
 
-    def _seen_in(self, start: int) -> dict[object, int]:
-        """What trades of a minute are known by, and over which connection they came first."""
+    def _seen_in(self, start: int) -> _Seen:
         if start not in self._seen:
-            while len(self._seen) > 2 and sum(map(len, self._seen.values())) > KEPT:
+            while len(self._seen) > 2 and sum(map(_Seen.count, self._seen.values())) > KEPT:
                 del self._seen[min(self._seen)]
-            self._seen[start] = {}
+            self._seen[start] = _Seen(set(), {})
         return self._seen[start]
 
     # -- candles
