@@ -52,6 +52,9 @@ class MinuteCandle(NamedTuple):
     real: bool
 
 
+_Row = tuple[int, bytes, int | Decimal, object, bool]
+
+
 class Trades(NamedTuple):
     """Trades by columns, as there are thousands a second: times (Unix ms), prices as they are spelled (:func:`number`
     reads them), volumes in contracts, what they are known by, and whether the exchange marks them as ones with oneself
@@ -64,9 +67,40 @@ class Trades(NamedTuple):
     keys: Sequence[object] = ()
     own: Sequence[bool] = ()
 
+    @classmethod
+    def of(cls, rows: Sequence[_Row]) -> Trades:
+        """These, given one by one."""
+        return cls(
+            [row[0] for row in rows],
+            [row[1] for row in rows],
+            [row[2] for row in rows],
+            [row[3] for row in rows],
+            [row[4] for row in rows],
+        )
+
     def where(self, which: Sequence[bool]) -> Trades:
         """Those for which it says so."""
-        return Trades(*(list(compress(column, which)) for column in self))
+        return Trades(
+            list(compress(self.times, which)),
+            list(compress(self.prices, which)),
+            list(compress(self.volumes, which)),
+            list(compress(self.keys, which)),
+            list(compress(self.own, which)),
+        )
+
+    def at(self, places: Sequence[int]) -> Trades:
+        """Those at these places."""
+        return Trades(
+            [self.times[place] for place in places],
+            [self.prices[place] for place in places],
+            [self.volumes[place] for place in places],
+            [self.keys[place] for place in places],
+            [self.own[place] for place in places],
+        )
+
+    def prices_at(self, time_ms: int) -> set[bytes]:
+        """The prices of those of one millisecond."""
+        return {price for price, time in zip(self.prices, self.times, strict=True) if time == time_ms}
 
 
 Cut = tuple[int, int]
@@ -78,9 +112,6 @@ class Deals(NamedTuple):
 
     counts: list[int]
     trades: Trades
-
-
-_Row = tuple[int, bytes, int | Decimal, object, bool]
 
 
 class _Pushed(msgspec.Struct, gc=False):
@@ -221,10 +252,10 @@ def _usual(m: bytes | memoryview, cuts: Sequence[Cut]) -> Deals:
     if not trades:
         return Deals([0] * len(frames), Trades())
     prices = b",".join([one.p for one in trades]).split(b",")
+    if len(prices) != len(trades):
+        raise ValueError("a price has a comma in it")
     for price in set(prices):
         number(price)
-    if len(prices) != len(trades):
-        raise ValueError
     return Deals(
         list(map(len, frames)),
         Trades(
@@ -259,7 +290,7 @@ def _unusual(m: bytes) -> Deals | None:
         trades = [_row(said) for said in (data if isinstance(data, list) else (data,))]
     except _UNREADABLE:
         return None
-    return Deals([len(trades)], Trades(*zip(*trades, strict=True)))
+    return Deals([len(trades)], Trades.of(trades))
 
 
 def deal(m: bytes) -> Trades | None:
@@ -268,7 +299,7 @@ def deal(m: bytes) -> Trades | None:
     if not is_trade(text):
         return None
     try:
-        return Trades(*zip(_row(_decode_deal(text)), strict=True))
+        return Trades.of([_row(_decode_deal(text))])
     except _UNREADABLE:
         return None
 

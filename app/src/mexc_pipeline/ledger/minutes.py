@@ -91,7 +91,7 @@ class _Seen(NamedTuple):
     ids: set[object]
     others: dict[object, int]
 
-    def count(self) -> int:
+    def size(self) -> int:
         return len(self.ids) + len(self.others)
 
 
@@ -220,11 +220,9 @@ class Minutes:
         for start, some in _by_minute(trades):
             new = self._unseen(start, some)
             tally = self._tally(start)
-            if any(new.own):
-                tally.own.add(new.where(new.own))
-                tally.others.add(new.where([not own for own in new.own]))
-            else:
-                tally.others.add(new)
+            figures = new._replace(own=())
+            tally.own.add(figures.where(new.own))
+            tally.others.add(figures.where([not own for own in new.own]) if any(new.own) else figures)
             tally.repeated += len(some.times) - len(new.times)
             tally.filled += filled * len(new.times)
             if self._size is not None:
@@ -256,7 +254,7 @@ class Minutes:
 
     def _seen_in(self, start: int) -> _Seen:
         if start not in self._seen:
-            while len(self._seen) > 2 and sum(map(_Seen.count, self._seen.values())) > KEPT:
+            while len(self._seen) > 2 and sum(map(_Seen.size, self._seen.values())) > KEPT:
                 del self._seen[min(self._seen)]
             self._seen[start] = _Seen(set(), {})
         return self._seen[start]
@@ -373,7 +371,7 @@ def _by_minute(trades: Trades) -> Iterator[tuple[int, Trades]]:
     for place, time in enumerate(trades.times):
         places[time // MINUTE_MS].append(place)
     for minute, of in places.items():
-        yield minute * MINUTE_MS, Trades(*([column[place] for place in of] for column in trades))
+        yield minute * MINUTE_MS, trades.at(of)
 
 
 def _last(times: list[int]) -> int:

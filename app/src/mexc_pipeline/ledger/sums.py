@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
-from itertools import compress
 from typing import NamedTuple
 
 from mexc_pipeline.exchange.candles import MinuteCandle, Trades, number
@@ -58,11 +57,11 @@ class Sums:
     def _add_ends(self, trades: Trades) -> None:
         first, last = min(trades.times), max(trades.times)
         if first <= self.first_ms:
-            kept = self.opens if first == self.first_ms else set()
-            self.first_ms, self.opens = first, kept.union(compress(trades.prices, map(first.__eq__, trades.times)))
+            self.opens = {*(self.opens if first == self.first_ms else ()), *trades.prices_at(first)}
+            self.first_ms = first
         if last >= self.last_ms:
-            kept = self.closes if last == self.last_ms else set()
-            self.last_ms, self.closes = last, kept.union(compress(trades.prices, map(last.__eq__, trades.times)))
+            self.closes = {*(self.closes if last == self.last_ms else ()), *trades.prices_at(last)}
+            self.last_ms = last
 
     def _add_ids(self, trades: Trades) -> None:
         ids = [key for key in trades.keys if isinstance(key, int)]
