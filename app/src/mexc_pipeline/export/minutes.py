@@ -21,6 +21,10 @@ MINUTES = "minutes"
 """The metadata key. It stands in the footer alone, as only all rows together decide it."""
 
 
+_OTHER = ~np.isin(np.arange(256), FRAMES)
+"""By type of row: it is none of those."""
+
+
 def evidence_in(symbol: str, block: Packed) -> list[Evidence]:
     """What rows say of trades and candles; their seqs go up by one."""
     ends = np.cumsum(block.length, dtype=np.int64)
@@ -29,7 +33,7 @@ def evidence_in(symbol: str, block: Packed) -> list[Evidence]:
     deals = block.mt == Mt.DEAL
     found: list[Evidence] = []
     begin = 0
-    for at in [*np.flatnonzero(~np.isin(block.mt, FRAMES)).tolist(), len(block)]:
+    for at in [*np.flatnonzero(_OTHER[block.mt]).tolist(), len(block)]:
         if at > begin:
             places = np.flatnonzero(deals[begin:at])
             cuts = list(zip(starts[begin:at][places].tolist(), ends[begin:at][places].tolist(), strict=True))

@@ -44,10 +44,10 @@ class Sums:
         """Have trades added."""
         if not trades.times:
             return
-        volumes = self.volumes
+        volumes, so_far = self.volumes, self.volumes.get
         for price, volume in zip(trades.prices, trades.volumes, strict=True):
             if isinstance(volume, int):
-                volumes[price] = volumes.get(price, 0) + volume
+                volumes[price] = so_far(price, 0) + volume
             else:
                 self.parts[price] = EXACT.add(self.parts.get(price, Decimal(0)), volume)
         self.trades += len(trades.times)
