@@ -69,7 +69,7 @@ class Trades(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[_Row]) -> Trades:
-        """These, given one by one."""
+        """Trades that are given one by one."""
         return cls(
             [row[0] for row in rows],
             [row[1] for row in rows],
@@ -79,7 +79,7 @@ class Trades(NamedTuple):
         )
 
     def where(self, which: Sequence[bool]) -> Trades:
-        """Those for which it says so."""
+        """The trades for which it says so."""
         return Trades(
             list(compress(self.times, which)),
             list(compress(self.prices, which)),
@@ -89,7 +89,7 @@ class Trades(NamedTuple):
         )
 
     def at(self, places: Sequence[int]) -> Trades:
-        """Those at these places."""
+        """The trades at these places."""
         return Trades(
             [self.times[place] for place in places],
             [self.prices[place] for place in places],
@@ -107,7 +107,7 @@ Cut = tuple[int, int]
 """Where a frame begins in many, and where it ends."""
 
 
-class Deals(NamedTuple):
+class FrameTrades(NamedTuple):
     """The trades of frames in succession, and how many each has."""
 
     counts: list[int]
@@ -236,7 +236,7 @@ def _candle(time_s: int, volume: Decimal, amount: Decimal | None, real: _Prices,
     return MinuteCandle(start_ms, volume, amount, opened, high, low, close, is_real)
 
 
-def deals(m: bytes | memoryview, cuts: Sequence[Cut]) -> list[Deals | None]:
+def deals(m: bytes | memoryview, cuts: Sequence[Cut]) -> list[FrameTrades | None]:
     """What ``push.deal`` frames in succession hold, which are there in ``m``: of as many at once as can be, None for
     one with a trade that cannot be read."""
     try:
@@ -246,17 +246,17 @@ def deals(m: bytes | memoryview, cuts: Sequence[Cut]) -> list[Deals | None]:
         return deals(m, cuts[:half]) + deals(m, cuts[half:]) if half else [_unusual(bytes(m[slice(*cuts[0])]))]
 
 
-def _usual(m: bytes | memoryview, cuts: Sequence[Cut]) -> Deals:
+def _usual(m: bytes | memoryview, cuts: Sequence[Cut]) -> FrameTrades:
     frames = [_decode_usual(m[begin:end]).data for begin, end in cuts]
     trades = [one for data in frames for one in data]
     if not trades:
-        return Deals([0] * len(frames), Trades())
+        return FrameTrades([0] * len(frames), Trades())
     prices = b",".join([one.p for one in trades]).split(b",")
     if len(prices) != len(trades):
         raise ValueError("a price has a comma in it")
     for price in set(prices):
         number(price)
-    return Deals(
+    return FrameTrades(
         list(map(len, frames)),
         Trades(
             [one.t for one in trades],
@@ -283,14 +283,14 @@ def _id(name: str) -> int | str:
     return int(name) if name.isdecimal() and len(name) <= _LONGEST else name
 
 
-def _unusual(m: bytes) -> Deals | None:
+def _unusual(m: bytes) -> FrameTrades | None:
     """The same of a frame of any other form, such as a compressed one."""
     try:
         data = _decode_deals(content(m)).data
         trades = [_row(said) for said in (data if isinstance(data, list) else (data,))]
     except _UNREADABLE:
         return None
-    return Deals([len(trades)], Trades.of(trades))
+    return FrameTrades([len(trades)], Trades.of(trades))
 
 
 def deal(m: bytes) -> Trades | None:

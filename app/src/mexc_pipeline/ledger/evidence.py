@@ -23,7 +23,7 @@ from mexc_pipeline.events import (
     begin,
 )
 from mexc_pipeline.exchange import candles
-from mexc_pipeline.exchange.candles import Cut, Deals, MinuteCandle, Trades
+from mexc_pipeline.exchange.candles import Cut, FrameTrades, MinuteCandle, Trades
 from mexc_pipeline.exchange.channels import DEAL
 from mexc_pipeline.exchange.contracts import contract_size
 from mexc_pipeline.exchange.deadletters import Reason, meant, reason
@@ -47,7 +47,7 @@ class FrameEvidence(NamedTuple):
 
     times: list[int]
     places: list[int]
-    deals: Deals
+    deals: FrameTrades
 
     def made_at(self, place: int) -> Sequence[int]:
         """The times of the trades in the frame at that place."""
@@ -138,7 +138,7 @@ def frames(times: list[int], places: list[int], m: bytes | memoryview, cuts: Seq
     for run in candles.deals(m, cuts):
         if run is None:
             if begin < places[at]:
-                yield FrameEvidence(times[begin : places[at]], [], Deals([], Trades()))
+                yield FrameEvidence(times[begin : places[at]], [], FrameTrades([], Trades()))
             yield TradeEvidence(None)
             begin, at = places[at] + 1, at + 1
         else:
@@ -147,7 +147,7 @@ def frames(times: list[int], places: list[int], m: bytes | memoryview, cuts: Seq
             yield FrameEvidence(times[begin:end], [n - begin for n in places[at:after]] if begin else places, run)
             begin, at = end, after
     if begin < len(times):
-        yield FrameEvidence(times[begin:], [], Deals([], Trades()))
+        yield FrameEvidence(times[begin:], [], FrameTrades([], Trades()))
 
 
 def _event(m: bytes) -> EventEvidence | None:
