@@ -130,3 +130,13 @@ def test_a_block_of_rows_is_judged_as_its_rows_are(listed: list[tuple[Mt, bytes]
     for what in evidence_in(SYMBOL, block) if listed else []:
         at_once.take(what)
     assert at_once.result() == one_by_one.result()
+
+
+@settings(max_examples=examples(200))
+@given(st.lists(st.text("0123456789 -.eE,\n\u0663", max_size=4), max_size=6))
+def test_an_id_is_a_number_where_it_is_digits_alone(ids: list[str]) -> None:
+    data = [{"p": 1, "v": 1, "t": BEGIN, "i": name} for name in ids]
+    m = json.dumps({"data": data}).encode()
+    (found,) = deals(m, [(0, len(m))])
+    assert found is not None
+    assert list(found.trades.keys) == [int(name) if name.isdecimal() else name for name in ids]
