@@ -75,7 +75,7 @@ def test_a_start_that_is_killed_says_nothing_of_its_folder(tmp_path: Path) -> No
     with contextlib.closing(process):
         store = hung(process)
         watcher = wait_for(lambda: next(iter(children(store.pid)), 0))
-        wait_for(lambda: ignores(watcher, STOPS))
+        wait_for(lambda: blocks(watcher, STOPS))
         for number in STOPS:
             os.kill(watcher, number)
         assert watcher in children(store.pid)
@@ -90,10 +90,10 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def ignores(pid: int, numbers: tuple[signal.Signals, ...]) -> bool:
+def blocks(pid: int, numbers: tuple[signal.Signals, ...]) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
-    ignored = int(next(line for line in status.splitlines() if line.startswith("SigIgn")).split()[1], 16)
-    return all(ignored >> (number - 1) & 1 for number in numbers)
+    blocked = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+    return all(blocked >> (number - 1) & 1 for number in numbers)
 
 
 def _fifo(path: Path) -> None:

@@ -1,5 +1,5 @@
-"""Before and while the embedded engine is opened: what of its folder it must not be given, and an end where it finds
-none itself. It holds the interpreter meanwhile, so the end comes from a process beside: this module, run."""
+"""What comes before the embedded engine opens its folder, and the end of an opening that has none itself. The engine
+holds the interpreter meanwhile, so the end comes from a process beside: this module, run."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def watched(folder: Path, within_s: int, of_folder_s: int) -> Iterator[Callable[
 def main(pid: int, within_s: int, of_folder_s: int, folder: Path) -> None:
     """Wait for the end of standard input: the process is done then, or gone. Where it does not come, say so, mark the
     folder, and kill it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to all of a group; it decides when to end
-        signal.signal(number, signal.SIG_IGN)
+    # sent to all of a group: the one that is waited for decides what they end
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     had_s = _waited(within_s)
     if had_s is None:
         return
