@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,12 +36,17 @@ def aside(process: Process) -> list[Path]:
     return list(process.data.glob("clickhouse.broken-*"))
 
 
-def hung(process: Process) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def hung(process: Process) -> Iterator[subprocess.Popen[bytes]]:
     """A store whose engine waits for a FIFO, and holds the interpreter."""
     (process.data / "clickhouse" / "status").unlink(missing_ok=True)
     os.mkfifo(process.data / "clickhouse" / "status")
-    with process.log.open("ab") as out:
-        return subprocess.Popen([sys.executable, "-c", DECEIVED, str(process.file)], stdout=out, stderr=out)
+    asked = [sys.executable, "-c", DECEIVED, str(process.file)]
+    with process.log.open("ab") as out, subprocess.Popen(asked, stdout=out, stderr=out) as store:
+        try:
+            yield store
+        finally:
+            store.kill()
 
 
 def test_an_engine_that_does_not_come_up_is_ended_and_its_folder_set_aside_by_the_next_start(tmp_path: Path) -> None:
@@ -51,8 +56,8 @@ def test_an_engine_that_does_not_come_up_is_ended_and_its_folder_set_aside_by_th
         loaded(process, recording)
         process.end(signal.SIGTERM)
         before = len(process.text().splitlines())
-        store = hung(process)
-        assert store.wait(30) == -signal.SIGKILL
+        with hung(process) as store:
+            assert store.wait(30) == -signal.SIGKILL
         said = process.text().splitlines()[before:]
         assert len(said) == 1
         assert "embedded ClickHouse did not open in time, ending" in said[0]
@@ -73,14 +78,12 @@ def test_a_start_that_is_killed_says_nothing_of_its_folder(tmp_path: Path) -> No
     folder = process.data / "clickhouse"
     folder.mkdir(parents=True)
     with contextlib.closing(process):
-        store = hung(process)
-        watcher = wait_for(lambda: next(iter(children(store.pid)), 0))
-        wait_for(lambda: blocks(watcher, STOPS))
-        for number in STOPS:
-            os.kill(watcher, number)
-        assert watcher in children(store.pid)
-        store.kill()
-        store.wait(10)
+        with hung(process) as store:
+            watcher = wait_for(lambda: next(iter(children(store.pid)), 0))
+            wait_for(lambda: blocks(watcher, STOPS))
+            for number in STOPS:
+                os.kill(watcher, number)
+            assert watcher in children(store.pid)
         wait_for(lambda: not Path(f"/proc/{watcher}").exists())
         assert not (folder / opening.MARK).exists()
         assert process.text() == ""
