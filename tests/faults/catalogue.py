@@ -223,7 +223,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "embedded",
         "The embedded engine in trouble delays neither rows nor files, and ends up holding what they hold",
-        "embedded engine: store killed, its folder damaged or deleted",
+        "embedded engine: store killed, its folder damaged or deleted, files of it FIFOs or huge",
         clickhouse.embedded,
         40,
         10,

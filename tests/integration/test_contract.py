@@ -129,6 +129,24 @@ def test_a_change_that_is_pushed_is_in_every_file_from_then_on(tmp_path: Path) -
     assert len(read.contracts("btc", export_dir=site.exports)) == 2
 
 
+def test_a_part_of_a_contract_that_is_pushed_takes_nothing_from_the_files(tmp_path: Path) -> None:
+    """Without its size it would leave the next files without one, for up to an hour."""
+    with Simulator(SimulatorConfig(rate=30)) as sim, ExitStack() as running:
+        sim.inject(Fault("shape", value="drop=data.contractSize", channel="contract"))
+        site = site_of(tmp_path, sim, period="4s", extra="[channels]\ncontract = true")
+        btc = running.enter_context(collecting(site))
+        btc.wait(lambda s: s["rows"]["c"] and s["channels"]["push.contract"]["confirmed"])
+        sim.inject(Fault("contract_change", symbol="BTC_USDT"))
+        until(lambda: any(row.m.startswith(b'{"channel":"push.contract"') for row in site.rows()), 60, "it")
+        after = (btc.status() or {})["last_seq"]
+        until(lambda: len(closed_after(site, "btc", after)) >= 2, 90, "periods")
+        assert btc.stop() == 0
+    known = specifications(read_segments(site.spool())[0].rows)[0]
+    for segment in closed_after(site, "btc", after):
+        if any(row.mt in MARKET for row in segment.rows):
+            assert specifications(segment.rows[:NEAR]) == specifications(segment.rows) == [known]
+
+
 def test_a_listing_to_come_is_described_once_it_is_there(tmp_path: Path) -> None:
     """The list does not have it: it is asked for by itself, as before."""
     with Simulator(SimulatorConfig(rate=30)) as sim, ExitStack() as running:

@@ -96,8 +96,14 @@ def _formatter() -> logging.Formatter:
 
 def dropped(lines: int, reason: str) -> str:
     """The line that tells how many lines of the log could not be written, and why."""
-    record = logging.LogRecord("mexc_pipeline.log", logging.WARNING, "", 0, "lines could not be written", None, None)
-    record.fields = {"lines": lines, "reason": reason}
+    fields = {"lines": lines, "reason": reason}
+    return line("mexc_pipeline.log", logging.WARNING, "lines could not be written", fields)
+
+
+def line(logger: str, level: int, msg: str, fields: dict[str, Any]) -> str:
+    """A line of the log, for whoever must write it himself."""
+    record = logging.LogRecord(logger, level, "", 0, msg, None, None)
+    record.fields = fields
     return _formatter().format(record)
 
 

@@ -24,6 +24,7 @@ from support.waiting import until
 EPISODES = 6
 PERIOD = "4s"
 LOADED_S = 180.0
+HUGE = 1 << 33
 LOGGED = "SELECT file, received, rows, stored, verdict FROM ch_mexc.export_log"
 
 TROUBLES: dict[str, tuple[int, tuple[Op, ...]]] = {
@@ -149,8 +150,8 @@ def spoil(path: Path, rng: random.Random) -> str:
 
 
 def embedded(folder: Path, seed: int) -> Outcome:
-    """The embedded engine: store killed, its folder damaged or deleted. (Its calls cannot be made to fail: it does not
-    look them up where a preloaded library stands.)"""
+    """The embedded engine: store killed, its folder damaged or deleted, or files of it replaced by what would hold it
+    up. (Its calls cannot be made to fail: it does not look them up where a preloaded library stands.)"""
     rng = random.Random(seed)
     outcome = Outcome()
     with (
@@ -168,7 +169,7 @@ def embedded(folder: Path, seed: int) -> Outcome:
 
 
 def _embedded_episode(place: Bench, store: Process, rng: random.Random, outcome: Outcome) -> Process:
-    name = rng.choice(("killed", "damaged", "damaged", "deleted"))
+    name = rng.choice(("killed", "damaged", "damaged", "deleted", "FIFOs", "huge files"))
     answers(place)
     pause(rng.uniform(0.2, 2.0))
     store.kill()
@@ -176,13 +177,25 @@ def _embedded_episode(place: Bench, store: Process, rng: random.Random, outcome:
     where = place.data / "clickhouse"
     if name == "deleted":
         where.rename(place.folder / f"deleted-{rng.getrandbits(40)}")
-    elif name == "damaged":
+    elif name != "killed":
         files = [p for p in where.rglob("*") if p.is_file() and p.stat().st_size]
         for path in rng.sample(sorted(files), min(len(files), rng.choice((1, 3, 20)))):
-            spoil(path, rng)
+            _DAMAGES[name](path, rng)
     store = place.start("store")
-    outcome.happened(f"embedded store {'killed' if name == 'killed' else 'folder ' + name}")
+    outcome.happened(f"embedded store {'killed' if name == 'killed' else 'folder: ' + name}")
     return store
+
+
+def _fifo(path: Path, _: random.Random) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _huge(path: Path, _: random.Random) -> None:
+    os.truncate(path, HUGE)
+
+
+_DAMAGES: dict[str, Callable[[Path, random.Random], object]] = {"damaged": spoil, "FIFOs": _fifo, "huge files": _huge}
 
 
 def answers(place: Bench) -> None:

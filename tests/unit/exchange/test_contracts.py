@@ -17,6 +17,7 @@ from mexc_pipeline.exchange.contracts import (
     ContractList,
     contract_size,
     contracts_in,
+    is_part,
     pushed_specification,
     read_contracts,
 )
@@ -56,6 +57,20 @@ def test_what_is_pushed_of_a_contract_is_its_object(data: bytes, found: bytes | 
     assert pushed_specification("BTC_USDT", wrap(2, gzip.compress(m))) == found
     assert pushed_specification("BTC_USDT", m[:-9]) is None
     assert pushed_specification("BTC_USDT", b'{"channel":"push.contract"}') is None
+
+
+@pytest.mark.parametrize(
+    ("m", "part"),
+    [
+        (BTC, False),
+        (b'{"symbol":"BTC_USDT","takerFeeRate":0.0002}', True),
+        (b'{"symbol":"BTC_USDT","contractSize":null}', False),
+        (b'{"symbol":"BTC_USDT","data":{"contractSize":1}}', True),
+        (b"[]", False),
+    ],
+)
+def test_what_does_not_name_the_size_is_a_part_of_a_contract(m: bytes, part: bool) -> None:
+    assert is_part(m) == part
 
 
 def test_each_specification_is_what_was_sent_byte_for_byte() -> None:

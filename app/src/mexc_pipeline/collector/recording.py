@@ -27,7 +27,7 @@ from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.egress.tor import Tor
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.events import Stopped
-from mexc_pipeline.exchange.contracts import pushed_specification
+from mexc_pipeline.exchange.contracts import is_part, pushed_specification
 from mexc_pipeline.exchange.protocol import subscriptions
 from mexc_pipeline.exchange.rest import Listing
 from mexc_pipeline.feed import attempts
@@ -237,8 +237,11 @@ class Recording:
                 return
 
     def _contract_pushed(self, m: bytes) -> None:
+        specification = pushed_specification(self.symbol.name, m)
+        if specification is not None and is_part(specification):
+            return  # what is known says more, the size above all
         self._pushed_at = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self._begun.specify(pushed_specification(self.symbol.name, m))
+        self._begun.specify(specification)
 
     def ask_clock(self) -> int | None:
         """The time (Unix ns) by which something may be deleted for its age, where the exchange's shows this host's

@@ -93,7 +93,8 @@ _pushed = msgspec.json.Decoder(_Pushed).decode
 
 
 def pushed_specification(name: str, m: bytes) -> bytes | None:
-    """The contract's object in a ``push.contract``, byte for byte; None where it is not known."""
+    """The contract's object in a ``push.contract``, byte for byte; None where it is not known. It may be a part of one,
+    see :func:`is_part`."""
     try:
         return contracts_in(bytes(_pushed(content(m)).data)).specifications.get(name)
     except (msgspec.MsgspecError, ValueError, RecursionError, RestRefusedError):
@@ -106,6 +107,14 @@ class _Sized(msgspec.Struct):
 
 
 _sized = msgspec.json.Decoder(_Sized).decode
+
+
+def is_part(specification: bytes) -> bool:
+    """Whether it is of a contract's fields those that changed: a whole one has its size."""
+    try:
+        return _sized(specification).contractSize is msgspec.UNSET
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
 
 
 def contract_size(m: bytes) -> Decimal | None:

@@ -41,14 +41,17 @@ def keep_left_out(db: sqlite3.Connection, path: Path) -> str | None:
         return None
     if not commits:
         return None
-    target = path.with_name(f"{log_path.name}.damaged-{time.time_ns()}")
+    # A power cut leaves one at most, which was never finished: each is synced before the next begins.
+    why = "unfinished" if commits == 1 else "damaged"
+    target = path.with_name(f"{log_path.name}.{why}-{time.time_ns()}")
     fields = {"file": target.name, "commits": commits}
     try:
         copy(log_path, target, end)
         sync_folder(target.parent)
     except OSError as error:  # a full disk; recording goes on
         fields = {"file": log_path.name, "commits": commits, "not_kept": str(error)}
-    log.error("rows lost: their log is damaged before them", extra={"fields": fields})
+    said = "rows lost: their log is damaged before them"
+    log.error(said if commits > 1 else "a commit was never finished, or is lost", extra={"fields": fields})
     return str(fields["file"])
 
 

@@ -17,7 +17,8 @@ from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, UnavailableEr
 
 _NO_ROW_YET = 1 << 63
 """Stands for the ``first_seq`` of a segment without rows where segments are sorted."""
-_APART = re.compile(r"(.*\.sqlite)\.damaged-(\d{1,20})")
+_APART = re.compile(r"(.*\.sqlite)\.(?:damaged|stale)-(\d{1,20})")
+_LOST = re.compile(r"(?:.*\.sqlite|pending\.db)-wal\.(?:damaged|unfinished)-\d{1,20}")
 
 
 class Unreadable(NamedTuple):
@@ -85,14 +86,20 @@ def segments(folder: Path) -> list[tuple[SegmentName, Path]]:
 
 
 def apart(folder: Path) -> list[tuple[SegmentName, int, Path]]:
-    """Segments that were set apart as damaged: which, when (Unix ns), and where they are; by name. Raises as
-    :func:`segments`."""
+    """Segments that were set apart, as damaged or because newer rows were known: which, when (Unix ns), and where they
+    are; by name. Raises as :func:`segments`."""
     named = [(_APART.fullmatch(path.name), path) for path in entries(folder)]
     return sorted(
         (name, int(match[2]), path)
         for match, path in named
         if match is not None and (name := SegmentName.parse(match[1])) is not None
     )
+
+
+def lost_logs(folder: Path) -> list[str]:
+    """Names of the write-ahead logs that were kept because commits stand behind a damaged place in them. Raises as
+    :func:`segments`."""
+    return sorted(path.name for path in entries(folder) if _LOST.fullmatch(path.name))
 
 
 def is_recorded(folder: Path) -> bool:

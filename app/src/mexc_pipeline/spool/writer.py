@@ -34,6 +34,7 @@ from mexc_pipeline.spool.segment import (
     SegmentInfo,
     SegmentReader,
     UnavailableError,
+    connect,
     create,
     info,
     is_damage,
@@ -162,10 +163,11 @@ class Spool:
         last_seq = max((f.last_seq for f in found), default=0)
         replaced = known_seq > last_seq > 0
         if replaced:
-            # Its open segment went on elsewhere after the copy was made; ending it here would use a seq twice.
-            for stale in [f for f in found if f.state == "open"]:
-                apart.append(self._set_apart(stale.path, "stale", "newer rows of this symbol are known"))
-                found.remove(stale)
+            # Its open segment went on elsewhere after the copy was made, or here in rows that are lost: to end it
+            # would use a seq twice.
+            for left in [f for f in found if f.state == "open"]:
+                apart += self._set_apart_behind(left.path)
+                found.remove(left)
         self.newest_rx, last_rx, clean = last_moment(found[-1]) if found else (0, 0, known_seq == 0)
         self.last_seq = max(last_seq, known_seq)
         self.last_rx = last_rx
@@ -190,6 +192,20 @@ class Spool:
             for file, n in segment.moved.items():
                 moved[file] = max(n, moved.get(file, 0))
         return Recovered(last_seq, last_rx, clean, spool_id, new, replaced, tuple(apart), moved)
+
+    def _set_apart_behind(self, path: Path) -> list[str]:
+        """Set an open segment apart of which newer rows are known: those behind a damaged place of its log, or else it
+        is an older copy."""
+        try:
+            with contextlib.closing(connect(path, readonly=False)) as db:
+                kept = keep_left_out(db, path)
+        except UnavailableError:
+            raise
+        except (SegmentError, sqlite3.Error) as error:
+            return [self._set_apart(path, "damaged", str(error))]
+        if kept is None:
+            return [self._set_apart(path, "stale", "newer rows of this symbol are known")]
+        return [kept, self._set_apart(path, "damaged", "its log is damaged, and rows behind that place are known")]
 
     def _set_apart(self, path: Path, why: str, reason: str) -> str:
         target = path.with_name(f"{path.name}.{why}-{time.time_ns()}")

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.paths import make_folder
+from mexc_pipeline.paths import NotAFileError, make_folder, regular
 from mexc_pipeline.rows import Columns
-from mexc_pipeline.store import native, readonly
+from mexc_pipeline.store import native, opening, readonly
 from mexc_pipeline.store.engine import (
     ANSWER_BYTES,
     NOT_ENOUGH_SPACE,
@@ -97,10 +97,16 @@ class EmbeddedFolder:
 
     Raises UserError where another process uses it, where it cannot be written, or where chDB is not installed. A folder
     that will not open is renamed ``clickhouse.broken-<time>``, never deleted; the store loads a new one from the spool.
+    Where the engine does not come to an end in opening it, the process is ended: see :mod:`opening`.
     """
 
-    def __init__(self, folder: Path, database: str) -> None:
-        self._session = _chdb(folder)
+    def __init__(
+        self,
+        folder: Path,
+        database: str,
+        within_s: int = opening.WITHIN_S,
+        of_folder_s: int = opening.OF_FOLDER_S,
+    ) -> None:
         self._lock = threading.Lock()
         self._sessions = 0
         self._is_closed = False
@@ -110,10 +116,13 @@ class EmbeddedFolder:
         self.database = database
         self.set_aside: Path | None = None
         self._config = _configuration(database)
-        with contextlib.ExitStack() as opening:
-            opening.callback(os.close, self._config)
-            self._keeper = self._open()  # the engine stops when its last session is closed
-            opening.pop_all()
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, self._config)
+            with opening.watched(folder, within_s, of_folder_s) as begins:
+                self._session = _chdb(folder)
+                begins()
+                self._keeper = self._open()  # the engine stops when its last session is closed
+            undo.pop_all()
 
     def close(self) -> None:
         """Stop the engine, once the connections are closed too. InUseError while one is not: the engine runs on then,
@@ -146,24 +155,30 @@ class EmbeddedFolder:
 
     def _open(self) -> Any:
         _refuse_if_in_use(self.folder)
+        why = opening.refused(self.folder)
+        if not why:
+            try:
+                return self._connect()
+            except (RuntimeError, ValueError) as error:  # ValueError: what it makes of a path it cannot use
+                why = brief(error)
+        if not self.folder.exists() or shutil.disk_usage(self.folder).free < ROOM:
+            raise UserError(f"embedded ClickHouse cannot open a folder at {self.folder}: {why}")
+        self._set_aside(why)
         try:
             return self._connect()
-        except (RuntimeError, ValueError) as error:  # ValueError: what it makes of a path it cannot use
-            if not self.folder.exists() or shutil.disk_usage(self.folder).free < ROOM:
-                raise UserError(f"embedded ClickHouse cannot open a folder at {self.folder}: {brief(error)}") from error
-            aside = _free_name(self.folder.with_name(f"{self.folder.name}.broken-{int(time.time())}"))
-            log.error(
-                "embedded ClickHouse did not open; its folder is set aside and loaded anew from the spool",
-                extra={"fields": {"folder": str(self.folder), "aside": str(aside), "error": brief(error)}},
-            )
-            self.folder.rename(aside)
-            self.set_aside = aside
-        try:
-            return self._connect()
-        except (RuntimeError, ValueError) as error:  # ValueError: what it makes of a path it cannot use
+        except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"embedded ClickHouse does not open even in a new folder {self.folder}: {brief(error)}"
             ) from error
+
+    def _set_aside(self, why: str) -> None:
+        aside = _free_name(self.folder.with_name(f"{self.folder.name}.broken-{int(time.time())}"))
+        log.error(
+            "embedded ClickHouse did not open; its folder is set aside and loaded anew from the spool",
+            extra={"fields": {"folder": str(self.folder), "aside": str(aside), "error": why}},
+        )
+        self.folder.rename(aside)
+        self.set_aside = aside
 
     def _connect(self) -> Any:
         return self._session(f"{self.folder}?config-file={_at(self._config)}")
@@ -228,8 +243,8 @@ def _free_name(path: Path) -> Path:
 def _refuse_if_in_use(folder: Path) -> None:
     """The engine tells "in use" from "damaged" only on standard error; ask the lock it takes itself."""
     try:
-        fd = os.open(folder / "status", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+        fd = regular(folder / "status", os.O_RDWR)
+    except (FileNotFoundError, NotAFileError):  # nobody can hold it
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -29,7 +29,7 @@ from mexc_pipeline.rows import FIRST_TYPES, MT_NAMES
 from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.pending import damaged
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, ended_ns
-from mexc_pipeline.spool.walk import InOrder, apart, by_symbol, exported_files
+from mexc_pipeline.spool.walk import InOrder, apart, by_symbol, exported_files, lost_logs
 from mexc_pipeline.text import clean
 from mexc_pipeline.verify import deadletters, minutes, repeats
 from mexc_pipeline.verify.acknowledge import FILE as ACKNOWLEDGED
@@ -95,6 +95,7 @@ def exports(
         held = there.readable
         report.findings += unread(symbol, there)
         report.findings += set_apart(config.spool_dir / symbol)
+        report.findings += lost(config.spool_dir / symbol)
         report.findings += one_label(symbol, proofs, held)
         report.findings += continuity(proofs, accepted)
         report.findings += untold(symbol, proofs, held, config.spool_dir / symbol, accepted)
@@ -103,7 +104,7 @@ def exports(
         report.findings += in_the_future(symbol, proofs, held, now)
         told, lines = minutes.check(symbol, proofs)
         report.findings += told
-        report.notes += [*notes(symbol, proofs, newest), *lines]
+        report.notes += [*unfinished(config.spool_dir / symbol), *notes(symbol, proofs, newest), *lines]
     if wrong := wrong_place(config):
         report.findings.append(Finding("", str(config.export_dir), False, wrong))
     elif not report.findings:
@@ -364,10 +365,10 @@ def untold(
     folder: Path,
     accepted: Sequence[Acknowledged] = (),
 ) -> list[Finding]:
-    """Segments that were set apart as damaged, where no hole between files tells of their rows: before the first file,
-    behind the last one, and wherever their seqs were given again, as nobody else knew of them. None where the segment
-    was written again (it is there, or its file is), and none before the first file where rows there were acknowledged:
-    then there were files before it."""
+    """Segments that were set apart, as damaged or because newer rows were known, where no hole between files tells of
+    their rows: before the first file, behind the last one, and wherever their seqs were given again, as nobody else
+    knew of them. None where the segment was written again (it is there, or its file is), and none before the first file
+    where rows there were acknowledged: then there were files before it."""
     known = [p for p in proofs if p.content.last_seq and not p.content.damaged]
     first = known[0] if known else None
     begun = first is not None and any(e.id == symbol and e.last_seq < first.content.first_seq for e in accepted)
@@ -376,10 +377,7 @@ def untold(
         there = apart(folder)
     except SegmentError:
         return []  # said by whoever lists the segments
-    text = (
-        "set apart as damaged, and no hole between files tells of what was in it: "
-        f"look at it, then move it out of {folder}"
-    )
+    text = f"set apart, and no hole between files tells of what was in it: look at it, then move it out of {folder}"
     findings: list[Finding] = []
     for name, at_ns, path in there:
         is_before = first is None or name.start_ns < first.name.start_ns or at_ns <= first.content.first_rx
@@ -435,6 +433,29 @@ def set_apart(folder: Path) -> list[Finding]:
     )
     try:
         return [Finding(folder.name, name, False, text) for name in damaged(folder)]
+    except SegmentError:
+        return []  # said by whoever lists the segments
+
+
+def lost(folder: Path) -> list[Finding]:
+    """A finding for each write-ahead log whose commits behind a damaged place are lost: their seqs were given again, so
+    that no hole tells of them."""
+    text = f"rows behind a damaged place of this log are in no file: look at it, then move it out of {folder}"
+    return [Finding(folder.name, name, False, text) for name in _lost_logs(folder) if ".damaged-" in name]
+
+
+def unfinished(folder: Path) -> list[str]:
+    """A warning for each write-ahead log with one commit behind the place to which it could be read."""
+    text = (
+        "its last commit was never finished (a power cut), or it is damaged there and those rows are in no file: "
+        f"look at it, then move it out of {folder}"
+    )
+    return [f"warn {folder.name} {name}: {text}" for name in _lost_logs(folder) if ".damaged-" not in name]
+
+
+def _lost_logs(folder: Path) -> list[str]:
+    try:
+        return lost_logs(folder)
     except SegmentError:
         return []  # said by whoever lists the segments
 
