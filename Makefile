@@ -15,6 +15,9 @@ RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 READY := $(VENV)/.ready
 
+# The tests start thousands of processes; without its compiled files each of them would compile the recorder again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo run dev unit deps lacking test faults campaign reliability soak bench performance test-deploy pins release release-check lint clean
 
 help:

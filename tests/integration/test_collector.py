@@ -19,7 +19,7 @@ import pytest
 
 from mexc_pipeline.control import ControlServer, ask
 from mexc_pipeline.simulator import Fault, FlatOut, Simulator, SimulatorConfig
-from support.collecting import Collector, Site, check_times, check_whole, collecting, frames, site_of, wanted
+from support.collecting import IMPATIENT, Collector, Site, check_times, check_whole, collecting, frames, site_of, wanted
 from support.exported import write_export
 from support.oracle import ALL_CHANNELS
 from support.peers import free_port, serving, silent
@@ -163,7 +163,7 @@ def test_flat_out_nothing_is_lost(tmp_path: Path) -> None:
 
 def test_a_collector_carries_none_of_the_heavy_libraries(tmp_path: Path) -> None:
     script = (
-        "import atexit, os, runpy, sys\n"
+        f"import atexit, os, runpy, sys\n{IMPATIENT}\n"
         "names = lambda: ' '.join(sorted(m.partition('.')[0] for m in sys.modules))\n"
         "atexit.register(lambda: os.write(2, f'LOADED {names()}\\n'.encode()))\n"
         "sys.argv[1:] = ['--config', sys.argv[1], 'collect', 'btc']\n"
@@ -479,8 +479,9 @@ def test_an_export_numbers_what_a_collector_that_is_gone_left(tmp_path: Path) ->
             btc.wait(lambda s: s["rows"]["d"] > 20)
             btc.kill()
         store.server.close()
+        impatient = f"{IMPATIENT}; from mexc_pipeline.cli import main; main()"
         done = subprocess.run(
-            [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "export", "--once"],
+            [sys.executable, "-c", impatient, "--config", str(site.config), "export", "--once"],
             capture_output=True,
             text=True,
             timeout=60,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,15 @@ class Recording:
             arguments, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout_s
         )
 
+    def command(self, command: str) -> subprocess.CompletedProcess[str]:
+        """A ``mexc-pipeline`` command as a page shows it."""
+        words = [_WORDS.get(word, word) for word in shlex.split(command)]
+        arguments = [sys.executable, "-m", "mexc_pipeline", *words[1:]]
+        if words[1] in ("run", "demo", "collect", "store", "simulate", "egress", "metrics"):
+            # Each lasts until told otherwise, or needs what is not here; their own tests run them.
+            arguments.append("--help")
+        return self.call(*arguments)
+
     def files(self) -> list[Path]:
         return sorted((self.folder / "exports").glob("*.parquet"))
 
@@ -131,33 +141,32 @@ def test_pages_show_something() -> None:
 
 @pytest.mark.timeout(300)
 def test_all_that_needs_a_recording(recording: Recording, subtests: pytest.Subtests) -> None:
-    """One test: each that is run beside others would make a recording of its own."""
-    for block in blocks("python"):
-        with subtests.test(block.name):
-            done = recording.call(sys.executable, "-c", block.text)
-            assert done.returncode == 0, done.stderr
-            assert done.stdout or "print" not in block.text
-    for block in blocks("sql", "duckdb"):
-        with subtests.test(block.name), duckdb.connect() as db:
-            db.execute(f"SET file_search_path = '{recording.folder}'")
-            assert db.execute(block.text).fetchall()
-    for block in blocks("sql", "clickhouse"):
-        with subtests.test(block.name):
-            # An engine of its own: the recording's one stands under the store's care and reads no files.
-            code = "import sys, chdb; print(chdb.query(sys.argv[1], 'TSV'))"
-            done = recording.call(sys.executable, "-c", code, block.text)
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.strip()
-    for command in commands():
-        with subtests.test(command):
-            words = [_WORDS.get(word, word) for word in shlex.split(command)]
-            arguments = [sys.executable, "-m", "mexc_pipeline", *words[1:]]
-            if words[1] in ("run", "demo", "collect", "store", "simulate", "egress", "metrics"):
-                # Each lasts until told otherwise, or needs what is not here; their own tests run them.
-                arguments.append("--help")
-            done = recording.call(*arguments)
-            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-            assert done.stdout
+    """One test: each that is run beside others would make a recording of its own. A probe looks for as long as it is
+    told to, and the recording costs more than what is run; so the probes look while everything else is run."""
+    probes = [command for command in commands() if command.startswith("mexc-pipeline probe ")]
+    with ThreadPoolExecutor(len(probes)) as beside:
+        looking = {command: beside.submit(recording.command, command) for command in probes}
+        for block in blocks("python"):
+            with subtests.test(block.name):
+                done = recording.call(sys.executable, "-c", block.text)
+                assert done.returncode == 0, done.stderr
+                assert done.stdout or "print" not in block.text
+        for block in blocks("sql", "duckdb"):
+            with subtests.test(block.name), duckdb.connect() as db:
+                db.execute(f"SET file_search_path = '{recording.folder}'")
+                assert db.execute(block.text).fetchall()
+        for block in blocks("sql", "clickhouse"):
+            with subtests.test(block.name):
+                # An engine of its own: the recording's one stands under the store's care and reads no files.
+                code = "import sys, chdb; print(chdb.query(sys.argv[1], 'TSV'))"
+                done = recording.call(sys.executable, "-c", code, block.text)
+                assert done.returncode == 0, done.stderr
+                assert done.stdout.strip()
+        for command in sorted(commands(), key=lambda command: command in looking):
+            with subtests.test(command):
+                done = looking[command].result() if command in looking else recording.command(command)
+                assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+                assert done.stdout
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=lambda b: b.name)

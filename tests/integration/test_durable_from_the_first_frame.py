@@ -15,7 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,8 @@ import pytest
 from mexc_pipeline.config import load
 from mexc_pipeline.periods import HOUR_NS
 from mexc_pipeline.simulator import SentFrame, Simulator, SimulatorConfig
-from support.collecting import Collector, check_whole, collecting, frames, site_of, wanted
-from support.scheduling import HOPS, Scheduling, due, held_ns, measured, spinning
+from support.collecting import Collector, Site, check_whole, collecting, frames, site_of, wanted
+from support.scheduling import HOPS, Scheduling, Wait, due, held_ns, measured, spinning
 from support.spooled import CONTRACT, by_connection, check, named, read_segments
 from support.spools import T0, fill, open_spool, some_frames
 from support.standin import late_store, silent_store
@@ -129,54 +131,85 @@ def store_that_is(how: str, data: Path) -> AbstractContextManager[None]:
     return late_store(data, LATE_S) if how == "late" else silent_store(data) if how == "silent" else nullcontext()
 
 
-@pytest.mark.timeout(300)  # starting takes long beside so many others
-@pytest.mark.parametrize("store", ["gone", "late", "silent"])
-def test_kill_9_in_the_first_seconds_on_a_busy_machine(tmp_path: Path, store: str) -> None:
-    """``gone``: it has answered the first process, and is not there for the others."""
-    rng = random.Random(20261125)
-    killed_ns: dict[int, int] = {}
-    left: list[int] = []
-    with (
-        Simulator(SimulatorConfig(rate=KILLED_RATE)) as sim,
-        spinning(BUSY),
-        measured(tmp_path / "waits") as scheduling,
-    ):
-        site = site_of(tmp_path, sim)
-        with store_that_is(store, site.data):
+@dataclass
+class Killed:
+    """What came of a collector that was killed again and again: when each of its connections died at the latest, how
+    many rows each process left to be numbered."""
+
+    site: Site
+    sim: Simulator
+    at_ns: dict[int, int] = field(default_factory=dict)
+    left: list[int] = field(default_factory=list)
+
+    def again_and_again(self, store: str, rng: random.Random) -> None:
+        with store_that_is(store, self.site.data):
             for n in range(KILLS):
-                collector, before = Collector(site), len(sim.connections)
+                collector, before = Collector(self.site), len(self.sim.connections)
                 try:
-                    until(lambda: any(sim.sent_on(c.number) for c in sim.connections[before:]), 60)  # noqa: B023
+                    until(lambda: any(self.sim.sent_on(c.number) for c in self.sim.connections[before:]), 60)  # noqa: B023
                     time.sleep((n + rng.random()) * KILLED_S / KILLS)  # the moment of death, not a wait for anything
                 finally:
                     killed_at = time.time_ns()
                     collector.kill()
-                killed_ns.update({c.number: killed_at for c in sim.connections[before:]})
-                left.append(_pending(site.spool()))
+                self.at_ns.update({c.number: killed_at for c in self.sim.connections[before:]})
+                self.left.append(_pending(self.site.spool()))
+
+    def judge(self, waits: list[Wait]) -> None:
+        """Assert that each frame is there, once and in order, that was due on the disk when its process was killed."""
+        rows = check(self.site.spool())
+        assert len(named(rows, "started")) == KILLS + 1
+        groups = {json.loads(group[0].m)["local"]: group for group in by_connection(rows)}
+        judged = 0
+        for connection in self.sim.connections:
+            if connection.number not in self.at_ns:
+                continue
+            got = frames(groups.get(connection.peer, []))
+            sent = [frame for frame in self.sim.sent_on(connection.number) if wanted([frame])]
+            assert got == wanted(sent)[: len(got)], "each once, in order"
+            killed_ns = self.at_ns[connection.number]
+            end_ns = min(killed_ns, connection.closed_ns or killed_ns)
+            must = due([frame.time_ns for frame in sent], end_ns, int(DURABLE_S * 1e9), waits)
+            assert len(got) >= must, f"connection {connection.number}: {must - len(got)} of {must} frames lost"
+            judged += must
+        assert judged > KILLS * KILLED_S * KILLED_RATE / 5, "too few frames were due for this to show anything"
+
+
+@pytest.mark.timeout(300)  # starting takes long beside so many others
+def test_kill_9_in_the_first_seconds_on_a_busy_machine(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """``gone``: the store has answered the first process, and is not there for the others. The three beside each
+    other, for the load of the one."""
+    stores = ("gone", "late", "silent")
+    with contextlib.ExitStack() as stack:
+        killed: dict[str, Killed] = {}
+        for store in stores:
+            folder = tmp_path / store
+            folder.mkdir()
+            sim = stack.enter_context(Simulator(SimulatorConfig(rate=KILLED_RATE)))
+            killed[store] = Killed(site_of(folder, sim), sim)
+        with (
+            spinning(BUSY),
+            measured(tmp_path / "waits") as scheduling,
+            ThreadPoolExecutor(len(stores)) as beside,
+        ):
+            ends = [
+                beside.submit(killed[store].again_and_again, store, random.Random(20261125 + n))
+                for n, store in enumerate(stores)
+            ]
+            for end in ends:
+                end.result()
             waits = scheduling.finish()
-        with_last = Collector(site)
-        try:
-            with_last.live()
-        finally:
-            with_last.stop(20)
-    if store == "silent":
-        assert left == sorted(set(left)), "each process left more rows to be numbered"
-        assert left[0]
-    rows = check(site.spool())
-    assert len(named(rows, "started")) == KILLS + 1
-    groups = {json.loads(group[0].m)["local"]: group for group in by_connection(rows)}
-    judged = 0
-    for connection in sim.connections:
-        if connection.number not in killed_ns:
-            continue
-        got = frames(groups.get(connection.peer, []))
-        sent = [frame for frame in sim.sent_on(connection.number) if wanted([frame])]
-        assert got == wanted(sent)[: len(got)], "each once, in order"
-        end_ns = min(killed_ns[connection.number], connection.closed_ns or killed_ns[connection.number])
-        must = due([frame.time_ns for frame in sent], end_ns, int(DURABLE_S * 1e9), waits)
-        assert len(got) >= must, f"connection {connection.number}: {must - len(got)} of {must} frames lost"
-        judged += must
-    assert judged > KILLS * KILLED_S * KILLED_RATE / 5, "too few frames were due for this to show anything"
+        for one in killed.values():
+            with_last = Collector(one.site)
+            try:
+                with_last.live()
+            finally:
+                with_last.stop(20)
+    left = killed["silent"].left
+    assert left == sorted(set(left)), "each process left more rows to be numbered"
+    assert left[0]
+    for store, one in killed.items():
+        with subtests.test(store):
+            one.judge(waits)
 
 
 def _pending(spool: Path) -> int:

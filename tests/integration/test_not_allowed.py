@@ -19,7 +19,7 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlError, ask
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from support import needs
-from support.collecting import Collector, Site, site_of
+from support.collecting import IMPATIENT, Collector, Site, site_of
 from support.repository import ROOT
 from support.spooled import check, named
 from support.spools import T0, configure, fill, open_spool, some_frames
@@ -211,7 +211,7 @@ def sim() -> Iterator[Simulator]:
 
 @contextmanager
 def recording(site: Site) -> Iterator[Collector]:
-    collector = Collector(site, "btc", prefix=restrained())
+    collector = Collector(site, "btc", prefix=restrained(), first=IMPATIENT)
     try:
         yield collector
     finally:
@@ -243,7 +243,7 @@ def test_a_collector_keeps_rows_pending_until_the_newest_segment_can_be_read(
         assert {p.name for p in site.spool().iterdir() if ".sqlite" in p.name} >= names
         assert collector.stop() == 0  # what is pending stays so
     with taken_away(path):
-        collector = Collector(site, "btc", prefix=restrained())
+        collector = Collector(site, "btc", prefix=restrained(), first=IMPATIENT)
         collector.wait(lambda s: s["pending"] > 20)
     try:
         collector.live(20)  # by itself

@@ -19,6 +19,9 @@ from support.spooled import FRAMES, Stored, events, is_fetched, named, read_rows
 from support.standin import stand_in
 from support.waiting import until
 
+IMPATIENT = "import mexc_pipeline.spool.last_seq as last_seq; last_seq.ANSWER_S = 5.0"
+"""For a collector's ``first``: where its store never answers it waits for it 5 s, not 35 s."""
+
 
 class Site:
     """One configuration file and its folders."""

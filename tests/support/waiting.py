@@ -12,15 +12,16 @@ T = TypeVar("T")
 def until(probe: Callable[[], T | None], timeout_s: float = 40.0, what: str = "the condition") -> T:
     """The first true value of ``probe``; AssertionError naming ``what`` when none came in time.
 
-    Most of the time is left to what is waited for: a probe that takes long is made less often.
+    The processor is left to what is waited for, and to other tests: a probe is made less often that takes long, or
+    that was made for long.
     """
-    end = time.monotonic() + timeout_s
+    since = time.monotonic()
     while True:
         began = time.monotonic()
         value = probe()
         if value:
             return value
         now = time.monotonic()
-        if now > end:
+        if now > since + timeout_s:
             raise AssertionError(f"{what} did not come within {timeout_s:g} s (last: {value!r})")
-        time.sleep(min(max(0.01, 4 * (now - began)), 0.2))
+        time.sleep(min(max(0.01, (now - since) / 50, 20 * (now - began)), 0.25))

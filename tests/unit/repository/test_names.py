@@ -5,6 +5,7 @@ docstring says whose it is and what is done.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 
@@ -13,7 +14,6 @@ import pytest
 from support.repository import ROOT
 
 PACKAGE = ROOT / "app" / "src" / "mexc_pipeline"
-MODULES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -45,6 +45,12 @@ CONFIGURATION = {
 """The tables of the configuration; an override says what it overrides, whose keys mean the same."""
 
 
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """Read when a test asks: each worker of a run imports this, and one or two of them need it."""
+    return {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
 def public(node: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[tuple[str, Definition]]:
     """Public definitions, by their name within the module."""
     for child in node.body:
@@ -56,7 +62,7 @@ def public(node: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[tuple[
 
 def documented() -> Iterator[tuple[str, str | None]]:
     """Every public module, class and function with its docstring."""
-    for file, tree in MODULES.items():
+    for file, tree in modules().items():
         yield file, ast.get_docstring(tree)
         for name, node in public(tree):
             yield f"{file}:{name}", ast.get_docstring(node)
@@ -79,7 +85,7 @@ def is_fragment(text: str) -> bool:
 
 def test_no_two_public_classes_have_one_name() -> None:
     places: dict[str, list[str]] = {}
-    for file, tree in MODULES.items():
+    for file, tree in modules().items():
         for name, node in public(tree):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(f"{file}:{name}")
@@ -131,7 +137,7 @@ def fields(node: ast.ClassDef) -> Iterator[tuple[str, bool]]:
 
 
 def classes(file: str) -> dict[str, ast.ClassDef]:
-    return {node.name: node for node in MODULES[file].body if isinstance(node, ast.ClassDef)}
+    return {node.name: node for node in modules()[file].body if isinstance(node, ast.ClassDef)}
 
 
 def test_each_key_of_the_configuration_says_what_it_means() -> None:
@@ -146,7 +152,7 @@ def test_each_key_of_the_configuration_says_what_it_means() -> None:
 
 def test_each_action_of_the_feed_says_what_its_fields_are() -> None:
     watch = classes("feed/watch.py")
-    (said,) = [node for node in MODULES["feed/watch.py"].body if isinstance(node, ast.Assign) and _names(node)]
+    (said,) = [node for node in modules()["feed/watch.py"].body if isinstance(node, ast.Assign) and _names(node)]
     actions = [node.id for node in ast.walk(said.value) if isinstance(node, ast.Name)]
     assert len(actions) == 8
     for action in actions:
