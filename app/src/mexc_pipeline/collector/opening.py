@@ -26,7 +26,9 @@ from mexc_pipeline.spool.writer import Spool
 
 log = logging.getLogger("mexc_pipeline.collector")
 
-AGAIN_S = 0.5
+AGAIN_S, AGAIN_MOST_S = 0.5, 2.0
+"""Between two tries, at first and later: each starts a process that looks at the files, for every symbol of a host that
+boots before its ClickHouse has."""
 UNKNOWN_S, UNKNOWN_MOST_S = 30.0, 600.0
 """Between two questions to those who have not answered yet: at first, and later."""
 LATE_S = 60.0
@@ -92,9 +94,11 @@ class Opening:
 
     def _run(self) -> None:
         try:
+            pause = AGAIN_S
             while (spool := self._once()) is None:
-                if self._given_up.wait(AGAIN_S):
+                if self._given_up.wait(pause):
                     return
+                pause = min(2 * pause, AGAIN_MOST_S)
         except UserError as error:
             self.spool.set_exception(error)
         except Exception as error:  # nothing would ever be numbered; it is logged whole
