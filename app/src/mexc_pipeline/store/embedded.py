@@ -316,8 +316,12 @@ class EmbeddedEngine:
             return _again(statement)
 
     def _require_room(self, size: int) -> None:
-        """Raise RefusedError where the disk might not take that many bytes: chDB would say it had taken them."""
-        free = shutil.disk_usage(self._folder.folder).free
+        """Raise RefusedError where the disk might not take that many bytes: chDB would say it had taken them; and
+        UnreachableError where the folder is gone, as all the store's threads have that in common."""
+        try:
+            free = shutil.disk_usage(self._folder.folder).free
+        except OSError as error:
+            raise UnreachableError(f"{self._folder.folder}: {error.strerror}") from error
         if free < (needed := size + ROOM):
             raise RefusedError(
                 f"{self._folder.folder} has {free >> 20} MiB free, {needed >> 20} MiB are needed", NOT_ENOUGH_SPACE
