@@ -136,7 +136,7 @@ def of_symbol(
     if "problem" in collector:
         stopped_s = collector.get("stopped_s")
         if stopped_s is None:
-            found.append(HealthFault(Kind.DOWN, str(collector["problem"])))
+            found.append(HealthFault(Kind.DOWN, str(collector["problem"]), todo=str(collector.get("todo", ""))))
         else:
             found.append(HealthFault(Kind.DOWN, "stopped in order", float(stopped_s), START_AGAIN))
         state = Kind.DOWN.value
@@ -160,7 +160,8 @@ def of_symbol(
 def of_store(status: Mapping[str, Any]) -> Health:
     """The store's own health by its ``status``, or ``{"problem": …}``."""
     if "problem" in status:
-        return Health(Kind.NOT_LOADED.value, (HealthFault(Kind.NOT_LOADED, str(status["problem"])),))
+        fault = HealthFault(Kind.NOT_LOADED, str(status["problem"]), todo=str(status.get("todo", "")))
+        return Health(Kind.NOT_LOADED.value, (fault,))
     if not status.get("reachable"):
         text = f"ClickHouse does not answer: {status.get('error') or 'no reason given'}"
         return Health(Kind.NOT_LOADED.value, (HealthFault(Kind.NOT_LOADED, text),))

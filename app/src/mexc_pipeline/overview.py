@@ -13,7 +13,7 @@ from typing import Any
 
 from mexc_pipeline import health, running
 from mexc_pipeline.config import Config, Symbol
-from mexc_pipeline.control import ControlError, NotRunningError, ask
+from mexc_pipeline.control import ControlError, NotRunningError, UnseenError, ask
 from mexc_pipeline.spool.ending import stopped_at
 from mexc_pipeline.spool.segment import ended_ns
 from mexc_pipeline.spool.walk import exported_files, in_order
@@ -28,7 +28,7 @@ _LEAST_S = 0.05
 def gather(config: Config, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
     """What every part says of itself and how it is: ``ok``, ``recorded`` (whether anything ever was), ``store``,
     ``symbols`` (each with ``health``, collector, store and last export). What does not answer within ``deadline_s`` has
-    a ``problem``."""
+    a ``problem``, and a ``todo`` where that is not to start it."""
     deadline = time.monotonic() + deadline_s
     with ThreadPoolExecutor(min(AT_A_TIME, 1 + len(config.symbols)), "asking") as pool:
         asked_store = pool.submit(_status_of, config, "store", None, deadline)
@@ -88,6 +88,8 @@ def _status_of(config: Config, who: str, symbol: Symbol | None, deadline: float)
         said = ask(config.control_dir / f"{who}.sock", "status", timeout_s=left_s)
     except NotRunningError as error:
         return {"problem": str(error), **(_stopped(config.spool_dir / symbol.id) if symbol is not None else {})}
+    except UnseenError as error:
+        return {"problem": error.said, "todo": error.todo}
     except ControlError as error:
         return {"problem": str(error)}
     found = running.outdated(said.get("running"), running.report(config, symbol))

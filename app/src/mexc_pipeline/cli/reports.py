@@ -70,7 +70,7 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
     """
     from mexc_pipeline import doctor as examination
 
-    found = examination.examine(configuration(ctx))
+    found = examination.examine(configuration(ctx, whatever_is_there=True))
     if as_json:
         printing.as_json(found.to_json())
     else:
