@@ -674,7 +674,7 @@ def test_what_cannot_be_looked_at_says_what_to_do_and_not_to_start_it(
         def denied(*_: object) -> int:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(control.os, "open", denied)
+        monkeypatch.setattr(os, "open", denied)
     with pytest.raises(UnseenError) as raised:
         ask(folder / "btc.sock", "status")
     said = {

@@ -274,6 +274,13 @@ def not_mounted(required: bool | tuple[str, ...], folders: tuple[Path, ...], dev
     return ", ".join(map(str, missing))
 
 
+def existing(folder: Path) -> Path:
+    """The folder, or its nearest parent that is there. OSError where that cannot be told."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def device(path: Path) -> int:
     """The file system that holds a path or would hold it. OSError where that cannot be told."""
     while True:

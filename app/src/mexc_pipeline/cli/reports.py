@@ -118,12 +118,10 @@ def rest_in_use(symbols: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _print_status(found: dict[str, Any]) -> None:
     store = found["store"]
-    faults = [(symbol["id"], reason) for symbol in found["symbols"] for reason in symbol["health"]["reasons"]]
-    faults += [("store", reason) for reason in store["health"]["reasons"]]
-    faults = _without_stopped(found, faults)
+    faults = _without_stopped(found, overview.faults_of(found))
     order = [kind.value for kind in health.Kind]
     advised: set[str] = set()  # what several have in common, as a full disk, is done once
-    for who, reason in sorted(faults, key=lambda fault: order.index(fault[1]["kind"])):
+    for who, reason in faults:
         since = "" if reason["for_s"] is None else f" (since {_clock_time(reason['for_s'])})"
         advice = "" if reason["advice"] in advised else reason["advice"]
         advised.add(advice)
