@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -263,7 +262,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     types = shown_types(hour.counts for hour in found)
     headers, drop = ledger_columns(types)
     rows = [_ledger_row(hour, types) for hour in found]
-    gone = printing.table(headers, rows, right=headers[2:-2], drop=drop if sys.stdout.isatty() else None)
+    gone = printing.table(headers, rows, right=headers[2:-2], drop=drop)
     printing.left_out(gone, "a wider one, a pipe and --json have them")
     printing.line("")
     for i in [*totals, "all"]:

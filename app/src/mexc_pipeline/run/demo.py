@@ -64,12 +64,12 @@ def afterwards(folder: Path) -> str:
         f'import pandas as pd; print(pd.read_parquet({json.dumps(exports)}, columns=["seq", "rx", "mt", "m"]).tail())'
     )
     program = [sys.executable, "-m", "mexc_pipeline"]
-    ledger = [*program, "--config", str(folder / LATEST / CONFIG), "ledger"]
+    proof = [*program, "--config", str(folder / LATEST / CONFIG), "verify", "exports"]
     return (
         f"\nfiles  {exports}\n"
         f"read   {shlex.quote(sys.executable)} -c {shlex.quote(code)}\n"
-        f"ask    {shlex.join(ledger)}\n"
-        "       and so with verify, or query 'SELECT …': without --config they look at ./data and ./exports\n"
+        f"ask    {shlex.join(proof)}\n"
+        "       and so with ledger, or query 'SELECT …': without --config they look at ./data and ./exports\n"
         "next   `mexc-pipeline run` records the live exchange into ./data and ./exports (in a checkout: make run)"
     )
 
