@@ -91,6 +91,7 @@ class Recording:
         )
         (folder / "demo-data").mkdir()
         (folder / "demo-data" / "latest").symlink_to(folder)  # its name after a demo
+        (folder / "demo.toml").symlink_to(config)
         self.environment = {**os.environ, "MEXC_PIPELINE_CONFIG": str(config)}
         with (folder / "run.log").open("wb") as log:
             self.process = subprocess.Popen(

@@ -623,7 +623,9 @@ def test_files_that_are_gone_are_written_again_when_asked(config: Config) -> Non
     assert again == spooled, "nothing else learns of it: how old the spool's rows are, what export_log has"
     again_said = main(config, missing=True)
     assert not again_said.files
-    assert again_said.lines() == ["nothing to export: every closed segment has its file"]
+    assert again_said.lines() == [
+        "nothing to export: every closed segment has a file of its name; verify exports reads what is in it"
+    ]
 
 
 def test_something_else_in_a_files_place_is_said(config: Config) -> None:

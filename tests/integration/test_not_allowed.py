@@ -356,7 +356,8 @@ def test_the_engines_folder_is_named_in_one_line_and_used_again(config: Config) 
     with taken_away(folder):
         status, said = command(file, "store")
     assert status == 1
-    assert said.splitlines()[-1].endswith(f"{folder} cannot be written by this user; give it back to it")
+    assert f"embedded ClickHouse: {folder} belongs to" in said.splitlines()[-1]
+    assert "may not read it: give it back (chown" in said.splitlines()[-1]
     assert not list(config.data_dir.glob("clickhouse.broken-*"))
     with storing(file):
         until(lambda: of_store(config, "btc").get("loaded_seq") == 62, 60, "btc loaded")
@@ -411,3 +412,15 @@ def test_where_nothing_may_be_made_a_missing_configuration_is_said(tmp_path: Pat
         f"mexc-pipeline: {folder}/data: Permission denied: give this user the right to use it, or choose another "
         "place; no configuration was given (--config), so its folders are those of where it is run"
     )
+
+
+@pytest.mark.parametrize("asked", [["status"], ["ledger"], ["verify"], ["query", "SELECT 1"], ["export"], ["run"]])
+def test_a_file_in_the_place_of_data_dir_is_one_line(tmp_path: Path, asked: list[str]) -> None:
+    """Once `status` had four faults, and told to start what could not be started."""
+    data = tmp_path / "data"
+    data.touch()
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'data_dir = "{data}"\nexport_dir = "{tmp_path}/exports"\n')
+    status, said = command(settings, *asked)
+    assert status == 1
+    assert said == f"mexc-pipeline: data_dir: {data} is not a folder: move it away, or set another\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -71,17 +72,27 @@ def test_what_it_says_last_and_what_the_readme_shows_next_work_as_pasted(tmp_pat
     (tmp_path / "demo-data" / "latest").symlink_to("earlier")
     done = subprocess.run(demo, cwd=tmp_path, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
-    files, read, following = done.stdout.splitlines()[-3:]
+    files, read, asked, others, following = done.stdout.splitlines()[-5:]
     assert (tmp_path / files.removeprefix("files").strip()).is_dir()
     assert "run" in following
     command = read.removeprefix("read").strip()
     shown = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert "seq" in shown.stdout, shown.stderr
+    assert "--config" in others
+    command = asked.removeprefix("ask").strip()
+    shown = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     pasted = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert pasted.returncode == 0, pasted.stderr
     assert "price" in pasted.stdout
+    of_demo = re.findall(r"^mexc-pipeline (--config demo-data/latest/demo.toml .*)$", readme, re.MULTILINE)
+    assert len(of_demo) == 2
+    for line in of_demo:
+        words = [sys.executable, "-m", "mexc_pipeline", *shlex.split(line)]
+        pasted = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert pasted.returncode == 0, pasted.stdout + pasted.stderr
     (query,) = re.findall(r"```sql duckdb\n(.*?)```", readme, re.DOTALL)
     with duckdb.connect() as db:
         db.execute(f"SET file_search_path = '{tmp_path}'")

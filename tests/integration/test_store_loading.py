@@ -659,6 +659,28 @@ def test_a_row_table_can_be_altered_only_through_a_numbered_file(backend: Backen
     assert engine.select("SELECT version FROM schema_versions ORDER BY version") == [(1,), (2,), (3,), (4,)]
 
 
+def test_who_was_overtaken_in_applying_the_files_goes_on(
+    backend: Backend, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread, or another store on the same server, is done between the look and the statement: once each
+    symbol's thread stood still with DUPLICATE_COLUMN after the engine had a new folder."""
+    late = backend.engine()
+    late.connect()
+    execute = late.execute
+    applied: list[str] = []
+
+    def overtaken(sql: str) -> None:
+        if sql.startswith("ALTER") and not applied:
+            applied.extend(schema.apply(engine))
+        execute(sql)
+
+    monkeypatch.setattr(late, "execute", overtaken)
+    schema.apply(late)
+    assert "003_row_types.sql" in applied
+    assert schema.apply(engine) == []
+    late.close()
+
+
 FIRST_ENUM = "Enum8('t' = 1, 'd' = 2, 'dp' = 3, 'dl' = 4, 'ev' = 5, 'r' = 6)"
 """What row tables had for their types up to 0.2."""
 

@@ -195,6 +195,27 @@ def test_one_flipped_bit_in_a_page_is_noticed_and_its_column_named(config: Confi
     assert noticed > 30
 
 
+def test_what_to_do_about_a_damaged_file_is_said_and_does_it(config: Config) -> None:
+    path = config.export_dir / FILES[1]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8] + bytes(8))
+    (finding,) = failed(exports(config))
+    assert finding.text.endswith(
+        "; move the file away, and mexc-pipeline export --missing makes it again from the spool, which has its rows"
+    )
+    assert "verify exports reads" in main(config, missing=True).lines()[-1], "a file of that name is there"
+    path.rename(path.with_name("away"))
+    assert main(config, missing=True).ok
+    assert path.read_bytes() == whole
+    assert exports(config).ok
+    path.write_bytes(whole[:-8] + bytes(8))
+    forget_spool(config)
+    (finding,) = failed(exports(config))
+    assert finding.text.endswith(
+        "; put back a copy from your backup or archive: the spool does not have its rows any more"
+    )
+
+
 def test_metadata_rewritten_to_fit_contradicts_itself(config: Config) -> None:
     path = config.export_dir / FILES[0]
     rewrite(path, lambda table: table.slice(0, 20), {b"mexc.rows": b"20", b"mexc.last_seq": b"20"})

@@ -149,7 +149,6 @@ def test_all_channels_can_be_had_by_a_symbol_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("text", "named", "allowed"),
     [
-        ("symbols = 5", "symbols:", "array"),
         ('symbols = ["BTC_USDT", 5]', "symbols[1]:", "str"),
         ("symbols = []", "symbols:", "BTC_USDT"),
         ('symbols = ["btc_usdt"]', "'btc_usdt'", "BASE_QUOTE"),
@@ -176,7 +175,6 @@ def test_all_channels_can_be_had_by_a_symbol_of_its_own() -> None:
         ('[channels]\ndepth = ["merged", "full20", "each"]', "channels.depth", "only one of merged and each"),
         ('[channels]\nkline = "1m"', "channels.kline", "Min1, Min5, Min15, Min30, Min60, Hour4"),
         ('[channels]\nfunding = "on"', "channels.funding", "bool"),
-        ('[channels]\nextra = "sub.x"', "channels.extra", "array"),
         ('[channels]\nextra = ["depth.step"]', "channels.extra", "'depth.step' is no method such as 'sub.depth.step'"),
         ('[channels]\nextra = ["sub.deal"]', "channels.extra", "sub.deal has a key of its own"),
         ('[channels]\nextra = ["sub.x", "sub.x"]', "channels.extra", "sub.x is there twice"),
@@ -212,6 +210,12 @@ def test_all_channels_can_be_had_by_a_symbol_of_its_own() -> None:
         ('[exchange]\nrest = ["https://a", "ftp://b"]', "exchange.rest", "http:// or https://"),
         ('[exchange]\nrest = ["https://a", "https://a"]', "exchange.rest", "name it once"),
         ("[exchange]\nrest = [5]", "exchange.rest", "expected `str`"),
+        ('symbols = "ETH_USDT"', "symbols: a list is needed", 'such as symbols = ["ETH_USDT"]'),
+        ("symbols = 5", "symbols: a list is needed", 'such as symbols = ["BTC_USDT"]'),
+        ("[symbols]\nA_B = 1", "symbols: a list is needed", 'such as symbols = ["BTC_USDT"]'),
+        ('[channels]\nextra = "sub.x"', "channels.extra: a list is needed", 'such as extra = ["sub.x"]'),
+        ('[symbol.BTC_USDT.channels]\nextra = "sub.x"', "symbol.BTC_USDT.channels.extra: a list", 'extra = ["sub.x"]'),
+        ('require_mount = "/srv"', "require_mount: a list is needed", 'such as require_mount = ["/srv"]'),
         ("[exchange]\nrest = 5", "exchange.rest", "str"),
         ('[exchange]\nrest = "https://me:secret@a"', "exchange.rest", "no user or password"),
         ('[exchange]\nrest = "https://a/x?key=secret"', "exchange.rest", "no query"),

@@ -23,8 +23,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mexc_pipeline import control
-from mexc_pipeline.control import ControlError, ControlServer, Handler, SilentError, ask
+from mexc_pipeline import control, health
+from mexc_pipeline.control import ControlError, ControlServer, Handler, SilentError, UnseenError, ask
 from mexc_pipeline.errors import UserError
 from support.examples import examples
 
@@ -659,3 +659,31 @@ def test_an_answer_that_drips_has_an_end(tmp_path: Path) -> None:
     path = tmp_path / "sol.sock"
     with answering(path, _dripping), pytest.raises(ControlError, match="did not answer status within"):
         ask(path, "status", timeout_s=0.3)
+
+
+@pytest.mark.parametrize("errno_of", ["denied", "a file"])
+def test_what_cannot_be_looked_at_says_what_to_do_and_not_to_start_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errno_of: str
+) -> None:
+    folder = tmp_path / "control"
+    if errno_of == "a file":
+        folder.touch()
+    else:
+        folder.mkdir()
+
+        def denied(*_: object) -> int:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(UnseenError) as raised:
+        ask(folder / "btc.sock", "status")
+    said = {
+        "denied": (f"btc: no permission to use {folder}/btc.sock", "run this as "),
+        "a file": (f"btc: {folder} is not a folder", "move it away"),
+    }[errno_of]
+    assert raised.value.said == said[0]
+    assert raised.value.todo.startswith(said[1])
+    assert str(raised.value) == f"{raised.value.said}; {raised.value.todo}"
+    for found in (health.of_symbol, health.of_store):
+        (fault,) = found({"problem": raised.value.said, "todo": raised.value.todo}).reasons
+        assert fault.advice == raised.value.todo

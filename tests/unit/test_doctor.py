@@ -288,3 +288,12 @@ def test_an_unwritable_tmpdir_does_not_matter_to_the_embedded_engine(
 def test_an_engine_that_takes_its_process_with_it_is_one_line(tmp_path: Path) -> None:
     assert "its client ended with 1" in doctor.clickhouse(_config(tmp_path), reach="this.module.is.nowhere").text
     assert "was ended by SIGILL" in doctor._ended(-4)
+
+
+def test_too_little_room_is_told_in_one_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once `0.1 GiB free; at least 256 MiB are needed`."""
+    usage = type("Usage", (), {"free": 130 << 20})
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)  # type: ignore[attr-defined]
+    assert doctor.space("data_dir", tmp_path).sentence() == (
+        "data_dir space: 130 MiB free; at least 256 MiB are needed"
+    )

@@ -227,3 +227,25 @@ def test_no_folder_is_made_for_others_by_a_slip() -> None:
     sources = Path(paths.__file__).parent
     makers = {str(p.relative_to(sources)) for p in sources.rglob("*.py") if ".mkdir(" in p.read_text()}
     assert makers == {"paths.py", "run/main.py", "run/demo.py", "export/files.py", "simulator/exchange.py"}
+
+
+def test_what_another_left_in_our_folder_is_to_be_given_back_and_in_his_own_it_is_his(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a stranger was told to chown the recorder's folder, which would have taken it from the recorder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "give it back (chown " in paths.not_allowed(folder, write=True)
+    ours = {one.stat().st_uid for one in (folder, *folder.parents)}
+    stranger = max(ours) + 60_001
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    said = paths.not_allowed(folder, write=True)
+    assert "chown" not in said
+    whose = paths.as_user((tmp_path.parents[-1]).stat().st_uid)
+    assert said.endswith(f": run this as {whose}"), said
+
+
+def test_a_user_without_a_name_is_one_for_sudo_too() -> None:
+    assert paths.as_user(0) == "root (sudo -u root …)"
+    assert paths.as_user(3_999_999_999) == "user 3999999999 (sudo -u '#3999999999' …)"

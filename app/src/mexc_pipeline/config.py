@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import itertools
+import json
 import re
 import tomllib
 import types
@@ -633,6 +634,10 @@ def _duration(key: str, text: str) -> int:
         raise ConfigError(f"{key}: {error}") from error
 
 
+_LISTED = {"symbols": "BTC_USDT"}
+"""What an example of a list holds, where the value that was given is none."""
+
+
 def _explain(message: str, raw: Any, kind: type, prefix: str) -> str:
     """Turn msgspec's message into ``key: what is wrong; what is allowed``."""
     match = re.fullmatch(r"(.*?)(?: - at `(key in )?\$\.?([^`]*)`)?", message, re.DOTALL)
@@ -653,6 +658,10 @@ def _explain(message: str, raw: Any, kind: type, prefix: str) -> str:
         near = difflib.get_close_matches(path, getattr(kind, "__struct_fields__", ()), 2, 0.8)
         meant = next((f"; did you mean {name}?" for name in near if name != path), "")
         return f"{path}: this key is a table ([{path}]) and takes no value{meant}"
+    if "[" not in path and re.fullmatch(r"Expected `array`, got .*|Expected `[^`]*array`, got `str`", what):
+        key, value = path.rpartition(".")[2], reduce(getitem, match[3].split("."), raw)
+        example = value if isinstance(value, str) and value else _LISTED.get(key, "…")
+        return f"{path}: a list is needed, in square brackets, such as {key} = [{json.dumps(example)}]"
     choices = [str(c) for c in typing.get_args(found)] if typing.get_origin(found) is Literal else []
     if choices:
         return f"{path}: {what[0].lower()}{what[1:]}; allowed are {', '.join(choices)}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.paths import make_folder, not_a_file, not_a_folder, not_allowed
+from mexc_pipeline.paths import as_user, make_folder, not_a_file, not_a_folder, not_allowed, owner
 
 log = logging.getLogger("mexc_pipeline.control")
 
@@ -65,6 +65,15 @@ class RefusalError(ControlError):
 
 class NotRunningError(ControlError):
     """Nobody listens at the socket."""
+
+
+class UnseenError(ControlError):
+    """Whether anybody listens at the socket cannot be told from here: ``said`` is why, ``todo`` what to do."""
+
+    def __init__(self, said: str, todo: str) -> None:
+        super().__init__(f"{said}; {todo}")
+        self.said = said
+        self.todo = todo
 
 
 class SilentError(ControlError):
@@ -368,9 +377,12 @@ def ask(path: Path, cmd: str, timeout_s: float = 5.0, **fields: Any) -> dict[str
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise NotRunningError(f"{who} is not running (no answer at {path})") from error
     except PermissionError as error:
-        raise ControlError(f"{who}: no permission to use {path}; run as its user or in its group") from error
+        todo = f"run this as {as_user(owner(path))} or in its group"
+        raise UnseenError(f"{who}: no permission to use {path}", todo) from error
     except TimeoutError as error:
         raise SilentError(f"{who} did not answer {cmd} within {timeout_s:g} s") from error
+    except NotADirectoryError as error:
+        raise UnseenError(f"{who}: {path.parent} is not a folder", "move it away") from error
     except OSError as error:
         raise ControlError(f"{who}: {error.strerror or error}") from error
     if not line:

@@ -30,12 +30,11 @@ from mexc_pipeline.egress.dial import EgressError, check_files
 from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.exchange.rest import PING_PATH, read_time
-from mexc_pipeline.spool.disk_level import Limits, Usage
+from mexc_pipeline.paths import existing
+from mexc_pipeline.spool.disk_level import LEAST_FREE, Limits, Usage
 from mexc_pipeline.spool.label import check_label
 from mexc_pipeline.spool.reserve import Reserve
 
-HARD_FREE = 256 << 20
-"""Bytes below which recording does not start."""
 SOFT_FREE = 5 << 30
 EXCHANGE_S = 8.0
 CLICKHOUSE_S = 15.0
@@ -128,17 +127,10 @@ def synchronised(ask: Callable[[], int]) -> Check:
     return Check("clock synchronised", state != TIME_ERROR, False, text, "start an NTP client (timesyncd, chrony)")
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or its nearest parent that exists."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
-
-
 def writable(key: str, folder: Path) -> Check:
     """Judge whether files can be made, synced and linked there (files reach ``export_dir`` and segments their place by
     ``link``)."""
-    place = _existing(folder)
+    place = existing(folder)
     name = f"{key} writable"
     advice = "choose another folder, or give this user the right to write there"
     if not place.is_dir():
@@ -159,12 +151,13 @@ def writable(key: str, folder: Path) -> Check:
 def space(key: str, folder: Path) -> Check:
     """Judge the room left on the file system that holds a folder."""
     try:
-        free = shutil.disk_usage(_existing(folder)).free
+        free = shutil.disk_usage(existing(folder)).free
     except OSError as error:
         return Check(f"{key} space", False, True, error.strerror or str(error), "choose another folder")
+    if free < LEAST_FREE:
+        text = f"{free >> 20} MiB free"
+        return Check(f"{key} space", False, True, text, f"at least {LEAST_FREE >> 20} MiB are needed")
     text = f"{free / (1 << 30):.1f} GiB free"
-    if free < HARD_FREE:
-        return Check(f"{key} space", False, True, text, f"at least {HARD_FREE >> 20} MiB are needed")
     return Check(f"{key} space", free >= SOFT_FREE, False, text, f"below {SOFT_FREE >> 30} GiB a busy day may not fit")
 
 
@@ -175,7 +168,7 @@ def spool_room(config: Config) -> Check:
     lacking = sum(not Reserve(config.spool_dir / symbol.id, limits.reserve).is_held() for symbol in config.symbols)
     need = lacking * limits.reserve + (limits.reserve if lacking else 0) + limits.low
     try:
-        usage = Usage.of(_existing(config.spool_dir))
+        usage = Usage.of(existing(config.spool_dir))
     except OSError as error:
         return Check(name, False, True, error.strerror or str(error), "choose another data_dir")
     text = f"{usage.percent:.0f} % used; warned of from {spool.warn_percent} % on"
@@ -231,7 +224,7 @@ def clickhouse(config: Config, reach: str = "mexc_pipeline.store.reach") -> Chec
         advice = 'recording needs it, or [clickhouse] mode = "server"'
     else:
         advice = "recording goes on without it; loading catches up when it answers"
-    asked = {"clickhouse": msgspec.to_builtins(settings), "folder": str(_existing(config.data_dir))}
+    asked = {"clickhouse": msgspec.to_builtins(settings), "folder": str(existing(config.data_dir))}
     try:
         done = subprocess.run(
             [sys.executable, "-m", reach], input=json.dumps(asked).encode(), capture_output=True, timeout=CLICKHOUSE_S

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mexc_pipeline.exchange.deadletters import SHARE, Letters, too_many
 from mexc_pipeline.feed import telling
+from mexc_pipeline.spool.disk_level import LEAST_FREE
 from mexc_pipeline.text import ago, duration, with_advice
 
 QUIET_S = 10.0
@@ -136,7 +137,7 @@ def of_symbol(
     if "problem" in collector:
         stopped_s = collector.get("stopped_s")
         if stopped_s is None:
-            found.append(HealthFault(Kind.DOWN, str(collector["problem"])))
+            found.append(HealthFault(Kind.DOWN, str(collector["problem"]), todo=str(collector.get("todo", ""))))
         else:
             found.append(HealthFault(Kind.DOWN, "stopped in order", float(stopped_s), START_AGAIN))
         state = Kind.DOWN.value
@@ -160,11 +161,21 @@ def of_symbol(
 def of_store(status: Mapping[str, Any]) -> Health:
     """The store's own health by its ``status``, or ``{"problem": …}``."""
     if "problem" in status:
-        return Health(Kind.NOT_LOADED.value, (HealthFault(Kind.NOT_LOADED, str(status["problem"])),))
+        fault = HealthFault(Kind.NOT_LOADED, str(status["problem"]), todo=str(status.get("todo", "")))
+        return Health(Kind.NOT_LOADED.value, (fault,))
     if not status.get("reachable"):
         text = f"ClickHouse does not answer: {status.get('error') or 'no reason given'}"
         return Health(Kind.NOT_LOADED.value, (HealthFault(Kind.NOT_LOADED, text),))
     return Health("live")
+
+
+def of_export_disk(folder: str, free: int) -> Health:
+    """The health of a disk that only exported files are on, by the bytes that are free there."""
+    if free >= LEAST_FREE:
+        return Health("ok")
+    text = f"the file system of {folder} has {free >> 20} MiB free, and files need {LEAST_FREE >> 20} MiB"
+    todo = "free some (mexc-pipeline prune deletes old files); what waits in the spool is exported then"
+    return Health(Kind.DISK.value, (HealthFault(Kind.DISK, text, todo=todo),))
 
 
 class Unread(NamedTuple):

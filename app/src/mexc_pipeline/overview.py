@@ -13,7 +13,9 @@ from typing import Any
 
 from mexc_pipeline import health, running
 from mexc_pipeline.config import Config, Symbol
-from mexc_pipeline.control import ControlError, NotRunningError, ask
+from mexc_pipeline.control import ControlError, NotRunningError, UnseenError, ask
+from mexc_pipeline.paths import device, existing
+from mexc_pipeline.spool.disk_level import Usage
 from mexc_pipeline.spool.ending import stopped_at
 from mexc_pipeline.spool.segment import ended_ns
 from mexc_pipeline.spool.walk import exported_files, in_order
@@ -27,8 +29,8 @@ _LEAST_S = 0.05
 
 def gather(config: Config, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
     """What every part says of itself and how it is: ``ok``, ``recorded`` (whether anything ever was), ``store``,
-    ``symbols`` (each with ``health``, collector, store and last export). What does not answer within ``deadline_s`` has
-    a ``problem``."""
+    ``export`` (its disk), ``symbols`` (each with ``health``, collector, store and last export). What does not answer
+    within ``deadline_s`` has a ``problem``, and a ``todo`` where that is not to start it."""
     deadline = time.monotonic() + deadline_s
     with ThreadPoolExecutor(min(AT_A_TIME, 1 + len(config.symbols)), "asking") as pool:
         asked_store = pool.submit(_status_of, config, "store", None, deadline)
@@ -36,7 +38,8 @@ def gather(config: Config, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
         store = asked_store.result()
         told = [one.result() for one in asked]
     loaded: Mapping[str, Any] = store.get("symbols") or {}
-    faults = not health.of_store(store).ok
+    export = _export_disk(config)
+    faults = not (health.of_store(store).ok and export.ok)
     symbols: list[dict[str, Any]] = []
     for symbol, (said, unexported_s, last) in zip(config.symbols, told, strict=True):
         found = health.of_symbol(said, loaded.get(symbol.id), silent_s=symbol.silent_s, unexported_s=unexported_s)
@@ -58,8 +61,28 @@ def gather(config: Config, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
             **{key: value for key, value in store.items() if key != "symbols"},
             "health": health.of_store(store).to_json(),
         },
+        "export": {"health": export.to_json()},
         "symbols": symbols,
     }
+
+
+def faults_of(found: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Every fault of what was gathered with whose it is, the worst first."""
+    parts = [(symbol["id"], symbol) for symbol in found["symbols"]]
+    parts += [(who, found[who]) for who in ("store", "export")]
+    order = [kind.value for kind in health.Kind]
+    every = [(who, reason) for who, part in parts for reason in part["health"]["reasons"]]
+    return sorted(every, key=lambda fault: order.index(fault[1]["kind"]))
+
+
+def _export_disk(config: Config) -> health.Health:
+    """Of what holds ``export_dir``; where that is the spool's disk too, its collectors watch it."""
+    try:
+        if device(config.export_dir) != device(config.spool_dir):
+            return health.of_export_disk(str(config.export_dir), Usage.of(existing(config.export_dir)).free)
+    except OSError:
+        pass  # what cannot be looked at is said by whoever uses it
+    return health.Health("ok")
 
 
 def _symbol(
@@ -88,6 +111,8 @@ def _status_of(config: Config, who: str, symbol: Symbol | None, deadline: float)
         said = ask(config.control_dir / f"{who}.sock", "status", timeout_s=left_s)
     except NotRunningError as error:
         return {"problem": str(error), **(_stopped(config.spool_dir / symbol.id) if symbol is not None else {})}
+    except UnseenError as error:
+        return {"problem": error.said, "todo": error.todo}
     except ControlError as error:
         return {"problem": str(error)}
     found = running.outdated(said.get("running"), running.report(config, symbol))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pwd
@@ -181,11 +182,31 @@ def is_readonly(path: Path) -> bool:
 
 
 def _whose(path: Path, do: str) -> str:
-    found, me = path.stat(), _user(os.geteuid())
-    return (
-        f"{path} belongs to {_user(found.st_uid)} (mode {stat.S_IMODE(found.st_mode):04o}) and {me} may not {do} it: "
-        f"give it back (chown {me}, chmod u+rwX); it is used again by itself"
+    found, me = path.stat(), os.geteuid()
+    if any(one.stat().st_uid == me for one in (path, *path.parents)):
+        todo = f"give it back (chown {_user(me)}, chmod u+rwX); it is used again by itself"
+    else:  # nothing of ours that another left there: it is the recorder's, and we are somebody else
+        todo = f"run this as {as_user(found.st_uid)}"
+    return f"{path} belongs to {_user(found.st_uid)} (mode {stat.S_IMODE(found.st_mode):04o}) and {_user(me)} " + (
+        f"may not {do} it: {todo}"
     )
+
+
+def owner(path: Path) -> int:
+    """Whose a file or folder is; where it cannot be looked at, whose what holds it is."""
+    for one in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return one.stat().st_uid
+    return 0
+
+
+def as_user(uid: int) -> str:
+    """A user, and how a command is run as him."""
+    try:
+        name = shown = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name, shown = f"'#{uid}'", f"user {uid}"
+    return f"{shown} (sudo -u {name} …)"
 
 
 def _user(uid: int) -> str:
@@ -251,6 +272,13 @@ def not_mounted(required: bool | tuple[str, ...], folders: tuple[Path, ...], dev
     else:
         missing = []
     return ", ".join(map(str, missing))
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or its nearest parent that is there. OSError where that cannot be told."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def device(path: Path) -> int:

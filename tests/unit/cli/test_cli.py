@@ -229,6 +229,12 @@ def test_a_number_that_does_not_fit_is_told_its_bounds(
     assert said in _one_error_line(capsys)
 
 
+def test_a_fault_of_a_symbol_that_is_not_listed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    fault = "kind=retired symbol=XXX channel=deal"
+    assert invoke(["simulate", "--symbols", "BTC_USDT,ETH_USDT", "--fault", fault]) == 2
+    assert "fault retired: symbol 'XXX' is not listed here; BTC_USDT, ETH_USDT are" in _one_error_line(capsys)
+
+
 def test_no_command_shows_help_and_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke([]) == 2
     assert "Commands:" in capsys.readouterr().err

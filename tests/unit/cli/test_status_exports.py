@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from mexc_pipeline import health
+from mexc_pipeline import health, overview
 from mexc_pipeline.config import Config, parse
+from mexc_pipeline.metrics.server import health_of
 from mexc_pipeline.overview import gather
 from mexc_pipeline.periods import DAY_NS, HOUR_NS
 from mexc_pipeline.rows import Frame, Mt
+from mexc_pipeline.spool.disk_level import Usage
 from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.spool.writer import Spool
+from support.small_disk import small_disk
 
 
 @pytest.fixture
@@ -58,3 +61,29 @@ def test_a_period_without_a_file_waits_since_its_edge(config: Config) -> None:
     (for_s,) = not_exported(config)
     assert for_s is not None
     assert 3 * 3600 <= for_s < 4 * 3600 + 60, "left open"
+
+
+@pytest.mark.parametrize("free_mib", [0, 255, 256])
+def test_a_disk_of_its_own_that_has_no_room_for_files_is_a_fault(
+    config: Config, monkeypatch: pytest.MonkeyPatch, free_mib: int
+) -> None:
+    """Once only the log had a word of it, until a file was an hour and a half late."""
+    config.export_dir.mkdir()
+    monkeypatch.setattr(overview, "device", lambda path: path == config.export_dir)
+    monkeypatch.setattr(Usage, "of", lambda _: Usage(1 << 40, free_mib << 20))
+    found = gather(config)
+    told = [(who, reason["text"]) for who, reason in overview.faults_of(found) if reason["kind"] == "disk"]
+    text = f"the file system of {config.export_dir} has {free_mib} MiB free, and files need 256 MiB"
+    assert told == ([("export", text)] if free_mib < 256 else [])
+    assert health_of(found)["faults"].get("disk", 0) == len(told)
+    monkeypatch.setattr(overview, "device", lambda _: 1)
+    assert gather(config)["export"]["health"]["ok"], "the spool's disk is watched by its collectors"
+
+
+def test_a_full_disk_for_files_is_no_order(tmp_path: Path) -> None:
+    folder = tmp_path / "exports"
+    with small_disk(folder, 8):
+        config = parse(f'data_dir = "{tmp_path}"\nexport_dir = "{folder}/deeper"\n', None)
+        found = gather(config)
+    assert found["ok"] is False
+    assert [r["kind"] for r in found["export"]["health"]["reasons"]] == ["disk"]

@@ -45,3 +45,29 @@ def test_what_a_ledger_is_for_fits_80_columns(
     )
     assert max(map(len, lines(capsys))) <= 80
     assert not {"symbol", "period", "received", "stored", "exported", "verdict"} & set(gone)
+
+
+ADVICE = "FAULT btc: not exported: a period that ended 95 min ago has no file; {} says what is in the way"
+COMMANDS = ("mexc-pipeline export --missing", "mexc-pipeline verify exports", "sudo -u mexc", "chmod u+rwX")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("width", range(40, 120, 7))
+def test_a_command_is_never_broken_over_two_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, command: str
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    printing.folded(ADVICE.format(command))
+    found = lines(capsys)
+    assert any(command in line for line in found), found
+    assert max(map(len, found)) <= width
+    assert " ".join(line.strip() for line in found) == ADVICE.format(command)
+
+
+def test_what_no_terminal_shows_is_not_made_to_fit_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Once a pipe got lines of 80 columns and fewer columns of a table, whatever ``COLUMNS`` said."""
+    printing.folded(ADVICE.format("mexc-pipeline export"))
+    assert lines(capsys) == [ADVICE.format("mexc-pipeline export")]
+    assert printing.table(_LEDGER, [ROW], drop=_LEDGER_DROP) == []
+    assert len(lines(capsys)[-1].split()) == len(ROW)

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -19,13 +19,14 @@ from mexc_pipeline.spool.segment import SegmentInfo
 from mexc_pipeline.store import native, schema
 from mexc_pipeline.store.auditor import Comparison, verdict_of
 from mexc_pipeline.store.catalog import Extent, Names, export_row
-from mexc_pipeline.store.embedded import _again
+from mexc_pipeline.store.embedded import EmbeddedEngine, EmbeddedFolder, _again
 from mexc_pipeline.store.engine import (
     ROW_COLUMNS,
     TYPES_DATETIME64,
     TYPES_INT64,
     Capabilities,
     RefusedError,
+    UnreachableError,
     read_sql,
     row_table_sql,
 )
@@ -244,3 +245,16 @@ def test_any_other_refusal_and_the_fifth_of_these_is_one(codes: tuple[int, ...],
     with pytest.raises(RefusedError) as refused:
         _again(lambda: session.query("SELECT 1"))
     assert (session.asked, refused.value.code) == (asked, codes[asked - 1])
+
+
+def test_an_engine_whose_folder_is_gone_is_away_for_all_its_threads(tmp_path: Path) -> None:
+    """Once a traceback from each of them."""
+
+    class Folder:
+        folder = tmp_path / "gone"
+
+    engine = EmbeddedEngine(cast(EmbeddedFolder, Folder()))
+    with pytest.raises(UnreachableError, match=r"gone: No such file or directory"):
+        engine.insert_block("btc_current", Columns([1], [1], [1], [1], [b"x"]), "")
+    with pytest.raises(UnreachableError, match=r"gone: No such file or directory"):
+        engine.insert("export_log", [("id", "String")], [["btc"]])

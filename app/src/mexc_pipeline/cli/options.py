@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from mexc_pipeline import config, lifeline, logs
-from mexc_pipeline.errors import ConfigError
+from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.paths import not_a_folder
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONFIG = "mexc_pipeline.config"
@@ -86,9 +87,13 @@ def add_common_params(command: click.Command) -> None:
             command.params.append(option)
 
 
-def configuration(ctx: click.Context) -> config.Config:
-    """The checked configuration this invocation names. ConfigError where it does not fit."""
-    return config.load(ctx.meta.get(_CONFIG))
+def configuration(ctx: click.Context, *, whatever_is_there: bool = False) -> config.Config:
+    """The checked configuration this invocation names. ConfigError where it does not fit; UserError where ``data_dir``
+    is something else than a folder, but for who judges that himself (``whatever_is_there``)."""
+    found = config.load(ctx.meta.get(_CONFIG))
+    if not whatever_is_there and (wrong := not_a_folder(found.data_dir)):
+        raise UserError(f"data_dir: {wrong}, or set another")
+    return found
 
 
 def debug(ctx: click.Context) -> bool:
@@ -157,7 +162,7 @@ class SymbolId(click.ParamType[str]):
         incomplete: str,
     ) -> list[click.shell_completion.CompletionItem]:
         try:
-            ids = [symbol.id for symbol in configuration(ctx).symbols]
+            ids = [symbol.id for symbol in configuration(ctx, whatever_is_there=True).symbols]
         except ConfigError:
             return []  # a half-typed command line is no place for an error
         return [click.shell_completion.CompletionItem(i) for i in ids if i.startswith(incomplete)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -18,6 +19,14 @@ import click
 
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.text import LONG, clean, json_line
+
+_COMMAND = re.compile(
+    r"\bmexc-pipeline [a-z]+(?: (?:exports|egress|clickhouse|rotate)\b)?(?: --[a-z-]+)*"
+    r"|\bsudo -u \S+|\bch(?:own|mod) [^\s,]+"
+)
+"""What an advice tells to type, as far as that can be told from the words around it."""
+_KEPT = "\ue000"
+"""Stands for a space at which no line ends."""
 
 
 class Result(Protocol):
@@ -97,21 +106,18 @@ def _silence() -> None:
 
 
 def columns() -> int:
-    """How wide a line for people may be: the terminal's width, 80 without one."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+    """How wide a line for people may be: the terminal's width; without one as wide as it gets, for whoever reads it by
+    a program, or in an editor that folds by itself."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else sys.maxsize
 
 
 def folded(text: str) -> None:
-    """Print a line for people, folded at words where it is wider than the terminal; what follows is moved in."""
-    verbatim(
-        textwrap.fill(
-            clean(text, LONG),
-            max(40, columns()),
-            subsequent_indent="    ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    )
+    """Print a line for people, folded at words where it is wider than the terminal; what follows is moved in. Commands
+    stay in one piece, so that they can be pasted."""
+    whole = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT), clean(text, LONG))
+    width = max(40, columns())
+    filled = textwrap.fill(whole, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    verbatim(filled.replace(_KEPT, " "))
 
 
 def table(
@@ -122,7 +128,7 @@ def table(
 ) -> list[str]:
     """Print a plain table, its first line the headers; columns named in ``right`` are right-aligned.
 
-    With ``drop`` it fits the terminal (80 columns without one): columns of these names go, the first one first. Returns
+    With ``drop`` it fits the terminal, where there is one: columns of these names go, the first one first. Returns
     those that went. Lines that are wider all the same are left to the terminal: no figure is ever broken up or cut.
     """
     gone: list[str] = []

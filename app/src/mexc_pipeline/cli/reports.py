@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -70,7 +69,7 @@ def doctor(ctx: click.Context, as_json: bool) -> int:
     """
     from mexc_pipeline import doctor as examination
 
-    found = examination.examine(configuration(ctx))
+    found = examination.examine(configuration(ctx, whatever_is_there=True))
     if as_json:
         printing.as_json(found.to_json())
     else:
@@ -118,12 +117,10 @@ def rest_in_use(symbols: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _print_status(found: dict[str, Any]) -> None:
     store = found["store"]
-    faults = [(symbol["id"], reason) for symbol in found["symbols"] for reason in symbol["health"]["reasons"]]
-    faults += [("store", reason) for reason in store["health"]["reasons"]]
-    faults = _without_stopped(found, faults)
+    faults = _without_stopped(found, overview.faults_of(found))
     order = [kind.value for kind in health.Kind]
     advised: set[str] = set()  # what several have in common, as a full disk, is done once
-    for who, reason in sorted(faults, key=lambda fault: order.index(fault[1]["kind"])):
+    for who, reason in faults:
         since = "" if reason["for_s"] is None else f" (since {_clock_time(reason['for_s'])})"
         advice = "" if reason["advice"] in advised else reason["advice"]
         advised.add(advice)
@@ -265,7 +262,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     types = shown_types(hour.counts for hour in found)
     headers, drop = ledger_columns(types)
     rows = [_ledger_row(hour, types) for hour in found]
-    gone = printing.table(headers, rows, right=headers[2:-2], drop=drop if sys.stdout.isatty() else None)
+    gone = printing.table(headers, rows, right=headers[2:-2], drop=drop)
     printing.left_out(gone, "a wider one, a pipe and --json have them")
     printing.line("")
     for i in [*totals, "all"]:

@@ -51,7 +51,7 @@ class ExportReport:
     stopped: bool = False
     absent: list[str] = field(default_factory=list)
     altered: list[str] = field(default_factory=list)
-    idle: str = "nothing to export: every closed segment has its file"
+    idle: str = "nothing to export: every closed segment has a file of its name; verify exports reads what is in it"
 
     @property
     def ok(self) -> bool:

@@ -27,7 +27,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 
 import mexc_pipeline
-from mexc_pipeline import health, notify, overview, paths, signals
+from mexc_pipeline import notify, overview, paths, signals
 from mexc_pipeline.config import Config
 from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.metrics.families import FileSystem, families
@@ -280,10 +280,7 @@ class _Found:
 def health_of(found: Mapping[str, Any]) -> dict[str, Any]:
     """The answer of ``/healthz``: ``ok``; how many ``symbols``; ``faults``, how many of each kind; ``worst``, the first
     of them with the part's id, the worst first."""
-    faults = [(symbol["id"], reason) for symbol in found["symbols"] for reason in symbol["health"]["reasons"]]
-    faults += [("store", reason) for reason in found["store"]["health"]["reasons"]]
-    order = [kind.value for kind in health.Kind]
-    faults.sort(key=lambda fault: order.index(fault[1]["kind"]))
+    faults = overview.faults_of(found)
     return {
         "ok": found["ok"],
         "symbols": len(found["symbols"]),

@@ -27,6 +27,7 @@ log = logging.getLogger("mexc_pipeline.run")
 SYMBOLS = ("BTC_USDT", "ETH_USDT", "SOL_USDT")
 PERIOD = "10s"
 LATEST = "latest"
+CONFIG = "demo.toml"
 START_S = 15.0
 _ADDRESSES = re.compile(r"(wss?://\S+).*?(https?://\S+)")
 
@@ -40,7 +41,7 @@ def demo(folder: Path, duration_s: float, rate: float, level: str = "INFO") -> C
     except OSError as error:
         raise UserError(f"cannot make {error.filename2 or error.filename}: {error.strerror or error}") from error
     with simulator(place / "simulator.log", rate) as (websocket, rest):
-        path = place / "demo.toml"
+        path = place / CONFIG
         path.write_text(settings(place, websocket, rest), encoding="utf-8")
         say(f"demo: three symbols from the simulator at {websocket}, period {PERIOD}, into {place}")
         return run(config.load(path), duration_s, level)
@@ -62,9 +63,13 @@ def afterwards(folder: Path) -> str:
     code = (
         f'import pandas as pd; print(pd.read_parquet({json.dumps(exports)}, columns=["seq", "rx", "mt", "m"]).tail())'
     )
+    program = [sys.executable, "-m", "mexc_pipeline"]
+    proof = [*program, "--config", str(folder / LATEST / CONFIG), "verify", "exports"]
     return (
         f"\nfiles  {exports}\n"
         f"read   {shlex.quote(sys.executable)} -c {shlex.quote(code)}\n"
+        f"ask    {shlex.join(proof)}\n"
+        "       and so with ledger, or query 'SELECT …': without --config they look at ./data and ./exports\n"
         "next   `mexc-pipeline run` records the live exchange into ./data and ./exports (in a checkout: make run)"
     )
 

@@ -222,6 +222,10 @@ def simulate(
         raise ConfigError("--symbols takes one or more different contracts, such as BTC_USDT,ETH_USDT")
     if not flat_out and (flat_out_rate or flat_out_frames or flat_out_seconds):
         raise ConfigError("--flat-out-rate, --flat-out-frames and --flat-out-seconds need --flat-out")
+    given = [parse_fault(text) for text in faults]
+    for fault in given:
+        if fault.symbol is not None and fault.symbol not in names:
+            raise ConfigError(f"fault {fault.kind}: symbol {fault.symbol!r} is not listed here; {', '.join(names)} are")
     config = SimulatorConfig(
         host=host,
         port=port,
@@ -238,7 +242,7 @@ def simulate(
         ),
         tickers_rows=tickers_rows,
         rest_lag=rest_lag,
-        faults=tuple(parse_fault(text) for text in faults),
+        faults=tuple(given),
         retain=20_000,
         log_dir=log_dir,
         clock_ns=lambda: time.time_ns() + round(clock_ahead * 1e9),

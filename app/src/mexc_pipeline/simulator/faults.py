@@ -5,6 +5,7 @@ A fault is written as `at=12.5 conn=* symbol=BTC_USDT kind=reset`; `KINDS` lists
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -146,8 +147,10 @@ class Fault:
             raise ConfigError(
                 f"fault {self.kind} takes value={'|'.join(choices)}, not {self.value!r}"
             )  # fmt: skip
-        if self.value and self.kind in _INTEGER_VALUES and not self.value.isdigit():
+        if self.value and self.kind in _INTEGER_VALUES and not re.fullmatch(r"[0-9]{1,18}", self.value):
             raise ConfigError(f"fault {self.kind} takes a whole number as value, not {self.value!r}")
+        if self.value and self.kind == "close" and not 1000 <= int(self.value) <= 4999:
+            raise ConfigError(f"fault close takes a close code from 1000 to 4999 as value, not {self.value!r}")
         if not 0 <= self.opcode <= 15:
             raise ConfigError(f"fault {self.kind} takes an opcode from 0 to 15, not {self.opcode}")
         if self.kind == "shape":

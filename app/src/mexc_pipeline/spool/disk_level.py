@@ -19,6 +19,8 @@ from mexc_pipeline.config import LEAST_RESERVE_MIB
 REFUSED_S = 5.0
 """Writes refused for this long mean that nothing can be recorded, whatever room the file system says it has (a quota,
 no inodes, a limit, a file system that became read-only): what is received is in memory only, which no kill survives."""
+LEAST_FREE = 256 << 20
+"""Bytes below which recording does not start, and files may not fit where they are put."""
 STEADY = 1.0
 """Percent points below its threshold at which a level ends."""
 

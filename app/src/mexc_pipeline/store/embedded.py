@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mexc_pipeline.errors import UserError
-from mexc_pipeline.paths import NotAFileError, make_folder, regular
+from mexc_pipeline.paths import NotAFileError, make_folder, not_allowed, regular
 from mexc_pipeline.rows import Columns
 from mexc_pipeline.store import native, opening, readonly
 from mexc_pipeline.store.engine import (
@@ -205,11 +205,13 @@ def _chdb(folder: Path) -> Callable[[str], Any]:
             'or set clickhouse.mode = "server"'
         ) from error
     except OSError as error:
-        raise UserError(f"embedded ClickHouse: {folder.parent} cannot be written: {error.strerror or error}") from error
+        why = not_allowed(folder.parent, write=True) or f"{folder.parent} cannot be written: {error.strerror or error}"
+        raise UserError(f"embedded ClickHouse: {why}") from error
     except RuntimeError as error:
         raise UserError(f"embedded ClickHouse does not start: {brief(error)}") from error
     if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise UserError(f"embedded ClickHouse: {folder} cannot be written by this user; give it back to it")
+        why = not_allowed(folder, write=True) or f"{folder} is on a file system that takes no writes"
+        raise UserError(f"embedded ClickHouse: {why}")
     session: Callable[[str], Any] = Session
     return session
 
@@ -316,8 +318,12 @@ class EmbeddedEngine:
             return _again(statement)
 
     def _require_room(self, size: int) -> None:
-        """Raise RefusedError where the disk might not take that many bytes: chDB would say it had taken them."""
-        free = shutil.disk_usage(self._folder.folder).free
+        """Raise RefusedError where the disk might not take that many bytes: chDB would say it had taken them; and
+        UnreachableError where the folder is gone, as all the store's threads have that in common."""
+        try:
+            free = shutil.disk_usage(self._folder.folder).free
+        except OSError as error:
+            raise UnreachableError(f"{self._folder.folder}: {error.strerror}") from error
         if free < (needed := size + ROOM):
             raise RefusedError(
                 f"{self._folder.folder} has {free >> 20} MiB free, {needed >> 20} MiB are needed", NOT_ENOUGH_SPACE

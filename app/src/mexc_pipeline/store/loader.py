@@ -19,6 +19,7 @@ from typing import Any
 
 from mexc_pipeline.events import Connected, Disconnected, begin, read
 from mexc_pipeline.histogram import Histogram
+from mexc_pipeline.paths import identity
 from mexc_pipeline.rows import Columns, Mt
 from mexc_pipeline.spool.names import SegmentName
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, UnavailableError
@@ -310,7 +311,7 @@ class Loader:
     def _take(self, segment: SegmentInfo, loaded_seq: int, refused: set[int]) -> None:
         self._let_go()
         self._reader = SegmentReader(segment.path)
-        self._inode = segment.path.stat().st_ino
+        self._inode = _inode(segment.path)
         self._segment = segment
         self._refused = refused
         self.progress.spool_id = segment.spool_id
@@ -344,10 +345,7 @@ class Loader:
 
     def _is_in_place(self, path: Path) -> bool:
         """Whether the open segment is still the one of that name; its inode cannot be used again while it is open."""
-        try:
-            return path.stat().st_ino == self._inode
-        except FileNotFoundError:
-            return False
+        return _inode(path) == self._inode != 0
 
     def _abandon(self, segment: SegmentInfo, error: SegmentError) -> None:
         """What was loaded of a segment that can no longer be read is the best copy there is: keep it."""
@@ -511,6 +509,12 @@ class Loader:
     def _note_buffered(self, segment: SegmentInfo) -> None:
         newest = max((s.last_seq for s in self._waiting(segments(self._folder))), default=segment.last_seq)
         self._swapped(segment.file, max(0, newest - segment.last_seq))
+
+
+def _inode(path: Path) -> int:
+    """0 where nothing has that name any more."""
+    found = identity(path)
+    return found[1] if found is not None else 0
 
 
 def is_continuous(extent: Extent, segment: SegmentInfo, refused: set[int]) -> bool:

@@ -7,7 +7,7 @@ import time
 from importlib import resources
 
 from mexc_pipeline.store import records
-from mexc_pipeline.store.engine import Engine, quote
+from mexc_pipeline.store.engine import Engine, RefusedError, quote
 
 _FILE = re.compile(r"(\d{3})_\w+\.sql")
 _CREATES = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
@@ -36,7 +36,7 @@ def apply(engine: Engine) -> list[str]:
     (version, name, first), *rest = files()
     _set_others_apart(engine)
     for statement in first:
-        engine.execute(statement)
+        _make(engine, statement)
     known = {row[0] for row in records.read(engine, "schema_versions", "SELECT version FROM schema_versions")}
     applied = []
     for version, name, parts in rest:
@@ -45,12 +45,22 @@ def apply(engine: Engine) -> list[str]:
         if version in known and not lacking:
             continue
         for statement in lacking:
-            engine.execute(statement)
+            _make(engine, statement)
         if version not in known:
             columns = [("version", "UInt32"), ("file", "String"), ("at", "DateTime('UTC')")]
             engine.insert("schema_versions", columns, [(version, name, int(time.time()))])
         applied.append(name)
     return applied
+
+
+def _make(engine: Engine, statement: str) -> None:
+    """Others apply the files at the same time, in other threads and from other stores on one server: what is refused
+    because they were first is done."""
+    try:
+        engine.execute(statement)
+    except RefusedError:
+        if not set(_made(statement)) <= _there(engine):
+            raise
 
 
 def _made(statement: str) -> list[tuple[str, str]]:

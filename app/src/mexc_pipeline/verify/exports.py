@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.ledger.repeats import Given
+from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import PINNED_NS, SECOND_NS, Period
 from mexc_pipeline.rows import FIRST_TYPES, MT_NAMES
 from mexc_pipeline.spool.names import FileName
@@ -55,6 +56,8 @@ class FileProof:
     content: Content = field(default_factory=Content)
     wrong: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
+    is_damaged: bool = False
+    """Whether it has to be put right from elsewhere, for what is wrong with it."""
 
     @property
     def finding(self) -> Finding:
@@ -90,9 +93,9 @@ def exports(
     wanted = list(ids) if ids is not None else sorted({*by_id, *spooled})
     for symbol in wanted:
         proofs = by_rows(still_there(prove(name, path) for name, path in by_id.get(symbol, [])))
-        report.findings += [proof.finding for proof in proofs]
         there = spooled.get(symbol, InOrder([], []))
         held = there.readable
+        report.findings += advised(proofs, held)
         report.findings += unread(symbol, there)
         report.findings += set_apart(config.spool_dir / symbol)
         report.findings += lost(config.spool_dir / symbol)
@@ -110,6 +113,14 @@ def exports(
     elif not report.findings:
         report.notes.append(f"no files in {config.export_dir} and nothing closed in the spool")
     return report
+
+
+def advised(proofs: Iterable[FileProof], spooled: Iterable[SegmentInfo]) -> Iterator[Finding]:
+    """What is found of each file, and of damaged ones what to do."""
+    held = {segment.file for segment in spooled if segment.rows and segment.state != "open"}
+    for proof in proofs:
+        todo = _IN_SPOOL if proof.path.name in held else _IN_BACKUP
+        yield replace(proof.finding, text=f"{proof.finding.text}; {todo}") if proof.is_damaged else proof.finding
 
 
 def still_there(proofs: Iterable[FileProof]) -> Iterator[FileProof]:
@@ -147,6 +158,8 @@ def mistimed(proofs: Iterable[FileProof]) -> list[str]:
     return [clean(sentence(channel, what.why, what.late_ms)) for channel, what in said.items()]
 
 
+_IN_SPOOL = "move the file away, and mexc-pipeline export --missing makes it again from the spool, which has its rows"
+_IN_BACKUP = "put back a copy from your backup or archive: the spool does not have its rows any more"
 _GONE = "the file is gone; put it back, set export_dir to where it is, or run export --missing"
 
 
@@ -175,9 +188,11 @@ def prove(name: FileName, path: Path) -> FileProof:
             proof.content = read_content(path)
     except MemoryError:
         proof.wrong.append(f"reading it takes more than {PROVING >> 20} MiB of memory: no file of ours does")
+        proof.is_damaged = True
         return proof
     except (UserError, OSError) as error:
         proof.wrong.append(str(error))
+        proof.is_damaged = not not_allowed(path)
         return proof
     said, held = proof.said, proof.content
     if "imported" in said:
@@ -201,6 +216,7 @@ def prove(name: FileName, path: Path) -> FileProof:
     proof.wrong += _metadata_against_rows(name, said, held)
     if not held.damaged:
         proof.wrong += _order(name, said, held)
+    proof.is_damaged = bool(proof.wrong)
     return proof
 
 
