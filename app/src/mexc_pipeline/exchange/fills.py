@@ -63,11 +63,12 @@ class TradePlace(NamedTuple):
 
 
 class Filling(NamedTuple):
-    """What is known of fills, for status: trades kept and stretches given up since the start, whether one is open, and
-    whether deals share their ids with others."""
+    """What is known of fills, for status: trades kept and stretches given up since the start, ``why`` the last of them
+    was, whether one is open, and whether deals share their ids with others."""
 
     filled: int
     unfilled: int
+    why: str | None
     open: bool
     ids_shared: bool
 
@@ -81,6 +82,7 @@ class Fills:
         self._confirmed: float | None = None
         self._subscribed_ms: int | None = None
         self._filled = self._unfilled = 0
+        self._why: str | None = None
 
     # -- what happens
 
@@ -177,7 +179,7 @@ class Fills:
     @property
     def status(self) -> Filling:
         """What is known of fills."""
-        return Filling(self._filled, self._unfilled, self._stretch is not None, not self._deals.unique)
+        return Filling(self._filled, self._unfilled, self._why, self._stretch is not None, not self._deals.unique)
 
     # -- what that decides
 
@@ -244,6 +246,7 @@ class Fills:
 
     def _give_up(self, stretch: _Stretch, until_ms: int, reason: str) -> list[Row]:
         self._unfilled += 1
+        self._why = reason
         since_ms = stretch.after.early_ms
         said = events.Unfilled(channel=DEAL, first=since_ms, last=max(since_ms, until_ms), reason=reason)
         return [(Mt.EVENT, said.m)]
@@ -337,6 +340,7 @@ class Fills:
         if not trades:
             return []
         self._unfilled += 1
+        self._why = reason
         times = [trade.time_ms for trade in trades]
         said = events.Unfilled(channel=DEAL, first=min(times), last=max(times), count=len(trades), reason=reason)
         return [(Mt.EVENT, said.m)]

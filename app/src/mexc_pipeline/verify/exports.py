@@ -19,8 +19,9 @@ from mexc_pipeline.exchange.times import sentence
 from mexc_pipeline.export.files import wrong_place
 from mexc_pipeline.export.minutes import MINUTES
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
-from mexc_pipeline.ledger.account import WrongTimes
+from mexc_pipeline.ledger.account import OPTIONAL, WrongTimes
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
+from mexc_pipeline.ledger.coverage import Coverage, Piece
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.ledger.repeats import Given
@@ -71,8 +72,8 @@ def exports(
 ) -> Report:
     """Re-prove the files of the symbols (none: all that ``export_dir`` or the spool has).
 
-    Notes warn of files of which too much is dead letters or whose frames had wrong times, and hold the ``newest`` rows
-    per type and symbol. Never raises for what is wrong with a file.
+    Notes warn of files of which too much is dead letters or whose frames had wrong times, of channels that are given up
+    in the newest file, and hold the ``newest`` rows per type and symbol. Never raises for what is wrong with a file.
     """
     report = Report("exports")
     now = time.time_ns() if now_ns is None else now_ns
@@ -128,6 +129,7 @@ def notes(symbol: str, proofs: Iterable[FileProof], newest: int) -> list[str]:
             said = proof.said.get("symbol", "")
             if line := deadletters.warning(symbol, said, proof.path, proof.content.counts):
                 found.append(line)
+        found += [f"warn {symbol} {sound[-1].path.name}: {line}" for line in given_up(sound)]
         if newest and sound:
             found += newest_lines(symbol, [proof.path for proof in sound], newest)
     except (UserError, OSError) as error:
@@ -144,6 +146,21 @@ def mistimed(proofs: Iterable[FileProof]) -> list[str]:
         if proof.content.account is not None:
             said |= proof.content.account.mistimed
     return [clean(sentence(channel, what.why, what.late_ms)) for channel, what in said.items()]
+
+
+def given_up(proofs: Iterable[FileProof]) -> list[str]:
+    """A sentence for each channel that was given up and is not back, as the events in these files of a symbol say, in
+    the order of their rows: what was received is all there, and nothing of that channel was."""
+    known = [proof.content for proof in proofs if proof.content.account is not None]
+    coverage = Coverage.of(Piece(c.first_seq, c.last_seq, c.account) for c in known if c.account is not None)
+    return [
+        clean(f"{channel}: given up since {_at(at_ns)} at least, and not back")
+        for channel, at_ns in coverage.given_up.items()
+    ]
+
+
+def _at(ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ns // SECOND_NS))
 
 
 _GONE = "the file is gone; put it back, set export_dir to where it is, or run export --missing"
@@ -253,7 +270,8 @@ def _account_against_rows(said: dict[str, str], held: Content) -> list[str]:
     rows = held.account.to_json()
     try:
         account = json.loads(said["account"])
-        fields = sorted(key for key in rows.keys() | account.keys() if rows.get(key) != account.get(key))
+        kept = rows.keys() | account.keys() if OPTIONAL in account else (rows.keys() | account.keys()) - {OPTIONAL}
+        fields = sorted(key for key in kept if rows.get(key) != account.get(key))
     except (ValueError, AttributeError, RecursionError):
         return [*wrong, "its account cannot be read"]
     return [*wrong, f"its account differs from its rows in {', '.join(fields)}"] if fields else wrong
