@@ -111,11 +111,18 @@ def unreadable(said: ByChannel) -> list[Told]:
 
 
 def unfilled(trades: Mapping[str, Any] | None) -> list[str]:
-    """A sentence where trades may be missing that could not be fetched, since the process began."""
-    if not trades or not trades["unfilled"]:
+    """Sentences where trades may be missing that could not be fetched since the process began, or cannot be so far."""
+    if trades is None:
         return []
-    times = "once" if trades["unfilled"] == 1 else f"{trades['unfilled']:,} times"
-    return [f"{DEAL}: trades that may be missing could not be filled, {times} since its start: {trades['why']}"]
+    found: list[str] = []
+    if count := trades["unfilled"]:
+        times = "once" if count == 1 else f"{count:,} times"
+        found.append(
+            f"{DEAL}: trades that may be missing could not be filled, {times} since its start: {trades['why']}"
+        )
+    if trades["trouble"]:
+        found.append(f"{DEAL}: trades that may be missing cannot be filled so far: {trades['trouble']}")
+    return found
 
 
 def ids_shared(trades: Mapping[str, Any] | None) -> list[str]:

@@ -21,6 +21,7 @@ from mexc_pipeline.events import (
     Mistimed,
     Repaired,
     Resumed,
+    Stalled,
     Started,
     Stopped,
     Subscribed,
@@ -28,13 +29,15 @@ from mexc_pipeline.events import (
     Unrepaired,
     begin,
 )
+from mexc_pipeline.exchange.silence import RECONNECTING
 
 _COUNTED = {Gap.name(): "missing", Repaired.name(): "repaired", Unrepaired.name(): "unrepaired"}
 _OF_TRADES = (Filled.name(), Unfilled.name())
 _CLOCK, _MISTIMED = begin(Clock), begin(Mistimed)
 _MARKS = (Started, Connected, Subscribed, Disconnected, Stopped)
-_OF_CHANNELS = (GivenUp.name(), Resumed.name())
-_WANTED = tuple(begin(kind) for kind in (Gap, Repaired, Unrepaired, Filled, Unfilled, GivenUp, Resumed, *_MARKS))
+_OF_CHANNELS = (GivenUp, Resumed, Stalled)
+_NAMED_CHANNELS = tuple(kind.name() for kind in _OF_CHANNELS)
+_WANTED = tuple(begin(kind) for kind in (Gap, Repaired, Unrepaired, Filled, Unfilled, *_OF_CHANNELS, *_MARKS))
 OPTIONAL = "channels"
 """What accounts of earlier versions do not have although their rows tell of it."""
 
@@ -51,7 +54,7 @@ class Moment(NamedTuple):
 
 
 class ChannelMoment(NamedTuple):
-    """A channel was given up, or is back: the event's rx and name, and the channel."""
+    """A channel was given up, is back, or has been silent too long: the event's rx and name, and the channel."""
 
     at_ns: int
     what: str
@@ -109,7 +112,7 @@ class Account:
     """The account of one segment. ``first_rx`` and ``last_rx`` (Unix ns) of its rows without ``sealed``, 0 while there
     is none; ``missing``, ``repaired`` and ``unrepaired`` count versions of the book, ``filled`` trades that were
     fetched over REST, ``unfilled`` the events that some may be missing; ``mistimed`` has the channels whose frames had
-    wrong times, ``channels`` what is told of channels that were given up."""
+    wrong times, ``channels`` what is told of channels that stay away."""
 
     first_rx: int = 0
     last_rx: int = 0
@@ -144,8 +147,9 @@ class Account:
             self.filled += said.count
         elif said.event == Unfilled.name():
             self.unfilled += 1
-        elif said.event in _OF_CHANNELS:
-            self.channels.append(ChannelMoment(rx, said.event, said.channel))
+        elif said.event in _NAMED_CHANNELS:
+            if said.event != Stalled.name() or said.channel in RECONNECTING:  # others may rest
+                self.channels.append(ChannelMoment(rx, said.event, said.channel))
         else:
             what = "held" if said.event == Stopped.name() and said.reason else said.event
             self.moments.append(Moment(rx, what, said.last_rx))
@@ -164,7 +168,7 @@ class Account:
 
     def to_json(self) -> dict[str, Any]:
         """The account as JSON, for a segment's meta and a file's metadata: as earlier versions wrote it where nothing
-        is told of trades, times and channels given up."""
+        is told of trades, times and channels that stay away."""
         return {
             "first_rx": self.first_rx,
             "last_rx": self.last_rx,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from heapq import merge
 from operator import attrgetter
 
-from mexc_pipeline.events import GivenUp
+from mexc_pipeline.events import GivenUp, Resumed, Stalled
 from mexc_pipeline.ledger.account import Account, ChannelMoment, Moment
 from mexc_pipeline.periods import PINNED_NS
 
@@ -39,6 +39,9 @@ class Coverage:
     stretches: list[tuple[int, int, int]] = field(default_factory=list)
     given_up: dict[str, int] = field(default_factory=dict)
     """Channels that were given up and are not back at the end, with the time of each."""
+    stalled: dict[str, int] = field(default_factory=dict)
+    """Channels that were silent too long last, with the time of each; frames that came later tell that they are
+    back."""
     _socket: int | None = None
     _covered: int | None = None
     _fresh: bool = False
@@ -76,7 +79,7 @@ class Coverage:
 
     def _begin(self, account: Account) -> None:
         """A recording whose beginning is not known: what happens first tells what was."""
-        self.given_up.clear()
+        self._know_nothing()
         first = account.moments[0].what if account.moments else "disconnected"
         if first in ("disconnected", "stopped", "held", "subscribed"):
             self._socket = account.first_rx
@@ -105,7 +108,7 @@ class Coverage:
         match moment.what:
             case "started":
                 self._end(min(at, moment.before_ns))
-                self.given_up.clear()  # a new process asks for all of them
+                self._know_nothing()  # a new process asks for all of them
                 self._fresh = True
             case "connected":
                 self._end(at)
@@ -118,13 +121,21 @@ class Coverage:
             case _:
                 self._end(at)
 
+    def _know_nothing(self) -> None:
+        self.given_up.clear()
+        self.stalled.clear()
+
     def _take_channel(self, moment: ChannelMoment) -> None:
-        at = moment.at_ns
-        if moment.what == GivenUp.name():
-            self.given_up.setdefault(moment.channel, at)  # it is said again in each segment
+        at, what, channel = moment
+        if what == GivenUp.name():
+            self.given_up.setdefault(channel, at)  # it is said again in each segment
             self._end_covered(at)
-        elif self.given_up.pop(moment.channel, None) is not None and not self.given_up:
+        elif what == Resumed.name() and self.given_up.pop(channel, None) is not None and not self.given_up:
             self._covered = at
+        if what == Stalled.name() and channel not in self.given_up:
+            self.stalled[channel] = at
+        else:
+            self.stalled.pop(channel, None)
 
     def _end_covered(self, at: int) -> None:
         if self._covered is not None and at > self._covered:

@@ -412,7 +412,8 @@ def verify_files(
     symbol's collector said last of channels that stay away; where it said nothing, the files do. Files of earlier runs
     are not read: ``verify exports`` does.
     """
-    from mexc_pipeline.verify.exports import NEWEST, against_spool, by_rows, continuity, given_up, mistimed, prove
+    from mexc_pipeline.verify.exports import NEWEST, against_spool, by_rows, continuity, mistimed, prove
+    from mexc_pipeline.verify.exports import away as told_away
     from mexc_pipeline.verify.newest import unreadable
 
     wanted = {segment.file for segment in ours if segment.rows and segment.state == "exported"}
@@ -429,11 +430,12 @@ def verify_files(
         # A hole is no fault of the files on either side of it.
         problems += [f"{f.subject}: {f.text}" for f in of_files + continuity(proofs) if not f.ok]
         problems += [f"{symbol.id}: {line}; {Kind.TIMES.advice}" for line in mistimed(proofs)]
-        told = away.get(symbol.id) or given_up(proofs)
-        problems += [f"{symbol.id}: {line}; {Kind.CHANNEL.advice}" for line in told]
-        sound = [proof.path for proof in proofs if not proof.wrong]
+        sound = [proof for proof in proofs if not proof.wrong]
         try:
-            problems += [f"{symbol.id}: {line}; {Kind.UNREADABLE.advice}" for line in unreadable(sound, NEWEST)]
-        except (UserError, OSError) as error:  # it was read a moment ago
-            problems.append(f"{symbol.id}: not known whether its newest frames can be read: {error}")
+            told = away.get(symbol.id) or told_away(sound)
+            problems += [f"{symbol.id}: {line}; {Kind.CHANNEL.advice}" for line in told]
+            unread = unreadable([proof.path for proof in sound], NEWEST)
+            problems += [f"{symbol.id}: {line}; {Kind.UNREADABLE.advice}" for line in unread]
+        except (UserError, OSError) as error:  # they were read a moment ago
+            problems.append(f"{symbol.id}: its newest frames not looked at: {error}")
     return files, problems
