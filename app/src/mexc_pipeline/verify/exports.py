@@ -288,8 +288,9 @@ def _account_against_rows(said: dict[str, str], held: Content) -> list[str]:
     rows = held.account.to_json()
     try:
         account = json.loads(said["account"])
-        kept = rows.keys() | account.keys() if OPTIONAL in account else (rows.keys() | account.keys()) - {OPTIONAL}
-        fields = sorted(key for key in kept if rows.get(key) != account.get(key))
+        told = account.keys()
+        judged = rows.keys() | told if OPTIONAL in told else rows.keys() - {OPTIONAL} | told
+        fields = sorted(key for key in judged if rows.get(key) != account.get(key))
     except (ValueError, AttributeError, RecursionError):
         return [*wrong, "its account cannot be read"]
     return [*wrong, f"its account differs from its rows in {', '.join(fields)}"] if fields else wrong
