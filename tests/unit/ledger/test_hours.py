@@ -114,7 +114,8 @@ def test_a_channel_that_stalled_is_known_until_more_is_known_of_it() -> None:
     assert seconds(Coverage.of([told(1, 9, 0, 10, *BEGUN, stalled)]).covered) == [(2, 10)]
     for what in ("given_up", "resumed"):
         assert Coverage.of([told(1, 9, 0, 10, *BEGUN, stalled, (6.0, what, AWAY))]).stalled == {}
-    assert Coverage.of([told(1, 9, 0, 10, stalled, *[(at + 6, *rest) for at, *rest in BEGUN])]).stalled == {}  # type: ignore[misc]
+    anew = [(second + 6, what, channel) for second, what, channel in BEGUN]
+    assert Coverage.of([told(1, 9, 0, 10, stalled, *anew)]).stalled == {}
     assert Coverage.of([told(1, 9, 0, 10, *BEGUN, (5.0, "stalled", "push.deal"))]).stalled == {}, "deals may rest"
 
 
