@@ -113,7 +113,8 @@ def test_what_was_traded_between_connections_is_there_once(ids: DealId) -> None:
     check_union(made, rig.rows(Mt.DEAL), rig.rows(Mt.REPAIRED), [])
     assert len(rig.rows(Mt.REPAIRED)) == sum(said["count"] for said in rig.events("filled"))
     status = rig.feed.status()["trades"]
-    assert status == {"filled": len(rig.rows(Mt.REPAIRED)), "unfilled": 0, "open": False, "ids_shared": False}
+    nothing = {"unfilled": 0, "why": None, "open": False, "trouble": None, "ids_shared": False}
+    assert status == {"filled": len(rig.rows(Mt.REPAIRED)), **nothing}
 
 
 def test_what_a_hundred_do_not_reach_is_said_with_its_times() -> None:

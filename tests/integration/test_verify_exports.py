@@ -23,12 +23,25 @@ from mexc_pipeline.ledger.conservation import Side
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.run.account import Periods, dead_letters, line_of
 from mexc_pipeline.run.children import Lifeline
-from mexc_pipeline.run.supervisor import Stop, Supervisor
+from mexc_pipeline.run.supervisor import Stop, Supervisor, verify_files
 from mexc_pipeline.spool.lifecycle import mark_exported, remove
 from mexc_pipeline.spool.segment import info
-from mexc_pipeline.spool.walk import by_symbol, segments
+from mexc_pipeline.spool.walk import by_symbol, exported_files, segments
 from mexc_pipeline.verify import Finding, Report, exports, ledger
-from support.spools import DEAL, SECOND, T0, configure, fill, open_spool, some_frames, tamper, written
+from support.spools import (
+    BOOK,
+    DEAL,
+    SECOND,
+    T0,
+    TICKER,
+    configure,
+    event,
+    fill,
+    open_spool,
+    some_frames,
+    tamper,
+    written,
+)
 
 exports_module = importlib.import_module("mexc_pipeline.verify.exports")  # the package's name of it is the function
 FILES = tuple(f"btc202609151852{s}.parquet" for s in ("00", "10", "20"))
@@ -264,6 +277,73 @@ def test_a_file_of_a_version_without_an_account_is_not_judged_by_it(config: Conf
     kept = {k: v for k, v in table.schema.metadata.items() if k != b"mexc.account"}
     pq.write_table(table.replace_schema_metadata(kept), path, compression="zstd")
     assert exports(config, newest=0).ok
+
+
+AWAY = "push.depth.full"
+
+
+def told(tmp_path: Path, *events: tuple[float, bytes], frames_from_s: float | None = None) -> Config:
+    """A file of a minute: events, and a frame of depth each second from then on."""
+    config = configure(tmp_path, period="60s")
+    start = T0 - T0 % (60 * SECOND)
+    frames = [Frame(start + int(s * SECOND), None, Mt.EVENT, m) for s, m in events]
+    if frames_from_s is not None:
+        frames += [Frame(start + s * SECOND, None, Mt.DEPTH, BOOK.encode()) for s in range(int(frames_from_s), 55)]
+    frames.append(Frame(start + 55 * SECOND, None, Mt.TICKER, TICKER.encode()))
+    spool = open_spool(config)
+    spool.append(sorted(frames, key=lambda frame: frame.rx))
+    spool.tick(start + 60 * SECOND)
+    spool.close()
+    assert main(config).ok
+    return config
+
+
+STALLED = (10.0, event("stalled", channel=AWAY, age_s=30.0))
+GIVEN_UP = (20.0, event("given_up", channel=AWAY, reason="refused"))
+
+
+@pytest.mark.parametrize(
+    ("events", "frames_from_s", "said"),
+    [
+        ([STALLED], None, f"{AWAY}: silent too long at 2026-09-15 18:52:10 UTC, and no frame since"),
+        ([STALLED], 40, None),
+        ([(40.0, STALLED[1])], None, None),
+        ([STALLED, GIVEN_UP], None, f"{AWAY}: given up since 2026-09-15 18:52:20 UTC at least, and not back"),
+        ([GIVEN_UP, (30.0, event("resumed", channel=AWAY, by="data", after_s=10.0))], 30, None),
+        ([GIVEN_UP, (30.0, event("started", clean=False))], None, None),
+    ],
+)
+def test_a_channel_that_stays_away_at_the_end_of_the_newest_file_is_warned_of(
+    tmp_path: Path, events: list[tuple[float, bytes]], frames_from_s: float | None, said: str | None
+) -> None:
+    config = told(tmp_path, *events, frames_from_s=frames_from_s)
+    report = exports(config, newest=0)
+    assert report.ok
+    assert report.notes == ([f"warn btc btc20260915185200.parquet: {said}"] if said else [])
+    (file,) = [path for _, path in exported_files(config.export_dir)]
+    files, problems = verify_files(config, [info(path) for _, path in segments(config.spool_dir / "btc")], {})
+    assert (files, [problem.partition("; ")[0] for problem in problems]) == ({}, [f"btc: {said}"] if said else [])
+    assert file.exists()
+
+
+def test_what_the_collector_said_last_of_a_channel_goes_before_what_files_say(tmp_path: Path) -> None:
+    config = told(tmp_path, GIVEN_UP)
+    held = [info(path) for _, path in segments(config.spool_dir / "btc")]
+    _, (problem,) = verify_files(config, held, {"btc": [f"{AWAY} given up 35 s ago: refused"], "eth": ["x"]})
+    assert problem.startswith(f"btc: {AWAY} given up 35 s ago: refused; it is asked for again by itself")
+
+
+def test_a_file_of_a_version_whose_account_told_nothing_of_channels_is_proven_as_before(tmp_path: Path) -> None:
+    config = told(tmp_path, GIVEN_UP)
+    (path,) = [path for _, path in exported_files(config.export_dir)]
+    account = json.loads(pq.read_metadata(path).metadata[b"mexc.account"])
+    assert [what for _, what, _ in account.pop("channels")] == ["given_up"]
+    rewrite(path, lambda table: table, {b"mexc.account": json.dumps(account).encode()})
+    report = exports(config, newest=0)
+    texts = [finding.text for finding in failed(report)]
+    assert not any("account differs" in text for text in texts), texts
+    rewrite(path, lambda table: table, {b"mexc.account": json.dumps({**account, "channels": []}).encode()})
+    assert any("its account differs from its rows in channels" in f.text for f in failed(exports(config, newest=0)))
 
 
 def test_metadata_of_another_spool_is_noticed_while_the_segment_is_there(config: Config) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mexc_pipeline import health
 from mexc_pipeline.collector.line import StatisticsLine, for_systemd, in_a_line
-from mexc_pipeline.collector.statistics import RECENT_S, Statistics
+from mexc_pipeline.collector.statistics import LEGIBLE_S, RECENT_S, Statistics
 from mexc_pipeline.config import parse
 from mexc_pipeline.errors import ConfigError
 from mexc_pipeline.exchange.deadletters import NOT_LOOKED_AT
@@ -207,6 +207,36 @@ def test_times_that_are_wrong_are_a_fault() -> None:
     assert (reason.kind, reason.for_s) == (Kind.TIMES, 75.0)
     assert reason.text == "push.ticker: ts is 8.0 h ahead of the exchange's clock, for 75 s now"
     assert health.of_symbol({**LIVE, "mistimed": {}}).ok
+
+
+def test_frames_that_cannot_be_read_are_a_fault_from_the_second_look_until_one_can_be() -> None:
+    now = [100.0]
+    statistics = Statistics("BTC_USDT", CHANNELS, lambda: now[0])
+    ticker = (Mt.TICKER, b'{"data":{"lastPrice":1.5}}')
+    good, bad = b'{"data":[{"p":1,"v":2,"T":1,"t":1790000000000}]}', b'{"data":[{"price":1,"v":2,"T":1,"t":1}]}'
+
+    def reasons(m: bytes, after_s: float) -> list[health.HealthFault]:
+        now[0] += after_s
+        statistics.committed(block((Mt.DEAL, good), (Mt.DEAL, m), ticker), 10**18)
+        return list(health.of_symbol({**LIVE, "unreadable": statistics.snapshot()["unreadable"]}).reasons)
+
+    assert not reasons(bad, 0), "one alone is an oddity"
+    assert not reasons(bad, LEGIBLE_S - 1), "not looked at again yet"
+    (reason,) = reasons(bad, 1)
+    assert (reason.kind, reason.for_s) == (Kind.UNREADABLE, LEGIBLE_S)
+    assert reason.text.startswith("the newest frames of type d cannot be read: Object missing required field `p`")
+    assert "probe" in reason.advice
+    assert not reasons(good, LEGIBLE_S)
+
+
+def test_trades_that_could_not_be_filled_are_worth_a_line() -> None:
+    said = {"filled": 3, "unfilled": 0, "why": None, "open": False, "trouble": None, "ids_shared": False}
+    assert telling.unfilled(None) == telling.unfilled(said) == []
+    (line,) = telling.unfilled({**said, "unfilled": 1, "why": "REST refuses: 510"})
+    assert line == "push.deal: trades that may be missing could not be filled, once since its start: REST refuses: 510"
+    assert ", 2,000 times since" in telling.unfilled({**said, "unfilled": 2000, "why": "x"})[0]
+    (line,) = telling.unfilled({**said, "open": True, "trouble": "REST refuses: 510"})
+    assert line == "push.deal: trades that may be missing cannot be filled so far: REST refuses: 510"
 
 
 def test_the_worst_comes_first() -> None:

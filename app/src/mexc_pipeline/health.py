@@ -34,6 +34,7 @@ class Kind(StrEnum):
     UNLISTED = telling.UNLISTED
     SILENT = "silent"
     DEAD_LETTERS = "dead letters"
+    UNREADABLE = "unreadable"
     CLOCK = "clock wrong"
     TIMES = "times wrong"
     DISK = "disk"
@@ -58,6 +59,7 @@ _ADVICE = {
     Kind.UNLISTED: "nothing, where the listing is to come; otherwise correct or remove the symbol",
     Kind.SILENT: "mexc-pipeline probe shows what the exchange sends",
     Kind.DEAD_LETTERS: "every frame is kept; mexc-pipeline probe shows what changed",
+    Kind.UNREADABLE: "every frame is kept; a newer version may read it, and mexc-pipeline probe shows what changed",
     Kind.CLOCK: "set it (NTP); nothing is deleted by age meanwhile",
     Kind.TIMES: "every frame is kept, and rx says when it came; mexc-pipeline probe shows what changed",
     Kind.DISK: "make room before recording stops",
@@ -273,7 +275,11 @@ def _what_it_says(collector: Mapping[str, Any]) -> list[HealthFault]:
     if disk.get("level") == "alert":
         text = str(disk.get("warning") or "the spool's disk is nearly full")
         found.append(HealthFault(Kind.DISK, text, todo=str(disk.get("todo") or "")))
-    return found + _dead_letters(collector.get("recent") or {})
+    found += _dead_letters(collector.get("recent") or {})
+    return found + [
+        HealthFault(Kind.UNREADABLE, text, for_s)
+        for text, for_s, _ in telling.unreadable(collector.get("unreadable") or {})
+    ]
 
 
 def _channels(collector: Mapping[str, Any]) -> list[HealthFault]:

@@ -352,6 +352,8 @@ def test_without_an_answer_the_stretch_is_said() -> None:
         if world.fills.wants(world.now):
             world.keep(world.fills.failed("HTTP 403"))
     assert not world.events("unfilled"), "nothing says yet until when trades are missing"
+    status = world.fills.status
+    assert (status.unfilled, status.why, status.open, status.trouble) == (0, None, True, "HTTP 403")
     world.trades(1)
     world.deliver()
     world.pause(LOOK_S)
@@ -361,6 +363,8 @@ def test_without_an_answer_the_stretch_is_said() -> None:
     assert not world.fills.wants(world.now)
     (said,) = world.events("unfilled")
     assert (said["from"], said["to"], said["reason"]) == (last.time_ms, world.made[-1].time_ms, "HTTP 403")
+    status = world.fills.status
+    assert (status.unfilled, status.why, status.open, status.trouble) == (1, "HTTP 403", False, None)
 
 
 def test_ids_that_begin_anew_are_told_by_time() -> None:

@@ -202,6 +202,9 @@ def frame(number: int) -> bytes:
     return b'{"data":[%b]}' % piece(number)
 
 
+NO_TROUBLE = {"trouble": None, "ids_shared": False}
+
+
 def test_the_thread_asks_for_trades_and_keeps_what_is_missing() -> None:
     rig = TradesRig()
     rig.rest.data = b"[%b]" % b",".join(map(piece, (3, 2, 1)))
@@ -214,7 +217,7 @@ def test_the_thread_asks_for_trades_and_keeps_what_is_missing() -> None:
     assert rig.events() == [
         b'{"event":"filled","channel":"push.deal","from":1788335000001,"to":1788335000003,"count":1}'
     ]
-    assert rig.repairer.trades() == {"filled": 1, "unfilled": 0, "open": False, "ids_shared": False}
+    assert rig.repairer.trades() == {"filled": 1, "unfilled": 0, "why": None, "open": False} | NO_TROUBLE
 
 
 def test_trades_that_are_asked_for_in_vain_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

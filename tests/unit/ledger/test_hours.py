@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mexc_pipeline.ledger.account import Account, Moment, WrongTimes
+from mexc_pipeline.ledger.account import Account, ChannelMoment, Moment, WrongTimes
 from mexc_pipeline.ledger.conservation import Conservation, Side
 from mexc_pipeline.ledger.coverage import Coverage, Piece, within
 from mexc_pipeline.ledger.hours import Hour, hours, total
@@ -70,6 +70,55 @@ def test_nothing_is_assumed_about_files_that_are_missing() -> None:
     assert seconds(found.covered) == [(23, 29)]
 
 
+AWAY = "push.depth.full"
+
+
+def told(first: int, last: int, begin: float, end: float, *events: tuple[float, str, str]) -> Piece:
+    """A piece by its events: the second, the name, and the channel."""
+    account = Account()
+    for second, what, channel in events:
+        account.event(at(second), event(what, **({"channel": channel} if channel else {})))
+    account.rows(at(begin), at(end))
+    return Piece(first, last, account)
+
+
+BEGUN = [(0.0, "started", ""), (1.0, "connected", ""), (2.0, "subscribed", "push.deal")]
+
+
+def test_time_in_which_a_channel_was_given_up_is_not_covered() -> None:
+    found = Coverage.of([told(1, 9, 0, 30, *BEGUN, (10.0, "given_up", AWAY), (25.0, "resumed", AWAY))])
+    assert seconds(found.covered) == [(2, 10), (25, 30)]
+    assert seconds(found.sockets) == [(1, 30)], "the connection was there"
+    assert found.given_up == {}
+
+
+def test_a_channel_stays_given_up_over_connections_and_files_until_it_is_back_or_the_process_ends() -> None:
+    pieces = [
+        told(1, 9, 0, 10, *BEGUN, (5.0, "given_up", AWAY), (6.0, "given_up", "push.deal"), (8.0, "disconnected", "")),
+        told(10, 19, 10, 20, (11.0, "given_up", AWAY), (12.0, "connected", ""), (13.0, "subscribed", "push.ticker")),
+        told(20, 29, 20, 30, (21.0, "resumed", AWAY)),
+    ]
+    found = Coverage.of(pieces)
+    assert (seconds(found.covered), found.given_up) == ([(2, 5)], {"push.deal": at(6)})
+    assert Coverage.of(pieces[:2]).given_up == {AWAY: at(5), "push.deal": at(6)}
+    assert Coverage.of(pieces[1:2]).given_up == {AWAY: at(11)}, "each file tells it again"
+    again = told(30, 39, 30, 40, (31.0, "started", ""), (32.0, "connected", ""), (33.0, "subscribed", "push.deal"))
+    found = Coverage.of([*pieces, again])
+    assert (seconds(found.covered), found.given_up) == ([(2, 5), (33, 40)], {})
+    assert Coverage.of([pieces[0], told(90, 99, 50, 60)]).given_up == {}, "nothing is assumed"
+
+
+def test_a_channel_that_stalled_is_known_until_more_is_known_of_it() -> None:
+    stalled = (5.0, "stalled", AWAY)
+    assert Coverage.of([told(1, 9, 0, 10, *BEGUN, stalled)]).stalled == {AWAY: at(5)}
+    assert seconds(Coverage.of([told(1, 9, 0, 10, *BEGUN, stalled)]).covered) == [(2, 10)]
+    for what in ("given_up", "resumed"):
+        assert Coverage.of([told(1, 9, 0, 10, *BEGUN, stalled, (6.0, what, AWAY))]).stalled == {}
+    anew = [(second + 6, what, channel) for second, what, channel in BEGUN]
+    assert Coverage.of([told(1, 9, 0, 10, stalled, *anew)]).stalled == {}
+    assert Coverage.of([told(1, 9, 0, 10, *BEGUN, (5.0, "stalled", "push.deal"))]).stalled == {}, "deals may rest"
+
+
 WHATS = st.sampled_from(["connected", "subscribed", "disconnected", "stopped"])
 
 
@@ -110,6 +159,9 @@ def test_an_account_of_events() -> None:
             event("mistimed", channel="push.ticker", why="behind", late_ms=70_000, for_s=20.0),
             event("mistimed", channel="push.deal", why="absent", for_s=9.0, ended=True),
             event("mistimed", channel=7),
+            event("given_up", channel=AWAY, reason="refused"),
+            event("resumed", channel=AWAY, by="ack", after_s=3.0),
+            event("given_up", channel=7),
             b'{"event":"gap","count":"many"}',
             b"not json",
         )
@@ -119,18 +171,24 @@ def test_an_account_of_events() -> None:
     assert (account.missing, account.repaired, account.unrepaired) == (5, 3, 2)
     assert account.moments == [Moment(0, "started", 3), Moment(1, "connected")]
     assert account.mistimed == {"push.ticker": WrongTimes("behind", 70_000)}
+    assert account.channels == [ChannelMoment(10, "given_up", AWAY), ChannelMoment(11, "resumed", AWAY)]
     other = account.copy()
     other.event(9, event("stopped"))
+    other.event(9, event("given_up", channel="push.deal", reason="refused"))
+    assert len(account.channels) == 2
     other.event(9, event("mistimed", channel="push.deal", why="absent", for_s=9.0))
     assert len(account.moments) == 2
     assert len(account.mistimed) == 1
-    assert Account().to_json().keys().isdisjoint({"mistimed", "filled"}), "as earlier versions wrote it"
+    assert Account().to_json().keys().isdisjoint({"mistimed", "filled", "channels"}), "as earlier versions wrote it"
     assert Account.of(other.to_json()) == other
     with pytest.raises((KeyError, TypeError, ValueError)):
         Account.of({"moments": [[1]]})
     for mistimed in (7, [1], {"x": 7}, {"x": ["behind", "y"]}):
         with pytest.raises((KeyError, TypeError, ValueError)):
             Account.of({**other.to_json(), "mistimed": mistimed})
+    for channels in (7, [1], [[1, "given_up"]], [["x", "given_up", AWAY]]):
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            Account.of({**other.to_json(), "channels": channels})
 
 
 def entry(n: int, first: int, last: int, account: Account | None = None, part: int = 1) -> Conservation:

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.depth import Deals, FullDepth, span
 from mexc_pipeline.exchange.holes import unfinished
+from mexc_pipeline.exchange.legible import JUDGED, illegible
 from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read.rebuild import GapError, History, Stored
+from mexc_pipeline.rows import Mt
 from support.spools import BOOK, CONTRACT, DEAL, FUNDING, INDEX, KLINE, TICKER
 
 INCREMENTAL = (
@@ -157,6 +159,53 @@ KIND = st.shared(st.sampled_from(sorted(READERS)), key="kind")
 SIMPLE = (KIND, KIND.flatmap(lambda kind: frames(READERS[kind][1])))
 
 FAST = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+LEGIBLE = {
+    Mt.TICKER: (TICKER, decode.tickers),
+    Mt.DEAL: (DEAL, decode.trades),
+    Mt.DEPTH: (BOOK, decode.book),
+    Mt.FUNDING: (FUNDING, decode.funding),
+    Mt.INDEX_PRICE: (INDEX, decode.prices),
+    Mt.FAIR_PRICE: (INDEX, decode.prices),
+    Mt.KLINE: (KLINE, decode.klines),
+}
+JUDGED_KIND = st.shared(st.sampled_from(sorted(LEGIBLE)), key="judged")
+
+
+@FAST
+@given(JUDGED_KIND, JUDGED_KIND.flatmap(lambda mt: frames(LEGIBLE[mt][0])))
+def test_a_recording_calls_nothing_unreadable_that_readers_read(mt: Mt, text: str) -> None:
+    assert LEGIBLE.keys() == JUDGED
+    if illegible(mt, text.encode()) is not None:
+        skipped = decode.Skipped()
+        LEGIBLE[mt][1](table([text]), skipped)
+        assert skipped.seqs == [1]
+
+
+@pytest.mark.parametrize("mt", sorted(LEGIBLE))
+def test_what_a_change_of_shape_makes_unreadable_is_said_by_the_recording_too(mt: Mt) -> None:
+    """Each field renamed, dropped, or no number."""
+    of, read = LEGIBLE[mt]
+    assert illegible(mt, of.encode()) is None
+    unread = missed = 0
+    for n in range(len(list(places(parsed(of))))):
+        for change in ("rename", "drop", "word"):
+            frame = parsed(of)
+            holder, at = list(places(frame))[n]
+            if isinstance(holder, Pairs):
+                key, old = holder.items[at]
+                new = {"rename": [(f"{key}2", old)], "drop": [], "word": [(key, "x")]}[change]
+                holder.items[at : at + 1] = new
+            elif change == "word":
+                holder[at] = "x"
+            text = spelled(frame)
+            skipped = decode.Skipped()
+            read(table([text]), skipped)
+            unread += bool(skipped.seqs)
+            missed += bool(skipped.seqs) and illegible(mt, text.encode()) is None
+    assert unread
+    assert missed <= unread / 2, "fields that few need"
 
 
 @FAST

@@ -63,8 +63,10 @@ class RecordingState:
             told = telling.given_up(feed["channels"]) + telling.silent(feed["channels"], feed["unasked"])
             told += telling.cannot_follow(feed["unversioned"], feed["gaps"])
             told += telling.mistimed(feed["mistimed"])
+            told += telling.unreadable(self.statistics["unreadable"])
             found += [text for text, _, _ in told]
         found += telling.ids_shared(feed.get("trades"))
+        found += telling.unfilled(feed.get("trades"))
         found += telling.not_asked_for(feed["unasked"])
         found += telling.paused(feed["paused"])
         if self.listing.verdict != "listed" and not self.proven:

@@ -10,8 +10,10 @@ from typing import Any
 
 from mexc_pipeline import events
 from mexc_pipeline.exchange.deadletters import Letters
+from mexc_pipeline.exchange.legible import JUDGED, illegible
 from mexc_pipeline.histogram import Histogram
 from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Columns, Mt
+from mexc_pipeline.text import clean
 
 SAMPLES = 4096
 RECENT_S = 600.0
@@ -22,6 +24,41 @@ DURABLE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 """Classes of delays. A frame is to be durable within 0.05 s for nearly all, and within 0.25 s always."""
 LOOKED_AT = 64
 """Dead letters of one commit that are looked at again; of a flood the rest is counted only."""
+
+LEGIBLE_S = 10.0
+"""How often the newest frame of each type is tried to be read."""
+
+
+class _Legible:
+    """Whether the newest frames of each type can be read: one is tried now and then. One alone is an oddity, not a
+    change of the exchange's."""
+
+    def __init__(self) -> None:
+        self._next = dict.fromkeys(JUDGED, 0.0)
+        self._wrong: dict[int, tuple[float, int, str]] = {}
+
+    def look(self, block: Columns, now: float) -> None:
+        """Take a block (monotonic s)."""
+        mts = block.mt
+        for mt in self._next.keys() & set(mts):
+            if now < self._next[mt]:
+                continue
+            self._next[mt] = now + LEGIBLE_S
+            newest = next(m for kind, m in zip(reversed(mts), reversed(block.m), strict=True) if kind == mt)
+            why = illegible(mt, newest)
+            if why is None:
+                self._wrong.pop(mt, None)
+            else:
+                since, times, _ = self._wrong.get(mt, (now, 0, ""))
+                self._wrong[mt] = since, times + 1, clean(why)
+
+    def snapshot(self, now: float) -> dict[str, dict[str, Any]]:
+        """Types whose frames cannot be read, by name: ``why``, and for how many seconds (``for_s``)."""
+        return {
+            MT_NAMES[mt]: {"why": why, "for_s": round(now - since, 1)}
+            for mt, (since, times, why) in self._wrong.items()
+            if times > 1
+        }
 
 
 class _Slice:
@@ -49,6 +86,7 @@ class Statistics:
         self._delay_ms: deque[float] = deque(maxlen=SAMPLES)
         self._durable_ms: deque[float] = deque(maxlen=SAMPLES)
         self._recent: deque[_Slice] = deque()
+        self._legible = _Legible()
         self._dead_letters: Counter[str] = Counter()
         self._events: Counter[str] = Counter()
         self._delays, self._durables = Histogram(DELAY_S), Histogram(DURABLE_S)
@@ -71,6 +109,7 @@ class Statistics:
                 self._bytes[mt] += sum(n for m, n in zip(mts, sizes, strict=True) if m == mt)
                 if mt in FRAME_TYPES:
                     now.frames[MT_NAMES[mt]] += count
+            self._legible.look(block, self._clock())
             now.letters.update(letters)
             self._dead_letters.update(letters.reasons)
             self._events.update(str((events.read(m) or {}).get("event")) for m in told)
@@ -93,7 +132,8 @@ class Statistics:
     def snapshot(self) -> dict[str, Any]:
         """All since the start: rows and bytes per type, dead letters by reason, events by name, delays as histograms in
         s. ``recent``: frames of the market by type, dead letters by reason and by the type meant, in the last minutes.
-        Of the newest samples quantiles in ms, None without any."""
+        ``unreadable``: types whose newest frames readers would leave out. Of the newest samples quantiles in ms, None
+        without any."""
         with self._lock:
             dead_letters, told = dict(self._dead_letters), dict(self._events)
             rows, sizes = dict(self._rows), dict(self._bytes)
@@ -101,6 +141,7 @@ class Statistics:
             self._slice()
             began = self._recent[0].began
             frames = sum((part.frames for part in self._recent), Counter[str]())
+            unreadable = self._legible.snapshot(self._clock())
             letters = Letters()
             for part in self._recent:
                 letters.update(part.letters)
@@ -113,6 +154,7 @@ class Statistics:
                 "dead_letters": dict(letters.reasons),
                 "meant": dict(letters.meant),
             },
+            "unreadable": unreadable,
             "delay_ms": _quantiles(delay),
             "durable_ms": _quantiles(durable),
             "dead_letters": dead_letters,

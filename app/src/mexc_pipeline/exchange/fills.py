@@ -63,12 +63,15 @@ class TradePlace(NamedTuple):
 
 
 class Filling(NamedTuple):
-    """What is known of fills, for status: trades kept and stretches given up since the start, whether one is open, and
-    whether deals share their ids with others."""
+    """What is known of fills, for status: trades kept and stretches given up since the start, ``why`` the last of them
+    was, whether one is open, why REST has not helped with it so far (``trouble``), and whether deals share their ids
+    with others."""
 
     filled: int
     unfilled: int
+    why: str | None
     open: bool
+    trouble: str | None
     ids_shared: bool
 
 
@@ -81,6 +84,8 @@ class Fills:
         self._confirmed: float | None = None
         self._subscribed_ms: int | None = None
         self._filled = self._unfilled = 0
+        self._why: str | None = None
+        self._trouble: str | None = None
 
     # -- what happens
 
@@ -146,6 +151,7 @@ class Fills:
         stretch = self._stretch
         if stretch is None or stretch.covered:
             return [], False
+        self._trouble = None
         stretch.asked, stretch.answered_at = True, now
         stretch.look(now)
         if not trades:
@@ -172,12 +178,14 @@ class Fills:
         if stretch is None:
             return []
         stretch.asked = stretch.asked or stretch.tries + 1 >= MOST_TRIES  # once more when the socket has brought one
+        self._trouble = reason
         return self._in_vain(stretch, reason)
 
     @property
     def status(self) -> Filling:
         """What is known of fills."""
-        return Filling(self._filled, self._unfilled, self._stretch is not None, not self._deals.unique)
+        is_open, shared = self._stretch is not None, not self._deals.unique
+        return Filling(self._filled, self._unfilled, self._why, is_open, self._trouble, shared)
 
     # -- what that decides
 
@@ -244,6 +252,7 @@ class Fills:
 
     def _give_up(self, stretch: _Stretch, until_ms: int, reason: str) -> list[Row]:
         self._unfilled += 1
+        self._why = reason
         since_ms = stretch.after.early_ms
         said = events.Unfilled(channel=DEAL, first=since_ms, last=max(since_ms, until_ms), reason=reason)
         return [(Mt.EVENT, said.m)]
@@ -327,7 +336,7 @@ class Fills:
         """Say how a stretch ended, once nothing of it is open."""
         if not stretch.covered or stretch.waiting or stretch.first is None or stretch.by_time > stretch.settled:
             return []
-        self._stretch = None
+        self._stretch = self._trouble = None
         self._deals.settled()
         first, last = sorted((stretch.since.time_ms, stretch.first.time_ms))
         said = events.Filled(channel=DEAL, first=first, last=last, count=stretch.kept)
@@ -337,6 +346,7 @@ class Fills:
         if not trades:
             return []
         self._unfilled += 1
+        self._why = reason
         times = [trade.time_ms for trade in trades]
         said = events.Unfilled(channel=DEAL, first=min(times), last=max(times), count=len(trades), reason=reason)
         return [(Mt.EVENT, said.m)]

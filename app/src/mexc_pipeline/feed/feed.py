@@ -165,10 +165,9 @@ class Feed:
             session.leave(connection, reason, said)
 
     def segment_opened(self) -> None:
-        """The spool has begun a new segment; from any thread. Incremental depth then needs a snapshot to build on, and
-        what is wrong with the exchange's times is said again."""
-        self.reading.checks.segment_opened()
-        self.reading.times.segment_opened()
+        """The spool has begun a new segment; from any thread. Incremental depth then needs a snapshot to build on;
+        what is wrong with the exchange's times, and which channels are given up, is said again."""
+        self.reading.segment_opened()
 
     def status(self) -> dict[str, Any]:
         """Channels, egress, what the exchange said; see the control socket's ``status``."""

@@ -73,6 +73,7 @@ class Reading:
         self.clock = HostClock(time.time_ns(), time.monotonic_ns())
         self.stop = threading.Event()
         """Set where the process is to end."""
+        self._segment = self._said_in = 0
         self.held: str | None = None
         """Why nothing is to be received for the time being."""
         self.beat = time.monotonic()
@@ -97,6 +98,19 @@ class Reading:
     def event(self, said: events.Event) -> None:
         """Record an event of this moment."""
         self.intake.note(Mt.EVENT, said.m)
+
+    def segment_opened(self) -> None:
+        """The spool has begun a new segment; from any thread. What each is to tell is told again."""
+        self._segment += 1
+        self.checks.segment_opened()
+        self.times.segment_opened()
+
+    def say_given_up(self) -> None:
+        """Record again, once in each segment, which channels are given up: nothing else in it may tell."""
+        if self._said_in != (segment := self._segment):
+            self._said_in = segment
+            for channel, lost in self.memory.lost.items():
+                self.event(events.GivenUp(channel=channel, reason=lost.reason))
 
     def exchange_says(self, answer: str) -> None:
         """Publish what the exchange answered, and log it where it is new."""
@@ -150,4 +164,5 @@ class Reading:
         """Live on while there is no connection."""
         self.beat = time.monotonic()
         self.look_at_clock()
+        self.say_given_up()
         self.intake.hand_over()

@@ -400,6 +400,7 @@ class FeedSession:
         if now - reading.state.look.at >= LOOK_S:
             reading.publish(look=self._look(now))
         reading.say_repeated(now)
+        reading.say_given_up()
         reading.look_at_clock()
         reading.intake.hand_over(coming=coming)
 

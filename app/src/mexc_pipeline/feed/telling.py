@@ -102,6 +102,29 @@ def mistimed(said: ByChannel) -> list[Told]:
     ]
 
 
+def unreadable(said: ByChannel) -> list[Told]:
+    """Sentences on types of frames that readers cannot read any more, by the type's name: ``why`` and ``for_s``."""
+    return [
+        Told(f"the newest frames of type {kind} cannot be read: {what['why']}", what["for_s"], True)
+        for kind, what in said.items()
+    ]
+
+
+def unfilled(trades: Mapping[str, Any] | None) -> list[str]:
+    """Sentences where trades may be missing that could not be fetched since the process began, or cannot be so far."""
+    if trades is None:
+        return []
+    found: list[str] = []
+    if count := trades["unfilled"]:
+        times = "once" if count == 1 else f"{count:,} times"
+        found.append(
+            f"{DEAL}: trades that may be missing could not be filled, {times} since its start: {trades['why']}"
+        )
+    if trades["trouble"]:
+        found.append(f"{DEAL}: trades that may be missing cannot be filled so far: {trades['trouble']}")
+    return found
+
+
 def ids_shared(trades: Mapping[str, Any] | None) -> list[str]:
     """A sentence where trades share their ids, so that they are told apart without."""
     return (

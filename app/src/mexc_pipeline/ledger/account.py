@@ -17,8 +17,11 @@ from mexc_pipeline.events import (
     Disconnected,
     Filled,
     Gap,
+    GivenUp,
     Mistimed,
     Repaired,
+    Resumed,
+    Stalled,
     Started,
     Stopped,
     Subscribed,
@@ -26,12 +29,17 @@ from mexc_pipeline.events import (
     Unrepaired,
     begin,
 )
+from mexc_pipeline.exchange.silence import RECONNECTING
 
 _COUNTED = {Gap.name(): "missing", Repaired.name(): "repaired", Unrepaired.name(): "unrepaired"}
 _OF_TRADES = (Filled.name(), Unfilled.name())
 _CLOCK, _MISTIMED = begin(Clock), begin(Mistimed)
 _MARKS = (Started, Connected, Subscribed, Disconnected, Stopped)
-_WANTED = tuple(begin(kind) for kind in (Gap, Repaired, Unrepaired, Filled, Unfilled, *_MARKS))
+_OF_CHANNELS = (GivenUp, Resumed, Stalled)
+_NAMED_CHANNELS = tuple(kind.name() for kind in _OF_CHANNELS)
+_WANTED = tuple(begin(kind) for kind in (Gap, Repaired, Unrepaired, Filled, Unfilled, *_OF_CHANNELS, *_MARKS))
+OPTIONAL = "channels"
+"""What accounts of earlier versions do not have although their rows tell of it."""
 
 
 class Moment(NamedTuple):
@@ -45,11 +53,20 @@ class Moment(NamedTuple):
     before_ns: int = 0
 
 
+class ChannelMoment(NamedTuple):
+    """A channel was given up, is back, or has been silent too long: the event's rx and name, and the channel."""
+
+    at_ns: int
+    what: str
+    channel: str
+
+
 class _Event(msgspec.Struct, gc=False):
     event: str
     count: int = 1
     last_rx: int = 0
     reason: str = ""
+    channel: str = ""
 
 
 _decode = msgspec.json.Decoder(_Event).decode
@@ -95,7 +112,7 @@ class Account:
     """The account of one segment. ``first_rx`` and ``last_rx`` (Unix ns) of its rows without ``sealed``, 0 while there
     is none; ``missing``, ``repaired`` and ``unrepaired`` count versions of the book, ``filled`` trades that were
     fetched over REST, ``unfilled`` the events that some may be missing; ``mistimed`` has the channels whose frames had
-    wrong times."""
+    wrong times, ``channels`` what is told of channels that stay away."""
 
     first_rx: int = 0
     last_rx: int = 0
@@ -106,6 +123,7 @@ class Account:
     unfilled: int = 0
     mistimed: dict[str, WrongTimes] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
+    channels: list[ChannelMoment] = field(default_factory=list)
 
     def rows(self, first_rx: int, last_rx: int) -> None:
         """Rows came, the first and the last of them at these times."""
@@ -129,6 +147,9 @@ class Account:
             self.filled += said.count
         elif said.event == Unfilled.name():
             self.unfilled += 1
+        elif said.event in _NAMED_CHANNELS:
+            if said.event != Stalled.name() or said.channel in RECONNECTING:  # others may rest
+                self.channels.append(ChannelMoment(rx, said.event, said.channel))
         else:
             what = "held" if said.event == Stopped.name() and said.reason else said.event
             self.moments.append(Moment(rx, what, said.last_rx))
@@ -143,11 +164,11 @@ class Account:
 
     def copy(self) -> Account:
         """An independent account that goes on from here."""
-        return replace(self, moments=list(self.moments), mistimed=dict(self.mistimed))
+        return replace(self, moments=list(self.moments), channels=list(self.channels), mistimed=dict(self.mistimed))
 
     def to_json(self) -> dict[str, Any]:
         """The account as JSON, for a segment's meta and a file's metadata: as earlier versions wrote it where nothing
-        is told of trades and times."""
+        is told of trades, times and channels that stay away."""
         return {
             "first_rx": self.first_rx,
             "last_rx": self.last_rx,
@@ -156,6 +177,7 @@ class Account:
             "unrepaired": self.unrepaired,
             **{name: count for name in _OF_TRADES if (count := getattr(self, name))},
             **({"mistimed": {name: list(said) for name, said in self.mistimed.items()}} if self.mistimed else {}),
+            **({OPTIONAL: [list(moment) for moment in self.channels]} if self.channels else {}),
             "moments": [list(moment) for moment in self.moments],
         }
 
@@ -171,4 +193,5 @@ class Account:
             str(channel): WrongTimes(str(why), None if late_ms is None else int(late_ms))
             for channel, (why, late_ms) in dict(said.get("mistimed", {})).items()
         }
-        return cls(first_rx, last_rx, missing, repaired, unrepaired, filled, unfilled, mistimed, moments)
+        channels = [ChannelMoment(int(at), str(what), str(channel)) for at, what, channel in said.get(OPTIONAL, [])]
+        return cls(first_rx, last_rx, missing, repaired, unrepaired, filled, unfilled, mistimed, moments, channels)

@@ -1,15 +1,19 @@
 """When a symbol was connected and fully subscribed, out of the accounts of its segments in order. Pure; Unix ns.
 
-Covered is the time from a connection's last ``subscribed`` to its end. A process that was killed said nothing: its
-recording ended with its last row, and the time until the next ``subscribed`` is not covered.
+Covered is the time from a connection's last ``subscribed`` to its end, but for what of it a subscribed channel was
+given up. A process that was killed said nothing: its recording ended with its last row, and the time until the next
+``subscribed`` is not covered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
+from operator import attrgetter
 
-from mexc_pipeline.ledger.account import Account, Moment
+from mexc_pipeline.events import GivenUp, Resumed, Stalled
+from mexc_pipeline.ledger.account import Account, ChannelMoment, Moment
 from mexc_pipeline.periods import PINNED_NS
 
 Span = tuple[int, int]
@@ -33,6 +37,11 @@ class Coverage:
     covered: list[Span] = field(default_factory=list)
     reconnects: list[int] = field(default_factory=list)
     stretches: list[tuple[int, int, int]] = field(default_factory=list)
+    given_up: dict[str, int] = field(default_factory=dict)
+    """Channels that were given up and are not back at the end, with the time of each."""
+    stalled: dict[str, int] = field(default_factory=dict)
+    """Channels that were silent too long last, with the time of each; frames that came later tell that they are
+    back."""
     _socket: int | None = None
     _covered: int | None = None
     _fresh: bool = False
@@ -49,7 +58,11 @@ class Coverage:
                 found._begin(piece.account)
             if number > len(found.stretches):
                 found._set_back(before.account.last_rx if before else 0, piece.account.first_rx)
-            for n, moment in enumerate(piece.account.moments):
+            told: tuple[Sequence[Moment | ChannelMoment], ...] = piece.account.moments, piece.account.channels
+            for n, moment in enumerate(merge(*told, key=attrgetter("at_ns"))):
+                if isinstance(moment, ChannelMoment):
+                    found._take_channel(moment)
+                    continue
                 if (
                     n == 0
                     and before is not None
@@ -66,6 +79,7 @@ class Coverage:
 
     def _begin(self, account: Account) -> None:
         """A recording whose beginning is not known: what happens first tells what was."""
+        self._know_nothing()
         first = account.moments[0].what if account.moments else "disconnected"
         if first in ("disconnected", "stopped", "held", "subscribed"):
             self._socket = account.first_rx
@@ -94,6 +108,7 @@ class Coverage:
         match moment.what:
             case "started":
                 self._end(min(at, moment.before_ns))
+                self._know_nothing()  # a new process asks for all of them
                 self._fresh = True
             case "connected":
                 self._end(at)
@@ -102,15 +117,36 @@ class Coverage:
                     self.reconnects.append(at)
                 self._fresh = False
             case "subscribed":
-                self._covered = at
+                self._covered = None if self.given_up else at
             case _:
                 self._end(at)
 
+    def _know_nothing(self) -> None:
+        self.given_up.clear()
+        self.stalled.clear()
+
+    def _take_channel(self, moment: ChannelMoment) -> None:
+        at, what, channel = moment
+        if what == GivenUp.name():
+            self.given_up.setdefault(channel, at)  # it is said again in each segment
+            self._end_covered(at)
+        elif what == Resumed.name() and self.given_up.pop(channel, None) is not None and not self.given_up:
+            self._covered = at
+        if what == Stalled.name() and channel not in self.given_up:
+            self.stalled[channel] = at
+        else:
+            self.stalled.pop(channel, None)
+
+    def _end_covered(self, at: int) -> None:
+        if self._covered is not None and at > self._covered:
+            self.covered.append((self._covered, at))
+        self._covered = None
+
     def _end(self, at: int) -> None:
-        for spans, since in ((self.sockets, self._socket), (self.covered, self._covered)):
-            if since is not None and at > since:
-                spans.append((since, at))
-        self._socket = self._covered = None
+        if self._socket is not None and at > self._socket:
+            self.sockets.append((self._socket, at))
+        self._end_covered(at)
+        self._socket = None
 
 
 def stretches(accounts: Iterable[Account]) -> list[int]:

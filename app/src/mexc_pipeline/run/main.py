@@ -76,8 +76,7 @@ def _run(config: Config, stop: Stop, duration_s: float | None, level: str) -> Cl
             _record(supervisor, watcher, display, duration_s)
             display.close()  # from here on plain lines, also on a terminal
             logs.setup(level)
-            why = {view.id: view.why for view in watcher.snapshot.views}
-            return supervisor.finish(display.say, why)
+            return supervisor.finish(display.say, {view.id: view for view in watcher.snapshot.views})
         finally:
             watcher.close()
             supervisor.close()

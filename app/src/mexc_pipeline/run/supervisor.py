@@ -25,6 +25,7 @@ from mexc_pipeline.output import say_now
 from mexc_pipeline.paths import NotAFileError, regular
 from mexc_pipeline.run.account import Closing, Line, Periods, dead_letters, line_of
 from mexc_pipeline.run.children import REFUSED, Child, Keeper, Lifeline, Lines, how_it_ended
+from mexc_pipeline.run.watch import View
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
 from mexc_pipeline.spool.lock import named
 from mexc_pipeline.spool.segment import SegmentInfo
@@ -230,11 +231,10 @@ class Supervisor:
 
     # The end
 
-    def finish(self, say: Callable[[str], None], why: Mapping[str, str]) -> Closing:
+    def finish(self, say: Callable[[str], None], last: Mapping[str, View]) -> Closing:
         """End recording, cut and export what is open, wait for the store's comparison, verify every file.
 
-        ``say`` gets a line for each of these steps. ``why`` is what the symbols' collectors knew last of why nothing
-        came.
+        ``say`` gets a line for each of these steps. ``last`` is what the symbols' collectors said last, by id.
         """
         say("ending: closing sockets and segments")
         problems = self._end_collectors()
@@ -245,11 +245,11 @@ class Supervisor:
         compared, store_problem = self._await_store(say)
         say("ending: verifying the files")
         ours = self._answered_for()
-        files, verify_problems = verify_files(self.config, ours)
+        files, verify_problems = verify_files(self.config, ours, {i: view.away for i, view in last.items()})
         problems += verify_problems
         problems += [f"{k.name}: {k.given_up or k.refused}" for k in self._collectors if k.given_up or k.refused]
         for symbol_id in self.periods.silent():
-            reason = why.get(symbol_id)
+            reason = last[symbol_id].why if symbol_id in last else ""
             problems.append(f"{symbol_id}: no market frame was received" + (f" ({reason})" if reason else ""))
         problems += list(self.periods.unreadable.values())
         lines = [
@@ -403,12 +403,18 @@ class Supervisor:
         return unknown
 
 
-def verify_files(config: Config, ours: Sequence[SegmentInfo]) -> tuple[dict[str, str], list[str]]:
+def verify_files(
+    config: Config, ours: Sequence[SegmentInfo], away: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, str], list[str]]:
     """Re-prove the files of these segments, each from itself, from one to the next, and against the spool.
 
-    What is wrong per file name, and all of it as lines. Files of earlier runs are not read: ``verify exports`` does.
+    What is wrong per file name, and all of it as lines, with what is verified and not as it should be. ``away``: what a
+    symbol's collector said last of channels that stay away; where it said nothing, the files do. Files of earlier runs
+    are not read: ``verify exports`` does.
     """
-    from mexc_pipeline.verify.exports import against_spool, by_rows, continuity, mistimed, prove
+    from mexc_pipeline.verify.exports import NEWEST, against_spool, by_rows, continuity, mistimed, prove
+    from mexc_pipeline.verify.exports import away as told_away
+    from mexc_pipeline.verify.newest import unreadable
 
     wanted = {segment.file for segment in ours if segment.rows and segment.state == "exported"}
     files: dict[str, str] = {}
@@ -424,4 +430,12 @@ def verify_files(config: Config, ours: Sequence[SegmentInfo]) -> tuple[dict[str,
         # A hole is no fault of the files on either side of it.
         problems += [f"{f.subject}: {f.text}" for f in of_files + continuity(proofs) if not f.ok]
         problems += [f"{symbol.id}: {line}; {Kind.TIMES.advice}" for line in mistimed(proofs)]
+        sound = [proof for proof in proofs if not proof.wrong]
+        try:
+            told = away.get(symbol.id) or told_away(sound)
+            problems += [f"{symbol.id}: {line}; {Kind.CHANNEL.advice}" for line in told]
+            unread = unreadable([proof.path for proof in sound], NEWEST)
+            problems += [f"{symbol.id}: {line}; {Kind.UNREADABLE.advice}" for line in unread]
+        except (UserError, OSError) as error:  # they were read a moment ago
+            problems.append(f"{symbol.id}: its newest frames not looked at: {error}")
     return files, problems

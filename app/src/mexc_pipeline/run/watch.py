@@ -21,8 +21,8 @@ RATE_WINDOW_S = 10.0
 class View:
     """One symbol at one moment; ``rate`` is market frames a second, ``frame_age_s`` None before the first one.
 
-    ``state`` and ``faults`` are its health's; ``why`` is what is known of why nothing comes. ``backlog`` is rows not
-    yet in ClickHouse (None: store does not say).
+    ``state`` and ``faults`` are its health's, ``away`` what those say of channels that stay away; ``why`` is what is
+    known of why nothing comes. ``backlog`` is rows not yet in ClickHouse (None: store does not say).
     """
 
     id: str
@@ -36,6 +36,7 @@ class View:
     backlog: int | None = None
     reconnects: int = 0
     faults: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     why: str = ""
 
@@ -81,6 +82,7 @@ def view_of(
         backlog=backlog,
         reconnects=int(status.get("reconnects") or 0),
         faults=faults,
+        away=tuple(reason.text for reason in found.reasons if reason.kind is health.Kind.CHANNEL),
         warnings=tuple(text for text in told if not any(reason.is_said_by(text) for reason in found.reasons)),
         why=health.said(status),
     )

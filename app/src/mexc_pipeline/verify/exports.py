@@ -15,17 +15,20 @@ from mexc_pipeline.config import Config
 from mexc_pipeline.errors import UserError
 from mexc_pipeline.events import Started
 from mexc_pipeline.events import read as event_of
+from mexc_pipeline.exchange.channels import ROW_TYPES
 from mexc_pipeline.exchange.times import sentence
 from mexc_pipeline.export.files import wrong_place
 from mexc_pipeline.export.minutes import MINUTES
 from mexc_pipeline.export.parquet import Content, metadata, metadata_in_schema, read_content
-from mexc_pipeline.ledger.account import WrongTimes
+from mexc_pipeline.ledger.account import OPTIONAL, WrongTimes
 from mexc_pipeline.ledger.acknowledged import Acknowledged, acknowledgement
+from mexc_pipeline.ledger.coverage import Coverage, Piece
 from mexc_pipeline.ledger.digest import COLUMNS, combine, differing
 from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.ledger.repeats import Given
 from mexc_pipeline.paths import not_allowed
 from mexc_pipeline.periods import PINNED_NS, SECOND_NS, Period
+from mexc_pipeline.read.files import newest
 from mexc_pipeline.rows import FIRST_TYPES, MT_NAMES
 from mexc_pipeline.spool.names import FileName
 from mexc_pipeline.spool.pending import damaged
@@ -40,6 +43,9 @@ from mexc_pipeline.verify.report import Finding, Report
 
 EXPORT_DUE_NS = 600 * SECOND_NS
 """A segment whose period ended longer ago than this and that is not closed, or has no file, is a finding."""
+
+STALLED_NS = 30 * SECOND_NS
+"""A channel that stalled shorter ago than this may have been about to go on."""
 
 NEWEST = 3
 PROVING = 1 << 30
@@ -74,8 +80,9 @@ def exports(
 ) -> Report:
     """Re-prove the files of the symbols (none: all that ``export_dir`` or the spool has).
 
-    Notes warn of files of which too much is dead letters or whose frames had wrong times, and hold the ``newest`` rows
-    per type and symbol. Never raises for what is wrong with a file.
+    Notes warn of files of which too much is dead letters or whose frames had wrong times, of channels that stay
+    away at the end of the newest file, and hold the ``newest`` rows per type and symbol. Never raises for what is wrong
+    with a file.
     """
     report = Report("exports")
     now = time.time_ns() if now_ns is None else now_ns
@@ -129,9 +136,10 @@ def still_there(proofs: Iterable[FileProof]) -> Iterator[FileProof]:
     return (proof for proof in proofs if not proof.wrong or os.path.lexists(proof.path))
 
 
-def notes(symbol: str, proofs: Iterable[FileProof], newest: int) -> list[str]:
-    """Warnings of files of which too much is dead letters, and the newest rows. The files are opened once more for
-    them, and may be gone by now: they have been proven, and a line says so."""
+def notes(symbol: str, proofs: Iterable[FileProof], rows: int) -> list[str]:
+    """Warnings of files of which too much is dead letters and of what else is not as it should be, and the newest
+    ``rows``. The files are opened once more for them, and may be gone by now: they have been proven, and a line
+    says so."""
     found: list[str] = []
     sound = [proof for proof in proofs if not proof.wrong]
     try:
@@ -140,8 +148,9 @@ def notes(symbol: str, proofs: Iterable[FileProof], newest: int) -> list[str]:
             said = proof.said.get("symbol", "")
             if line := deadletters.warning(symbol, said, proof.path, proof.content.counts):
                 found.append(line)
-        if newest and sound:
-            found += newest_lines(symbol, [proof.path for proof in sound], newest)
+        found += [f"warn {symbol} {sound[-1].path.name}: {line}" for line in away(sound)]
+        if rows and sound:
+            found += newest_lines(symbol, [proof.path for proof in sound], rows)
     except (UserError, OSError) as error:
         found.append(f"warn {symbol}: newest rows and dead letters not shown: {error}")
     return found
@@ -160,6 +169,34 @@ def mistimed(proofs: Iterable[FileProof]) -> list[str]:
 
 _IN_SPOOL = "move the file away, and mexc-pipeline export --missing makes it again from the spool, which has its rows"
 _IN_BACKUP = "put back a copy from your backup or archive: the spool does not have its rows any more"
+
+
+def away(proofs: Sequence[FileProof]) -> list[str]:
+    """A sentence for each channel that was given up and is not back, or went silent and has no frame since, as the
+    events in these sound files of a symbol say, in the order of their rows: what was received is all there, and nothing
+    of that channel was. FileError where a file cannot be read any more."""
+    known = [(p.content, p.content.account) for p in proofs if p.content.account is not None]
+    coverage = Coverage.of(Piece(content.first_seq, content.last_seq, account) for content, account in known)
+    said = [
+        f"{channel}: given up since {_at(at_ns)} at least, and not back" for channel, at_ns in coverage.given_up.items()
+    ]
+    for channel, at_ns in coverage.stalled.items():
+        later = [proof for proof in proofs if proof.content.last_rx >= at_ns]
+        silent_ns = later[-1].content.last_rx - at_ns if later else 0
+        if silent_ns >= STALLED_NS and not _has_after(later, MT_NAMES[ROW_TYPES[channel]], at_ns):
+            said.append(f"{channel}: silent too long at {_at(at_ns)}, and no frame since")
+    return [clean(line) for line in said]
+
+
+def _has_after(proofs: Sequence[FileProof], mt: str, at_ns: int) -> bool:
+    tables = newest([proof.path for proof in proofs], mt, 1)
+    return any(len(one) and one.column("rx").cast("int64")[-1].as_py() > at_ns for one in tables)
+
+
+def _at(ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ns // SECOND_NS))
+
+
 _GONE = "the file is gone; put it back, set export_dir to where it is, or run export --missing"
 
 
@@ -270,7 +307,9 @@ def _account_against_rows(said: dict[str, str], held: Content) -> list[str]:
     rows = held.account.to_json()
     try:
         account = json.loads(said["account"])
-        fields = sorted(key for key in rows.keys() | account.keys() if rows.get(key) != account.get(key))
+        told = account.keys()
+        judged = rows.keys() | told if OPTIONAL in told else rows.keys() - {OPTIONAL} | told
+        fields = sorted(key for key in judged if rows.get(key) != account.get(key))
     except (ValueError, AttributeError, RecursionError):
         return [*wrong, "its account cannot be read"]
     return [*wrong, f"its account differs from its rows in {', '.join(fields)}"] if fields else wrong

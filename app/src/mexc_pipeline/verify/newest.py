@@ -38,9 +38,28 @@ def newest_lines(symbol: str, paths: Sequence[Path], rows: int) -> list[str]:
             unread += _unread(mt, table)
             del table, found
         if unread and len(unread) == len(said):
-            lines.append(f"warn {symbol}: the newest frames of type {mt} cannot be read: {clean(unread[-1], _WIDTH)}")
+            lines.append(f"warn {symbol}: {_sentence(mt, unread)}")
         lines += said
     return lines
+
+
+def unreadable(paths: Sequence[Path], rows: int) -> list[str]:
+    """A sentence for each type of which readers leave all of the newest ``rows`` out. Paths in time order."""
+    said: list[str] = []
+    for mt in _READERS:
+        looked_at = 0
+        unread: list[str] = []
+        for table in newest(paths, mt, rows):
+            looked_at += len(table)
+            unread += _unread(mt, table)
+            del table
+        if unread and len(unread) == looked_at:
+            said.append(_sentence(mt, unread))
+    return said
+
+
+def _sentence(mt: str, unread: Sequence[str]) -> str:
+    return f"the newest frames of type {mt} cannot be read: {clean(unread[-1], _WIDTH)}"
 
 
 def _unread(mt: str, table: Any) -> list[str]:
