@@ -85,6 +85,12 @@ before, and stands in the campaign above where it is one of processes, disks, cl
 - *A start looked for what had been sent before in too few segments*: deals that came again were not said. (`sockets`)
 - *One file's word for the last seq was believed unseen*; a store that was not up yet was taken for one that knows
   nothing. (tests of their own)
+- *Rows that a damaged log had lost were said once, in one line of the log*, and every file was called complete; a
+  segment that newer rows had overtaken was in no file, and nobody said so. (tests of their own)
+- *A start could wait for the engine without end*: a store whose engine did not open its folder said nothing and did not
+  go on. (`embedded`, tests of its own)
+- *What was verified was called all there is*: a channel that had been given up, or frames that nobody could read any
+  more, were in no word of a run's end, and the time without the channel was called covered. (tests of their own)
 - *What an operator changed, mistyped or broke off cost data, or was not what ran afterwards.* (`make test-deploy`)
 - *Who may read may lock*: a member of the recorder's group, who may change nothing, kept a symbol from being recorded.
   (tests of its own)
@@ -106,9 +112,6 @@ _LIMITS = """## What this does not show
   row of the table and not among the lost: what is promised is that the rest is in order and that the next `started` row
   calls the stop unclean. Of the damaged one of two symbols only this is judged: what is in its files was sent, and is
   there once.
-- Not in the table: one run of `together`, in which a store hung in its start after the embedded engine's folder had
-  been damaged, and did not answer for a minute. Its rows and files were whole, and its other runs held. The cause is
-  open: systemd ends such a start after two minutes, `run` does not.
 - A collector killed while it waits for room on a full disk loses what it had received and not committed, at most the
   seconds until it would have left the exchange.
 - A collector that is told to end has five seconds. What a disk, or a machine, keeps it from committing for longer than
