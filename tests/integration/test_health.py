@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ import pytest
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.simulator.faults import Fault
 from support.collecting import Site, collecting, site_of
+from support.streams import stream
 from support.waiting import until
+
+END = "end of what was shown"
 
 
 @pytest.fixture
@@ -29,6 +33,18 @@ def status(site: Site, *more: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "status", *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout
+
+
+def on_a_terminal(site: Site, columns: int) -> str:
+    """What ``status`` shows there."""
+    with stream("hung up") as terminal:
+        assert terminal.fd is not None
+        termios.tcsetwinsize(terminal.fd, (24, columns))
+        command = [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "status"]
+        subprocess.run(command, stdout=terminal.fd, timeout=60, check=False)
+        subprocess.run(["echo", END], stdout=terminal.fd, timeout=60, check=True)
+        until(lambda: END in terminal.text, 10, "all of it")
+        return re.sub(r"\x1b\[[0-9;]*m", "", terminal.text.partition(END)[0]).replace("\r\n", "\n")
 
 
 def of_btc(site: Site) -> dict[str, Any]:
@@ -57,7 +73,12 @@ def test_an_exchange_that_is_gone_is_said_since_when_and_its_return_ends_it(sim:
         first = text.splitlines()[0]
         assert first.startswith("FAULT btc: connecting: no market frame for")
         assert "since" in text
-        assert all(len(line) <= 80 for line in text.splitlines() if str(tmp_path) not in line)  # a path stays whole
+        shown = on_a_terminal(site, 80)
+        assert shown.startswith("FAULT btc: connecting: no market frame for")
+        wide = [
+            line for line in shown.splitlines() if len(line) > 80 and str(tmp_path) not in line
+        ]  # a path stays whole
+        assert wide == []
         until(lambda: of_btc(site)["health"]["ok"], 60, "recording again")
         assert collector.stop() == 0
 
