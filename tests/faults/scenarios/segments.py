@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -29,6 +30,7 @@ IN_ROWS = (
     "UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE key = 'symbol'",
 )
 LOGS = 4
+SMALL = {"altered: bit", "altered: bytes"}
 NO_BOUND_NS = 10**18
 """What a write-ahead log loses with its bytes is a tail of any length."""
 
@@ -222,9 +224,11 @@ def alter(path: Path, rng: random.Random) -> str:
 
 
 def logs(folder: Path, seed: int) -> Outcome:
-    """The write-ahead log of a collector that was killed: what is left is in order and unaltered, and it goes on."""
+    """The write-ahead log of a collector that was killed: what is left is in order and unaltered, it goes on, and what
+    is lost behind a damaged place is told until somebody has looked at it."""
     rng = random.Random(seed)
     outcome = Outcome()
+    kinds: list[str] = []
     with (
         Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=300.0, seed=seed)) as sim,
         bench(folder, sim, rng, period="5s") as place,
@@ -238,15 +242,37 @@ def logs(folder: Path, seed: int) -> Outcome:
             collector.wait(10)
             for path in place.spool.glob("btc/*-wal"):
                 if path.stat().st_size:
-                    outcome.happened(f"a write-ahead log {alter(path, rng)}")
+                    kinds.append(alter(path, rng))
+                    outcome.happened(f"a write-ahead log {kinds[-1]}")
         place.witness.stop()
+        seen = set(place.witness.rows.values())
         place.witness.forget_after(0)  # rows whose log was damaged may be gone; of what is seen from now on none may
         place.witness.start()
+        kept = _looked_at(place, outcome)
         place.settle(outcome, tail_ns=NO_BOUND_NS)
-        started = [
-            json.loads(row.m)
-            for row in read_files(place.exports, "btc", Verdict())
-            if row.mt not in NAMES.values() and b'"started"' in row.m[:20]
-        ]
+        rows = read_files(place.exports, "btc", Verdict())
+        gone = seen - {hashlib.sha256(row.m).digest() for row in rows}
+        if set(kinds) <= SMALL:  # of what is cut off, or gone as a whole, nothing is left to tell of it
+            outcome.expect(not gone or bool(kept), f"{len(gone)} committed rows are gone, and nobody says so")
+        started = [json.loads(row.m) for row in rows if row.mt not in NAMES.values() and b'"started"' in row.m[:20]]
         outcome.expect(any(not event["clean"] for event in started), "no started row says that a stop was unclean")
     return outcome
+
+
+def _looked_at(place: Bench, outcome: Outcome) -> list[str]:
+    """Logs that were kept for what is lost in them: ``verify`` names each, until it is moved away."""
+    collector = place.fork("collect", "btc")
+    place.recorded(collector, 30)
+    status = end(collector)
+    outcome.expect(status == 0, f"the collector ended with {status}: {place.said()[-500:]}")
+    folder = place.spool / "btc"
+    kept = sorted(path.name for path in folder.glob("*-wal.*-*"))
+    status, said = place.run("verify", "exports")
+    untold = [name for name in kept if name not in said]
+    outcome.expect(not untold, f"verify exports does not name {untold}")
+    is_lost = any(".damaged-" in name for name in kept)
+    outcome.expect(status == int(is_lost), f"verify exports ended with {status}, {kept} being there: {said[-600:]}")
+    for name in kept:
+        (folder / name).rename(place.folder / name)
+    outcome.notes["logs kept for what is lost"] = len(kept)
+    return kept
