@@ -119,12 +119,18 @@ def evidence(symbol: str, rx: int, ts: int, mt: int, m: bytes) -> Evidence | Non
 
 def _letter(symbol: str, m: bytes) -> TradeEvidence | None:
     """What a dead letter says: deals, or that there may have been some, where it cannot be told what it is."""
-    (found,) = candles.deals(m, [(0, len(m))])
     if meant(m, symbol) == DEAL:
+        found = _deals_in(m)
         return TradeEvidence(found.trades if found is not None else None)
-    if reason(m, symbol) in _OBSCURE or (found is not None and found.trades.times):
+    if reason(m, symbol) in _OBSCURE:  # looked at first: what is too large for us is not unpacked once more
         return TradeEvidence(None)
-    return None
+    found = _deals_in(m)
+    return TradeEvidence(None) if found is not None and found.trades.times else None
+
+
+def _deals_in(m: bytes) -> FrameTrades | None:
+    (found,) = candles.deals(m, [(0, len(m))])
+    return found
 
 
 def own_ts(rx: int, ts: int) -> int:
