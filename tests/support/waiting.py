@@ -12,16 +12,15 @@ T = TypeVar("T")
 def until(probe: Callable[[], T | None], timeout_s: float = 40.0, what: str = "the condition") -> T:
     """The first true value of ``probe``; AssertionError naming ``what`` when none came in time.
 
-    The processor is left to what is waited for, and to other tests: a probe is made less often that takes long, or
-    that was made for long.
+    Most of the time is left to what is waited for: a probe that takes long is made less often.
     """
-    since = time.monotonic()
+    end = time.monotonic() + timeout_s
     while True:
         began = time.monotonic()
         value = probe()
         if value:
             return value
         now = time.monotonic()
-        if now > since + timeout_s:
+        if now > end:
             raise AssertionError(f"{what} did not come within {timeout_s:g} s (last: {value!r})")
-        time.sleep(min(max(0.01, (now - since) / 50, 20 * (now - began)), 0.25))
+        time.sleep(min(max(0.01, 4 * (now - began)), 0.2))
