@@ -16,20 +16,22 @@ from support.collecting import collecting, site_of
 
 REFUSED = Fault("retired", channel="depth.full", value="param error")
 RENAMED = Fault("shape", channel="deal", value="rename=data.p:price")
+DROPPED = Fault("shape", channel="ticker", value="drop=data.lastPrice")
 
 
 def test_a_run_without_a_channel_and_with_unreadable_frames_is_no_success_and_verify_says_it_too(
     tmp_path: Path,
 ) -> None:
-    with Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=60.0, faults=(REFUSED, RENAMED))) as sim:
+    with Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=60.0, faults=(REFUSED, RENAMED, DROPPED))) as sim:
         site = site_of(tmp_path, sim, period="10s")
         command = [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "run", "--json"]
         done = subprocess.run([*command, "--duration", "25s"], capture_output=True, text=True, timeout=150, check=False)
     answer = json.loads(done.stdout)
     assert {line["verdict"] for line in answer["periods"]} == {"verified"}, "every byte is kept and proven"
     assert done.returncode == 1
-    given_up, unread = answer["problems"]
+    given_up, less, unread = answer["problems"]
     assert given_up.startswith("btc: push.depth.full given up ")
+    assert less.startswith("btc: the newest frames of type t have no lastPrice, as they always had: readers have null for")
     assert unread.startswith("btc: the newest frames of type d cannot be read: Object missing required field `p`")
     config = load(site.config)
     found = exports(config)
@@ -38,6 +40,7 @@ def test_a_run_without_a_channel_and_with_unreadable_frames_is_no_success_and_ve
     warned = [note for note in found.notes if note.startswith("warn ")]
     assert warned[0].startswith(f"warn btc {newest}: push.depth.full: given up since ")
     assert [note for note in warned[1:] if "the newest frames of type d cannot be read" in note]
+    assert [note for note in warned[1:] if "the newest frames of type t have no lastPrice" in note]
     hours = by_hour(config, ledger(config, {}))
     assert hours[-1].coverage == 0.0, "not fully subscribed"
     assert hours[-1].socket_ns > 0
@@ -55,16 +58,17 @@ def site_events(path: Path) -> list[dict[str, object]]:
 
 def test_frames_that_cannot_be_read_are_a_fault_of_status(tmp_path: Path) -> None:
     first = "from mexc_pipeline.collector import statistics\nstatistics.LEGIBLE_S = 0.2"
-    with Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=60.0, faults=(RENAMED,))) as sim:
+    with Simulator(SimulatorConfig(symbols=("BTC_USDT",), rate=60.0, faults=(RENAMED, DROPPED))) as sim:
         site = site_of(tmp_path, sim)
         with collecting(site, first=first) as btc:
-            status = btc.wait(lambda s: s["unreadable"])
-            assert list(status["unreadable"]) == ["d"]
+            status = btc.wait(lambda s: len(s["unreadable"]) > 1)
+            assert sorted(status["unreadable"]) == ["d", "t"]
             command = [sys.executable, "-m", "mexc_pipeline", "--config", str(site.config), "status"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
             assert done.returncode == 1
             said = " ".join(done.stdout.split())
-            assert "FAULT btc: unreadable: the newest frames of type d cannot be read: Object missing required" in said
+            assert "FAULT btc: unreadable: the newest frames of type d cannot be read: no p" in said
+            assert "FAULT btc: unreadable: the newest frames of type t have no lastPrice" in said
             sim.clear_faults()
             btc.wait(lambda s: not s["unreadable"])
             assert btc.stop() == 0

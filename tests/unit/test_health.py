@@ -212,8 +212,9 @@ def test_times_that_are_wrong_are_a_fault() -> None:
 def test_frames_that_cannot_be_read_are_a_fault_from_the_second_look_until_one_can_be() -> None:
     now = [100.0]
     statistics = Statistics("BTC_USDT", CHANNELS, lambda: now[0])
-    ticker = (Mt.TICKER, b'{"data":{"lastPrice":1.5}}')
-    good, bad = b'{"data":[{"p":1,"v":2,"T":1,"t":1790000000000}]}', b'{"data":[{"price":1,"v":2,"T":1,"t":1}]}'
+    ticker = (Mt.INDEX_PRICE, b'{"data":{"price":1.5}}')
+    good = b'{"data":[{"p":1,"v":2,"T":1,"O":1,"M":1,"t":1790000000000}]}'
+    bad, less = good.replace(b'"p"', b'"price"'), good.replace(b'"T"', b'"side"')
 
     def reasons(m: bytes, after_s: float) -> list[health.HealthFault]:
         now[0] += after_s
@@ -224,8 +225,12 @@ def test_frames_that_cannot_be_read_are_a_fault_from_the_second_look_until_one_c
     assert not reasons(bad, LEGIBLE_S - 1), "not looked at again yet"
     (reason,) = reasons(bad, 1)
     assert (reason.kind, reason.for_s) == (Kind.UNREADABLE, LEGIBLE_S)
-    assert reason.text.startswith("the newest frames of type d cannot be read: Object missing required field `p`")
+    assert reason.text.startswith("the newest frames of type d cannot be read: no p")
     assert "probe" in reason.advice
+    assert not reasons(good, LEGIBLE_S)
+    assert not reasons(less, LEGIBLE_S)
+    (reason,) = reasons(less, LEGIBLE_S)
+    assert reason.text == "the newest frames of type d have no T, as they always had: readers have null for it"
     assert not reasons(good, LEGIBLE_S)
 
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from mexc_pipeline.exchange.depth import Deals, FullDepth, span
 from mexc_pipeline.exchange.holes import unfinished
-from mexc_pipeline.exchange.legible import JUDGED, illegible
+from mexc_pipeline.exchange.legible import JUDGED, illegible, lacking, wrong_with
 from mexc_pipeline.read import decode, moment
 from mexc_pipeline.read.rebuild import GapError, History, Stored
 from mexc_pipeline.rows import Mt
-from support.spools import BOOK, CONTRACT, DEAL, FUNDING, INDEX, KLINE, TICKER
+from support.spools import BOOK, CONTRACT, DEAL, DETAIL, FUNDING, INDEX, KLINE, TICKER
 
 INCREMENTAL = (
     '{"symbol":"BTC_USDT","data":{"cts":1789498405531,"asks":[[0.080100,2868,1],[0.08039,64,1]],"bids":[[0.07969,0,0]],'
@@ -169,6 +169,7 @@ LEGIBLE = {
     Mt.INDEX_PRICE: (INDEX, decode.prices),
     Mt.FAIR_PRICE: (INDEX, decode.prices),
     Mt.KLINE: (KLINE, decode.klines),
+    Mt.CONTRACT: (CONTRACT, decode.contracts),
 }
 JUDGED_KIND = st.shared(st.sampled_from(sorted(LEGIBLE)), key="judged")
 
@@ -183,7 +184,7 @@ def test_a_recording_calls_nothing_unreadable_that_readers_read(mt: Mt, text: st
         assert skipped.seqs == [1]
 
 
-@pytest.mark.parametrize("mt", sorted(LEGIBLE))
+@pytest.mark.parametrize("mt", sorted(LEGIBLE.keys() - {Mt.CONTRACT}))
 def test_what_a_change_of_shape_makes_unreadable_is_said_by_the_recording_too(mt: Mt) -> None:
     """Each field renamed, dropped, or no number."""
     of, read = LEGIBLE[mt]
@@ -206,6 +207,66 @@ def test_what_a_change_of_shape_makes_unreadable_is_said_by_the_recording_too(mt
             missed += bool(skipped.seqs) and illegible(mt, text.encode()) is None
     assert unread
     assert missed <= unread / 2, "fields that few need"
+
+
+@pytest.mark.parametrize("mt", sorted(LEGIBLE))
+@pytest.mark.parametrize("change", ["rename", "drop", "null"])
+def test_a_field_that_was_always_there_and_is_not_any_more_is_said(mt: Mt, change: str) -> None:
+    """Whatever readers call missing, of each channel; of the sides of a book it is both together."""
+    of, read = WHOLE.get(mt, LEGIBLE[mt][0]), LEGIBLE[mt][1]
+    assert wrong_with(mt, of.encode()) is None
+    said = set()
+    for n in range(len(list(places(parsed(of))))):
+        frame = parsed(of)
+        holder, at = list(places(frame))[n]
+        if not isinstance(holder, Pairs):
+            continue
+        key, old = holder.items[at]
+        holder.items[at : at + 1] = {"rename": [(f"{key}2", old)], "drop": [], "null": [(key, None)]}[change]
+        text = spelled(frame)
+        skipped = decode.Skipped()
+        read(table([text]), skipped)
+        why = wrong_with(mt, text.encode())
+        if why is not None:
+            said.add(key)
+        if skipped.seqs or (skipped.missing and key not in ("asks", "bids")):
+            assert why is not None, key
+            assert why.startswith("cannot be read: " if skipped.seqs else f"have no {key}"), (key, why)
+    assert said >= ALWAYS[mt]
+
+
+WHOLE = {
+    Mt.TICKER: TICKER.replace(
+        '"bid1"',
+        '"riseFallRate":0.01,"amount24":1,"maxBidPrice":2,"minAskPrice":1,"lower24Price":1,"high24Price":2,"holdVol":3,'
+        '"riseFallValue":5,"fundingRate":0.0001,"bid1"',
+    ),
+    Mt.CONTRACT: DETAIL,
+}
+ALWAYS = {
+    Mt.TICKER: {"lastPrice", "bid1", "fairPrice", "fundingRate", "holdVol", "volume24", "timestamp"},
+    Mt.DEAL: {"p", "v", "T", "t", "O", "M"},
+    Mt.DEPTH: {"version"},
+    Mt.FUNDING: {"rate", "nextSettleTime"},
+    Mt.INDEX_PRICE: {"price"},
+    Mt.FAIR_PRICE: {"price"},
+    Mt.KLINE: {"interval", "t", "o", "h", "l", "c", "q", "a"},
+    Mt.CONTRACT: {"contractSize", "priceScale", "state"},
+}
+
+
+@pytest.mark.parametrize("of", [BOOK, INCREMENTAL])
+def test_a_book_may_lack_a_side_but_not_both(of: str) -> None:
+    assert lacking(Mt.DEPTH, of.encode()) == []
+    assert lacking(Mt.DEPTH, of.replace('"asks"', '"sells"').encode()) == []
+    both = of.replace('"asks"', '"sells"').replace('"bids"', '"buys"')
+    assert lacking(Mt.DEPTH, both.encode()) == ["asks", "bids"]
+
+
+def test_what_stands_in_another_place_is_not_missing() -> None:
+    assert wrong_with(Mt.FUNDING, FUNDING.replace('"rate"', '"fundingRate"').encode()) is None
+    part = '{"channel":"push.contract","data":{"symbol":"BTC_USDT","takerFeeRate":0.0002},"ts":1}'
+    assert wrong_with(Mt.CONTRACT, part.encode()) is None
 
 
 @FAST

@@ -10,7 +10,7 @@ from typing import Any
 
 from mexc_pipeline import events
 from mexc_pipeline.exchange.deadletters import Letters
-from mexc_pipeline.exchange.legible import JUDGED, illegible
+from mexc_pipeline.exchange.legible import JUDGED, wrong_with
 from mexc_pipeline.histogram import Histogram
 from mexc_pipeline.rows import FRAME_TYPES, MT_NAMES, Columns, Mt
 from mexc_pipeline.text import clean
@@ -26,12 +26,12 @@ LOOKED_AT = 64
 """Dead letters of one commit that are looked at again; of a flood the rest is counted only."""
 
 LEGIBLE_S = 10.0
-"""How often the newest frame of each type is tried to be read."""
+"""How often the newest frame of each type is looked at as readers would."""
 
 
 class _Legible:
-    """Whether the newest frames of each type can be read: one is tried now and then. One alone is an oddity, not a
-    change of the exchange's."""
+    """Whether readers find in the newest frames of each type what they need and what was always there: one is looked at
+    now and then. One alone is an oddity, not a change of the exchange's."""
 
     def __init__(self) -> None:
         self._next = dict.fromkeys(JUDGED, 0.0)
@@ -45,7 +45,7 @@ class _Legible:
                 continue
             self._next[mt] = now + LEGIBLE_S
             newest = next(m for kind, m in zip(reversed(mts), reversed(block.m), strict=True) if kind == mt)
-            why = illegible(mt, newest)
+            why = wrong_with(mt, newest)
             if why is None:
                 self._wrong.pop(mt, None)
             else:
@@ -53,7 +53,8 @@ class _Legible:
                 self._wrong[mt] = since, times + 1, clean(why)
 
     def snapshot(self, now: float) -> dict[str, dict[str, Any]]:
-        """Types whose frames cannot be read, by name: ``why``, and for how many seconds (``for_s``)."""
+        """Types whose frames are not what they were, by name: ``why`` (what is wrong with them), and for how many
+        seconds (``for_s``)."""
         return {
             MT_NAMES[mt]: {"why": why, "for_s": round(now - since, 1)}
             for mt, (since, times, why) in self._wrong.items()
@@ -132,7 +133,8 @@ class Statistics:
     def snapshot(self) -> dict[str, Any]:
         """All since the start: rows and bytes per type, dead letters by reason, events by name, delays as histograms in
         s. ``recent``: frames of the market by type, dead letters by reason and by the type meant, in the last minutes.
-        ``unreadable``: types whose newest frames readers would leave out. Of the newest samples quantiles in ms, None
+        ``unreadable``: types whose newest frames readers would leave out, or would have no value
+        for where there always was one. Of the newest samples quantiles in ms, None
         without any."""
         with self._lock:
             dead_letters, told = dict(self._dead_letters), dict(self._events)

@@ -103,9 +103,10 @@ def mistimed(said: ByChannel) -> list[Told]:
 
 
 def unreadable(said: ByChannel) -> list[Told]:
-    """Sentences on types of frames that readers cannot read any more, by the type's name: ``why`` and ``for_s``."""
+    """Sentences on types of frames that readers cannot read any more, or not all of it, by the type's name: ``why`` and
+    ``for_s``."""
     return [
-        Told(f"the newest frames of type {kind} cannot be read: {what['why']}", what["for_s"], True)
+        Told(f"the newest frames of type {kind} {what['why']}", what["for_s"], True)
         for kind, what in said.items()
     ]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mexc_pipeline.exchange.legible import lacking_in_words
 from mexc_pipeline.read import decode
 from mexc_pipeline.read.decode import Skipped
 from mexc_pipeline.read.files import newest
@@ -44,7 +45,8 @@ def newest_lines(symbol: str, paths: Sequence[Path], rows: int) -> list[str]:
 
 
 def unreadable(paths: Sequence[Path], rows: int) -> list[str]:
-    """A sentence for each type of which readers leave all of the newest ``rows`` out. Paths in time order."""
+    """A sentence for each type of which readers leave all of the newest ``rows`` out, or lack in all of them what was
+    always there. Paths in time order."""
     said: list[str] = []
     for mt in _READERS:
         looked_at = 0
@@ -59,11 +61,11 @@ def unreadable(paths: Sequence[Path], rows: int) -> list[str]:
 
 
 def _sentence(mt: str, unread: Sequence[str]) -> str:
-    return f"the newest frames of type {mt} cannot be read: {clean(unread[-1], _WIDTH)}"
+    return f"the newest frames of type {mt} {clean(unread[-1], _WIDTH)}"
 
 
 def _unread(mt: str, table: Any) -> list[str]:
-    """Why readers leave a frame out, for each of those that they do."""
+    """What is wrong with a frame, for each that readers leave out or find less in than there always was."""
     build = _READERS.get(mt)
     found: list[str] = []
     if build is None:
@@ -71,7 +73,10 @@ def _unread(mt: str, table: Any) -> list[str]:
     for n in range(len(table)):
         skipped = Skipped()
         build(table.slice(n, 1), skipped)
-        found += [skipped.why] * bool(skipped.seqs)
+        if skipped.seqs:
+            found.append(f"cannot be read: {skipped.why}")
+        elif said := lacking_in_words(MT_CODES[mt], table.column("m")[n].as_py().encode()):
+            found.append(said)
     return found
 
 
