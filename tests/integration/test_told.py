@@ -31,7 +31,7 @@ def test_a_run_without_a_channel_and_with_unreadable_frames_is_no_success_and_ve
     assert done.returncode == 1
     given_up, less, unread = answer["problems"]
     assert given_up.startswith("btc: push.depth.full given up ")
-    assert less.startswith("btc: the newest frames of type t have no lastPrice, as they always had: readers have null for")
+    assert less.startswith("btc: the newest frames of type t have no lastPrice, as they always had: readers")
     assert unread.startswith("btc: the newest frames of type d cannot be read: Object missing required field `p`")
     config = load(site.config)
     found = exports(config)

@@ -105,10 +105,7 @@ def mistimed(said: ByChannel) -> list[Told]:
 def unreadable(said: ByChannel) -> list[Told]:
     """Sentences on types of frames that readers cannot read any more, or not all of it, by the type's name: ``why`` and
     ``for_s``."""
-    return [
-        Told(f"the newest frames of type {kind} {what['why']}", what["for_s"], True)
-        for kind, what in said.items()
-    ]
+    return [Told(f"the newest frames of type {kind} {what['why']}", what["for_s"], True) for kind, what in said.items()]
 
 
 def unfilled(trades: Mapping[str, Any] | None) -> list[str]:
