@@ -59,12 +59,13 @@ class Coverage:
             if number > len(found.stretches):
                 found._set_back(before.account.last_rx if before else 0, piece.account.first_rx)
             told: tuple[Sequence[Moment | ChannelMoment], ...] = piece.account.moments, piece.account.channels
-            for n, moment in enumerate(merge(*told, key=attrgetter("at_ns"))):
+            first = piece.account.moments[0] if piece.account.moments else None
+            for moment in merge(*told, key=attrgetter("at_ns")):
                 if isinstance(moment, ChannelMoment):
                     found._take_channel(moment)
                     continue
                 if (
-                    n == 0
+                    moment is first
                     and before is not None
                     and moment.what == "started"
                     and moment.at_ns == piece.account.first_rx
