@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 import zlib
 from collections.abc import Callable
 from decimal import Decimal
@@ -444,3 +445,30 @@ def test_trades_that_were_fetched_stand_where_they_were_fetched_and_are_marked(c
         assert list(df.seq) == sorted(df.seq)
         assert df.attrs["skipped"] == 0
     assert not read.trades("btc", "2030-01-01", export_dir=folder).filled.any()
+
+
+@pytest.mark.parametrize(
+    ("mt", "frame", "gone", "named"),
+    [
+        (1, TICKER, ('"lastPrice"', '"last"'), "last"),
+        (1, TICKER, ('"lastPrice":76376.1', '"lastPrice":null'), "last"),
+        (2, DEAL, ('"T":', '"side":'), "T"),
+    ],
+)
+def test_a_field_that_no_frame_has_any_more_is_warned_of(
+    config: Config, mt: int, frame: str, gone: tuple[str, str], named: str
+) -> None:
+    read_by = {1: read.tickers, 2: read.trades}[mt]
+    folder = export(config, (mt, frame.replace(*gone)), (mt, frame.replace(*gone)))
+    with pytest.warns(read.LeftOutWarning, match=rf"none of the \d rows has ([^:]*, )?{named}(,|:| which)") as told:
+        df = read_by("btc", export_dir=folder)
+    assert df.attrs["missing"][named] == len(df)
+    assert [w.filename for w in told if w.category is read.LeftOutWarning] == [__file__]
+
+
+def test_a_field_that_some_frames_have_is_counted_only(config: Config) -> None:
+    folder = export(config, (2, DEAL), (2, DEAL.replace('"T":', '"side":')))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        df = read.trades("btc", export_dir=folder)
+    assert df.attrs["missing"]["T"] == len(df) / 2

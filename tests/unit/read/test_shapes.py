@@ -235,6 +235,14 @@ def test_a_field_that_was_always_there_and_is_not_any_more_is_said(mt: Mt, chang
     assert said >= ALWAYS[mt]
 
 
+@pytest.mark.parametrize("code", ["0", "3", '"3"'])
+def test_trades_of_no_known_side_are_said(code: str) -> None:
+    text = DEAL.replace('"T":1', f'"T":{code}').replace('"T":2', f'"T":{code}')
+    skipped = decode.Skipped()
+    assert decode.trades(table([text]), skipped).column("side").null_count == skipped.missing["T"] == 2
+    assert (wrong_with(Mt.DEAL, text.encode()) or "").startswith("have no T of 1 or 2")
+
+
 WHOLE = {
     Mt.TICKER: TICKER.replace(
         '"bid1"',
@@ -309,7 +317,7 @@ def test_tickers(text: str) -> None:
         data = truth(text)["data"]
         for name, key in (("last", "lastPrice"), ("bid", "bid1"), ("index", "indexPrice"), ("volume24", "volume24")):
             assert found[1][name] == number(data.get(key))
-            assert (skipped.missing[name] > 0) == (key not in data)
+            assert (skipped.missing[name] > 0) == (data.get(key) is None)
 
 
 @FAST

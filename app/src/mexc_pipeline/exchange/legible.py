@@ -22,6 +22,7 @@ _NUMBER = re.compile(rb'("?)(-?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,6})?)\1')
 _SHOWN = 40
 _SHOWN_FIELDS = 3
 _SIDES = ("asks", "bids")
+_BUY_OR_SELL = (b"1", b"2", b'"1"', b'"2"')
 _INSTEAD = {"rate": "fundingRate"}
 """What readers take where a field is not there: REST's name of it."""
 
@@ -80,7 +81,7 @@ def lacking_in_words(mt: int, m: bytes) -> str | None:
     if not (names := lacking(mt, m)):
         return None
     more = f" and {len(names) - _SHOWN_FIELDS} more" if len(names) > _SHOWN_FIELDS else ""
-    return f"have no {', '.join(names[:_SHOWN_FIELDS])}{more}, as they always had: readers have null for it"
+    return f"have no {', '.join(names[:_SHOWN_FIELDS])}{more}, as they always had: readers have null"
 
 
 def illegible(mt: int, m: bytes) -> str | None:
@@ -106,6 +107,8 @@ def lacking(mt: int, m: bytes) -> list[str]:
         return []
     if mt == Mt.DEPTH:
         return [*_SIDES] if all(_is_null(data, side) for data in objects for side in _SIDES) else []
+    if mt == Mt.DEAL and any(bytes(deal.get("T", _NULL)) not in _BUY_OR_SELL for deal in objects):
+        return ["T of 1 or 2"]
     return next(filter(None, (_absent(data, _PUSHED[Mt(mt)]) for data in objects)), [])
 
 

@@ -13,7 +13,8 @@ Rows are in seq order. ``rx`` goes back in it only where the recorder's clock wa
 
 Frames that cannot be decoded, and those with a number of more than 38 digits before or behind its point, are left
 out, counted in ``df.attrs["skipped"]``, the first hundred seqs listed in ``df.attrs["skipped_seq"]``, and warned of
-(:class:`LeftOutWarning`). ``df.attrs["missing"]`` counts frames that lack a field the exchange has always sent. A time
+(:class:`LeftOutWarning`). ``df.attrs["missing"]`` counts frames that lack a field the exchange has always sent, or have
+null for it; where all do, a warning says so. A time
 of other than 13 digits is not known to be in milliseconds: its column is null, ``df.attrs["untimed"]`` counts them by
 the exchange's name of the field, and a warning says so.
 ``df.attrs["dead_letters"]`` counts the dead letters in the stretch, ``df.attrs["dead_letter_reasons"]`` says what is
@@ -485,6 +486,12 @@ def _decoded(source: _Stretch, build: Callable[[Any, Skipped], Any], stacklevel:
         text = f"{len(skipped.seqs)} frames could not be decoded and were left out (seq {skipped.seqs[0]} first)"
         text += f": {skipped.why[:200]}" if skipped.why else ""
         warnings.warn(text, LeftOutWarning, stacklevel=stacklevel)
+    if gone := [name for name, count in skipped.missing.items() if count == len(df)]:
+        warnings.warn(
+            f"none of the {len(df):,} rows has {', '.join(gone)}, which the exchange has always sent: null",
+            LeftOutWarning,
+            stacklevel=stacklevel,
+        )
     if skipped.untimed:
         said = ", ".join(f"{count:,} {name}" for name, count in skipped.untimed.items())
         warnings.warn(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Generic, TypeVar
@@ -36,8 +36,8 @@ _TRUTH = {b"true": True, b"false": False}
 class Skipped:
     """Frames that were left out: ``seqs`` of those that could not be decoded, ``why`` for the first of them, ``other``
     counts those of another channel of the same type. ``missing``: how many frames (of deals: how many deals) lack a
-    field that the exchange has always sent, by its name; ``untimed``: how many of them hold in a field a time that is
-    not in milliseconds."""
+    field that the exchange has always sent, or have null for it, by its name; ``untimed``: how many of them hold in a
+    field a time that is not in milliseconds."""
 
     seqs: list[int | None] = field(default_factory=list)
     other: int = 0
@@ -477,13 +477,10 @@ def _trades_of(rows: Any, counts: Any, deals: Any, skipped: Skipped) -> Any:
 def _tickers(rows: Any, frames: Sequence[_TickerFrame], skipped: Skipped, floats: bool) -> Any:
     data = [f.data for f in frames]
     which, head = _spread(rows, [1] * len(data))
-    raws = {name: [getattr(d, attribute) for d in data] for name, attribute, _ in _TICKER_COLUMNS}
     time = _whole(which, "timestamp", [d.timestamp for d in data], _MOST_WHOLE)
-    numbers = {name: _number(which, name, raws[name], kind, floats) for name, _, kind in _TICKER_COLUMNS}
+    numbers = _fields(which, data, _TICKER_COLUMNS, floats)
     built = pa.table({**head, "time": skipped.times("timestamp", time), **numbers})
-    for name, held in raws.items():
-        if absent := sum(raw is NULL for raw in held):
-            skipped.missing[name] += absent
+    _lacking(skipped, numbers)
     return built
 
 
@@ -493,11 +490,11 @@ def _fields(which: Any, data: Sequence[Any], columns: Sequence[tuple[str, str, A
     }
 
 
-def _lacking(skipped: Skipped, data: Sequence[Any], fields: Sequence[tuple[str, str]]) -> None:
-    """Count by the column's name who leaves a field out."""
-    for name, key in fields:
-        if absent := sum(getattr(d, key) is NULL for d in data):
-            skipped.missing[name] += absent
+def _lacking(skipped: Skipped, columns: Mapping[str, Any]) -> None:
+    """Count by the column's name who leaves a field out, or has null for it."""
+    for name, values in columns.items():
+        if values.null_count:
+            skipped.missing[name] += values.null_count
 
 
 def _strings(raws: Sequence[Raw]) -> Any:
@@ -519,18 +516,16 @@ def _funding(rows: Any, frames: Sequence[_FundingFrame], skipped: Skipped, float
     rate = _number(which, "rate", raws, WIDE, floats)
     settles = _whole(which, "nextSettleTime", [d.next_settle_time for d in data], _MOST_WHOLE)
     built = pa.table({**head, "rate": rate, "next_settle": skipped.times("nextSettleTime", settles)})
-    if absent := sum(raw is NULL for raw in raws):
-        skipped.missing["rate"] += absent
-    _lacking(skipped, data, [("next_settle", "next_settle_time")])
+    _lacking(skipped, {"rate": rate, "next_settle": settles})
     return built
 
 
 def _prices(rows: Any, frames: Sequence[_PriceFrame], skipped: Skipped, floats: bool) -> Any:
     data = [f.data for f in frames]
     which, head = _spread(rows, [1] * len(data))
-    built = pa.table({**head, "price": _number(which, "price", [d.price for d in data], PRICE, floats)})
-    _lacking(skipped, data, [("price", "price")])
-    return built
+    price = _number(which, "price", [d.price for d in data], PRICE, floats)
+    _lacking(skipped, {"price": price})
+    return pa.table({**head, "price": price})
 
 
 def _klines(rows: Any, frames: Sequence[_KlineFrame], skipped: Skipped, floats: bool) -> Any:
@@ -540,8 +535,8 @@ def _klines(rows: Any, frames: Sequence[_KlineFrame], skipped: Skipped, floats: 
     start = _whole(which, "t", [d.t for d in data], _MOST_WHOLE)
     interval = _strings([d.interval for d in data])
     built = pa.table({**head, "interval": interval, "start": skipped.seconds("t", start), **numbers})
-    always = [(name, field) for name, field, _ in _KLINE_COLUMNS]
-    _lacking(skipped, data, [("interval", "interval"), ("start", "t"), *always])
+    always = {name: numbers[name] for name, _, _ in _KLINE_COLUMNS}
+    _lacking(skipped, {"interval": interval, "start": start, **always})
     return built
 
 
@@ -572,7 +567,7 @@ def _contracts(rows: Any, frames: Sequence[_ContractFrame], skipped: Skipped, fl
             "opening": skipped.times("openingTime", opening),
         }
     )
-    _lacking(skipped, data, [(name, name) for name in _ALWAYS])
+    _lacking(skipped, {name: built.column(name) for name in _ALWAYS})
     return built
 
 
