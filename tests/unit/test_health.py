@@ -230,9 +230,7 @@ def test_frames_that_cannot_be_read_are_a_fault_from_the_second_look_until_one_c
     assert not reasons(good, LEGIBLE_S)
     assert not reasons(less, LEGIBLE_S)
     (reason,) = reasons(less, LEGIBLE_S)
-    assert (
-        reason.text == "the newest frames of type d have no T of 1 or 2, as they always had: readers have null"
-    )
+    assert reason.text == "the newest frames of type d have no T of 1 or 2, as they always had: readers have null"
     assert not reasons(good, LEGIBLE_S)
 
 

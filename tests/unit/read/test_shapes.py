@@ -345,7 +345,18 @@ def test_funding_prices_candles_and_contracts(kind: str, text: str) -> None:
             assert row[name] == number(one.get(key, one.get("fundingRate") if key == "rate" else None))
 
 
+def best_first(data: Any, side: str, sign: int) -> list[Any]:
+    """Levels with a volume, the best first; those without a price last."""
+    levels = [level for level in data.get(f"{side}s") or [] if number(level[1]) != 0]
+    return sorted(levels, key=lambda level: (number(level[0]) is None, sign * (number(level[0]) or 0)))
+
+
+def numbers_of(levels: list[tuple[str, Any]], side: str) -> range:
+    return range(1, 1 + sum(of == side for of, _ in levels))
+
+
 @FAST
+@example(BOOK.replace("[[77526,46,1],[77525.90,489,2]]", "[[1,1,1],[3,1,1],[2,0,0],[3,2,1]]"))
 @example(BOOK.replace('"asks":[[77526.10,48,1],[77526.2,347,1]]', '"asks":null'))
 @example(BOOK.replace("77526.10,", "9" * 140 + ","))
 @example(BOOK.replace("77526.10,", "10000000,"))
@@ -361,7 +372,8 @@ def test_books_of_full_depth(text: str) -> None:
         assert not of_frame
         return
     data = truth(text)["data"]
-    levels = [("ask", level) for level in data.get("asks") or []] + [("bid", level) for level in data.get("bids") or []]
+    levels = [(side, level) for side, sign in (("ask", 1), ("bid", -1)) for level in best_first(data, side, sign)]
+    assert [r["level"] for r in of_frame] == [n for side in ("ask", "bid") for n in numbers_of(levels, side)]
     assert [(r["side"], r["price"], r["volume"]) for r in of_frame] == [
         (side, number(level[0]), number(level[1])) for side, level in levels
     ]
@@ -431,3 +443,14 @@ def test_no_deals_are_no_rows_and_nothing_is_left_out() -> None:
     skipped = decode.Skipped()
     assert len(decode.trades(table(['{"data":[],"channel":"push.deal"}']), skipped)) == 0
     assert not skipped.seqs
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_the_best_levels_are_the_best_whatever_their_order_on_the_wire(floats: bool) -> None:
+    mixed = BOOK.replace("[[77526,46,1],[77525.90,489,2]]", "[[77524,7,1],[77526,0,0],[77525,8,1]]")
+    assert mixed != BOOK
+    read = decode.book(table([BOOK, mixed, BOOK]), decode.Skipped(), levels=1, floats=floats).to_pylist()
+    assert [(row["seq"], row["side"], row["level"]) for row in read] == [
+        (seq, side, 1) for seq in (1, 2, 3) for side in ("ask", "bid")
+    ]
+    assert [float(row["price"]) for row in read if row["side"] == "bid"] == [77526.0, 77525.0, 77526.0]

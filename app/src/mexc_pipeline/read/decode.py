@@ -572,7 +572,7 @@ def _contracts(rows: Any, frames: Sequence[_ContractFrame], skipped: Skipped, fl
 
 
 def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, skipped: Skipped, floats: bool) -> Any:
-    sides = [(side or [])[:levels] for f in frames for side in (f.data.asks, f.data.bids)]
+    sides = [side or [] for f in frames for side in (f.data.asks, f.data.bids)]
     short = [n // 2 for n, side in enumerate(sides) if any(len(level) < 2 for level in side)]
     other = [n for n, f in enumerate(frames) if f.channel != FULL_DEPTH]
     if short or other:
@@ -605,4 +605,26 @@ def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, skipped: 
     for name in ("asks", "bids"):
         if absent := sum(getattr(f.data, name) is UNSET for f in frames):
             skipped.missing[name] += absent
-    return built
+    return _best_first(built, levels)
+
+
+def _best_first(built: Any, levels: int | None) -> Any:
+    """Books with the best level of each side as its first, whatever their order on the wire, without those that have no
+    volume, as a book of an instant has them; then at most so many a side."""
+    is_ask = pc.equal(built.column("side"), "ask")
+    price, volume = built.column("price"), built.column("volume")
+    ranked = pc.if_else(is_ask, price, pc.negate(price))
+    empty = pc.fill_null(pc.equal(volume, pa.scalar(0, volume.type)), False)
+    follows = pc.greater(built.column("level").slice(1), 1)  # the first of a side has none before it
+    worse = pc.fill_null(pc.less(ranked.slice(1), ranked.slice(0, max(len(built) - 1, 0))), False)
+    if pc.any(empty).as_py() or pc.any(pc.and_(follows, worse)).as_py():
+        begins = np.asarray(built.column("level")) == 1
+        of = pa.array(np.cumsum(begins))  # each side of each frame, in their order
+        order = pa.table({"of": of, "ranked": ranked}).filter(pc.invert(empty))
+        built = built.filter(pc.invert(empty))
+        built = built.take(pc.sort_indices(order, sort_keys=[("of", "ascending"), ("ranked", "ascending")]))
+        of = np.asarray(order.column("of"))
+        first = np.searchsorted(of, of)
+        at = built.schema.get_field_index("level")
+        built = built.set_column(at, "level", pa.array(np.arange(len(of)) - first + 1, pa.int32()))
+    return built if levels is None else built.filter(pc.less_equal(built.column("level"), levels))
