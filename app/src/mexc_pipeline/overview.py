@@ -89,7 +89,7 @@ def _symbol(
     config: Config, symbol: Symbol, deadline: float
 ) -> tuple[dict[str, Any], float | None, dict[str, Any] | None]:
     said = _status_of(config, symbol.id, symbol, deadline)
-    return said, _unexported_s(config, symbol.id), last_export(config, symbol.id)
+    return said, _unexported_s(config, symbol.id, said), last_export(config, symbol.id)
 
 
 def _is_new(config: Config, symbols: Sequence[Mapping[str, Any]]) -> bool:
@@ -125,11 +125,15 @@ def _stopped(folder: Path) -> dict[str, float]:
     return {} if at_ns is None else {"stopped_s": round(max(0.0, (time.time_ns() - at_ns) / 1e9), 1)}
 
 
-def _unexported_s(config: Config, symbol_id: str) -> float | None:
-    """Seconds since the end of the oldest period in the spool that has rows and no file yet; None: each has its own."""
-    now = time.time_ns()
-    waiting = [found for found in in_order(config.spool_dir / symbol_id).readable if found.state != "exported"]
-    ended = [at for found in waiting if found.rows and (at := ended_ns(found, now)) is not None]
+def _unexported_s(config: Config, symbol_id: str, collector: Mapping[str, Any]) -> float | None:
+    """Seconds since the end of the oldest period in the spool that has rows and no file yet; None: each has its own.
+    Who may not look into the spool goes by what the collector says of it."""
+    folder, now = config.spool_dir / symbol_id, time.time_ns()
+    found = in_order(folder)
+    if any(one.path == folder for one in found.unreadable):
+        return collector.get("unexported_s")
+    waiting = [one for one in found.readable if one.state != "exported"]
+    ended = [at for one in waiting if one.rows and (at := ended_ns(one, now)) is not None]
     return (now - min(ended)) / 1e9 if ended else None
 
 

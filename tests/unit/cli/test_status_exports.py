@@ -15,6 +15,9 @@ from mexc_pipeline.overview import gather
 from mexc_pipeline.periods import DAY_NS, HOUR_NS
 from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.disk_level import Usage
+from mexc_pipeline.spool.lifecycle import mark_exported
+from mexc_pipeline.spool.segment import UnavailableError, ended_ns, info
+from mexc_pipeline.spool.unexported import Unexported
 from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.spool.writer import Spool
 from support.small_disk import small_disk
@@ -52,6 +55,35 @@ def test_a_period_of_a_clock_that_was_wrong_waits_since_that_was_noticed(config:
     (for_s,) = not_exported(config)
     assert for_s is not None
     assert 2 * 3600 <= for_s < 3 * 3600 + 60
+
+
+def test_who_may_not_look_into_the_spool_goes_by_what_the_collector_says(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member of the group, for whom what is unknown must not be nothing."""
+    record(config, 1, time.time_ns())
+    (config.spool_dir / "btc").rename(config.spool_dir.parent / "hidden")
+    (config.spool_dir / "btc").symlink_to("nowhere")  # cannot be listed, by whomever
+    monkeypatch.setattr(overview, "_status_of", lambda *_: {"state": "live", "unexported_s": 7200.0})
+    assert not_exported(config) == [7200.0]
+
+
+def test_since_when_a_period_waits_is_told_without_opening_what_has_its_file(config: Config) -> None:
+    now = time.time_ns()
+    first, second, _ = record(config, now - 4 * HOUR_NS, now - 2 * HOUR_NS, now)
+    waits = Unexported(config.spool_dir / "btc")
+    ends = [at for path in (first, second) if (at := ended_ns(info(path), now)) is not None]
+    assert waits.since_ns(now) == ends[0]
+    mark_exported(first, {})
+    assert waits.since_ns(now) == ends[1]
+    first.write_bytes(b"not looked at any more")
+    assert waits.since_ns(now) == ends[1]
+    second.unlink()
+    assert waits.since_ns(now) is None
+    (config.spool_dir / "btc").rename(config.spool_dir.parent / "hidden")
+    (config.spool_dir / "btc").symlink_to("nowhere")
+    with pytest.raises(UnavailableError):
+        waits.since_ns(now)
 
 
 def test_a_period_without_a_file_waits_since_its_edge(config: Config) -> None:

@@ -24,6 +24,8 @@ from mexc_pipeline.errors import ConfigError, UserError
 from mexc_pipeline.heap import Heap
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.spool.disk_level import Level, Limits
+from mexc_pipeline.spool.segment import UnavailableError
+from mexc_pipeline.spool.unexported import Unexported
 
 log = logging.getLogger("mexc_pipeline.collector")
 
@@ -58,6 +60,7 @@ class Process:
         self._repartition = repartition
         self._heap = Heap()
         limits = settings.spool
+        self._unexported = {recording: Unexported(recording.folder) for recording in self._recordings}
         self._keeper = self._recordings[0]
         """In whose folder the reserve is."""
         self._disk = Disk(
@@ -96,7 +99,7 @@ class Process:
             self._servers[recording] = ControlServer(
                 self._settings.control_dir / f"{recording.symbol.id}.sock",
                 {
-                    "status": partial(self._status, recording),
+                    "status": partial(self._asked, recording),
                     "cut": partial(self._cut, recording),
                     "rotate": recording.rotate,
                 },
@@ -228,7 +231,7 @@ class Process:
                 recording.resume()
 
     def _line(self, recording: Recording) -> StatisticsLine:
-        status = self._status(recording, {})
+        status = self._status(recording)
         line = in_a_line(status, self._rows[recording], STATISTICS_S, recording.symbol.silent_s)
         log.info("statistics", extra={"fields": line.fields})
         self._rows[recording] = status["rows"]
@@ -236,7 +239,10 @@ class Process:
 
     # -- what is asked over the control sockets
 
-    def _status(self, recording: Recording, _: dict[str, Any]) -> dict[str, Any]:
+    def _asked(self, recording: Recording, _: dict[str, Any]) -> dict[str, Any]:
+        return {**self._status(recording), "unexported_s": self._unexported_s(recording)}
+
+    def _status(self, recording: Recording) -> dict[str, Any]:
         said = recording.status()
         disk = self._disk.status()
         warning = self._disk.warning()
@@ -251,6 +257,15 @@ class Process:
             "log_lines_lost": logs.lost(),
             "warnings": [*([warning] if warning else []), *said["warnings"]],
         }
+
+    def _unexported_s(self, recording: Recording) -> float | None:
+        """For those who may ask and not look into the spool: age of the oldest period's end that has no file."""
+        now = time.time_ns()
+        try:
+            since = self._unexported[recording].since_ns(now)
+        except UnavailableError:
+            return None  # its recording says so, and ends
+        return None if since is None else round((now - since) / 1e9, 1)
 
     def _cut(self, recording: Recording, _: dict[str, Any]) -> dict[str, Any]:
         if not recording.has_begun:
