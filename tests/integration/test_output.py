@@ -110,6 +110,18 @@ def test_run_goes_on_to_its_proven_end(way: str, sim: Simulator, tmp_path: Path)
     check_files(site, sim)
 
 
+def test_one_pipe_for_both_outputs_that_is_closed_after_a_line(sim: Simulator, tmp_path: Path) -> None:
+    """`run 2>&1 | head -1`: nobody hears the account, the run goes on to its end."""
+    site = site_of(tmp_path, sim, period="5s", symbols=SYMBOLS)
+    run = f"{sys.executable} -m mexc_pipeline --config {site.config} run --duration 9s"
+    piped = f"{run} 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", piped], stdin=subprocess.DEVNULL, capture_output=True, timeout=110, check=False
+    )
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 1), done
+    check_files(site, sim)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_collector_records_on(way: str, sim: Simulator, tmp_path: Path) -> None:
     """At every level of detail, through connections that end: there is much to say all along."""
