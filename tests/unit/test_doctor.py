@@ -224,9 +224,20 @@ def _hangs_up(client: socket.socket, over: threading.Event) -> None:
     client.recv(10)
 
 
+_NESTED = b"\x01\0\0\0\x01x\x01x\x01x\x01"
+"""A server's exception in the native protocol: code, name, message, stack, and that there is one inside of it."""
+
+
 @pytest.mark.parametrize(
     "listener",
-    [pytest.param(silent, marks=pytest.mark.slow), saying(b"HTTP/1.1 400 Bad\r\n\r\n"), saying(b"\0" * 64), _hangs_up],
+    [
+        pytest.param(silent, marks=pytest.mark.slow),
+        saying(b"HTTP/1.1 400 Bad\r\n\r\n"),
+        saying(b"\0" * 64),
+        saying(b"\x02" + _NESTED.replace(b"x", b"\xff")),
+        saying(b"\x02" + _NESTED * 5000),
+        _hangs_up,
+    ],
 )
 def test_a_listener_that_is_no_clickhouse_does_not_count_as_one(
     tmp_path: Path, listener: Serve, monkeypatch: pytest.MonkeyPatch
@@ -237,6 +248,7 @@ def test_a_listener_that_is_no_clickhouse_does_not_count_as_one(
     assert not check.ok
     assert not check.hard
     assert "\n" not in check.line()
+    assert "ended with" not in check.text
 
 
 def test_configured_files_that_are_missing_or_of_no_use_are_hard_and_named(

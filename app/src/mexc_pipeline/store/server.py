@@ -370,5 +370,7 @@ def _guarded(call: Callable[[], _T]) -> _T:
         raise kind(error.message or str(error), error.code or 0) from error
     except (errors.Error, OSError, EOFError) as error:
         raise UnreachableError(f"{type(error).__name__}: {error}") from error
+    except (UnicodeDecodeError, RecursionError) as error:  # of the driver, in what it was sent
+        raise UnreachableError(f"what is there does not answer as ClickHouse does ({type(error).__name__})") from error
     except (EngineError, UserError):
         raise
