@@ -67,7 +67,8 @@ Row = tuple[int, str, Decimal, object, bool]
 
 
 def plain(trades: Trades) -> list[Row]:
-    columns = zip(*trades, strict=True)
+    assert not trades.plain or {type(one) for one in (*trades.volumes, *trades.keys)} <= {int}
+    columns = zip(trades.times, trades.prices, trades.volumes, trades.keys, trades.own, strict=True)
     return [(t, price.decode(), Decimal(volume), key, own) for t, price, volume, key, own in columns]
 
 
@@ -87,6 +88,7 @@ def cuts(texts: Sequence[bytes]) -> list[tuple[int, int]]:
 def test_trades_are_what_another_reader_of_json_finds(texts: list[bytes]) -> None:
     (found,) = deals(b"".join(texts), cuts(texts))
     assert found is not None
+    assert found.trades.plain == bool(found.trades.times)
     assert found.counts == [len(by_json(m)) for m in texts]
     expected = [row for m in texts for row in by_json(m)]
     assert [(t, p.strip('"'), v, i, own) for t, p, v, i, own in plain(found.trades)] == expected

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
-from itertools import compress
+from itertools import chain, compress
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -59,13 +59,14 @@ class Trades(NamedTuple):
     """Trades by columns, as there are thousands a second: times (Unix ms), prices as they are spelled (:func:`number`
     reads them), volumes in contracts, what they are known by, and whether the exchange marks them as ones with oneself
     (``M`` 1). Known a trade is by its id, a number or else text, where it has one; otherwise by a tuple of time, price,
-    volume and side."""
+    volume and side. ``plain``: all volumes are whole and all ids numbers: nobody need look at each."""
 
     times: Sequence[int] = ()
     prices: Sequence[bytes] = ()
     volumes: Sequence[int | Decimal] = ()
     keys: Sequence[object] = ()
     own: Sequence[bool] = ()
+    plain: bool = False
 
     @classmethod
     def of(cls, rows: Sequence[_Row]) -> Trades:
@@ -86,6 +87,7 @@ class Trades(NamedTuple):
             list(compress(self.volumes, which)),
             list(compress(self.keys, which)),
             list(compress(self.own, which)),
+            self.plain,
         )
 
     def at(self, places: Sequence[int]) -> Trades:
@@ -96,11 +98,12 @@ class Trades(NamedTuple):
             [self.volumes[place] for place in places],
             [self.keys[place] for place in places],
             [self.own[place] for place in places],
+            self.plain,
         )
 
     def prices_at(self, time_ms: int) -> set[bytes]:
         """The prices of those of one millisecond."""
-        return {price for price, time in zip(self.prices, self.times, strict=True) if time == time_ms}
+        return set(compress(self.prices, map(time_ms.__eq__, self.times)))
 
 
 Cut = tuple[int, int]
@@ -248,7 +251,7 @@ def deals(m: bytes | memoryview, cuts: Sequence[Cut]) -> list[FrameTrades | None
 
 def _usual(m: bytes | memoryview, cuts: Sequence[Cut]) -> FrameTrades:
     frames = [_decode_usual(m[begin:end]).data for begin, end in cuts]
-    trades = [one for data in frames for one in data]
+    trades = list(chain.from_iterable(frames))
     if not trades:
         return FrameTrades([0] * len(frames), Trades())
     prices = b",".join([one.p for one in trades]).split(b",")
@@ -256,27 +259,30 @@ def _usual(m: bytes | memoryview, cuts: Sequence[Cut]) -> FrameTrades:
         raise ValueError("a price has a comma in it")
     for price in set(prices):
         number(price)
+    names = [one.i for one in trades]
+    keys = _numbers(names)
     return FrameTrades(
         list(map(len, frames)),
         Trades(
             [one.t for one in trades],
             prices,
             [one.v for one in trades],
-            _numbers([one.i for one in trades]),
+            keys if keys is not None else [_id(name) for name in names],
             [one.M == 1 for one in trades],
+            keys is not None,
         ),
     )
 
 
-def _numbers(names: list[str]) -> Sequence[int | str]:
-    """Ids, as numbers those that are."""
+def _numbers(names: list[str]) -> list[int] | None:
+    """Ids as numbers, None where one is none."""
     text = ",".join(names)
     if not any(other in text for other in _NO_DIGITS):
         with suppress(msgspec.MsgspecError):  # of a leading nought, or of many digits
             keys = _decode_numbers(f"[{text}]")
             if len(keys) == len(names):
                 return keys
-    return [_id(name) for name in names]
+    return None
 
 
 def _id(name: str) -> int | str:

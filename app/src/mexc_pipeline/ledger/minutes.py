@@ -221,8 +221,10 @@ class Minutes:
             new = self._unseen(start, some)
             tally = self._tally(start)
             figures = new._replace(own=())
-            tally.own.add(figures.where(new.own))
-            tally.others.add(figures.where([not own for own in new.own]) if any(new.own) else figures)
+            if any(new.own):
+                tally.own.add(figures.where(new.own))
+                figures = figures.where([not own for own in new.own])
+            tally.others.add(figures)
             tally.repeated += len(some.times) - len(new.times)
             tally.filled += filled * len(new.times)
             if self._size is not None:
@@ -231,12 +233,11 @@ class Minutes:
     def _unseen(self, start: int, trades: Trades) -> Trades:
         """Those of a minute's trades that have not come before; they are remembered."""
         ids, others = self._seen_in(start)
-        if tuple not in set(map(type, trades.keys)) and ids.isdisjoint(trades.keys):
-            before = len(ids)
-            ids.update(trades.keys)
-            if len(ids) - before == len(trades.keys):
+        if trades.plain or tuple not in set(map(type, trades.keys)):
+            new = set(trades.keys)
+            if len(new) == len(trades.keys) and ids.isdisjoint(new):
+                ids |= new
                 return trades
-            ids.difference_update(trades.keys)  # some are the same
         unseen = list[bool]()
         for key in trades.keys:
             if isinstance(key, tuple):

@@ -5,9 +5,10 @@ Trades are added up by the spelling of their price, so that each costs no arithm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from mexc_pipeline.exchange.candles import MinuteCandle, Trades, number
 
@@ -45,11 +46,15 @@ class Sums:
         if not trades.times:
             return
         volumes, so_far = self.volumes, self.volumes.get
-        for price, volume in zip(trades.prices, trades.volumes, strict=True):
-            if isinstance(volume, int):
-                volumes[price] = so_far(price, 0) + volume
-            else:
-                self.parts[price] = EXACT.add(self.parts.get(price, Decimal(0)), volume)
+        if trades.plain:
+            for price, whole in zip(trades.prices, cast(Sequence[int], trades.volumes), strict=True):
+                volumes[price] = so_far(price, 0) + whole
+        else:
+            for price, volume in zip(trades.prices, trades.volumes, strict=True):
+                if isinstance(volume, int):
+                    volumes[price] = so_far(price, 0) + volume
+                else:
+                    self.parts[price] = EXACT.add(self.parts.get(price, Decimal(0)), volume)
         self.trades += len(trades.times)
         self._add_ends(trades)
         self._add_ids(trades)
@@ -64,7 +69,8 @@ class Sums:
             self.last_ms = last
 
     def _add_ids(self, trades: Trades) -> None:
-        ids = [key for key in trades.keys if isinstance(key, int)]
+        keys = trades.keys
+        ids = cast(Sequence[int], keys) if trades.plain else [key for key in keys if isinstance(key, int)]
         if not ids:
             return
         low, high = min(ids), max(ids)
