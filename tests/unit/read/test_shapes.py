@@ -346,8 +346,11 @@ def test_funding_prices_candles_and_contracts(kind: str, text: str) -> None:
 
 
 def best_first(data: Any, side: str, sign: int) -> list[Any]:
-    """Levels with a volume, the best first; those without a price last."""
-    levels = [level for level in data.get(f"{side}s") or [] if number(level[1]) != 0]
+    """Levels with a volume, the best first, of one price the last; those without a price last."""
+    levels = data.get(f"{side}s") or []
+    last = {number(level[0]): n for n, level in enumerate(levels)}
+    levels = [level for n, level in enumerate(levels) if number(level[0]) is None or last[number(level[0])] == n]
+    levels = [level for level in levels if number(level[1]) != 0]
     return sorted(levels, key=lambda level: (number(level[0]) is None, sign * (number(level[0]) or 0)))
 
 
@@ -356,7 +359,7 @@ def numbers_of(levels: list[tuple[str, Any]], side: str) -> range:
 
 
 @FAST
-@example(BOOK.replace("[[77526,46,1],[77525.90,489,2]]", "[[1,1,1],[3,1,1],[2,0,0],[3,2,1]]"))
+@example(BOOK.replace("[[77526,46,1],[77525.90,489,2]]", "[[1,1,1],[3,1,1],[2,0,0],[3,2,1],[4,1,1],[4,0,0]]"))
 @example(BOOK.replace('"asks":[[77526.10,48,1],[77526.2,347,1]]', '"asks":null'))
 @example(BOOK.replace("77526.10,", "9" * 140 + ","))
 @example(BOOK.replace("77526.10,", "10000000,"))

@@ -609,22 +609,27 @@ def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, skipped: 
 
 
 def _best_first(built: Any, levels: int | None) -> Any:
-    """Books with the best level of each side as its first, whatever their order on the wire, without those that have no
-    volume, as a book of an instant has them; then at most so many a side."""
-    is_ask = pc.equal(built.column("side"), "ask")
+    """Books with the best level of each side as its first, whatever their order on the wire, and as a book of an
+    instant has them: of several with one price the last, none without volume. Then at most so many a side."""
     price, volume = built.column("price"), built.column("volume")
-    ranked = pc.if_else(is_ask, price, pc.negate(price))
+    ranked = pc.if_else(pc.equal(built.column("side"), "ask"), price, pc.negate(price))
     empty = pc.fill_null(pc.equal(volume, pa.scalar(0, volume.type)), False)
-    follows = pc.greater(built.column("level").slice(1), 1)  # the first of a side has none before it
-    worse = pc.fill_null(pc.less(ranked.slice(1), ranked.slice(0, max(len(built) - 1, 0))), False)
-    if pc.any(empty).as_py() or pc.any(pc.and_(follows, worse)).as_py():
-        begins = np.asarray(built.column("level")) == 1
-        of = pa.array(np.cumsum(begins))  # each side of each frame, in their order
-        order = pa.table({"of": of, "ranked": ranked}).filter(pc.invert(empty))
-        built = built.filter(pc.invert(empty))
-        built = built.take(pc.sort_indices(order, sort_keys=[("of", "ascending"), ("ranked", "ascending")]))
-        of = np.asarray(order.column("of"))
+    number = np.asarray(built.column("level"))
+    of = np.cumsum(number == 1)  # each side of each frame, in their order
+    is_next = pa.array(number[1:] > 1)  # the first of a side has none before it
+    before = ranked.slice(0, max(len(built) - 1, 0))
+    if pc.any(empty).as_py() or pc.any(pc.and_(is_next, pc.less_equal(ranked.slice(1), before))).as_py():
+        order = pa.table({"of": of, "ranked": ranked})
+        places = pc.sort_indices(order, sort_keys=[("of", "ascending"), ("ranked", "ascending")])
+        order, built, empty = order.take(places), built.take(places), empty.take(places)
+        of, ranked = np.asarray(order.column("of")), order.column("ranked")
+        again = np.zeros(len(of), dtype=bool)
+        again[:-1] = np.asarray(pc.fill_null(pc.equal(ranked.slice(1), ranked.slice(0, len(of) - 1)), False))
+        again[:-1] &= of[1:] == of[:-1]
+        kept = ~(again | np.asarray(empty))
+        of = of[kept]
         first = np.searchsorted(of, of)
+        built = built.filter(pa.array(kept))
         at = built.schema.get_field_index("level")
         built = built.set_column(at, "level", pa.array(np.arange(len(of)) - first + 1, pa.int32()))
     return built if levels is None else built.filter(pc.less_equal(built.column("level"), levels))
