@@ -10,6 +10,8 @@ import copy
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -276,8 +278,22 @@ def test_funding_prices_candles_and_contracts(kind: str, text: str) -> None:
             assert row[name] == number(one.get(key, one.get("fundingRate") if key == "rate" else None))
 
 
+def in_order(side: list[list[Any]], best: int = 1) -> list[list[Any]]:
+    """The levels as a book has them: the best first, of one price the last, none without volume."""
+    if any(number(level[0]) is None or number(level[1]) is None for level in side):
+        return side
+    held: dict[Any, list[Any]] = {}
+    for level in side:
+        held.pop(number(level[0]), None)
+        if number(level[1]):
+            held[number(level[0])] = level
+    return [held[price] for price in sorted(held, key=lambda price: best * price)]
+
+
 @FAST
 @example(BOOK.replace('"asks":[[77526.10,48,1],[77526.2,347,1]]', '"asks":null'))
+@example(BOOK.replace('"asks":[[77526.10,48,1],[77526.2,347,1]]', '"asks":[[77526.2,347,1],[77526.10,48,1]]'))
+@example(BOOK.replace('"bids":[[', '"bids":[[77530,0,0],[77525.5,7,1],[77526,9,1],['))
 @example(BOOK.replace("77526.10,", "9" * 140 + ","))
 @example(BOOK.replace("77526.10,", "10000000,"))
 @example(BOOK.replace('"data":{', '"data":{"cts":999999999999999,'))
@@ -292,7 +308,11 @@ def test_books_of_full_depth(text: str) -> None:
         assert not of_frame
         return
     data = truth(text)["data"]
-    levels = [("ask", level) for level in data.get("asks") or []] + [("bid", level) for level in data.get("bids") or []]
+    levels = [("ask", level) for level in in_order(data.get("asks") or [])]
+    levels += [("bid", level) for level in in_order(data.get("bids") or [], best=-1)]
+    assert [r["level"] for r in of_frame] == [
+        n for _, side in groupby(levels, itemgetter(0)) for n, _ in enumerate(side, 1)
+    ]
     assert [(r["side"], r["price"], r["volume"]) for r in of_frame] == [
         (side, number(level[0]), number(level[1])) for side, level in levels
     ]
@@ -362,3 +382,18 @@ def test_no_deals_are_no_rows_and_nothing_is_left_out() -> None:
     skipped = decode.Skipped()
     assert len(decode.trades(table(['{"data":[],"channel":"push.deal"}']), skipped)) == 0
     assert not skipped.seqs
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_the_first_level_is_the_best_whatever_order_they_come_in(floats: bool) -> None:
+    text = BOOK.replace("[[77526.10,48,1],[77526.2,347,1]]", "[[77526.2,347,1],[77526.10,48,1],[77526.05,0,0]]")
+    text = text.replace("[[77526,46,1],[77525.90,489,2]]", "[[77525.90,489,2],[77526,46,1],[77525.9,5,1]]")
+    whole = shown(decode.book(table([text]), decode.Skipped(), floats=floats))
+    best = shown(decode.book(table([text]), decode.Skipped(), levels=1, floats=floats))
+    assert [(r["side"], float(r["price"]), int(r["volume"])) for r in whole] == [
+        ("ask", 77526.1, 48),
+        ("ask", 77526.2, 347),
+        ("bid", 77526.0, 46),
+        ("bid", 77525.9, 5),
+    ]
+    assert best == [row for row in whole if row["level"] == 1]

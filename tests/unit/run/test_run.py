@@ -284,7 +284,9 @@ def test_an_export_that_said_what_is_wrong_is_not_tried_again(tmp_path: Path, mo
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("refusal", [BlockingIOError(11, "no process"), OSError(24, "no handle"), RuntimeError("no thread")])
+@pytest.mark.parametrize(
+    "refusal", [BlockingIOError(11, "no process"), OSError(24, "no handle"), RuntimeError("no thread")]
+)
 def test_what_the_machine_refuses_for_a_moment_ends_nothing_that_runs(tmp_path: Path, refusal: Exception) -> None:
     started: list[str] = []
     refusals = [refusal] * 3

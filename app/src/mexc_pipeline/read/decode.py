@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +18,7 @@ from msgspec import UNSET, Raw, UnsetType
 from mexc_pipeline.exchange.channels import FULL_DEPTH
 from mexc_pipeline.exchange.protocol import content
 from mexc_pipeline.read import columnar
-from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column, times, unified
+from mexc_pipeline.read.numbers import NULL, PRICE, VOLUME, WIDE, NotNumbers, column, exact, times, unified
 from mexc_pipeline.rows import is_utf8
 
 _F = TypeVar("_F")
@@ -577,32 +578,35 @@ def _contracts(rows: Any, frames: Sequence[_ContractFrame], skipped: Skipped, fl
 
 
 def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, skipped: Skipped, floats: bool) -> Any:
-    sides = [(side or [])[:levels] for f in frames for side in (f.data.asks, f.data.bids)]
+    sides = [side or [] for f in frames for side in (f.data.asks, f.data.bids)]
     short = [n // 2 for n, side in enumerate(sides) if any(len(level) < 2 for level in side)]
     other = [n for n, f in enumerate(frames) if f.channel != FULL_DEPTH]
     if short or other:
         raise NotNumbers([*short, *other], "a level without price and volume" if short else "another channel")
-    counts = np.array([len(side) for side in sides], dtype=np.int64)
-    which, head = _spread(rows, (counts[0::2] + counts[1::2]).tolist())
-    flat = list(chain.from_iterable(sides))
-    index = pa.array(which)
     each = range(len(frames))
     versions = _whole(each, "version", [f.data.version for f in frames], _MOST_WHOLE)
     if versions.null_count:
         raise NotNumbers(pc.indices_nonzero(pc.is_null(versions)).to_pylist(), "version: null")
     stamps = _whole(each, "cts", [f.data.cts for f in frames], _MOST_WHOLE)
     cts, untimed = times(stamps)
+    columns = _levels(sides, floats)
+    if disordered := _disordered(sides, columns):
+        for n in disordered:
+            sides[n] = _ordered(sides[n], bids=bool(n % 2))
+        columns = _levels(sides, floats)
+    counts = np.array([len(side) for side in sides], dtype=np.int64)
+    which, head = _spread(rows, (counts[0::2] + counts[1::2]).tolist())
+    index = pa.array(which)
     side_of = pa.array(np.repeat(np.tile(np.array([0, 1], dtype=np.int8), len(frames)), counts))
+    level = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
     built = pa.table(
         {
             **head,
             "version": versions.take(index),
             "cts": cts.take(index),
             "side": pa.array(["ask", "bid"]).take(side_of),
-            "level": pa.array(np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts) + 1, pa.int32()),
-            "price": _number(which, "price", [level[0] for level in flat], PRICE, floats),
-            "volume": _number(which, "volume", [level[1] for level in flat], VOLUME, floats),
-            "orders": _number(which, "orders", [lev[2] if len(lev) > 2 else NULL for lev in flat], pa.int64(), floats),
+            "level": pa.array(level, pa.int32()),
+            **columns,
         }
     )
     if untimed:
@@ -610,4 +614,45 @@ def _book(rows: Any, frames: Sequence[_BookFrame], levels: int | None, skipped: 
     for name in ("asks", "bids"):
         if absent := sum(getattr(f.data, name) is UNSET for f in frames):
             skipped.missing[name] += absent
-    return built
+    return built if levels is None else built.filter(pa.array(level <= levels))
+
+
+def _levels(sides: Sequence[list[list[Raw]]], floats: bool) -> dict[str, Any]:
+    """Price, volume and orders of all levels, asks and bids of each frame in turn."""
+    which = np.repeat(np.arange(len(sides)) // 2, [len(side) for side in sides])
+    flat = list(chain.from_iterable(sides))
+    return {
+        "price": _number(which, "price", [level[0] for level in flat], PRICE, floats),
+        "volume": _number(which, "volume", [level[1] for level in flat], VOLUME, floats),
+        "orders": _number(which, "orders", [lev[2] if len(lev) > 2 else NULL for lev in flat], pa.int64(), floats),
+    }
+
+
+def _disordered(sides: Sequence[list[list[Raw]]], columns: dict[str, Any]) -> list[int]:
+    """Positions of the sides whose levels are not as a book's are: the best price first, each once, with a volume."""
+    side = np.repeat(np.arange(len(sides)), [len(one) for one in sides])
+    price, volume = columns["price"], columns["volume"]
+    zero = pa.scalar(0.0 if pa.types.is_floating(volume.type) else Decimal(0), volume.type)
+    empty = _mask(pc.equal(volume, zero), False)
+    up, down = (_mask(compare(price[1:], price[:-1]), True) for compare in (pc.greater, pc.less))
+    wrong = (side[1:] == side[:-1]) & ~np.where(side[1:] % 2 == 0, up, down)
+    return sorted({*side[1:][wrong].tolist(), *side[empty].tolist()})
+
+
+def _mask(found: Any, unknown: bool) -> Any:
+    return pc.fill_null(found, unknown).to_numpy(zero_copy_only=False).astype(bool)
+
+
+def _ordered(side: list[list[Raw]], *, bids: bool) -> list[list[Raw]]:
+    """The levels as the book of an instant has them: of one price the last, none without volume, the best first. As
+    they came where a price or a volume is null."""
+    held: dict[Any, list[Raw]] = {}
+    for level in side:
+        price, volume = exact(level[0]), exact(level[1])
+        if price is None or volume is None:
+            return side
+        if volume:
+            held[price] = level
+        else:
+            held.pop(price, None)
+    return [held[price] for price in sorted(held, reverse=bids)]
