@@ -37,6 +37,21 @@ def test_a_session_that_delivered_is_followed_soon_by_the_same_address(turns: Tu
     assert turns.url == URLS[1]
 
 
+def test_a_session_that_brought_nothing_that_was_asked_for_is_followed_soon_by_the_next_address(turns: Turns) -> None:
+    used = []
+    for _ in range(3):
+        assert turns.wait() is None
+        used.append(turns.url)
+        turns.delivered(100.0, asked=False)
+        assert 0 <= turns.lost() <= MOST_JITTER_S, "it delivered all the same"
+    assert used == [*URLS, URLS[0]]
+    assert turns.wait() is None
+    turns.delivered(100.0, asked=False)
+    turns.delivered(101.0)
+    turns.lost()
+    assert turns.url == URLS[1], "it serves"
+
+
 def test_a_session_counts_as_one_that_lasts_only_from_so_long_after_its_first_frame(turns: Turns) -> None:
     for lasted in (KEPT_S - 0.1, KEPT_S):
         assert turns.wait() is None

@@ -324,6 +324,54 @@ def test_a_socket_that_answers_nothing_is_left_with_patience_that_grows_a_little
     assert _left(w, now, now + 1000) == now + 2 * CONFIRM_S
 
 
+def _left_with_notices(w: Watch, now: float, until: float, *, for_another: bool = True) -> float | None:
+    """When a connection is left over which only a frame that nobody asked for comes each 10 s: for another address, or
+    in order, by which the same one is kept."""
+    while now < until:
+        now += 1.0
+        w.alive(now)
+        w.pong()
+        if now % 10 == 0:
+            w.unknown(now)
+        for action in w.due(now):
+            if isinstance(action, Reconnect) and not (action.orderly and for_another):
+                return now
+    return None
+
+
+@pytest.mark.parametrize("acks", [True, False])
+@pytest.mark.parametrize("addresses", [1, 2, 3])
+def test_each_address_that_says_other_things_than_was_asked_for_has_its_turn(addresses: int, acks: bool) -> None:
+    memory, now = Memory(), 0.0
+    for _ in range(addresses - 1):
+        w = Watch(CHANNELS, 25, now, memory, addresses)
+        for name in CHANNELS if acks else ():
+            w.ack(name, now)
+        end = _left_with_notices(w, now, now + 300)
+        assert end is not None, "another may serve"
+        now = end
+    last, left = now, []
+    while now < last + DAY_S:
+        w = Watch(CHANNELS, 25, now, memory, addresses)
+        for name in CHANNELS if acks else ():
+            w.ack(name, now)
+        end = _left_with_notices(w, now, last + DAY_S, for_another=False)
+        if end is None:
+            break
+        left.append(end)
+        now = end
+    assert len(left) <= 26 * addresses, "none of them serves: what comes may be the market under other names"
+
+
+def test_an_address_that_served_and_says_other_things_now_is_left_for_another() -> None:
+    memory = Memory()
+    w = Watch(CHANNELS, 25, 0.0, memory, 2)
+    for n in range(1000):
+        for name in CHANNELS:
+            w.data(name, float(n))
+    assert _left_with_notices(w, 1000.0, 1400.0) is not None
+
+
 @pytest.mark.parametrize("late_s", [9, 19, 30, 39, 75])
 @pytest.mark.parametrize("late", [CHANNELS, CHANNELS[:2], (DEPTH,)])
 @pytest.mark.parametrize("acks", [True, False])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -280,6 +282,84 @@ def test_an_export_that_said_what_is_wrong_is_not_tried_again(tmp_path: Path, mo
     supervisor, asked = _ending(tmp_path, monkeypatch, 1)
     assert supervisor._export_rest() == ["export --once: exit 1"]
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "refusal", [BlockingIOError(11, "no process"), OSError(24, "no handle"), RuntimeError("no thread")]
+)
+def test_what_the_machine_refuses_for_a_moment_ends_nothing_that_runs(tmp_path: Path, refusal: Exception) -> None:
+    started: list[str] = []
+    refusals = [refusal] * 3
+
+    def start(name: str, *_: object) -> _Fake:
+        if name == "btc" and refusals:
+            raise refusals.pop()
+        started.append(name)
+        return _Fake()
+
+    supervisor = _supervisor(tmp_path, start)
+    for _ in range(3):
+        supervisor.tick()
+    assert started == ["store"]
+    supervisor.tick()
+    assert started == ["store", "btc"], "once it can be had"
+
+
+def test_the_last_export_is_tried_again_where_no_process_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor, asked = _ending(tmp_path, monkeypatch, 0)
+    begin, refusals = supervisor._start, [BlockingIOError(11, "Resource temporarily unavailable")] * 2
+
+    def start(*args: Any) -> Child:
+        if refusals:
+            raise refusals.pop()
+        return begin(*args)
+
+    monkeypatch.setattr(supervisor, "_start", start)
+    assert supervisor._export_rest() == []
+    assert len(asked) == 1
+    refusals += [BlockingIOError(11, "Resource temporarily unavailable")] * 100
+    (line,) = supervisor._export_rest()
+    assert "Resource temporarily unavailable; what has no file yet stays in the spool" in line
+
+
+def test_how_a_child_died_is_counted_where_its_lock_cannot_be_looked_at_at_once() -> None:
+    refusals: list[Exception] = [OSError(24, "Too many open files")]
+
+    def refusal(_: int) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    keeper, started = _keeper(refusal)
+    keeper.tend()
+    started[0].status = -9
+    with pytest.raises(OSError, match="Too many"):
+        keeper.tend()
+    keeper.tend()
+    assert keeper.ends == {"SIGKILL": 1}
+
+
+def test_a_child_that_nobody_could_listen_to_is_not_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Any] = []
+    popen = subprocess.Popen
+
+    def no_thread(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        begun.append(popen(*args, **kwargs))
+        return begun[-1]
+
+    lifeline = Lifeline()
+    monkeypatch.setattr(subprocess, "Popen", watched)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    try:
+        with pytest.raises(RuntimeError):
+            Child("x", ["simulate", "--port", "0"], lifeline, lambda *_: None)
+        assert [process.poll() for process in begun] == [-9]
+    finally:
+        lifeline.close()
 
 
 def test_a_real_child_has_its_own_session_and_passes_its_lines_on() -> None:

@@ -339,7 +339,10 @@ class Recording:
         ``time.monotonic``)."""
         if now >= self._next_ask and not self._feed.clock.is_known(time.monotonic_ns()):
             self._next_ask = now + ASK_TIME_S
-            _started("time", self._ask_time)
+            try:
+                _started("time", self._ask_time)
+            except RuntimeError as error:
+                log.info("exchange's time unknown", extra={"fields": {"symbol": self.symbol.id, "why": str(error)}})
 
     def _ask_time(self) -> None:
         """The first pong proves nothing alone; with this answer it does."""
@@ -399,7 +402,10 @@ class Recording:
         self.is_ending = True
         self._over.set()
         self._feed.stop()
-        _started("ending", lambda: self._end(make_room))
+        try:
+            _started("ending", lambda: self._end(make_room))
+        except RuntimeError:  # one after another, then
+            self._end(make_room)
 
     def _end(self, make_room: Callable[[], None]) -> None:
         try:
@@ -457,6 +463,7 @@ class Recording:
 
 
 def _started(name: str, run: Callable[[], None]) -> threading.Thread:
+    """A thread. RuntimeError where the system has none to give."""
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread

@@ -74,7 +74,10 @@ def deadline(sock: socket.socket, seconds: float, step: str) -> Iterator[None]:
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError as error:  # the system has no thread to give: it is not tried without an end to it
+        raise EgressError(f"{step}: {error}") from error
     try:
         yield
     except Exception as error:
@@ -154,7 +157,10 @@ def _resolve(host: str, port: int) -> list[Address]:
             failed.append(error)
 
     thread = threading.Thread(target=ask, name="resolve", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise UnreachedError(f"resolve {host}: {error}") from error
     thread.join(CONNECT_S)
     if failed:
         raise UnreachedError(f"resolve {host}: {getattr(failed[0], 'strerror', None) or failed[0]}")

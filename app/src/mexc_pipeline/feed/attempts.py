@@ -164,8 +164,12 @@ class Attempts:
         self._later.put(change)
         if self._writer is None:
             # A daemon: an end need not wait for it, as an attempt that counts for a minute too long costs nothing.
-            self._writer = threading.Thread(target=self._write, name="attempts", daemon=True)
-            self._writer.start()
+            writer = threading.Thread(target=self._write, name="attempts", daemon=True)
+            try:
+                writer.start()
+            except RuntimeError:  # the system has no thread to give: the next change takes this one along
+                return
+            self._writer = writer
 
     def _write(self) -> None:
         while True:

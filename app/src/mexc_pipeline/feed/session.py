@@ -383,7 +383,7 @@ class FeedSession:
             self._received = self._link.received
             watch.alive(now)
         if self._touched:
-            reading.turns.delivered(now)
+            reading.turns.delivered(now, asked=any(self._touched))
         reading.turns.look(now)
         if delivered := dict.fromkeys(filter(None, self._touched), now):
             reading.publish(proven=True, last_frames={**reading.state.last_frames, **delivered})

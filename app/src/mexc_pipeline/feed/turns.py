@@ -34,6 +34,7 @@ class Turns:
         self._rng = random.Random()  # noqa: S311 - jitter, not a secret
         self._backoff = Backoff(self._rng)
         self._delivered_at: float | None = None
+        self._serves = False
         self.kept = False
         """Whether that was :data:`KEPT_S` ago."""
         self._is_free = False
@@ -55,22 +56,24 @@ class Turns:
             waits.append(self._attempts.wait_s(_host(url), free=self._is_free))
             if not waits[-1][0]:
                 self._hosts.use(url)
-                self._delivered_at, self.kept, self._has_reached_nobody = None, False, False
+                self._delivered_at, self._serves, self.kept, self._has_reached_nobody = None, False, False, False
                 return None
         return min(waits)
 
-    def delivered(self, now: float) -> None:
-        """A frame came over the connection."""
+    def delivered(self, now: float, *, asked: bool = True) -> None:
+        """A frame came over the connection; only one of what was ``asked`` for makes its address one that works."""
         if self._delivered_at is None:
             self._delivered_at = now
-            self._hosts.worked(self._hosts.url)
             self._attempts.delivered(_host(self._hosts.url))
+        if asked and not self._serves:
+            self._serves = True
+            self._hosts.worked(self._hosts.url)
 
     def delivered_at_its_end(self, now: float) -> None:
         """A frame came together with the connection's end, as a close may follow the only frames at once: that makes no
-        address one that works."""
+        address one that works, nor one that fails."""
         if self._delivered_at is None:
-            self._delivered_at = now
+            self._delivered_at, self._serves = now, True
 
     def look(self, now: float) -> None:
         """The connection is still there."""
@@ -102,6 +105,8 @@ class Turns:
         self._is_free = self.kept
         if self._delivered_at is not None:
             self._backoff.reset()
+            if not self._serves:
+                self._hosts.failed(self._hosts.url)
             return self._rng.uniform(0.0, min(MOST_JITTER_S, JITTER_S * (self._sharing - 1)))
         pause = 0.0 if self._hosts.failed(self._hosts.url) else self._backoff.next_s()
         # To reach nobody costs nobody anything, and each second of a network that is back counts.

@@ -164,6 +164,11 @@ class Memory:
     """By channel, since it was last confirmed: sessions may be too short for a second one."""
     mute: int = 0
     """Connections left in succession on which nothing was answered or delivered."""
+    strange: int = 0
+    """Connections left in succession over which frames of no known channel came, and nothing else, for another address
+    that may serve."""
+    strange_at: float = 0.0
+    """When the last of them was left."""
     turns: int = 0
     """Connections left for silence or refusal since the patience last grew: each address has one turn."""
 
@@ -303,6 +308,7 @@ class Watch:
         state.stalled = False
         self.memory.tried.discard(channel)
         if not may_rest(channel):
+            self.memory.strange = 0
             self.memory.flowed(now)
         self._delivers(now)
         if state.confirmed is None:
@@ -431,12 +437,14 @@ class Watch:
                 if now - self.started < patience:
                     return []
                 memory.mute += 1
+                self._note_strange(now)
                 return [Reconnect(said)]
             confirmed = any(states[name].confirmed is not None for name in away)
             refused = len(away) == len(states) and (self.addresses > 1 or not self.unlisted)
             if (confirmed or refused) and now >= memory.quiet_until:
                 memory.tried.update(new)
                 memory.left(now, self.addresses, resting=confirmed or unanswered)
+                self._note_strange(now)
                 return [Reconnect(said)]
         hopeful = [
             name for name in new if name not in memory.tried and states[name].refused is None and not may_rest(name)
@@ -453,8 +461,12 @@ class Watch:
 
     def _flows(self, away: dict[str, str], now: float) -> bool:
         """Whether anything is delivered over this connection at present."""
-        if self._last_unknown is not None and now - self._last_unknown < QUIET_S:
-            return True
+        if self._strange(now):
+            memory = self.memory
+            if now - memory.strange_at >= LEAVE_S:
+                memory.strange = 0
+            if memory.strange >= self.addresses - 1:
+                return True
         return any(
             state.delivered
             and name not in away
@@ -462,6 +474,17 @@ class Watch:
             and (now - state.last < QUIET_S or not may_rest(name))
             for name, state in self._channels.items()
         )
+
+    def _strange(self, now: float) -> bool:
+        """Whether frames come of which it is not known what they are. The market under other names, which is worth all;
+        or the notice of an address that serves no more, which shows by another one that does: each has its turn, once
+        in ``LEAVE_S``."""
+        return self._last_unknown is not None and now - self._last_unknown < QUIET_S
+
+    def _note_strange(self, now: float) -> None:
+        if self._strange(now):
+            self.memory.strange += 1
+            self.memory.strange_at = now
 
     def status(self, now: float) -> dict[str, dict[str, str | float | None]]:
         """Per channel: how it was confirmed, seconds since its last frame (None before the first), what was answered

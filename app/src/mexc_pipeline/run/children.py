@@ -43,6 +43,9 @@ LONG_S = 60.0
 """A child that has lived so long is started again as after a first death."""
 MAX_LINE = 64 << 10
 """Characters after which a line of a child's is passed on in pieces."""
+NOT_NOW = (OSError, RuntimeError)
+"""What a machine raises that has no process, file handle, memory or thread to give (``threading`` says the last by a
+RuntimeError). None of it lasts."""
 
 
 class Child:
@@ -70,7 +73,13 @@ class Child:
         self._reader = threading.Thread(
             target=_pass_on, args=(name, self.process.stderr, lines), name=f"log-{name}", daemon=True
         )
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError:  # nobody would hear what it says, and nobody end it
+            self.kill()
+            self.process.wait()
+            self.process.stderr.close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -164,7 +173,8 @@ class Keeper:
         self._next_start = 0.0
 
     def tend(self) -> None:
-        """Look after the child once: notice its end, start it when its time has come. Call a few times a second."""
+        """Look after the child once: notice its end, start it when its time has come. Call a few times a second. Raises
+        one of :data:`NOT_NOW` where that cannot be done now; the next call tries again."""
         if self.given_up:
             return
         now = time.monotonic()
@@ -183,10 +193,10 @@ class Keeper:
             self._next_start = now + HELD_S
 
     def _died(self, child: Child, status: int, now: float) -> None:
+        reason = self._refusal(status)  # it may not be known for want of a file handle: it is asked for again then
         self.child = None
         fields = {"child": self.name, "pid": child.pid, "ended": how_it_ended(status)}
         self._ran |= status != REFUSED or child.lived_s >= LONG_S
-        reason = self._refusal(status)
         if reason is not None and not (status == REFUSED and self._ran):
             self.given_up = reason
             log.error("child cannot run and is not started again", extra={"fields": {**fields, "reason": reason}})

@@ -24,7 +24,7 @@ from mexc_pipeline.health import Kind
 from mexc_pipeline.output import say_now
 from mexc_pipeline.paths import NotAFileError, regular
 from mexc_pipeline.run.account import Closing, Line, Periods, dead_letters, line_of
-from mexc_pipeline.run.children import REFUSED, Child, Keeper, Lifeline, Lines, how_it_ended
+from mexc_pipeline.run.children import NOT_NOW, REFUSED, Child, Keeper, Lifeline, Lines, how_it_ended
 from mexc_pipeline.run.watch import View
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
 from mexc_pipeline.spool.lock import named
@@ -123,6 +123,8 @@ class Supervisor:
         self._export_backoff = Backoff(random.Random(), first_s=1.0)  # noqa: S311 - spreads tries, keeps no secret
         self._export_not_before = 0.0
         self._scanned = 0.0
+        self._refused: dict[str, str] = {}
+        """What the machine refuses of what is to be done, and why."""
 
     def _child(self, name: str, args: list[str]) -> Child:
         child = self._start(name, [*self._common, *args], self._lifeline, self._lines)
@@ -167,7 +169,7 @@ class Supervisor:
         self._await_locks()
         deadline = time.monotonic() + STORE_START_S
         while not self.stop.event.is_set() and time.monotonic() < deadline:
-            self._store.tend()
+            self._tend(self._store)
             if self._store.given_up or self._store.restarts > 1:
                 log.error("store does not start; recording starts without it")
                 break
@@ -180,7 +182,7 @@ class Supervisor:
         else:
             log.warning("store is still starting; recording begins without it")
         for keeper in self._collectors:
-            keeper.tend()
+            self._tend(keeper)
 
     def _store_answers(self) -> bool:
         try:
@@ -190,11 +192,25 @@ class Supervisor:
         return True
 
     def tick(self) -> None:
-        """Look after everything once; call it about every ``TICK_S``."""
-        self._store.tend()
-        for keeper in self._collectors:
-            keeper.tend()
-        self._tend_export()
+        """Look after everything once; call it about every ``TICK_S``. What the machine refuses for the moment ends
+        nothing that runs: the next call tries it again."""
+        for keeper in (self._store, *self._collectors):
+            self._tend(keeper)
+        self._unless_refused("export", self._tend_export)
+
+    def _tend(self, keeper: Keeper) -> None:
+        self._unless_refused(keeper.name, keeper.tend)
+
+    def _unless_refused(self, what: str, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except NOT_NOW as error:
+            why = str(error) or type(error).__name__
+            if self._refused.get(what) != why:
+                self._refused[what] = why
+                log.error("the machine refuses, trying again", extra={"fields": {"child": what, "why": why}})
+        else:
+            self._refused.pop(what, None)
 
     @property
     def recording(self) -> bool:
@@ -319,15 +335,21 @@ class Supervisor:
             return []
         pauses = Backoff(random.Random(), first_s=1.0)  # noqa: S311 - spreads tries, keeps no secret
         deadline = time.monotonic() + EXPORT_AGAIN_S
-        while status := self._child("export", ["export", "--once", *ids]).wait(EXPORT_S):
-            if status > 0 and status != REFUSED:  # it has said what it could not export: no other try would
-                return [f"export --once: {how_it_ended(status)}"]
+        while True:
+            try:
+                status = self._child("export", ["export", "--once", *ids]).wait(EXPORT_S)
+            except NOT_NOW as error:
+                why = str(error)
+            else:
+                if not status:
+                    return []
+                if status > 0 and status != REFUSED:  # it has said what it could not export: no other try would
+                    return [f"export --once: {how_it_ended(status)}"]
+                why = _REFUSED if status == REFUSED else how_it_ended(status)
             pause = pauses.next_s()
             if time.monotonic() + pause > deadline:
-                why = _REFUSED if status == REFUSED else how_it_ended(status)
                 return [f"export --once: {why}; what has no file yet stays in the spool for the next export"]
             time.sleep(pause)  # nobody announces that a configuration was mended: it is tried
-        return []
 
     def _await_store(self, say: Callable[[str], None]) -> tuple[dict[str, dict[str, Any]], str | None]:
         """What store compared, per symbol and segment file; waits as long as that makes progress.
@@ -345,7 +367,7 @@ class Supervisor:
         moved = said = time.monotonic()
         logs_read = -LOGS_S
         while True:
-            self._store.tend()
+            self._tend(self._store)
             try:
                 answer = store_status(self.config, STORE_ANSWER_S)
             except ControlError as error:
