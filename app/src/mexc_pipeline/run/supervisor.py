@@ -410,8 +410,9 @@ def verify_files(
 
     What is wrong per file name, and all of it as lines, with what is verified and not as it should be. ``away``: what a
     symbol's collector said last of channels that stay away; where it said nothing, the files do. Files of earlier runs
-    are not read: ``verify exports`` does.
+    are not proven: ``verify exports`` does. What they say they hold is no hole before or between these.
     """
+    from mexc_pipeline.verify.acknowledge import holes_of
     from mexc_pipeline.verify.exports import NEWEST, against_spool, by_rows, continuity, mistimed, prove
     from mexc_pipeline.verify.exports import away as told_away
     from mexc_pipeline.verify.newest import unreadable
@@ -427,8 +428,13 @@ def verify_files(
         for finding in of_files:
             if not finding.ok:
                 files.setdefault(finding.subject, finding.text)
+
+        def in_others(first: int, last: int, symbol_id: str = symbol.id) -> bool:
+            return not any(a <= last and first <= b for a, b in holes_of(config, symbol_id))
+
         # A hole is no fault of the files on either side of it.
-        problems += [f"{f.subject}: {f.text}" for f in of_files + continuity(proofs) if not f.ok]
+        following = continuity(proofs, in_others=in_others)
+        problems += [f"{f.subject}: {f.text}" for f in of_files + following if not f.ok]
         problems += [f"{symbol.id}: {line}; {Kind.TIMES.advice}" for line in mistimed(proofs)]
         sound = [proof for proof in proofs if not proof.wrong]
         try:
