@@ -226,6 +226,38 @@ def test_one_damaged_part_keeps_nothing_else_from_being_saved(
     assert len(segments(again.spool_dir / "eth")) >= len(sound)
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_restore_that_failed_is_run_again_once_it_is_put_right(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """What was put back of one symbol before another one's failed was in the way of the next try."""
+    symbols = ("BTC_USDT", "ETH_USDT", "SOL_USDT")
+    settings = configure(tmp_path, *symbols)
+    for symbol_id in ("btc", "eth", "sol"):
+        fill(settings, symbol_id, periods=3)
+    assert export(settings).ok
+    backup = _made(tmp_path / "backup")
+    assert spool_copy.save(settings, backup, "20261121T200000Z") == []
+    (_, path) = segments(backup / "20261121T200000Z" / "spool" / "eth")[1]
+    again = configure(_made(tmp_path / "again"), *symbols)
+    again.data_dir.mkdir()
+    whole = path.read_bytes()
+    damage(path)
+    with pytest.raises(UserError, match=path.name):
+        spool_copy.load(again, backup, "20261121T200000Z")
+    assert [found for symbol_id in ("btc", "eth", "sol") for found in segments(again.spool_dir / symbol_id)] == []
+    assert {found.name for found in again.spool_dir.rglob("*")} == {"btc", "eth", "sol", "lock"}
+    (path.rmdir if path.is_dir() else path.unlink)()
+    path.write_bytes(whole)
+    spool_copy.load(again, backup, "20261121T200000Z")
+    for symbol_id in ("btc", "eth", "sol"):
+        made = {one.name for one in (again.spool_dir / symbol_id).iterdir()}
+        found = [info(one) for _, one in segments(again.spool_dir / symbol_id)]
+        saved = [info(one) for _, one in segments(settings.spool_dir / symbol_id)]
+        assert made == {*(one.path.name for one in found), "lock"}
+        assert [one.digest for one in found[:-1]] == [one.digest for one in saved]
+
+
 @pytest.mark.parametrize("what", ["segment", "file", "copy"])
 def test_a_size_that_is_only_claimed_is_neither_read_nor_saved(tmp_path: Path, what: str) -> None:
     settings = configure(tmp_path, "BTC_USDT", "ETH_USDT")
