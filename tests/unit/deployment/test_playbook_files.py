@@ -10,7 +10,9 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -482,3 +484,26 @@ def test_errors_of_a_play_are_printed_as_the_pages_show() -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "ansible.cfg")
     assert settings["defaults"]["callback_result_format"] == "yaml"
+
+
+def test_an_id_that_holds_another_symbols_recording_is_refused_before_anything_is_stopped(tmp_path: Path) -> None:
+    """A collector refuses it when it is restarted, which is too late: its symbol is not recorded then."""
+    text = (ROOT / "roles" / "mexc_pipeline" / "tasks" / "rehearse.yml").read_text()
+    task = text[text.index("- name: Have the program look whether each id is still its symbol's") :]
+    program = textwrap.dedent(task[task.index("      - |\n") + len("      - |\n") : task.index("    stdin:")])
+    settings = configure(tmp_path, "BTC_USDT", "ETH_USDT")
+    fill(settings, "btc")
+    fill(settings, "eth")
+    folders = f'data_dir = "{settings.data_dir}"\nexport_dir = "{settings.export_dir}"\n'
+
+    def said(symbols: str) -> str:
+        text = f"{folders}symbols = {symbols}\n"
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stderr == ""
+        return done.stdout
+
+    assert said('["BTC_USDT", "ETH_USDT", "SOL_USDT"]') == ""
+    renamed = said('["BTC_USDC", "ETH_USDT"]\n[symbol.BTC_USDC]\nid = "btc"')
+    assert "id 'btc' holds what was recorded of BTC_USDT, so BTC_USDC needs an id of its own" in renamed
+    assert len(renamed.splitlines()) == 1
