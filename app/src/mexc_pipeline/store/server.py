@@ -57,6 +57,9 @@ _ATTACHINGS = 3
 """Tables that others make meanwhile can keep one from finding all."""
 _TRIAL = "_trial_"
 _REMEDY = "where it does not go on by itself, systemctl restart clickhouse-server removes what is left of it"
+_ODD = (ValueError, LookupError, RecursionError)
+"""What the driver raises of an answer that is none of ClickHouse's: text that is no text, an exception in an exception
+without end."""
 ANSWERING = (sys.executable, "-m", "mexc_pipeline.store.answering")
 ANSWER_S = QUERY_S + 30.0
 """Until a user's answer is whole: the server's time and that of reading what it sends."""
@@ -370,5 +373,8 @@ def _guarded(call: Callable[[], _T]) -> _T:
         raise kind(error.message or str(error), error.code or 0) from error
     except (errors.Error, OSError, EOFError) as error:
         raise UnreachableError(f"{type(error).__name__}: {error}") from error
+    except _ODD as error:
+        log.debug("what answers is not understood", exc_info=True)
+        raise UnreachableError(f"what answers does not speak as ClickHouse does: {type(error).__name__}") from error
     except (EngineError, UserError):
         raise
