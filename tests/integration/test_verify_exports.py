@@ -348,7 +348,9 @@ def test_rows_in_files_of_an_earlier_run_are_no_hole_in_this_ones(tmp_path: Path
     one.unlink()
     assert verify_files(config, held[2:], {}) == ({}, []), "what is missing before those is theirs to tell"
     two.unlink()
-    (_, problems) = verify_files(config, held[2:], {})
+    assert verify_files(config, held[2:], {}) == ({}, []), "as of one that is elsewhere"
+    remove(held[1].path)
+    _, problems = verify_files(config, held[2:], {})
     assert [problem.partition(";")[0] for problem in problems] == [f"{three.name}: begins at seq {held[2].first_seq}"]
 
 
