@@ -181,7 +181,12 @@ class EmbeddedFolder:
         self.set_aside = aside
 
     def _connect(self) -> Any:
-        return self._session(f"{self.folder}?config-file={_at(self._config)}")
+        is_new = not self.folder.exists()
+        session = self._session(f"{self.folder}?config-file={_at(self._config)}")
+        if is_new:
+            with contextlib.suppress(OSError):  # gone again, or a file system without modes
+                self.folder.chmod(0o700)  # who may read may lock, and see what the spool shows to nobody else
+        return session
 
 
 def _chdb(folder: Path) -> Callable[[str], Any]:
