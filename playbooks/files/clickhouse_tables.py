@@ -151,7 +151,8 @@ def retire(client: Client, words: list[str]) -> None:
         if match is None or match[1] not in ids or match[2]:
             continue
         rows, first, last = map(int, client.run(f"SELECT count(), min(seq), max(seq) FROM {table}").split())
-        proven = _proven(client, match[1]) if rows and "export_log" in tables else []
+        is_told = {"export_log", "holdings"} <= set(tables)
+        proven = _proven(client, match[1], table) if rows and is_told else []
         if not rows or any(begin <= first and last <= end for begin, end in proven):
             client.run(f"DROP TABLE {table}")
             print(f"{table} dropped")
@@ -159,10 +160,12 @@ def retire(client: Client, words: list[str]) -> None:
             print(f"{table} stays: it has rows that are in no verified file")
 
 
-def _proven(client: Client, symbol_id: str) -> list[tuple[int, int]]:
-    """First and last seq of each run of rows that verified files hold without a hole."""
+def _proven(client: Client, symbol_id: str, table: str) -> list[tuple[int, int]]:
+    """First and last seq of each run of rows that verified files hold without a hole: of the spool that gave the rows
+    of this table. Another one's may have the same seqs, and are other rows."""
     runs: list[tuple[int, int]] = []
-    where = f"id = '{symbol_id}' AND verdict = 'verified'"
+    spool_id = f"SELECT argMax(spool_id, n) FROM holdings WHERE id = '{symbol_id}' AND name = '{table}'"
+    where = f"id = '{symbol_id}' AND verdict = 'verified' AND spool_id IN ({spool_id})"
     for line in client.run(f"SELECT first_seq, last_seq FROM export_log WHERE {where} ORDER BY first_seq").splitlines():
         first, last = map(int, line.split())
         if runs and first <= runs[-1][1] + 1:

@@ -12,11 +12,12 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NoReturn
@@ -47,6 +48,8 @@ CONFIG = Path("/etc/mexc-pipeline/config.toml")
 _FOLDER = re.compile(r"[a-z][a-z0-9_]{0,63}")
 EXPORT_WAIT_S = 600.0
 """How long an export that somebody has started may take to end before anything is put back."""
+RESTORING = ".restoring"
+"""In a symbol's folder: where its spool is made."""
 _Seq = Annotated[int, msgspec.Meta(ge=0, lt=NUMBERED >> 1)]
 """What a recording can go on from, with :data:`ROWS_PER_S` for each second since."""
 _Second = Annotated[int, msgspec.Meta(ge=0)]
@@ -140,8 +143,7 @@ def _load(settings: config.Config, folder: Path, name: str) -> None:
     for entry in accepted:
         if entry not in acknowledged(settings).entries:
             write(settings, entry)
-    for symbol_id, last_seq in manifest["last_seq"].items():
-        _load_symbol(settings, symbol_id, source / "spool" / symbol_id, last_seq, int(manifest["at"]))
+    _load_spools(settings, source / "spool", manifest["last_seq"], int(manifest["at"]))
 
 
 def _manifest(source: Path) -> dict[str, Any]:
@@ -176,26 +178,45 @@ def _accepted(source: Path, manifest: dict[str, Any]) -> list[Acknowledged]:
         ) from None
 
 
-def _load_symbol(settings: config.Config, symbol_id: str, source: Path, last_seq: int, at: int) -> None:
-    target = settings.spool_dir / symbol_id
-    with SpoolLock(target):
-        for _, path in segments(source):
-            _copy_segment(path, target / path.name)
-        symbol = next((s for s in settings.symbols if s.id == symbol_id), None)
-        if symbol is None:
-            print(
-                f"{symbol_id}: up to seq {last_seq}; no longer recorded on this host, it goes out with the next export"
-            )
-            return
-        # Rows after the backup had seqs too, and may be known elsewhere: the recording goes on beyond any of them. For
-        # the same reason a segment that was being written is set apart: its last row would need a seq that was given.
-        floor = last_seq + max(1, int(time.time()) - at) * ROWS_PER_S
-        exports = [path.name for _, path in exported_files(settings.export_dir, symbol_id)]
-        spool = Spool(target, symbol_id, symbol.name, settings.period, known_seq=floor, exports=exports)
-        spool.append([Frame(time.time_ns(), None, Mt.EVENT, Restored(backup_last_seq=last_seq).m)])
-        spool.close()
+def _load_spools(settings: config.Config, source: Path, last_seqs: dict[str, int], at: int) -> None:
+    """All symbols or none: made in a folder below each one's own, and moved up once all are whole. Whatever ends it
+    before, the next try finds nothing in its way."""
+    folders = {symbol_id: settings.spool_dir / symbol_id for symbol_id in last_seqs}
+    with ExitStack() as held:
+        for target in folders.values():
+            held.enter_context(SpoolLock(target))
+            shutil.rmtree(target / RESTORING, ignore_errors=True)  # of a process that was killed
+            held.callback(shutil.rmtree, target / RESTORING, ignore_errors=True)
+        said = [
+            _make_spool(settings, target / RESTORING / symbol_id, source / symbol_id, last_seqs[symbol_id], at)
+            for symbol_id, target in folders.items()
+        ]
+        for symbol_id, target in folders.items():
+            for path in sorted((target / RESTORING / symbol_id).iterdir()):
+                path.rename(target / path.name)
+            sync_folder(target)
+    for line in said:
+        print(line)
+
+
+def _make_spool(settings: config.Config, target: Path, source: Path, last_seq: int, at: int) -> str:
+    """What a symbol's folder is to hold, in one that is called the same; what there is to say of it."""
+    symbol_id = target.name
+    target.mkdir(parents=True)
+    for _, path in segments(source):
+        _copy_segment(path, target / path.name)
+    symbol = next((s for s in settings.symbols if s.id == symbol_id), None)
+    if symbol is None:
+        return f"{symbol_id}: up to seq {last_seq}; no longer recorded on this host, it goes out with the next export"
+    # Rows after the backup had seqs too, and may be known elsewhere: the recording goes on beyond any of them. For
+    # the same reason a segment that was being written is set apart: its last row would need a seq that was given.
+    floor = last_seq + max(1, int(time.time()) - at) * ROWS_PER_S
+    exports = [path.name for _, path in exported_files(settings.export_dir, symbol_id)]
+    spool = Spool(target, symbol_id, symbol.name, settings.period, known_seq=floor, exports=exports)
+    spool.append([Frame(time.time_ns(), None, Mt.EVENT, Restored(backup_last_seq=last_seq).m)])
+    spool.close()
     apart = f"; kept apart, in no file: {', '.join(spool.recovered.set_apart)}" if spool.recovered.set_apart else ""
-    print(f"{symbol_id}: up to seq {last_seq}, goes on from {floor + 1}{apart}")
+    return f"{symbol_id}: up to seq {last_seq}, goes on from {floor + 1}{apart}"
 
 
 def _making(target: Path) -> Path:

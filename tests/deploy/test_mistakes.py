@@ -78,6 +78,15 @@ def test_a_word_that_tor_does_not_know(collectors: list[Host]) -> None:
     assert pids(collectors) | {i: pid(h, f"tor@{i}.service") for h in collectors for i in site.symbols(h)} == before
 
 
+def test_an_id_that_another_symbol_has_used(collectors: list[Host]) -> None:
+    """Its collector alone can say so, and would when it is restarted: it must not come to that."""
+    before = pids(collectors)
+    slips = variables(mexc_pipeline_symbols=[*SYMBOLS[:2], {**SYMBOLS[2], "name": "SOL_USDC"}])
+    printed = play("ansible-playbook site.yml", *ONLY, *installed(collectors[0]), *slips, fails=True)
+    assert "id 'sol' holds what was recorded of SOL_USDT" in " ".join(printed.split()).replace("''", "'")
+    assert pids(collectors) == before
+
+
 def test_another_data_folder(collectors: list[Host]) -> None:
     """What is recorded would stay behind, in no file."""
     before = pids(collectors)

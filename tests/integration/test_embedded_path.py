@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,15 @@ def store(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+@pytest.mark.engine
+def test_the_engines_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    """The group may enter the data folder, and a kill leaves a file whose lock says that the folder is in use."""
+    data = tmp_path / "data"
+    with store(data):
+        until(lambda: (data / "clickhouse" / "status").exists())
+        until(lambda: stat.S_IMODE((data / "clickhouse").stat().st_mode) == 0o700)
 
 
 @pytest.mark.engine

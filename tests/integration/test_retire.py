@@ -55,10 +55,12 @@ class Site:
         self.engine: Engine = backend.engine()
         self.engine.connect()
 
-    def recorded(self, symbol_id: str, exported: tuple[bool, ...], newest: int = 0) -> list[SegmentInfo]:
+    def recorded(
+        self, symbol_id: str, exported: tuple[bool, ...], newest: int = 0, spool: str = "spool"
+    ) -> list[SegmentInfo]:
         """A closed segment for each word of ``exported``, which says whether it has a file; and an open one with
-        ``newest`` rows."""
-        recording = Recording(self.folder / "spool", symbol_id)
+        ``newest`` rows. Another ``spool`` begins with seq 1 as well."""
+        recording = Recording(self.folder / spool, symbol_id)
         loader = Loader(symbol_id, recording.folder, self._backend.engine(), threading.Lock())
         auditor = Auditor(symbol_id, recording.folder, self._backend.engine(), loader.progress, threading.Event())
         segments = []
@@ -143,6 +145,15 @@ def test_a_later_file_does_not_stand_in_for_an_earlier_one(site: Site, capsys: p
     site.retire("doge", "but", "btc")
     assert f"{table(middle)} stays: it has rows that are in no verified file" in lines(capsys)
     assert site.tables("doge") == {table(middle)}
+
+
+def test_another_spools_file_with_the_same_seqs_proves_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a disk that was lost when nobody could say which seqs had been given: the table has the only copy."""
+    site.recorded("doge", (True, True))
+    again, _ = site.recorded("doge", (False, True), spool="other")
+    site.retire("doge", "but", "btc")
+    assert f"{table(again)} stays: it has rows that are in no verified file" in lines(capsys)
+    assert site.tables("doge") == {table(again)}
 
 
 def test_rows_of_an_open_segment_stay(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mexc_pipeline.config import Config
+from mexc_pipeline.events import Started
 from mexc_pipeline.export import main
 from mexc_pipeline.ledger.conservation import Side
 from mexc_pipeline.rows import Frame, Mt
@@ -324,6 +325,33 @@ def test_a_channel_that_stays_away_at_the_end_of_the_newest_file_is_warned_of(
     files, problems = verify_files(config, [info(path) for _, path in segments(config.spool_dir / "btc")], {})
     assert (files, [problem.partition("; ")[0] for problem in problems]) == ({}, [f"btc: {said}"] if said else [])
     assert file.exists()
+
+
+def test_rows_in_files_of_an_earlier_run_are_no_hole_in_this_ones(tmp_path: Path) -> None:
+    """A run that was stopped and started again within a period goes on with a further part of it."""
+    config = configure(tmp_path)
+    (config.spool_dir / "btc").mkdir(parents=True)
+    for n in range(3):
+        at = T0 + 3 * n * SECOND
+        spool = open_spool(config)
+        last_seq = sum(info(path).rows for _, path in segments(config.spool_dir / "btc"))
+        began = Started(clean=True, last_seq=last_seq, last_rx=at, version="0.1.0", spool_id="a" * 32)
+        spool.append([Frame(at + SECOND, None, Mt.EVENT, began.m), *some_frames(10, at + 2 * SECOND)])
+        spool.cut(at + 3 * SECOND)
+        spool.close()
+    assert main(config).ok
+    held = [info(path) for _, path in segments(config.spool_dir / "btc")]
+    one, two, three = (config.export_dir / segment.file for segment in held)
+    assert three.name == "btc20260915185200.part3.parquet"
+    assert verify_files(config, held[2:], {}) == ({}, [])
+    assert verify_files(config, [held[0], held[2]], {}) == ({}, []), "nor between a leftover and this one's"
+    one.unlink()
+    assert verify_files(config, held[2:], {}) == ({}, []), "what is missing before those is theirs to tell"
+    two.unlink()
+    assert verify_files(config, held[2:], {}) == ({}, []), "as of one that is elsewhere"
+    remove(held[1].path)
+    _, problems = verify_files(config, held[2:], {})
+    assert [problem.partition(";")[0] for problem in problems] == [f"{three.name}: begins at seq {held[2].first_seq}"]
 
 
 def test_what_the_collector_said_last_of_a_channel_goes_before_what_files_say(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ is opened to be written, whatever else has its name."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -40,6 +41,16 @@ def own_anew(path: Path, flags: int, mode: int) -> int:
     except SharedError:
         path.unlink(missing_ok=True)
     return own(path, flags | os.O_CREAT | os.O_EXCL, mode)
+
+
+def own_lock(path: Path) -> int:
+    """:func:`own_anew` of a file by whose lock processes of one user take turns, open to be read and written. It is
+    closed to all others, also where an earlier version left it open: who may read may lock, and they would wait for
+    him."""
+    fd = own_anew(path, os.O_RDWR, 0o600)
+    with contextlib.suppress(OSError):  # another user's, who lets us write there: it is his to close
+        os.fchmod(fd, 0o600)
+    return fd
 
 
 def _shared(found: os.stat_result) -> str:

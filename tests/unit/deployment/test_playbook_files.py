@@ -10,7 +10,9 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -224,6 +226,38 @@ def test_one_damaged_part_keeps_nothing_else_from_being_saved(
     spool_copy.load(again, backup, "20261121T210000Z")
     assert {path.name for path in again.export_dir.glob("*.parquet")} >= set(left)
     assert len(segments(again.spool_dir / "eth")) >= len(sound)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_restore_that_failed_is_run_again_once_it_is_put_right(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """What was put back of one symbol before another one's failed was in the way of the next try."""
+    symbols = ("BTC_USDT", "ETH_USDT", "SOL_USDT")
+    settings = configure(tmp_path, *symbols)
+    for symbol_id in ("btc", "eth", "sol"):
+        fill(settings, symbol_id, periods=3)
+    assert export(settings).ok
+    backup = _made(tmp_path / "backup")
+    assert spool_copy.save(settings, backup, "20261121T200000Z") == []
+    (_, path) = segments(backup / "20261121T200000Z" / "spool" / "eth")[1]
+    again = configure(_made(tmp_path / "again"), *symbols)
+    again.data_dir.mkdir()
+    whole = path.read_bytes()
+    damage(path)
+    with pytest.raises(UserError, match=path.name):
+        spool_copy.load(again, backup, "20261121T200000Z")
+    assert [found for symbol_id in ("btc", "eth", "sol") for found in segments(again.spool_dir / symbol_id)] == []
+    assert {found.name for found in again.spool_dir.rglob("*")} == {"btc", "eth", "sol", "lock"}
+    (path.rmdir if path.is_dir() else path.unlink)()
+    path.write_bytes(whole)
+    spool_copy.load(again, backup, "20261121T200000Z")
+    for symbol_id in ("btc", "eth", "sol"):
+        made = {one.name for one in (again.spool_dir / symbol_id).iterdir()}
+        found = [info(one) for _, one in segments(again.spool_dir / symbol_id)]
+        saved = [info(one) for _, one in segments(settings.spool_dir / symbol_id)]
+        assert made == {*(one.path.name for one in found), "lock"}
+        assert [one.digest for one in found[:-1]] == [one.digest for one in saved]
 
 
 @pytest.mark.parametrize("what", ["segment", "file", "copy"])
@@ -450,3 +484,26 @@ def test_errors_of_a_play_are_printed_as_the_pages_show() -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "ansible.cfg")
     assert settings["defaults"]["callback_result_format"] == "yaml"
+
+
+def test_an_id_that_holds_another_symbols_recording_is_refused_before_anything_is_stopped(tmp_path: Path) -> None:
+    """A collector refuses it when it is restarted, which is too late: its symbol is not recorded then."""
+    text = (ROOT / "roles" / "mexc_pipeline" / "tasks" / "rehearse.yml").read_text()
+    task = text[text.index("- name: Have the program look whether each id is still its symbol's") :]
+    program = textwrap.dedent(task[task.index("      - |\n") + len("      - |\n") : task.index("    stdin:")])
+    settings = configure(tmp_path, "BTC_USDT", "ETH_USDT")
+    fill(settings, "btc")
+    fill(settings, "eth")
+    folders = f'data_dir = "{settings.data_dir}"\nexport_dir = "{settings.export_dir}"\n'
+
+    def said(symbols: str) -> str:
+        text = f"{folders}symbols = {symbols}\n"
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stderr == ""
+        return done.stdout
+
+    assert said('["BTC_USDT", "ETH_USDT", "SOL_USDT"]') == ""
+    renamed = said('["BTC_USDC", "ETH_USDT"]\n[symbol.BTC_USDC]\nid = "btc"')
+    assert "id 'btc' holds what was recorded of BTC_USDT, so BTC_USDC needs an id of its own" in renamed
+    assert len(renamed.splitlines()) == 1

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mexc_pipeline import config
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlServer
+from mexc_pipeline.egress.http import RestClient
 from mexc_pipeline.export import main
+from mexc_pipeline.export.job import run
+from mexc_pipeline.feed.attempts import Attempts
+from mexc_pipeline.feed.contracts import WAIT_S, HostContracts
+from mexc_pipeline.files import own_lock
 from mexc_pipeline.spool.lock import SpoolLock
 from support.spools import T0, configure, fill, open_spool, some_frames
 
@@ -89,6 +99,53 @@ with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
 os.setgroups([]); os.setuid(member)
 main()
 """
+
+
+@pytest.mark.as_root
+def test_what_processes_take_turns_by_is_nobody_elses_to_lock(folder: Path) -> None:
+    """Once he kept each process from the list of contracts for a minute of every hour, and from counting the attempts
+    of the others. What an earlier version made is closed to him as well."""
+    control = folder / "data" / "control"
+    (control / "attempts").mkdir(parents=True)
+    shared = (control / "contracts.lock", control / "attempts" / "direct", control / "attempts" / "socks5h-proxy-1080")
+    for path in shared[:2]:
+        path.touch(0o640)
+    for path in shared:
+        os.close(own_lock(path))
+    command = [sys.executable, "-c", LOCK_ALL, str(MEMBER), str(control)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as member:
+        assert member.stdout is not None
+        held = {Path(line.strip()) for line in iter(member.stdout.readline, "\n")}
+        assert held == {control, control / "attempts"}
+        attempts = Attempts(shared[1])
+        assert attempts.wait_s("exchange", free=False)[0] == 0.0
+        rest = RestClient(config.Egress(), config.ExchangeTable(rest="http://127.0.0.1:1"))
+        contracts = HostContracts(control / "contracts", rest, ["http://127.0.0.1:1"])
+        began = time.monotonic()
+        contracts.ask("BTC_USDT", threading.Event())
+        assert (attempts.trouble, contracts.trouble) == (None, None)
+        assert time.monotonic() - began < WAIT_S / 2
+        member.communicate("")
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_file_that_grows_is_nobody_elses_to_lock(tmp_path: Path, mask: int, mode: int) -> None:
+    """What a killed export leaves is swept by the next one, unless somebody holds it: its period had no file then."""
+    config = configure(tmp_path)
+    fill(config)
+    modes: list[int] = []
+
+    def hook(step: str) -> None:
+        if step in ("created", "block", "written"):
+            modes.extend(stat.S_IMODE(path.stat().st_mode) for path in config.export_dir.glob(".*.tmp"))
+
+    before = os.umask(mask)
+    try:
+        assert run(config, hook=hook).ok
+    finally:
+        os.umask(before)
+    assert set(modes) == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in config.export_dir.iterdir()} == {mode}
 
 
 @pytest.mark.as_root

@@ -148,8 +148,9 @@ def _is_at(path: Path, fd: int) -> bool:
 
 @contextmanager
 def _making(path: Path) -> Iterator[int]:
-    """A new file, open and held until the end; its name is gone then. FileExistsError where there is one already."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    """A new file, open and held until the end; its name is gone then. FileExistsError where there is one already.
+    Nobody else may open it while it grows: who may read may lock, and what a killed export leaves was never swept."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if not _lock(fd):
             raise UserError(_taken(path))  # by a sweep, in the moment between
@@ -161,6 +162,12 @@ def _making(path: Path) -> Iterator[int]:
                     path.unlink()
     finally:
         os.close(fd)
+
+
+def _umask() -> int:
+    """Read, not asked for by setting it: other threads make files meanwhile."""
+    status = Path("/proc/self/status").read_text()
+    return next((int(line.split()[1], 8) for line in status.splitlines() if line.startswith("Umask:")), 0o022)
 
 
 def _taken(path: Path) -> str:
@@ -378,6 +385,8 @@ def _write(
             writer.finish({**(metadata_of(writer) if copy else {}), **checked})
             file.flush()
             hook("written")
+            with contextlib.suppress(OSError):  # a file system without modes
+                os.fchmod(fd, 0o644 & ~_umask())
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what is read back comes from the disk
             hook("synced")

@@ -22,7 +22,7 @@ import msgspec
 
 from mexc_pipeline import config
 from mexc_pipeline.egress.patience import PATIENCE_MOST_S
-from mexc_pipeline.files import own_anew
+from mexc_pipeline.files import own_lock
 from mexc_pipeline.paths import make_folder
 
 log = logging.getLogger("mexc_pipeline.feed")
@@ -181,7 +181,7 @@ class Attempts:
             return change(self._own)
         try:
             make_folder(self._path.parent)
-            fd = own_anew(self._path, os.O_RDWR, 0o660)
+            fd = own_lock(self._path)
         except OSError as error:
             return self._alone(error, change)
         try:

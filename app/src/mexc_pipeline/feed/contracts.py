@@ -24,7 +24,7 @@ from mexc_pipeline.egress.http import MAX_BODY, RestClient
 from mexc_pipeline.exchange.contracts import DETAILS_PATH, ContractList, contracts_in, read_contracts
 from mexc_pipeline.exchange.rest import Listing, RestRefusedError, answered, detail_path, read_listing
 from mexc_pipeline.feed.attempts import boot_id
-from mexc_pipeline.files import own, own_anew
+from mexc_pipeline.files import own, own_lock
 from mexc_pipeline.paths import make_folder
 from mexc_pipeline.text import clean
 
@@ -139,7 +139,7 @@ class HostContracts:
             return held, why
         try:
             make_folder(self._path.parent)
-            fd = own_anew(self._lock, os.O_RDWR, 0o660)
+            fd = own_lock(self._lock)
         except OSError as error:
             self._say(error)
             return self._ask(None, held)

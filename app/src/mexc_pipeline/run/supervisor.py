@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from mexc_pipeline.run.watch import View
 from mexc_pipeline.spool.lock import FILE as LOCK_FILE
 from mexc_pipeline.spool.lock import named
 from mexc_pipeline.spool.segment import SegmentInfo
-from mexc_pipeline.spool.walk import exported_files
+from mexc_pipeline.spool.walk import exported_files, in_order
 from mexc_pipeline.store.client import compared as store_compared
 from mexc_pipeline.store.client import logged, store_status
 
@@ -432,7 +433,7 @@ def verify_files(
 
     What is wrong per file name, and all of it as lines, with what is verified and not as it should be. ``away``: what a
     symbol's collector said last of channels that stay away; where it said nothing, the files do. Files of earlier runs
-    are not read: ``verify exports`` does.
+    are not proven: ``verify exports`` does. What they, or the spool, say they hold is no hole before or between these.
     """
     from mexc_pipeline.verify.exports import NEWEST, against_spool, by_rows, continuity, mistimed, prove
     from mexc_pipeline.verify.exports import away as told_away
@@ -450,7 +451,8 @@ def verify_files(
             if not finding.ok:
                 files.setdefault(finding.subject, finding.text)
         # A hole is no fault of the files on either side of it.
-        problems += [f"{f.subject}: {f.text}" for f in of_files + continuity(proofs) if not f.ok]
+        following = continuity(proofs, in_others=partial(_are_held, config, symbol.id))
+        problems += [f"{f.subject}: {f.text}" for f in of_files + following if not f.ok]
         problems += [f"{symbol.id}: {line}; {Kind.TIMES.advice}" for line in mistimed(proofs)]
         sound = [proof for proof in proofs if not proof.wrong]
         try:
@@ -461,3 +463,14 @@ def verify_files(
         except (UserError, OSError) as error:  # they were read a moment ago
             problems.append(f"{symbol.id}: its newest frames not looked at: {error}")
     return files, problems
+
+
+def _are_held(config: Config, symbol_id: str, first_seq: int, last_seq: int) -> bool:
+    """Whether files or segments say that they have all these rows of a symbol."""
+    from mexc_pipeline.verify.acknowledge import stretches_of
+
+    spooled = [(segment.first_seq, segment.last_seq) for segment in in_order(config.spool_dir / symbol_id).readable]
+    for first, last in sorted([*stretches_of(config, symbol_id), *spooled]):
+        if first <= first_seq <= last:
+            first_seq = last + 1
+    return first_seq > last_seq

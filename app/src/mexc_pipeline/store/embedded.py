@@ -181,7 +181,10 @@ class EmbeddedFolder:
         self.set_aside = aside
 
     def _connect(self) -> Any:
-        return self._session(f"{self.folder}?config-file={_at(self._config)}")
+        session = self._session(f"{self.folder}?config-file={_at(self._config)}")
+        with contextlib.suppress(OSError):  # gone again, or a file system without modes
+            self.folder.chmod(0o700)  # who may read may lock, and see what the spool shows to nobody else
+        return session
 
 
 def _chdb(folder: Path) -> Callable[[str], Any]:

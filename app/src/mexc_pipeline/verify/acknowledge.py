@@ -98,11 +98,15 @@ def write(config: Config, entry: Acknowledged) -> None:
 def holes_of(config: Config, symbol_id: str) -> list[tuple[int, int]]:
     """First and last seq of the rows that are missing before and between a symbol's files, by what these say of
     themselves."""
-    known = sorted(
-        found for _, path in exported_files(config.export_dir, symbol_id) if (found := _ends(path)) is not None
-    )
+    known = stretches_of(config, symbol_id)
     before = [(1, known[0][0] - 1)] if known and known[0][0] > 1 else []
     return before + [(a[1] + 1, b[0] - 1) for a, b in pairwise(known) if b[0] > a[1] + 1]
+
+
+def stretches_of(config: Config, symbol_id: str) -> list[tuple[int, int]]:
+    """First and last seq of each of a symbol's files, in their order, by what these say of themselves."""
+    files = exported_files(config.export_dir, symbol_id)
+    return sorted(found for _, path in files if (found := _ends(path)) is not None)
 
 
 def _ends(path: Path) -> tuple[int, int] | None:

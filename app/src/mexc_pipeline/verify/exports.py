@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -349,18 +349,30 @@ def given(proofs: Iterable[FileProof]) -> Iterator[Given]:
             yield Given(p.name.id, spool_id, p.content.first_seq, p.content.last_seq, p.path.name)
 
 
-def continuity(proofs: list[FileProof], accepted: Sequence[Acknowledged] = ()) -> list[Finding]:
+def _in_no_other(_first_seq: int, _last_seq: int) -> bool:
+    """Those that are judged are all the files there are."""
+    return False
+
+
+def continuity(
+    proofs: list[FileProof],
+    accepted: Sequence[Acknowledged] = (),
+    in_others: Callable[[int, int], bool] = _in_no_other,
+) -> list[Finding]:
     """Judge that seq and rx go on from file to file, given in the order of their rows. A hole that is among the
-    ``accepted`` ones is shown, with who answers for it, and is no failure."""
+    ``accepted`` ones is shown, with who answers for it, and is no failure. ``in_others``: whether the symbol's files
+    besides these have the rows from one seq to another."""
     known = [p for p in proofs if p.content.last_seq and "seq" not in p.content.damaged]
     findings = _beginning(known[0], accepted) if known and known[0] is proofs[0] else []
+    if findings and in_others(known[0].content.first_seq - 1, known[0].content.first_seq - 1):
+        findings = []
     furthest = known[0] if known else None
     for after in known[1:]:
         assert furthest is not None
         before = furthest
         furthest = max(before, after, key=lambda p: p.content.last_seq)
         want, got = before.content.last_seq + 1, after.content.first_seq
-        if got > want and not _unread_between(proofs, before, after):
+        if got > want and not _unread_between(proofs, before, after) and not in_others(want, got - 1):
             text = f"seq {want} to {got - 1} ({got - want} rows) are in no file between it and {after.path.name}"
             known_hole = acknowledgement(accepted, before.name.id, want, got - 1)
             text += f": {known_hole}" if known_hole else ""
