@@ -4,6 +4,7 @@ wanted is tried again, and rows, files and the end are as without it."""
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import resource
 import signal
@@ -27,6 +28,8 @@ SPARE = (0, 0, 0, 1, 2, 4, 7)
 RUN_END_S = 180.0
 PIDS = Path("/sys/fs/cgroup/pids")
 """Where limits on the number of processes and threads are made that bind root too (cgroup v1, else v2)."""
+TAKEN_FOR_DAMAGE = ("set apart", "differs from", "anew", "loading it again", "refused and skipped")
+"""What the log says of a table, or a row, that is not as it should be: here all of them are."""
 CUTS = (
     Fault(kind="reset"),
     Fault(kind="abort"),
@@ -145,9 +148,18 @@ def scarce(folder: Path, seed: int, size: float = 1.0) -> Outcome:
         sim.clear_faults()
         status = _end(machine, rng, outcome, tasks)
         outcome.expect(status == 0, f"run ended with {status}: {place.said()[-1500:]}")
+        blamed = [said for said in _said(place) if any(words in said for words in TAKEN_FOR_DAMAGE)]
+        outcome.expect(not blamed, f"what could not be read for a while is taken for damaged: {blamed[:3]}")
         outcome.notes |= {"symbols": len(ids), "processes or threads refused": tasks.refusals()}
         place.judge(outcome)
     return outcome
+
+
+def _said(place: Bench) -> Iterator[str]:
+    for line in place.log.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            said = json.loads(line)
+            yield f"{said['msg']}: {said.get('table')} {said.get('error')}"
 
 
 def _drawn(rng: random.Random, tasks: _Tasks) -> tuple[str, int | None, int | None]:
