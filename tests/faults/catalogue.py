@@ -20,6 +20,7 @@ from faults.scenarios import (
     mounts,
     neighbours,
     output,
+    scarce,
     segments,
     shapes,
     slow,
@@ -316,6 +317,17 @@ SCENARIOS: tuple[Scenario, ...] = (
         output.output,
         100,
         15,
+        1,
+    ),
+    Scenario(
+        "scarce",
+        "A machine without a file handle, process or thread to give for a while ends nothing that runs: what is wanted "
+        "is tried again, rows, files and the end are as without it",
+        "no file handles for run, the store, an export, a collector or all, no processes or threads, for up to 8 s: at "
+        "any moment, over periods' edges, while connections are cut, at the end",
+        scarce.scarce,
+        50,
+        8,
         1,
     ),
 )

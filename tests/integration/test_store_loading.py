@@ -467,6 +467,32 @@ def test_an_engine_that_refuses_everything_loses_nothing(
     assert engine.select("SELECT count() FROM refused_rows") == [(0,)]
 
 
+def test_no_row_is_blamed_by_an_engine_that_gets_no_handle_at_times(
+    backend: Backend, engine: Engine, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row that shows whether the engine takes anything finds a handle, the ones before and after it none."""
+    wanting = backend.engine()
+    insert = wanting.insert_block
+    is_wanting = [True]
+
+    def refusing(table: str, block: Columns, query_id: str) -> None:
+        if is_wanting[0] and block.seq[0]:
+            code = 439 if table.endswith("_probe") else 27
+            raise RefusedError("Cannot schedule a task: failed to start the thread", code)
+        insert(table, block, query_id)
+
+    monkeypatch.setattr(wanting, "insert_block", refusing)
+    loader = new_loader(lambda: wanting, recording)
+    recording.add(8)
+    for _ in range(30):
+        with pytest.raises(RefusedError):
+            loader.step()
+    is_wanting[0] = False
+    drain(loader, recording)
+    assert table_rows(engine, "btc_current") == recording.rows()
+    assert engine.select("SELECT count() FROM refused_rows") == [(0,)]
+
+
 def test_a_table_whose_files_are_gone_is_loaded_anew_and_no_row_is_blamed(
     backend: Backend, engine: Engine, recording: Recording
 ) -> None:

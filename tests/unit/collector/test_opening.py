@@ -127,3 +127,24 @@ def test_a_spool_that_does_not_open_in_time_is_a_fault(tmp_path: Path, monkeypat
     assert opening.state.trouble is None
     opening.give_up()
     spool.close()
+
+
+def test_a_spool_is_opened_once_there_is_a_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure(tmp_path)
+    (config.spool_dir / "btc").mkdir(parents=True)
+    monkeypatch.setattr(module, "ask_last_seq", lambda *_: LastSeq(0, (), None, ()))
+    refused: list[str] = []
+    begin = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "checkpoint" and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    opening = Opening(config, config.symbols[0], T0, lambda *_: None)
+    spool = opening.within(30)
+    assert spool is not None
+    assert refused
+    spool.close()

@@ -167,7 +167,7 @@ class Opening:
             )
         except NewerFormatError as error:
             raise ConfigError(str(error)) from error  # the wrong version is installed
-        except (sqlite3.Error, OSError, SegmentError) as error:
+        except (sqlite3.Error, OSError, RuntimeError, SegmentError) as error:  # RuntimeError: no thread to be had
             self._say(trouble=f"spool cannot be opened: {error}")
             log.error("spool cannot be opened, trying again", extra={"fields": {"error": str(error)}})
             return None

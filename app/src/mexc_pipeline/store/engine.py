@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +19,18 @@ TYPES_INT64 = ("Int64", ENUM, "String", "Int64", "UInt64")
 
 
 class EngineError(Exception):
-    """The engine failed; ``code`` is ClickHouse's error code, 0 where it gave none."""
+    """The engine failed; ``code`` is ClickHouse's error code, 0 where it gave none. ``is_in_want``: its machine had no
+    handle, thread or memory to give it."""
 
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message.partition("Stack trace")[0].strip().replace("\n", " ")[:500])
         self.code = code
+        self.is_in_want = _IN_WANT.search(message) is not None
+
+
+_IN_WANT = re.compile(
+    rf"\berrno: (?:{errno.EMFILE}|{errno.ENFILE}|{errno.ENOMEM}|{errno.EAGAIN})\b|\bthread constructor failed\b"
+)
 
 
 _AROUND = re.compile(
@@ -74,10 +82,13 @@ CIRCUMSTANCES = frozenset(
         236,  # ABORTED, the server is shutting down
         242,  # TABLE_IS_READ_ONLY
         NOT_ENOUGH_SPACE,
+        298,  # CANNOT_PIPE, as 460 and 573 where there is no file handle
         394,  # QUERY_WAS_CANCELLED
         439,  # CANNOT_SCHEDULE_TASK
+        460,  # CANNOT_CREATE_TIMER
         473,  # DEADLOCK_AVOIDED, lock timeout
         497,  # ACCESS_DENIED
+        573,  # EPOLL_ERROR
     }
 )
 """Codes that say something about the engine's state and nothing about the rows it was given."""
@@ -90,7 +101,7 @@ _MEMORY = 241
 
 def is_damage(error: RefusedError) -> bool:
     """Whether a table that could not be read must be taken for damaged."""
-    return error.code not in CIRCUMSTANCES - _FILES_OR_DAMAGE and error.code != _MEMORY
+    return error.code not in CIRCUMSTANCES - _FILES_OR_DAMAGE and error.code != _MEMORY and not error.is_in_want
 
 
 QUERY_S = 60

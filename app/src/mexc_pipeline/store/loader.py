@@ -434,7 +434,9 @@ class Loader:
         self._engine.execute(row_table_sql(probe, self._capabilities))
         try:
             self._engine.insert_block(probe, block, self._new_query_id())
-        except RefusedError:
+        except RefusedError as error:
+            if error.code in CIRCUMSTANCES:
+                raise  # it may take the next one a moment later: that is no word on this one
             return False
         finally:
             self._engine.execute(f"DROP TABLE IF EXISTS {probe}")
