@@ -92,6 +92,17 @@ before, and stands in the campaign above where it is one of processes, disks, cl
 - *What was verified was called all there is*: a channel that had been given up, or frames that nobody could read any
   more, were in no word of a run's end, and the time without the channel was called covered. (tests of their own)
 - *What an operator changed, mistyped or broke off cost data, or was not what ran afterwards.* (`make test-deploy`)
+- *What a machine refuses for a moment was taken for an end, or for damage*: without a file handle, process or thread to
+  be had `run` ended and killed its collectors, a collector left a connection that delivered, and the store set sound
+  tables apart and took good rows for refused ones. (`scarce`)
+- *A field that every frame of a channel had and none has any more was said to nobody but who read it*, and a book's
+  levels were numbered as they came. (property tests)
+- *Any frame counted as life*: of several addresses one that only sent a notice now and then kept the recorder from the
+  next, which served. (tests of its own)
+- *The end of a run went by its own files alone*: one that was stopped and started again within a period never ended
+  well. (tests of its own)
+- *Half of what was put back was in the way of putting it back*, and tables were dropped as proven by files of another
+  spool that had the same seqs. (tests of their own)
 - *Who may read may lock*: a member of the recorder's group, who may change nothing, kept a symbol from being recorded.
   (tests of its own)
 - *A clock that stands still while the machine is suspended was asked how long it had stood still.* (tests of its own;

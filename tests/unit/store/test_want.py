@@ -41,7 +41,8 @@ def test_what_only_the_machine_is_to_blame_for_blames_no_row(code: int) -> None:
 
 def test_a_table_of_records_that_finds_no_handle_is_not_set_apart() -> None:
     class Wanting:
-        executed: list[str] = []
+        def __init__(self) -> None:
+            self.executed: list[str] = []
 
         def select(self, _: str) -> Any:
             raise RefusedError(WANT[0][1], WANT[0][0])
