@@ -34,6 +34,8 @@ How faults are made:
 - Disk errors, a disk that takes seconds over a call, and clock steps come from the library too; socket faults and
   frames of other shapes from the simulator. Disks that are really full are small file systems, mounted for it and
   filled to the last byte. A proxy before ClickHouse loses replies, delays them, and refuses a row in the server's name.
+- A machine that has nothing to give is a limit on the handles of the processes that run (prlimit) and, where control
+  groups can be made, on the number of all of them and their threads.
 
 *Lost* counts rows missing that had been committed, or that came before others of their connection; *repeated* rows
 there twice; *unexplained* everything else that should not be, including a command that ended with the wrong status.
@@ -105,6 +107,8 @@ before, and stands in the campaign above where it is one of processes, disks, cl
   spool that had the same seqs. (tests of their own)
 - *Who may read may lock*: a member of the recorder's group, who may change nothing, kept a symbol from being recorded.
   (tests of its own)
+- *What the machine had not to give for a moment was taken for good*: `run` ended and killed its collectors, a collector
+  ended, sound tables were set apart as damaged. (`scarce`, tests of its own)
 - *A clock that stands still while the machine is suspended was asked how long it had stood still.* (tests of its own;
   the campaign cannot suspend a machine)
 - *What a contract had been was taken for what it is*, for up to an hour after it changed: minutes differed that did

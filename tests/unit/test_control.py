@@ -27,6 +27,7 @@ from mexc_pipeline import control, health
 from mexc_pipeline.control import ControlError, ControlServer, Handler, SilentError, UnseenError, ask
 from mexc_pipeline.errors import UserError
 from support.examples import examples
+from support.waiting import until
 
 
 def _refuse(_: dict[str, Any]) -> dict[str, Any]:
@@ -687,3 +688,27 @@ def test_what_cannot_be_looked_at_says_what_to_do_and_not_to_start_it(
     for found in (health.of_symbol, health.of_store):
         (fault,) = found({"problem": raised.value.said, "todo": raised.value.todo}).reasons
         assert fault.advice == raised.value.todo
+
+
+def test_a_socket_is_there_once_there_is_a_handle_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[int] = []
+    made = socket.socket
+
+    def refusing(*args: Any, **kwargs: Any) -> socket.socket:
+        if not refused:
+            refused.append(24)
+            raise OSError(24, "Too many open files")
+        return made(*args, **kwargs)
+
+    monkeypatch.setattr(control, "OPEN_AGAIN_S", 0.01)
+    monkeypatch.setattr(socket, "socket", refusing)
+    with closing(ControlServer(tmp_path / "x.sock", {"status": lambda _: {"n": 1}})):
+        until(lambda: (tmp_path / "x.sock").exists(), 10, "the socket")
+        assert refused
+        until(lambda: answers(tmp_path / "x.sock"), 10, "an answer")
+
+
+def answers(path: Path) -> bool:
+    with suppress(ControlError):
+        return bool(ask(path, "status")["n"])
+    return False

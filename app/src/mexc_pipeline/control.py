@@ -175,7 +175,11 @@ class ControlServer:
     def _open(self) -> bool:
         """Listen; False, with a word in the log, where that cannot be done now. Nobody's work depends on being asked
         about it."""
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:  # no handle to be had
+            self._say(str(error))
+            return False
         try:
             make_folder(self.path.parent)
             if not_a_file(self.path) == "a folder":

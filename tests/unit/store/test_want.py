@@ -40,17 +40,15 @@ def test_what_only_the_machine_is_to_blame_for_blames_no_row(code: int) -> None:
 
 
 def test_a_table_of_records_that_finds_no_handle_is_not_set_apart() -> None:
-    class Wanting:
-        def __init__(self) -> None:
-            self.executed: list[str] = []
+    executed: list[str] = []
 
+    class Wanting:
         def select(self, _: str) -> Any:
             raise RefusedError(WANT[0][1], WANT[0][0])
 
         def execute(self, sql: str) -> None:
-            self.executed.append(sql)
+            executed.append(sql)
 
-    engine = Wanting()
     with pytest.raises(RefusedError):
-        records.read(cast(Engine, engine), "export_log", "SELECT 1")
-    assert engine.executed == []
+        records.read(cast(Engine, Wanting()), "export_log", "SELECT 1")
+    assert executed == []
