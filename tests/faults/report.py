@@ -94,9 +94,6 @@ before, and stands in the campaign above where it is one of processes, disks, cl
 - *What was verified was called all there is*: a channel that had been given up, or frames that nobody could read any
   more, were in no word of a run's end, and the time without the channel was called covered. (tests of their own)
 - *What an operator changed, mistyped or broke off cost data, or was not what ran afterwards.* (`make test-deploy`)
-- *What a machine refuses for a moment was taken for an end, or for damage*: without a file handle, process or thread to
-  be had `run` ended and killed its collectors, a collector left a connection that delivered, and the store set sound
-  tables apart and took good rows for refused ones. (`scarce`)
 - *A field that every frame of a channel had and none has any more was said to nobody but who read it*, and a book's
   levels were numbered as they came. (property tests)
 - *Any frame counted as life*: of several addresses one that only sent a notice now and then kept the recorder from the
