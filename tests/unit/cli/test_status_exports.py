@@ -17,7 +17,7 @@ from mexc_pipeline.rows import Frame, Mt
 from mexc_pipeline.spool.disk_level import Usage
 from mexc_pipeline.spool.lifecycle import mark_exported
 from mexc_pipeline.spool.segment import UnavailableError, ended_ns, info
-from mexc_pipeline.spool.unexported import Unexported
+from mexc_pipeline.spool.unexported import LOOK_S, Unexported
 from mexc_pipeline.spool.walk import in_order
 from mexc_pipeline.spool.writer import Spool
 from support.small_disk import small_disk
@@ -71,15 +71,21 @@ def test_who_may_not_look_into_the_spool_goes_by_what_the_collector_says(
 def test_since_when_a_period_waits_is_told_without_opening_what_has_its_file(config: Config) -> None:
     now = time.time_ns()
     first, second, _ = record(config, now - 4 * HOUR_NS, now - 2 * HOUR_NS, now)
-    waits = Unexported(config.spool_dir / "btc")
+    clock = [0.0]
+    waits = Unexported(config.spool_dir / "btc", lambda: clock[0])
     ends = [at for path in (first, second) if (at := ended_ns(info(path), now)) is not None]
     assert waits.since_ns(now) == ends[0]
     mark_exported(first, {})
+    assert waits.since_ns(now) == ends[0], "it was looked at a moment ago"
+    clock[0] += LOOK_S
     assert waits.since_ns(now) == ends[1]
     first.write_bytes(b"not looked at any more")
+    clock[0] += LOOK_S
     assert waits.since_ns(now) == ends[1]
     second.unlink()
+    clock[0] += LOOK_S
     assert waits.since_ns(now) is None
+    clock[0] += LOOK_S
     (config.spool_dir / "btc").rename(config.spool_dir.parent / "hidden")
     (config.spool_dir / "btc").symlink_to("nowhere")
     with pytest.raises(UnavailableError):
