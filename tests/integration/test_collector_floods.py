@@ -17,9 +17,10 @@ import pytest
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 from support.collecting import Site, collecting
+from support.sessions import serving_sessions
 from support.waiting import until
 
 ROLE = Path(__file__).parents[2] / "roles" / "mexc_pipeline"
@@ -141,15 +142,8 @@ def exchange(flood: Flood) -> Iterator[int]:
         except (ConnectionClosed, OSError):
             return
 
-    with serve(session, "127.0.0.1", 0, compression=None, process_request=Rest().answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield int(server.socket.getsockname()[1])
-        finally:
-            over.set()
-            server.shutdown()
-            thread.join(10)
+    with serving_sessions(session, Rest().answer, over) as port:
+        yield port
 
 
 @pytest.mark.parametrize("flood", [scattered_versions, long_ids, tiny_fragments])
@@ -161,8 +155,10 @@ def test_a_flood_holds_up_nothing_else(tmp_path: Path, flood: Flood) -> None:
             until(lambda: time.monotonic() > began + FLOOD_S and flooded(site, flood), 30, "the flood's own rows")
             status = Path(f"/proc/{collector.process.pid}/status").read_text()
             asked, asked_ns = time.monotonic(), time.time_ns()
-            # On a busy machine the flood's own message may be whole only after the end: lost, and said to be.
-            assert collector.stop(END_S) == 0 or "frames not committed at the end" in collector.said()
+            status = collector.stop(END_S)
+            # On a busy machine this flood's own message may be whole only after the end: lost, and said to be.
+            is_told = flood is tiny_fragments and "frames not committed at the end" in collector.said()
+            assert status == 0 or is_told
             took = time.monotonic() - asked
         found = prices(site)
     pauses = [

@@ -17,9 +17,10 @@ from pathlib import Path
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 from support.collecting import Site, collecting
+from support.sessions import serving_sessions
 from support.waiting import until
 
 EVIL = "\x1b[2J\r\nFORGED ok btc: all verified\x9b31m\u202egnp\u2028FORGED"
@@ -63,15 +64,8 @@ def exchange() -> Iterator[int]:
         except ConnectionClosed:
             return
 
-    with serve(session, "127.0.0.1", 0, compression=None, process_request=answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield int(server.socket.getsockname()[1])
-        finally:
-            over.set()
-            server.shutdown()
-            thread.join(10)
+    with serving_sessions(session, answer, over) as port:
+        yield port
 
 
 def test_nothing_that_people_read_has_a_line_or_a_control_of_the_exchanges(tmp_path: Path) -> None:
