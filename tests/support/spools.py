@@ -18,7 +18,9 @@ T0 = 1_789_498_320 * SECOND
 
 TICKER = (
     '{"symbol":"BTC_USDT","data":{"symbol":"BTC_USDT","lastPrice":76376.1,"fairPrice":76374.40,"indexPrice":7.548E+4,'
-    '"volume24":25329.000000000000000000000000000000,"bid1":76376.2,"ask1":76376.3,"timestamp":1731137509138},'
+    '"volume24":25329.000000000000000000000000000000,"bid1":76376.2,"ask1":76376.3,"timestamp":1731137509138,'
+    '"riseFallRate":-0.0012,"riseFallValue":-91.8,"amount24":193456789.12,"maxBidPrice":83012.5,"minAskPrice":67919.3,'
+    '"lower24Price":75210.4,"high24Price":77310,"holdVol":81234567,"fundingRate":0.000065},'
     '"channel":"push.ticker","ts":1731137509138}'
 )
 DEAL = (

@@ -213,7 +213,7 @@ def test_what_a_change_of_shape_makes_unreadable_is_said_by_the_recording_too(mt
 @pytest.mark.parametrize("change", ["rename", "drop", "null"])
 def test_a_field_that_was_always_there_and_is_not_any_more_is_said(mt: Mt, change: str) -> None:
     """Whatever readers call missing, of each channel; of the sides of a book it is both together."""
-    of, read = WHOLE.get(mt, LEGIBLE[mt][0]), LEGIBLE[mt][1]
+    of, read = (DETAIL if mt == Mt.CONTRACT else LEGIBLE[mt][0]), LEGIBLE[mt][1]
     assert wrong_with(mt, of.encode()) is None
     said = set()
     for n in range(len(list(places(parsed(of))))):
@@ -243,14 +243,6 @@ def test_trades_of_no_known_side_are_said(code: str) -> None:
     assert (wrong_with(Mt.DEAL, text.encode()) or "").startswith("have no T of 1 or 2")
 
 
-WHOLE = {
-    Mt.TICKER: TICKER.replace(
-        '"bid1"',
-        '"riseFallRate":0.01,"amount24":1,"maxBidPrice":2,"minAskPrice":1,"lower24Price":1,"high24Price":2,"holdVol":3,'
-        '"riseFallValue":5,"fundingRate":0.0001,"bid1"',
-    ),
-    Mt.CONTRACT: DETAIL,
-}
 ALWAYS = {
     Mt.TICKER: {"lastPrice", "bid1", "fairPrice", "fundingRate", "holdVol", "volume24", "timestamp"},
     Mt.DEAL: {"p", "v", "T", "t", "O", "M"},
@@ -361,6 +353,7 @@ def numbers_of(levels: list[tuple[str, Any]], side: str) -> range:
 @FAST
 @example(BOOK.replace("[[77526,46,1],[77525.90,489,2]]", "[[1,1,1],[3,1,1],[2,0,0],[3,2,1],[4,1,1],[4,0,0]]"))
 @example(BOOK.replace('"asks":[[77526.10,48,1],[77526.2,347,1]]', '"asks":null'))
+@example(BOOK.replace("[77526,46,1]", "[null,46,1]"))
 @example(BOOK.replace("77526.10,", "9" * 140 + ","))
 @example(BOOK.replace("77526.10,", "10000000,"))
 @example(BOOK.replace('"data":{', '"data":{"cts":999999999999999,'))

@@ -618,7 +618,8 @@ def _best_first(built: Any, levels: int | None) -> Any:
     of = np.cumsum(number == 1)  # each side of each frame, in their order
     is_next = pa.array(number[1:] > 1)  # the first of a side has none before it
     before = ranked.slice(0, max(len(built) - 1, 0))
-    if pc.any(empty).as_py() or pc.any(pc.and_(is_next, pc.less_equal(ranked.slice(1), before))).as_py():
+    behind = pc.fill_null(pc.greater(ranked.slice(1), before), False)  # whatever is without a price is not
+    if pc.any(empty).as_py() or pc.any(pc.and_not(is_next, behind)).as_py():
         order = pa.table({"of": of, "ranked": ranked})
         places = pc.sort_indices(order, sort_keys=[("of", "ascending"), ("ranked", "ascending")])
         order, built, empty = order.take(places), built.take(places), empty.take(places)
