@@ -195,6 +195,26 @@ def _nothing_wrong_but_files(host: Host) -> bool:
     return True
 
 
+def test_a_damaged_file_written_again(collectors: list[Host]) -> None:
+    """What the page says of it, while the spool has the rows: the same file, to the byte."""
+    host = host_of(collectors, "sol")
+    assert on(host, "mexc-pipeline export --once").rc == 0
+    name = site.exported(host, "sol")[-1][0]
+    file = f"{site.configuration(host)['export_dir']}/{name}"
+    before = host.file(file).sha256sum
+    host.check_output("printf x | dd of=%s bs=1 seek=100 conv=notrunc status=none", file)
+    assert _said_of(host, name).endswith("makes it again from the spool, which has its rows")
+    host.check_output("mv %s /tmp/damaged.parquet", file)
+    assert on(host, "mexc-pipeline export --missing").rc == 0
+    assert host.file(file).sha256sum == before
+    assert _said_of(host, name) == ""
+
+
+def _said_of(host: Host, name: str) -> str:
+    lines = on(host, "mexc-pipeline verify exports").stdout.splitlines()
+    return "".join(line for line in lines if line.startswith("FAIL") and name in line)
+
+
 def test_a_reset_asks_for_the_hosts_name(collectors: list[Host]) -> None:
     """The one command that forgets is not to be had by a slip."""
     host = host_of(collectors, "sol")
