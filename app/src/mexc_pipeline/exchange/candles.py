@@ -12,11 +12,13 @@ and ``end`` in Unix seconds, at most 2,000 candles, the newest of them where the
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
 from itertools import chain, compress
+from operator import not_
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -51,6 +53,9 @@ class MinuteCandle(NamedTuple):
     close: Decimal | None
     real: bool
 
+
+End = tuple[int, set[bytes]]
+"""A time (Unix ms), and prices as they are spelled."""
 
 _Row = tuple[int, bytes, int | Decimal, object, bool]
 
@@ -90,6 +95,13 @@ class Trades(NamedTuple):
             self.plain,
         )
 
+    def parted(self) -> tuple[Trades, Trades]:
+        """Those with oneself, and the others; neither says of each of its trades which it is."""
+        every = self._replace(own=())
+        if not any(self.own):
+            return Trades(), every
+        return every.where(self.own), every.where(list(map(not_, self.own)))
+
     def at(self, places: Sequence[int]) -> Trades:
         """The trades at these places."""
         return Trades(
@@ -101,8 +113,20 @@ class Trades(NamedTuple):
             self.plain,
         )
 
-    def prices_at(self, time_ms: int) -> set[bytes]:
-        """The prices of those of one millisecond."""
+    def ends(self) -> tuple[End, End]:
+        """The first and the last time, and the prices of all trades of that millisecond. There must be a trade."""
+        ordered = sorted(self.times)  # they nearly always are, which makes this the cheapest way to both ends
+        first, last = ordered[0], ordered[-1]
+        opens = slice(0, bisect_right(ordered, first))
+        closes = slice(bisect_left(ordered, last), len(ordered))
+        return (
+            (first, self._prices_at(first, opens, ordered)),
+            (last, self._prices_at(last, closes, ordered)),
+        )
+
+    def _prices_at(self, time_ms: int, part: slice, ordered: list[int]) -> set[bytes]:
+        if self.times[part] == ordered[part]:
+            return set(self.prices[part])
         return set(compress(self.prices, map(time_ms.__eq__, self.times)))
 
 

@@ -220,11 +220,9 @@ class Minutes:
         for start, some in _by_minute(trades):
             new = self._unseen(start, some)
             tally = self._tally(start)
-            figures = new._replace(own=())
-            if any(new.own):
-                tally.own.add(figures.where(new.own))
-                figures = figures.where([not own for own in new.own])
-            tally.others.add(figures)
+            own, others = new.parted()
+            tally.own.add(own)
+            tally.others.add(others)
             tally.repeated += len(some.times) - len(new.times)
             tally.filled += filled * len(new.times)
             if self._size is not None:
@@ -364,8 +362,9 @@ def _by_minute(trades: Trades) -> Iterator[tuple[int, Trades]]:
     """The trades of each minute, and when it begins."""
     if not trades.times:
         return
-    minute = trades.times[0] // MINUTE_MS
-    if minute * MINUTE_MS <= min(trades.times) and max(trades.times) < (minute + 1) * MINUTE_MS:
+    ordered = sorted(trades.times)  # cheaper than least and greatest where they are in order already
+    minute = ordered[0] // MINUTE_MS
+    if ordered[-1] < (minute + 1) * MINUTE_MS:
         yield minute * MINUTE_MS, trades
         return
     places: dict[int, list[int]] = defaultdict(list)

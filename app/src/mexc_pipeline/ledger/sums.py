@@ -60,12 +60,12 @@ class Sums:
         self._add_ids(trades)
 
     def _add_ends(self, trades: Trades) -> None:
-        first, last = min(trades.times), max(trades.times)
+        (first, opens), (last, closes) = trades.ends()
         if first <= self.first_ms:
-            self.opens = {*(self.opens if first == self.first_ms else ()), *trades.prices_at(first)}
+            self.opens = {*(self.opens if first == self.first_ms else ()), *opens}
             self.first_ms = first
         if last >= self.last_ms:
-            self.closes = {*(self.closes if last == self.last_ms else ()), *trades.prices_at(last)}
+            self.closes = {*(self.closes if last == self.last_ms else ()), *closes}
             self.last_ms = last
 
     def _add_ids(self, trades: Trades) -> None:
