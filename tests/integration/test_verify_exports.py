@@ -26,9 +26,11 @@ from mexc_pipeline.run.account import Periods, dead_letters, line_of
 from mexc_pipeline.run.children import Lifeline
 from mexc_pipeline.run.supervisor import Stop, Supervisor, verify_files
 from mexc_pipeline.spool.lifecycle import mark_exported, remove
+from mexc_pipeline.spool.pending import Pending, left_since_ns
 from mexc_pipeline.spool.segment import info
 from mexc_pipeline.spool.walk import by_symbol, exported_files, segments
-from mexc_pipeline.verify import Finding, Report, exports, ledger
+from mexc_pipeline.verify import Finding, Report, exports, ledger, waiting
+from mexc_pipeline.verify.exports import left
 from support.spools import (
     BOOK,
     DEAL,
@@ -442,6 +444,35 @@ def test_an_old_closed_segment_without_a_file_is_overdue(config: Config) -> None
     os.utime(segment.path, ns=(segment.edge_ns, segment.edge_ns))
     (finding,) = failed(exports(config))
     assert finding.text == "segment 20260915185230.sqlite (4 rows) waits for export"
+
+
+def test_rows_that_a_killed_process_left_are_told_before_they_are_overdue(config: Config, tmp_path: Path) -> None:
+    """Neither the open segment of a period that is over nor rows without a seq were in any line for ten minutes."""
+    spool = open_spool(config)
+    spool.append(some_frames(3, T0 + 30 * SECOND))
+    spool.close()
+    edge = T0 + 40 * SECOND
+    for after_s, lines in ((30, 0), (120, 1), (601, 1)):
+        report = exports(config, now_ns=edge + after_s * SECOND)
+        told = [finding for finding in report.findings if "20260915185230.sqlite" in finding.subject]
+        assert len(told) == len(waiting(config, edge + after_s * SECOND)) == lines
+        assert report.ok is (after_s < 601)
+    assert told[0].text.endswith("run export, which says why")
+    assert waiting(config, edge + 61 * SECOND) == ["btc: 3 rows of a period that is over wait in the spool: run export"]
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "eth").mkdir()
+    pending = Pending(other / "eth", "ETH_USDT")
+    pending.append([Frame(T0, None, Mt.TICKER, TICKER.encode())])
+    pending.close()
+    since = left_since_ns(other / "eth")
+    assert since is not None
+    assert left(other / "eth", since + 59 * SECOND) == []
+    for after_s, ok in ((61, True), (601, False)):
+        (finding,) = left(other / "eth", since + after_s * SECOND)
+        assert finding.ok is ok
+        assert "run export, which numbers them" in finding.text
 
 
 def alter(path: Path) -> None:

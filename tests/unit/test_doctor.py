@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ import pytest
 
 from mexc_pipeline import doctor
 from mexc_pipeline.config import Config, parse
+from mexc_pipeline.errors import UserError
+from mexc_pipeline.run import main as run_main
 from mexc_pipeline.spool.disk_level import Usage
 from mexc_pipeline.spool.reserve import Reserve
 from mexc_pipeline.verify.egress import egress
@@ -309,3 +312,25 @@ def test_too_little_room_is_told_in_one_unit(tmp_path: Path, monkeypatch: pytest
     assert doctor.space("data_dir", tmp_path).sentence() == (
         "data_dir space: 130 MiB free; at least 256 MiB are needed"
     )
+
+
+def test_a_run_starts_where_a_recording_under_way_would_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that starts again, busy or full, once left everything unrecorded until somebody came."""
+    usage = type("Usage", (), {"free": 130 << 20})
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)  # type: ignore[attr-defined]
+    monkeypatch.setattr(doctor, "CLICKHOUSE_S", 0.0)
+    (tmp_path / "file").write_text("")
+    waited_out = [
+        doctor.space("data_dir", tmp_path),
+        doctor.space("export_dir", tmp_path),
+        doctor.writable("export_dir", tmp_path / "file", passes=True),
+        *([doctor.clickhouse(_config(tmp_path))] if importlib.util.find_spec("chdb") else []),
+    ]
+    assert all(check.hard and not check.ok and check.passes for check in waited_out)
+    refused = doctor.writable("data_dir", tmp_path / "file")
+    monkeypatch.setattr(doctor, "examine", lambda _: doctor.Diagnosis([*waited_out]))
+    run_main._examine(_config(tmp_path))
+    monkeypatch.setattr(doctor, "examine", lambda _: doctor.Diagnosis([*waited_out, refused]))
+    with pytest.raises(UserError) as said:
+        run_main._examine(_config(tmp_path))
+    assert str(said.value) == refused.sentence()

@@ -1,7 +1,8 @@
 """What must be true of a machine before recording starts, and what had better be.
 
-A hard check that fails means ``run`` cannot do its job; a soft one is said and recording goes on: the exchange or the
-ClickHouse server may come back.
+A hard check that fails means that something cannot do its job as the machine is now; a soft one is said, and nothing is
+wrong yet. ``run`` starts all the same where a recording that is under way waits for the same thing to change: one that
+was killed, or whose machine started again, has to go on.
 """
 
 from __future__ import annotations
@@ -47,13 +48,15 @@ TIME_ERROR = 5
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: ``text`` says what was found, ``advice`` what to do where it is not ok."""
+    """One check: ``text`` says what was found, ``advice`` what to do where it is not ok. ``passes``: a recording waits
+    for it to change, and goes on meanwhile as far as it can."""
 
     name: str
     ok: bool
     hard: bool
     text: str
     advice: str = ""
+    passes: bool = False
 
     def line(self) -> str:
         """One line for a terminal."""
@@ -85,7 +88,7 @@ def examine(config: Config) -> Diagnosis:
     """Examine this machine for that configuration; changes nothing but for a probe file it removes again."""
     checks = [python(), sqlite(), clock(time.time()), synchronised(_adjtimex)]
     for key, folder in (("data_dir", config.data_dir), ("export_dir", config.export_dir)):
-        checks.append(writable(key, folder))
+        checks.append(writable(key, folder, passes=key == "export_dir"))
         checks.append(space(key, folder))
     checks += [spool_room(config), mounted(config), files(config), ids(config), clickhouse(config)]
     checks += exchange(config)
@@ -127,14 +130,14 @@ def synchronised(ask: Callable[[], int]) -> Check:
     return Check("clock synchronised", state != TIME_ERROR, False, text, "start an NTP client (timesyncd, chrony)")
 
 
-def writable(key: str, folder: Path) -> Check:
+def writable(key: str, folder: Path, *, passes: bool = False) -> Check:
     """Judge whether files can be made, synced and linked there (files reach ``export_dir`` and segments their place by
     ``link``)."""
     place = existing(folder)
     name = f"{key} writable"
     advice = "choose another folder, or give this user the right to write there"
     if not place.is_dir():
-        return Check(name, False, True, f"{place} is not a folder", advice)
+        return Check(name, False, True, f"{place} is not a folder", advice, passes)
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".doctor-") as probe:
             probe.write(b"x")
@@ -144,7 +147,7 @@ def writable(key: str, folder: Path) -> Check:
             os.link(probe.name, link)
             link.unlink()
     except OSError as error:
-        return Check(name, False, True, f"{place}: {error.strerror or error}", advice)
+        return Check(name, False, True, f"{place}: {error.strerror or error}", advice, passes)
     return Check(name, True, True, str(folder) if place == folder else f"{folder} (will be made)")
 
 
@@ -156,7 +159,7 @@ def space(key: str, folder: Path) -> Check:
         return Check(f"{key} space", False, True, error.strerror or str(error), "choose another folder")
     if free < LEAST_FREE:
         text = f"{free >> 20} MiB free"
-        return Check(f"{key} space", False, True, text, f"at least {LEAST_FREE >> 20} MiB are needed")
+        return Check(f"{key} space", False, True, text, f"at least {LEAST_FREE >> 20} MiB are needed", passes=True)
     text = f"{free / (1 << 30):.1f} GiB free"
     return Check(f"{key} space", free >= SOFT_FREE, False, text, f"below {SOFT_FREE >> 30} GiB a busy day may not fit")
 
@@ -177,7 +180,7 @@ def spool_room(config: Config) -> Check:
         advice = f"free some: recording needs {need >> 20} MiB"
         if (too_small := limits.too_small(usage)) is not None:
             advice = f"recording needs {limits.again >> 20} MiB free, and {too_small}"
-        return Check(name, False, True, text, advice)
+        return Check(name, False, True, text, advice, passes=True)
     return Check(name, usage.percent < spool.warn_percent, False, text, "free some, or record elsewhere")
 
 
@@ -220,10 +223,7 @@ def clickhouse(config: Config, reach: str = "mexc_pipeline.store.reach") -> Chec
         advice = "install it: pip install './app[embedded]', or set [clickhouse] mode = \"server\""
         return Check("ClickHouse", False, True, "embedded (chDB) not installed", advice)
     where = "embedded (chDB)" if embedded else f"{settings.host}:{settings.port}"
-    if embedded:
-        advice = 'recording needs it, or [clickhouse] mode = "server"'
-    else:
-        advice = "recording goes on without it; loading catches up when it answers"
+    advice = "recording goes on without it; loading catches up when it answers"
     asked = {"clickhouse": msgspec.to_builtins(settings), "folder": str(existing(config.data_dir))}
     try:
         done = subprocess.run(
@@ -231,17 +231,20 @@ def clickhouse(config: Config, reach: str = "mexc_pipeline.store.reach") -> Chec
         )
         said = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        return Check("ClickHouse", False, embedded, f"{where}: no answer within {CLICKHOUSE_S:g} s", advice)
+        said_nothing = f"{where}: no answer within {CLICKHOUSE_S:g} s"
+        return Check("ClickHouse", False, embedded, said_nothing, advice, passes=True)
     except ValueError:
-        return Check("ClickHouse", False, embedded, f"{where}: its client {_ended(done.returncode)}", advice)
+        ended = f"{where}: its client {_ended(done.returncode)}"
+        return Check("ClickHouse", False, embedded, ended, advice, passes=done.returncode != -signal.SIGILL)
     if "error" in said:
-        return Check("ClickHouse", False, embedded, f"{where}: {said['error']}", advice)
+        return Check("ClickHouse", False, embedded, f"{where}: {said['error']}", advice, passes=True)
     return Check("ClickHouse", True, embedded, f"{where} answers, version {said['version']}")
 
 
 def _ended(status: int) -> str:
     if status < 0:
-        return f"was ended by {signal.Signals(-status).name}: it does not run on this machine"
+        why = ": it does not run on this machine" if status == -signal.SIGILL else ""
+        return f"was ended by {signal.Signals(-status).name}{why}"
     return f"ended with {status}"
 
 

@@ -16,14 +16,17 @@ from mexc_pipeline import config
 from mexc_pipeline.egress.patience import PATIENCE_MOST_S
 from mexc_pipeline.feed import attempts as module
 from mexc_pipeline.feed.attempts import (
+    BURST,
     MOST,
     REFUSED_MOST_S,
+    SPREAD_S,
     WINDOW_S,
     Attempts,
     Budget,
     Hold,
     key,
 )
+from mexc_pipeline.feed.turns import KEPT_S
 from support.waiting import until
 
 
@@ -55,7 +58,29 @@ def test_a_session_that_lasts_gives_its_attempt_back() -> None:
     assert budget.wait_s(20, "h", free=False) > 0
 
 
-@given(st.lists(st.tuples(st.floats(0, 30), st.booleans(), st.sampled_from(["ask", "refused", "late", "ok"]))))
+@given(st.integers(1, 30), st.floats(1, 200))
+def test_symbols_that_lose_the_exchange_together_see_it_come_back_within_seconds(symbols: int, away_s: float) -> None:
+    """Each asks whenever it may. None used to be let for most of a minute once all had tried a few times."""
+    budget, now, made, back = Budget(), 0.0, [], dict[int, float]()
+    while len(back) < min(symbols, BURST):
+        for symbol in {*range(symbols)} - back.keys():
+            if budget.wait_s(now, "h", free=False):
+                continue
+            made.append(now)
+            if now < away_s:
+                budget.came_to_nothing(now)
+            else:
+                budget.delivered("h")
+                back[symbol] = now
+        for at in [at for at in back.values() if now - at >= KEPT_S]:
+            budget.forget(at)
+        assert sum(now - WINDOW_S < at for at in made) <= MOST + len(back)
+        now += 0.5
+    assert min(back.values()) <= away_s + SPREAD_S + 0.5
+    assert max(back.values()) <= away_s + SPREAD_S + 2 * (KEPT_S + 1), "some of the minute's attempts are left for them"
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.booleans(), st.sampled_from(["ask", "refused", "late", "ok", "lost"]))))
 def test_no_minute_has_more_attempts_than_allowed_and_patience_is_kept(steps: list[tuple[float, bool, str]]) -> None:
     budget, now, made, patience = Budget(), 0.0, [], 0.0
     for wait, free, what in steps:
@@ -71,6 +96,8 @@ def test_no_minute_has_more_attempts_than_allowed_and_patience_is_kept(steps: li
                     assert sum(now - WINDOW_S < at for at in made) <= MOST
             case "ok":
                 budget.delivered("h")
+            case "lost" if made:
+                budget.came_to_nothing(made[-1])
             case _:
                 asked = 1e6 if what == "late" else None
                 budget.refused(now, "h", asked, "no")

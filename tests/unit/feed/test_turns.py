@@ -69,6 +69,16 @@ def test_attempts_that_reach_nobody_pause_for_seconds_at_most(turns: Turns) -> N
         assert turns.lost() <= UNREACHED_S
 
 
+def test_attempts_that_came_to_nothing_leave_some_for_when_the_exchange_is_back(turns: Turns) -> None:
+    for _ in range(attempts.BURST):
+        assert turns.wait() is None
+        turns.lost()
+    due = turns.wait()
+    assert due is not None
+    assert 0 < due[0] <= attempts.SPREAD_S
+    assert due[1] == f"{attempts.BURST} attempts within 60 s came to nothing"
+
+
 def test_who_asks_for_patience_is_left_alone_and_the_other_is_tried(turns: Turns) -> None:
     for _ in URLS:
         assert turns.wait() is None

@@ -245,6 +245,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     shown = {file.file for hour in found for file in hour.files}
     unread = proofs.unread(config)
     unknown += [f"what was received is not known of all: {what}" for what in unread]
+    waiting = proofs.waiting(config)
     ok = not unread and all(hour.verdict not in ("differs", "hole") for hour in found)
     ids = list(dict.fromkeys(hour.id for hour in found))
     totals = {i: total([hour for hour in found if hour.id == i]) for i in ids}
@@ -253,6 +254,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
             {
                 "ok": ok,
                 "unknown": unknown,
+                "waiting": waiting,
                 "entries": [entry.to_json() for entry in entries if entry.file in shown],
                 "hours": [hour.to_json() for hour in found],
                 "totals": {**totals, "all": total(found)},
@@ -267,7 +269,7 @@ def ledger(ctx: click.Context, since: str | None, symbol: str | None, as_json: b
     printing.line("")
     for i in [*totals, "all"]:
         printing.line(f"{i}: {_total_line(totals.get(i) or total(found))}")
-    for what in unknown:
+    for what in (*unknown, *waiting):
         printing.line(what, err=True)
     return 0 if ok else 1
 

@@ -30,6 +30,10 @@ log = logging.getLogger("mexc_pipeline.feed")
 MOST = 20
 WINDOW_S = 60.0
 """So many attempts in this time, besides the one that follows a session that delivered."""
+BURST = 8
+SPREAD_S = 8.0
+"""After so many that came to nothing the others follow one by one, so far apart: many symbols that lose the exchange
+together would use up the minute's attempts within seconds, and then none of them would see it come back."""
 REFUSED_S = 1.0
 REFUSED_MOST_S = 30.0
 """Patience after refusals that ask for none: doubling from the first to the second."""
@@ -52,16 +56,18 @@ class Hold(msgspec.Struct):
 
 class Budget(msgspec.Struct):
     """What one address may ask of the exchange. ``attempts``: times of those that count, whatever host they were made
-    to, in seconds of one clock."""
+    to, in seconds of one clock; ``failed`` those of them that came to nothing since a session last delivered."""
 
     boot: str = ""
     attempts: list[float] = []
+    failed: list[float] = []
     holds: dict[str, Hold] = {}
 
     def wait_s(self, now: float, host: str, *, free: bool) -> float:
         """Seconds until an attempt may be made; 0: now, and it is counted. ``free``: it follows a session that
         delivered, so that only the exchange's own wish for patience binds it, and it does not count."""
-        self.attempts = [at for at in self.attempts if now - WINDOW_S < at <= now]  # a clock that began anew has none
+        self.attempts = _within(self.attempts, now)
+        self.failed = _within(self.failed, now)
         self.holds = {name: hold for name, hold in self.holds.items() if hold.not_before > now - FORGOTTEN_S}
         hold = self.holds.get(host)
         if hold is not None:
@@ -72,6 +78,8 @@ class Budget(msgspec.Struct):
             return 0.0
         if len(self.attempts) >= MOST:
             return max(0.001, self.attempts[-MOST] + WINDOW_S - now)
+        if len(self.failed) >= BURST and now < (next_at := max(self.attempts, default=0.0) + SPREAD_S):
+            return next_at - now
         self.attempts.append(now)
         return 0.0
 
@@ -80,6 +88,8 @@ class Budget(msgspec.Struct):
         hold = self.holds.get(host)
         if hold is not None and hold.not_before > now:
             return hold.why
+        if len(self.attempts) < MOST and len(self.failed) >= BURST:
+            return f"{len(self.failed)} attempts within {WINDOW_S:.0f} s came to nothing"
         return f"{MOST} attempts were made within {WINDOW_S:.0f} s"
 
     def refused(self, now: float, host: str, retry_after_s: float | None, why: str) -> None:
@@ -96,6 +106,7 @@ class Budget(msgspec.Struct):
 
     def delivered(self, host: str) -> None:
         """A session delivers: the host takes us. Patience that it asked for holds all the same."""
+        self.failed = []
         if host in self.holds:
             self.holds[host].refusals = 0
 
@@ -103,6 +114,15 @@ class Budget(msgspec.Struct):
         """The attempt made at that time counts no more: its session has lasted, or it reached nobody."""
         if at in self.attempts:
             self.attempts.remove(at)
+
+    def came_to_nothing(self, at: float) -> None:
+        """The attempt made at that time is over without a frame."""
+        if at in self.attempts:
+            self.failed.append(at)
+
+
+def _within(times: list[float], now: float) -> list[float]:
+    return [at for at in times if now - WINDOW_S < at <= now]  # of a clock that began anew none
 
 
 def key(symbol: config.Symbol) -> str:
@@ -150,6 +170,12 @@ class Attempts:
     def delivered(self, host: str) -> None:
         """Note that a session delivers, as :meth:`Budget.delivered` does; never waits."""
         self._soon(lambda budget: budget.delivered(host))
+
+    def came_to_nothing(self) -> None:
+        """Note that the newest attempt brought no frame, as :meth:`Budget.came_to_nothing` does."""
+        at, self._counted_at = self._counted_at, None
+        if at is not None:
+            self._with(lambda budget: budget.came_to_nothing(at))
 
     def forget(self) -> None:
         """Count the newest attempt no more, as :meth:`Budget.forget` does; never waits."""
@@ -216,7 +242,7 @@ class Attempts:
             budget = msgspec.json.decode(os.pread(fd, 1 << 16, 0), type=Budget)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return Budget(self._boot)  # new, damaged or half written by one that was killed
-        times = (*budget.attempts, *(hold.not_before for hold in budget.holds.values()))
+        times = (*budget.attempts, *budget.failed, *(hold.not_before for hold in budget.holds.values()))
         if budget.boot != self._boot or not all(map(math.isfinite, times)):
             return Budget(self._boot)
         return budget

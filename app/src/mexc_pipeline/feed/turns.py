@@ -108,6 +108,7 @@ class Turns:
             if not self._serves:
                 self._hosts.failed(self._hosts.url)
             return self._rng.uniform(0.0, min(MOST_JITTER_S, JITTER_S * (self._sharing - 1)))
+        self._attempts.came_to_nothing()
         pause = 0.0 if self._hosts.failed(self._hosts.url) else self._backoff.next_s()
         # To reach nobody costs nobody anything, and each second of a network that is back counts.
         return min(pause, UNREACHED_S) if self._has_reached_nobody else pause

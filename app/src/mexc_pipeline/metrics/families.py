@@ -104,7 +104,9 @@ MEANINGS: dict[str, Meaning] = {
     "backlog_seconds": Meaning(
         GaugeMetricFamily, _SYMBOL, "s", "By so much ClickHouse's newest row is older than the recording's."
     ),
-    "reconnects_total": Meaning(CounterMetricFamily, _SYMBOL, "times", "Connections after the first."),
+    "reconnects_total": Meaning(
+        CounterMetricFamily, _SYMBOL, "times", "Connections after the first, attempts that came to nothing included."
+    ),
     "gaps_open": Meaning(GaugeMetricFamily, _SYMBOL, "gaps", "Gaps of the book that are being repaired."),
     "export_age_seconds": Meaning(
         GaugeMetricFamily, _SYMBOL, "s", "Since the newest proven file was written; none before the first."

@@ -103,10 +103,10 @@ def _record(supervisor: Supervisor, watcher: Watcher, display: Display, duration
 def _examine(config: Config) -> None:
     diagnosis = doctor.examine(config)
     for check in diagnosis.checks:
-        if not check.ok and not check.hard:
+        if not check.ok and (check.passes or not check.hard):
             fields = {"check": check.name, "found": check.text, "advice": check.advice}
             log.warning("check failed", extra={"fields": fields})
-    failed = [check for check in diagnosis.checks if check.hard and not check.ok]
+    failed = [check for check in diagnosis.checks if check.hard and not check.ok and not check.passes]
     if failed:
         raise UserError("; ".join(check.sentence() for check in failed))
 

@@ -107,6 +107,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 CHANNELS = (*frames.CHANNELS, *frames.UNLINKED, "control")
 """What `channel` may name; `control` are acks, pongs and errors."""
+_OF_NO_CONNECTION = ("refuse_handshake", "detail", "candles", "contract_change")
+"""Besides those of REST and of the listener."""
 _INTEGER_VALUES = ("close", "rest_lag", "burst", "session_limit", "reset_versions", "resend_deals", "old_prices")
 
 
@@ -142,6 +144,9 @@ class Fault:
             raise ConfigError(
                 f"fault {self.kind}: channel {self.channel!r} is unknown; known are {', '.join(CHANNELS)}"
             )
+        is_of_none = self.kind in _OF_NO_CONNECTION or self.kind.startswith("rest_") or self.effect is Effect.LISTENER
+        if self.conn is not None and is_of_none:
+            raise ConfigError(f"fault {self.kind} concerns no connection of its own: leave conn= out")
         choices = CHOICES.get(self.kind, ())
         if self.value and choices and self.value not in choices:
             raise ConfigError(

@@ -27,7 +27,7 @@ from typing import NamedTuple, TypeVar
 
 from mexc_pipeline.events import Started, begin, read
 from mexc_pipeline.paths import sync_folder
-from mexc_pipeline.periods import LAST_NS, Period
+from mexc_pipeline.periods import LAST_NS, SECOND_NS, Period
 from mexc_pipeline.rows import MT_NAMES, Columns, Frame, Mt
 from mexc_pipeline.spool.blobs import LARGE, MOST, fetch, fill
 from mexc_pipeline.spool.last_seq import LastSeq
@@ -58,6 +58,8 @@ FILE = "pending.db"
 """Not the name of a segment: versions that do not know it leave it alone."""
 FORMAT = 2
 """1: rows without a sum."""
+LEFT_NS = 60 * SECOND_NS
+"""Rows to which none was added for so long, or whose period has been over for so long, were left by who is gone."""
 _APART = re.compile(re.escape(FILE) + r"\.damaged-\d+")
 T = TypeVar("T")
 MOST_ROWS, MOST_BYTES = 2000, 4 << 20
@@ -397,6 +399,15 @@ class Pending:
 def is_left(folder: Path) -> bool:
     """Whether a process left rows to be numbered here, or is about to number them."""
     return os.path.lexists(folder / FILE)
+
+
+def left_since_ns(folder: Path) -> int | None:
+    """When rows were last committed to what :func:`is_left` (Unix ns); None where nothing is."""
+    times: list[int] = []
+    for path in (folder / FILE, folder / f"{FILE}-wal"):
+        with contextlib.suppress(OSError):
+            times.append(path.lstat().st_mtime_ns)
+    return max(times) if times and is_left(folder) else None
 
 
 def label(folder: Path) -> tuple[str, bool] | None:

@@ -303,7 +303,9 @@ def _serve(config: Config, stop: threading.Event, parent_fd: int | None) -> int:
             log.info("store stopped", extra={"fields": {"clean": ended}})
     except InUseError as error:
         why = error.__context__  # what else the process ends for
-        log.warning("ended beneath a statement that is still at work", exc_info=why)
+        # By itself that is no fault: what the statement was to do is done again by the next store.
+        level = logging.INFO if why is None else logging.WARNING
+        log.log(level, "ended beneath a statement that is still at work", exc_info=why)
         if isinstance(sys.stderr, Output):
             sys.stderr.end()
         os._exit(int(lost or why is not None))

@@ -31,7 +31,7 @@ from mexc_pipeline.periods import PINNED_NS, SECOND_NS, Period
 from mexc_pipeline.read.files import newest
 from mexc_pipeline.rows import FIRST_TYPES, MT_NAMES
 from mexc_pipeline.spool.names import FileName
-from mexc_pipeline.spool.pending import damaged
+from mexc_pipeline.spool.pending import FILE, LEFT_NS, damaged, left_since_ns
 from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, ended_ns
 from mexc_pipeline.spool.walk import InOrder, apart, by_symbol, exported_files, lost_logs
 from mexc_pipeline.text import clean
@@ -42,7 +42,7 @@ from mexc_pipeline.verify.newest import newest_lines
 from mexc_pipeline.verify.report import Finding, Report
 
 EXPORT_DUE_NS = 600 * SECOND_NS
-"""A segment whose period ended longer ago than this and that is not closed, or has no file, is a finding."""
+"""A segment whose period ended longer ago than this and that is not closed, or has no file, is a failure."""
 
 STALLED_NS = 30 * SECOND_NS
 """A channel that stalled shorter ago than this may have been about to go on."""
@@ -106,6 +106,7 @@ def exports(
         report.findings += unread(symbol, there)
         report.findings += set_apart(config.spool_dir / symbol)
         report.findings += lost(config.spool_dir / symbol)
+        report.findings += left(config.spool_dir / symbol, now)
         report.findings += one_label(symbol, proofs, held)
         report.findings += continuity(proofs, accepted)
         report.findings += untold(symbol, proofs, held, config.spool_dir / symbol, accepted)
@@ -465,9 +466,13 @@ def against_spool(proofs: list[FileProof], spooled: list[SegmentInfo], now_ns: i
     for segment in spooled:
         ended = ended_ns(segment, now_ns)
         overdue = ended is not None and now_ns - ended > EXPORT_DUE_NS
-        if segment.state == "open" and overdue and (segment.rows or segment.kept):
-            text = f"its period ended long ago and it is still open ({segment.rows:,} rows): run export, which says why"
-            findings.append(Finding(segment.id, segment.path.name, False, text))
+        over = ended is not None and now_ns - ended >= LEFT_NS
+        if segment.state == "open" and over and (segment.rows or segment.kept):
+            rows = f"it is still open ({segment.rows:,} rows)"
+            text = f"its period is over and {rows}: waits for export"
+            if overdue:
+                text = f"its period ended long ago and {rows}: run export, which says why"
+            findings.append(Finding(segment.id, segment.path.name, not overdue, text))
         if segment.state == "open" or not segment.rows:
             continue
         proof = by_file.get(segment.file)
@@ -509,6 +514,15 @@ def lost(folder: Path) -> list[Finding]:
     that no hole tells of them."""
     text = f"rows behind a damaged place of this log are in no file: look at it, then move it out of {folder}"
     return [Finding(folder.name, name, False, text) for name in _lost_logs(folder) if ".damaged-" in name]
+
+
+def left(folder: Path, now_ns: int) -> list[Finding]:
+    """A finding for rows that a process left without a seq; none while one commits there."""
+    since = left_since_ns(folder)
+    if since is None or now_ns - since < LEFT_NS:
+        return []
+    text = "rows that a process left have no seq yet and are in no file: run export, which numbers them"
+    return [Finding(folder.name, FILE, now_ns - since <= EXPORT_DUE_NS, text)]
 
 
 def unfinished(folder: Path) -> list[str]:

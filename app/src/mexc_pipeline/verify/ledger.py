@@ -20,7 +20,8 @@ from mexc_pipeline.ledger.order import by_seq
 from mexc_pipeline.ledger.shares import from_text
 from mexc_pipeline.rows import Mt
 from mexc_pipeline.spool.names import FileName
-from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader
+from mexc_pipeline.spool.pending import LEFT_NS, left_since_ns
+from mexc_pipeline.spool.segment import SegmentError, SegmentInfo, SegmentReader, ended_ns
 from mexc_pipeline.spool.walk import by_symbol, exported_files
 from mexc_pipeline.store.client import compared as store_compared
 from mexc_pipeline.store.client import logged, store_status
@@ -172,6 +173,22 @@ def _read_account(segment: SegmentInfo) -> Account:
     if len(first) and len(last):
         account.rows(first.rx[0], last.rx[0])
     return account
+
+
+def waiting(config: Config, now_ns: int | None = None) -> list[str]:
+    """A line for each symbol of which there are rows that no file can have yet although their period is over, or that
+    have no seq: the process that received them is gone."""
+    now = time.time_ns() if now_ns is None else now_ns
+    found: list[str] = []
+    for folder, there in by_symbol(config.spool_dir):
+        ends = [(s.rows, ended_ns(s, now)) for s in there.readable if s.state == "open"]
+        rows = sum(rows for rows, end in ends if end is not None and now - end >= LEFT_NS)
+        if rows:
+            found.append(f"{folder.name}: {rows:,} rows of a period that is over wait in the spool: run export")
+        since = left_since_ns(folder)
+        if since is not None and now - since >= LEFT_NS:
+            found.append(f"{folder.name}: rows that a process left have no seq yet: run export, which numbers them")
+    return found
 
 
 def unread(config: Config) -> list[str]:
