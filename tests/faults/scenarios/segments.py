@@ -124,8 +124,8 @@ def _flip_in_header(path: Path, inode: int, rng: random.Random) -> None:
     ) as db:
         if json.loads(db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()[0]) != "open":
             return
-        db.execute("INSERT INTO meta VALUES ('', '')")
-        db.execute("DELETE FROM meta WHERE key = ''")  # its writer looks at the file again
+        # Its writer looks at the file again; between two commits it would rightly find what it never said of itself.
+        db.executescript("BEGIN; INSERT INTO meta VALUES ('', ''); DELETE FROM meta WHERE key = ''; COMMIT")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         fd = os.open(path, os.O_RDWR)
         try:
