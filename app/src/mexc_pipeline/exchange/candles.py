@@ -96,7 +96,7 @@ class Trades(NamedTuple):
         )
 
     def parted(self) -> tuple[Trades, Trades]:
-        """Those with oneself, and the others; neither says of each of its trades which it is."""
+        """Give the trades with oneself, and the others; neither says of each of its trades which it is."""
         every = self._replace(own=())
         if not any(self.own):
             return Trades(), every
