@@ -124,7 +124,7 @@ def test_the_metrics_for_another_host(collectors: list[Host], tmp_path: Path) ->
     for name, path in texts.items():
         host.check_output("umask 077 && echo %s > %s", path.read_text(), files[name])
     host.check_output("umask 077 && echo first > %s", files["password_file"])
-    given = {f"mexc_pipeline_metrics_{name}": path for name, path in files.items()}
+    given: dict[str, object] = {f"mexc_pipeline_metrics_{name}": path for name, path in files.items()}
     given |= {"mexc_pipeline_metrics_listen": own}
     before = _recording(host)
 
@@ -186,6 +186,7 @@ def test_a_port_of_the_metrics_that_is_taken(collectors: list[Host], network: Ho
         slower = variables(mexc_pipeline_exchange=_exchange(host) | {"ping_interval": "14s"})
         printed = " ".join(play("ansible-playbook site.yml", *here, *slower, fails=True).split())
         assert "all that records runs, but mexc-metrics.service does not start" in printed
+        assert "cannot listen on 127.0.0.1 port 9464" in on(host, "journalctl -u mexc-metrics").stdout
         assert site.configuration(host)["exchange"]["ping_interval"] == "14s"
         settled(collectors, network)
         assert "another configuration" not in on(host, "mexc-pipeline status").stdout
