@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -23,11 +24,13 @@ from typing import Any, NoReturn
 
 CONFIG = "/etc/mexc-pipeline/config.toml"
 CURRENT = "/opt/mexc-pipeline/current"
+UNITS = "/etc/systemd/system"
 REPORTING = ("mexc-collector@*.service", "mexc-store.service")
 """Their processes tell what they were started with."""
 JOBS = ("mexc-export.service", "mexc-verify.service", "mexc-prune.service", "mexc-restarts.service")
 """Their processes end by themselves, some after an hour: what is written meanwhile is not for the next turn alone."""
 TIMERS = ("mexc-export.timer", "mexc-verify.timer", "mexc-prune.timer", "mexc-restarts.timer")
+METRICS = "mexc-metrics.service"
 TARGETS = ("mexc.target", "mexc-collectors.target")
 """Nothing of them runs, and what belongs to them is judged by itself."""
 READ_AT_START = {
@@ -39,11 +42,11 @@ READ_AT_START = {
     ),
     "tor@*.service": ("/etc/tor/instances/{instance}", "/etc/systemd/system/tor@.service.d"),
     "systemd-journald.service": ("/etc/systemd/journald.conf.d/mexc-pipeline.conf",),
-    **{job: (CONFIG, CURRENT, f"{CURRENT}/.installed", f"/etc/systemd/system/{job}") for job in JOBS},
+    **{unit: (CONFIG, CURRENT, f"{CURRENT}/.installed", f"{UNITS}/{unit}") for unit in (*JOBS, METRICS)},
 }
 """Files and folders of files that a unit's process has read at its start."""
-PASSWORD = "/etc/mexc-pipeline/clickhouse-password"  # noqa: S105 - where it lies
-GIVEN = "/run/credentials/mexc-store.service/clickhouse-password"
+GIVEN = "/run/credentials"
+"""Of each unit that has any, what systemd read for it when it started it."""
 TICK_S = 0.02
 """What the kernel's start times are exact to, and a little."""
 PROGRAM = "/usr/local/bin/mexc-pipeline"
@@ -79,12 +82,15 @@ def _judged(unit: str, state: dict[str, str], reports: dict[str, tuple[str, str]
         return "its unit file was changed and systemd has not read it", restart if runs else ""
     if started is None:
         return None
+    older = [name for name, source in _credentials(unit) if _read(source) != _read(f"{GIVEN}/{unit}/{name}")]
     if _is_reporting(unit):
         if _environment(pid) != _configured(state["Environment"]):
             return "it was started from an older unit file", restart
-        if unit == "mexc-store.service" and _read(PASSWORD) != _read(GIVEN):
-            return "it was given an older password", restart
+        if older:
+            return f"it was given an older {older[0]}", restart
         return reports.get(unit)
+    if older:
+        return f"it was given an older {older[0]}", restart
     instance = unit.partition("@")[2].removesuffix(".service")
     places = [p for name, those in READ_AT_START.items() if name.partition("*")[0] in unit for p in those]
     newer = [path for place in places for path in _newer(place.format(instance=instance), started)]
@@ -144,6 +150,13 @@ def _configured(environment: str) -> str:
         if entry.startswith("MEXC_PIPELINE_UNIT="):
             return entry.partition("=")[2]
     return ""
+
+
+def _credentials(unit: str) -> Iterator[tuple[str, str]]:
+    """Name and source of what systemd reads for a unit that the role has written."""
+    text = (_read(f"{UNITS}/{unit}") or b"").decode(errors="surrogateescape")
+    for found in re.finditer(r"^LoadCredential=([^:\n]+):(.+)$", text, re.MULTILINE):
+        yield found[1], found[2]
 
 
 def _started(pid: int) -> float | None:

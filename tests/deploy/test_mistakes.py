@@ -168,6 +168,7 @@ def test_a_run_that_broke_off_before_anything_was_read_again(
     units = {
         "mexc-collector@sol.service": (host, "/etc/systemd/system/mexc-collector@.service"),
         "mexc-store.service": (host, "/etc/systemd/system/mexc-store.service"),
+        "mexc-metrics.service": (host, "/etc/mexc-pipeline/config.toml"),
         "tor@sol.service": (host, "/etc/tor/instances/sol/torrc"),
         "systemd-journald.service": (host, "/etc/systemd/journald.conf.d/mexc-pipeline.conf"),
         "clickhouse-server.service": (clickhouse, "/etc/clickhouse-server/config.d/mexc-pipeline.xml"),

@@ -17,6 +17,7 @@ import pytest
 from testinfra.host import Host
 
 from deploy import site
+from deploy.hosts import certificates
 from deploy.operating import inventories, on, play
 from deploy.test_effects import (
     BACK_S,
@@ -36,8 +37,8 @@ pytestmark = [pytest.mark.disruptive, pytest.mark.test_network, pytest.mark.time
 
 BACKUPS = "/var/backups/mexc-pipeline/recorder"
 _OURS = (
-    "mexc-store.service", "mexc-export.timer", "mexc-verify.timer", "mexc-prune.timer", "mexc-restarts.timer",
-    "mexc-collectors.target", "mexc.target",
+    "mexc-store.service", "mexc-metrics.service", "mexc-export.timer", "mexc-verify.timer", "mexc-prune.timer",
+    "mexc-restarts.timer", "mexc-collectors.target", "mexc.target",
 )  # fmt: skip
 
 
@@ -82,6 +83,7 @@ def test_the_check_of_everything(collectors: list[Host]) -> None:
     lines = [line.strip(" -'\"") for line in printed.splitlines()]  # a line of the page is a line of the terminal
     for host in collectors:
         assert "ok   mexc-store.service active" in lines
+        assert "ok   mexc-metrics.service active" in lines
         for symbol_id in site.symbols(host):
             assert f"{symbol_id} leaves from 203.0.113." in printed
             assert f"{symbol_id}_current: " in printed
@@ -91,6 +93,113 @@ def test_the_check_of_everything(collectors: list[Host]) -> None:
         assert "FAIL mexc-prune.timer inactive" in play("ansible-playbook playbooks/verify.yml", fails=True)
     finally:
         host.check_output("systemctl start mexc-prune.timer")
+
+
+_OVER_TLS = """
+import base64, ssl, sys, urllib.error, urllib.request
+url, authority, password = sys.argv[1:]
+said = base64.b64encode(f"prometheus:{password}".encode()).decode()
+request = urllib.request.Request(url, headers={"Authorization": f"Basic {said}"})
+try:
+    print(urllib.request.urlopen(request, timeout=30, context=ssl.create_default_context(cadata=authority)).status)
+except urllib.error.HTTPError as error:
+    print(error.status)
+"""
+
+
+def _recording(host: Host) -> dict[str, int]:
+    return {i: pid(host, f"mexc-collector@{i}.service") for i in site.symbols(host)}
+
+
+def test_the_metrics_for_another_host(collectors: list[Host], tmp_path: Path) -> None:
+    """Over TLS and with a password. What systemd has handed over is not what is on the disk once that is changed, and
+    the check says so. Nobody who records is restarted for it."""
+    host, other = host_of(collectors, "sol"), host_of(collectors, "btc")
+    own, asking = (one.ansible.get_variables()["ansible_host"] for one in (host, other))
+    here = ("--limit", site.name(host), *installed(host))
+    certificates.make(tmp_path / "tls", {"metrics": own})
+    files = {name: f"/root/metrics/{name}" for name in ("certificate", "key", "password_file")}
+    host.check_output("install -d -m 0700 /root/metrics")
+    texts = {"certificate": tmp_path / "tls/metrics.pem", "key": tmp_path / "tls/metrics.key"}
+    for name, path in texts.items():
+        host.check_output("umask 077 && echo %s > %s", path.read_text(), files[name])
+    host.check_output("umask 077 && echo first > %s", files["password_file"])
+    given: dict[str, object] = {f"mexc_pipeline_metrics_{name}": path for name, path in files.items()}
+    given |= {"mexc_pipeline_metrics_listen": own}
+    before = _recording(host)
+
+    def answer(password: str) -> str:
+        authority = (tmp_path / "tls/ca.pem").read_text()
+        url = f"https://{own}:9464/metrics"
+        return str(other.check_output(f"{site.PYTHON} -c %s %s %s %s", _OVER_TLS, url, authority, password))
+
+    try:
+        refused = play("ansible-playbook site.yml", *here, *variables(**given), fails=True)
+        assert "name Prometheus' address in mexc_pipeline_metrics_allow" in " ".join(refused.split())
+        given |= {"mexc_pipeline_metrics_allow": [asking]}
+        play("ansible-playbook site.yml", *here, *variables(**given))
+        assert (answer("first"), answer("second")) == ("200", "401")
+        host.check_output("umask 077 && echo second > %s", files["password_file"])
+        printed = " ".join(play("ansible-playbook playbooks/verify.yml", fails=True).split())
+        assert "FAIL mexc-metrics.service does not run what is on the disk: it was given an older password" in printed
+        assert on(host, "systemctl restart mexc-metrics").rc == 0
+        assert (answer("first"), answer("second")) == ("401", "200")
+        host.check_output("rm %s", files["key"])
+        refused = play("ansible-playbook site.yml", *here, *variables(**given), fails=True)
+        assert "nothing that runs was changed" in " ".join(refused.split())
+        assert answer("second") == "200"
+    finally:
+        play("ansible-playbook site.yml", *here)
+        host.check_output("rm -r /root/metrics")
+    assert _recording(host) == before
+
+
+def test_the_metrics_switched_off_and_on(collectors: list[Host]) -> None:
+    """Unit and user go, and come back; nobody who records is restarted for it."""
+    host = host_of(collectors, "sol")
+    here = ("--limit", site.name(host), *installed(host))
+    before = _recording(host)
+    try:
+        play("ansible-playbook site.yml", *here, *variables(mexc_pipeline_metrics=False))
+        assert not host.file("/etc/systemd/system/mexc-metrics.service").exists
+        assert not host.file("/etc/systemd/system/mexc.target.wants/mexc-metrics.service").exists
+        assert not host.user("mexc-metrics").exists
+        assert not host.group("mexc-metrics").exists
+        assert ":9464" not in host.check_output("ss -H -l -n -t")
+        again = play("ansible-playbook site.yml", *here, *variables(mexc_pipeline_metrics=False))
+        assert [line for line in again.splitlines() if "changed=" in line and "changed=0" not in line] == []
+    finally:
+        play("ansible-playbook site.yml", *here)
+    assert host.service("mexc-metrics.service").is_running
+    assert host.service("mexc-metrics.service").is_enabled
+    assert _recording(host) == before
+
+
+def test_a_port_of_the_metrics_that_is_taken(collectors: list[Host], network: Host) -> None:
+    """The run says so and fails, once all that records is as the inventory says."""
+    host = host_of(collectors, "sol")
+    here = ("--limit", site.name(host), *installed(host))
+    taken = "systemd-run --unit test-taken --collect python3 -m http.server --bind 127.0.0.1 9464"
+    host.check_output(f"systemctl stop mexc-metrics.service && {taken}")
+    try:
+        site.until("the port is taken", lambda: ":9464" in host.check_output("ss -H -l -n -t"), 30)
+        slower = variables(mexc_pipeline_exchange=_exchange(host) | {"ping_interval": "14s"})
+        printed = " ".join(play("ansible-playbook site.yml", *here, *slower, fails=True).split())
+        assert "all that records runs, but mexc-metrics.service does not start" in printed
+        assert "cannot listen on 127.0.0.1 port 9464" in on(host, "journalctl -u mexc-metrics").stdout
+        assert site.configuration(host)["exchange"]["ping_interval"] == "14s"
+        settled(collectors, network)
+        assert "another configuration" not in on(host, "mexc-pipeline status").stdout
+    finally:
+        host.check_output("systemctl stop test-taken")
+        play("ansible-playbook site.yml", *here)
+    settled(collectors, network)
+    assert host.service("mexc-metrics.service").is_running
+
+
+def _exchange(host: Host) -> dict[str, object]:
+    """The role's setting, as the configuration has it."""
+    return {key: value for key, value in site.configuration(host)["exchange"].items() if key != "ca_file"}
 
 
 def test_an_upgrade_of_the_system(collectors: list[Host], clickhouse: Host, network: Host) -> None:

@@ -14,6 +14,7 @@ systemd's.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os.path
 import re
@@ -99,6 +100,7 @@ def faults(settings: dict[str, Any], hosts: list[str]) -> Iterator[str]:
         _exchange(settings["exchange"]),
         _spool(settings["spool"]),
         _folders(settings),
+        _metrics(settings),
         _singles(settings),
     ]
     for part in parts:
@@ -279,6 +281,29 @@ def _folders(settings: dict[str, Any]) -> Iterator[str]:
         yield f"export_dir: it lies in {exports[len(data)]}, which the recorder keeps for itself; choose another"
 
 
+def _metrics(settings: dict[str, Any]) -> Iterator[str]:
+    """Where they are answered, and who may ask."""
+    keys = ("metrics_certificate", "metrics_key", "metrics_password_file")
+    for key in keys:
+        path = settings[key]
+        if path and (not _is_path(path) or any(c in path for c in MARKS)):
+            yield f"{key}: {path!r}; allowed is the absolute path of a file on the host without blanks and {MARKS}"
+    has_certificate, has_key, has_password = (bool(settings[key]) for key in keys)
+    if has_certificate != has_key:
+        yield "metrics_certificate, metrics_key: they belong together; name both, or neither"
+    listen = settings["metrics_listen"]
+    try:
+        is_loopback = ipaddress.ip_address(listen).is_loopback
+    except ValueError:
+        is_loopback = None
+    if is_loopback is None or "%" in listen:
+        yield f"metrics_listen: {listen!r}; allowed is an address of the host, such as 127.0.0.1 or ::1"
+    elif not is_loopback and not (has_certificate and has_key and has_password):
+        yield f"metrics_listen: {listen}: beyond loopback {', '.join(keys)} are needed; name these files"
+    elif not is_loopback and not settings["metrics_allow"]:
+        yield f"metrics_listen: {listen}: nobody else may ask; name Prometheus' address in mexc_pipeline_metrics_allow"
+
+
 def _singles(settings: dict[str, Any]) -> Iterator[str]:
     duration = "a whole number with ms, s, m, h or d, such as 15s or 1h"
     period = "a whole number of seconds, at least 2 s, that divides a day, such as 1h"
@@ -301,10 +326,13 @@ def _singles(settings: dict[str, Any]) -> Iterator[str]:
             "letters, digits and _, not starting with a digit",
         ),
         "clickhouse_allow": (_are_addresses, "addresses, any and localhost"),
+        "metrics_port": (lambda v: 1 <= v <= 65535, "1 to 65535"),
+        "metrics_allow": (_are_addresses, "addresses, any and localhost"),
         "egress_allow": (_are_addresses, "addresses, any and localhost"),
         "collector_memory_max": (is_memory, size),
         "store_memory_max": (is_memory, size),
         "job_memory_max": (is_memory, size),
+        "metrics_memory_max": (is_memory, size),
         "collector_cpu_weight": (lambda v: 1 <= v <= 10000, "1 to 10000"),
         "watchdog": (is_span, span),
         "timer_jitter": (is_span, span),

@@ -60,7 +60,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     found = Host(tmp_path)
     monkeypatch.setenv("PATH", f"{found.programs}:/usr/bin:/bin")
     monkeypatch.setattr(outdated, "PROGRAM", str(found.programs / "mexc-pipeline"))
-    monkeypatch.setattr(outdated, "PASSWORD", str(tmp_path / "password"))
+    monkeypatch.setattr(outdated, "UNITS", str(tmp_path / "units"))
     monkeypatch.setattr(outdated, "GIVEN", str(tmp_path / "given"))
     read = {unit: tuple(f"{tmp_path}{place}" for place in places) for unit, places in outdated.READ_AT_START.items()}
     monkeypatch.setattr(outdated, "READ_AT_START", read)
@@ -84,6 +84,17 @@ def gone() -> int:
     return process.pid
 
 
+def _credential(folder: Path, unit: str, name: str, *, given: str, now: str | None) -> None:
+    """What systemd gave a unit at its start, and what the file holds now (None: it has gone)."""
+    for path, text in ((folder / "given" / unit / name, given), (folder / name, now)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text is not None:
+            path.write_text(text)
+    (folder / "units").mkdir(exist_ok=True)
+    with (folder / "units" / unit).open("a") as file:
+        file.write(f"[Service]\nLoadCredential={name}:{folder / name}\n")
+
+
 MARK = "A=b MEXC_PIPELINE_UNIT=mark"
 WHOLE = r"Id=x\nLoadState=loaded\nActiveState=active\nNeedDaemonReload=no\n"
 
@@ -100,6 +111,8 @@ def test_what_runs_what_is_on_the_disk_is_not_named(host: Host, pid: int, tmp_pa
     (tmp_path / "etc" / "tor" / "instances" / "btc").mkdir(parents=True)
     host.runs("mexc-collector@btc.service", pid, MARK)
     host.runs("mexc-store.service", pid, MARK)
+    host.runs("mexc-metrics.service", pid)
+    _credential(tmp_path, "mexc-metrics.service", "key", given="same", now="same")
     host.runs("tor@btc.service", pid)
     host.runs("tor@eth.service", 0)
     host.runs("mexc-prune.service", pid)
@@ -118,16 +131,19 @@ def test_each_way_of_being_outdated_is_named(host: Host, pid: int, tmp_path: Pat
     host.runs("mexc-collector@eth.service", pid, "MEXC_PIPELINE_UNIT=newer")
     host.runs("mexc-collector@sol.service", pid, MARK, reload="yes")
     host.runs("mexc-store.service", pid, MARK)
+    host.runs("mexc-metrics.service", pid)
     host.runs("tor@btc.service", pid)
-    (tmp_path / "given").write_text("older")
-    (tmp_path / "password").write_text("newer")
+    _credential(tmp_path, "mexc-store.service", "clickhouse-password", given="older", now="newer")
+    _credential(tmp_path, "mexc-metrics.service", "certificate", given="same", now="same")
+    _credential(tmp_path, "mexc-metrics.service", "key", given="older", now="newer")
     torrc = _written(tmp_path / "etc" / "tor" / "instances" / "btc" / "torrc")
     assert host.found() == {
         "mexc-collector@btc.service": ("another configuration", "restart"),
         "mexc-collector@doge.service": ("another list", "reload"),
         "mexc-collector@eth.service": ("it was started from an older unit file", "restart"),
         "mexc-collector@sol.service": (UNREAD, "restart"),
-        "mexc-store.service": ("it was given an older password", "restart"),
+        "mexc-metrics.service": ("it was given an older key", "restart"),
+        "mexc-store.service": ("it was given an older clickhouse-password", "restart"),
         "tor@btc.service": (f"{torrc} was written after it had started", "restart"),
     }
 
@@ -158,6 +174,7 @@ def test_what_systemd_has_not_read_is_named_whether_it_runs_or_not(
     [
         ("mexc-prune.service", "etc/systemd/system/mexc-prune.service", "--no-block restart"),
         ("mexc-export.service", "etc/mexc-pipeline/config.toml", "--no-block restart"),
+        ("mexc-metrics.service", "etc/mexc-pipeline/config.toml", "restart"),
         ("systemd-journald.service", "etc/systemd/journald.conf.d/mexc-pipeline.conf", "restart"),
         ("clickhouse-server.service", "etc/clickhouse-server/tls/key.pem", "restart"),
         ("clickhouse-server.service", "etc/clickhouse-server/users.d/mexc-pipeline.xml", "restart"),
@@ -187,7 +204,7 @@ def test_every_unit_of_the_roles_is_compared() -> None:
     text = (ROOT / "roles/mexc_pipeline/vars/main.yml").read_text()
     listed = re.split(r"\n(?=[_#])", text.partition("\n_mexc_pipeline_units:")[2])[0]
     units = re.findall(r"(?<=\n  - )\S+", listed)
-    asked = {*outdated.REPORTING, *outdated.JOBS, *outdated.TIMERS, *outdated.TARGETS}
+    asked = {*outdated.REPORTING, *outdated.JOBS, *outdated.TIMERS, *outdated.TARGETS, outdated.METRICS}
     assert {unit.replace("@.", "@*.") for unit in units} == asked
     tasks = "".join(path.read_text() for path in (ROOT / "roles").glob("*/tasks/*.yml"))
     written = re.findall(r'dest: "?(/etc/(?:systemd|tor|clickhouse-server)/[^"\n]+)', tasks)

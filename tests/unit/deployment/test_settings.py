@@ -21,6 +21,7 @@ from mexc_pipeline.exchange import options
 from mexc_pipeline.exchange.channels import ROW_TYPES
 from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.export import retention
+from mexc_pipeline.metrics import Access
 from support.repository import ROOT
 from support.scripts import ended, script
 
@@ -58,6 +59,7 @@ def test_what_is_judged_is_what_the_role_has() -> None:
         "clickhouse_user",  # any text
         "clickhouse_password",
         "clickhouse_secure",  # its type alone
+        "metrics",  # its type alone
         "proxy_password",
         "python",  # on the hosts
         "source",  # read by the fingerprint of it
@@ -65,6 +67,7 @@ def test_what_is_judged_is_what_the_role_has() -> None:
     assert faults() == []
 
 
+FILES = {f"metrics_{name}": f"/etc/tls/{name}" for name in ("certificate", "key", "password_file")}
 SLIPS: list[tuple[dict[str, Any], str]] = [
     (
         {"symbols": [{"name": "BTC_USDT", "id": "btc"}]},
@@ -144,6 +147,16 @@ SLIPS: list[tuple[dict[str, Any], str]] = [
     ({"clickhouse_host": "db.example"}, "clickhouse_host is a name: set mexc_pipeline_clickhouse_allow"),
     ({"clickhouse_allow": ["db.example"]}, "clickhouse_allow: ['db.example']; allowed is addresses"),
     ({"exchange_ca": "/nowhere/ca.pem"}, "exchange_ca: '/nowhere/ca.pem'; allowed is a file on this machine"),
+    ({"metrics_listen": "localhost"}, "metrics_listen: 'localhost'; allowed is an address of the host"),
+    ({"metrics_listen": "fe80::1%eth0"}, "metrics_listen: 'fe80::1%eth0'; allowed is an address of the host"),
+    ({"metrics_listen": "192.0.2.7"}, "metrics_listen: 192.0.2.7: beyond loopback metrics_certificate, metrics_key, "),
+    (FILES | {"metrics_listen": "::"}, "metrics_listen: ::: nobody else may ask; name Prometheus' address"),
+    ({"metrics_key": "/etc/tls/key.pem"}, "metrics_certificate, metrics_key: they belong together"),
+    ({"metrics_password_file": "password"}, "metrics_password_file: 'password'; allowed is the absolute path"),
+    ({"metrics_password_file": "/etc/50%"}, "metrics_password_file: '/etc/50%'; allowed is the absolute path"),
+    ({"metrics_port": 0}, "metrics_port: 0; allowed is 1 to 65535"),
+    ({"metrics_allow": ["prometheus"]}, "metrics_allow: ['prometheus']; allowed is addresses"),
+    ({"metrics_memory_max": "0"}, "metrics_memory_max: '0'; allowed is a size"),
     ({"keep_versions": 0}, "keep_versions: 0; allowed is 1 or more"),
     ({"version": "../x"}, "version: '../x'; allowed is a version"),
 ]
@@ -311,6 +324,34 @@ def test_what_the_recorder_would_refuse_is_refused_and_nothing_else(changed: dic
     if [line for line in found if "names no part of the recorder" in line]:
         return  # the role's tables and Tor's package have names of their own
     assert (not found) == _accepts(**changed), found
+
+
+_FILES = st.sampled_from(["", "/etc/tls/file"])
+
+
+@given(
+    st.sampled_from(["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "192.0.2.7", "2001:db8::1"]),
+    *[_FILES] * 3,
+)
+def test_where_the_metrics_would_not_answer_is_refused_and_nothing_else(
+    listen: str, certificate: str, key: str, password_file: str
+) -> None:
+    given = {"certificate": certificate, "key": key, "password_file": password_file}
+    found = faults(
+        metrics_listen=listen,
+        metrics_allow=["198.51.100.4"],
+        **{f"metrics_{name}": path for name, path in given.items()},
+    )
+    access = Access(listen, 9464, **{name: Path(path) if path else None for name, path in given.items()})
+    with pytest.MonkeyPatch.context() as patch:  # what is in the files is looked at on the host
+        patch.setattr(Access, "password", lambda _: "")
+        patch.setattr(Access, "tls", lambda _: None)
+        try:
+            access.check()
+        except UserError:
+            assert found != []
+        else:
+            assert found == []
 
 
 def test_an_empty_id_is_refused() -> None:

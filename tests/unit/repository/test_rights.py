@@ -19,6 +19,7 @@ from support.repository import ROOT
 store = import_module("mexc_pipeline.store.service")
 PAGE = ROOT / "docs" / "rights.md"
 TEMPLATES = ROOT / "roles" / "mexc_pipeline" / "templates"
+_GIVEN = ("mexc_pipeline_metrics_certificate", "mexc_pipeline_metrics_key", "mexc_pipeline_metrics_password_file")
 _TOR = "egress.mode == 'tor'"
 _ALLOWED = "mexc_pipeline_egress_allow"
 _WORDS = {
@@ -29,6 +30,7 @@ _WORDS = {
     "{{ _mexc_pipeline_tor | map('regex_replace', '^', '_tor-') | join(' ') }}": "_tor-ID",
     "{{ (['localhost'] + _mexc_pipeline_store_allow) | join(' ') }}": "loopback and ClickHouse",
     "{{ mexc_pipeline_egress_allow | join(' ') }}": "`mexc_pipeline_egress_allow`",
+    "{{ _mexc_pipeline_metrics_peers | join(' ') }}": "loopback and `mexc_pipeline_metrics_allow`",
 }
 
 
@@ -100,6 +102,7 @@ def _units() -> list[str]:
                 "_mexc_pipeline_all_tor": tor,
                 _TOR: tor,
                 _ALLOWED: allowed,
+                **dict.fromkeys(_GIVEN, True),
             }
             texts = [_rendered(path.read_text(), truths)]
             if path.name.startswith("mexc-collector@"):
@@ -318,12 +321,14 @@ def test_the_command_that_root_types_runs_with_the_rights_of_a_unit() -> None:
     )
 
 
-def test_a_password_goes_to_the_store_alone() -> None:
+def test_a_secret_goes_to_the_unit_that_needs_it_alone() -> None:
     given = {
-        path.name: line.partition("=")[2].partition(":")[2]
+        (path.name, line.partition("=")[2].partition(":")[2])
         for path in TEMPLATES.glob("*.j2")
         for line in path.read_text().splitlines()
         if line.startswith(("LoadCredential", "SetCredential"))
     }
-    assert given == {"mexc-store.service.j2": "/etc/mexc-pipeline/clickhouse-password"}
-    assert (given["mexc-store.service.j2"], "root:root", "0400") in _rules()
+    password = "/etc/mexc-pipeline/clickhouse-password"
+    files = {("mexc-metrics.service.j2", f"{{{{ {name} }}}}") for name in _GIVEN}
+    assert given == {("mexc-store.service.j2", password), *files}
+    assert (password, "root:root", "0400") in _rules()
