@@ -98,19 +98,17 @@ class Publisher:
         return self._newest is not None and self._newest.number > number
 
     def _run(self) -> None:
+        rates = Rates()
         while self._is_wanted():
-            rates = Rates()  # they would be taken over the time in which nobody watched
-            while self._viewers and not self._is_closed:
-                began = time.monotonic()
-                try:
-                    self._publish(rates, began)
-                except Exception:
-                    # Whoever watches is told by having no news; the next attempt may do better.
-                    log.exception("cannot gather")
-                    self._newest = None  # it is older than it looks to somebody who comes now
-                pause_s = max(REST_S, began + PACE_S - time.monotonic())
-                with self._changed:
-                    self._changed.wait_for(lambda: self._is_closed or not self._viewers, pause_s)
+            began = time.monotonic()
+            try:
+                self._publish(rates, began)
+            except Exception:
+                # Whoever watches is told by having no news; the next attempt may do better.
+                log.exception("cannot gather")
+                self._newest = None  # it is older than it looks to somebody who comes now
+            with self._changed:  # also where those who watch come and go
+                self._changed.wait_for(lambda: self._is_closed, max(REST_S, began + PACE_S - time.monotonic()))
 
     def _is_wanted(self) -> bool:
         with self._changed:

@@ -44,8 +44,8 @@ COLUMNS = (
 
 
 class Rates:
-    """How many frames a second were made durable, over the last :data:`WINDOW_S`; none of a process that began anew,
-    until it has two counts."""
+    """How many frames a second were made durable, over the last :data:`WINDOW_S`; none until there are two counts
+    of one process within that time."""
 
     def __init__(self) -> None:
         self._counts: dict[str, deque[tuple[float, int]]] = {}
@@ -56,7 +56,7 @@ class Rates:
             self._counts.pop(key, None)
             return None
         known = self._counts.setdefault(key, deque())
-        if known and count < known[-1][1]:
+        if known and (count < known[-1][1] or at - known[-1][0] > WINDOW_S):
             known.clear()
         known.append((at, count))
         while len(known) > 2 and at - known[1][0] >= WINDOW_S:

@@ -55,12 +55,12 @@ function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-const classes = (column, ...more) => [`c-${column.key}`, column.number ? "number" : "", column.hide || "", ...more].join(" ").trim();
+const classes = (column, ...more) => [column.number ? "number" : "", column.hide || "", ...more].join(" ").trim();
 
 function heads() {
   for (const column of COLUMNS) {
     const button = element("button", {type: "button"}, column.title);
-    column.head = element("th", {scope: "col", class: classes(column)}, button);
+    column.head = element("th", {scope: "col", role: "columnheader", class: classes(column)}, button);
     button.addEventListener("click", () => {
       sort = {column, falling: sort.column === column && !sort.falling};
       order();
@@ -74,10 +74,10 @@ function row(id) {
   const made = {id, of: null, cells: [], words: ""};
   made.button = element("button", {type: "button", "aria-expanded": "false"});
   made.button.addEventListener("click", () => show(open === made ? null : made));
-  made.tr = element("tr", {}, element("th", {scope: "row", class: classes(COLUMNS[0])}, made.button));
+  made.tr = element("tr", {role: "row"}, element("th", {scope: "row", role: "rowheader", class: classes(COLUMNS[0])}, made.button));
   for (const column of COLUMNS.slice(1)) {
     const text = document.createTextNode("");
-    const td = element("td", {class: classes(column, column.key === "state" ? "state" : "")}, text);
+    const td = element("td", {role: "cell", class: classes(column, column.key === "state" ? "state" : "")}, text);
     made.cells.push({column, td, text});
     made.tr.append(td);
   }
@@ -147,7 +147,7 @@ function show(one) {
   open = one;
   history.replaceState(null, "", one ? `#${one.id}` : location.pathname + location.search);
   if (!one) return;
-  one.detail = element("tr", {class: "detail", id: "detail"}, element("td", {colspan: COLUMNS.length}, "asking"));
+  one.detail = element("tr", {role: "row", class: "detail", id: "detail"}, element("td", {role: "cell", "aria-colspan": COLUMNS.length}, "asking"));
   one.tr.after(one.detail);
   one.button.setAttribute("aria-expanded", "true");
   one.button.setAttribute("aria-controls", "detail");
