@@ -28,7 +28,7 @@ from support.repository import ROOT
 
 COMMANDS = [
     "run", "demo", "collect", "store", "export", "verify", "status", "ledger", "query", "doctor", "simulate", "import",
-    "completion", "probe",
+    "completion", "probe", "metrics", "dashboard",
 ]  # fmt: skip
 
 

@@ -81,6 +81,7 @@ class _Server(HttpServer):
 
     def __init__(self, config: Config, access: Access, gather: Callable[[], Gathered]) -> None:
         super().__init__(access, _Handler, log)
+        self.config = config
         self.publisher = Publisher(gather)
         self.first = published(0, {}, first_page((symbol.id, symbol.name) for symbol in config.symbols)).body
 
@@ -121,16 +122,16 @@ class _Handler(HttpHandler):
 
     def _symbol(self, query: str) -> None:
         wanted = parse_qs(query).get("id", [""])[0]
+        if wanted not in {symbol.id for symbol in self.server.config.symbols}:
+            self.answer(HTTPStatus.NOT_FOUND, PLAIN, b"no symbol has this id\n")
+            return
         with self.server.publisher.watching() as viewer:
             news = viewer.next()
         if news is None:
-            self.answer(HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, b"the parts are not asked; the log says why\n")
+            self.answer(HTTPStatus.SERVICE_UNAVAILABLE, PLAIN, b"the parts cannot be asked; the log says why\n")
             return
-        for symbol in news.found["symbols"]:
-            if symbol["id"] == wanted:
-                self.answer(HTTPStatus.OK, JSON, json_line(details_of(symbol)).encode())
-                return
-        self.answer(HTTPStatus.NOT_FOUND, PLAIN, b"no symbol has this id\n")
+        (symbol,) = (symbol for symbol in news.found["symbols"] if symbol["id"] == wanted)
+        self.answer(HTTPStatus.OK, JSON, json_line(details_of(symbol)).encode())
 
 
 @cache
