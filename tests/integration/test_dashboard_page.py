@@ -70,7 +70,7 @@ def live(visit: Visit) -> None:
 
 
 def two(config: Config) -> Gathered:
-    found = overview_of(symbol("btc", "BTC_USDT", silent(45)), symbol("eth", "ETH_USDT"))
+    found = overview_of(symbol("btc", "BTC_USDT", silent(45), market={"age_s": 45.0}), symbol("eth", "ETH_USDT"))
     return found, {"spool": FileSystem(10 << 30, 4 << 30)}
 
 
@@ -154,6 +154,8 @@ def test_everybody_can_use_it(shape: dict[str, Any], visiting: Callable[..., Vis
     with listening(config, HERE, lambda: two(config)) as port:
         visit = visiting(port, **shape)
         live(visit)
+        figures = [row[3:5] for row in visit.table()]
+        assert figures == [["12.5 (old)", "45 s (old)"], ["12.5", "0.4 s"]]
         visit.page.locator("#rows button").first.press("Enter")
         until(lambda: "no market frame for 45 s" in visit.page.inner_text("#detail"), what="details")
         assert "mexc-pipeline probe shows what the exchange sends" in visit.page.inner_text("#detail")

@@ -42,8 +42,8 @@ class Visit:
         self.errors: list[str] = []
         self.foreign: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
-        self.page.on("request", lambda request: request.url.startswith(address) or self.foreign.append(request.url))
+        self.page.on("console", lambda message: self.errors.extend([message.text] if message.type == "error" else []))
+        self.page.on("request", lambda request: self.foreign.extend(_others([request.url], address)))
         self.cdp: CDPSession = self.context.new_cdp_session(self.page)
         self.cdp.send("Performance.enable", {"timeDomain": "threadTicks"})
         self.answer = self.page.goto(address)
@@ -95,6 +95,10 @@ class Visit:
             except OSError:
                 continue  # ended meanwhile
         return max(size for pid, size in sizes.items() if _descends(pid, str(os.getpid()), parents))
+
+
+def _others(urls: list[str], address: str) -> list[str]:
+    return [url for url in urls if not url.startswith(address)]
 
 
 def _descends(pid: str, ancestor: str, parents: dict[str, str]) -> bool:

@@ -154,7 +154,7 @@ class HttpServer(ThreadingHTTPServer):
         return self.access.answers(str(client_address[0]))
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread; in the place of the oldest where there are too many."""
+        """Answer in a thread, in the place of the oldest where there are too many."""
         with self._lock:
             if len(self._asking) >= self.clients:
                 oldest = self._asking.popleft()

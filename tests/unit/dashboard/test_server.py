@@ -5,16 +5,21 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import socket
+import ssl
+import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from mexc_pipeline.config import Config
+from mexc_pipeline.control import ControlServer
 from mexc_pipeline.dashboard import publisher as publishing
 from mexc_pipeline.dashboard.publisher import VIEWERS, Gathered
 from mexc_pipeline.dashboard.server import listening
@@ -180,6 +185,41 @@ def test_behind_a_proxy_nobody_else_is_answered(config: Config, secret: Path) ->
 def test_an_access_that_would_let_anybody_in_is_refused(config: Config, access: Access, said: str) -> None:
     with pytest.raises(ConfigError, match=said), listening(config, access, gathered):
         pass
+
+
+def test_a_part_that_hangs_is_seen_in_time(config: Config) -> None:
+    go_on = threading.Event()
+    hang = ControlServer(config.control_dir / "btc.sock", {"status": lambda _: {"ok": go_on.wait(30)}})
+    try:
+        with listening(config, HERE) as port, asking(port, "/events") as answer:
+            assert event(answer)["number"] == 0
+            began = time.monotonic()
+            assert event(answer)["symbols"][0][2] == "down"
+            assert time.monotonic() - began < 5
+    finally:
+        go_on.set()
+        hang.close()
+
+
+def test_a_stream_over_tls_outlives_idle_clients(config: Config, secret: Path, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate, key = tmp_path / "host.pem", tmp_path / "host.key"
+    made = authority.issue_cert("127.0.0.1")
+    made.cert_chain_pems[0].write_to_path(certificate)
+    made.private_key_pem.write_to_path(key)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with (
+        listening(config, Access("0.0.0.0", 0, certificate, key, secret), gathered) as port,
+        closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)) as connection,
+        ExitStack() as stack,
+    ):
+        connection.request("GET", "/events", headers=basic("sesame"))
+        answer = connection.getresponse()
+        assert event(answer)["number"] == 0
+        for _ in range(CLIENTS + VIEWERS + 8):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert [event(answer)["number"] for _ in range(2)] == [1, 2]
 
 
 def test_it_ends_while_somebody_watches(config: Config) -> None:

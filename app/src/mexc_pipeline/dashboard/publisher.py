@@ -33,7 +33,7 @@ Gathered = tuple[Mapping[str, Any], Mapping[str, FileSystem]]
 
 
 class TooManyViewersError(UserError):
-    """As many watch as may."""
+    """All places of those who watch are taken."""
 
 
 @dataclass(frozen=True, slots=True)
