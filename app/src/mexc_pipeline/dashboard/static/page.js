@@ -33,7 +33,7 @@ const COLUMNS = [
   {key: "age", title: "Last frame", number: true, text: (of) => old(of, known(of.age_s, age)), by: (of) => of.age_s, mark: true},
   {key: "way", title: "Way out", hide: "wide", text: (of) => known(of.way, String), by: (of) => of.way},
   {key: "backlog", title: "Backlog", number: true, hide: "middle", text: (of) => known(of.backlog, whole.format), by: (of) => of.backlog},
-  {key: "file", title: "Last file", hide: "wide", text: (of) => known(of.file, String), by: (of) => of.file},
+  {key: "file", title: "Last file", hide: "wide", text: (of) => known(of.file, (name) => name.replace(/\.parquet$/, "")), by: (of) => of.file},
   {key: "age-file", title: "Its age", number: true, hide: "wide", text: (of) => known(of.file_age_s, age), by: (of) => of.file_age_s},
   {key: "verdict", title: "Verdict", hide: "wide", text: (of) => known(of.verdict, String), by: (of) => of.verdict},
 ];
