@@ -25,7 +25,7 @@ help:
 	@echo "make run    record the live exchange; ARGS='--config my.toml --duration 60s' is handed on"
 	@echo "make dev    install for changing the code: no ClickHouse engine; CONTRIBUTING.md goes on from there"
 	@echo "make unit   the unit tests, within a minute on two cores; says what it leaves to make test"
-	@echo "make deps   install what the tests need of the machine: a ClickHouse server, tor, gcc (Debian, Ubuntu)"
+	@echo "make deps   install what the tests need of the machine: a ClickHouse server, tor, gcc, chromium (Debian, Ubuntu)"
 	@echo "make test   lint, types, imports, unit and integration tests; says first what the machine lacks for them"
 	@echo "make test-deploy  the roles and the whole system on test hosts of this machine (root; SCENARIOS='default' picks)"
 	@echo "make faults  break the recorder in every known way, at most 20 minutes"

@@ -111,7 +111,7 @@ class Recording:
         """A ``mexc-pipeline`` command as a page shows it."""
         words = [_WORDS.get(word, word) for word in shlex.split(command)]
         arguments = [sys.executable, "-m", "mexc_pipeline", *words[1:]]
-        if words[1] in ("run", "demo", "collect", "store", "simulate", "egress", "metrics"):
+        if words[1] in ("run", "demo", "collect", "store", "simulate", "egress", "metrics", "dashboard"):
             # Each lasts until told otherwise, or needs what is not here; their own tests run them.
             arguments.append("--help")
         return self.call(*arguments)

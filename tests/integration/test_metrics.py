@@ -3,15 +3,10 @@ scrape, and it ends in order."""
 
 from __future__ import annotations
 
-import re
-import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,34 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from mexc_pipeline.rows import MT_NAMES
 from mexc_pipeline.simulator import Simulator, SimulatorConfig
 from mexc_pipeline.simulator.faults import Fault
-from support.collecting import Site, collecting, site_of
+from support.collecting import collecting, site_of
+from support.served import answering
 from support.waiting import until
 
 BTC = 'id="btc",symbol="BTC_USDT"'
-
-
-@contextmanager
-def answering(site: Site) -> Iterator[str]:
-    """The address of a running ``metrics``, which then ends with 0 on SIGTERM."""
-    command = [
-        sys.executable,
-        "-m",
-        "mexc_pipeline",
-        "--config",
-        str(site.config),
-        "metrics",
-        "--listen",
-        "127.0.0.1:0",
-    ]
-    log = site.folder / "metrics.log"
-    with log.open("w") as stream, subprocess.Popen(command, stderr=stream) as process:
-        try:
-            port = until(lambda: re.search(r"port=(\d+)", log.read_text()), what="a port")[1]
-            yield f"http://127.0.0.1:{port}"
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0, log.read_text()
-        finally:
-            process.kill()
 
 
 def scraped(address: str) -> dict[str, float]:
@@ -75,7 +47,8 @@ def sim() -> Iterator[Simulator]:
 
 def test_the_numbers_are_those_of_the_spool(sim: Simulator, tmp_path: Path) -> None:
     site = site_of(tmp_path, sim)
-    with answering(site) as address:
+    with answering(site, "metrics") as port:
+        address = f"http://127.0.0.1:{port}"
         found = scraped(address)
         assert found['mexc_scrape_success{part="btc"}'] == 0
         assert found[f"mexc_symbol_healthy{{{BTC}}}"] == 0

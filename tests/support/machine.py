@@ -28,6 +28,7 @@ NEEDS = (
     Need(("ip",), ("iproute2",), "tests in a private Tor network"),
     Need(("gcc",), ("gcc", "libc6-dev"), "the fault campaign"),
     Need(("setpriv", "unshare", "nsenter"), ("util-linux",), "tests with fewer rights and in a private network"),
+    Need(("chromium",), ("chromium",), "tests of the dashboard in a browser"),
     Need(("mount", "umount"), ("mount",), "tests on a file system that is full"),
 )
 VENV = Need((), ("python3-venv",), "every environment of this Makefile")

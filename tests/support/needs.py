@@ -35,3 +35,10 @@ def engine() -> None:
     """The embedded ClickHouse engine."""
     if find_spec("chdb") is None:
         missing("the embedded engine is not installed (make test installs it)")
+
+
+def browser() -> None:
+    """A browser, and what drives it."""
+    programs("chromium")
+    if find_spec("playwright") is None or find_spec("axe_playwright_python") is None:
+        missing("what drives a browser is not installed (make test installs it)")

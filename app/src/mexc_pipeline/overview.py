@@ -1,15 +1,18 @@
 """What every part on this host says of itself, and how it is: asked for over the control sockets, all at a time and
-under one deadline, so that a part that hangs keeps nobody from the others. ``status`` and metrics are made of it."""
+under one deadline, so that a part that hangs keeps nobody from the others. ``status``, metrics and the dashboard are
+made of it."""
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from mexc_pipeline import health, running
 from mexc_pipeline.config import Config, Symbol
@@ -25,6 +28,13 @@ AT_A_TIME = 32
 """Parts that are asked at a time: each answers within milliseconds, unless it hangs."""
 _LEAST_S = 0.05
 """What the last to be asked is given, however long the others took."""
+
+
+class FileSystem(NamedTuple):
+    """One file system: bytes in all, and bytes that this user may still fill."""
+
+    total: int
+    free: int
 
 
 def gather(config: Config, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
@@ -73,6 +83,34 @@ def faults_of(found: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     order = [kind.value for kind in health.Kind]
     every = [(who, reason) for who, part in parts for reason in part["health"]["reasons"]]
     return sorted(every, key=lambda fault: order.index(fault[1]["kind"]))
+
+
+def disks(config: Config) -> dict[str, FileSystem]:
+    """The file systems of ``spool`` and ``exports``, of those that can be looked at."""
+    found = {}
+    for name, folder in (("spool", config.data_dir), ("exports", config.export_dir)):
+        try:
+            said = os.statvfs(folder)
+        except OSError:
+            continue  # not made yet, or not there: no number says so
+        found[name] = FileSystem(said.f_blocks * said.f_frsize, said.f_bavail * said.f_frsize)
+    return found
+
+
+def far_end(egress: Mapping[str, Any]) -> str | None:
+    """The exchange's or the proxy's address, by Tor the exit's, and the host it leads to: there may be several."""
+    peer = f"exit {egress['exit']}" if "exit" in egress else egress.get("peer")
+    host = urlsplit(str(egress.get("url") or "")).hostname
+    return f"{host} ({peer})" if peer and host and host not in peer else peer
+
+
+def behind_s(said: Mapping[str, Any], loaded: Mapping[str, Any]) -> float | None:
+    """By how many seconds ClickHouse's newest row is older than the recording's; None where that cannot be told: the
+    store has loaded none of these rows since its start."""
+    if loaded.get("backlog") == 0:
+        return 0.0
+    newest, last = said.get("last_rx_ns"), loaded.get("loaded_rx_ns")
+    return None if newest is None or last is None else max(0.0, (newest - last) / 1e9)
 
 
 def _export_disk(config: Config) -> health.Health:

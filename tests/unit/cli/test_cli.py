@@ -19,15 +19,16 @@ import pytest
 from mexc_pipeline import config
 from mexc_pipeline.cli import app
 from mexc_pipeline.cli.app import cli, invoke
-from mexc_pipeline.cli.reports import far_end, rest_in_use
+from mexc_pipeline.cli.reports import rest_in_use
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import ConfigError, UserError
+from mexc_pipeline.overview import far_end
 from mexc_pipeline.simulator.bundle import FORMAT
 from support.repository import ROOT
 
 COMMANDS = [
     "run", "demo", "collect", "store", "export", "verify", "status", "ledger", "query", "doctor", "simulate", "import",
-    "completion", "probe",
+    "completion", "probe", "metrics", "dashboard",
 ]  # fmt: skip
 
 

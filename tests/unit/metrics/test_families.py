@@ -15,7 +15,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from mexc_pipeline.histogram import Histogram
-from mexc_pipeline.metrics.families import MEANINGS, FileSystem, families
+from mexc_pipeline.metrics.families import MEANINGS, families
+from mexc_pipeline.overview import FileSystem
 from support.examples import examples
 from support.repository import ROOT
 

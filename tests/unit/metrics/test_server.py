@@ -19,7 +19,8 @@ import pytest
 from mexc_pipeline.config import Config
 from mexc_pipeline.control import ControlServer
 from mexc_pipeline.errors import ConfigError, UserError
-from mexc_pipeline.metrics.server import CLIENTS, Access, listening
+from mexc_pipeline.metrics.server import listening
+from mexc_pipeline.serving import CLIENTS, Access
 from support.spools import configure
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]

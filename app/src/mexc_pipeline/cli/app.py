@@ -40,6 +40,7 @@ _COMMANDS = {
     "egress": "mexc_pipeline.cli.egress:egress",
     "doctor": "mexc_pipeline.cli.reports:doctor",
     "metrics": "mexc_pipeline.cli.parts:metrics",
+    "dashboard": "mexc_pipeline.cli.parts:dashboard",
     "probe": "mexc_pipeline.cli.probe:probe",
     "import": "mexc_pipeline.cli.parts:import_files",
     "simulate": "mexc_pipeline.simulator.command:simulate",

@@ -150,6 +150,34 @@ class ListenAt(click.ParamType[tuple[str, int]]):
         return host, int(port)
 
 
+def access_options(default: str) -> Callable[[_F], _F]:
+    """The options of a command that answers over HTTP, at ``default`` unless it is told another place."""
+    options = [
+        click.option(
+            "--listen",
+            type=ListenAt(),
+            default=default,
+            show_default=True,
+            metavar="HOST:PORT",
+            help="Where to answer.",
+        ),
+        click.option(
+            "--certificate", type=UserPath(), metavar="FILE", help="Certificate (PEM) to answer over TLS with."
+        ),
+        click.option("--key", type=UserPath(), metavar="FILE", help="Its private key (PEM)."),
+        click.option(
+            "--password-file", type=UserPath(), metavar="FILE", help="Whoever asks needs the password in this file."
+        ),
+    ]
+
+    def add(command: _F) -> _F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 class SymbolId(click.ParamType[str]):
     """A configured symbol by id or exchange name, completed from the configuration; checked by the command."""
 

@@ -12,9 +12,9 @@ from click.shell_completion import get_completion_class
 from mexc_pipeline.cli.options import (
     ChildCommand,
     Command,
-    ListenAt,
     SymbolId,
     UserPath,
+    access_options,
     configuration,
     json_option,
     start_logs,
@@ -53,17 +53,7 @@ def store(ctx: click.Context) -> int:
 
 
 @click.command(cls=Command)
-@click.option(
-    "--listen",
-    type=ListenAt(),
-    default="127.0.0.1:9464",
-    show_default=True,
-    metavar="HOST:PORT",
-    help="Where to answer.",
-)
-@click.option("--certificate", type=UserPath(), metavar="FILE", help="Certificate (PEM) to answer over TLS with.")
-@click.option("--key", type=UserPath(), metavar="FILE", help="Its private key (PEM).")
-@click.option("--password-file", type=UserPath(), metavar="FILE", help="Whoever asks needs the password in this file.")
+@access_options("127.0.0.1:9464")
 @click.pass_context
 def metrics(
     ctx: click.Context,
@@ -78,10 +68,38 @@ def metrics(
     only over TLS and with a password.
     """
     from mexc_pipeline import metrics as part
+    from mexc_pipeline.serving import Access
 
     config = configuration(ctx)
     start_logs(ctx)
-    return part.serve(config, part.Access(*listen, certificate, key, password_file))
+    return part.serve(config, Access(*listen, certificate, key, password_file))
+
+
+@click.command(cls=Command)
+@access_options("127.0.0.1:9465")
+@click.option(
+    "--proxy", metavar="ADDRESS", help="Answer nobody but the reverse proxy at this address, which speaks TLS."
+)
+@click.pass_context
+def dashboard(
+    ctx: click.Context,
+    listen: tuple[str, int],
+    certificate: Path | None,
+    key: Path | None,
+    password_file: Path | None,
+    proxy: str | None,
+) -> int:
+    """Show every symbol's state in a browser until SIGTERM.
+
+    Open http://127.0.0.1:9465. Parts are asked once a second while somebody looks, whoever they are. Beyond this host
+    only with a password and over TLS, or behind a named proxy that speaks it.
+    """
+    from mexc_pipeline import dashboard as part
+    from mexc_pipeline.serving import Access
+
+    config = configuration(ctx)
+    start_logs(ctx)
+    return part.serve(config, Access(*listen, certificate, key, password_file, proxy))
 
 
 @click.command(cls=ChildCommand)

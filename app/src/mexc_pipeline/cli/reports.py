@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -97,13 +96,6 @@ def status(ctx: click.Context, as_json: bool) -> int:
     return 0 if found["ok"] else 1
 
 
-def far_end(egress: Mapping[str, Any]) -> str | None:
-    """The exchange's or the proxy's address, by Tor the exit's, and the host it leads to: there may be several."""
-    peer = f"exit {egress['exit']}" if "exit" in egress else egress.get("peer")
-    host = urlsplit(str(egress.get("url") or "")).hostname
-    return f"{host} ({peer})" if peer and host and host not in peer else peer
-
-
 def rest_in_use(symbols: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which REST address is in use, and by whom, where several are configured."""
     by_url: dict[str, list[str]] = {}
@@ -142,7 +134,7 @@ def _print_status(found: dict[str, Any]) -> None:
                 loaded.get("backlog"),
                 said.get("reconnects"),
                 ago(export["age_s"]) if export else "none",
-                far_end(said.get("egress") or {}),
+                overview.far_end(said.get("egress") or {}),
             ]
         )
     headers = ["symbol", "state", "last frame", "seq", "backlog", "reconnects", "exported", "peer"]

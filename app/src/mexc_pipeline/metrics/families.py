@@ -19,6 +19,7 @@ from prometheus_client.core import (
 )
 
 from mexc_pipeline import health
+from mexc_pipeline.overview import FileSystem, behind_s
 
 _SYMBOL = ("symbol", "id")
 WATCHED_EVENTS = ("gap", "repaired", "unrepaired", "filled", "unfilled", "stalled", "given_up", "repeated")
@@ -116,13 +117,6 @@ MEANINGS: dict[str, Meaning] = {
     ),
 }
 """Every metric that there may be, in the order in which they are exposed."""
-
-
-class FileSystem(NamedTuple):
-    """One file system: bytes in all, and bytes that this user may still fill."""
-
-    total: int
-    free: int
 
 
 class _Samples:
@@ -233,7 +227,7 @@ def _of_symbol(samples: _Samples, symbol: Mapping[str, Any]) -> None:
     for name, channel in (said.get("channels") or {}).items():
         samples.add("channel_age_seconds", (*labels, name), channel.get("age_s"))
     samples.add("backlog_rows", labels, loaded.get("backlog"))
-    samples.add("backlog_seconds", labels, _behind_s(said, loaded))
+    samples.add("backlog_seconds", labels, behind_s(said, loaded))
     samples.add("reconnects_total", labels, said.get("reconnects"))
     samples.add("gaps_open", labels, (said.get("gaps") or {}).get("open"))
     samples.add("export_age_seconds", labels, max(0.0, export["age_s"]) if export else None)
@@ -241,11 +235,3 @@ def _of_symbol(samples: _Samples, symbol: Mapping[str, Any]) -> None:
     if egress:
         shown = {"mode": egress.get("mode"), "exit": egress.get("exit", ""), "peer": egress.get("peer", "")}
         samples.info("egress_info", {"symbol": labels[0], "id": labels[1], **shown})
-
-
-def _behind_s(said: Mapping[str, Any], loaded: Mapping[str, Any]) -> float | None:
-    """None where it cannot be told: the store has loaded none of these rows since its start."""
-    if loaded.get("backlog") == 0:
-        return 0.0
-    newest, last = said.get("last_rx_ns"), loaded.get("loaded_rx_ns")
-    return None if newest is None or last is None else max(0.0, (newest - last) / 1e9)
