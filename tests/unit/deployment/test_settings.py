@@ -21,7 +21,7 @@ from mexc_pipeline.exchange import options
 from mexc_pipeline.exchange.channels import ROW_TYPES
 from mexc_pipeline.exchange.options import Channels
 from mexc_pipeline.export import retention
-from mexc_pipeline.metrics import Access
+from mexc_pipeline.serving import Access
 from support.repository import ROOT
 from support.scripts import ended, script
 
