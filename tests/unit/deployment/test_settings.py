@@ -342,7 +342,8 @@ def test_where_the_metrics_would_not_answer_is_refused_and_nothing_else(
         metrics_allow=["198.51.100.4"],
         **{f"metrics_{name}": path for name, path in given.items()},
     )
-    access = Access(listen, 9464, *(Path(path) if path else None for path in given.values()))
+    files: Any = {name: Path(path) if path else None for name, path in given.items()}
+    access = Access(listen, 9464, **files)
     with pytest.MonkeyPatch.context() as patch:  # what is in the files is looked at on the host
         patch.setattr(Access, "password", lambda _: "")
         patch.setattr(Access, "tls", lambda _: None)
