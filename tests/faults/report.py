@@ -106,6 +106,12 @@ before, and stands in the campaign above where it is one of processes, disks, cl
   (tests of its own)
 - *What the machine had not to give for a moment was taken for good*: `run` ended and killed its collectors, a collector
   ended, sound tables were set apart as damaged. (`scarce`, tests of its own)
+- *Symbols that lost the exchange together used up what their address may ask of it within seconds*, and for most of a
+  minute none of them could see it come back. (property tests)
+- *A start refused what a recording under way waits out*: a busy engine, a disk that is nearly full, a folder for files
+  that takes none. A machine that started again recorded nothing. (tests of its own)
+- *Rows that a killed process left were in no word of those who look at files* until they were ten minutes overdue.
+  (tests of its own)
 - *A clock that stands still while the machine is suspended was asked how long it had stood still.* (tests of its own;
   the campaign cannot suspend a machine)
 - *What a contract had been was taken for what it is*, for up to an hour after it changed: minutes differed that did
