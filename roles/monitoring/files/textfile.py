@@ -7,18 +7,19 @@ alone may look; Python's standard library and ``openssl`` only.
 
 from __future__ import annotations
 
+import calendar
 import json
 import os
 import re
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-_HOUR_S = 3600
+HOUR_S = 3600
 _BACKUP = re.compile(r"\d{8}T\d{6}Z")
 HELP = {
     "monitoring_certificate_expiry_timestamp_seconds": "When the certificate ends.",
@@ -35,9 +36,8 @@ class UserError(Exception):
 
 def expiry(certificate: str) -> float:
     """When the first certificate of a PEM file ends, Unix seconds. UserError where it cannot be told."""
-    done = subprocess.run(
-        ["openssl", "x509", "-noout", "-enddate", "-in", certificate], capture_output=True, text=True, check=False
-    )
+    command = ["/usr/bin/openssl", "x509", "-noout", "-enddate", "-in", certificate]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         why = (done.stderr.strip() or "no reason given").splitlines()[0]
         raise UserError(f"{certificate}: when it ends cannot be told: {why}; put a certificate (PEM) there")
@@ -51,7 +51,7 @@ def newest_backup(folder: Path) -> float | None:
     except FileNotFoundError:
         return None
     whole = [name for name in names if _BACKUP.fullmatch(name) and (folder / name / "manifest.json").is_file()]
-    return datetime.strptime(max(whole), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp() if whole else None
+    return float(calendar.timegm(time.strptime(max(whole), "%Y%m%dT%H%M%SZ"))) if whole else None
 
 
 def lines(settings: dict[str, Any], troubles: list[str]) -> Iterator[str]:
@@ -63,11 +63,11 @@ def lines(settings: dict[str, Any], troubles: list[str]) -> Iterator[str]:
         except UserError as error:
             troubles.append(str(error))
     if settings["backup_hours"]:
-        samples["monitoring_backup_age_limit_seconds"][""] = settings["backup_hours"] * _HOUR_S
+        samples["monitoring_backup_age_limit_seconds"][""] = settings["backup_hours"] * HOUR_S
         if (newest := newest_backup(Path(settings["backups"]))) is not None:
             samples["monitoring_backup_timestamp_seconds"][""] = newest
     if settings["verification_hours"]:
-        samples["monitoring_verification_age_limit_seconds"][""] = settings["verification_hours"] * _HOUR_S
+        samples["monitoring_verification_age_limit_seconds"][""] = settings["verification_hours"] * HOUR_S
     for name, values in samples.items():
         if values:
             yield f"# HELP {name} {HELP[name]}"
