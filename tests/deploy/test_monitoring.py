@@ -45,7 +45,7 @@ def rendered(template: str, **values: Any) -> str:
         "_monitoring_mails": bool(known["monitoring_mail_to"]),
         "_monitoring_asks": any(target["elsewhere"] for target in known["monitoring_targets"]),
     }
-    return environment.get_template(template).render(known)
+    return str(environment.get_template(template).render(known))
 
 
 ELSEWHERE = {"host": "col1", "address": "192.0.2.21", "elsewhere": True, "recorder": True, "port": 9465}
