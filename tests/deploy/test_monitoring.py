@@ -31,7 +31,6 @@ def rendered(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ROLE / "templates"),
         trim_blocks=True,
-        keep_trailing_newline=True,
         autoescape=False,
     )
     environment.filters["to_json"] = json.dumps
@@ -95,6 +94,14 @@ def test_alertmanager_takes_its_settings_and_they_hold_no_secret(tmp_path: Path,
     assert [one["url"] for one in receiver.get("webhook_configs", [])] == [
         url for key, url in values.items() if key == "monitoring_webhook_url"
     ]
+
+
+@pytest.mark.parametrize("unit", ["node-exporter", "prometheus", "prometheus-alertmanager"])
+def test_each_line_of_a_drop_in_is_one(unit: str) -> None:
+    """What follows an included part must not be added to its last line: systemd would leave both out."""
+    lines = rendered(f"{unit}.conf.j2").splitlines()
+    assert "LimitCORE=0" in lines
+    assert [line for line in lines if line and not re.match(r"[A-Z]\w+=|\[\w+\]$|# |  ", line)] == []
 
 
 def test_nobody_is_answered_but_who_may_ask() -> None:
