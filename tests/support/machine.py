@@ -20,6 +20,8 @@ class Need(NamedTuple):
     programs: tuple[str, ...]
     packages: tuple[str, ...]
     purpose: str
+    units: tuple[str, ...] = ()
+    """What the packages would start and nobody needs."""
 
 
 NEEDS = (
@@ -30,6 +32,12 @@ NEEDS = (
     Need(("setpriv", "unshare", "nsenter"), ("util-linux",), "tests with fewer rights and in a private network"),
     Need(("chromium",), ("chromium",), "tests of the dashboard in a browser"),
     Need(("mount", "umount"), ("mount",), "tests on a file system that is full"),
+    Need(
+        ("prometheus", "promtool", "prometheus-alertmanager", "amtool"),
+        ("prometheus", "prometheus-alertmanager"),
+        "tests of the alerts",
+        units=("prometheus.service", "prometheus-alertmanager.service"),
+    ),
 )
 VENV = Need((), ("python3-venv",), "every environment of this Makefile")
 ROOT = "root"
@@ -62,13 +70,16 @@ def tell(needs: list[Need]) -> None:
         sys.stderr.write("`make deps` installs what is missing (Debian, Ubuntu)\n")
 
 
-def install(names: list[str]) -> None:
-    """With apt. CalledProcessError where it fails; it has said why."""
+def install(names: list[str], units: list[str]) -> None:
+    """With apt, and without ever running those units: masked before their packages come. CalledProcessError where it
+    fails; it has said why."""
     if shutil.which("apt-get") is None:
         sys.exit(f"this is no Debian or Ubuntu; install what stands for their packages: {' '.join(names)}")
     as_root = [] if os.geteuid() == 0 else ["sudo"]
     if as_root and shutil.which("sudo") is None:
         sys.exit(f"install as root: apt-get install {' '.join(names)}")
+    if units and shutil.which("systemctl"):
+        subprocess.run([*as_root, "systemctl", "mask", *units], check=True)
     subprocess.run([*as_root, "apt-get", "-q", "update"], check=True)
     quiet = ["env", "DEBIAN_FRONTEND=noninteractive"]
     command = ["apt-get", "-q", "install", "--yes", "--no-install-recommends", *names]
@@ -85,7 +96,7 @@ def main() -> int:
         sys.stdout.write("nothing is missing\n")
         return 0
     try:
-        install(packages(needs))
+        install(packages(needs), [unit for need in needs for unit in need.units])
     except subprocess.CalledProcessError as error:
         return int(error.returncode)
     return 0
