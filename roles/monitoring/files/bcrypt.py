@@ -40,7 +40,9 @@ def hashed(password: bytes, machine: bytes) -> str:
 
 def main() -> int:
     """Read and print."""
-    print(hashed(sys.stdin.buffer.read(), MACHINE_ID.read_bytes()))  # noqa: T201 - its answer
+    if not (password := sys.stdin.buffer.read()):
+        raise UserError("there is no password on standard input")
+    print(hashed(password, MACHINE_ID.read_bytes()))  # noqa: T201 - its answer
     return 0
 
 

@@ -82,7 +82,11 @@ def _label(path: str) -> str:
 
 def main() -> int:
     """Write the file as a whole, so that it is never read half."""
-    settings, target = json.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
+    target = Path(sys.argv[2])
+    try:
+        settings = json.loads(Path(sys.argv[1]).read_bytes())
+    except ValueError as error:
+        raise UserError(f"{sys.argv[1]} is no JSON ({error}); run site.yml, which writes it") from error
     troubles: list[str] = []
     text = "".join(f"{line}\n" for line in lines(settings, troubles))
     new = target.with_suffix(".new")  # no .prom: not read

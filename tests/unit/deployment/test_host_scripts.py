@@ -33,6 +33,7 @@ BUILD, FINGERPRINT, RESTARTS, SETTINGS = (
 )
 BOOTSTRAP = "roles/tor/files/bootstrap_phase.py"
 DOCUMENTATION = "roles/documentation.py"
+BCRYPT, TEXTFILE = (f"roles/monitoring/files/{name}.py" for name in ("bcrypt", "textfile"))
 TABLES, FOLDER, OUTDATED, COPY = (
     f"playbooks/files/{name}.py" for name in ("clickhouse_tables", "folder", "outdated", "spool_copy")
 )
@@ -46,6 +47,8 @@ NOWHERE = {
     FOLDER: ["{}/none", "no-such-user", "0750"],
     OUTDATED: [],
     COPY: ["save", "{}/none", "20261121T200000Z"],
+    BCRYPT: [],
+    TEXTFILE: ["{}/none", "{}/told.prom"],
 }
 """Arguments with which each has nothing to work with, where no program is on PATH; ``{}`` is an empty folder."""
 

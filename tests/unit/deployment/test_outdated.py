@@ -215,6 +215,9 @@ def test_every_unit_of_the_roles_is_compared() -> None:
         "/etc/systemd/system/{instance}",  # the units: systemd itself says whether it has read them
         "/etc/systemd/system/mexc-collector@{instance}.service.d/50-instance.conf",  # by the mark in it
         "/etc/systemd/system/tor@default.service",  # masked
+        # What watches keeps nothing from being recorded; a run of it that broke off is not noticed so far.
+        "/etc/systemd/system/{instance}.service.d/50-monitoring.conf",
+        "/etc/systemd/system/prometheus-node-exporter.service.d/50-monitoring.conf",
     }
 
 

@@ -400,6 +400,8 @@ AS_ROOT = {
     ("backup.yml", "Make the folder"),
     # Below root's own folder; chown is told to follow no link, and the numbers are those of another machine.
     ("restore.yml", "Give the backup to the user of this machine"),
+    # It names the folder of backups in a file of root's own.
+    ("host.yml", "Say what is to be looked at"),
 }
 
 
