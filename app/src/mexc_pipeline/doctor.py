@@ -137,7 +137,7 @@ def writable(key: str, folder: Path, *, passes: bool = False) -> Check:
     name = f"{key} writable"
     advice = "choose another folder, or give this user the right to write there"
     if not place.is_dir():
-        return Check(name, False, True, f"{place} is not a folder", advice, passes)
+        return Check(name, False, True, f"{place} is not a folder", advice)
     try:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".doctor-") as probe:
             probe.write(b"x")
