@@ -215,7 +215,8 @@ def test_a_wrong_password_shows_nothing(visiting: Callable[..., Visit], tmp_path
         assert wrong.answer is not None
         assert wrong.answer.status == 401
         assert "BTC" not in wrong.page.content()
-        wrong.errors.clear()  # the browser notes the refusal
+        wrong.close()
+        wrong.errors.clear()  # the browser notes the refusal, also late
         right = visiting(port, http_credentials={"username": "me", "password": "sesame"})
         live(right)
         assert right.table()[0][0] == "BTC_USDT"
